@@ -1,0 +1,214 @@
+"""The quick start's task: reach a target from three numbers with + - *, generated and scored by reasoning_gym.
+
+    user       7 5 1 > 2
+    assistant  7-5=2,1*2=2;1*(7-5)
+
+The steps combine any two of the numbers that remain, in any order; after the semicolon stands the expression, and only
+that is scored. A problem has several correct traces, so a policy has something to lose when its entropy collapses.
+
+    python -m data_prep.countdown --output DIR [--train 2048 --validation 100 --seed 0]
+"""
+
+import argparse
+import json
+import statistics
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import permutations
+from pathlib import Path
+from typing import Any
+
+from reasoning_gym.games.countdown import CountdownConfig, CountdownDataset
+from tqdm import tqdm
+
+from data_prep.contract import write_parquet
+from data_prep.files import atomic_write
+from recipe.paec.rewards import COUNTDOWN
+
+PROMPT_TEMPLATE = "{numbers} > {target}"
+TRAIN_FILE, VALIDATION_FILE, WARM_START_FILE = "train.parquet", "validation.parquet", "warm_start.jsonl"
+
+SEED_STRIDE = 10**6
+"""reasoning_gym seeds item i with seed + i, so pools with closer seeds would share items."""
+
+Key = tuple[tuple[int, ...], int]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Numbers in the order of the prompt, and the target."""
+
+    numbers: tuple[int, ...]
+    target: int
+
+    @cached_property
+    def key(self) -> Key:
+        """What makes two problems the same whatever the order of their numbers; splits are disjoint in this."""
+        return tuple(sorted(self.numbers)), self.target
+
+    @property
+    def text(self) -> str:
+        """The user's turn."""
+        return PROMPT_TEMPLATE.format(numbers=" ".join(map(str, self.numbers)), target=self.target)
+
+
+def problems(
+    count: int, seed: int, exclude: Collection[Key] = (), distinct_keys: bool = False, progress: str | None = None
+) -> list[Problem]:
+    """The first `count` distinct problems that the library generates from `seed`.
+
+    Args:
+        exclude: keys to pass over.
+        distinct_keys: pass over reorderings of a problem's numbers too.
+        progress: label of a progress bar, None for none.
+
+    Raises:
+        ValueError: so many distinct problems were not found. There are about 1,860 keys and 9,500 prompts.
+    """
+    # Well below the stride, and the share of repetitions is by then so high that going on would not help.
+    size = min(SEED_STRIDE, 2000 + 20 * count)
+    dataset = CountdownDataset(
+        CountdownConfig(
+            min_numbers=3,
+            max_numbers=3,
+            min_value=1,
+            max_value=9,
+            min_target=1,
+            max_target=99,
+            operators=("+", "-", "*"),
+            seed=seed,
+            size=size,
+        )
+    )
+    found: dict[Key | Problem, Problem] = {}
+    with tqdm(total=count, desc=progress, disable=progress is None) as bar:
+        for index in range(size):
+            metadata = dataset[index]["metadata"]
+            problem = Problem(tuple(metadata["numbers"]), metadata["target"])
+            identity = problem.key if distinct_keys else problem
+            if problem.key not in exclude and identity not in found:
+                found[identity] = problem
+                bar.update()
+            if len(found) == count:
+                return list(found.values())
+    raise ValueError(f"only {len(found)} of {count} distinct problems in {size} items from seed {seed}; ask for fewer")
+
+
+def correct_traces(numbers: Collection[int], target: int) -> list[str]:
+    """Every distinct correct response to a problem, sorted.
+
+    Intermediate values are never negative (a minus sign is always an operator), and the expression has no more
+    parentheses than its meaning needs.
+    """
+    return sorted({f"{','.join(steps)};{text}" for steps, text in _reduce([(n, str(n), 3) for n in numbers], target)})
+
+
+def _reduce(terms: list[tuple[int, str, int]], target: int) -> Iterator[tuple[list[str], str]]:
+    """Terms are (value, expression, binding strength: 3 a number, 2 a product, 1 a sum or difference)."""
+    if len(terms) == 1:
+        value, text, _ = terms[0]
+        if value == target:
+            yield [], text
+        return
+    for i, j in permutations(range(len(terms)), 2):
+        (a, left, left_strength), (b, right, right_strength) = terms[i], terms[j]
+        rest = [term for k, term in enumerate(terms) if k not in (i, j)]
+        for operator, value, strength in (("+", a + b, 1), ("-", a - b, 1), ("*", a * b, 2)):
+            if value < 0:
+                continue
+            # Only a right operand of the same strength after a minus changes its meaning without parentheses.
+            wrap_right = right_strength < strength or (operator == "-" and right_strength == strength)
+            text = (
+                (f"({left})" if left_strength < strength else left) + operator + (f"({right})" if wrap_right else right)
+            )
+            for steps, expression in _reduce([*rest, (value, text, strength)], target):
+                yield [f"{a}{operator}{b}={value}", *steps], expression
+
+
+def rows(pool: Collection[Problem], split: str) -> list[dict[str, Any]]:
+    """Rows of verl's contract; the ground truth is, as JSON, the entry that the library's scorer asks for."""
+    return [
+        {
+            "data_source": COUNTDOWN,
+            "prompt": [{"role": "user", "content": problem.text}],
+            "ability": "math",
+            "reward_model": {
+                "style": "rule",
+                "ground_truth": json.dumps({"metadata": {"numbers": problem.numbers, "target": problem.target}}),
+            },
+            "extra_info": {"split": split, "index": index, "prompt_template": PROMPT_TEMPLATE},
+        }
+        for index, problem in enumerate(pool)
+    ]
+
+
+@dataclass(frozen=True)
+class Pools:
+    """Three pools with no key in common; `held_out` measures the warm start, `validation` the RL run."""
+
+    train: list[Problem]
+    validation: list[Problem]
+    held_out: list[Problem]
+
+    def __post_init__(self) -> None:
+        train, validation, held_out = ({p.key for p in pool} for pool in (self.train, self.validation, self.held_out))
+        shared = (train & validation) | (train & held_out) | (validation & held_out)
+        if shared:
+            raise ValueError(f"pools share {len(shared)} problems, one of them {min(shared)}; draw them apart")
+
+
+def split(train: int, validation: int, held_out: int = 64, seed: int = 0, progress: bool = False) -> Pools:
+    """Draw the pools, smallest first, each from a seed range of its own and without the keys of those before it."""
+    base = 3 * SEED_STRIDE * seed
+
+    def draw(count: int, pool: int, exclude: set[Key], name: str, distinct_keys: bool) -> list[Problem]:
+        return problems(count, base + pool * SEED_STRIDE, exclude, distinct_keys, name if progress else None)
+
+    validation_pool = draw(validation, 0, set(), "validation", True)
+    taken = {problem.key for problem in validation_pool}
+    held_out_pool = draw(held_out, 1, taken, "held out", True)
+    taken |= {problem.key for problem in held_out_pool}
+    return Pools(draw(train, 2, taken, "train", False), validation_pool, held_out_pool)
+
+
+def write(output: str | Path, train: int = 2048, validation: int = 100, seed: int = 0, progress: bool = False) -> str:
+    """Write train.parquet, validation.parquet and warm_start.jsonl to the folder `output`.
+
+    A line of warm_start.jsonl is {"split": "train" | "held_out", "numbers", "target", "traces"}, one per key; the
+    traces are those of `correct_traces`.
+
+    Returns:
+        One line that says what was written.
+    """
+    output = Path(output)
+    pools = split(train, validation, seed=seed, progress=progress)
+    write_parquet(rows(pools.train, "train"), output / TRAIN_FILE)
+    write_parquet(rows(pools.validation, "validation"), output / VALIDATION_FILE)
+    counts = []
+    with atomic_write(output / WARM_START_FILE) as partial, partial.open("w", encoding="utf-8") as file:
+        for name, pool in (("train", pools.train), ("held_out", pools.held_out)):
+            for numbers, target in dict.fromkeys(problem.key for problem in pool):
+                traces = correct_traces(numbers, target)
+                counts.append(len(traces))
+                line = {"split": name, "numbers": numbers, "target": target, "traces": traces}
+                file.write(json.dumps(line) + "\n")
+    return (
+        f"{output}: {len(pools.train)} training and {len(pools.validation)} validation rows, "
+        f"{len(counts)} warm-start problems with a median of {statistics.median(counts):g} correct traces"
+    )
+
+
+def main() -> None:
+    """Command line of this module."""
+    parser = argparse.ArgumentParser(description="Write the countdown task's data.")
+    parser.add_argument("--output", type=Path, required=True, help="folder for the three files")
+    parser.add_argument("--train", type=int, default=2048, help="training rows")
+    parser.add_argument("--validation", type=int, default=100, help="validation rows")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    print(write(options.output, options.train, options.validation, options.seed, progress=True))
+
+
+if __name__ == "__main__":
+    main()

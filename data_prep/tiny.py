@@ -1,0 +1,119 @@
+"""Everything the quick start needs, in one command: data, model, warm start.
+
+    python -m data_prep.tiny --output DIR [--steps 576]
+
+makes DIR/data/{train.parquet, validation.parquet, warm_start.jsonl}, DIR/model (a Hugging Face folder) and, last,
+DIR/manifest.json with the options and the SHA-256 of every file. Where the manifest is there and agrees, nothing is
+done; what a killed run left, or other options made, is removed and made anew.
+"""
+
+import argparse
+import hashlib
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from transformers.utils import logging
+
+from data_prep import countdown, tiny_model, warm_start
+from data_prep.files import atomic_write, remove_leftovers
+
+DATA, MODEL, MANIFEST = "data", "model", "manifest.json"
+
+BUILDING = ".building"
+"""Marks a folder whose contents are ours to remove, from the first write until the manifest stands."""
+
+VERSION = 1
+"""Part of the options: raise it when the same options would make other files."""
+
+
+def make(
+    output: str | Path,
+    steps: int = warm_start.STEPS,
+    train: int = 2048,
+    validation: int = 100,
+    seed: int = 0,
+    threads: int | None = None,
+) -> bool:
+    """Make data and model under `output` unless they are there already, made with the same options.
+
+    Args:
+        steps: of the warm start.
+        train: training rows.
+        validation: validation rows.
+        seed: of data, initial weights and warm start.
+        threads: of torch; not an option that the manifest compares. None leaves them as they are.
+
+    Returns:
+        Whether anything was made.
+
+    Raises:
+        FileExistsError: `output` holds a data or model folder that this function did not make.
+    """
+    output = Path(output)
+    options = {"version": VERSION, "steps": steps, "train": train, "validation": validation, "seed": seed}
+    if is_complete(output, options):
+        print(f"{output}: complete already, with the same options; nothing to do")
+        return False
+    _clear(output)
+    print(countdown.write(output / DATA, train, validation, seed, progress=True))
+    with tempfile.TemporaryDirectory(prefix="untrained-", dir=output / BUILDING) as folder:
+        untrained = Path(folder) / MODEL
+        tiny_model.build(untrained, seed)
+        outcome = warm_start.run(untrained, output / DATA, output / MODEL, steps, seed, threads)
+    print(f"{output / MODEL}: {warm_start.describe(outcome)}")
+    manifest = {"options": options, "outcome": vars(outcome), "sha256": _checksums(output)}
+    with atomic_write(output / MANIFEST) as partial:
+        partial.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+    shutil.rmtree(output / BUILDING)
+    return True
+
+
+def is_complete(output: str | Path, options: dict[str, Any]) -> bool:
+    """Whether `output` has a manifest with these options and every file still has its checksum."""
+    output = Path(output)
+    manifest = output / MANIFEST
+    if not manifest.is_file():
+        return False
+    recorded = json.loads(manifest.read_text(encoding="utf-8"))
+    return recorded["options"] == options and recorded["sha256"] == _checksums(output)
+
+
+def _clear(output: Path) -> None:
+    # The marker comes first and the manifest goes next: whenever this is killed, the rest is recognised as ours.
+    marker, manifest = output / BUILDING, output / MANIFEST
+    made = [path for path in (output / DATA, output / MODEL) if path.exists()]
+    if made and not (marker.exists() or manifest.exists()):
+        raise FileExistsError(f"{made[0]} exists and was not made by this command; name another folder with --output")
+    marker.mkdir(parents=True, exist_ok=True)
+    manifest.unlink(missing_ok=True)
+    for path in made:
+        shutil.rmtree(path)
+    shutil.rmtree(marker)
+    marker.mkdir()
+    remove_leftovers(output)
+
+
+def _checksums(output: Path) -> dict[str, str]:
+    files = sorted(path for folder in (DATA, MODEL) for path in (output / folder).rglob("*") if path.is_file())
+    return {str(path.relative_to(output)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def main() -> None:
+    """Command line of this module."""
+    parser = argparse.ArgumentParser(description="Make the quick start's data and warm-started model.")
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--steps", type=int, default=warm_start.STEPS, help="steps of the warm start")
+    parser.add_argument("--train", type=int, default=2048, help="training rows")
+    parser.add_argument("--validation", type=int, default=100, help="validation rows")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=warm_start.default_threads())
+    options = parser.parse_args()
+    logging.disable_progress_bar()
+    make(options.output, options.steps, options.train, options.validation, options.seed, options.threads)
+
+
+if __name__ == "__main__":
+    main()

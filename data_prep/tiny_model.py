@@ -1,0 +1,94 @@
+"""The quick start's policy before any training: a Qwen2 of 674 k parameters and a byte-level tokenizer.
+
+Small enough for a CPU, yet nothing about it is special to verl, vLLM or transformers:
+
+- head_dim is 32, the least that vLLM's CPU attention takes;
+- vocab_size equals len(tokenizer): vLLM masks ids beyond the tokenizer and the actor does not, so spare rows in the
+  embedding would show as a constant gap between rollout and actor log_prob;
+- no merges, hence one token per UTF-8 byte whatever the pre-tokenizer is (AutoTokenizer replaces it for model_type
+  qwen2), and the token id of a byte is the byte.
+"""
+
+from pathlib import Path
+
+import torch
+from transformers import GenerationConfig, Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
+
+from data_prep.files import atomic_directory
+
+END_OF_TEXT, IM_START, IM_END = SPECIALS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+MAX_POSITIONS = 512
+
+CHAT_TEMPLATE = (
+    "{% for message in messages %}"
+    "{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+)
+"""ChatML as Qwen writes it, without Qwen's default system message."""
+
+
+def byte_alphabet() -> list[str]:
+    """The 256 printable stand-ins of byte-level BPE, in byte order (GPT-2's `bytes_to_unicode`)."""
+    printable = {*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)}
+    alphabet, spare = [], 256
+    for byte in range(256):
+        if byte in printable:
+            alphabet.append(chr(byte))
+        else:
+            alphabet.append(chr(spare))
+            spare += 1
+    return alphabet
+
+
+def tokenizer() -> Qwen2Tokenizer:
+    """A tokenizer of 259 tokens: ids 0..255 are the bytes, 256..258 the specials."""
+    vocab = {symbol: byte for byte, symbol in enumerate(byte_alphabet())}
+    vocab |= {special: 256 + i for i, special in enumerate(SPECIALS)}
+    return Qwen2Tokenizer(
+        vocab=vocab,
+        merges=[],
+        unk_token=None,
+        eos_token=IM_END,
+        pad_token=END_OF_TEXT,
+        additional_special_tokens=[IM_START],
+        chat_template=CHAT_TEMPLATE,
+        model_max_length=MAX_POSITIONS,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def config(tokens: Qwen2Tokenizer) -> Qwen2Config:
+    """3 layers, hidden 128, 4 heads of 32, MLP 384, tied embeddings, float32."""
+    return Qwen2Config(
+        vocab_size=len(tokens),
+        hidden_size=128,
+        intermediate_size=384,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        max_position_embeddings=MAX_POSITIONS,
+        tie_word_embeddings=True,
+        use_sliding_window=False,
+        bos_token_id=None,
+        eos_token_id=tokens.eos_token_id,
+        pad_token_id=tokens.pad_token_id,
+        dtype="float32",
+    )
+
+
+def build(path: str | Path, seed: int = 0) -> None:
+    """Write an untrained model and its tokenizer to the new folder `path`; the same seed gives the same weights."""
+    tokens = tokenizer()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = Qwen2ForCausalLM(config(tokens))
+    save(model, tokens, path)
+
+
+def save(model: Qwen2ForCausalLM, tokens: Qwen2Tokenizer, path: str | Path) -> None:
+    """Write a complete Hugging Face folder (model, tokenizer, generation_config) as a whole or not at all."""
+    model.generation_config = GenerationConfig(eos_token_id=tokens.eos_token_id, pad_token_id=tokens.pad_token_id)
+    with atomic_directory(path) as partial:
+        model.save_pretrained(partial)
+        tokens.save_pretrained(partial)

@@ -1,0 +1,252 @@
+"""Supervised warm start of the quick start's policy: after it, RL finds both right and wrong answers to learn from.
+
+Each draw takes a problem, shuffles its numbers and takes one of its correct traces, all uniformly; the loss is the
+cross-entropy (nats per token) over the response including the <|im_end|> that closes it, and over nothing else.
+
+    python -m data_prep.warm_start --model DIR --data DIR --output DIR [--steps 576 --seed 0 --threads 2]
+"""
+
+import argparse
+import json
+import math
+import os
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import permutations
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from tqdm import tqdm
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging
+
+from data_prep.countdown import WARM_START_FILE, Problem, rows
+from data_prep.tiny_model import save
+from recipe.paec.rewards import compute_score
+
+STEPS = 576
+BATCH_SIZE = 128
+PEAK_LR = 2e-3
+LR_WARMUP_STEPS = 50
+BETAS = (0.9, 0.98)
+WEIGHT_DECAY = 0.01
+MAX_RESPONSE = 28
+"""Tokens; the longest correct trace has 22 and its <|im_end|>."""
+SAMPLES = 8
+"""Responses per held-out problem."""
+LOSS_WINDOW = 50
+"""Steps over which the reported loss is averaged: one batch alone is too noisy to read."""
+
+IGNORE = -100
+
+
+def default_threads() -> int:
+    """Two, or one where there is one core: the matrices are too small for more to help."""
+    return min(2, os.cpu_count() or 1)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a warm start came to: last losses (nats per token), held-out mean score and token entropy (nats)."""
+
+    first_loss: float
+    loss: float
+    accuracy: float
+    entropy: float
+
+
+@dataclass(frozen=True)
+class _Example:
+    """One problem, tokenised: prompts in every order of its numbers, and its correct responses."""
+
+    prompts: list[list[int]]
+    responses: list[list[int]]
+
+
+def read_problems(data: str | Path, split: str) -> list[dict]:
+    """The lines of `data`/warm_start.jsonl that belong to `split` ("train" or "held_out")."""
+    path = Path(data) / WARM_START_FILE
+    if not path.is_file():
+        raise FileNotFoundError(f'{path}: no warm-start data; write it with "python -m data_prep.countdown"')
+    with path.open(encoding="utf-8") as file:
+        found = [problem for line in file if (problem := json.loads(line))["split"] == split]
+    if not found:
+        raise ValueError(f'{path}, field split: no line says "{split}"; write it with "python -m data_prep.countdown"')
+    return found
+
+
+def learning_rate(step: int, steps: int) -> float:
+    """Linear warm-up, then a half cosine down to zero at `steps`."""
+    if step < LR_WARMUP_STEPS:
+        return PEAK_LR * (step + 1) / LR_WARMUP_STEPS
+    return PEAK_LR * 0.5 * (1 + math.cos(math.pi * (step - LR_WARMUP_STEPS) / max(1, steps - LR_WARMUP_STEPS)))
+
+
+def train(
+    model: PreTrainedModel, tokens: PreTrainedTokenizerBase, problems: list[dict], steps: int, seed: int
+) -> list[float]:
+    """Train in place.
+
+    Returns:
+        The loss of every step, nats per response token.
+    """
+    batches = _batches(_tokenise(tokens, problems), tokens.pad_token_id, random.Random(seed))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK_LR, betas=BETAS, weight_decay=WEIGHT_DECAY, fused=True)
+    losses: list[float] = []
+    model.train()
+    with tqdm(range(steps), desc="warm start") as bar:
+        for step in bar:
+            optimizer.param_groups[0]["lr"] = learning_rate(step, steps)
+            inputs, targets = next(batches)
+            # Padding stands on the right, where causal attention never looks back from, so no mask is needed; and
+            # only the rows that carry loss go through the head.
+            hidden = model.model(input_ids=inputs, use_cache=False).last_hidden_state
+            kept = targets != IGNORE
+            loss = F.cross_entropy(model.lm_head(hidden[kept]), targets[kept])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+            if step % 10 == 0 or step == steps - 1:
+                bar.set_postfix(loss=f"{_recent(losses):.3f}", refresh=False)
+    model.eval()
+    return losses
+
+
+def _recent(losses: list[float]) -> float:
+    window = losses[-LOSS_WINDOW:]
+    return sum(window) / len(window)
+
+
+def _tokenise(tokens: PreTrainedTokenizerBase, problems: list[dict]) -> list[_Example]:
+    # Everything once, beforehand: a problem has at most 6 orders and 14 traces. The chat template is applied by its
+    # own renderer, as verl does it for the rollout.
+    examples = []
+    for problem in problems:
+        orders = dict.fromkeys(permutations(problem["numbers"]))
+        texts = [_prompt(tokens, Problem(order, problem["target"])) for order in orders]
+        prompts = tokens(texts, add_special_tokens=False)["input_ids"]
+        responses = tokens([trace + tokens.eos_token for trace in problem["traces"]], add_special_tokens=False)
+        examples.append(_Example(prompts, responses["input_ids"]))
+    return examples
+
+
+def _prompt(tokens: PreTrainedTokenizerBase, problem: Problem) -> str:
+    turns = [{"role": "user", "content": problem.text}]
+    return tokens.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
+
+
+def _batches(examples: list[_Example], pad_id: int, rng: random.Random) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Endless inputs and targets, both int64 [batch, length]; targets are shifted and IGNORE outside the response."""
+    while True:
+        drawn = [
+            (rng.choice(example.prompts), rng.choice(example.responses))
+            for example in rng.choices(examples, k=BATCH_SIZE)
+        ]
+        length = max(len(prompt) + len(response) for prompt, response in drawn) - 1
+        inputs = torch.full((BATCH_SIZE, length), pad_id)
+        targets = torch.full((BATCH_SIZE, length), IGNORE)
+        for i, (prompt, response) in enumerate(drawn):
+            end = len(prompt) + len(response) - 1
+            inputs[i, :end] = torch.tensor(prompt + response[:-1])
+            targets[i, len(prompt) - 1 : end] = torch.tensor(response)
+        yield inputs, targets
+
+
+@torch.no_grad()
+def evaluate(
+    model: PreTrainedModel, tokens: PreTrainedTokenizerBase, problems: list[dict], samples: int, seed: int
+) -> tuple[float, float]:
+    """Sample at temperature 1 without truncation.
+
+    Returns:
+        The mean score over all problems and samples, and the mean entropy of the policy over the sampled tokens
+        (nats, up to and including <|im_end|>).
+    """
+    pool = [Problem(tuple(problem["numbers"]), problem["target"]) for problem in problems]
+    texts = [_prompt(tokens, problem) for problem in pool]
+    batch = tokens(texts, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=False)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        out = model.generate(
+            **batch,
+            do_sample=True,
+            temperature=1.0,
+            top_k=0,
+            top_p=1.0,
+            num_return_sequences=samples,
+            max_new_tokens=MAX_RESPONSE,
+            return_dict_in_generate=True,
+            output_logits=True,
+        )
+    responses = out.sequences[:, batch["input_ids"].shape[1] :]
+    log_probs = torch.stack(out.logits, dim=1).log_softmax(-1)
+    entropy = -(log_probs.exp() * log_probs).sum(-1)
+    ended = (responses == tokens.eos_token_id).cumsum(1)
+    inside = (ended == 0) | ((ended == 1) & (responses == tokens.eos_token_id))
+    solutions = tokens.batch_decode(responses, skip_special_tokens=True)
+    scores = [
+        compute_score(row["data_source"], solution, row["reward_model"]["ground_truth"])["score"]
+        for row, group in zip(rows(pool, "held_out"), _grouped(solutions, samples), strict=True)
+        for solution in group
+    ]
+    return sum(scores) / len(scores), entropy[inside].mean().item()
+
+
+def _grouped(items: list[str], size: int) -> list[list[str]]:
+    return [items[i : i + size] for i in range(0, len(items), size)]
+
+
+def run(
+    model: str | Path,
+    data: str | Path,
+    output: str | Path,
+    steps: int = STEPS,
+    seed: int = 0,
+    threads: int | None = None,
+) -> Outcome:
+    """Train the model in folder `model` on `data`/warm_start.jsonl, measure it and write it to the new folder `output`.
+
+    Args:
+        threads: of torch, for the whole process; None leaves them as they are.
+    """
+    if steps < 1:
+        raise ValueError(f"field steps: {steps}; give at least 1")
+    if threads is not None:
+        torch.set_num_threads(threads)
+    held_out, training = read_problems(data, "held_out"), read_problems(data, "train")
+    tokens = AutoTokenizer.from_pretrained(model)
+    policy = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+    losses = train(policy, tokens, training, steps, seed)
+    accuracy, entropy = evaluate(policy, tokens, held_out, SAMPLES, seed)
+    save(policy, tokens, output)
+    return Outcome(first_loss=losses[0], loss=_recent(losses), accuracy=accuracy, entropy=entropy)
+
+
+def describe(outcome: Outcome) -> str:
+    """One line for the console."""
+    return (
+        f"loss {outcome.first_loss:.3f} -> {outcome.loss:.3f} nats per token; held out, temperature 1, "
+        f"{SAMPLES} samples a problem: mean score {outcome.accuracy:.3f}, token entropy {outcome.entropy:.3f} nats"
+    )
+
+
+def main() -> None:
+    """Command line of this module."""
+    parser = argparse.ArgumentParser(description="Supervised warm start of the quick start's policy.")
+    parser.add_argument("--model", type=Path, required=True, help="folder that data_prep.tiny_model.build wrote")
+    parser.add_argument("--data", type=Path, required=True, help="folder that data_prep.countdown wrote")
+    parser.add_argument("--output", type=Path, required=True, help="new folder for the trained model")
+    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=default_threads())
+    options = parser.parse_args()
+    logging.disable_progress_bar()
+    outcome = run(options.model, options.data, options.output, options.steps, options.seed, options.threads)
+    print(f"{options.output}: {describe(outcome)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,49 @@
+"""Position-Aware Entropy Calibration (arXiv 2606.08543) in plain PyTorch.
+
+`token_statistics` turns logits into per-token entropies and nucleus statistics with gradients; `position_mask` picks
+the decision-sensitive positions; `measure`, `EntropyAnchor` and `penalty_coefficient` say how hard to hold their
+entropy above its floor; `entropy_term` is what a micro-batch adds to its policy loss. The library knows no trainer:
+batches, ranks and checkpoints belong to the caller.
+"""
+
+from paec_loss.calibration import (
+    EntropyAnchor,
+    Measurement,
+    entropy_term,
+    measure,
+    penalty_coefficient,
+    penalty_value,
+    regularized_entropy,
+)
+from paec_loss.config import NoMethodConfig, PAECConfig
+from paec_loss.position import (
+    competition,
+    mask_from_score,
+    normalized_entropy,
+    position_mask,
+    position_score,
+    position_threshold,
+)
+from paec_loss.statistics import TokenStatistics, token_statistics
+from paec_loss.summary import position_summary
+
+__all__ = [
+    "EntropyAnchor",
+    "Measurement",
+    "NoMethodConfig",
+    "PAECConfig",
+    "TokenStatistics",
+    "competition",
+    "entropy_term",
+    "mask_from_score",
+    "measure",
+    "normalized_entropy",
+    "penalty_coefficient",
+    "penalty_value",
+    "position_mask",
+    "position_score",
+    "position_summary",
+    "position_threshold",
+    "regularized_entropy",
+    "token_statistics",
+]

@@ -1,0 +1,86 @@
+"""Typed configuration of this recipe, and the one registration that lets Hydra see the method's defaults.
+
+The defaults of a method live in its dataclass in `paec_loss` and nowhere else; `configs/method/*.yaml` hold only what a
+preset changes. The defaults of a run live in `configs/`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+
+from paec_loss import NoMethodConfig, PAECConfig
+
+METHODS = {"paec": PAECConfig, "none": NoMethodConfig}
+
+
+def register_method_defaults() -> None:
+    """Offer each method's dataclass to Hydra as `method/<name>_defaults`."""
+    store = ConfigStore.instance()
+    for name, config_class in METHODS.items():
+        node = {"_target_": f"paec_loss.{config_class.__name__}", **asdict(config_class())}
+        store.store(group="method", name=f"{name}_defaults", node=node)
+
+
+@dataclass
+class RunConfig:
+    """Hydra section `run`: where a run lives and how it is watched."""
+
+    experiment: str = "???"
+    """Name of the experiment, set by configs/experiment/*.yaml."""
+    name: str = "???"
+    """Name of the run: the experiment, the method, and a suffix from the overrides that make it another run."""
+    root: str = "???"
+    """Folder that holds the runs."""
+    directory: str = "???"
+    """Folder of this run."""
+    dry_run: bool = False
+    """Check everything, print the resolved configuration, start nothing (`--dry-run`)."""
+    fresh: bool = False
+    """Delete what an earlier run left in `directory` and start at step 0."""
+    stall_timeout: float = 900.0
+    """Seconds without any sign of life from the trainer after which the run is ended with an error."""
+    keep_checkpoints: int = 2
+    """How many complete checkpoints are kept; older ones are deleted after a newer one is complete."""
+    export: bool = True
+    """Write the last checkpoint as a Hugging Face folder when training has finished."""
+    poll_interval: float = 0.1
+    """Seconds between looks at the rollout queue (verl's own default, 2.0, has no config key)."""
+    overrides: list[str] = field(default_factory=list)
+    """The command line, recorded."""
+
+
+@dataclass
+class ModelSection:
+    """Hydra section `model`: what is trained."""
+
+    path: str = "???"
+    """Folder or hub id of a Hugging Face causal language model."""
+    context_length: int = 0
+    """Longest prompt + response the model was trained for, tokens; 0: read it from the model's config."""
+    chat_template: str | None = None
+    """Jinja chat template that replaces the tokenizer's, or null."""
+
+
+@dataclass
+class ClusterSection:
+    """Hydra section `cluster`: what it runs on."""
+
+    platform: str = "???"
+    """`cuda` or `cpu`."""
+    nodes: int = 1
+    gpus_per_node: int = 1
+    """GPUs, or on `cpu` worker processes, a node."""
+    num_cpus: int | None = None
+    """CPUs that Ray may schedule on this node, null: all."""
+    ray_address: str | None = None
+    """Address of a running Ray cluster to join, null: start one here."""
+    tensor_parallel: int = 1
+    """vLLM tensor-parallel size."""
+    sequence_parallel: int = 1
+    """Ulysses sequence-parallel size of the actor."""
+
+
+SECTIONS: dict[str, Any] = {"run": RunConfig, "model": ModelSection, "cluster": ClusterSection}

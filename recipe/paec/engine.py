@@ -1,0 +1,235 @@
+"""The FSDP engine with token statistics: PAEC's quantities computed where the logits are.
+
+`PAECEngine` replaces verl's FSDP engine for language models. For `method=none` it is verl's, plus the NaN guard. For PAEC
+
+* log-probs, entropy and the nucleus statistics come from one `token_statistics` call on the local (sequence) shard of
+  the logits, before the Ulysses gather of the per-token results;
+* before the micro-batches of a mini-batch run, Hbar and its normaliser are known for the whole mini-batch and all
+  data-parallel ranks (`_measure`), so that the gradient does not depend on how the mini-batch is split (paec.md, 3).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from tensordict import NonTensorData, TensorDict
+from torch.distributed.tensor import DTensor
+from verl.utils import tensordict_utils as tu
+from verl.utils.device import get_device_id
+from verl.workers.engine import EngineRegistry
+from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
+
+from paec_loss import (
+    Measurement,
+    PAECConfig,
+    TokenStatistics,
+    mask_from_score,
+    penalty_coefficient,
+    penalty_value,
+    position_score,
+    position_threshold,
+    regularized_entropy,
+    token_statistics,
+)
+from recipe.paec.engine_config import MethodEngineConfig
+from recipe.paec.statistics import pack, padded_mask, response_statistics, unpack
+
+
+@dataclass(frozen=True)
+class MiniBatchContext:
+    """What the loss of a micro-batch needs to know about its mini-batch; the same on every rank.
+
+    coefficient: lambda_ent plus the penalty's slope at Hbar. normalizer: Z. threshold: kappa of the mini-batch, or None
+    where it is per response. vocab_size: V.
+    """
+
+    coefficient: float
+    normalizer: float
+    threshold: float | None
+    vocab_size: int
+
+
+class NonFiniteLogits(FloatingPointError):
+    """NaN or inf in the policy's logits."""
+
+
+@EngineRegistry.register(
+    model_type="language_model", backend=["fsdp", "fsdp2"], device=["cpu", "cuda"], vendor=["cpu", "nvidia"]
+)
+class PAECEngine(FSDPEngineWithLMHead):
+    """See the module's docstring. Per-rank state: `_previous`, the last mini-batch's Measurement (`statistics=lagged`)."""
+
+    def __init__(self, model_config, engine_config, optimizer_config, checkpoint_config):
+        super().__init__(model_config, engine_config, optimizer_config, checkpoint_config)
+        # The reference policy comes with verl's own engine config, which knows no method.
+        method = engine_config.method if isinstance(engine_config, MethodEngineConfig) else None
+        self.method: PAECConfig | None = method if isinstance(method, PAECConfig) else None
+        self._previous: Measurement | None = None
+        self._nan_rows = 0
+        self._vocab_size = int(model_config.hf_config.get_text_config().vocab_size)
+        if self.method is not None and model_config.use_fused_kernels:
+            raise ValueError(
+                "actor_rollout_ref.model.use_fused_kernels=true never materialises the logits that PAEC reads: "
+                "set it to false, or method=none"
+            )
+
+    # ---- one micro-batch -------------------------------------------------------------------------------------------
+
+    def prepare_model_outputs(self, output, output_args, micro_batch: TensorDict, logits_processor_func):
+        if self.method is None:
+            model_output = super().prepare_model_outputs(output, output_args, micro_batch, logits_processor_func)
+            self._count_nan_rows(model_output["log_probs"].values())
+            return model_output
+        logits, labels, temperature = self._rows(output, output_args, micro_batch)
+        statistics = token_statistics(logits, labels, top_p=self.method.top_p, temperature=temperature)
+        self._count_nan_rows(statistics.log_prob)
+        packed = pack(statistics)
+        if tu.get_non_tensor_data(micro_batch, "use_remove_padding", default=True):
+            packed = self._gather_and_unpad_packed(packed, output_args["pad_size"])
+        return unpack(packed, micro_batch["input_ids"].offsets())
+
+    def _rows(self, output, output_args, micro_batch: TensorDict):
+        """The local logits rows [T, V], the label of each row [T] and the temperature (1.0 or [T])."""
+        logits = output.logits
+        if isinstance(logits, DTensor):
+            raise NotImplementedError(
+                "logits sharded on the vocabulary (tensor parallelism) are not supported by PAEC: "
+                "set the actor's tensor-parallel size to 1 or use method=none"
+            )
+        labels = output_args["input_ids_rmpad_rolled"]
+        unit = output_args["temperature_is_one"]
+        if tu.get_non_tensor_data(micro_batch, "use_remove_padding", default=True):
+            return logits.squeeze(0), labels, 1.0 if unit else output_args["temperature_rmpad"].clamp(min=1e-8)
+        lengths = micro_batch["input_ids"].offsets().diff()
+        inside = torch.arange(logits.shape[1], device=logits.device) < lengths[:, None]
+        temperature = output_args["temperature"].clamp(min=1e-8).repeat_interleave(lengths)
+        return logits[inside], labels, 1.0 if unit else temperature
+
+    # ---- one mini-batch --------------------------------------------------------------------------------------------
+
+    def forward_backward_batch(self, data: TensorDict, loss_function, forward_only: bool = False):
+        self._nan_rows = 0
+        training = self.method is not None and not forward_only
+        if training:
+            floor = tu.get_non_tensor_data(data, "entropy_floor", default=None)
+            before = self._measure(data)
+            hbar = before.selected_entropy(self.method)
+            context = MiniBatchContext(
+                coefficient=penalty_coefficient(hbar, floor, self.method),
+                normalizer=before.normalizer(self.method),
+                threshold=before.threshold,
+                vocab_size=self._vocab_size,
+            )
+            tu.assign_non_tensor(data, method_context=NonTensorData(context))
+        output = super().forward_backward_batch(data, loss_function, forward_only)
+        self._raise_on_nan(data)
+        if training:
+            sums = torch.tensor(output["metrics"].pop("method_sums"), dtype=torch.float64)
+            sums = sums.reshape(-1, 3).sum(0)
+            now = Measurement(*self._all_reduce(sums).tolist(), threshold=context.threshold)
+            self._previous = now
+            output["metrics"].update(self._update_metrics(hbar, now, context, floor))
+        return output
+
+    def optimizer_step(self):
+        grad_norm = super().optimizer_step()
+        if grad_norm != grad_norm or grad_norm in (float("inf"), float("-inf")):
+            # verl has skipped the update already; going on in silence would hide a broken run.
+            raise FloatingPointError(f"the gradient norm is {grad_norm}: the parameters were not updated")
+        return grad_norm
+
+    def _update_metrics(self, hbar: float, now: Measurement, context: MiniBatchContext, floor: float | None) -> dict:
+        """Metrics of one update; lists, because verl averages over micro-batches, mini-batches and ranks."""
+        measured = now.selected_entropy(self.method)
+        return {
+            "paec/update_selected_entropy": [measured],
+            "paec/update_staleness": [hbar - measured],
+            "paec/update_coefficient": [context.coefficient],
+            "paec/update_penalty": [penalty_value(measured, floor, self.method)],
+            "paec/update_mask_mass": [now.mass / now.tokens if now.tokens else 0.0],
+        }
+
+    # ---- Hbar and Z of the mini-batch, before its updates ------------------------------------------------------------
+
+    def _measure(self, data: TensorDict) -> Measurement:
+        """The Measurement of this mini-batch over all data-parallel ranks, by `method.statistics`."""
+        if self.method.statistics == "lagged" and self._previous is not None:
+            return self._rescaled(self._previous, data)
+        if self.method.statistics == "step":
+            if "position_score" not in data.keys():
+                raise KeyError(
+                    "method.statistics=step needs position_score and position_entropy from the step's log-prob pass; "
+                    "use statistics=exact where there is no such pass"
+                )
+            score = data["position_score"].to_padded_tensor(0.0).double()
+            entropy = data["position_entropy"].to_padded_tensor(0.0).double()
+            response_mask = padded_mask(data["response_mask"], score.shape[1])
+            return self._measure_scores(score, entropy, response_mask)
+        # `exact`, and the very first update of `lagged`, which has no previous mini-batch to look back on.
+        statistics = self.forward_statistics(data)
+        response_mask = padded_mask(data["response_mask"], statistics.entropy.shape[1])
+        score = position_score(statistics, self.method)
+        return self._measure_scores(score, regularized_entropy(statistics, self.method), response_mask)
+
+    def forward_statistics(self, data: TensorDict) -> TokenStatistics:
+        """TokenStatistics [B, R] of the responses in `data` under the current parameters; one forward, no gradient."""
+        with torch.no_grad():
+            output = super().forward_backward_batch(data, None, forward_only=True)
+        self._raise_on_nan(data)
+        return response_statistics(output["model_output"], data.to(get_device_id()), self._vocab_size)
+
+    def _measure_scores(self, score, entropy, response_mask) -> Measurement:
+        """Local scores and entropies [B, R] -> the mini-batch's Measurement, identical on all ranks."""
+        score, entropy, response_mask = (x.to(get_device_id()) for x in (score, entropy, response_mask))
+        threshold = None
+        if self.method.quantile_scope == "mini_batch":
+            threshold = self._mini_batch_threshold(score[response_mask])
+        kappa = threshold if threshold is not None else position_threshold(score, response_mask, self.method)
+        mask = mask_from_score(score, response_mask, self.method, kappa)
+        local = Measurement.of(entropy, mask, response_mask)
+        sums = torch.tensor([local.weighted_entropy, local.mass, local.tokens], dtype=torch.float64)
+        return Measurement(*self._all_reduce(sums).tolist(), threshold=threshold)
+
+    def _mini_batch_threshold(self, scores: torch.Tensor) -> float:
+        """kappa over the scores of all data-parallel ranks; O(T) floats are exchanged."""
+        group = self.get_data_parallel_group()
+        shards: list[list[float]] = [[] for _ in range(dist.get_world_size(group))]
+        dist.all_gather_object(shards, scores.tolist(), group=group)
+        everything = torch.tensor([s for shard in shards for s in shard], dtype=torch.float64)
+        inside = torch.ones_like(everything, dtype=torch.bool)
+        return float(position_threshold(everything, inside, self.method))
+
+    def _rescaled(self, previous: Measurement, data: TensorDict) -> Measurement:
+        """The previous mini-batch's Measurement per token, for this mini-batch's number of tokens."""
+        tokens = float(self._all_reduce(data["response_mask"].values().sum().double().reshape(1)))
+        scale = tokens / previous.tokens if previous.tokens else 0.0
+        return Measurement(
+            weighted_entropy=previous.weighted_entropy * scale,
+            mass=previous.mass * scale,
+            tokens=tokens,
+            threshold=previous.threshold,
+        )
+
+    def _all_reduce(self, sums: torch.Tensor) -> torch.Tensor:
+        sums = sums.to(get_device_id())
+        dist.all_reduce(sums, group=self.get_data_parallel_group())
+        return sums.cpu()
+
+    # ---- NaN guard ---------------------------------------------------------------------------------------------------
+
+    def _count_nan_rows(self, log_prob: torch.Tensor) -> None:
+        # A row with NaN or +inf has the log-prob NaN whatever its label; -inf logits are legal.
+        self._nan_rows = self._nan_rows + log_prob.detach().isnan().sum()
+
+    def _raise_on_nan(self, data: TensorDict) -> None:
+        """Raise on all ranks together, before any optimizer step: one rank alone would leave the others waiting."""
+        count = torch.as_tensor(self._nan_rows, dtype=torch.int64, device=get_device_id()).clone()
+        dist.all_reduce(count)
+        if count.item():
+            step = tu.get_non_tensor_data(data, "trainer_step", default="?")
+            raise NonFiniteLogits(
+                f"logits: NaN or inf in {count.item()} rows at step {step}; the parameters were not updated. Resume "
+                "from an earlier checkpoint with a lower actor_rollout_ref.actor.optim.lr, or check the model's dtype"
+            )

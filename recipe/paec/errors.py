@@ -1,0 +1,11 @@
+"""The error a user can act on."""
+
+from __future__ import annotations
+
+
+class UserError(Exception):
+    """One or more sentences, each naming what is wrong and the remedy; shown without a traceback."""
+
+    def __init__(self, *problems: str):
+        super().__init__("\n".join(problems))
+        self.problems = list(problems)

@@ -1,0 +1,301 @@
+"""Everything that can be known to be wrong before the first worker starts, one sentence each."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from data_prep.contract import ContractError, validate_rows
+from paec_loss import PAECConfig
+from recipe.paec import rewards, versions
+from recipe.paec.config import METHODS, SECTIONS
+from recipe.paec.errors import UserError
+
+PLUGIN_GROUP, PLUGIN_NAME = "verl.plugins", "paec"
+
+
+def check_config(config: DictConfig) -> list[str]:
+    """Types and ranges of our own sections, and combinations that cannot work."""
+    problems = []
+    for name, schema in SECTIONS.items():
+        section = OmegaConf.to_container(config[name], resolve=True)
+        if name == "cluster":
+            section.pop("env")
+        try:
+            OmegaConf.merge(OmegaConf.structured(schema), section)
+        except OmegaConfBaseException as error:
+            problems.append(f"{error.full_key and f'{name}.{error.full_key}' or name}: {error.msg.splitlines()[0]}")
+    try:
+        method = method_of(config)
+    except (ValueError, TypeError) as error:
+        return [*problems, str(error)]
+    actor, rollout = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
+    if actor.strategy not in ("fsdp", "fsdp2"):
+        problems.append(f"actor_rollout_ref.actor.strategy={actor.strategy}: choose fsdp2 (or fsdp)")
+    if config.cluster.platform == "cpu" and actor.strategy != "fsdp2":
+        problems.append("actor_rollout_ref.actor.strategy: on cluster=cpu only fsdp2 works, FSDP1 needs a GPU")
+    if config.cluster.platform == "cpu" and config.cluster.sequence_parallel > 1:
+        attention = config.actor_rollout_ref.model.override_config.get("attn_implementation")
+        if attention != "ulysses_sdpa":
+            problems.append(
+                f"cluster.sequence_parallel={config.cluster.sequence_parallel} with attn_implementation={attention} is "
+                "silently wrong on CPU: add actor_rollout_ref.model.override_config.attn_implementation=ulysses_sdpa"
+            )
+    if config.trainer.total_training_steps is None or config.trainer.total_training_steps < 1:
+        problems.append("trainer.total_training_steps: must be a positive number of steps")
+    if config.run.keep_checkpoints < 1:
+        problems.append("run.keep_checkpoints: must be at least 1")
+    problems += _check_batches(config)
+    if isinstance(method, PAECConfig):
+        if config.actor_rollout_ref.model.use_fused_kernels:
+            problems.append(
+                "actor_rollout_ref.model.use_fused_kernels=true never materialises the logits that PAEC reads: "
+                "set it to false, or method=none"
+            )
+        if config.algorithm.rollout_correction.get("bypass_mode", False):
+            problems.append(
+                "algorithm.rollout_correction.bypass_mode=true skips the log-prob pass in which PAEC measures the "
+                "anchor: set it to false, or method=none"
+            )
+    length = config.data.max_prompt_length + config.data.max_response_length
+    context = config.model.context_length
+    if context and length > context:
+        problems.append(
+            f"data.max_prompt_length + data.max_response_length = {length} is more than the model's context of "
+            f"{context} tokens (model.context_length): lower one of them"
+        )
+    if rollout.max_model_len is not None and length > rollout.max_model_len:
+        problems.append(
+            f"actor_rollout_ref.rollout.max_model_len={rollout.max_model_len} is less than prompt + response = {length}"
+        )
+    return problems
+
+
+def _check_batches(config: DictConfig) -> list[str]:
+    batch, mini = config.data.train_batch_size, config.actor_rollout_ref.actor.ppo_mini_batch_size
+    ranks = config.cluster.nodes * config.cluster.gpus_per_node
+    problems = []
+    if ranks % (config.cluster.tensor_parallel * config.cluster.sequence_parallel) and (
+        ranks % config.cluster.tensor_parallel or ranks % config.cluster.sequence_parallel
+    ):
+        problems.append(
+            f"cluster: {ranks} workers cannot be divided by tensor_parallel={config.cluster.tensor_parallel} and "
+            f"sequence_parallel={config.cluster.sequence_parallel}"
+        )
+        return problems
+    if batch < 1 or mini < 1 or batch % mini:
+        problems.append(
+            f"data.train_batch_size={batch} must be a multiple of "
+            f"actor_rollout_ref.actor.ppo_mini_batch_size={mini} (both count prompts)"
+        )
+    data_parallel = ranks // config.cluster.sequence_parallel
+    if mini >= 1 and mini * config.actor_rollout_ref.rollout.n % data_parallel:
+        problems.append(
+            f"ppo_mini_batch_size x rollout.n = {mini * config.actor_rollout_ref.rollout.n} responses cannot be divided "
+            f"over {data_parallel} data-parallel ranks"
+        )
+    return problems
+
+
+def method_of(config: DictConfig):
+    """The method's dataclass; ValueError or TypeError from its own validation."""
+    fields = OmegaConf.to_container(config.method, resolve=True)
+    target = fields.pop("_target_").rpartition(".")[2]
+    classes = {config_class.__name__: config_class for config_class in METHODS.values()}
+    return classes[target](**fields)
+
+
+def check_versions() -> list[str]:
+    """verl and vLLM against the pin, and the plugin's entry point."""
+    problems = versions.pin_errors()
+    plugins = {point.name: point.value for point in entry_points(group=PLUGIN_GROUP)}
+    if PLUGIN_NAME not in plugins:
+        problems.append(
+            f"the verl plugin {PLUGIN_NAME!r} is not installed (entry-point group {PLUGIN_GROUP}): "
+            f"run launch/setup_env.sh {versions.stack()}, which installs this package"
+        )
+    policy = os.environ.get("VERL_USE_EXTERNAL_PLUGINS", "auto").strip().lower()
+    if policy != "auto" and PLUGIN_NAME not in {name.strip() for name in policy.split(",")}:
+        problems.append(
+            f"VERL_USE_EXTERNAL_PLUGINS={policy} keeps verl from loading the plugin {PLUGIN_NAME!r}: unset it"
+        )
+    return problems
+
+
+def check_cluster(config: DictConfig) -> list[str]:
+    """GPUs of this node against `cluster.gpus_per_node`."""
+    if config.cluster.platform == "cpu":
+        if versions.stack() != "cpu":
+            return ["cluster=cpu needs the CPU build of vLLM: run launch/setup_env.sh cpu"]
+        return []
+    if config.cluster.platform != "cuda":
+        return [f"cluster.platform={config.cluster.platform}: choose cuda or cpu"]
+    if config.cluster.ray_address is not None or config.cluster.nodes > 1:
+        return []  # The workers' nodes are not this one.
+    found = gpu_count()
+    if found < config.cluster.gpus_per_node:
+        return [
+            f"GPUs: {found} found on this node, cluster.gpus_per_node={config.cluster.gpus_per_node}: start this on a "
+            "node that has them, or lower cluster.gpus_per_node"
+        ]
+    return []
+
+
+def gpu_count() -> int:
+    """NVIDIA GPUs that nvidia-smi lists here, restricted by CUDA_VISIBLE_DEVICES."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return len([entry for entry in visible.split(",") if entry.strip() not in ("", "-1")])
+    if shutil.which("nvidia-smi") is None:
+        return 0
+    listing = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=60, check=False)
+    return sum(line.startswith("GPU ") for line in listing.stdout.splitlines())
+
+
+def model_folder(path: str) -> Path | None:
+    """The local folder of a model: the path itself, or the hub cache's snapshot of a hub id; None if there is none."""
+    folder = Path(path).expanduser()
+    if folder.is_dir():
+        return folder
+    if path.count("/") == 1 and not path.startswith((".", "~", "/")):
+        from huggingface_hub import try_to_load_from_cache
+
+        cached = try_to_load_from_cache(path, "config.json")
+        if isinstance(cached, str):
+            return Path(cached).parent
+    return None
+
+
+def check_model(config: DictConfig) -> list[str]:
+    """The model's files: configuration, weights, tokenizer."""
+    path = config.model.path
+    folder = model_folder(path)
+    if folder is None:
+        return [
+            f"model.path={path}: no such folder, and not in the Hugging Face cache: download it (hf download {path}) or "
+            "set model.path (MODEL=... for the launch scripts) to a local folder"
+        ]
+    problems = []
+    if not (folder / "config.json").is_file():
+        problems.append(f"model.path={path}: no config.json in it, so it is not a Hugging Face model folder")
+    if not any(folder.glob("*.safetensors")) and not any(folder.glob("*.bin")):
+        problems.append(f"model.path={path}: no weights (*.safetensors) in it")
+    if not (folder / "tokenizer.json").is_file() and not (folder / "tokenizer_config.json").is_file():
+        problems.append(f"model.path={path}: no tokenizer in it")
+    return problems
+
+
+def check_data(config: DictConfig, tokenizer: Any | None) -> list[str]:
+    """Every data file: readable, contract, known data source, and prompts that fit (with a tokenizer)."""
+    problems = []
+    for key in ("train_files", "val_files"):
+        files = config.data[key]
+        for file in [files] if isinstance(files, str) else list(files):
+            path = Path(os.path.expanduser(file))
+            if not path.is_file():
+                problems.append(f"data.{key}: {file} does not exist: prepare the data set or name another file")
+                continue
+            try:
+                frame = validate_rows(path)
+            except ContractError as error:
+                problems.append(f"data.{key}: {error}")
+                continue
+            for source in sorted(set(frame["data_source"])):
+                if not rewards.supports(source):
+                    problems.append(
+                        f"data.{key}: {file}: no scorer for data_source={source!r}; known: {sorted(rewards.SCORERS)}"
+                    )
+            if tokenizer is not None:
+                problems += _check_prompts(config, key, file, frame, tokenizer)
+            if key == "train_files" and len(frame) < config.data.train_batch_size:
+                problems.append(
+                    f"data.train_files: {file} has {len(frame)} rows, fewer than data.train_batch_size="
+                    f"{config.data.train_batch_size}"
+                )
+    return problems
+
+
+def _check_prompts(config: DictConfig, key: str, file: str, frame, tokenizer) -> list[str]:
+    limit = config.data.max_prompt_length
+    lengths = [
+        len(
+            tokenizer.apply_chat_template(
+                [dict(message) for message in prompt], add_generation_prompt=True, tokenize=True, return_dict=False
+            )
+        )
+        for prompt in frame["prompt"]
+    ]
+    too_long = sum(length > limit for length in lengths)
+    if too_long == len(lengths):
+        return [
+            f"data.max_prompt_length={limit}: every prompt of {file} is longer (the shortest has {min(lengths)} tokens)"
+        ]
+    if too_long and not config.data.filter_overlong_prompts:
+        return [
+            f"data.max_prompt_length={limit}: {too_long} of {len(lengths)} prompts of {file} are longer, up to "
+            f"{max(lengths)} tokens: raise it, or drop them with data.filter_overlong_prompts=true"
+        ]
+    return []
+
+
+def load_tokenizer(config: DictConfig):
+    """The model's tokenizer, with the configured chat template; None if the model is not there."""
+    folder = model_folder(config.model.path)
+    if folder is None:
+        return None
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        raise UserError(f"model.path={config.model.path}: the tokenizer cannot be loaded: {error}") from None
+    if config.model.chat_template is not None:
+        tokenizer.chat_template = config.model.chat_template
+    if tokenizer.chat_template is None:
+        raise UserError(
+            f"model.path={config.model.path}: the tokenizer has no chat template: set model.chat_template to one"
+        )
+    return tokenizer
+
+
+def identity(config: DictConfig) -> dict[str, Any]:
+    """What a checkpoint must agree with to be resumed: method, model, data, number of workers."""
+    folder = model_folder(config.model.path)
+    fingerprint = None
+    if folder is not None and (folder / "config.json").is_file():
+        digest = hashlib.sha256((folder / "config.json").read_bytes()).hexdigest()[:16]
+        weights = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+        fingerprint = f"{digest}/{weights}"
+    method = OmegaConf.to_container(config.method, resolve=True)
+    kind = method.pop("_target_").rpartition(".")[2]
+    files = config.data.train_files
+    return {
+        "method": kind,
+        **{f"method.{key}": value for key, value in method.items()},
+        "model": fingerprint,
+        "data.train_files": [files] if isinstance(files, str) else list(files),
+        "data.train_batch_size": config.data.train_batch_size,
+        "workers": config.cluster.nodes * config.cluster.gpus_per_node,
+    }
+
+
+def check_all(config: DictConfig) -> list[str]:
+    """All problems that can be found without starting anything."""
+    problems = check_versions() + check_config(config) + check_cluster(config)
+    model_problems = check_model(config)
+    problems += model_problems
+    tokenizer = None
+    if not model_problems:
+        try:
+            tokenizer = load_tokenizer(config)
+        except UserError as error:
+            problems += error.problems
+    return problems + check_data(config, tokenizer)

@@ -1,0 +1,78 @@
+"""Token statistics on their way through verl: packed rows of the engine, nested tensors of a batch, padded responses."""
+
+from __future__ import annotations
+
+import torch
+from tensordict import TensorDict
+from verl.workers.utils.padding import no_padding_2_padding
+
+from paec_loss import TokenStatistics
+
+#: TokenStatistics field -> name in verl's `model_output` (verl already has names for the first two).
+OUTPUT_NAMES = {
+    "log_prob": "log_probs",
+    "entropy": "entropy",
+    "nucleus_entropy": "nucleus_entropy",
+    "nucleus_size": "nucleus_size",
+    "nucleus_mass": "nucleus_mass",
+    "top1_log_prob": "top1_log_prob",
+    "top2_log_prob": "top2_log_prob",
+}
+
+
+def pack(statistics: TokenStatistics) -> torch.Tensor:
+    """[T] fields -> [T, 7] in the order of OUTPUT_NAMES, so that one collective moves them all."""
+    fields = [getattr(statistics, name) for name in OUTPUT_NAMES]
+    return torch.stack([values.to(statistics.log_prob.dtype) for values in fields], dim=-1)
+
+
+def unpack(packed: torch.Tensor, offsets: torch.Tensor) -> dict[str, torch.Tensor]:
+    """[T, 7] packed rows -> one nested tensor [B, j] for each name of verl's `model_output`."""
+    return {
+        name: torch.nested.nested_tensor_from_jagged(values, offsets)
+        for name, values in zip(OUTPUT_NAMES.values(), packed.unbind(-1), strict=True)
+    }
+
+
+def response_statistics(model_output: dict, data: TensorDict, vocab_size: int) -> TokenStatistics:
+    """Nested prompt + response outputs -> TokenStatistics of the responses, [B, R], padded with zeros on the right.
+
+    `data` holds verl's nested `prompts` and `responses`. The outputs are shifted by one, as everywhere in verl: the row
+    before a token is the one that predicts it.
+    """
+    fields = {field: no_padding_2_padding(model_output[name], data) for field, name in OUTPUT_NAMES.items()}
+    fields["nucleus_size"] = fields["nucleus_size"].long()
+    return TokenStatistics(**fields, vocab_size=vocab_size)
+
+
+QUEUED_FIELDS = [
+    "prompts",
+    "responses",
+    "response_mask",
+    "old_log_probs",
+    "entropy",
+    *(name for field, name in OUTPUT_NAMES.items() if field not in ("log_prob", "entropy")),
+]
+"""What a step's log-prob pass leaves in the queue; verl has cut its own two fields to the response already."""
+
+
+def queued_statistics(data: TensorDict, vocab_size: int) -> TokenStatistics:
+    """Like `response_statistics`, from the QUEUED_FIELDS of a step's log-prob pass."""
+    fields = {
+        field: no_padding_2_padding(data[name], data)
+        for field, name in OUTPUT_NAMES.items()
+        if field not in ("log_prob", "entropy")
+    }
+    fields["nucleus_size"] = fields["nucleus_size"].long()
+    fields["log_prob"] = data["old_log_probs"].to_padded_tensor(0.0)
+    fields["entropy"] = data["entropy"].to_padded_tensor(0.0)
+    return TokenStatistics(**fields, vocab_size=vocab_size)
+
+
+def padded_mask(response_mask: torch.Tensor, length: int | None = None) -> torch.Tensor:
+    """verl's nested (or padded) response mask -> boolean [B, R]."""
+    if response_mask.is_nested:
+        response_mask = response_mask.to_padded_tensor(0.0 if response_mask.is_floating_point() else 0)
+    if length is not None and response_mask.shape[1] < length:
+        response_mask = torch.nn.functional.pad(response_mask, (0, length - response_mask.shape[1]))
+    return response_mask.bool()

@@ -1,0 +1,66 @@
+"""The lines a run prints: one a step while it runs, and what came out of it at the end. Reads `metrics.jsonl` only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+ENTROPY = "actor/entropy"
+PAEC = "actor/paec/"
+
+
+def accuracy(record: dict[str, Any]) -> dict[str, float]:
+    """Validation accuracy in a record: metric path -> mean over samples."""
+    return {
+        key: value
+        for key, value in record.items()
+        if key.startswith("val-core/") and "/acc/mean@" in key and value is not None
+    }
+
+
+def step_line(record: dict[str, Any], total_steps: int) -> str:
+    """One line for one step."""
+    parts = [f"step {record['step']:>4}/{total_steps}"]
+    columns = [
+        ("reward", "critic/score/mean", ".3f"),
+        ("entropy", ENTROPY, ".4f"),
+        ("Hbar", PAEC + "selected_entropy", ".4f"),
+        ("anchor", PAEC + "anchor", ".4f"),
+        ("floor", PAEC + "floor", ".4f"),
+        ("penalty", PAEC + "penalty", ".2e"),
+        ("grad", "actor/grad_norm", ".3f"),
+        ("length", "response_length/mean", ".1f"),
+        ("s", "timing_s/step", ".1f"),
+    ]
+    for label, key, form in columns:
+        value = record.get(key)
+        if value is not None:
+            parts.append(f"{label} {value:{form}}")
+    for key, value in accuracy(record).items():
+        parts.append(f"{key.removeprefix('val-core/')} {value:.3f}")
+    return "  ".join(parts)
+
+
+def closing_lines(records: list[dict[str, Any]], files: dict[str, str]) -> list[str]:
+    """The summary of a finished run: accuracy before and after, entropies, anchor, floor, where the files are."""
+    lines = []
+    validated = [(record["step"], accuracy(record)) for record in records if accuracy(record)]
+    if validated:
+        (first_step, first), (last_step, last) = validated[0], validated[-1]
+        for key in last:
+            before = f"{first[key]:.3f} (step {first_step})" if key in first else "not measured"
+            lines.append(f"  accuracy {key.removeprefix('val-core/')}: {before} -> {last[key]:.3f} (step {last_step})")
+    trained = [record for record in records if ENTROPY in record]
+    if trained:
+        first, last = trained[0], trained[-1]
+        lines.append(f"  token entropy (nats): {first[ENTROPY]:.4f} (step {first['step']}) -> {last[ENTROPY]:.4f}")
+        if PAEC + "selected_entropy" in last:
+            lines.append(
+                f"  Hbar, entropy at selected positions: {first[PAEC + 'selected_entropy']:.4f} -> "
+                f"{last[PAEC + 'selected_entropy']:.4f}"
+            )
+            active = sum(record.get(PAEC + "penalty_active", 0.0) or 0.0 for record in trained)
+            lines.append(
+                f"  anchor {last[PAEC + 'anchor']:.4f}, floor {last[PAEC + 'floor']:.4f}; the penalty acted in "
+                f"{int(active)} of {len(trained)} steps"
+            )
+    return lines + [f"  {label}: {path}" for label, path in files.items()]

@@ -1,0 +1,415 @@
+"""`python -m recipe.paec.train experiment=... [key=value ...] [--dry-run]`: a run from configuration to summary.
+
+This process stays light: it checks everything that can be checked, prepares the run directory, starts the training
+process (`recipe.paec.train_worker`), shows its progress, ends it when it hangs, exports the model and sums up.
+"""
+
+from __future__ import annotations
+
+import difflib
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import ConfigCompositionException, HydraException
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from recipe.paec import checkpoints, preflight, versions
+from recipe.paec.config import register_method_defaults
+from recipe.paec.errors import UserError
+from recipe.paec.run_log import HEARTBEAT_FILE, METRICS_FILE, read_metrics, truncate_metrics
+from recipe.paec.summary import closing_lines, step_line
+from recipe.paec.supervise import ProcessTree, clean_environment
+from recipe.paec.train_worker import FAILURE_FILE
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+CONFIGS = REPOSITORY / "configs"
+#: Overrides that do not make another run: how long, how watched, where.
+SAME_RUN = ("run.", "trainer.", "cluster", "experiment", "method=", "hydra.")
+
+register_method_defaults()
+
+
+class Stalled(UserError):
+    """The training process gave no sign of life for `run.stall_timeout` seconds."""
+
+
+def say(text: str) -> None:
+    """Print at once: progress is no use in a buffer."""
+    print(text, flush=True)
+
+
+# ---- configuration ---------------------------------------------------------------------------------------------------
+
+
+def run_suffix(overrides: list[str]) -> str:
+    """What the command line adds to a run's name, so that two different runs never share a directory."""
+    chosen = [o.lstrip("+~") for o in overrides if not o.lstrip("+~").startswith(SAME_RUN)]
+    if not chosen:
+        return ""
+    text = ",".join(o.removeprefix("method.").removeprefix("actor_rollout_ref.") for o in sorted(chosen))
+    text = re.sub(r"[^A-Za-z0-9=.,_-]", "_", text)
+    return "-" + (text if len(text) <= 80 else hashlib.sha256(text.encode()).hexdigest()[:12])
+
+
+def explain(error: Exception, overrides: list[str]) -> str:
+    """Hydra's complaint as one sentence with the closest key that exists."""
+    text = " ".join(str(error).split())
+    unknown = re.search(r"Could not override '([^']+)'", text)
+    if unknown is None:
+        return text
+    key = unknown[1].split("@")[0]
+    with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        groups = [o for o in overrides if re.match(r"(experiment|method|model|data|data@data|cluster)=", o)]
+        known = _keys(hydra.compose("train", overrides=groups))
+    close = difflib.get_close_matches(key, known, n=1)
+    hint = f": did you mean {close[0]}?" if close else ""
+    return f"unknown configuration key {key}{hint} (python -m recipe.paec.train --cfg job shows all keys)"
+
+
+def _keys(node: Any, prefix: str = "") -> list[str]:
+    keys = []
+    for key in node:
+        keys.append(prefix + str(key))
+        if not OmegaConf.is_missing(node, key) and not OmegaConf.is_interpolation(node, key):
+            if isinstance(node[key], DictConfig):
+                keys += _keys(node[key], prefix + str(key) + ".")
+    return keys
+
+
+def resolved(config: DictConfig) -> DictConfig:
+    """The configuration of this run with nothing left to look up, and its name made from the command line."""
+    overrides = list(HydraConfig.get().overrides.task)
+    with open_dict(config):
+        if not any(o.startswith(("run.name=", "run.directory=")) for o in overrides):
+            config.run.name = config.run.name + run_suffix(overrides)
+        config.run.overrides = overrides
+        config.identity = {}
+        OmegaConf.resolve(config)
+        for key in ("directory", "root"):
+            config.run[key] = str(Path(config.run[key]).expanduser().absolute())
+        for key in ("default_local_dir", "rollout_data_dir", "validation_data_dir"):
+            if config.trainer[key] is not None:
+                config.trainer[key] = str(Path(config.trainer[key]).expanduser().absolute())
+        for section, key in ((config.model, "path"), (config.actor_rollout_ref.model, "path")):
+            folder = preflight.model_folder(section[key])
+            if folder is not None:
+                section[key] = str(folder.absolute())
+    return config
+
+
+# ---- the run directory -----------------------------------------------------------------------------------------------
+
+
+def lock(directory: Path):
+    """Hold the run directory for this process; UserError if another run does."""
+    directory.mkdir(parents=True, exist_ok=True)
+    stream = open(directory / ".lock", "w", encoding="ascii")
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise UserError(f"{directory} is in use by another run: wait for it, or choose another run.name") from None
+    return stream
+
+
+def clear(directory: Path) -> None:
+    """Delete what an earlier run left (run.fresh=true); the lock stays."""
+    for entry in directory.iterdir():
+        if entry.name == ".lock":
+            continue
+        shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+
+
+def find_resume(config: DictConfig) -> checkpoints.Checkpoint | None:
+    """The checkpoint to go on from; UserError if it belongs to another method, model or data."""
+    root = Path(config.trainer.default_local_dir)
+    try:
+        checkpoint = checkpoints.latest(root)
+    except checkpoints.CheckpointError as error:
+        raise UserError(str(error)) from None
+    if checkpoint is None:
+        return None
+    wanted = OmegaConf.to_container(config.identity, resolve=True)
+    difference = checkpoints.identity_difference(wanted, checkpoint.state["identity"])
+    if difference is not None:
+        raise UserError(
+            f"{checkpoint.folder} belongs to another run: {difference}. Give this run its own name (run.name=...), or "
+            "start afresh with run.fresh=true, which deletes the old run"
+        )
+    return checkpoint
+
+
+def git_commit() -> str | None:
+    """Commit of this checkout with `-dirty` when it has changes, None outside a checkout."""
+    result = subprocess.run(
+        ["git", "-C", str(REPOSITORY), "describe", "--always", "--dirty", "--abbrev=40"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return result.stdout.strip() or None
+
+
+def write_provenance(config: DictConfig, directory: Path) -> Path:
+    """`config.yaml` (resolved) and `versions.json`."""
+    temporary = directory / ".config.yaml.tmp"
+    temporary.write_text(OmegaConf.to_yaml(config), encoding="utf-8")
+    os.replace(temporary, directory / "config.yaml")
+    record = {**versions.report(), "python": sys.version.split()[0], "git_commit": git_commit()}
+    checkpoints.write_json(directory / "versions.json", record)
+    return directory / "config.yaml"
+
+
+# ---- training --------------------------------------------------------------------------------------------------------
+
+
+class Progress:
+    """Shows new steps and stages, and notices when there are none."""
+
+    def __init__(self, config: DictConfig, directory: Path):
+        self._metrics, self._heartbeat = directory / METRICS_FILE, directory / HEARTBEAT_FILE
+        self._total = config.trainer.total_training_steps
+        self._timeout = config.run.stall_timeout
+        self._shown = len(read_metrics(self._metrics))
+        self._stage: tuple[str, int] = ("starting", 0)
+        self._stage_content = ""
+        self._last_sign = self._started = time.monotonic()
+        self._training = False
+
+    def tick(self) -> None:
+        """Print what is new; Stalled after too long a silence."""
+        try:
+            content = self._heartbeat.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            content = ""
+        if content != self._stage_content:
+            self._stage_content, self._last_sign = content, time.monotonic()
+            beat = json.loads(content)
+            self._stage = (beat["stage"], beat["step"])
+            if not self._training:
+                say(f"[{time.monotonic() - self._started:5.0f} s] {beat['stage']}")
+        if self._metrics.is_file():
+            records = read_metrics(self._metrics)
+            for record in records[self._shown :]:
+                say(step_line(record, self._total))
+                self._last_sign = time.monotonic()
+                self._training = self._training or "actor/entropy" in record
+            self._shown = len(records)
+        silence = time.monotonic() - self._last_sign
+        if silence > self._timeout:
+            raise Stalled(
+                f"no sign of life for {silence:.0f} s in stage {self._stage[0]!r} of step {self._stage[1]} "
+                "(run.stall_timeout): the training process was ended. A failed weight sync inside vLLM shows up like this; "
+                "the log has the details, and the same command goes on from the last checkpoint"
+            )
+
+
+def train(config: DictConfig, config_file: Path, directory: Path) -> int:
+    """Run the training process to its end; returns the peak memory of its tree in bytes. UserError if it fails."""
+    log = directory / "train.log"
+    for stale in (FAILURE_FILE, HEARTBEAT_FILE):
+        (directory / stale).unlink(missing_ok=True)
+    progress = Progress(config, directory)
+    env = clean_environment({key: str(value) for key, value in config.cluster.env.items()})
+    tree = ProcessTree([sys.executable, "-m", "recipe.paec.train_worker", str(config_file)], log, env)
+    try:
+        code = tree.wait(progress.tick)
+    except Stalled as stalled:
+        raise Stalled(f"{stalled}\nlog: {log}") from None
+    finally:
+        tree.end()
+    if code != 0:
+        raise UserError(failure_of(directory, code), f"the log with all tracebacks: {log}")
+    return tree.peak_memory
+
+
+def failure_of(directory: Path, code: int) -> str:
+    """One sentence on why the training process ended with `code`."""
+    try:
+        failure = json.loads((directory / FAILURE_FILE).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return f"the training process ended with exit code {code} and left no reason (killed, or out of memory?)"
+    return f"{failure['type']}: {failure['message'].splitlines()[-1] if failure['message'] else 'no message'}"
+
+
+def export(config: DictConfig, checkpoint: checkpoints.Checkpoint, directory: Path) -> Path:
+    """Merge the sharded checkpoint into a Hugging Face folder with verl's own merger. Atomic."""
+    target = directory / "huggingface"
+    temporary = directory / ".huggingface.tmp"
+    if temporary.exists():
+        shutil.rmtree(temporary)
+    command = [sys.executable, "-m", "verl.model_merger", "merge", "--backend", "fsdp"]
+    command += ["--local_dir", str(checkpoint.folder / "actor"), "--target_dir", str(temporary)]
+    env = clean_environment({key: str(value) for key, value in config.cluster.env.items()})
+    with open(directory / "export.log", "wb") as log:
+        done = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, env=env, check=False)
+    if done.returncode != 0:
+        raise UserError(f"the export to Hugging Face format failed: see {directory / 'export.log'}")
+    if target.exists():
+        shutil.rmtree(target)
+    os.replace(temporary, target)
+    return target
+
+
+def dry_run(config: DictConfig, problems: list[str], checkpoint: checkpoints.Checkpoint | None) -> None:
+    """Print the resolved configuration, what would be started, and what is missing."""
+    print(OmegaConf.to_yaml(config))
+    workers = config.cluster.nodes * config.cluster.gpus_per_node
+    replicas = workers // config.cluster.tensor_parallel
+    say(f"dry run of {config.run.name}: nothing was started. It would start")
+    say(f"  Ray on {config.cluster.nodes} node(s), platform {config.cluster.platform}")
+    say(
+        f"  {workers} FSDP actor worker(s) of {config.model.path}, sequence parallel {config.cluster.sequence_parallel}"
+    )
+    say(f"  {replicas} vLLM replica(s), tensor parallel {config.cluster.tensor_parallel}")
+    start = f"from the checkpoint of step {checkpoint.step}" if checkpoint else "at step 0"
+    say(f"  training {start} to step {config.trainer.total_training_steps}, in {config.run.directory}")
+    if problems:
+        raise UserError(*problems)
+    say("all checks passed")
+
+
+def check_with_verl(config: DictConfig) -> list[str]:
+    """verl's own validation in a process of its own, for the dry run."""
+    scratch = Path(config.run.directory)
+    existed = scratch.exists()
+    scratch.mkdir(parents=True, exist_ok=True)
+    file = scratch / ".dry_run.yaml"
+    file.write_text(OmegaConf.to_yaml(config), encoding="utf-8")
+    env = clean_environment({key: str(value) for key, value in config.cluster.env.items()})
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "recipe.paec.train_worker", str(file), "--check"],
+            capture_output=True,
+            text=True,
+            env=env,
+            check=False,
+        )
+        return [] if done.returncode == 0 else [failure_of(scratch, done.returncode)]
+    finally:
+        file.unlink()
+        (scratch / FAILURE_FILE).unlink(missing_ok=True)
+        if not existed:
+            shutil.rmtree(scratch)
+
+
+def run(config: DictConfig) -> None:
+    """A whole run; UserError for everything a user can mend."""
+    config = resolved(config)
+    problems = preflight.check_config(config)
+    if problems:
+        raise UserError(*problems)
+    problems = preflight.check_all(config)
+    with open_dict(config):
+        config.identity = preflight.identity(config)
+    directory = Path(config.run.directory)
+    if config.run.dry_run:
+        checkpoint = None if config.run.fresh else find_resume(config)
+        dry_run(config, problems or check_with_verl(config), checkpoint)
+        return
+    if problems:
+        raise UserError(*problems)
+
+    held = lock(directory)
+    try:
+        if config.run.fresh:
+            clear(directory)
+        total = config.trainer.total_training_steps
+        checkpoint = find_resume(config)
+        if checkpoint is not None and checkpoint.step >= total:
+            say(f"{config.run.name} is finished: its checkpoint is at step {checkpoint.step} of {total}.")
+            say(f"To go on, raise trainer.total_training_steps; to start afresh, add run.fresh=true ({directory}).")
+            say("\n".join(closing_lines(read_metrics(directory / METRICS_FILE), files_of(directory))))
+            return
+        root = Path(config.trainer.default_local_dir)
+        for removed in checkpoints.remove_incomplete(root):
+            say(f"removed {removed}: its save had been interrupted")
+        if checkpoint is not None:
+            say(f"resuming {config.run.name} after step {checkpoint.step} of {total}")
+            with open_dict(config):
+                config.trainer.resume_mode = "resume_path"
+                config.trainer.resume_from_path = str(checkpoint.folder)
+                config.trainer.val_before_train = False
+        else:
+            say(f"starting {config.run.name}: {total} steps")
+        truncate_metrics(directory / METRICS_FILE, checkpoint.step if checkpoint else -1)
+        config_file = write_provenance(config, directory)
+        say(f"run directory {directory}; everything the workers print goes to train.log there")
+        started = time.monotonic()
+        peak = train(config, config_file, directory)
+        say(f"training took {time.monotonic() - started:.0f} s, peak memory of all processes {peak / 2**30:.1f} GiB")
+        if config.run.export:
+            last = checkpoints.latest(root)
+            if last is None:
+                say("no checkpoint was saved (trainer.save_freq), so there is nothing to export")
+            else:
+                export(config, last, directory)
+        say(f"summary of {config.run.name}")
+        say("\n".join(closing_lines(read_metrics(directory / METRICS_FILE), files_of(directory))))
+    finally:
+        held.close()
+
+
+def files_of(directory: Path) -> dict[str, str]:
+    """The results of a run that exist, for the summary."""
+    places = {
+        "metrics": directory / METRICS_FILE,
+        "rollouts": directory / "rollouts",
+        "checkpoints": directory / "checkpoints",
+        "Hugging Face model": directory / "huggingface",
+        "configuration": directory / "config.yaml",
+    }
+    return {label: str(path) for label, path in places.items() if path.exists()}
+
+
+@hydra.main(config_path=str(CONFIGS), config_name="train", version_base="1.3")
+def hydra_main(config: DictConfig) -> None:
+    try:
+        run(config)
+    except UserError as error:
+        # Hydra would print its own report around it.
+        sys.exit(complain(error.problems))
+    except OmegaConfBaseException as error:
+        sys.exit(complain([explain(error, list(HydraConfig.get().overrides.task))]))
+
+
+def complain(problems: list[str]) -> int:
+    """Print errors; returns the exit code."""
+    print("\n".join(f"error: {problem}" for problem in problems), file=sys.stderr, flush=True)
+    return 2
+
+
+def main() -> int:
+    """Command line entry; returns the exit code."""
+    arguments = ["run.dry_run=true" if a == "--dry-run" else a for a in sys.argv[1:]]
+    sys.argv[1:] = arguments
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    overrides = [a for a in arguments if not a.startswith("-")]
+    try:
+        if len(overrides) == len(arguments):
+            # Composed once here because hydra.main prints composition errors its own way.
+            with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
+                hydra.compose("train", overrides=overrides)
+        hydra_main()
+    except (ConfigCompositionException, HydraException, OmegaConfBaseException) as error:
+        return complain([explain(error, overrides)])
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr, flush=True)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

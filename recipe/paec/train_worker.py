@@ -1,0 +1,90 @@
+"""The training process: loads the resolved configuration, starts Ray and runs verl's trainer.
+
+Started by `recipe.paec.train`, which watches it. What goes wrong is left in `failure.json` in one sentence; the whole
+traceback goes to the log.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from recipe.paec.checkpoints import write_json
+
+FAILURE_FILE = "failure.json"
+
+
+def check_registrations(config) -> None:
+    """Raise RuntimeError unless verl has loaded this recipe's plugin, platform and engine (it hides failures)."""
+    from verl.plugin.platform import get_platform
+
+    from recipe.paec.cpu_platform import CPUPlatform
+
+    if config.cluster.platform == "cpu" and not isinstance(get_platform(), CPUPlatform):
+        raise RuntimeError(f"verl runs on {type(get_platform()).__name__}, not on this recipe's CPUPlatform")
+    if "recipe.paec.plugin" not in sys.modules:
+        raise RuntimeError("verl did not load the plugin recipe.paec.plugin (entry-point group verl.plugins)")
+
+    from recipe.paec import worker  # noqa: F401  (registers the engine)
+    from recipe.paec.engine import PAECEngine
+
+    from verl.workers.engine import EngineRegistry  # isort: skip
+
+    strategy = config.actor_rollout_ref.actor.strategy
+    found = EngineRegistry.get_engine_cls("language_model", strategy)
+    if found is not PAECEngine:
+        raise RuntimeError(f"verl would use {found.__module__}.{found.__name__} for {strategy}, not PAECEngine")
+
+
+def validate(config) -> None:
+    """verl's own validation, and what only verl can know: the surrogate, the actor's typed configuration."""
+    from verl.trainer.ppo.core_algos import get_policy_loss_fn
+    from verl.trainer.ppo.utils import need_critic, need_reference_policy
+    from verl.utils.config import validate_config
+
+    get_policy_loss_fn(config.actor_rollout_ref.actor.policy_loss.loss_mode)
+    validate_config(
+        config=config,
+        use_reference_policy=need_reference_policy(config),
+        use_critic=need_critic(config),
+    )
+
+
+def root_cause(error: BaseException) -> BaseException:
+    """The exception inside Ray's wrappers."""
+    cause = getattr(error, "cause", None)
+    while isinstance(cause, BaseException) and cause is not error:
+        error, cause = cause, getattr(cause, "cause", None)
+    return error
+
+
+def main(config_file: str, check_only: bool) -> int:
+    config = OmegaConf.load(config_file)
+    os.environ.update({key: str(value) for key, value in config.cluster.env.items()})
+    directory = Path(config.run.directory)
+    try:
+        import verl  # noqa: F401  (loads the plugin)
+
+        check_registrations(config)
+        validate(config)
+        if check_only:
+            return 0
+        from verl.trainer.main_ppo import run_ppo
+
+        from recipe.paec.runner import PAECTaskRunner
+
+        run_ppo(config, task_runner_class=PAECTaskRunner)
+    except Exception as error:
+        traceback.print_exc()
+        cause = root_cause(error)
+        write_json(directory / FAILURE_FILE, {"type": type(cause).__name__, "message": str(cause).strip()})
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1], check_only="--check" in sys.argv[2:]))

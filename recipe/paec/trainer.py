@@ -1,0 +1,164 @@
+"""The trainer: verl's synchronous PPO trainer with the anchor, complete checkpoints, and signs of life.
+
+Only hooks that verl offers are overridden; `fit()` is verl's.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import transfer_queue as tq
+from omegaconf import OmegaConf, open_dict
+from tensordict import TensorDict
+from verl.trainer.ppo.v1 import PPOTrainerSync, register_trainer
+from verl.utils.config import omega_conf_to_dataclass
+from verl.workers.utils.padding import response_to_nested
+
+from paec_loss import (
+    EntropyAnchor,
+    Measurement,
+    PAECConfig,
+    mask_from_score,
+    penalty_value,
+    position_score,
+    position_summary,
+    position_threshold,
+    regularized_entropy,
+)
+from recipe.paec import checkpoints
+from recipe.paec.loss import calibrated_policy_loss
+from recipe.paec.run_log import Heartbeat, MetricsFile
+from recipe.paec.statistics import QUEUED_FIELDS, padded_mask, queued_statistics
+
+TRAINER_MODES = {"sync": "paec_sync"}
+"""verl's trainer mode -> the name under which this recipe's trainer of that mode is registered."""
+
+
+@register_trainer("paec_sync")
+class PAECTrainerSync(PPOTrainerSync):
+    """Adds to each step: Hbar, mask and metrics from the log-prob pass, the anchor over steps 1..K, the floor."""
+
+    def __init__(self, config):
+        with open_dict(config):
+            # verl compares the mode with "sync" in several places; the name it was registered under is not a mode.
+            config.trainer.v1.trainer_mode = "sync"
+        super().__init__(config)
+        self.run_directory = Path(config.run.directory)
+        self.checkpoint_root = Path(config.trainer.default_local_dir)
+        self.heartbeat = Heartbeat(self.run_directory)
+        self.metrics_file = MetricsFile(self.run_directory)
+        self.identity = OmegaConf.to_container(config.identity, resolve=True)
+        self.actor_config = omega_conf_to_dataclass(config.actor_rollout_ref.actor)
+        method = self.actor_config.engine.method
+        self.method = method if isinstance(method, PAECConfig) else None
+        self.anchor = EntropyAnchor(self.method) if self.method is not None else None
+        self.vocab_size = 0
+
+    # ---- set-up ------------------------------------------------------------------------------------------------------
+
+    def _build_replay_buffer(self):
+        buffer = super()._build_replay_buffer()
+        buffer.poll_interval = self.config.run.poll_interval
+        return buffer
+
+    def _setup(self):
+        self.heartbeat.beat("starting workers", 0)
+        super()._setup()
+        if self.method is not None:
+            hf_config = omega_conf_to_dataclass(self.config.actor_rollout_ref.model).hf_config
+            self.vocab_size = int(hf_config.get_text_config().vocab_size)
+            self.actor_rollout_wg.set_loss_fn(partial(calibrated_policy_loss, config=self.actor_config))
+
+    def on_init_end(self):
+        self.heartbeat.beat("first weight sync", self.global_steps)
+        super().on_init_end()
+
+    def _load_checkpoint(self):
+        super()._load_checkpoint()
+        if self.global_steps == 0:
+            return
+        checkpoint = checkpoints.read(checkpoints.folder_of(self.checkpoint_root, self.global_steps))
+        if self.anchor is not None:
+            self.anchor.load_state_dict(checkpoint.state["anchor"])
+
+    # ---- signs of life -----------------------------------------------------------------------------------------------
+
+    def on_validate_begin(self):
+        self.heartbeat.beat("validation", self.global_steps)
+        self.logger.logger["metrics_file"] = self.metrics_file
+        super().on_validate_begin()
+
+    def on_train_begin(self):
+        self.logger.logger["metrics_file"] = self.metrics_file
+        super().on_train_begin()
+
+    def on_sample_begin(self):
+        self.heartbeat.beat("rollout", self.global_steps)
+        super().on_sample_begin()
+
+    def on_step_end(self):
+        self.heartbeat.beat("weight sync", self.global_steps)
+        super().on_step_end()
+
+    # ---- the step ----------------------------------------------------------------------------------------------------
+
+    def _compute_old_log_prob(self, batch, metrics: dict):
+        self.heartbeat.beat("log-probs", self.global_steps)
+        batch.extra_info["trainer_step"] = self.global_steps
+        batch = super()._compute_old_log_prob(batch, metrics)
+        if self.method is not None:
+            self._observe_positions(batch, metrics)
+        return batch
+
+    def _observe_positions(self, batch, metrics: dict) -> None:
+        """Hbar, mask and metrics of the step, from the statistics that the log-prob pass left in the queue."""
+        data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=QUEUED_FIELDS)
+        statistics = queued_statistics(data, self.vocab_size)
+        response_mask = padded_mask(data["response_mask"], statistics.entropy.shape[1])
+        score = position_score(statistics, self.method)
+        entropy = regularized_entropy(statistics, self.method)
+        kappa = position_threshold(score, response_mask, self.method)
+        mask = mask_from_score(score, response_mask, self.method, kappa)
+        measurement = Measurement.of(entropy, mask, response_mask)
+        hbar = measurement.selected_entropy(self.method)
+
+        step = self.global_steps
+        if step <= self.method.anchor_steps:
+            self.anchor.observe(step, hbar)
+        floor = self.anchor.floor(step)
+        nested = {
+            "position_score": response_to_nested(score.float(), data["response_mask"]),
+            "position_entropy": response_to_nested(entropy.float(), data["response_mask"]),
+        }
+        tq.kv_batch_put(
+            keys=batch.keys, partition_id=batch.partition_id, fields=TensorDict(nested, batch_size=len(batch.keys))
+        )
+
+        summary = position_summary(statistics, mask, response_mask, self.method)
+        penalty = penalty_value(hbar, floor, self.method)
+        summary |= {
+            "selected_entropy": hbar,
+            "anchor": self.anchor.value,
+            "floor": self.method.rho_min * self.anchor.value,
+            "penalty": penalty,
+            "penalty_active": float(penalty > 0.0),
+        }
+        metrics.update({f"actor/paec/{key}": value for key, value in summary.items()})
+
+    def _update_actor(self, batch, metrics: dict):
+        self.heartbeat.beat("actor update", self.global_steps)
+        batch.extra_info["trainer_step"] = self.global_steps
+        floor = self.anchor.floor(self.global_steps) if self.anchor is not None else None
+        if floor is not None:
+            batch.extra_info["entropy_floor"] = floor
+        return super()._update_actor(batch, metrics)
+
+    # ---- checkpoints -------------------------------------------------------------------------------------------------
+
+    def _save_checkpoint(self):
+        self.heartbeat.beat("checkpoint", self.global_steps)
+        super()._save_checkpoint()
+        anchor = self.anchor.state_dict() if self.anchor is not None else None
+        checkpoints.commit(self.checkpoint_root, self.global_steps, self.identity, anchor)
+        checkpoints.prune(self.checkpoint_root, self.config.run.keep_checkpoints)

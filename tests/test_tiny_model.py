@@ -1,0 +1,81 @@
+"""The quick start's model and tokenizer, as the Auto classes load them."""
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+
+from data_prep import tiny_model
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("tiny") / "model"
+    tiny_model.build(path, seed=3)
+    return path
+
+
+@pytest.fixture(scope="module")
+def tokens(folder):
+    return AutoTokenizer.from_pretrained(folder)
+
+
+def test_every_byte_is_one_token_with_its_own_id(tokens):
+    ascii_text = "".join(map(chr, range(128)))
+    assert tokens(ascii_text)["input_ids"] == list(range(128))
+    assert tokens.decode(list(range(128))) == ascii_text
+    text = "".join(map(chr, range(256))) + "€ 𝄞\r\n\n  it's 123"
+    assert tokens(text)["input_ids"] == list(text.encode())
+    assert tokens.decode(tokens(text)["input_ids"]) == text
+    # Bytes that no UTF-8 text holds have a token too.
+    assert tokens.convert_ids_to_tokens(list(range(256))) == tiny_model.byte_alphabet()
+    assert len(set(tiny_model.byte_alphabet())) == 256
+
+
+def test_alphabet_is_that_of_byte_level_bpe():
+    from tokenizers.pre_tokenizers import ByteLevel
+
+    assert set(tiny_model.byte_alphabet()) == set(ByteLevel.alphabet())
+
+
+def test_specials(tokens):
+    assert tokens.convert_tokens_to_ids(["<|endoftext|>", "<|im_start|>", "<|im_end|>"]) == [256, 257, 258]
+    assert (tokens.pad_token_id, tokens.eos_token_id, tokens.bos_token_id) == (256, 258, None)
+    assert tokens.decode([257, 65, 258, 256], skip_special_tokens=True) == "A"
+
+
+def test_chat_template(tokens):
+    ids = tokens.apply_chat_template(
+        [{"role": "user", "content": "7 5 1 > 2"}], add_generation_prompt=True, tokenize=True, return_dict=False
+    )
+    assert ids == [257, *b"user\n7 5 1 > 2", 258, *b"\n", 257, *b"assistant\n"]
+    turns = [{"role": r, "content": c} for r, c in (("system", "S"), ("user", "U"), ("assistant", "A"))]
+    assert tokens.apply_chat_template(turns, tokenize=False) == (
+        "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nU<|im_end|>\n<|im_start|>assistant\nA<|im_end|>\n"
+    )
+
+
+def test_model(folder, tokens):
+    config = AutoConfig.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    assert config.model_type == "qwen2"
+    assert config.vocab_size == len(tokens) == 259
+    assert config.hidden_size // config.num_attention_heads == 32
+    assert (config.num_hidden_layers, config.hidden_size, config.intermediate_size) == (3, 128, 384)
+    assert config.max_position_embeddings == 512
+    assert config.tie_word_embeddings and model.lm_head.weight is model.model.embed_tokens.weight
+    assert model.dtype == torch.float32
+    assert sum(p.numel() for p in model.parameters()) == 674_176
+    generation = GenerationConfig.from_pretrained(folder)
+    assert (generation.eos_token_id, generation.pad_token_id) == (258, 256)
+
+
+def test_seed_decides_the_weights(folder, tmp_path):
+    tiny_model.build(tmp_path / "same", seed=3)
+    tiny_model.build(tmp_path / "other", seed=4)
+    weights = [(path / "model.safetensors").read_bytes() for path in (folder, tmp_path / "same", tmp_path / "other")]
+    assert weights[0] == weights[1] != weights[2]
+
+
+def test_existing_folder_is_not_overwritten(folder):
+    with pytest.raises(FileExistsError, match="exists already"):
+        tiny_model.build(folder)

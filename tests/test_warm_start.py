@@ -1,0 +1,140 @@
+"""The warm start and the one command of the quick start, on a small data set."""
+
+import json
+import math
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from data_prep import countdown, tiny, tiny_model, warm_start
+
+STEPS = 30
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def small_batches():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(warm_start, "BATCH_SIZE", 16)
+        patch.setattr(warm_start, "SAMPLES", 1)
+        yield
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, small_batches):
+    output = tmp_path_factory.mktemp("quick start") / "demo"
+    assert tiny.make(output, steps=STEPS, train=60, validation=10)
+    return output
+
+
+def manifest(output):
+    return json.loads((output / "manifest.json").read_text())
+
+
+def test_loss_falls(made):
+    outcome = manifest(made)["outcome"]
+    assert outcome["first_loss"] == pytest.approx(math.log(259), abs=0.3)  # an untrained model is about uniform
+    assert outcome["loss"] < outcome["first_loss"] - 1.0  # mean over the 30 steps
+    assert 0.0 <= outcome["accuracy"] <= 0.1
+    assert 0.5 < outcome["entropy"] < math.log(259)
+
+
+def test_output_loads_and_has_learned_the_alphabet(made):
+    tokens = AutoTokenizer.from_pretrained(made / "model")
+    model = AutoModelForCausalLM.from_pretrained(made / "model")
+    ids = tokens.apply_chat_template(
+        [{"role": "user", "content": "7 5 1 > 2"}], add_generation_prompt=True, return_tensors="pt", return_dict=False
+    )
+    with torch.no_grad():
+        probs = model(ids).logits[0, -1].softmax(-1)
+    assert probs[list(b"0123456789")].sum() > 0.2  # of the first response token; 0.04 before training
+    assert model.generation_config.eos_token_id == tokens.eos_token_id == 258
+
+
+def test_batches_carry_loss_on_the_response_only():
+    tokens = tiny_model.tokenizer()
+    problem = {"numbers": [7, 5, 1], "target": 2, "traces": ["7-5=2,1*2=2;1*(7-5)"]}
+    examples = warm_start._tokenise(tokens, [problem])
+    assert len(examples[0].prompts) == 6
+    inputs, targets = next(warm_start._batches(examples, tokens.pad_token_id, warm_start.random.Random(0)))
+    for line, target in zip(inputs.tolist(), targets.tolist(), strict=True):
+        kept = [t for t in target if t != warm_start.IGNORE]
+        assert bytes(kept[:-1]).decode() == problem["traces"][0] and kept[-1] == 258
+        first = target.index(kept[0])
+        assert tokens.decode(line[: first + 1]).endswith("> 2<|im_end|>\n<|im_start|>assistant\n")
+        assert line[first + 1 : first + len(kept)] == kept[:-1]  # the token that is predicted comes next
+
+
+def test_loss_ignores_padding():
+    """A batch of one length and the same rows among longer ones give the same hidden states: no mask is needed."""
+    torch.manual_seed(0)
+    tokens = tiny_model.tokenizer()
+    model = warm_start.AutoModelForCausalLM.from_config(tiny_model.config(tokens))
+    ids = torch.tensor([list(b"7 5 1 > 2")])
+    padded = torch.nn.functional.pad(ids, (0, 7), value=tokens.pad_token_id)
+    with torch.no_grad():
+        alone, among = model.model(ids).last_hidden_state, model.model(padded).last_hidden_state[:, : ids.shape[1]]
+    torch.testing.assert_close(alone, among, atol=1e-6, rtol=1e-5)
+
+
+def test_learning_rate():
+    assert warm_start.learning_rate(0, 576) == pytest.approx(2e-3 / 50)
+    assert warm_start.learning_rate(49, 576) == pytest.approx(2e-3)
+    assert warm_start.learning_rate(313, 576) == pytest.approx(1e-3)
+    assert warm_start.learning_rate(575, 576) < 1e-7
+
+
+def test_second_call_does_nothing(made, capsys):
+    before = {path: path.stat().st_mtime_ns for path in made.rglob("*")}
+    assert not tiny.make(made, steps=STEPS, train=60, validation=10)
+    assert "nothing to do" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in made.rglob("*")} == before
+
+
+def test_manifest_lists_every_file(made):
+    listed = set(manifest(made)["sha256"])
+    assert listed == {str(p.relative_to(made)) for p in made.rglob("*") if p.is_file()} - {"manifest.json"}
+    assert {"data/train.parquet", "data/validation.parquet", "data/warm_start.jsonl", "model/config.json"} <= listed
+    assert sorted(p.name for p in made.iterdir()) == ["data", "manifest.json", "model"]
+
+
+def test_changed_options_damage_and_kills_are_repaired(tmp_path, small_batches, monkeypatch):
+    output = tmp_path / "demo"
+    options = {"steps": 2, "train": 20, "validation": 5}
+    assert tiny.make(output, **options)
+    first = manifest(output)["sha256"]
+    assert tiny.make(output, **options | {"steps": 1})
+    assert manifest(output)["options"]["steps"] == 1
+    (output / "data" / "train.parquet").write_bytes(b"damaged")
+    with monkeypatch.context() as patch:
+        patch.setattr(warm_start, "save", lambda *_: 1 / 0)  # killed after training
+        with pytest.raises(ZeroDivisionError):
+            tiny.make(output, **options)
+    assert not (output / "manifest.json").exists()
+    (output / ".model.partial-1").mkdir()
+    assert tiny.make(output, **options)
+    assert manifest(output)["sha256"] == first  # the same options give the same bytes
+    assert sorted(p.name for p in output.iterdir()) == ["data", "manifest.json", "model"]
+
+
+def test_folders_of_others_are_left_alone(tmp_path):
+    (tmp_path / "model").mkdir()
+    with pytest.raises(FileExistsError, match="was not made by this command"):
+        tiny.make(tmp_path, steps=1)
+    assert [p.name for p in tmp_path.iterdir()] == ["model"]
+
+
+def test_missing_data_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="warm_start.jsonl: no warm-start data"):
+        warm_start.run(tmp_path, tmp_path, tmp_path / "out")
+    with pytest.raises(ValueError, match="field steps: 0; give at least 1"):
+        warm_start.run(tmp_path, tmp_path, tmp_path / "out", steps=0)
+    assert countdown.WARM_START_FILE == "warm_start.jsonl"

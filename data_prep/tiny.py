@@ -1,6 +1,6 @@
 """Everything the quick start needs, in one command: data, model, warm start.
 
-    python -m data_prep.tiny --output DIR [--steps 1600]
+    python -m data_prep.tiny --output DIR [--steps 1800]
 
 makes DIR/data/{train.parquet, validation.parquet, warm_start.jsonl}, DIR/model (a Hugging Face folder) and, last,
 DIR/manifest.json with the options and the SHA-256 of every file. Where the manifest is there and agrees, nothing is

@@ -25,7 +25,15 @@ DEFINITION = 3e-5  # against a float64 model: the ramp mask multiplies the float
 ACTIVE = {"lambda_low": 0.5, "lambda_ent": 0.01}
 FLOOR = 6.0  # above Hbar, so that the penalty pulls
 
-BASE = {"micro": "all", "sp": 1, "padded": False, "temperature": 1.0, "engine": "paec", "method": ACTIVE, "floor": FLOOR}
+BASE = {
+    "micro": "all",
+    "sp": 1,
+    "padded": False,
+    "temperature": 1.0,
+    "engine": "paec",
+    "method": ACTIVE,
+    "floor": FLOOR,
+}
 
 VARIANTS = {
     "default": {},

@@ -36,6 +36,8 @@ class RunConfig:
     """Folder that holds the runs."""
     directory: str = "???"
     """Folder of this run."""
+    prepare: str | None = None
+    """Arguments for Python that make model and data before they are checked, or null."""
     dry_run: bool = False
     """Check everything, print the resolved configuration, start nothing (`--dry-run`)."""
     fresh: bool = False
@@ -60,6 +62,8 @@ class ModelSection:
     """Folder or hub id of a Hugging Face causal language model."""
     context_length: int = 0
     """Longest prompt + response the model was trained for, tokens; 0: read it from the model's config."""
+    obtain: str = "put a Hugging Face model folder there"
+    """How to get the model, told to a user who does not have it."""
     chat_template: str | None = None
     """Jinja chat template that replaces the tokenizer's, or null."""
 

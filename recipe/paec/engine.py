@@ -1,6 +1,7 @@
 """The FSDP engine with token statistics: PAEC's quantities computed where the logits are.
 
-`PAECEngine` replaces verl's FSDP engine for language models. For `method=none` it is verl's, plus the NaN guard. For PAEC
+`PAECEngine` replaces verl's FSDP engine for language models. For `method=none` it is verl's, plus the NaN guard. For
+PAEC
 
 * log-probs, entropy and the nucleus statistics come from one `token_statistics` call on the local (sequence) shard of
   the logits, before the Ulysses gather of the per-token results;
@@ -59,7 +60,7 @@ class NonFiniteLogits(FloatingPointError):
     model_type="language_model", backend=["fsdp", "fsdp2"], device=["cpu", "cuda"], vendor=["cpu", "nvidia"]
 )
 class PAECEngine(FSDPEngineWithLMHead):
-    """See the module's docstring. Per-rank state: `_previous`, the last mini-batch's Measurement (`statistics=lagged`)."""
+    """See the module. State of a rank: `_previous`, the last mini-batch's Measurement (for `statistics=lagged`)."""
 
     def __init__(self, model_config, engine_config, optimizer_config, checkpoint_config):
         super().__init__(model_config, engine_config, optimizer_config, checkpoint_config)

@@ -1,9 +1,9 @@
 """What verl loads in every one of its processes (entry-point group `verl.plugins`).
 
 Light on purpose: it registers the CPU platform and, where that platform is selected, the patches that must be in place
-before verl's own modules are imported. Engine and loss come with `actor_rollout_ref.model.external_lib=recipe.paec.worker`,
-the trainer with `recipe.paec.runner`. verl swallows an exception in a plugin: `registered()` is how the launcher and
-the workers find out.
+before verl's own modules are imported. Engine and loss come with `actor_rollout_ref.model.external_lib`
+(`recipe.paec.worker`), the trainer with `recipe.paec.runner`. verl swallows an exception in a plugin:
+`train_worker.check_registrations` is how it comes to light.
 """
 
 from __future__ import annotations

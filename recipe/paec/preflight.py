@@ -20,6 +20,20 @@ from recipe.paec.config import METHODS, SECTIONS
 from recipe.paec.errors import UserError
 
 PLUGIN_GROUP, PLUGIN_NAME = "verl.plugins", "paec"
+WHOLE_NUMBERS = (
+    "trainer.total_training_steps",
+    "run.keep_checkpoints",
+    "data.train_batch_size",
+    "data.max_prompt_length",
+    "data.max_response_length",
+    "actor_rollout_ref.actor.ppo_mini_batch_size",
+    "actor_rollout_ref.rollout.n",
+    "cluster.nodes",
+    "cluster.gpus_per_node",
+    "cluster.tensor_parallel",
+    "cluster.sequence_parallel",
+)
+"""Configuration keys that must be whole numbers of at least 1."""
 
 
 def check_config(config: DictConfig) -> list[str]:
@@ -36,7 +50,13 @@ def check_config(config: DictConfig) -> list[str]:
     try:
         method = method_of(config)
     except (ValueError, TypeError) as error:
-        return [*problems, str(error)]
+        problems.append(str(error))
+    for key in WHOLE_NUMBERS:
+        value = OmegaConf.select(config, key)
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            problems.append(f"{key}={value}: must be a whole number of at least 1")
+    if problems:
+        return problems
     actor, rollout = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
     if actor.strategy not in ("fsdp", "fsdp2"):
         problems.append(f"actor_rollout_ref.actor.strategy={actor.strategy}: choose fsdp2 (or fsdp)")
@@ -49,10 +69,6 @@ def check_config(config: DictConfig) -> list[str]:
                 f"cluster.sequence_parallel={config.cluster.sequence_parallel} with attn_implementation={attention} is "
                 "silently wrong on CPU: add actor_rollout_ref.model.override_config.attn_implementation=ulysses_sdpa"
             )
-    if config.trainer.total_training_steps is None or config.trainer.total_training_steps < 1:
-        problems.append("trainer.total_training_steps: must be a positive number of steps")
-    if config.run.keep_checkpoints < 1:
-        problems.append("run.keep_checkpoints: must be at least 1")
     problems += _check_batches(config)
     if isinstance(method, PAECConfig):
         if config.actor_rollout_ref.model.use_fused_kernels:
@@ -83,24 +99,19 @@ def _check_batches(config: DictConfig) -> list[str]:
     batch, mini = config.data.train_batch_size, config.actor_rollout_ref.actor.ppo_mini_batch_size
     ranks = config.cluster.nodes * config.cluster.gpus_per_node
     problems = []
-    if ranks % (config.cluster.tensor_parallel * config.cluster.sequence_parallel) and (
-        ranks % config.cluster.tensor_parallel or ranks % config.cluster.sequence_parallel
-    ):
-        problems.append(
-            f"cluster: {ranks} workers cannot be divided by tensor_parallel={config.cluster.tensor_parallel} and "
-            f"sequence_parallel={config.cluster.sequence_parallel}"
-        )
-        return problems
-    if batch < 1 or mini < 1 or batch % mini:
+    for degree in ("tensor_parallel", "sequence_parallel"):
+        if ranks % config.cluster[degree]:
+            problems.append(f"cluster.{degree}={config.cluster[degree]} does not divide the {ranks} workers")
+    if batch % mini:
         problems.append(
             f"data.train_batch_size={batch} must be a multiple of "
             f"actor_rollout_ref.actor.ppo_mini_batch_size={mini} (both count prompts)"
         )
     data_parallel = ranks // config.cluster.sequence_parallel
-    if mini >= 1 and mini * config.actor_rollout_ref.rollout.n % data_parallel:
+    if mini * config.actor_rollout_ref.rollout.n % data_parallel:
         problems.append(
-            f"ppo_mini_batch_size x rollout.n = {mini * config.actor_rollout_ref.rollout.n} responses cannot be divided "
-            f"over {data_parallel} data-parallel ranks"
+            f"ppo_mini_batch_size x rollout.n = {mini * config.actor_rollout_ref.rollout.n} responses cannot be "
+            f"divided over {data_parallel} data-parallel ranks"
         )
     return problems
 
@@ -138,15 +149,21 @@ def check_cluster(config: DictConfig) -> list[str]:
         return []
     if config.cluster.platform != "cuda":
         return [f"cluster.platform={config.cluster.platform}: choose cuda or cpu"]
+    problems = []
+    if versions.stack() == "cpu":
+        problems.append(
+            "this environment holds the CPU stack: make one for GPUs with VENV=.venv-gpu bash launch/setup_env.sh gpu, "
+            "and use it with VENV=.venv-gpu"
+        )
     if config.cluster.ray_address is not None or config.cluster.nodes > 1:
-        return []  # The workers' nodes are not this one.
+        return problems  # The workers' nodes are not this one.
     found = gpu_count()
     if found < config.cluster.gpus_per_node:
-        return [
+        problems.append(
             f"GPUs: {found} found on this node, cluster.gpus_per_node={config.cluster.gpus_per_node}: start this on a "
             "node that has them, or lower cluster.gpus_per_node"
-        ]
-    return []
+        )
+    return problems
 
 
 def gpu_count() -> int:
@@ -180,8 +197,8 @@ def check_model(config: DictConfig) -> list[str]:
     folder = model_folder(path)
     if folder is None:
         return [
-            f"model.path={path}: no such folder, and not in the Hugging Face cache: download it (hf download {path}) or "
-            "set model.path (MODEL=... for the launch scripts) to a local folder"
+            f"model.path={path}: no such folder, and not in the Hugging Face cache: {config.model.obtain}, or set "
+            "model.path to a local folder"
         ]
     problems = []
     if not (folder / "config.json").is_file():
@@ -201,7 +218,7 @@ def check_data(config: DictConfig, tokenizer: Any | None) -> list[str]:
         for file in [files] if isinstance(files, str) else list(files):
             path = Path(os.path.expanduser(file))
             if not path.is_file():
-                problems.append(f"data.{key}: {file} does not exist: prepare the data set or name another file")
+                problems.append(f"data.{key}: {file} does not exist: {config.data.obtain}")
                 continue
             try:
                 frame = validate_rows(path)
@@ -287,11 +304,9 @@ def identity(config: DictConfig) -> dict[str, Any]:
     }
 
 
-def check_all(config: DictConfig) -> list[str]:
-    """All problems that can be found without starting anything."""
-    problems = check_versions() + check_config(config) + check_cluster(config)
-    model_problems = check_model(config)
-    problems += model_problems
+def check_inputs(config: DictConfig) -> list[str]:
+    """Problems of model and data."""
+    problems = model_problems = check_model(config)
     tokenizer = None
     if not model_problems:
         try:

@@ -1,4 +1,4 @@
-"""Token statistics on their way through verl: packed rows of the engine, nested tensors of a batch, padded responses."""
+"""Token statistics on their way through verl: packed rows of the engine, nested batches, padded responses."""
 
 from __future__ import annotations
 

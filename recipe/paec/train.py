@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -103,11 +104,22 @@ def resolved(config: DictConfig) -> DictConfig:
         for key in ("default_local_dir", "rollout_data_dir", "validation_data_dir"):
             if config.trainer[key] is not None:
                 config.trainer[key] = str(Path(config.trainer[key]).expanduser().absolute())
-        for section, key in ((config.model, "path"), (config.actor_rollout_ref.model, "path")):
-            folder = preflight.model_folder(section[key])
-            if folder is not None:
-                section[key] = str(folder.absolute())
+    return resolved_paths(config)
+
+
+def resolved_paths(config: DictConfig) -> DictConfig:
+    """Model paths made absolute where the model is on this machine."""
+    for section in (config.model, config.actor_rollout_ref.model):
+        folder = preflight.model_folder(section.path)
+        if folder is not None:
+            section.path = str(folder.absolute())
     return config
+
+
+def run_preparation(command: list[str]) -> None:
+    """Make model and data (run.prepare); its progress is shown, UserError if it fails."""
+    if subprocess.run(command, check=False).returncode != 0:
+        raise UserError(f"the preparation failed: {shlex.join(command)}")
 
 
 # ---- the run directory -----------------------------------------------------------------------------------------------
@@ -211,8 +223,8 @@ class Progress:
         if silence > self._timeout:
             raise Stalled(
                 f"no sign of life for {silence:.0f} s in stage {self._stage[0]!r} of step {self._stage[1]} "
-                "(run.stall_timeout): the training process was ended. A failed weight sync inside vLLM shows up like this; "
-                "the log has the details, and the same command goes on from the last checkpoint"
+                "(run.stall_timeout): the training process was ended. A failed weight sync inside vLLM shows up like "
+                "this; the log has the details, and the same command goes on from the last checkpoint"
             )
 
 
@@ -266,6 +278,8 @@ def export(config: DictConfig, checkpoint: checkpoints.Checkpoint, directory: Pa
 def dry_run(config: DictConfig, problems: list[str], checkpoint: checkpoints.Checkpoint | None) -> None:
     """Print the resolved configuration, what would be started, and what is missing."""
     print(OmegaConf.to_yaml(config))
+    if config.run.prepare:
+        say(f"model and data would be made first, unless they are there: python {config.run.prepare}")
     workers = config.cluster.nodes * config.cluster.gpus_per_node
     replicas = workers // config.cluster.tensor_parallel
     say(f"dry run of {config.run.name}: nothing was started. It would start")
@@ -311,12 +325,18 @@ def run(config: DictConfig) -> None:
     problems = preflight.check_config(config)
     if problems:
         raise UserError(*problems)
-    problems = preflight.check_all(config)
+    problems = preflight.check_versions() + preflight.check_cluster(config)
+    prepare = config.run.prepare and [sys.executable, *shlex.split(config.run.prepare)]
+    if prepare and not config.run.dry_run and not problems:
+        run_preparation(prepare)
+        config = resolved_paths(config)
+    if not (prepare and config.run.dry_run):
+        problems += preflight.check_inputs(config)
     with open_dict(config):
         config.identity = preflight.identity(config)
     directory = Path(config.run.directory)
     if config.run.dry_run:
-        checkpoint = None if config.run.fresh else find_resume(config)
+        checkpoint = None if config.run.fresh or prepare else find_resume(config)
         dry_run(config, problems or check_with_verl(config), checkpoint)
         return
     if problems:

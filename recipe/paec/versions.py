@@ -62,3 +62,9 @@ def require_verl() -> None:
 def report() -> dict[str, str | None]:
     """Installed versions of the stack, for `versions.json`."""
     return {package: installed(package) for package in ("paec", *STACK_PACKAGES)}
+
+
+if __name__ == "__main__":
+    errors = pin_errors()
+    print("\n".join(errors) or f"{stack()} stack: " + ", ".join(f"{k} {v}" for k, v in report().items() if v))
+    raise SystemExit(bool(errors))

@@ -1,0 +1,28 @@
+# Sourced by the launch scripts: repository root, environment, and the call that starts a run.
+# shellcheck shell=bash
+
+PAEC_ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+VENV=${VENV:-$PAEC_ROOT/.venv}
+
+# The stack that the environment holds; where there is none yet, the one that this machine can use.
+paec_stack() {
+  if compgen -G "$VENV/.paec-cpu-*" > /dev/null; then
+    echo cpu
+  elif compgen -G "$VENV/.paec-gpu-*" > /dev/null || nvidia-smi -L > /dev/null 2>&1; then
+    echo gpu
+  else
+    echo cpu
+  fi
+}
+
+# paec_run STACK|any EXPERIMENT [override ...]: bring the environment up to date, then train (or --dry-run).
+paec_run() {
+  local stack=$1 experiment=$2
+  shift 2
+  if [[ $stack == any ]]; then
+    stack=$(paec_stack)
+  fi
+  cd "$PAEC_ROOT"
+  VENV=$VENV bash launch/setup_env.sh "$stack"
+  exec "$VENV/bin/python" -m recipe.paec.train "experiment=$experiment" "$@"
+}

@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# The quick start, on a machine without GPU: environment, data, tiny model, warm start, GRPO + PAEC, summary.
+#
+#   bash launch/run_tiny_cpu_paec.sh [--dry-run] [override ...]
+#
+# Overrides are Hydra's: method=none, method.rho=0.7, trainer.total_training_steps=5 ...
+#
+#   PAEC_TINY_DIR    where data and warm-started model are made, once        (default data/tiny)
+#   PAEC_TINY_STEPS  steps of the warm start                                 (default: configs/experiment/tiny_cpu.yaml)
+#   VENV             the virtual environment                                 (default .venv)
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+paec_run cpu tiny_cpu "$@"

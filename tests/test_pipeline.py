@@ -1,0 +1,205 @@
+"""The real pipeline: launch script, Ray, FSDP2, vLLM on CPU; killed with SIGKILL, resumed, finished, exported."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections import Counter
+from pathlib import Path
+
+import pandas
+import psutil
+import pytest
+import torch
+from torch.utils.data import RandomSampler
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+LAUNCH = REPOSITORY / "launch" / "run_tiny_cpu_paec.sh"
+STEPS, SAVE_EVERY = 6, 2
+
+pytestmark = [pytest.mark.pipeline, pytest.mark.timeout(900)]
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("tiny")
+
+
+def start(tiny: Path, root: Path, *overrides: str) -> subprocess.Popen:
+    command = ["bash", str(LAUNCH), f"run.root={root}", f"trainer.total_training_steps={STEPS}"]
+    command += [f"trainer.save_freq={SAVE_EVERY}", f"trainer.test_freq={STEPS}", "method.anchor_steps=2"]
+    command += ["actor_rollout_ref.rollout.val_kwargs.n=1", "data.val_max_samples=32", *overrides]
+    env = {**os.environ, "PAEC_TINY_DIR": str(tiny), "PAEC_TINY_STEPS": "60"}
+    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def finish(process: subprocess.Popen) -> str:
+    output, _ = process.communicate(timeout=600)
+    return output
+
+
+def records(directory: Path) -> list[dict]:
+    file = directory / "metrics.jsonl"
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
+
+
+def run_directory(root: Path) -> Path:
+    (directory,) = [path for path in root.iterdir() if path.is_dir()]
+    return directory
+
+
+def wait_for(condition, seconds: float, process: subprocess.Popen) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, "the run ended early:\n" + process.stdout.read()
+        assert time.monotonic() < deadline, "the run is too slow"
+        time.sleep(0.2)
+
+
+def descendants(pid: int) -> list[psutil.Process]:
+    return psutil.Process(pid).children(recursive=True)
+
+
+@pytest.fixture(scope="module")
+def killed_and_resumed(tiny, tmp_path_factory) -> dict:
+    """One run: SIGKILL of the launcher after step 3 (a checkpoint stands at 2), then the same command to its end."""
+    root = tmp_path_factory.mktemp("runs")
+    first = start(tiny, root)
+    wait_for(lambda: any(root.iterdir()), 300, first)
+    directory = run_directory(root)
+    wait_for(lambda: any(record["step"] == 3 for record in records(directory)), 400, first)
+    family = descendants(first.pid)
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    _, survivors = psutil.wait_procs(family, timeout=60)
+    checkpoint = json.loads((directory / "checkpoints" / "global_step_2" / "paec_state.json").read_text())
+    # What a save leaves that was killed half-way: a folder without the state that is written last.
+    remains = directory / "checkpoints" / "global_step_4"
+    (remains / "actor").mkdir(parents=True, exist_ok=True)
+    (remains / "paec_state.json").unlink(missing_ok=True)
+    with open(directory / "metrics.jsonl", "a") as stream:
+        stream.write('{"step": 4, "half": ')
+    second = start(tiny, root)
+    output = finish(second)
+    third = start(tiny, root)
+    return {
+        "directory": directory,
+        "survivors": survivors,
+        "checkpoint": checkpoint,
+        "code": second.returncode,
+        "output": output,
+        "again": finish(third),
+        "again_code": third.returncode,
+    }
+
+
+def test_nothing_survives_a_kill(killed_and_resumed):
+    assert [p.name() for p in killed_and_resumed["survivors"] if p.is_running()] == []
+
+
+def test_resumed_and_finished(killed_and_resumed):
+    output = killed_and_resumed["output"]
+    assert killed_and_resumed["code"] == 0, output
+    assert f"after step 2 of {STEPS}" in output
+    assert "global_step_4: its save had been interrupted" in output
+    for word in ("accuracy", "token entropy", "Hbar", "anchor", "floor", "Hugging Face model"):
+        assert word in output, output
+
+
+def test_one_line_a_step(killed_and_resumed):
+    steps = [record["step"] for record in records(killed_and_resumed["directory"])]
+    assert steps == list(range(STEPS + 1))  # step 0 is the validation before training
+
+
+def test_same_anchor(killed_and_resumed):
+    """The anchor of steps 1..2 is in the checkpoint, and the resumed run neither measures nor loses it."""
+    lines = {record["step"]: record for record in records(killed_and_resumed["directory"])}
+    observed = killed_and_resumed["checkpoint"]["anchor"]["observations"]
+    assert len(observed) == 2
+    anchor = sum(observed) / 2
+    assert lines[1]["actor/paec/selected_entropy"] == pytest.approx(observed[0], rel=1e-12)
+    for step in range(2, STEPS + 1):
+        assert lines[step]["actor/paec/anchor"] == pytest.approx(anchor, rel=1e-12)
+        assert lines[step]["actor/paec/floor"] == pytest.approx(0.8 * anchor, rel=1e-12)
+    last = json.loads(
+        (killed_and_resumed["directory"] / "checkpoints" / f"global_step_{STEPS}" / "paec_state.json").read_text()
+    )
+    assert last["anchor"]["observations"] == observed
+
+
+def test_data_position(tiny, killed_and_resumed):
+    """Every step trained on the rows that its place in the seeded order gives, before and after the kill."""
+    table = pandas.read_parquet(tiny / "data" / "train.parquet")
+    order = list(RandomSampler(table, generator=torch.Generator().manual_seed(1)))
+    for step in range(1, STEPS + 1):
+        lines = (killed_and_resumed["directory"] / "rollouts" / f"{step}.jsonl").read_text().splitlines()
+        asked = Counter(json.loads(line)["input"].split("\n")[1] for line in lines)
+        rows = table.iloc[order[32 * (step - 1) : 32 * step]]
+        expected = Counter({prompt[0]["content"]: 0 for prompt in rows["prompt"]})
+        expected.update(prompt[0]["content"] for prompt in rows["prompt"] for _ in range(8))
+        assert asked == expected, step
+
+
+def test_rollout_and_actor_agree(killed_and_resumed):
+    """vLLM really samples from the actor's weights of the step: log-probs agree, after every weight sync."""
+    for record in records(killed_and_resumed["directory"])[1:]:
+        assert record["training/rollout_probs_diff_max"] < 5e-3, record["step"]
+
+
+def test_update_measures_what_the_step_measured(killed_and_resumed):
+    """`statistics=step` is exact for a step's first update: half of the staleness is the second update's."""
+    for record in records(killed_and_resumed["directory"])[1:]:
+        assert abs(record["actor/paec/update_staleness"]) < 0.2 * record["actor/paec/selected_entropy"]
+
+
+def test_checkpoints_are_pruned_and_whole(killed_and_resumed):
+    root = killed_and_resumed["directory"] / "checkpoints"
+    assert sorted(path.name for path in root.glob("global_step_*")) == ["global_step_4", "global_step_6"]
+    assert all((path / "paec_state.json").is_file() for path in root.glob("global_step_*"))
+
+
+def test_run_directory(killed_and_resumed):
+    directory = killed_and_resumed["directory"]
+    versions = json.loads((directory / "versions.json").read_text())
+    assert versions["verl"] == "0.9.1" and versions["python"].startswith("3.")
+    assert "method:" in (directory / "config.yaml").read_text() and "${" not in (directory / "config.yaml").read_text()
+
+
+def test_export_generates(killed_and_resumed):
+    """The exported folder is a Hugging Face model whose greedy answer has the task's form."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder = killed_and_resumed["directory"] / "huggingface"
+    tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModelForCausalLM.from_pretrained(folder)
+    prompt = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "7 5 1 > 2"}], add_generation_prompt=True, return_tensors="pt", return_dict=False
+    )
+    answer = model.generate(prompt, max_new_tokens=20, do_sample=False)[0, prompt.shape[1] :]
+    assert set(tokenizer.decode(answer, skip_special_tokens=True)) <= set("0123456789+-*=,;() ")
+
+
+def test_finished_run_says_so(killed_and_resumed):
+    assert killed_and_resumed["again_code"] == 0
+    assert f"is finished: its checkpoint is at step {STEPS} of {STEPS}" in killed_and_resumed["again"]
+    assert "run.fresh=true" in killed_and_resumed["again"]
+
+
+def test_method_none_on_two_workers(tiny, killed_and_resumed, tmp_path):
+    """Plain GRPO: two FSDP ranks and two vLLM replicas, validation and export."""
+    process = start(
+        tiny,
+        tmp_path,
+        "method=none",
+        "~method.anchor_steps",
+        "cluster.gpus_per_node=2",
+        "trainer.total_training_steps=2",
+    )
+    output = finish(process)
+    assert process.returncode == 0, output
+    lines = records(run_directory(tmp_path))
+    assert [record["step"] for record in lines] == [0, 1, 2]
+    assert not any("paec" in key for record in lines for key in record)
+    assert "actor/entropy" in lines[1]

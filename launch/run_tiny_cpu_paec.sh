@@ -6,7 +6,7 @@
 # Overrides are Hydra's: method=none, method.rho=0.7, trainer.total_training_steps=5 ...
 #
 #   PAEC_TINY_DIR    where data and warm-started model are made, once        (default data/tiny)
-#   PAEC_TINY_STEPS  steps of the warm start                                 (default: configs/experiment/tiny_cpu.yaml)
+#   PAEC_TINY_ARGS   more arguments for data_prep.tiny, such as "--steps 600"  (default none)
 #   VENV             the virtual environment                                 (default .venv)
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"

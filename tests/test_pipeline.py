@@ -32,7 +32,7 @@ def start(tiny: Path, root: Path, *overrides: str) -> subprocess.Popen:
     command = ["bash", str(LAUNCH), f"run.root={root}", f"trainer.total_training_steps={STEPS}"]
     command += [f"trainer.save_freq={SAVE_EVERY}", f"trainer.test_freq={STEPS}", "method.anchor_steps=2"]
     command += ["actor_rollout_ref.rollout.val_kwargs.n=1", "data.val_max_samples=32", *overrides]
-    env = {**os.environ, "PAEC_TINY_DIR": str(tiny), "PAEC_TINY_STEPS": "60"}
+    env = {**os.environ, "PAEC_TINY_DIR": str(tiny), "PAEC_TINY_ARGS": "--steps 60"}
     return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 

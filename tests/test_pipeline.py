@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -19,6 +20,8 @@ from torch.utils.data import RandomSampler
 REPOSITORY = Path(__file__).resolve().parents[1]
 LAUNCH = REPOSITORY / "launch" / "run_tiny_cpu_paec.sh"
 STEPS, SAVE_EVERY = 6, 2
+PROMPTS, SAMPLES = 16, 8  # of a step, from configs/
+ANCHOR = "method.anchor_steps=2"
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.timeout(900)]
 
@@ -30,7 +33,7 @@ def tiny(tmp_path_factory) -> Path:
 
 def start(tiny: Path, root: Path, *overrides: str) -> subprocess.Popen:
     command = ["bash", str(LAUNCH), f"run.root={root}", f"trainer.total_training_steps={STEPS}"]
-    command += [f"trainer.save_freq={SAVE_EVERY}", f"trainer.test_freq={STEPS}", "method.anchor_steps=2"]
+    command += [f"trainer.save_freq={SAVE_EVERY}", f"trainer.test_freq={STEPS}"]
     command += ["actor_rollout_ref.rollout.val_kwargs.n=1", "data.val_max_samples=32", *overrides]
     env = {**os.environ, "PAEC_TINY_DIR": str(tiny), "PAEC_TINY_ARGS": "--steps 60"}
     return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -67,7 +70,7 @@ def descendants(pid: int) -> list[psutil.Process]:
 def killed_and_resumed(tiny, tmp_path_factory) -> dict:
     """One run: SIGKILL of the launcher after step 3 (a checkpoint stands at 2), then the same command to its end."""
     root = tmp_path_factory.mktemp("runs")
-    first = start(tiny, root)
+    first = start(tiny, root, ANCHOR)
     wait_for(lambda: any(root.iterdir()), 300, first)
     directory = run_directory(root)
     wait_for(lambda: any(record["step"] == 3 for record in records(directory)), 400, first)
@@ -82,9 +85,9 @@ def killed_and_resumed(tiny, tmp_path_factory) -> dict:
     (remains / "paec_state.json").unlink(missing_ok=True)
     with open(directory / "metrics.jsonl", "a") as stream:
         stream.write('{"step": 4, "half": ')
-    second = start(tiny, root)
+    second = start(tiny, root, ANCHOR)
     output = finish(second)
-    third = start(tiny, root)
+    third = start(tiny, root, ANCHOR)
     return {
         "directory": directory,
         "survivors": survivors,
@@ -137,9 +140,9 @@ def test_data_position(tiny, killed_and_resumed):
     for step in range(1, STEPS + 1):
         lines = (killed_and_resumed["directory"] / "rollouts" / f"{step}.jsonl").read_text().splitlines()
         asked = Counter(json.loads(line)["input"].split("\n")[1] for line in lines)
-        rows = table.iloc[order[32 * (step - 1) : 32 * step]]
+        rows = table.iloc[order[PROMPTS * (step - 1) : PROMPTS * step]]
         expected = Counter({prompt[0]["content"]: 0 for prompt in rows["prompt"]})
-        expected.update(prompt[0]["content"] for prompt in rows["prompt"] for _ in range(8))
+        expected.update(prompt[0]["content"] for prompt in rows["prompt"] for _ in range(SAMPLES))
         assert asked == expected, step
 
 
@@ -187,14 +190,14 @@ def test_finished_run_says_so(killed_and_resumed):
     assert "run.fresh=true" in killed_and_resumed["again"]
 
 
-def test_method_none_on_two_workers(tiny, killed_and_resumed, tmp_path):
+def test_method_none_on_two_workers(tiny, tmp_path):
     """Plain GRPO: two FSDP ranks and two vLLM replicas, validation and export."""
     process = start(
         tiny,
         tmp_path,
         "method=none",
-        "~method.anchor_steps",
         "cluster.gpus_per_node=2",
+        "cluster.env.OMP_NUM_THREADS=1",
         "trainer.total_training_steps=2",
     )
     output = finish(process)
@@ -203,3 +206,20 @@ def test_method_none_on_two_workers(tiny, killed_and_resumed, tmp_path):
     assert [record["step"] for record in lines] == [0, 1, 2]
     assert not any("paec" in key for record in lines for key in record)
     assert "actor/entropy" in lines[1]
+
+
+def test_nan_stops_the_run(tiny, killed_and_resumed, tmp_path):
+    """A model with one NaN weight: the log-prob pass of step 1 stops the run, naming tensor and step."""
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(killed_and_resumed["directory"] / "huggingface", tmp_path / "model")
+    weights = load_file(tmp_path / "model" / "model.safetensors")
+    weights["model.norm.weight"][3] = float("nan")
+    save_file(weights, tmp_path / "model" / "model.safetensors", metadata={"format": "pt"})
+    root = tmp_path / "runs"
+    process = start(tiny, root, f"model.path={tmp_path / 'model'}", "trainer.val_before_train=false")
+    output = finish(process)
+    assert process.returncode == 2, output
+    (error,) = [line for line in output.splitlines() if line.startswith("error: NonFiniteLogits")]
+    assert "logits: NaN or inf" in error and "at step 1;" in error and "parameters were not updated" in error
+    assert not list(run_directory(root).glob("checkpoints/global_step_*"))

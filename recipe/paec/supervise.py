@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import signal
 import subprocess
 import time
@@ -15,7 +14,8 @@ import psutil
 PR_SET_PDEATHSIG = 1
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
+    """For preexec_fn: the child is killed when the process that starts it ends, however it ends."""
     # SIGKILL of the supervisor must not leave a training process behind that writes into the run directory.
     ctypes.CDLL("libc.so.6", use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
@@ -32,7 +32,7 @@ class ProcessTree:
             stderr=subprocess.STDOUT,
             env=env,
             start_new_session=True,
-            preexec_fn=_die_with_parent,
+            preexec_fn=die_with_parent,
         )
         # Descendants are remembered while they are still attached: Ray's daemons and vLLM's engines are re-parented
         # when the process that started them ends.
@@ -96,8 +96,3 @@ def _memory(member: psutil.Process) -> int:
     except (OSError, ValueError):
         return 0
     return 0
-
-
-def clean_environment(extra: dict[str, str]) -> dict[str, str]:
-    """This process's environment with `extra` on top."""
-    return {**os.environ, **extra}

@@ -32,7 +32,7 @@ from recipe.paec.config import register_method_defaults
 from recipe.paec.errors import UserError
 from recipe.paec.run_log import HEARTBEAT_FILE, METRICS_FILE, read_metrics, truncate_metrics
 from recipe.paec.summary import closing_lines, step_line
-from recipe.paec.supervise import ProcessTree, clean_environment
+from recipe.paec.supervise import ProcessTree, die_with_parent
 from recipe.paec.train_worker import FAILURE_FILE
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -99,6 +99,9 @@ def resolved(config: DictConfig) -> DictConfig:
         config.run.overrides = overrides
         config.identity = {}
         OmegaConf.resolve(config)
+        # Ray takes text only, and an override such as cluster.env.OMP_NUM_THREADS=2 is a number.
+        config.cluster.env = {key: str(value) for key, value in config.cluster.env.items()}
+        config.ray_kwargs.ray_init.runtime_env.env_vars = config.cluster.env
         for key in ("directory", "root"):
             config.run[key] = str(Path(config.run[key]).expanduser().absolute())
         for key in ("default_local_dir", "rollout_data_dir", "validation_data_dir"):
@@ -118,7 +121,7 @@ def resolved_paths(config: DictConfig) -> DictConfig:
 
 def run_preparation(command: list[str]) -> None:
     """Make model and data (run.prepare); its progress is shown, UserError if it fails."""
-    if subprocess.run(command, check=False).returncode != 0:
+    if subprocess.run(command, check=False, preexec_fn=die_with_parent).returncode != 0:
         raise UserError(f"the preparation failed: {shlex.join(command)}")
 
 
@@ -234,7 +237,7 @@ def train(config: DictConfig, config_file: Path, directory: Path) -> int:
     for stale in (FAILURE_FILE, HEARTBEAT_FILE):
         (directory / stale).unlink(missing_ok=True)
     progress = Progress(config, directory)
-    env = clean_environment({key: str(value) for key, value in config.cluster.env.items()})
+    env = {**os.environ, **config.cluster.env}
     tree = ProcessTree([sys.executable, "-m", "recipe.paec.train_worker", str(config_file)], log, env)
     try:
         code = tree.wait(progress.tick)
@@ -264,9 +267,11 @@ def export(config: DictConfig, checkpoint: checkpoints.Checkpoint, directory: Pa
         shutil.rmtree(temporary)
     command = [sys.executable, "-m", "verl.model_merger", "merge", "--backend", "fsdp"]
     command += ["--local_dir", str(checkpoint.folder / "actor"), "--target_dir", str(temporary)]
-    env = clean_environment({key: str(value) for key, value in config.cluster.env.items()})
+    env = {**os.environ, **config.cluster.env}
     with open(directory / "export.log", "wb") as log:
-        done = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, env=env, check=False)
+        done = subprocess.run(
+            command, stdout=log, stderr=subprocess.STDOUT, env=env, check=False, preexec_fn=die_with_parent
+        )
     if done.returncode != 0:
         raise UserError(f"the export to Hugging Face format failed: see {directory / 'export.log'}")
     if target.exists():
@@ -302,7 +307,7 @@ def check_with_verl(config: DictConfig) -> list[str]:
     scratch.mkdir(parents=True, exist_ok=True)
     file = scratch / ".dry_run.yaml"
     file.write_text(OmegaConf.to_yaml(config), encoding="utf-8")
-    env = clean_environment({key: str(value) for key, value in config.cluster.env.items()})
+    env = {**os.environ, **config.cluster.env}
     try:
         done = subprocess.run(
             [sys.executable, "-m", "recipe.paec.train_worker", str(file), "--check"],

@@ -64,7 +64,7 @@ def root_cause(error: BaseException) -> BaseException:
 
 def main(config_file: str, check_only: bool) -> int:
     config = OmegaConf.load(config_file)
-    os.environ.update({key: str(value) for key, value in config.cluster.env.items()})
+    os.environ.update(config.cluster.env)
     directory = Path(config.run.directory)
     try:
         import verl  # noqa: F401  (loads the plugin)

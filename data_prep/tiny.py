@@ -11,6 +11,7 @@ import argparse
 import fcntl
 import hashlib
 import json
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -25,9 +26,6 @@ DATA, MODEL, MANIFEST = "data", "model", "manifest.json"
 
 BUILDING = ".building"
 """Marks a folder whose contents are ours to remove, from the first write until the manifest stands."""
-
-LOCK = ".lock"
-"""Held while building."""
 
 VERSION = 1
 """Part of the options: raise it when the same options would make other files."""
@@ -58,9 +56,12 @@ def make(
     """
     output = Path(output)
     output.mkdir(parents=True, exist_ok=True)
-    with open(output / LOCK, "w", encoding="ascii") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # a second build waits, and then finds the first one's work
+    folder = os.open(output, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)  # a second build waits, and then finds the first one's work
         return _make(output, steps, train, validation, seed, threads)
+    finally:
+        os.close(folder)
 
 
 def _make(output: Path, steps: int, train: int, validation: int, seed: int, threads: int | None) -> bool:

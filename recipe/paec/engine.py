@@ -11,6 +11,7 @@ PAEC
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -136,8 +137,9 @@ class PAECEngine(FSDPEngineWithLMHead):
 
     def optimizer_step(self):
         grad_norm = super().optimizer_step()
-        if grad_norm != grad_norm or grad_norm in (float("inf"), float("-inf")):
-            # verl has skipped the update already; going on in silence would hide a broken run.
+        if self.scaler is None and not math.isfinite(grad_norm):
+            # verl has skipped the update already; going on in silence would hide a broken run. (With float16 the loss
+            # scaler meets infinite gradients as a matter of course.)
             raise FloatingPointError(f"the gradient norm is {grad_norm}: the parameters were not updated")
         return grad_norm
 

@@ -7,8 +7,9 @@ import time
 
 import pytest
 
+from data_prep.countdown_score import DATA_SOURCE as COUNTDOWN
 from recipe.paec import rewards
-from recipe.paec.rewards import COUNTDOWN, compute_score, supports
+from recipe.paec.rewards import compute_score, supports
 
 TRUTH = json.dumps({"metadata": {"numbers": [7, 5, 1], "target": 2}})
 RIGHT = {"score": 1.0, "acc": 1.0, "format": 1.0}
@@ -111,4 +112,4 @@ def test_import_is_light():
     code = f"import sys; import recipe.paec.rewards; print(sorted({heavy}))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert found.stdout.strip() == "[]"
-    assert rewards.COUNTDOWN in rewards.SCORERS
+    assert COUNTDOWN in rewards.SCORERS

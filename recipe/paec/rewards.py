@@ -4,50 +4,10 @@ Name this file in verl's `custom_reward_function.path`. Reward workers import it
 verl at import time; each scorer imports what it needs at its first call.
 """
 
-import json
-import re
 from collections.abc import Callable, Mapping
-from functools import cache
 from typing import Any
 
-COUNTDOWN = "reasoning_gym/countdown"
-
-# The library's scorer ends in sympy's parse_expr, which is Python's eval: the text of a model goes there only as a
-# short string of these characters. Powers and long digit runs are out because evaluating them can take for ever.
-_EXPRESSION = re.compile(r"[0-9+\-*() ]{1,64}")
-_COSTLY = re.compile(r"\*\s*\*|[0-9]{4}")
-
-
-def _countdown(solution: str, ground_truth: str) -> tuple[bool, bool]:
-    """The text after the last ';' is the expression; correct iff reasoning_gym scores it 1.0.
-
-    The library also gives 0.05 and 0.01 to wrong answers, which is noise once advantages are normalised.
-    """
-    _, separator, expression = solution.rpartition(";")
-    expression = expression.strip()
-    entry = _countdown_entry(ground_truth)
-    if not separator or not _EXPRESSION.fullmatch(expression) or _COSTLY.search(expression):
-        return False, False
-    return _library_scorer("countdown")(answer=expression, entry=entry) == 1.0, True
-
-
-def _countdown_entry(ground_truth: str) -> dict[str, Any]:
-    try:
-        entry = json.loads(ground_truth)
-        entry["metadata"]["numbers"], entry["metadata"]["target"]
-    except (TypeError, KeyError, json.JSONDecodeError) as error:
-        raise ValueError(
-            f"field reward_model.ground_truth of {COUNTDOWN}: {ground_truth!r} is not a JSON object "
-            'with metadata.numbers and metadata.target; prepare the data with "python -m data_prep.countdown"'
-        ) from error
-    return entry
-
-
-@cache
-def _library_scorer(name: str) -> Callable[..., float]:
-    import reasoning_gym
-
-    return reasoning_gym.get_score_answer_fn(name)
+from data_prep import countdown_score
 
 
 def _gsm8k(solution: str, ground_truth: str) -> tuple[bool, bool]:
@@ -72,7 +32,7 @@ def _math_dapo(solution: str, ground_truth: str) -> tuple[bool, bool]:
 
 
 SCORERS: dict[str, Callable[[str, str], tuple[bool, bool]]] = {
-    COUNTDOWN: _countdown,
+    countdown_score.DATA_SOURCE: countdown_score.score,
     "openai/gsm8k": _gsm8k,
     "lighteval/MATH": _math_boxed,
     "DigitalLearningGmbH/MATH-lighteval": _math_boxed,

@@ -75,6 +75,9 @@ def test_every_field_is_one_override(compose, field, value):
         ("actor_rollout_ref.actor.strategy=megatron", ["strategy", "fsdp2"]),
         ("cluster.gpus_per_node=many", ["cluster.gpus_per_node"]),
         ("run.keep_checkpoints=0", ["run.keep_checkpoints"]),
+        ("trainer.total_training_steps=many", ["trainer.total_training_steps=many"]),
+        ("actor_rollout_ref.actor.optim.lr=-1e-6", ["optim.lr"]),
+        ("actor_rollout_ref.rollout.temperature=0", ["rollout.temperature"]),
     ],
 )
 def test_values_out_of_range(compose, override, words):

@@ -135,7 +135,7 @@ def test_resume_finds_the_newest_whole_checkpoint(tiny_config, tmp_path):
 
 @pytest.mark.parametrize(
     "override, word",
-    [("method.rho=0.7", "method.rho"), ("method=none", "method"), ("data.train_batch_size=16", "train_batch_size")],
+    [("method.rho=0.7", "method.rho"), ("method=none", "method"), ("data.train_batch_size=32", "train_batch_size")],
 )
 def test_checkpoint_of_another_run(tiny_config, tmp_path, override, word):
     complete(tmp_path, 4, preflight.identity(tiny_config()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import shutil
 import subprocess
@@ -34,6 +35,13 @@ WHOLE_NUMBERS = (
     "cluster.sequence_parallel",
 )
 """Configuration keys that must be whole numbers of at least 1."""
+POSITIVE_NUMBERS = (
+    "actor_rollout_ref.actor.optim.lr",
+    "actor_rollout_ref.rollout.temperature",
+    "run.stall_timeout",
+    "run.poll_interval",
+)
+"""Configuration keys that must be positive and finite."""
 
 
 def check_config(config: DictConfig) -> list[str]:
@@ -55,6 +63,10 @@ def check_config(config: DictConfig) -> list[str]:
         value = OmegaConf.select(config, key)
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             problems.append(f"{key}={value}: must be a whole number of at least 1")
+    for key in POSITIVE_NUMBERS:
+        value = OmegaConf.select(config, key)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+            problems.append(f"{key}={value}: must be a positive number")
     if problems:
         return problems
     actor, rollout = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout

@@ -19,7 +19,7 @@ SOURCES = ("step", "lagged", "exact")
 
 
 def measure(source: str, steps: int, root: Path) -> dict[str, float]:
-    """Mean over the updates of a run: Hbar, |Hbar used - Hbar measured|, seconds of actor update a step."""
+    """Mean over the steps of a run: Hbar, and |mean of (Hbar used - Hbar measured) over the step's two updates|."""
     overrides = [f"method.statistics={source}", f"trainer.total_training_steps={steps}", f"run.root={root}"]
     overrides += ["trainer.val_before_train=false", "trainer.test_freq=-1", "trainer.save_freq=-1", "run.fresh=true"]
     command = [sys.executable, "-m", "recipe.paec.train", "experiment=tiny_cpu", *overrides]
@@ -28,7 +28,6 @@ def measure(source: str, steps: int, root: Path) -> dict[str, float]:
     return {
         "selected_entropy": mean(r["actor/paec/update_selected_entropy"] for r in records),
         "staleness": mean(abs(r["actor/paec/update_staleness"]) for r in records),
-        "update_seconds": mean(r["timing_s/update_actor"] for r in records),
     }
 
 
@@ -39,11 +38,9 @@ def main() -> None:
     options = parser.parse_args()
     table = {source: measure(source, options.steps, options.root) for source in SOURCES}
     (options.root / "table.json").write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
-    exact = table["exact"]["update_seconds"]
-    print("| statistics | mean |Hbar used - measured| / Hbar | actor update, time relative to exact |\n|---|---|---|")
+    print("| statistics | abs(Hbar used - measured) / Hbar |\n|---|---|")
     for source, row in table.items():
-        share = row["staleness"] / row["selected_entropy"]
-        print(f"| {source} | {share:.2e} | {row['update_seconds'] / exact:.2f} |")
+        print(f"| {source} | {row['staleness'] / row['selected_entropy']:.1e} |")
 
 
 if __name__ == "__main__":

@@ -39,6 +39,16 @@ def test_watchdog_ends_a_hanging_run(compose, tmp_path):
     assert not psutil.pid_exists(grandchild) or psutil.Process(grandchild).status() == psutil.STATUS_ZOMBIE
 
 
+def test_time_limit(compose, tmp_path):
+    config = compose()
+    config.run.time_limit = 1.0
+    tree = supervise.ProcessTree([sys.executable, "-c", HANG, str(tmp_path)], tmp_path / "log", dict(train.os.environ))
+    with pytest.raises(train.Stalled, match="run.time_limit=1 s"):
+        tree.wait(train.Progress(config, tmp_path).tick)
+    tree.end()
+    assert tree.process.poll() is not None
+
+
 def test_exit_code_of_the_child(tmp_path):
     tree = supervise.ProcessTree([sys.executable, "-c", "raise SystemExit(7)"], tmp_path / "log", {})
     assert tree.wait(lambda: None) == 7

@@ -44,6 +44,8 @@ class RunConfig:
     """Delete what an earlier run left in `directory` and start at step 0."""
     stall_timeout: float = 900.0
     """Seconds without any sign of life from the trainer after which the run is ended with an error."""
+    time_limit: float | None = None
+    """Seconds after which the training process is ended whatever it does, null: no limit."""
     keep_checkpoints: int = 2
     """How many complete checkpoints are kept; older ones are deleted after a newer one is complete."""
     export: bool = True

@@ -44,7 +44,7 @@ register_method_defaults()
 
 
 class Stalled(UserError):
-    """The training process gave no sign of life for `run.stall_timeout` seconds."""
+    """The training process gave no sign of life for `run.stall_timeout` seconds, or ran past `run.time_limit`."""
 
 
 def say(text: str) -> None:
@@ -196,12 +196,13 @@ class Progress:
     def __init__(self, config: DictConfig, directory: Path):
         self._metrics, self._heartbeat = directory / METRICS_FILE, directory / HEARTBEAT_FILE
         self._total = config.trainer.total_training_steps
-        self._timeout = config.run.stall_timeout
+        self._timeout, self._limit = config.run.stall_timeout, config.run.time_limit
         self._shown = len(read_metrics(self._metrics))
         self._stage: tuple[str, int] = ("starting", 0)
         self._stage_content = ""
         self._last_sign = self._started = time.monotonic()
         self._training = False
+        self._size = 0
 
     def tick(self) -> None:
         """Print what is new; Stalled after too long a silence."""
@@ -215,13 +216,19 @@ class Progress:
             self._stage = (beat["stage"], beat["step"])
             if not self._training:
                 say(f"[{time.monotonic() - self._started:5.0f} s] {beat['stage']}")
-        if self._metrics.is_file():
-            records = read_metrics(self._metrics)
+        size = self._metrics.stat().st_size if self._metrics.is_file() else 0
+        if size != self._size:
+            self._size, records = size, read_metrics(self._metrics)
             for record in records[self._shown :]:
                 say(step_line(record, self._total))
                 self._last_sign = time.monotonic()
                 self._training = self._training or "actor/entropy" in record
             self._shown = len(records)
+        if self._limit is not None and time.monotonic() - self._started > self._limit:
+            raise Stalled(
+                f"the training process was ended after run.time_limit={self._limit:.0f} s, in stage {self._stage[0]!r} of "
+                f"step {self._stage[1]}; the same command goes on from the last checkpoint"
+            )
         silence = time.monotonic() - self._last_sign
         if silence > self._timeout:
             raise Stalled(

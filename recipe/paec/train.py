@@ -226,8 +226,8 @@ class Progress:
             self._shown = len(records)
         if self._limit is not None and time.monotonic() - self._started > self._limit:
             raise Stalled(
-                f"the training process was ended after run.time_limit={self._limit:.0f} s, in stage {self._stage[0]!r} of "
-                f"step {self._stage[1]}; the same command goes on from the last checkpoint"
+                f"the training process was ended after run.time_limit={self._limit:.0f} s, in stage "
+                f"{self._stage[0]!r} of step {self._stage[1]}; the same command goes on from the last checkpoint"
             )
         silence = time.monotonic() - self._last_sign
         if silence > self._timeout:

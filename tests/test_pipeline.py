@@ -164,6 +164,14 @@ def test_checkpoints_are_pruned_and_whole(killed_and_resumed):
     assert all((path / "paec_state.json").is_file() for path in root.glob("global_step_*"))
 
 
+def test_a_checkpoint_counts_when_all_of_its_step_is_on_disk(killed_and_resumed):
+    """A kill during the last validation must not leave a "finished" run without its result."""
+    directory = killed_and_resumed["directory"]
+    committed = (directory / "checkpoints" / f"global_step_{STEPS}" / "paec_state.json").stat().st_mtime_ns
+    for name in ("metrics.jsonl", f"rollouts/{STEPS}.jsonl", f"validation/{STEPS}.jsonl"):
+        assert (directory / name).stat().st_mtime_ns < committed, name
+
+
 def test_run_directory(killed_and_resumed):
     directory = killed_and_resumed["directory"]
     versions = json.loads((directory / "versions.json").read_text())

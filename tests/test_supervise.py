@@ -56,11 +56,13 @@ def test_exit_code_of_the_child(tmp_path):
 
 
 def test_metrics_file(tmp_path):
-    file = run_log.MetricsFile(tmp_path)
+    written: list[int] = []
+    file = run_log.MetricsFile(tmp_path, written.append)
     file.log({"a": 1.5, "b": float("nan")}, step=1)
     file.log({"a": 2.5}, step=2)
     file.log({"a": 3.5}, step=3)
     file.finish()
+    assert written == [1, 2, 3]
     path = tmp_path / run_log.METRICS_FILE
     with open(path, "a") as stream:
         stream.write('{"step": 4, "a"')

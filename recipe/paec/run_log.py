@@ -6,6 +6,7 @@ import json
 import math
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -38,15 +39,17 @@ def truncate_metrics(path: Path, last_step: int) -> None:
 
 
 class MetricsFile:
-    """verl tracking backend: appends `{"step": n, metric: value, ...}` to `metrics.jsonl`."""
+    """verl tracking backend: appends `{"step": n, metric: value, ...}` to `metrics.jsonl`, then calls `written(n)`."""
 
-    def __init__(self, directory: Path):
+    def __init__(self, directory: Path, written: Callable[[int], None]):
         self._stream = open(directory / METRICS_FILE, "a", encoding="utf-8")
+        self._written = written
 
     def log(self, data: dict[str, Any], step: int) -> None:
         record = {"step": int(step), **{key: _plain(value) for key, value in data.items()}}
         self._stream.write(json.dumps(record) + "\n")
         self._stream.flush()
+        self._written(int(step))
 
     def finish(self) -> None:
         self._stream.close()

@@ -47,7 +47,8 @@ class PAECTrainerSync(PPOTrainerSync):
         self.run_directory = Path(config.run.directory)
         self.checkpoint_root = Path(config.trainer.default_local_dir)
         self.heartbeat = Heartbeat(self.run_directory)
-        self.metrics_file = MetricsFile(self.run_directory)
+        self.metrics_file = MetricsFile(self.run_directory, written=self._commit_checkpoint)
+        self.uncommitted_step: int | None = None
         self.identity = OmegaConf.to_container(config.identity, resolve=True)
         self.actor_config = omega_conf_to_dataclass(config.actor_rollout_ref.actor)
         method = self.actor_config.engine.method
@@ -159,6 +160,18 @@ class PAECTrainerSync(PPOTrainerSync):
     def _save_checkpoint(self):
         self.heartbeat.beat("checkpoint", self.global_steps)
         super()._save_checkpoint()
+        self.uncommitted_step = self.global_steps
+
+    def _commit_checkpoint(self, step: int) -> None:
+        """Declare the step's checkpoint complete, once its validation, metrics and rollouts are on disk too.
+
+        A resumed run starts after its checkpoint's step, so what a kill takes from that step would be gone for good.
+        """
+        if self.uncommitted_step != step:
+            return
+        for dump in self._dump_futures:
+            dump.result()
         anchor = self.anchor.state_dict() if self.anchor is not None else None
-        checkpoints.commit(self.checkpoint_root, self.global_steps, self.identity, anchor)
+        checkpoints.commit(self.checkpoint_root, step, self.identity, anchor)
+        self.uncommitted_step = None
         checkpoints.prune(self.checkpoint_root, self.config.run.keep_checkpoints)

@@ -37,6 +37,7 @@ from recipe.paec.train_worker import FAILURE_FILE
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CONFIGS = REPOSITORY / "configs"
+EXPORT_FILE = "paec_export.json"
 #: Overrides that do not make another run: how long, how watched, where.
 SAME_RUN = ("run.", "trainer.", "cluster", "experiment", "method=", "hydra.")
 
@@ -266,9 +267,14 @@ def failure_of(directory: Path, code: int) -> str:
     return f"{failure['type']}: {failure['message'].splitlines()[-1] if failure['message'] else 'no message'}"
 
 
-def export(config: DictConfig, checkpoint: checkpoints.Checkpoint, directory: Path) -> Path:
-    """Merge the sharded checkpoint into a Hugging Face folder with verl's own merger. Atomic."""
+def export(config: DictConfig, checkpoint: checkpoints.Checkpoint, directory: Path) -> None:
+    """Merge the sharded checkpoint into a Hugging Face folder with verl's own merger, unless that is done. Atomic."""
     target = directory / "huggingface"
+    origin = {"run": config.run.name, "step": checkpoint.step}
+    record = target / EXPORT_FILE
+    if record.is_file() and json.loads(record.read_text(encoding="utf-8")) == origin:
+        return
+    say(f"exporting the checkpoint of step {checkpoint.step} to {target}")
     temporary = directory / ".huggingface.tmp"
     if temporary.exists():
         shutil.rmtree(temporary)
@@ -281,10 +287,10 @@ def export(config: DictConfig, checkpoint: checkpoints.Checkpoint, directory: Pa
         )
     if done.returncode != 0:
         raise UserError(f"the export to Hugging Face format failed: see {directory / 'export.log'}")
+    checkpoints.write_json(temporary / EXPORT_FILE, origin)
     if target.exists():
         shutil.rmtree(target)
     os.replace(temporary, target)
-    return target
 
 
 def dry_run(config: DictConfig, problems: list[str], checkpoint: checkpoints.Checkpoint | None) -> None:
@@ -363,6 +369,8 @@ def run(config: DictConfig) -> None:
         if checkpoint is not None and checkpoint.step >= total:
             say(f"{config.run.name} is finished: its checkpoint is at step {checkpoint.step} of {total}.")
             say(f"To go on, raise trainer.total_training_steps; to start afresh, add run.fresh=true ({directory}).")
+            if config.run.export:
+                export(config, checkpoint, directory)  # a kill may have come before it
             say("\n".join(closing_lines(read_metrics(directory / METRICS_FILE), files_of(directory))))
             return
         root = Path(config.trainer.default_local_dir)

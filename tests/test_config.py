@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from dataclasses import asdict
@@ -126,3 +127,27 @@ def test_unknown_keys_on_the_command_line(override, words):
     assert done.returncode == 2
     assert len(done.stderr.strip().splitlines()) == 1 and done.stderr.startswith("error: ")
     assert all(word in done.stderr for word in words), done.stderr
+
+
+def dry_run(tmp_path, *overrides: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "recipe.paec.train", "--dry-run", f"run.root={tmp_path / 'runs'}", *overrides]
+    env = {**os.environ, "PAEC_TINY_DIR": str(tmp_path / "tiny")}
+    return subprocess.run(command, capture_output=True, text=True, cwd=train.REPOSITORY, env=env)
+
+
+def test_dry_run_starts_and_leaves_nothing(tmp_path):
+    done = dry_run(tmp_path, "method=siren")
+    assert done.returncode == 0, done.stderr
+    assert "model and data would be made first" in done.stdout and "all checks passed" in done.stdout
+    assert "two_sided" in done.stdout and "${" not in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_dry_run_names_what_is_missing(tmp_path):
+    done = dry_run(
+        tmp_path, "data.val_files=[/nowhere/v.parquet]", "actor_rollout_ref.actor.policy_loss.loss_mode=gpso"
+    )
+    assert done.returncode == 2
+    assert "data.val_files: /nowhere/v.parquet does not exist" in done.stderr
+    done = dry_run(tmp_path, "actor_rollout_ref.actor.policy_loss.loss_mode=gpso")
+    assert done.returncode == 2 and "gpso" in done.stderr

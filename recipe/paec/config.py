@@ -38,6 +38,8 @@ class RunConfig:
     """Folder of this run."""
     prepare: str | None = None
     """Arguments for Python that make model and data before they are checked, or null."""
+    prepared: str | None = None
+    """Folder in which `prepare` makes them."""
     dry_run: bool = False
     """Check everything, print the resolved configuration, start nothing (`--dry-run`)."""
     fresh: bool = False

@@ -17,6 +17,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -315,26 +316,19 @@ def dry_run(config: DictConfig, problems: list[str], checkpoint: checkpoints.Che
 
 def check_with_verl(config: DictConfig) -> list[str]:
     """verl's own validation in a process of its own, for the dry run."""
-    scratch = Path(config.run.directory)
-    existed = scratch.exists()
-    scratch.mkdir(parents=True, exist_ok=True)
-    file = scratch / ".dry_run.yaml"
-    file.write_text(OmegaConf.to_yaml(config), encoding="utf-8")
-    env = {**os.environ, **config.cluster.env}
-    try:
+    config = config.copy()
+    with tempfile.TemporaryDirectory(prefix="paec-check-") as scratch:
+        config.run.directory = scratch
+        file = Path(scratch) / "config.yaml"
+        file.write_text(OmegaConf.to_yaml(config), encoding="utf-8")
         done = subprocess.run(
             [sys.executable, "-m", "recipe.paec.train_worker", str(file), "--check"],
             capture_output=True,
             text=True,
-            env=env,
+            env={**os.environ, **config.cluster.env},
             check=False,
         )
-        return [] if done.returncode == 0 else [failure_of(scratch, done.returncode)]
-    finally:
-        file.unlink()
-        (scratch / FAILURE_FILE).unlink(missing_ok=True)
-        if not existed:
-            shutil.rmtree(scratch)
+        return [] if done.returncode == 0 else [failure_of(Path(scratch), done.returncode)]
 
 
 def run(config: DictConfig) -> None:
@@ -348,13 +342,15 @@ def run(config: DictConfig) -> None:
     if prepare and not config.run.dry_run and not problems:
         run_preparation(prepare)
         config = resolved_paths(config)
-    if not (prepare and config.run.dry_run):
-        problems += preflight.check_inputs(config)
+    missing = preflight.check_inputs(config)
+    if prepare and config.run.dry_run and not Path(config.run.prepared).exists():
+        missing = [problem for problem in missing if config.run.prepared not in problem]
+    problems += missing
     with open_dict(config):
         config.identity = preflight.identity(config)
     directory = Path(config.run.directory)
     if config.run.dry_run:
-        checkpoint = None if config.run.fresh or prepare else find_resume(config)
+        checkpoint = None if config.run.fresh or config.identity.model is None else find_resume(config)
         dry_run(config, problems or check_with_verl(config), checkpoint)
         return
     if problems:

@@ -16,12 +16,14 @@ import psutil
 import pytest
 import torch
 from torch.utils.data import RandomSampler
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 LAUNCH = REPOSITORY / "launch" / "run_tiny_cpu_paec.sh"
 STEPS, SAVE_EVERY = 6, 2
 PROMPTS, SAMPLES = 16, 8  # of a step, from configs/
 ANCHOR = "method.anchor_steps=2"
+TWO_WORKERS = ("cluster.gpus_per_node=2", "cluster.env.OMP_NUM_THREADS=1", "trainer.total_training_steps=2")
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.timeout(900)]
 
@@ -183,9 +185,8 @@ def test_run_directory(killed_and_resumed):
 
 def test_export_generates(killed_and_resumed):
     """The exported folder is a Hugging Face model whose greedy answer has the task's form."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
     folder = killed_and_resumed["directory"] / "huggingface"
+    assert "attn_implementation" not in json.loads((folder / "config.json").read_text())
     tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModelForCausalLM.from_pretrained(folder)
     prompt = tokenizer.apply_chat_template(
         [{"role": "user", "content": "7 5 1 > 2"}], add_generation_prompt=True, return_tensors="pt", return_dict=False
@@ -201,16 +202,22 @@ def test_finished_run_says_so(killed_and_resumed):
     assert f"exporting the checkpoint of step {STEPS}" in killed_and_resumed["again"]
 
 
+def test_ulysses_on_two_workers(tiny, tmp_path):
+    """One sequence-parallel group of two FSDP ranks, two vLLM replicas, and an export that loads anywhere."""
+    attention = "actor_rollout_ref.model.override_config.attn_implementation=ulysses_sdpa"
+    process = start(tiny, tmp_path, *TWO_WORKERS, "cluster.sequence_parallel=2", attention)
+    output = finish(process)
+    assert process.returncode == 0, output
+    lines = records(run_directory(tmp_path))
+    assert [record["step"] for record in lines] == [0, 1, 2]
+    assert all(record["training/rollout_probs_diff_max"] < 5e-3 for record in lines[1:])
+    assert all(record["actor/paec/selected_entropy"] > 0 for record in lines[1:])
+    assert AutoModelForCausalLM.from_pretrained(run_directory(tmp_path) / "huggingface").config.vocab_size == 259
+
+
 def test_method_none_on_two_workers(tiny, tmp_path):
     """Plain GRPO: two FSDP ranks and two vLLM replicas, validation and export."""
-    process = start(
-        tiny,
-        tmp_path,
-        "method=none",
-        "cluster.gpus_per_node=2",
-        "cluster.env.OMP_NUM_THREADS=1",
-        "trainer.total_training_steps=2",
-    )
+    process = start(tiny, tmp_path, *TWO_WORKERS, "method=none")
     output = finish(process)
     assert process.returncode == 0, output
     lines = records(run_directory(tmp_path))

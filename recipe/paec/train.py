@@ -269,7 +269,7 @@ def failure_of(directory: Path, code: int) -> str:
 
 
 def export(config: DictConfig, checkpoint: checkpoints.Checkpoint, directory: Path) -> None:
-    """Merge the sharded checkpoint into a Hugging Face folder with verl's own merger, unless that is done. Atomic."""
+    """Write the checkpoint to `huggingface/` (recipe.paec.export), unless that is done. Atomic."""
     target = directory / "huggingface"
     origin = {"run": config.run.name, "step": checkpoint.step}
     record = target / EXPORT_FILE
@@ -279,8 +279,7 @@ def export(config: DictConfig, checkpoint: checkpoints.Checkpoint, directory: Pa
     temporary = directory / ".huggingface.tmp"
     if temporary.exists():
         shutil.rmtree(temporary)
-    command = [sys.executable, "-m", "verl.model_merger", "merge", "--backend", "fsdp"]
-    command += ["--local_dir", str(checkpoint.folder / "actor"), "--target_dir", str(temporary)]
+    command = [sys.executable, "-m", "recipe.paec.export", str(checkpoint.folder), str(temporary)]
     env = {**os.environ, **config.cluster.env}
     with open(directory / "export.log", "wb") as log:
         done = subprocess.run(

@@ -1,0 +1,32 @@
+"""`python -m recipe.paec.export CHECKPOINT TARGET`: a checkpoint (`.../global_step_N`) as a Hugging Face folder.
+
+verl's own merger does the work; here it also knows this recipe's attention function, and the result forgets which
+attention it was trained with, so that it loads where that one does not exist. Without GPU, set `VERL_PLATFORM=cpu`.
+"""
+
+from __future__ import annotations
+
+import json
+import runpy
+import sys
+from pathlib import Path
+
+from recipe.paec.checkpoints import write_json
+
+
+def export(checkpoint: Path, target: Path) -> None:
+    """Merge the sharded weights of `checkpoint` into the new folder `target`."""
+    import verl  # noqa: F401  (loads the plugin)
+
+    from recipe.paec import attention  # noqa: F401  (registers itself)
+
+    arguments = ["merge", "--backend", "fsdp", "--local_dir", str(checkpoint / "actor"), "--target_dir", str(target)]
+    sys.argv = ["verl.model_merger", *arguments]
+    runpy.run_module("verl.model_merger", run_name="__main__")
+    config = json.loads((target / "config.json").read_text(encoding="utf-8"))
+    config.pop("attn_implementation", None)
+    write_json(target / "config.json", config)
+
+
+if __name__ == "__main__":
+    export(Path(sys.argv[1]), Path(sys.argv[2]))

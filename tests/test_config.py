@@ -148,6 +148,8 @@ def test_dry_run_names_what_is_missing(tmp_path):
         tmp_path, "data.val_files=[/nowhere/v.parquet]", "actor_rollout_ref.actor.policy_loss.loss_mode=gpso"
     )
     assert done.returncode == 2
-    assert "data.val_files: /nowhere/v.parquet does not exist" in done.stderr
+    assert done.stderr.splitlines() == [
+        "error: data.val_files: /nowhere/v.parquet does not exist: python -m data_prep.tiny --output data/tiny"
+    ]
     done = dry_run(tmp_path, "actor_rollout_ref.actor.policy_loss.loss_mode=gpso")
     assert done.returncode == 2 and "gpso" in done.stderr

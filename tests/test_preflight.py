@@ -41,6 +41,13 @@ def test_missing_model_and_data(compose, tmp_path, monkeypatch):
     assert "data.train_files" in problems[1] and "data.val_files" in problems[2]
 
 
+def test_what_will_be_made_first_may_be_missing(compose, tmp_path, monkeypatch):
+    monkeypatch.setenv("PAEC_TINY_DIR", str(tmp_path / "later"))
+    assert preflight.check_inputs(compose(), tmp_path / "later") == []
+    (problem,) = preflight.check_inputs(compose("data.val_files=[/nowhere.parquet]"), tmp_path / "later")
+    assert problem.startswith("data.val_files: /nowhere.parquet")
+
+
 def test_model_without_weights(tiny_config, tiny_files, tmp_path):
     shutil.copytree(tiny_files / "model", tmp_path / "model")
     (tmp_path / "model" / "model.safetensors").unlink()

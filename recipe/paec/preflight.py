@@ -203,10 +203,12 @@ def model_folder(path: str) -> Path | None:
     return None
 
 
-def check_model(config: DictConfig) -> list[str]:
-    """The model's files: configuration, weights, tokenizer."""
+def check_model(config: DictConfig, to_come: Path | None = None) -> list[str]:
+    """The model's files: configuration, weights, tokenizer. A folder below `to_come` may be missing still."""
     path = config.model.path
     folder = model_folder(path)
+    if folder is None and _is_below(path, to_come):
+        return []
     if folder is None:
         return [
             f"model.path={path}: no such folder, and not in the Hugging Face cache: {config.model.obtain}, or set "
@@ -222,13 +224,22 @@ def check_model(config: DictConfig) -> list[str]:
     return problems
 
 
-def check_data(config: DictConfig, tokenizer: Any | None) -> list[str]:
-    """Every data file: readable, contract, known data source, and prompts that fit (with a tokenizer)."""
+def _is_below(path: str, folder: Path | None) -> bool:
+    return folder is not None and folder.absolute() in Path(path).expanduser().absolute().parents
+
+
+def check_data(config: DictConfig, tokenizer: Any | None, to_come: Path | None = None) -> list[str]:
+    """Every data file: readable, contract, known data source, and prompts that fit (with a tokenizer).
+
+    A file below `to_come` may be missing still.
+    """
     problems = []
     for key in ("train_files", "val_files"):
         files = config.data[key]
         for file in [files] if isinstance(files, str) else list(files):
             path = Path(os.path.expanduser(file))
+            if not path.is_file() and _is_below(file, to_come):
+                continue
             if not path.is_file():
                 problems.append(f"data.{key}: {file} does not exist: {config.data.obtain}")
                 continue
@@ -316,13 +327,13 @@ def identity(config: DictConfig) -> dict[str, Any]:
     }
 
 
-def check_inputs(config: DictConfig) -> list[str]:
-    """Problems of model and data."""
-    problems = model_problems = check_model(config)
+def check_inputs(config: DictConfig, to_come: Path | None = None) -> list[str]:
+    """Problems of model and data; what lies below `to_come` will be made first, so it may be missing."""
+    problems = model_problems = check_model(config, to_come)
     tokenizer = None
     if not model_problems:
         try:
             tokenizer = load_tokenizer(config)
         except UserError as error:
             problems += error.problems
-    return problems + check_data(config, tokenizer)
+    return problems + check_data(config, tokenizer, to_come)

@@ -337,14 +337,12 @@ def run(config: DictConfig) -> None:
     if problems:
         raise UserError(*problems)
     problems = preflight.check_versions() + preflight.check_cluster(config)
-    prepare = config.run.prepare and [sys.executable, *shlex.split(config.run.prepare)]
-    if prepare and not config.run.dry_run and not problems:
-        run_preparation(prepare)
+    to_come = Path(config.run.prepared) if config.run.prepare else None
+    problems += preflight.check_inputs(config, to_come)
+    if config.run.prepare and not config.run.dry_run and not problems:
+        run_preparation([sys.executable, *shlex.split(config.run.prepare)])
         config = resolved_paths(config)
-    missing = preflight.check_inputs(config)
-    if prepare and config.run.dry_run and not Path(config.run.prepared).exists():
-        missing = [problem for problem in missing if config.run.prepared not in problem]
-    problems += missing
+        problems = preflight.check_inputs(config)
     with open_dict(config):
         config.identity = preflight.identity(config)
     directory = Path(config.run.directory)

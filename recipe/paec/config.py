@@ -6,7 +6,7 @@ preset changes. The defaults of a run live in `configs/`.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -26,35 +26,35 @@ def register_method_defaults() -> None:
 
 @dataclass
 class RunConfig:
-    """Hydra section `run`: where a run lives and how it is watched."""
+    """Hydra section `run`: where a run lives and how it is watched. Types only; the defaults are in configs/."""
 
-    experiment: str = "???"
+    experiment: str
     """Name of the experiment, set by configs/experiment/*.yaml."""
-    name: str = "???"
+    name: str
     """Name of the run: the experiment, the method, and a suffix from the overrides that make it another run."""
-    root: str = "???"
+    root: str
     """Folder that holds the runs."""
-    directory: str = "???"
+    directory: str
     """Folder of this run."""
-    prepare: str | None = None
+    prepare: str | None
     """Arguments for Python that make model and data before they are checked, or null."""
-    prepared: str | None = None
+    prepared: str | None
     """Folder in which `prepare` makes them."""
-    dry_run: bool = False
+    dry_run: bool
     """Check everything, print the resolved configuration, start nothing (`--dry-run`)."""
-    fresh: bool = False
+    fresh: bool
     """Delete what an earlier run left in `directory` and start at step 0."""
-    stall_timeout: float = 900.0
+    stall_timeout: float
     """Seconds without any sign of life from the trainer after which the run is ended with an error."""
-    time_limit: float | None = None
+    time_limit: float | None
     """Seconds after which the training process is ended whatever it does, null: no limit."""
-    keep_checkpoints: int = 2
+    keep_checkpoints: int
     """How many complete checkpoints are kept; older ones are deleted after a newer one is complete."""
-    export: bool = True
+    export: bool
     """Write the last checkpoint as a Hugging Face folder when training has finished."""
-    poll_interval: float = 0.1
+    poll_interval: float
     """Seconds between looks at the rollout queue (verl's own default, 2.0, has no config key)."""
-    overrides: list[str] = field(default_factory=list)
+    overrides: list[str]
     """The command line, recorded."""
 
 
@@ -62,13 +62,13 @@ class RunConfig:
 class ModelSection:
     """Hydra section `model`: what is trained."""
 
-    path: str = "???"
+    path: str
     """Folder or hub id of a Hugging Face causal language model."""
-    context_length: int = 0
-    """Longest prompt + response the model was trained for, tokens; 0: read it from the model's config."""
-    obtain: str = "put a Hugging Face model folder there"
+    context_length: int
+    """Longest prompt + response the model was trained for, tokens; 0: not checked."""
+    obtain: str
     """How to get the model, told to a user who does not have it."""
-    chat_template: str | None = None
+    chat_template: str | None
     """Jinja chat template that replaces the tokenizer's, or null."""
 
 
@@ -76,18 +76,18 @@ class ModelSection:
 class ClusterSection:
     """Hydra section `cluster`: what it runs on."""
 
-    platform: str = "???"
+    platform: str
     """`cuda` or `cpu`."""
-    nodes: int = 1
-    gpus_per_node: int = 1
+    nodes: int
+    gpus_per_node: int
     """GPUs, or on `cpu` worker processes, a node."""
-    num_cpus: int | None = None
+    num_cpus: int | None
     """CPUs that Ray may schedule on this node, null: all."""
-    ray_address: str | None = None
+    ray_address: str | None
     """Address of a running Ray cluster to join, null: start one here."""
-    tensor_parallel: int = 1
+    tensor_parallel: int
     """vLLM tensor-parallel size."""
-    sequence_parallel: int = 1
+    sequence_parallel: int
     """Ulysses sequence-parallel size of the actor."""
 
 

@@ -1,22 +1,33 @@
 """Per-token statistics of the policy from one logits tensor, with analytic gradients.
 
 The nucleus is exact: the shortest prefix of the sorted probabilities whose mass reaches top_p, the crossing token
-included. All inner arithmetic is float64, in chunks of rows, so that nothing of the size of the logits is allocated
-but their gradient.
+included. How it is computed is a backend's affair (`paec_loss.backends`); no backend allocates anything of the size of
+the logits but their gradient.
 """
 
+import functools
+import importlib
+import importlib.util
+import logging
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.distributed.tensor import DTensor
 
-# A chunk of R rows keeps about this many float64 [R, V] tensors alive, and these together may take about 64 MiB.
-_LIVE_TENSORS = 8
-_CHUNK_BYTES = 64 * 2**20
+from paec_loss.sharding import WHOLE, VocabularyShard
+
+logger = logging.getLogger(__name__)
+
+BACKENDS = {
+    "reference": "paec_loss.backends.reference",
+    "torch": "paec_loss.backends.torch_backend",
+    "triton": "paec_loss.backends.triton_backend",
+}
 
 
 @dataclass
@@ -51,6 +62,11 @@ class TokenStatistics:
     vocab_size: int
     """V, the number of logits of a row."""
 
+    @property
+    def sound(self) -> Tensor:
+        """[...] bool, whether the row's logits were free of NaN and +inf (and not all -inf)."""
+        return self.nucleus_size > 0
+
     def map(self, fn: Callable[[Tensor], Tensor]) -> "TokenStatistics":
         """A copy with `fn` applied to every tensor, for example a reshape or a gather of rows."""
         return replace(self, **{f.name: fn(getattr(self, f.name)) for f in fields(self) if f.name != "vocab_size"})
@@ -66,7 +82,9 @@ def token_statistics(
     *,
     top_p: float,
     temperature: float | Tensor = 1.0,
-    chunk_size: int | None = None,
+    group: dist.ProcessGroup | None = None,
+    backend: str = "auto",
+    inplace_backward: bool = False,
 ) -> TokenStatistics:
     """Log-prob, entropy, nucleus and top two of softmax(logits / temperature), one pass over the logits.
 
@@ -76,46 +94,67 @@ def token_statistics(
     log_prob 1[j = label] - p_j; entropy -p_j (log p_j + H); nucleus_entropy -w_j pi_j (log pi_j + H_nucleus).
 
     Args:
-        logits: [..., V], bfloat16, float16, float32 or float64. -inf is legal: probability and gradient 0.
+        logits: [..., V], bfloat16, float16, float32 or float64. -inf is legal: probability and gradient 0. A DTensor
+            may be sharded on its last dimension over one mesh dimension.
         labels: [...] int64. A negative label (such as -100) has log_prob 0 and sends no gradient through it.
         top_p: mass of the nucleus in (0, 1]; 1 takes every token whose logit is not -inf.
         temperature: a positive number, or a tensor [...] with one for each token; a constant for autograd.
-        chunk_size: rows worked on at once; by default as many as keep the float64 work at about 64 MiB.
+        group: the process group over which the vocabulary is split; `logits` are then this rank's columns, in the order
+            of the ranks, and labels count over the whole vocabulary. All ranks pass the same rows, labels, temperature
+            and top_p, get the same statistics, and must derive the same loss from them: the gradient of the own columns
+            then needs no communication.
+        backend: "reference" (float64, sorted: the definition), "torch" (sort-free, any device, the one for shards),
+            "triton" (CUDA), or "auto", which takes triton on CUDA where it is installed and torch elsewhere, and logs
+            its choice once.
+        inplace_backward: let the backward pass write the gradient over the logits. Whatever else needs their values in
+            its own backward pass then fails with autograd's error about a modified tensor.
 
     Returns:
         TokenStatistics; log_prob, entropy and nucleus_entropy are differentiable, the gradient has the dtype of the
         logits. A row that receives no gradient sends none, even where its logits are NaN, so padding cannot leak.
 
     Raises:
-        TypeError: logits that are a DTensor or not floating, labels that are not int64.
-        ValueError: shapes that differ, V = 0, a label >= V, top_p, temperature or chunk_size out of range.
+        TypeError: logits that are not floating or a DTensor placed in another way, labels that are not int64.
+        ValueError: shapes that differ, V = 0, a label >= V, top_p or temperature out of range, an unknown backend or
+            one that cannot take these logits, `inplace_backward` on logits that must survive. With a group, one bad
+            rank raises on all.
     """
-    _check_arguments(logits, labels, top_p, chunk_size)
+    if inplace_backward:
+        _check_overwritable(logits)
+    if isinstance(logits, DTensor):
+        logits, group = _vocabulary_shard(logits, group)
+    labels = labels.to_local() if isinstance(labels, DTensor) else labels
+    shard = WHOLE
+    if group is None:
+        _check_arguments(logits, labels, top_p, temperature)
+    else:
+        shard = _agreed_shard(group, logits, labels, top_p, temperature)
+    _check_labels(labels, shard.vocab_size(logits))
+    name = _backend_name(backend, logits, group)
     inv_temperature = _inverse_temperature(temperature, labels)
-    vocab_size = logits.shape[-1]
+    vocab_size = shard.vocab_size(logits)
+    shape = labels.shape
     if labels.dim() == 0:
         logits, labels = logits.unsqueeze(0), labels.unsqueeze(0)
-        shape = ()
-    else:
-        shape = labels.shape
-    rows = chunk_size or max(1, _CHUNK_BYTES // (8 * _LIVE_TENSORS * vocab_size))
-    outputs = _TokenStatisticsFunction.apply(logits, labels, inv_temperature, float(top_p), rows)
+    outputs = _TokenStatisticsFunction.apply(
+        logits, labels, inv_temperature, float(top_p), shard, load_backend(name), inplace_backward
+    )
     return TokenStatistics(*(output.reshape(shape) for output in outputs), vocab_size=vocab_size)
 
 
 class _TokenStatisticsFunction(torch.autograd.Function):
-    """Rows in chunks; saves the logits, the labels and ten float64 scalars a row, and recomputes the rest."""
+    """Saves the logits, the labels and ten float64 scalars a row, and recomputes the rest."""
 
     @staticmethod
-    def forward(ctx, logits, labels, inv_temperature, top_p, rows):
+    def forward(ctx, logits, labels, inv_temperature, top_p, shard, backend, inplace_backward):
         scalars = torch.empty(10, labels.numel(), dtype=torch.float64, device=logits.device)
         size = torch.empty(labels.numel(), dtype=torch.int64, device=logits.device)
-        for span, index in _chunks(labels, rows):
-            scalars[:, span], size[span] = _row_statistics(
-                logits[index].double(), labels[index], inv_temperature[span], top_p
-            )
-        ctx.save_for_backward(logits, labels, inv_temperature, scalars)
-        ctx.rows = rows
+        flat = labels.reshape(-1)
+        extra = (shard,) if shard.group else ()
+        for span, rows in matrices(logits):
+            scalars[:, span], size[span] = backend.forward(rows, flat[span], inv_temperature[span], top_p, *extra)
+        ctx.save_for_backward(logits, shard.local_labels(flat, logits.shape[-1]), inv_temperature, scalars)
+        ctx.backend, ctx.inplace, ctx.ignored = backend, inplace_backward, flat < 0
         dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
         # Copies: an output that the caller changes in place must not be what backward reads.
         outputs = [row.to(dtype, copy=True) for row in scalars[:6]]
@@ -127,102 +166,110 @@ class _TokenStatisticsFunction(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad_log_prob, grad_entropy, grad_nucleus_entropy, *_):
         logits, labels, inv_temperature, scalars = ctx.saved_tensors
-        grad_log_prob = torch.where(labels.reshape(-1) < 0, 0.0, grad_log_prob)
+        grad_log_prob = grad_log_prob.masked_fill(ctx.ignored, 0.0)
         upstream = torch.stack([grad_log_prob, grad_entropy, grad_nucleus_entropy]).double()
-        grad = torch.empty_like(logits)
-        for span, index in _chunks(labels, ctx.rows):
-            grad[index] = _row_gradient(
-                logits[index].double(), labels[index], inv_temperature[span], scalars[:, span], upstream[:, span]
-            ).to(grad.dtype)
-        return grad, None, None, None, None
+        gradient = logits.detach() if ctx.inplace else torch.empty_like(logits)
+        for (span, rows), (_, out) in zip(matrices(logits.detach()), matrices(gradient), strict=True):
+            row_scalars = scalars[:, span]
+            ctx.backend.backward(rows, labels[span], inv_temperature[span], row_scalars, upstream[:, span], out)
+        if ctx.inplace:
+            # Not every kernel tells autograd that it wrote: whoever else saved these logits must find out.
+            torch.autograd.graph.increment_version(logits)
+        return gradient, *[None] * 6
 
 
-def _row_statistics(z: Tensor, labels: Tensor, inv_temperature: Tensor, top_p: float) -> tuple[Tensor, Tensor]:
-    """Scalars [10, R] and nucleus sizes [R] of rows z [R, V], float64.
-
-    Everything is summed in sorted order, so that a permutation of the vocabulary changes no bit.
-    """
-    ordered = z.sort(dim=-1, descending=True).values
-    maximum = ordered[:, 0]  # NaN sorts first, so the maximum also says whether the row is sound
-    x = (ordered - maximum[:, None]) * inv_temperature[:, None]
-    weight = x.exp()
-    cumulative = weight.cumsum(dim=-1)
-    cumulative_x = torch.where(weight == 0, 0.0, weight * x).cumsum(dim=-1)  # 0 log 0 = 0
-    total, total_x = cumulative[:, -1], cumulative_x[:, -1]
-
-    if top_p >= 1:  # cumulative mass reaches 1 by rounding before the last token does
-        size = (ordered != -math.inf).sum(dim=-1)
-    else:
-        size = 1 + (cumulative[:, :-1] < top_p * total[:, None]).sum(dim=-1)
-    last = (size - 1).clamp_min(0)[:, None]
-    threshold = ordered.gather(1, last)
-    tied_inside = size - (ordered > threshold).sum(dim=-1)
-    tie_weight = tied_inside.double() / (ordered == threshold).sum(dim=-1)
-    nucleus, nucleus_x = cumulative.gather(1, last)[:, 0], cumulative_x.gather(1, last)[:, 0]
-
-    # x <= 0 and the totals are >= 1, so both entropies add two terms >= 0: nothing cancels.
-    log_sum = total.log()
-    label_x = (z.gather(1, labels.clamp_min(0)[:, None])[:, 0] - maximum) * inv_temperature
-    scalars = torch.stack(
-        [
-            torch.where(labels < 0, 0.0, label_x - log_sum),
-            log_sum - total_x / total,
-            nucleus.log() - nucleus_x / nucleus,
-            nucleus / total,
-            -log_sum,
-            x[:, 1] - log_sum if z.shape[1] > 1 else torch.full_like(log_sum, -math.inf),
-            maximum,
-            log_sum,
-            threshold[:, 0],
-            tie_weight,
-        ]
-    )
-    sound = maximum.isfinite()
-    return torch.where(sound, scalars, math.nan), torch.where(sound, size, 0)
+def matrices(logits: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Logits [..., V] as matrices [rows, V] without a copy, with the rows' places; one, if the strides allow."""
+    try:
+        tokens = math.prod(logits.shape[:-1])
+        yield slice(0, tokens), logits.view(tokens, logits.shape[-1])
+    except RuntimeError:  # such as [B, L, V] cut to [:, :-1]
+        start = 0
+        for part in logits:
+            for span, rows in matrices(part):
+                yield slice(start + span.start, start + span.stop), rows
+            start += math.prod(part.shape[:-1])
 
 
-def _row_gradient(z: Tensor, labels: Tensor, inv_temperature: Tensor, scalars: Tensor, upstream: Tensor) -> Tensor:
-    """Gradient [R, V] in z of rows z [R, V], from the scalars [10, R] and the incoming gradients [3, R], float64."""
-    _, entropy, nucleus_entropy, mass, _, _, maximum, log_sum, threshold, tie_weight = scalars[:, :, None].unbind()
-    grad_log_prob, grad_entropy, grad_nucleus_entropy = upstream[:, :, None].unbind()
-    log_p = (z - maximum) * inv_temperature[:, None] - log_sum
-    p = log_p.exp()
-    log_p = torch.where(p == 0, 0.0, log_p)
-    # The threshold is a stored logit, compared with stored logits: no rounding can move a token across the edge.
-    inside = torch.where(z == threshold, tie_weight, (z > threshold).double())
-    grad = -p * (grad_log_prob + grad_entropy * (log_p + entropy))
-    grad -= grad_nucleus_entropy * inside * (p / mass) * (log_p - mass.log() + nucleus_entropy)
-    grad.scatter_add_(1, labels.clamp_min(0)[:, None], grad_log_prob)
-    receives = (upstream != 0).any(dim=0)[:, None] & (z != -math.inf)
-    return torch.where(receives, grad * inv_temperature[:, None], 0.0)
+# ---- backends --------------------------------------------------------------------------------------------------------
 
 
-def _chunks(labels: Tensor, rows: int) -> Iterator[tuple[slice, tuple[Tensor, ...]]]:
-    """Spans of the flattened rows and their index; an index, because a view is not possible for every stride."""
-    for start in range(0, labels.numel(), rows):
-        span = slice(start, min(start + rows, labels.numel()))
-        yield span, torch.unravel_index(torch.arange(span.start, span.stop, device=labels.device), labels.shape)
+def load_backend(name: str):
+    """The module of the backend `name` (a key of BACKENDS)."""
+    return importlib.import_module(BACKENDS[name])
 
 
-def _check_arguments(logits: Tensor, labels: Tensor, top_p: float, chunk_size: int | None) -> None:
-    if isinstance(logits, DTensor):
-        raise TypeError(
-            "logits are a DTensor: pass the local tensor of a sequence shard; vocabulary shards need another path"
-        )
+def _backend_name(backend: str, logits: Tensor, group: dist.ProcessGroup | None) -> str:
+    if backend != "auto" and backend not in BACKENDS:
+        raise ValueError(f"backend={backend!r}: must be auto, {', '.join(BACKENDS)}")
+    if group is not None and backend not in ("auto", "torch"):
+        raise ValueError(f"backend={backend!r}: a vocabulary split over a group needs backend='torch' (or 'auto')")
+    if backend == "triton" and logits.dtype == torch.float64:
+        raise ValueError("backend='triton': float64 logits need backend='torch' or 'reference'")
+    if backend == "auto":
+        suits = logits.is_cuda and group is None and logits.dtype != torch.float64
+        backend = "triton" if suits and importlib.util.find_spec("triton") else "torch"
+        _log_choice(backend, logits.device.type, str(logits.dtype), group is not None)
+    return backend
+
+
+@functools.cache
+def _log_choice(name: str, device: str, dtype: str, sharded: bool) -> None:
+    where = " shards of the vocabulary" if sharded else ""
+    logger.info("token statistics of %s logits on %s%s: backend %s", dtype, device, where, name)
+
+
+# ---- arguments -------------------------------------------------------------------------------------------------------
+
+
+def _check_arguments(logits: Tensor, labels: Tensor, top_p: float, temperature: float | Tensor) -> None:
     if not logits.is_floating_point():
         raise TypeError(f"logits have dtype {logits.dtype}: must be floating")
     if labels.dtype != torch.int64:
         raise TypeError(f"labels have dtype {labels.dtype}: must be int64")
     if logits.dim() == 0 or logits.shape[:-1] != labels.shape:
         raise ValueError(f"logits {list(logits.shape)} and labels {list(labels.shape)}: must be [..., V] and [...]")
-    if logits.shape[-1] == 0:
-        raise ValueError(f"logits {list(logits.shape)}: the vocabulary must have at least one entry")
     if not 0 < top_p <= 1:
         raise ValueError(f"top_p={top_p!r}: must be in (0, 1]")
-    if chunk_size is not None and chunk_size < 1:
-        raise ValueError(f"chunk_size={chunk_size!r}: must be at least 1 row, or None to choose it")
-    if (labels >= logits.shape[-1]).any():
-        raise ValueError(f"labels reach {labels.max().item()}: must be below the vocabulary size {logits.shape[-1]}")
+    _inverse_temperature(temperature, labels)
+
+
+def _check_labels(labels: Tensor, vocab_size: int) -> None:
+    if vocab_size == 0:
+        raise ValueError("logits: the vocabulary must have at least one entry")
+    if (labels >= vocab_size).any():
+        raise ValueError(f"labels reach {labels.max().item()}: must be below the vocabulary size {vocab_size}")
+
+
+def _agreed_shard(group, logits: Tensor, labels: Tensor, top_p: float, temperature: float | Tensor) -> VocabularyShard:
+    """The shard, once all ranks have found their arguments good and equal; a bad one raises on every rank."""
+    error, settings = None, [0.0, 0.0]
+    try:
+        _check_arguments(logits, labels, top_p, temperature)
+        settings = [float(top_p), float(_inverse_temperature(temperature, labels).sum())]
+    except (TypeError, ValueError) as found:
+        error = found
+    return VocabularyShard.of(group, logits, labels, settings, error)
+
+
+def _vocabulary_shard(logits: DTensor, group) -> tuple[Tensor, dist.ProcessGroup]:
+    """The local columns of a DTensor that is sharded on its last dimension only, and the group of the shards."""
+    sharded = [dim for dim, placement in enumerate(logits.placements) if not placement.is_replicate()]
+    if group is not None:
+        raise ValueError("group: logits that are a DTensor bring their own group; leave it out")
+    if len(sharded) != 1 or not logits.placements[sharded[0]].is_shard(logits.dim() - 1):
+        raise TypeError(
+            f"logits are a DTensor with placements {logits.placements}: must be sharded on the last dimension over one "
+            "mesh dimension and replicated over the others; for rows that are split, pass logits.to_local()"
+        )
+    return logits.to_local(), logits.device_mesh.get_group(sharded[0])
+
+
+def _check_overwritable(logits: Tensor) -> None:
+    if logits.requires_grad and logits.is_leaf:
+        raise ValueError("inplace_backward: the logits are a leaf, which the gradient would destroy; leave it false")
+    if logits.retains_grad:
+        raise ValueError("inplace_backward: the logits retain their gradient and cannot be it as well; leave it false")
 
 
 def _inverse_temperature(temperature: float | Tensor, labels: Tensor) -> Tensor:

@@ -48,6 +48,9 @@ def row_statistics(z: Tensor, labels: Tensor, inv_temperature: Tensor, top_p: fl
     cumulative = weight.cumsum(dim=-1)
     cumulative_x = torch.where(weight == 0, 0.0, weight * x).cumsum(dim=-1)  # 0 log 0 = 0
     total, total_x = cumulative[:, -1], cumulative_x[:, -1]
+    # The maximum counts 1. Without it no digit of the rest is lost in rows where next to nothing is left beside it.
+    rest = torch.nn.functional.pad(weight[:, 1:].cumsum(dim=-1), (1, 0))
+    log_sum = rest[:, -1].log1p()
 
     if top_p >= 1:  # cumulative mass reaches 1 by rounding before the last token does
         size = (ordered != -math.inf).sum(dim=-1)
@@ -58,15 +61,15 @@ def row_statistics(z: Tensor, labels: Tensor, inv_temperature: Tensor, top_p: fl
     tied_inside = size - (ordered > threshold).sum(dim=-1)
     tie_weight = tied_inside.double() / (ordered == threshold).sum(dim=-1)
     nucleus, nucleus_x = cumulative.gather(1, last)[:, 0], cumulative_x.gather(1, last)[:, 0]
+    log_nucleus = rest.gather(1, last)[:, 0].log1p()
 
     # x <= 0 and the totals are >= 1, so both entropies add two terms >= 0: nothing cancels.
-    log_sum = total.log()
     label_x = (z.gather(1, labels.clamp_min(0)[:, None])[:, 0] - maximum) * inv_temperature
     scalars = torch.stack(
         [
             torch.where(labels < 0, 0.0, label_x - log_sum),
             log_sum - total_x / total,
-            nucleus.log() - nucleus_x / nucleus,
+            log_nucleus - nucleus_x / nucleus,
             nucleus / total,
             -log_sum,
             x[:, 1] - log_sum if z.shape[1] > 1 else torch.full_like(log_sum, -math.inf),

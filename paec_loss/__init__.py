@@ -16,6 +16,7 @@ from paec_loss.calibration import (
     regularized_entropy,
 )
 from paec_loss.config import NoMethodConfig, PAECConfig
+from paec_loss.linear import linear_token_statistics
 from paec_loss.position import (
     competition,
     mask_from_score,
@@ -35,6 +36,7 @@ __all__ = [
     "TokenStatistics",
     "competition",
     "entropy_term",
+    "linear_token_statistics",
     "mask_from_score",
     "measure",
     "normalized_entropy",

@@ -126,12 +126,12 @@ def token_statistics(
     labels = labels.to_local() if isinstance(labels, DTensor) else labels
     shard = WHOLE
     if group is None:
-        _check_arguments(logits, labels, top_p, temperature)
+        check_arguments(logits, labels, top_p, temperature)
     else:
         shard = _agreed_shard(group, logits, labels, top_p, temperature)
-    _check_labels(labels, shard.vocab_size(logits))
-    name = _backend_name(backend, logits, group)
-    inv_temperature = _inverse_temperature(temperature, labels)
+    check_labels(labels, shard.vocab_size(logits))
+    name = backend_name(backend, logits, group)
+    inv_temperature = inverse_temperature(temperature, labels)
     vocab_size = shard.vocab_size(logits)
     shape = labels.shape
     if labels.dim() == 0:
@@ -155,10 +155,7 @@ class _TokenStatisticsFunction(torch.autograd.Function):
             scalars[:, span], size[span] = backend.forward(rows, flat[span], inv_temperature[span], top_p, *extra)
         ctx.save_for_backward(logits, shard.local_labels(flat, logits.shape[-1]), inv_temperature, scalars)
         ctx.backend, ctx.inplace, ctx.ignored = backend, inplace_backward, flat < 0
-        dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
-        # Copies: an output that the caller changes in place must not be what backward reads.
-        outputs = [row.to(dtype, copy=True) for row in scalars[:6]]
-        outputs.insert(3, size)
+        outputs = outputs_of(scalars, size, logits.dtype)
         ctx.mark_non_differentiable(*outputs[3:])
         return tuple(outputs)
 
@@ -176,6 +173,13 @@ class _TokenStatisticsFunction(torch.autograd.Function):
             # Not every kernel tells autograd that it wrote: whoever else saved these logits must find out.
             torch.autograd.graph.increment_version(logits)
         return gradient, *[None] * 6
+
+
+def outputs_of(scalars: Tensor, size: Tensor, dtype: torch.dtype) -> list[Tensor]:
+    """The fields of TokenStatistics, [T] each, from a backend's results for logits of that dtype."""
+    # Copies: an output that the caller changes in place must not be what backward reads.
+    outputs = [row.to(torch.promote_types(dtype, torch.float32), copy=True) for row in scalars[:6]]
+    return [*outputs[:3], size, *outputs[3:]]
 
 
 def matrices(logits: Tensor) -> Iterator[tuple[slice, Tensor]]:
@@ -199,7 +203,8 @@ def load_backend(name: str):
     return importlib.import_module(BACKENDS[name])
 
 
-def _backend_name(backend: str, logits: Tensor, group: dist.ProcessGroup | None) -> str:
+def backend_name(backend: str, logits: Tensor, group: dist.ProcessGroup | None) -> str:
+    """The backend that `backend` means for these logits: a key of BACKENDS. "auto" is logged once for each case."""
     if backend != "auto" and backend not in BACKENDS:
         raise ValueError(f"backend={backend!r}: must be auto, {', '.join(BACKENDS)}")
     if group is not None and backend not in ("auto", "torch"):
@@ -222,7 +227,8 @@ def _log_choice(name: str, device: str, dtype: str, sharded: bool) -> None:
 # ---- arguments -------------------------------------------------------------------------------------------------------
 
 
-def _check_arguments(logits: Tensor, labels: Tensor, top_p: float, temperature: float | Tensor) -> None:
+def check_arguments(logits: Tensor, labels: Tensor, top_p: float, temperature: float | Tensor) -> None:
+    """Raise what `token_statistics` raises for arguments that do not fit together."""
     if not logits.is_floating_point():
         raise TypeError(f"logits have dtype {logits.dtype}: must be floating")
     if labels.dtype != torch.int64:
@@ -231,10 +237,11 @@ def _check_arguments(logits: Tensor, labels: Tensor, top_p: float, temperature: 
         raise ValueError(f"logits {list(logits.shape)} and labels {list(labels.shape)}: must be [..., V] and [...]")
     if not 0 < top_p <= 1:
         raise ValueError(f"top_p={top_p!r}: must be in (0, 1]")
-    _inverse_temperature(temperature, labels)
+    inverse_temperature(temperature, labels)
 
 
-def _check_labels(labels: Tensor, vocab_size: int) -> None:
+def check_labels(labels: Tensor, vocab_size: int) -> None:
+    """Raise ValueError where a label is not below the vocabulary's size."""
     if vocab_size == 0:
         raise ValueError("logits: the vocabulary must have at least one entry")
     if (labels >= vocab_size).any():
@@ -245,8 +252,8 @@ def _agreed_shard(group, logits: Tensor, labels: Tensor, top_p: float, temperatu
     """The shard, once all ranks have found their arguments good and equal; a bad one raises on every rank."""
     error, settings = None, [0.0, 0.0]
     try:
-        _check_arguments(logits, labels, top_p, temperature)
-        settings = [float(top_p), float(_inverse_temperature(temperature, labels).sum())]
+        check_arguments(logits, labels, top_p, temperature)
+        settings = [float(top_p), float(inverse_temperature(temperature, labels).sum())]
     except (TypeError, ValueError) as found:
         error = found
     return VocabularyShard.of(group, logits, labels, settings, error)
@@ -272,7 +279,7 @@ def _check_overwritable(logits: Tensor) -> None:
         raise ValueError("inplace_backward: the logits retain their gradient and cannot be it as well; leave it false")
 
 
-def _inverse_temperature(temperature: float | Tensor, labels: Tensor) -> Tensor:
+def inverse_temperature(temperature: float | Tensor, labels: Tensor) -> Tensor:
     """1 / temperature of every row, [T] float64."""
     if not isinstance(temperature, Tensor):
         if not (math.isfinite(temperature) and temperature > 0):

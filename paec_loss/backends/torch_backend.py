@@ -317,7 +317,8 @@ class _Search:
 
     def by_histograms(self) -> None:
         """Narrow the other rows' brackets until each holds few tokens, which are listed, or a single value."""
-        buckets = _BUCKETS_SHARDED if self.sharded else _BUCKETS
+        most = _BUCKETS_SHARDED if self.sharded else _BUCKETS
+        buckets = max(2, min(most, self.shard.vocab_size(self.logits)))
         while True:
             rows = self.wide.nonzero()[:, 0]
             if not rows.numel():

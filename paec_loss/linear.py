@@ -1,0 +1,162 @@
+"""Token statistics of hidden states and the LM head's weight: the logits exist for a few rows at a time only.
+
+A memory option: the logits are computed twice (forward, and again in backward), so it costs one more product with the
+weight, and it saves the logits and their gradient, [T, V] each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.distributed.tensor import DTensor
+
+from paec_loss.statistics import (
+    TokenStatistics,
+    backend_name,
+    check_arguments,
+    check_labels,
+    inverse_temperature,
+    load_backend,
+    outputs_of,
+)
+
+CHUNK_SIZE = 1024
+"""Rows whose logits exist at once. Fewer than about 512 leave a GPU's matrix units idle."""
+
+
+def linear_token_statistics(
+    hidden: Tensor,
+    weight: Tensor,
+    labels: Tensor,
+    *,
+    top_p: float,
+    temperature: float | Tensor = 1.0,
+    bias: Tensor | None = None,
+    backend: str = "auto",
+    chunk_size: int = CHUNK_SIZE,
+) -> TokenStatistics:
+    """`token_statistics` of logits = hidden weight^T + bias, without ever holding all logits.
+
+    Args:
+        hidden: [..., d], floating. Under autocast, hidden, weight and bias are cast to its dtype, as a Linear would.
+        weight: [V, d] of the LM head, whole: under FSDP call this inside the head's own forward, where it is gathered.
+        labels, top_p, temperature, backend: as for `token_statistics`; labels [...].
+        bias: [V] or None.
+        chunk_size: rows whose logits exist at once.
+
+    Returns:
+        TokenStatistics [...]; log_prob, entropy and nucleus_entropy are differentiable in hidden, weight and bias. The
+        weight's gradient is summed over the chunks in float32 (float64 for float64 weights). Rows that receive no
+        gradient, such as prompts, cost nothing in the backward pass.
+
+    Raises:
+        TypeError, ValueError: as `token_statistics`; a weight that is a DTensor, dtypes or widths that differ,
+        chunk_size < 1.
+    """
+    if isinstance(weight, DTensor) or isinstance(hidden, DTensor):
+        raise TypeError("hidden or weight is a DTensor: call this inside the head's forward, where FSDP gathers them")
+    if torch.is_autocast_enabled(hidden.device.type):
+        dtype = torch.get_autocast_dtype(hidden.device.type)
+        hidden, weight = hidden.to(dtype), weight.to(dtype)
+        bias = None if bias is None else bias.to(dtype)
+    _check_products(hidden, weight, bias, labels, chunk_size)
+    check_arguments(hidden[..., :0], labels, top_p, temperature)  # it has the logits' dtype and leading shape
+    check_labels(labels, weight.shape[0])
+    module = load_backend(backend_name(backend, hidden, None))
+    outputs = _LinearTokenStatistics.apply(
+        hidden.reshape(-1, hidden.shape[-1]),
+        weight,
+        bias,
+        labels.reshape(-1),
+        inverse_temperature(temperature, labels),
+        float(top_p),
+        chunk_size,
+        module,
+    )
+    return TokenStatistics(*(output.reshape(labels.shape) for output in outputs), vocab_size=weight.shape[0])
+
+
+class _LinearTokenStatistics(torch.autograd.Function):
+    """Saves the arguments alone. Backward derives the statistics of a chunk anew from the logits it computes anew, so
+    nothing depends on two matrix products agreeing to the last bit about who is inside the nucleus."""
+
+    @staticmethod
+    def forward(ctx, hidden, weight, bias, labels, inv_temperature, top_p, chunk_size, backend):
+        scalars = torch.empty(10, labels.numel(), dtype=torch.float64, device=hidden.device)
+        size = torch.empty(labels.numel(), dtype=torch.int64, device=hidden.device)
+        with torch.autocast(hidden.device.type, enabled=False):
+            for start in range(0, labels.numel(), chunk_size):
+                rows = slice(start, start + chunk_size)
+                logits = F.linear(hidden[rows], weight, bias)
+                scalars[:, rows], size[rows] = backend.forward(logits, labels[rows], inv_temperature[rows], top_p)
+                del logits  # before the next ones are made
+        ctx.save_for_backward(hidden, weight, bias, labels, inv_temperature)
+        ctx.settings = top_p, chunk_size, backend
+        outputs = outputs_of(scalars, size, hidden.dtype)
+        ctx.mark_non_differentiable(*outputs[3:])
+        return tuple(outputs)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad_log_prob, grad_entropy, grad_nucleus_entropy, *_):
+        hidden, weight, bias, labels, inv_temperature = ctx.saved_tensors
+        grad_log_prob = grad_log_prob.masked_fill(labels < 0, 0.0)
+        upstream = torch.stack([grad_log_prob, grad_entropy, grad_nucleus_entropy]).double()
+        wide = torch.promote_types(weight.dtype, torch.float32)
+        to_hidden, to_weight, to_bias = ctx.needs_input_grad[:3]
+        grad_hidden = torch.zeros_like(hidden) if to_hidden else None
+        grad_weight = torch.zeros_like(weight, dtype=wide) if to_weight else None
+        grad_bias = torch.zeros_like(bias, dtype=wide) if to_bias else None
+        with torch.autocast(hidden.device.type, enabled=False):
+            for rows, gradient in _gradients_of_logits(ctx, hidden, weight, bias, labels, inv_temperature, upstream):
+                if to_hidden:
+                    grad_hidden[rows] = gradient @ weight
+                if to_weight:
+                    _add_product(grad_weight, gradient.t(), hidden[rows])
+                if to_bias:
+                    grad_bias += gradient.sum(0, dtype=wide)
+        grad_weight = grad_weight.to(weight.dtype) if to_weight else None
+        grad_bias = grad_bias.to(bias.dtype) if to_bias else None
+        return grad_hidden, grad_weight, grad_bias, *[None] * 5
+
+
+def _gradients_of_logits(
+    ctx, hidden, weight, bias, labels, inv_temperature, upstream
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Chunks of the rows that receive a gradient, and the gradient of their logits, which is written over them."""
+    top_p, chunk_size, backend = ctx.settings
+    receives = (upstream != 0).any(dim=0).nonzero()[:, 0]
+    for rows in receives.split(chunk_size) if receives.numel() else ():
+        logits = F.linear(hidden[rows], weight, bias)
+        arguments = logits, labels[rows], inv_temperature[rows]
+        scalars, _ = backend.forward(*arguments, top_p)
+        backend.backward(*arguments, scalars, upstream[:, rows], logits)
+        yield rows, logits
+        del logits, arguments
+
+
+def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
+    """total += left @ right, summed in total's precision even where the factors are half as wide."""
+    if left.dtype == total.dtype:
+        total.addmm_(left, right)
+    elif total.is_cuda:
+        total += torch.mm(left, right, out_dtype=total.dtype)
+    else:
+        total.addmm_(left.to(total.dtype), right.to(total.dtype))
+
+
+def _check_products(hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, chunk_size: int) -> None:
+    if hidden.dim() == 0 or weight.dim() != 2 or hidden.shape[-1] != weight.shape[1]:
+        raise ValueError(f"hidden {list(hidden.shape)} and weight {list(weight.shape)}: must be [..., d] and [V, d]")
+    if labels.shape != hidden.shape[:-1]:
+        raise ValueError(f"hidden {list(hidden.shape)} and labels {list(labels.shape)}: must be [..., d] and [...]")
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise ValueError(f"bias {list(bias.shape)}: must be [V] = {list(weight.shape[:1])}")
+    if hidden.dtype != weight.dtype or (bias is not None and bias.dtype != weight.dtype):
+        raise TypeError(f"hidden has dtype {hidden.dtype}, weight {weight.dtype}: they and bias must have the same")
+    if chunk_size < 1:
+        raise ValueError(f"chunk_size={chunk_size!r}: must be at least 1 row")

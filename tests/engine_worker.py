@@ -74,7 +74,7 @@ def build_engine(work: Path, case: dict):
     from recipe.paec.engine_config import MethodEngineConfig
 
     model = HFModelConfig(
-        path=str(work / "model"),
+        path=str(work / case["model"]),
         external_lib="recipe.paec.worker",
         use_remove_padding=not case["padded"],
         enable_gradient_checkpointing=False,
@@ -93,6 +93,7 @@ def build_engine(work: Path, case: dict):
         engine = FSDPEngineWithLMHead(model, FSDPEngineConfig(**common), optimizer, None)
     else:
         method = NoMethodConfig() if case["method"] is None else PAECConfig(**case["method"])
+        common |= {"fused_head": case["fused"] is not None, "head_chunk_size": case["fused"]}
         engine = PAECEngine(model, MethodEngineConfig(**common, method=method), optimizer, None)
     engine.initialize()
     return engine

@@ -6,6 +6,7 @@ gradient for micro-batch sizes, dynamic batches, data-parallel and Ulysses ranks
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import subprocess
@@ -33,6 +34,8 @@ BASE = {
     "engine": "paec",
     "method": ACTIVE,
     "floor": FLOOR,
+    "model": "model",
+    "fused": None,
 }
 
 VARIANTS = {
@@ -63,6 +66,11 @@ def cases_one_rank() -> list[dict]:
         for engine in ("stock", "paec"):
             changes = dict(loss_mode=mode, loss_agg_mode=agg, engine=engine, method=None, micro=2, floor=None)
             cases.append(case(f"1-none-{mode}-{engine}", **changes))
+    for padded in (False, True):
+        cases.append(case(f"1-fused-padded{padded}", fused=7, padded=padded, micro=2, temperature=0.7))
+    cases.append(case("1-none-fused", fused=7, method=None, micro=2, floor=None))
+    cases.append(case("1-exact-fused", fused=7, method={**ACTIVE, "statistics": "exact"}, micro=2))
+    cases.append(case("1-fused-nan", fused=7, poison=True))
     cases.append(case("1-lagged", method={**ACTIVE, "statistics": "lagged"}, passes=2, micro=2))
     cases.append(case("1-no-floor", floor=None))
     cases.append(case("1-nan", poison=True))
@@ -79,6 +87,9 @@ def cases_two_ranks() -> list[dict]:
             cases.append(case(f"2-sp{sp}-{micro}", sp=sp, micro=micro))
         cases.append(case(f"2-sp{sp}-T0.7", sp=sp, temperature=0.7, micro=2))
         cases.append(case(f"2-sp{sp}-nan", sp=sp, poison=True))
+        cases.append(case(f"2-sp{sp}-fused", sp=sp, fused=7, micro=2))
+        for fused in (None, 7):
+            cases.append(case(f"2-sp{sp}-untied-{fused}", sp=sp, fused=fused, model="untied", micro=2))
     cases.append(case("2-sp1-padded", padded=True, micro=2))
     return cases
 
@@ -97,6 +108,12 @@ def work(tmp_path_factory) -> Path:
                 parameter.mul_(6.0)  # entropies from 4.1 to 5 nats and nuclei of 60 to 100 tokens, not log V
     model.save_pretrained(folder / "model")
     AutoTokenizer.from_pretrained(folder / "raw").save_pretrained(folder / "model")
+
+    untied = copy.deepcopy(model)
+    untied.config.tie_word_embeddings = False
+    untied.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().flip(0) * 0.7)
+    untied.save_pretrained(folder / "untied")
+    AutoTokenizer.from_pretrained(folder / "raw").save_pretrained(folder / "untied")
 
     generator = torch.Generator().manual_seed(5)
     prompts = [torch.randint(3, 259, (p,), generator=generator) for p, _ in LENGTHS]
@@ -264,6 +281,30 @@ def test_method_none_is_stock_verl(one_rank, mode):
     assert ours["loss"] == pytest.approx(stock["loss"], rel=1e-6)
 
 
+@pytest.mark.parametrize("padded", [False, True])
+def test_a_fused_head_changes_nothing(one_rank, padded):
+    plain = one_rank[f"1-T0.7-padded{padded}"]
+    fused = one_rank[f"1-fused-padded{padded}"]
+    assert relative(fused["gradient"], plain["gradient"]) < TOLERANCE
+    assert fused["metrics"]["paec/update_selected_entropy"] == pytest.approx(
+        plain["metrics"]["paec/update_selected_entropy"], rel=TOLERANCE
+    )
+
+
+def test_a_fused_head_with_other_methods(one_rank):
+    assert relative(one_rank["1-none-fused"]["gradient"], one_rank["1-none-vanilla-stock"]["gradient"]) < TOLERANCE
+    assert relative(one_rank["1-exact-fused"]["gradient"], one_rank["1-exact-2"]["gradient"]) < TOLERANCE
+
+
+@pytest.mark.parametrize("sp", [1, 2], ids=["data_parallel", "ulysses"])
+def test_a_fused_head_on_two_ranks_tied_and_untied(one_rank, two_ranks, sp):
+    """FSDP2 shards an untied head by itself; its weight is gathered for the head's own forward and backward."""
+    assert relative(two_ranks[f"2-sp{sp}-fused"]["gradient"], one_rank["1-default-all"]["gradient"]) < TOLERANCE
+    untied, fused = (two_ranks[f"2-sp{sp}-untied-{fused}"] for fused in (None, 7))
+    assert relative(fused["gradient"], untied["gradient"]) < TOLERANCE
+    assert untied["gradient"].numel() > one_rank["1-default-all"]["gradient"].numel()
+
+
 def test_lagged_uses_the_previous_mini_batch(one_rank):
     """The same mini-batch twice without an update: what the first pass gave is exact for the second."""
     lagged, exact = one_rank["1-lagged"], one_rank["1-exact-all"]
@@ -272,6 +313,12 @@ def test_lagged_uses_the_previous_mini_batch(one_rank):
 
 
 def test_nan_logits_stop_the_step(one_rank, two_ranks):
-    for result in (one_rank["1-nan"], one_rank["1-nan-none"], two_ranks["2-sp1-nan"], two_ranks["2-sp2-nan"]):
+    for result in (
+        one_rank["1-nan"],
+        one_rank["1-nan-none"],
+        one_rank["1-fused-nan"],
+        two_ranks["2-sp1-nan"],
+        two_ranks["2-sp2-nan"],
+    ):
         assert "logits: NaN or inf" in result["error"] and "step 7" in result["error"]
         assert result["unchanged"]

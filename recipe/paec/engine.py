@@ -1,12 +1,12 @@
 """The FSDP engine with token statistics: PAEC's quantities computed where the logits are.
 
-`PAECEngine` replaces verl's FSDP engine for language models. For `method=none` it is verl's, plus the NaN guard. For
-PAEC
+`PAECEngine` replaces verl's FSDP engine for language models.
 
-* log-probs, entropy and the nucleus statistics come from one `token_statistics` call on the local (sequence) shard of
-  the logits, before the Ulysses gather of the per-token results;
-* before the micro-batches of a mini-batch run, Hbar and its normaliser are known for the whole mini-batch and all
-  data-parallel ranks (`_measure`), so that the gradient does not depend on how the mini-batch is split (paec.md, 3).
+* Log-probs, entropy and the nucleus statistics come from one `token_statistics` call on the local (sequence) shard of
+  the logits, before the Ulysses gather of the per-token results; for `method=none` too, without the nucleus. Its
+  backward pass writes over the logits. With `fused_head` the LM head makes the statistics itself (`head.py`).
+* With PAEC, before the micro-batches of a mini-batch run, Hbar and its normaliser are known for the whole mini-batch
+  and all data-parallel ranks (`_measure`), so that the gradient does not depend on how the mini-batch is split.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from dataclasses import dataclass
 import torch
 import torch.distributed as dist
 from tensordict import NonTensorData, TensorDict
-from torch.distributed.tensor import DTensor
 from verl.utils import tensordict_utils as tu
 from verl.utils.device import get_device_id
 from verl.workers.engine import EngineRegistry
@@ -35,7 +34,9 @@ from paec_loss import (
     regularized_entropy,
     token_statistics,
 )
+from paec_loss.linear import CHUNK_SIZE
 from recipe.paec.engine_config import MethodEngineConfig
+from recipe.paec.head import StatisticsHead, Targets
 from recipe.paec.statistics import pack, padded_mask, response_statistics, unpack
 
 
@@ -51,6 +52,16 @@ class MiniBatchContext:
     normalizer: float
     threshold: float | None
     vocab_size: int
+
+
+def _flag(micro_batch: TensorDict, name: str) -> bool:
+    return tu.get_non_tensor_data(micro_batch, name, default=False)
+
+
+def _inside(shape: torch.Size, micro_batch: TensorDict) -> torch.Tensor:
+    """[B, L] bool, which places of padded rows are tokens."""
+    lengths = micro_batch["input_ids"].offsets().diff()
+    return torch.arange(shape[1], device=lengths.device) < lengths[:, None]
 
 
 class NonFiniteLogits(FloatingPointError):
@@ -70,44 +81,82 @@ class PAECEngine(FSDPEngineWithLMHead):
         self.method: PAECConfig | None = method if isinstance(method, PAECConfig) else None
         self._previous: Measurement | None = None
         self._nan_rows = 0
+        self._head: StatisticsHead | None = None
         self._vocab_size = int(model_config.hf_config.get_text_config().vocab_size)
         if self.method is not None and model_config.use_fused_kernels:
             raise ValueError(
-                "actor_rollout_ref.model.use_fused_kernels=true never materialises the logits that PAEC reads: "
-                "set it to false, or method=none"
+                "actor_rollout_ref.model.use_fused_kernels=true never materialises the logits that PAEC reads: set it "
+                "to false; actor_rollout_ref.actor.fsdp_config.fused_head=true saves the same memory"
             )
 
     # ---- one micro-batch -------------------------------------------------------------------------------------------
 
+    def _build_module(self):
+        module = super()._build_module()
+        if isinstance(self.engine_config, MethodEngineConfig) and self.engine_config.fused_head:
+            self._head = StatisticsHead.install(module, self.engine_config.head_chunk_size or CHUNK_SIZE)
+        return module
+
+    def prepare_model_inputs(self, micro_batch: TensorDict):
+        model_inputs, output_args = super().prepare_model_inputs(micro_batch)
+        if self._head is not None:
+            if not self._is_ours(micro_batch):
+                raise ValueError("fused_head=true leaves no logits for distillation or sum_pi_squared: set it to false")
+            self._head.targets = self._targets(model_inputs["input_ids"].shape, output_args, micro_batch)
+        return model_inputs, output_args
+
     def prepare_model_outputs(self, output, output_args, micro_batch: TensorDict, logits_processor_func):
-        if self.method is None:
+        if not self._is_ours(micro_batch):
             model_output = super().prepare_model_outputs(output, output_args, micro_batch, logits_processor_func)
             self._count_nan_rows(model_output["log_probs"].values())
             return model_output
-        logits, labels, temperature = self._rows(output, output_args, micro_batch)
-        statistics = token_statistics(logits, labels, top_p=self.method.top_p, temperature=temperature)
-        self._count_nan_rows(statistics.log_prob)
-        packed = pack(statistics)
+        targets = self._targets(output.logits.shape[:2], output_args, micro_batch)
+        if self._head is None:
+            packed = self._packed_statistics(output.logits, targets)
+        else:
+            packed, self._head.targets = output.logits, None
         if tu.get_non_tensor_data(micro_batch, "use_remove_padding", default=True):
+            packed = packed.squeeze(0)
+            self._count_nan_rows(packed[:, 0])
             packed = self._gather_and_unpad_packed(packed, output_args["pad_size"])
-        return unpack(packed, micro_batch["input_ids"].offsets())
+        else:
+            packed = packed[_inside(packed.shape[:2], micro_batch)]
+            self._count_nan_rows(packed[:, 0])
+        model_output = unpack(packed, micro_batch["input_ids"].offsets())
+        if self.method is None:
+            wanted = {"log_probs", "entropy"} if _flag(micro_batch, "calculate_entropy") else {"log_probs"}
+            model_output = {name: values for name, values in model_output.items() if name in wanted}
+        return model_output
 
-    def _rows(self, output, output_args, micro_batch: TensorDict):
-        """The local logits rows [T, V], the label of each row [T] and the temperature (1.0 or [T])."""
-        logits = output.logits
-        if isinstance(logits, DTensor):
-            raise NotImplementedError(
-                "logits sharded on the vocabulary (tensor parallelism) are not supported by PAEC: "
-                "set the actor's tensor-parallel size to 1 or use method=none"
-            )
-        labels = output_args["input_ids_rmpad_rolled"]
-        unit = output_args["temperature_is_one"]
+    def _is_ours(self, micro_batch: TensorDict) -> bool:
+        """Whether token statistics are all that is asked for; distillation and the like go verl's own way."""
+        others = ("use_fused_kernels", "calculate_sum_pi_squared", "distillation_use_topk", "distillation_only")
+        return self.method is not None or not any(_flag(micro_batch, name) for name in others)
+
+    def _targets(self, shape: torch.Size, output_args, micro_batch: TensorDict) -> Targets:
+        """Label and temperature of every row of the model's output [*shape, ...]."""
+        labels, temperature = output_args["input_ids_rmpad_rolled"], 1.0
         if tu.get_non_tensor_data(micro_batch, "use_remove_padding", default=True):
-            return logits.squeeze(0), labels, 1.0 if unit else output_args["temperature_rmpad"].clamp(min=1e-8)
-        lengths = micro_batch["input_ids"].offsets().diff()
-        inside = torch.arange(logits.shape[1], device=logits.device) < lengths[:, None]
-        temperature = output_args["temperature"].clamp(min=1e-8).repeat_interleave(lengths)
-        return logits[inside], labels, 1.0 if unit else temperature
+            labels = labels.unsqueeze(0)
+            if not output_args["temperature_is_one"]:
+                temperature = output_args["temperature_rmpad"].clamp(min=1e-8).unsqueeze(0)
+        else:
+            inside = _inside(shape, micro_batch)
+            labels = torch.full(shape, -100, device=labels.device).masked_scatter(inside, labels)
+            if not output_args["temperature_is_one"]:
+                temperature = output_args["temperature"].clamp(min=1e-8)[:, None].expand(shape)
+        return Targets(labels, temperature, 1.0 if self.method is None else self.method.top_p)
+
+    def _packed_statistics(self, logits: torch.Tensor, targets: Targets) -> torch.Tensor:
+        # Nothing but these statistics reads the logits, so their memory may become the gradient's.
+        statistics = token_statistics(
+            logits,
+            targets.labels,
+            top_p=targets.top_p,
+            temperature=targets.temperature,
+            inplace_backward=logits.requires_grad,
+        )
+        return pack(statistics)
 
     # ---- one mini-batch --------------------------------------------------------------------------------------------
 

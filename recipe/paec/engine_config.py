@@ -1,4 +1,4 @@
-"""verl's FSDP engine configuration with one more typed field: the method."""
+"""verl's FSDP engine configuration with more typed fields: the method, and how the LM head is computed."""
 
 from __future__ import annotations
 
@@ -14,3 +14,14 @@ class MethodEngineConfig(FSDPEngineConfig):
     """`actor_rollout_ref.actor.fsdp_config`; an unknown key is refused when it is instantiated."""
 
     method: PAECConfig | NoMethodConfig = field(default_factory=NoMethodConfig)
+
+    fused_head: bool = field(kw_only=True)
+    """Compute the logits a few rows at a time, inside the LM head: less memory, one more product with its weight."""
+
+    head_chunk_size: int | None = field(kw_only=True)
+    """Rows whose logits exist at once with `fused_head`; null: paec_loss.linear.CHUNK_SIZE."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.head_chunk_size is not None and self.head_chunk_size < 1:
+            raise ValueError(f"head_chunk_size={self.head_chunk_size}: must be at least 1 row")

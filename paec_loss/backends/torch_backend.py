@@ -31,7 +31,7 @@ _PEAKS = 64  # largest block maxima that are kept of a row
 _BUCKETS, _LIST = 1024, 2048  # buckets of a histogram, tokens of a row that are sorted instead of narrowed further
 _BUCKETS_SHARDED, _LIST_SHARDED = 64, 256  # the same where both travel between ranks
 _CHUNK_BYTES = {"cpu": 10 * 2**20, "cuda": 256 * 2**20}  # of the two float64 [rows, V] buffers
-_PIECE = 64  # rows or blocks that are worked on at once, where all together would need too much memory
+_ROWS, _PIECE = 64, 512  # rows, and blocks, that are worked on at once where all together would need much memory
 _GONE = -1100.0  # 2^-1100 is 0 in float64, and 0 * -1100 is 0, where 0 * -inf is not
 _LN2 = math.log(2)  # exponents are in bits here: exp2 takes half the time of exp
 
@@ -158,6 +158,11 @@ class _Kept(threading.local):
 
 
 _kept = _Kept()
+
+
+def release_buffer() -> None:
+    """Give back the CPU buffer that this thread keeps from call to call, at most about 10 MiB (one row at least)."""
+    _kept.buffer = None
 
 
 def _kept_buffer(numel: int, device: torch.device) -> Tensor:
@@ -341,7 +346,7 @@ class _Search:
         if not rows.numel():
             return
         # Alone, a few rows at a time: their histograms are not small. With other ranks all: exchanges cost more.
-        for part in (rows,) if self.sharded else rows.split(_PIECE):
+        for part in (rows,) if self.sharded else rows.split(_ROWS):
             while part.numel():
                 part = part[~self._narrowed(part)]
             self._settle_listed()
@@ -411,7 +416,7 @@ class _Search:
         starts = counts.cumsum(0) - counts
         listed = counts.nonzero()[:, 0]
         # By number of tokens, so that the padding below is small.
-        for rows in listed[counts[listed].argsort()].split(_PIECE) if listed.numel() else ():
+        for rows in listed[counts[listed].argsort()].split(_ROWS) if listed.numel() else ():
             places = torch.arange(int(counts[rows].max()), device=rows.device)
             valid = places < counts[rows, None]
             z = values[(starts[rows, None] + places).clamp(max=values.numel() - 1)]

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -542,6 +542,9 @@ def test_every_backend_agrees_with_the_definition(token_statistics, shape, vocab
     labels = torch.randint(-1, vocab_size, (5,), generator=generator)
     temperature = 0.2 + 2 * torch.rand(5, generator=generator)
     arguments = dict(temperature=temperature, top_p=top_p)
+    # At a knife edge the last bits of a sum decide, and two orders of summation may decide differently.
+    reach = torch.softmax(logits.double() / temperature[:, None], -1).sort(-1, descending=True).values.cumsum(-1)
+    assume(top_p == 1 or (reach - top_p).abs().min() > 1e-12)
     wide = logits.double().requires_grad_()  # the same numbers, so that nothing is rounded on the way out
     got, expected = (f(wide, labels, **arguments) for f in (token_statistics, DEFINITION))
     for name in FLOATS:

@@ -24,6 +24,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from data_prep.files import atomic_write
+
 VARIANTS = {
     "verl, none": {"stock": True, "method": None, "fused": False},
     "ours, none": {"stock": False, "method": None, "fused": False},
@@ -160,7 +162,6 @@ class Peak:
 
 def child(options: argparse.Namespace) -> None:
     """Run one variant and print its figures as one line of JSON."""
-    os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", "0")
     import torch
     import torch.distributed as dist
     import verl  # noqa: F401  (loads the plugin)
@@ -310,16 +311,10 @@ def main() -> None:
     show(rows)
     paec = rows[2]
     print(f"bars: update time <= 1.05 x: {paec['update_ratio']:.3f}; peak memory <= 1.0 x: {paec['peak_ratio']:.3f}")
+    record = {"options": {key: str(value) for key, value in vars(options).items()}, "rows": rows, "figures": figures}
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    part = options.out.with_suffix(".part")
-    part.write_text(
-        json.dumps(
-            {"options": {k: str(v) for k, v in vars(options).items()}, "rows": rows, "figures": figures}, indent=1
-        )
-        + "\n",
-        encoding="utf-8",
-    )
-    part.replace(options.out)
+    with atomic_write(options.out) as temporary:
+        temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -19,9 +19,9 @@ from paec_loss.statistics import (
     backend_name,
     check_arguments,
     check_labels,
-    inverse_temperature,
     load_backend,
     outputs_of,
+    upstream_of,
 )
 
 CHUNK_SIZE = 1024
@@ -64,7 +64,8 @@ def linear_token_statistics(
         hidden, weight = hidden.to(dtype), weight.to(dtype)
         bias = None if bias is None else bias.to(dtype)
     _check_products(hidden, weight, bias, labels, chunk_size)
-    check_arguments(hidden[..., :0], labels, top_p, temperature)  # it has the logits' dtype and leading shape
+    # The empty slice has the logits' dtype and leading shape.
+    inv_temperature = check_arguments(hidden[..., :0], labels, top_p, temperature)
     check_labels(labels, weight.shape[0])
     module = load_backend(backend_name(backend, hidden, None))
     outputs = _LinearTokenStatistics.apply(
@@ -72,7 +73,7 @@ def linear_token_statistics(
         weight,
         bias,
         labels.reshape(-1),
-        inverse_temperature(temperature, labels),
+        inv_temperature,
         float(top_p),
         chunk_size,
         module,
@@ -96,16 +97,13 @@ class _LinearTokenStatistics(torch.autograd.Function):
                 del logits  # before the next ones are made
         ctx.save_for_backward(hidden, weight, bias, labels, inv_temperature)
         ctx.settings = top_p, chunk_size, backend
-        outputs = outputs_of(scalars, size, hidden.dtype)
-        ctx.mark_non_differentiable(*outputs[3:])
-        return tuple(outputs)
+        return outputs_of(ctx, scalars, size, hidden.dtype)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad_log_prob, grad_entropy, grad_nucleus_entropy, *_):
+    def backward(ctx, *gradients):
         hidden, weight, bias, labels, inv_temperature = ctx.saved_tensors
-        grad_log_prob = grad_log_prob.masked_fill(labels < 0, 0.0)
-        upstream = torch.stack([grad_log_prob, grad_entropy, grad_nucleus_entropy]).double()
+        upstream = upstream_of(gradients, labels < 0)
         wide = torch.promote_types(weight.dtype, torch.float32)
         to_hidden, to_weight, to_bias = ctx.needs_input_grad[:3]
         grad_hidden = torch.zeros_like(hidden) if to_hidden else None

@@ -126,13 +126,12 @@ def token_statistics(
     labels = labels.to_local() if isinstance(labels, DTensor) else labels
     shard = WHOLE
     if group is None:
-        check_arguments(logits, labels, top_p, temperature)
+        inv_temperature = check_arguments(logits, labels, top_p, temperature)
     else:
-        shard = _agreed_shard(group, logits, labels, top_p, temperature)
-    check_labels(labels, shard.vocab_size(logits))
-    name = backend_name(backend, logits, group)
-    inv_temperature = inverse_temperature(temperature, labels)
+        shard, inv_temperature = _agreed_shard(group, logits, labels, top_p, temperature)
     vocab_size = shard.vocab_size(logits)
+    check_labels(labels, vocab_size)
+    name = backend_name(backend, logits, group)
     shape = labels.shape
     if labels.dim() == 0:
         logits, labels = logits.unsqueeze(0), labels.unsqueeze(0)
@@ -155,16 +154,13 @@ class _TokenStatisticsFunction(torch.autograd.Function):
             scalars[:, span], size[span] = backend.forward(rows, flat[span], inv_temperature[span], top_p, *extra)
         ctx.save_for_backward(logits, shard.local_labels(flat, logits.shape[-1]), inv_temperature, scalars)
         ctx.backend, ctx.inplace, ctx.ignored = backend, inplace_backward, flat < 0
-        outputs = outputs_of(scalars, size, logits.dtype)
-        ctx.mark_non_differentiable(*outputs[3:])
-        return tuple(outputs)
+        return outputs_of(ctx, scalars, size, logits.dtype)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad_log_prob, grad_entropy, grad_nucleus_entropy, *_):
+    def backward(ctx, *gradients):
         logits, labels, inv_temperature, scalars = ctx.saved_tensors
-        grad_log_prob = grad_log_prob.masked_fill(ctx.ignored, 0.0)
-        upstream = torch.stack([grad_log_prob, grad_entropy, grad_nucleus_entropy]).double()
+        upstream = upstream_of(gradients, ctx.ignored)
         gradient = logits.detach() if ctx.inplace else torch.empty_like(logits)
         for (span, rows), (_, out) in zip(matrices(logits.detach()), matrices(gradient), strict=True):
             row_scalars = scalars[:, span]
@@ -175,11 +171,19 @@ class _TokenStatisticsFunction(torch.autograd.Function):
         return gradient, *[None] * 6
 
 
-def outputs_of(scalars: Tensor, size: Tensor, dtype: torch.dtype) -> list[Tensor]:
-    """The fields of TokenStatistics, [T] each, from a backend's results for logits of that dtype."""
+def outputs_of(ctx, scalars: Tensor, size: Tensor, dtype: torch.dtype) -> tuple[Tensor, ...]:
+    """What an autograd function returns: the fields of TokenStatistics, [T] each, for logits of that dtype."""
     # Copies: an output that the caller changes in place must not be what backward reads.
     outputs = [row.to(torch.promote_types(dtype, torch.float32), copy=True) for row in scalars[:6]]
-    return [*outputs[:3], size, *outputs[3:]]
+    outputs.insert(3, size)
+    ctx.mark_non_differentiable(*outputs[3:])
+    return tuple(outputs)
+
+
+def upstream_of(gradients: tuple[Tensor, ...], ignored: Tensor) -> Tensor:
+    """The gradients of the three differentiable fields, float64 [3, T]; none through the log-prob where ignored [T]."""
+    grad_log_prob, grad_entropy, grad_nucleus_entropy, *_ = gradients
+    return torch.stack([grad_log_prob.masked_fill(ignored, 0.0), grad_entropy, grad_nucleus_entropy]).double()
 
 
 def matrices(logits: Tensor) -> Iterator[tuple[slice, Tensor]]:
@@ -227,8 +231,8 @@ def _log_choice(name: str, device: str, dtype: str, sharded: bool) -> None:
 # ---- arguments -------------------------------------------------------------------------------------------------------
 
 
-def check_arguments(logits: Tensor, labels: Tensor, top_p: float, temperature: float | Tensor) -> None:
-    """Raise what `token_statistics` raises for arguments that do not fit together."""
+def check_arguments(logits: Tensor, labels: Tensor, top_p: float, temperature: float | Tensor) -> Tensor:
+    """Raise what `token_statistics` raises for arguments that do not fit together; 1 / temperature, float64 [T]."""
     if not logits.is_floating_point():
         raise TypeError(f"logits have dtype {logits.dtype}: must be floating")
     if labels.dtype != torch.int64:
@@ -237,7 +241,7 @@ def check_arguments(logits: Tensor, labels: Tensor, top_p: float, temperature: f
         raise ValueError(f"logits {list(logits.shape)} and labels {list(labels.shape)}: must be [..., V] and [...]")
     if not 0 < top_p <= 1:
         raise ValueError(f"top_p={top_p!r}: must be in (0, 1]")
-    inverse_temperature(temperature, labels)
+    return _inverse_temperature(temperature, labels)
 
 
 def check_labels(labels: Tensor, vocab_size: int) -> None:
@@ -248,15 +252,17 @@ def check_labels(labels: Tensor, vocab_size: int) -> None:
         raise ValueError(f"labels reach {labels.max().item()}: must be below the vocabulary size {vocab_size}")
 
 
-def _agreed_shard(group, logits: Tensor, labels: Tensor, top_p: float, temperature: float | Tensor) -> VocabularyShard:
-    """The shard, once all ranks have found their arguments good and equal; a bad one raises on every rank."""
-    error, settings = None, [0.0, 0.0]
+def _agreed_shard(
+    group, logits: Tensor, labels: Tensor, top_p: float, temperature: float | Tensor
+) -> tuple[VocabularyShard, Tensor]:
+    """The shard and 1 / temperature, once all ranks have found their arguments good and equal; else all ranks raise."""
+    error, settings, inv_temperature = None, [0.0, 0.0], None
     try:
-        check_arguments(logits, labels, top_p, temperature)
-        settings = [float(top_p), float(inverse_temperature(temperature, labels).sum())]
+        inv_temperature = check_arguments(logits, labels, top_p, temperature)
+        settings = [float(top_p), float(inv_temperature.sum())]
     except (TypeError, ValueError) as found:
         error = found
-    return VocabularyShard.of(group, logits, labels, settings, error)
+    return VocabularyShard.of(group, logits, labels, settings, error), inv_temperature
 
 
 def _vocabulary_shard(logits: DTensor, group) -> tuple[Tensor, dist.ProcessGroup]:
@@ -279,7 +285,7 @@ def _check_overwritable(logits: Tensor) -> None:
         raise ValueError("inplace_backward: the logits retain their gradient and cannot be it as well; leave it false")
 
 
-def inverse_temperature(temperature: float | Tensor, labels: Tensor) -> Tensor:
+def _inverse_temperature(temperature: float | Tensor, labels: Tensor) -> Tensor:
     """1 / temperature of every row, [T] float64."""
     if not isinstance(temperature, Tensor):
         if not (math.isfinite(temperature) and temperature > 0):

@@ -292,13 +292,14 @@ class _Search:
 
     def __init__(self, work, logits, inv_temperature, maximum, total, top_p, shard):
         self.work, self.logits, self.shard = work, logits, shard
-        self.inv_temperature, self.maximum, self.total = inv_temperature, maximum, total
+        self.inv_temperature, self.maximum = inv_temperature, maximum
         self.target = top_p * total
         self.low = maximum + (total.log() - math.log(2 * shard.vocab_size(logits) / (1 - top_p))) / inv_temperature
         self.high = maximum.clone()
         # mass, sum of e x and number of the tokens above the bracket
         self.above = torch.zeros(3, maximum.numel(), dtype=torch.float64, device=maximum.device)
-        self.sharded = shard.group is not None
+        most, self.list_size = (_BUCKETS_SHARDED, _LIST_SHARDED) if shard.group else (_BUCKETS, _LIST)
+        self.buckets = max(2, min(most, shard.vocab_size(logits)))
         self.wide = maximum.isfinite()  # rows whose edge is not among the peaks
         self.lists = [maximum.new_empty(2, 0)]  # [2, n] row and logit of the tokens
         self.ties = torch.ones_like(maximum)
@@ -317,7 +318,7 @@ class _Search:
         else:
             missing = torch.zeros_like(reached)
 
-        chosen, counts = [], torch.zeros_like(self.total)
+        chosen, counts = [], torch.zeros_like(self.maximum)
         where = reached & ~missing
         for span in self.work.spans():
             row, k = ((peaks[span] >= low[span, None]) & where[span, None]).nonzero(as_tuple=True)
@@ -336,32 +337,26 @@ class _Search:
         self.wide &= ~listed
         self._settle_listed()
 
-    @property
-    def list_size(self) -> int:
-        return _LIST_SHARDED if self.sharded else _LIST
-
     def by_histograms(self) -> None:
         """Narrow the other rows' brackets until each holds few tokens, which are listed, or a single value."""
         rows = self.wide.nonzero()[:, 0]
         if not rows.numel():
             return
         # Alone, a few rows at a time: their histograms are not small. With other ranks all: exchanges cost more.
-        for part in (rows,) if self.sharded else rows.split(_ROWS):
+        for part in (rows,) if self.shard.group else rows.split(_ROWS):
             while part.numel():
                 part = part[~self._narrowed(part)]
             self._settle_listed()
 
     def _narrowed(self, rows: Tensor) -> Tensor:
         """One round of histograms for `rows`; which of them [R] need no other."""
-        most = _BUCKETS_SHARDED if self.sharded else _BUCKETS
-        buckets = max(2, min(most, self.shard.vocab_size(self.logits)))
-        sums, extremes = self._histograms(rows, buckets)
+        sums, extremes = self._histograms(rows)
         sums, extremes = self.shard.sum(sums), self.shard.max(extremes)
+        place = torch.arange(self.buckets, device=rows.device)
         cumulative = self.above[0, rows, None] + sums[0].cumsum(-1)
-        filled = torch.where(sums[2] > 0, torch.arange(buckets, device=rows.device), 0).amax(-1)
+        filled = torch.where(sums[2] > 0, place, 0).amax(-1)
         crossing = torch.minimum((cumulative < self.target[rows, None]).sum(-1), filled)[:, None]
-        before = torch.arange(buckets, device=rows.device) < crossing
-        self.above[:, rows] += (sums * before).sum(-1)
+        self.above[:, rows] += (sums * (place < crossing)).sum(-1)
         self.low[rows] = -extremes[0].gather(1, crossing)[:, 0]
         self.high[rows] = extremes[1].gather(1, crossing)[:, 0]
         inside = sums[2].gather(1, crossing)[:, 0]
@@ -371,8 +366,9 @@ class _Search:
         self._list(rows[short])
         return single | short
 
-    def _histograms(self, rows: Tensor, buckets: int) -> tuple[Tensor, Tensor]:
+    def _histograms(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Of each bucket, highest first: mass, sum of e x, number of tokens [3, R, B]; -smallest, largest [2, R, B]."""
+        buckets = self.buckets
         sums = torch.zeros(3, rows.numel(), buckets + 1, dtype=torch.float64, device=rows.device)
         extremes = torch.full((2, rows.numel(), buckets + 1), -math.inf, dtype=torch.float64, device=rows.device)
         index = torch.empty_like(self.work.buffers[0], dtype=torch.int64)

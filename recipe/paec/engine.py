@@ -110,18 +110,16 @@ class PAECEngine(FSDPEngineWithLMHead):
             model_output = super().prepare_model_outputs(output, output_args, micro_batch, logits_processor_func)
             self._count_nan_rows(model_output["log_probs"].values())
             return model_output
-        targets = self._targets(output.logits.shape[:2], output_args, micro_batch)
+        packed = output.logits
         if self._head is None:
-            packed = self._packed_statistics(output.logits, targets)
+            packed = self._packed_statistics(packed, self._targets(packed.shape[:2], output_args, micro_batch))
         else:
-            packed, self._head.targets = output.logits, None
-        if tu.get_non_tensor_data(micro_batch, "use_remove_padding", default=True):
-            packed = packed.squeeze(0)
-            self._count_nan_rows(packed[:, 0])
+            self._head.targets = None
+        without_padding = tu.get_non_tensor_data(micro_batch, "use_remove_padding", default=True)
+        packed = packed.squeeze(0) if without_padding else packed[_inside(packed.shape[:2], micro_batch)]
+        self._count_nan_rows(packed[:, 0])
+        if without_padding:
             packed = self._gather_and_unpad_packed(packed, output_args["pad_size"])
-        else:
-            packed = packed[_inside(packed.shape[:2], micro_batch)]
-            self._count_nan_rows(packed[:, 0])
         model_output = unpack(packed, micro_batch["input_ids"].offsets())
         if self.method is None:
             wanted = {"log_probs", "entropy"} if _flag(micro_batch, "calculate_entropy") else {"log_probs"}

@@ -22,6 +22,10 @@ CORE = [
     "TransferQueue==0.1.11",
     "reasoning_gym==0.1.25",
     "math-verify==0.9.0",
+    "datasets>=5.2,<6",
+    "matplotlib>=3.11,<4",
+    "psutil>=7,<8",
+    "tqdm>=4.66,<5",
 ]
 
 CPU = [
@@ -63,7 +67,6 @@ CPU = [
     "partial-json-parser",
     "prometheus-fastapi-instrumentator>=8.0.0",
     "prometheus_client>=0.18.0",
-    "psutil",
     "py-cpuinfo",
     "pybase64",
     "python-json-logger",
@@ -90,6 +93,7 @@ GPU = [
 TEST = [
     "pytest>=8,<10",
     "pytest-timeout>=2.3,<3",
+    "pytest-xdist>=3.6,<4",
     "hypothesis>=6.100,<7",
     "ruff>=0.6,<1",
     # The GPU stack's, which brings it with torch: its interpreter and its compiler need no GPU.

@@ -21,9 +21,9 @@ from typing import Any
 from reasoning_gym.games.countdown import CountdownConfig, CountdownDataset
 from tqdm import tqdm
 
-from data_prep import countdown_score
 from data_prep.contract import write_parquet
 from data_prep.files import atomic_write
+from recipe.grading import countdown as scorer
 
 PROMPT_TEMPLATE = "{numbers} > {target}"
 TRAIN_FILE, VALIDATION_FILE, WARM_START_FILE = "train.parquet", "validation.parquet", "warm_start.jsonl"
@@ -152,7 +152,7 @@ def rows(pool: Collection[Problem], split: str) -> list[dict[str, Any]]:
     """Rows of verl's contract; the ground truth is, as JSON, the entry that the library's scorer asks for."""
     return [
         {
-            "data_source": countdown_score.DATA_SOURCE,
+            "data_source": scorer.DATA_SOURCE,
             "prompt": [{"role": "user", "content": problem.text}],
             "ability": "math",
             "reward_model": {

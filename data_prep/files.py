@@ -1,5 +1,6 @@
 """Files and folders that appear whole or not at all: built under a temporary sibling name, then renamed."""
 
+import hashlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -54,6 +55,15 @@ def remove_leftovers(folder: str | Path) -> None:
             shutil.rmtree(partial)
         else:
             partial.unlink()
+
+
+def sha256(path: str | Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as stream:
+        while piece := stream.read(2**20):
+            digest.update(piece)
+    return digest.hexdigest()
 
 
 def _refuse_existing(path: Path) -> None:

@@ -9,7 +9,6 @@ done; what a killed run left, or other options made, is removed and made anew.
 
 import argparse
 import fcntl
-import hashlib
 import json
 import os
 import shutil
@@ -20,7 +19,7 @@ from typing import Any
 from transformers.utils import logging
 
 from data_prep import countdown, tiny_model, warm_start
-from data_prep.files import atomic_write, remove_leftovers
+from data_prep.files import atomic_write, remove_leftovers, sha256
 
 DATA, MODEL, MANIFEST = "data", "model", "manifest.json"
 
@@ -110,7 +109,7 @@ def _clear(output: Path) -> None:
 
 def _checksums(output: Path) -> dict[str, str]:
     files = sorted(path for folder in (DATA, MODEL) for path in (output / folder).rglob("*") if path.is_file())
-    return {str(path.relative_to(output)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    return {str(path.relative_to(output)): sha256(path) for path in files}
 
 
 def main() -> None:

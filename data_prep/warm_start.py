@@ -22,9 +22,9 @@ from tqdm import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from data_prep import countdown_score
 from data_prep.countdown import WARM_START_FILE, Problem, rows
 from data_prep.tiny_model import save
+from recipe.grading import countdown
 
 STEPS = 1800
 BATCH_SIZE = 32
@@ -197,7 +197,7 @@ def evaluate(
     inside = (ended == 0) | ((ended == 1) & (responses == tokens.eos_token_id))
     solutions = tokens.batch_decode(responses, skip_special_tokens=True)
     scores = [
-        float(countdown_score.score(solution, row["reward_model"]["ground_truth"])[0])
+        float(countdown.score(solution, row["reward_model"]["ground_truth"])[0])
         for row, group in zip(rows(pool, "held_out"), _grouped(solutions, samples), strict=True)
         for solution in group
     ]

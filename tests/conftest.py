@@ -11,6 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, open_dict
 
 from recipe.paec import train
+from recipe.paec.command_line import CONFIGS
 
 torch.set_num_threads(1)
 
@@ -20,7 +21,7 @@ def compose():
     """compose("method.rho=0.7", ...) -> the resolved configuration of that command line."""
 
     def make(*overrides: str) -> DictConfig:
-        with hydra.initialize_config_dir(str(train.CONFIGS), version_base="1.3"):
+        with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
             config = hydra.compose("train", overrides=list(overrides), return_hydra_config=True)
         HydraConfig.instance().set_config(config)
         with open_dict(config):

@@ -11,8 +11,9 @@ import pytest
 
 from paec_loss import NoMethodConfig, PAECConfig
 from recipe.paec import preflight, train
+from recipe.paec.command_line import CONFIGS, REPOSITORY
 
-EXPERIMENTS = sorted(path.stem for path in (train.CONFIGS / "experiment").glob("*.yaml"))
+EXPERIMENTS = sorted(path.stem for path in (CONFIGS / "experiment").glob("*.yaml"))
 PRESETS = {
     "paec": {},
     "paec_text": {"mask": "gated", "average": "mass", "entropy": "nucleus", "rho_min": 0.5, "lambda_low": 0.05},
@@ -49,7 +50,7 @@ def test_composes(compose, experiment, method):
 
 
 def test_every_preset_is_tested():
-    files = {path.stem for path in (train.CONFIGS / "method").glob("*.yaml")}
+    files = {path.stem for path in (CONFIGS / "method").glob("*.yaml")}
     assert files == {*PRESETS, "none"}
 
 
@@ -122,7 +123,7 @@ def test_long_suffixes_differ():
 )
 def test_unknown_keys_on_the_command_line(override, words):
     done = subprocess.run(
-        [sys.executable, "-m", "recipe.paec.train", override], capture_output=True, text=True, cwd=train.REPOSITORY
+        [sys.executable, "-m", "recipe.paec.train", override], capture_output=True, text=True, cwd=REPOSITORY
     )
     assert done.returncode == 2
     assert len(done.stderr.strip().splitlines()) == 1 and done.stderr.startswith("error: ")
@@ -132,7 +133,7 @@ def test_unknown_keys_on_the_command_line(override, words):
 def dry_run(tmp_path, *overrides: str) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "recipe.paec.train", "--dry-run", f"run.root={tmp_path / 'runs'}", *overrides]
     env = {**os.environ, "PAEC_TINY_DIR": str(tmp_path / "tiny")}
-    return subprocess.run(command, capture_output=True, text=True, cwd=train.REPOSITORY, env=env)
+    return subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, env=env)
 
 
 def test_dry_run_starts_and_leaves_nothing(tmp_path):

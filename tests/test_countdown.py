@@ -6,9 +6,10 @@ import re
 import pytest
 import reasoning_gym
 
-from data_prep import countdown, countdown_score
+from data_prep import countdown
 from data_prep.contract import validate_rows
 from data_prep.countdown import Pools, Problem, correct_traces, problems, rows, solvable, split
+from recipe.grading.countdown import DATA_SOURCE
 from recipe.paec.rewards import compute_score
 
 
@@ -53,7 +54,7 @@ def test_traces_are_correct(problem):
         assert eval(expression) == problem.target
         assert sorted(map(int, re.findall(r"\d+", expression))) == sorted(problem.numbers)
         assert score(answer=expression, entry=json.loads(ground_truth)) == 1.0
-        assert compute_score(countdown_score.DATA_SOURCE, trace, ground_truth)["score"] == 1.0
+        assert compute_score(DATA_SOURCE, trace, ground_truth)["score"] == 1.0
 
 
 def test_problems_are_the_librarys_and_deterministic():

@@ -32,7 +32,10 @@ def test_presets():
     assert named == {path.stem for path in (ROOT / "configs" / "method").glob("*.yaml")}
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/design.md", "docs/kernel.md"])
+DOCUMENTS = ["README.md", *(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
 def test_named_files_exist(document):
     text = (ROOT / document).read_text(encoding="utf-8")
     made = (
@@ -44,6 +47,10 @@ def test_named_files_exist(document):
         "checkpoints/",
         "huggingface/",
         "global_step_N/",
+        "data/",
+        "RUN/",
+        "reward/",
+        "step_",
     )
     for name in re.findall(r"`((?:[\w.-]+/)+[\w.-]*)`", text):
         assert name.startswith(made) or (ROOT / name).exists(), f"{document} names {name}"
@@ -52,10 +59,13 @@ def test_named_files_exist(document):
 
 
 def imports(path: Path) -> set[str]:
+    """Imported modules, as their package and as its first two parts: recipe and recipe.paec."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
-    names |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
-    return {name.split(".")[0] for name in names}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return {".".join(name.split(".")[:depth]) for name in names for depth in (1, 2)}
 
 
 def test_the_library_knows_no_trainer():
@@ -64,9 +74,15 @@ def test_the_library_knows_no_trainer():
 
 
 def test_only_the_recipe_knows_verl():
-    for folder in ("paec_loss", "data_prep"):
+    for folder in ("paec_loss", "data_prep", "recipe/grading"):
         for path in (ROOT / folder).rglob("*.py"):
-            assert not imports(path) & {"verl", "recipe"}, path
+            assert not imports(path) & {"verl", "recipe.paec"}, path
+
+
+def test_graders_are_light():
+    """Reward workers, evaluation and data preparation all import them."""
+    for path in (ROOT / "recipe" / "grading").rglob("*.py"):
+        assert not imports(path) & {"torch", "ray", "data_prep", "transformers", "pandas"}, path
 
 
 @pytest.mark.parametrize("folder", ["paec_loss", "recipe", "data_prep", "benchmarks"])

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -242,3 +243,94 @@ def test_nan_stops_the_run(tiny, killed_and_resumed, tmp_path):
     (error,) = [line for line in output.splitlines() if line.startswith("error: NonFiniteLogits")]
     assert "logits: NaN or inf" in error and "at step 1;" in error and "parameters were not updated" in error
     assert not list(run_directory(root).glob("checkpoints/global_step_*"))
+
+
+# ---- evaluation ------------------------------------------------------------------------------------------------------
+
+RESPONSES = 100 * 8  # validation problems x samples
+
+
+@pytest.fixture(scope="module")
+def evaluated(tiny, killed_and_resumed) -> dict:
+    """Two checkpoints with vLLM: SIGKILL while the first one generates, then the same on two engines, to its end."""
+    run = killed_and_resumed["directory"]
+    command = [sys.executable, "-m", "recipe.paec.evaluate", f"model={run}", "steps=[4,6]", "protocol=tiny"]
+    command += [f"benchmarks=[{tiny / 'data' / 'validation.parquet'}]"]
+    start = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=REPOSITORY)
+    first = subprocess.Popen(command, **start)
+    folder = run / "evaluation" / "tiny-reasoning_gym_countdown"
+    journal = folder / "step_4" / "journal.jsonl"
+    wait_for(lambda: journal.is_file() and journal.read_bytes().count(b"\n") >= 20, 300, first)
+    family = descendants(first.pid)
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    _, survivors = psutil.wait_procs(family, timeout=60)
+    begun = journal.read_bytes()
+    second = subprocess.Popen([*command, "cluster.gpus_per_node=2", "cluster.env.OMP_NUM_THREADS=1"], **start)
+    output = finish(second)
+    third = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, timeout=300)
+    return {
+        "folder": folder,
+        "survivors": survivors,
+        "begun": begun,
+        "code": second.returncode,
+        "output": output,
+        "again": third.stdout,
+    }
+
+
+def graded(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
+
+
+def test_a_killed_evaluation_goes_on(evaluated):
+    """What was generated before the kill is the journal's beginning; the rest was generated once."""
+    assert evaluated["code"] == 0, evaluated["output"]
+    assert [p.name() for p in evaluated["survivors"] if p.is_running()] == []
+    whole = evaluated["begun"][: evaluated["begun"].rfind(b"\n") + 1]
+    before = whole.count(b"\n")
+    assert 20 <= before < RESPONSES, "the kill came too late to show anything"
+    journal = (evaluated["folder"] / "step_4" / "journal.jsonl").read_bytes()
+    assert journal.startswith(whole) and journal.count(b"\n") == RESPONSES
+    assert f"generating {RESPONSES - before} of {RESPONSES} responses with 2 vLLM engine(s)" in evaluated["output"]
+    keys = Counter((line["problem"], line["sample"]) for line in graded(evaluated["folder"] / "step_4"))
+    assert len(keys) == RESPONSES and max(keys.values()) == 1
+
+
+def test_scores_follow_from_the_samples(evaluated):
+    """avg, pass@2 and shares recomputed here from samples.jsonl; the responses themselves scored by arithmetic."""
+    for step in (4, 6):
+        lines, scores = (
+            graded(evaluated["folder"] / f"step_{step}"),
+            evaluated["folder"] / f"step_{step}" / "scores.json",
+        )
+        found = json.loads(scores.read_text())["benchmarks"]["reasoning_gym/countdown"]
+        per_problem = Counter(line["problem"] for line in lines if line["correct"])
+        assert found["avg"]["value"] == pytest.approx(sum(per_problem.values()) / RESPONSES)
+        pairs = [1 - (8 - per_problem[p]) * (7 - per_problem[p]) / (8 * 7) for p in {line["problem"] for line in lines}]
+        assert found["pass"]["2"]["value"] == pytest.approx(sum(pairs) / 100)
+        assert found["truncated"] == pytest.approx(sum(line["finish_reason"] == "length" for line in lines) / RESPONSES)
+        assert found["mean_length"] == pytest.approx(sum(line["tokens"] for line in lines) / RESPONSES)
+        right = [line for line in lines if line["correct"]]
+        assert right, "60 warm-start steps solve a few problems"
+        for line in right:
+            target = json.loads(line["ground_truth"])["metadata"]["target"]
+            assert set(line["answer"]) <= set("0123456789+-*() ") and eval(line["answer"]) == target
+
+
+def test_an_evaluation_says_where_it_comes_from(evaluated):
+    provenance = json.loads((evaluated["folder"] / "step_4" / "scores.json").read_text())["provenance"]
+    assert provenance["step"] == 4 and provenance["protocol"]["name"] == "tiny" and provenance["seed"] == 0
+    assert provenance["versions"]["verl"] == "0.9.1" and len(provenance["model_fingerprint"]) == 64
+    curve = json.loads((evaluated["folder"] / "curve.json").read_text())
+    assert [entry["step"] for entry in curve["steps"]] == [4, 6]
+    assert (evaluated["folder"] / "curve.png").read_bytes().startswith(b"\x89PNG")
+    assert not (evaluated["folder"] / "step_4" / "model").exists(), "the exported weights are removed"
+    assert evaluated["again"].count("is evaluated already") == 2
+
+
+def test_training_data_is_checked_for_the_benchmark(evaluated):
+    """The quick start's problems are split by numbers and target: none of the benchmark is in the training data."""
+    found = json.loads((evaluated["folder"] / "step_4" / "scores.json").read_text())["contamination"]
+    assert found["benchmarks"]["reasoning_gym/countdown"]["size"] == 100
+    assert found["training_rows"] == 2048 and found["benchmarks"]["reasoning_gym/countdown"]["contaminated"] == 0

@@ -64,7 +64,13 @@ def test_row_that_breaks_the_contract(tiny_config, tiny_files, tmp_path):
 def test_unknown_data_source(tiny_config, tiny_files, tmp_path):
     override = rewritten(tiny_files, tmp_path, lambda row: row.update(data_source="mystery"))
     problem = preflight.check_inputs(tiny_config(override))[0]
-    assert "data_source='mystery'" in problem and "reasoning_gym/countdown" in problem
+    assert "data_source 'mystery'" in problem and "reasoning_gym/countdown" in problem
+
+
+def test_reference_that_no_scorer_can_read(tiny_config, tiny_files, tmp_path):
+    override = rewritten(tiny_files, tmp_path, lambda row: row["reward_model"].update(ground_truth="42"))
+    problem = preflight.check_inputs(tiny_config(override))[0]
+    assert "row 3, field reward_model.ground_truth: '42'" in problem and "prepare the file again" in problem
 
 
 def test_prompts_that_do_not_fit(tiny_config):

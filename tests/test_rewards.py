@@ -4,32 +4,41 @@ import json
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from data_prep.countdown_score import DATA_SOURCE as COUNTDOWN
+from recipe.grading.countdown import DATA_SOURCE as COUNTDOWN
+from recipe.grading.pool import GraderPool
+from recipe.grading.sources import supports
 from recipe.paec import rewards
-from recipe.paec.rewards import compute_score, supports
+from recipe.paec.rewards import compute_score
 
 TRUTH = json.dumps({"metadata": {"numbers": [7, 5, 1], "target": 2}})
-RIGHT = {"score": 1.0, "acc": 1.0, "format": 1.0}
-WRONG = {"score": 0.0, "acc": 0.0, "format": 1.0}
-NONE = {"score": 0.0, "acc": 0.0, "format": 0.0}
+
+
+def result(correct: int, pred: str, strict: int | None = None, **flags: float) -> dict[str, float | str]:
+    strict = correct if strict is None else strict
+    expected = {"score": correct, "acc": correct, "format": bool(pred), "strict": strict, "pred": pred}
+    return expected | {"grader_timeout": 0, "grader_error": 0} | flags
+
+
+NONE = result(0, "")
 
 
 @pytest.mark.parametrize(
     ("solution", "expected"),
     [
-        ("7-5=2,1*2=2;1*(7-5)", RIGHT),
-        (";(7 - 5)*1 ", RIGHT),
-        ("nonsense;9+9;1*(7-5)", RIGHT),  # only what follows the last semicolon counts
-        ("7-5=2,1*2=2;1*(7-5)+0", WRONG),  # a number too many
-        ("7-5=2;7-5", WRONG),  # a number too few
-        ("7+5=12,12+1=13;7+5+1", WRONG),
-        (";7-5-1+1", WRONG),
-        (";2", WRONG),
-        (";7-5)*1", WRONG),  # not an expression, though of the right characters
-        (";7 5 1", WRONG),
+        ("7-5=2,1*2=2;1*(7-5)", result(1, "1*(7-5)")),
+        (";(7 - 5)*1 ", result(1, "(7 - 5)*1")),
+        ("nonsense;9+9;1*(7-5)", result(1, "1*(7-5)")),  # only what follows the last semicolon counts
+        ("7-5=2,1*2=2;1*(7-5)+0", result(0, "1*(7-5)+0")),  # a number too many
+        ("7-5=2;7-5", result(0, "7-5")),  # a number too few
+        ("7+5=12,12+1=13;7+5+1", result(0, "7+5+1")),
+        (";7-5-1+1", result(0, "7-5-1+1")),
+        (";2", result(0, "2")),
+        (";7-5)*1", result(0, "7-5)*1")),  # not an expression, though of the right characters
+        (";7 5 1", result(0, "7 5 1")),
         ("1*(7-5)", NONE),  # no semicolon
         ("1*(7-5);", NONE),
         ("", NONE),
@@ -67,7 +76,7 @@ def test_hostile_text_scores_zero_and_fast(solution):
 def test_admitted_but_odd_text_is_fast(solution):
     compute_score(COUNTDOWN, ";2", TRUTH)
     start = time.perf_counter()
-    assert compute_score(COUNTDOWN, solution, TRUTH) == WRONG
+    assert compute_score(COUNTDOWN, solution, TRUTH) == result(0, solution[1:])
     assert time.perf_counter() - start < 0.5
 
 
@@ -77,39 +86,75 @@ def test_unreadable_ground_truth_is_an_error_not_a_zero(truth):
         compute_score(COUNTDOWN, ";1", truth)
 
 
+TRAIN = {"split": "train", "index": 0}
+TEST = {"split": "test", "index": 0}
 MATH_CASES = [
-    ("openai/gsm8k", "so #### 72", "72", RIGHT),
-    ("openai/gsm8k", "so #### 71", "72", WRONG),
+    ("openai/gsm8k", "so #### 72", "72", result(1, "72")),
+    ("openai/gsm8k", "so #### 71", "72", result(0, "71")),
     ("openai/gsm8k", "so 72", "72", NONE),
-    ("lighteval/MATH", r"thus \boxed{\frac{1}{2}}", r"\dfrac12", RIGHT),
-    ("DigitalLearningGmbH/MATH-lighteval", r"thus \boxed{3}", "4", WRONG),
+    ("lighteval/MATH", r"thus \boxed{\frac{1}{2}}", r"\dfrac12", result(1, r"\frac{1}{2}")),
+    ("DigitalLearningGmbH/MATH-lighteval", r"thus \boxed{3}", "4", result(0, "3")),
     ("HuggingFaceH4/MATH-500", "thus 4", "4", NONE),
-    ("math_dapo", "Answer: 34", "34", RIGHT),
-    ("math_dapo", r"so \boxed{34}", "34", RIGHT),
-    ("math", "Answer: 35", "34", WRONG),
+    ("math_dapo", "Answer: 34", "34", result(1, "34")),
+    ("dapo_math_17k", r"so \boxed{34}", "34", result(1, "34")),
+    ("math", "Answer: 35", "34", result(0, "35")),
     ("math_dapo_reasoning", "34", "34", NONE),
-    ("aime24", "Answer: 204", "204", RIGHT),
-    ("aime2025", "Answer: 2", "204", WRONG),
+    ("aime24", "Answer: 204", "204", result(1, "204")),
+    ("aime2025", "Answer: 2", "204", result(0, "2")),
+    ("olympiadbench", r"\boxed{2, 1}", "1, 2", result(1, "2, 1")),
+    ("minerva", r"\boxed{3 \times 10^{8}}", "3e8", result(1, r"3 \times 10^{8}")),
 ]
 
 
+@pytest.mark.parametrize("extra_info", [TRAIN, TEST, None], ids=["train", "test", "no split"])
 @pytest.mark.parametrize(("source", "solution", "truth", "expected"), MATH_CASES)
-def test_math_sources_by_hand(source, solution, truth, expected):
+def test_math_sources_by_hand(source, solution, truth, expected, extra_info):
     assert supports(source)
-    assert compute_score(source, solution, truth, extra_info={"index": 0}, reward_router_address=None) == expected
+    assert compute_score(source, solution, truth, extra_info=extra_info, reward_router_address=None) == expected
+
+
+def test_training_is_strict_and_evaluation_is_math_verify():
+    response, truth = r"\boxed{x^2+2x+1}", "(x+1)^2"
+    assert compute_score("math500", response, truth, TRAIN) == result(0, "x^2+2x+1")
+    assert compute_score("math500", response, truth, TEST) == result(1, "x^2+2x+1", strict=0)
+
+
+def test_training_starts_no_process(monkeypatch):
+    monkeypatch.setattr(rewards, "_pool", lambda: pytest.fail("a grader was asked for"))
+    assert compute_score("math500", r"\boxed{5}", "5", TRAIN) == result(1, "5")
+
+
+def test_a_grader_that_does_not_finish_is_flagged_and_scores_zero(monkeypatch):
+    with GraderPool(workers=1, time_limit=0.5) as pool:
+        monkeypatch.setattr(rewards, "_pool", lambda: pool)
+        bomb = "10^{10^{10}}"
+        found = compute_score("math500", rf"\boxed{{{bomb}}}", "5", TEST)
+    assert found == result(0, bomb, grader_timeout=1)
+
+
+def test_threads_get_their_own_scores():
+    with ThreadPoolExecutor(8) as threads:
+        found = threads.map(lambda i: compute_score("gsm8k", f"#### {i}", str(i - i % 2), TEST), range(40))
+        assert [score["pred"] for score in found if score["acc"]] == [str(i) for i in range(0, 40, 2)]
+
+
+@pytest.mark.parametrize("extra_info", [TRAIN, TEST])
+@pytest.mark.parametrize("truth", ["", 5, None, r"\boxed{5}"])
+def test_unreadable_math_reference_is_an_error_not_a_zero(truth, extra_info):
+    with pytest.raises(ValueError, match="field reward_model.ground_truth of math500: "):
+        compute_score("math500", r"\boxed{5}", truth, extra_info)
 
 
 def test_unknown_source_is_refused():
     assert not supports("olympiad/unknown")
-    with pytest.raises(ValueError, match="no scorer for data_source 'olympiad/unknown'; known are reasoning_gym/"):
+    with pytest.raises(ValueError, match="no scorer for data_source 'olympiad/unknown'; known are aime24, "):
         compute_score("olympiad/unknown", "1", "1")
     for source in ("numina_cn_k12", "codecontests", "searchR1_nq"):  # eval, code, a service
         assert not supports(source)
 
 
 def test_import_is_light():
-    heavy = "{'torch', 'ray', 'verl', 'reasoning_gym', 'transformers'} & set(sys.modules)"
+    heavy = "{'torch', 'ray', 'verl', 'reasoning_gym', 'math_verify', 'sympy', 'transformers'} & set(sys.modules)"
     code = f"import sys; import recipe.paec.rewards; print(sorted({heavy}))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert found.stdout.strip() == "[]"
-    assert COUNTDOWN in rewards.SCORERS

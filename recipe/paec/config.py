@@ -6,7 +6,7 @@ preset changes. The defaults of a run live in `configs/`.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -89,6 +89,76 @@ class ClusterSection:
     """vLLM tensor-parallel size."""
     sequence_parallel: int
     """Ulysses sequence-parallel size of the actor."""
+    env: dict[str, str] = field(default_factory=dict)
+    """Environment of every worker."""
 
 
 SECTIONS: dict[str, Any] = {"run": RunConfig, "model": ModelSection, "cluster": ClusterSection}
+
+
+@dataclass
+class ProtocolSection:
+    """Hydra group `protocol`: how responses are drawn. Scores of two protocols do not compare."""
+
+    name: str
+    samples: int
+    """Responses a problem."""
+    samples_of: dict[str, int]
+    """The same for single benchmarks, by data source."""
+    temperature: float
+    """0: greedy."""
+    top_p: float
+    top_k: int
+    """-1: no limit."""
+    max_tokens: int
+    """Longest response, tokens; the model's context may leave less, which is said."""
+
+
+@dataclass
+class EngineSection:
+    """Fields of vLLM's AsyncEngineArgs; None leaves vLLM's default."""
+
+    dtype: str
+    enforce_eager: bool
+    max_num_seqs: int | None
+    gpu_memory_utilization: float | None
+    tensor_parallel_size: int
+
+
+@dataclass
+class EvaluatedSection:
+    """What is evaluated; `model=X` on the command line is `model.path=X`."""
+
+    path: str | None
+    """Hugging Face folder or hub id, checkpoint, or run directory."""
+
+
+@dataclass
+class GraderSection:
+    """The processes that grade (recipe.grading.GraderPool)."""
+
+    workers: int | None
+    """Processes; None: the pool's own default."""
+
+
+@dataclass
+class EvaluationConfig:
+    """`configs/evaluate.yaml`; what each key means is said there."""
+
+    model: EvaluatedSection
+    steps: list[int] | None
+    benchmarks: list[str]
+    data_root: str
+    samples: str | None
+    output: str | None
+    fresh: bool
+    seed: int
+    chat_template: str | None
+    context_length: int | None
+    trained_on: list[str] | None
+    dry_run: bool
+    stall_timeout: float
+    protocol: ProtocolSection
+    cluster: ClusterSection
+    engine: EngineSection
+    grader: GraderSection

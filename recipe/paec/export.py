@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import json
 import runpy
+import subprocess
 import sys
 from pathlib import Path
 
 from recipe.paec.checkpoints import write_json
+from recipe.paec.errors import UserError
+from recipe.paec.supervise import die_with_parent
 
 
 def export(checkpoint: Path, target: Path) -> None:
@@ -26,6 +29,17 @@ def export(checkpoint: Path, target: Path) -> None:
     config = json.loads((target / "config.json").read_text(encoding="utf-8"))
     config.pop("attn_implementation", None)
     write_json(target / "config.json", config)
+
+
+def export_in_process(checkpoint: Path, target: Path, log: Path, env: dict[str, str]) -> None:
+    """`export` in a process of its own, its output in `log`; UserError if it fails."""
+    command = [sys.executable, "-m", "recipe.paec.export", str(checkpoint), str(target)]
+    with open(log, "wb") as stream:
+        done = subprocess.run(
+            command, stdout=stream, stderr=subprocess.STDOUT, env=env, check=False, preexec_fn=die_with_parent
+        )
+    if done.returncode != 0:
+        raise UserError(f"the export of {checkpoint} to Hugging Face format failed: see {log}")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from data_prep.contract import ContractError, validate_rows
 from paec_loss import PAECConfig
-from recipe.paec import rewards, versions
+from recipe.grading import sources
+from recipe.paec import versions
 from recipe.paec.config import METHODS, SECTIONS
 from recipe.paec.errors import UserError
 
@@ -49,8 +50,6 @@ def check_config(config: DictConfig) -> list[str]:
     problems = []
     for name, schema in SECTIONS.items():
         section = OmegaConf.to_container(config[name], resolve=True)
-        if name == "cluster":
-            section.pop("env")
         try:
             OmegaConf.merge(OmegaConf.structured(schema), section)
         except OmegaConfBaseException as error:
@@ -214,13 +213,18 @@ def check_model(config: DictConfig, to_come: Path | None = None) -> list[str]:
             f"model.path={path}: no such folder, and not in the Hugging Face cache: {config.model.obtain}, or set "
             "model.path to a local folder"
         ]
+    return model_files(folder, f"model.path={path}")
+
+
+def model_files(folder: Path, name: str) -> list[str]:
+    """What a Hugging Face model folder lacks; `name` begins the sentences."""
     problems = []
     if not (folder / "config.json").is_file():
-        problems.append(f"model.path={path}: no config.json in it, so it is not a Hugging Face model folder")
+        problems.append(f"{name}: no config.json in it, so it is not a Hugging Face model folder")
     if not any(folder.glob("*.safetensors")) and not any(folder.glob("*.bin")):
-        problems.append(f"model.path={path}: no weights (*.safetensors) in it")
+        problems.append(f"{name}: no weights (*.safetensors) in it")
     if not (folder / "tokenizer.json").is_file() and not (folder / "tokenizer_config.json").is_file():
-        problems.append(f"model.path={path}: no tokenizer in it")
+        problems.append(f"{name}: no tokenizer in it")
     return problems
 
 
@@ -249,10 +253,9 @@ def check_data(config: DictConfig, tokenizer: Any | None, to_come: Path | None =
                 problems.append(f"data.{key}: {error}")
                 continue
             for source in sorted(set(frame["data_source"])):
-                if not rewards.supports(source):
-                    problems.append(
-                        f"data.{key}: {file}: no scorer for data_source={source!r}; known: {sorted(rewards.SCORERS)}"
-                    )
+                if not sources.supports(source):
+                    problems.append(f"data.{key}: {file}: {sources.why_not(source)}")
+            problems += _check_references(key, file, frame)
             if tokenizer is not None:
                 problems += _check_prompts(config, key, file, frame, tokenizer)
             if key == "train_files" and len(frame) < config.data.train_batch_size:
@@ -261,6 +264,21 @@ def check_data(config: DictConfig, tokenizer: Any | None, to_come: Path | None =
                     f"{config.data.train_batch_size}"
                 )
     return problems
+
+
+def _check_references(key: str, file: str, frame) -> list[str]:
+    """Reference answers that the scorer cannot read: each would be an error in the middle of a run."""
+    bad = [
+        (row, problem)
+        for row, (source, reward_model) in enumerate(zip(frame["data_source"], frame["reward_model"], strict=True))
+        if sources.supports(source)
+        and (problem := sources.check_ground_truth(source, reward_model["ground_truth"])) is not None
+    ]
+    if not bad:
+        return []
+    row, problem = bad[0]
+    more = f" (and {len(bad) - 1} more rows)" if len(bad) > 1 else ""
+    return [f"data.{key}: {file}, row {row}, field reward_model.ground_truth: {problem}{more}: prepare the file again"]
 
 
 def _check_prompts(config: DictConfig, key: str, file: str, frame, tokenizer) -> list[str]:

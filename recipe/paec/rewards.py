@@ -1,63 +1,25 @@
 """The reward function: rule-based scores, one scale and one set of keys for every data source.
 
 Name this file in verl's `custom_reward_function.path`. Reward workers import it, so it loads neither torch, ray nor
-verl at import time; each scorer imports what it needs at its first call.
+verl; the rules are those of `recipe.grading`, with which evaluation grades too.
 """
 
-from collections.abc import Callable, Mapping
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
-from data_prep import countdown_score
+from recipe.grading import strict
+from recipe.grading.extract import extract
+from recipe.grading.pool import GraderPool, Verdict
+from recipe.grading.sources import check_ground_truth, kind
 
 
-def _gsm8k(solution: str, ground_truth: str) -> tuple[bool, bool]:
-    from verl.utils.reward_score import default_compute_score, gsm8k
-
-    correct = default_compute_score("openai/gsm8k", solution, ground_truth) == 1.0
-    return correct, gsm8k.extract_solution(solution) is not None
-
-
-def _math_boxed(solution: str, ground_truth: str) -> tuple[bool, bool]:
-    from verl.utils.reward_score import default_compute_score, math_reward
-
-    correct = default_compute_score("lighteval/MATH", solution, ground_truth) == 1.0
-    return correct, math_reward.last_boxed_only_string(solution) is not None
-
-
-def _math_dapo(solution: str, ground_truth: str) -> tuple[bool, bool]:
-    from verl.utils.reward_score import default_compute_score
-
-    result = default_compute_score("math_dapo", solution, ground_truth)
-    return bool(result["acc"]), result["pred"] not in (None, "[INVALID]")
-
-
-SCORERS: dict[str, Callable[[str, str], tuple[bool, bool]]] = {
-    countdown_score.DATA_SOURCE: countdown_score.score,
-    "openai/gsm8k": _gsm8k,
-    "lighteval/MATH": _math_boxed,
-    "DigitalLearningGmbH/MATH-lighteval": _math_boxed,
-    "HuggingFaceH4/MATH-500": _math_boxed,
-    "math": _math_dapo,
-    "math_dapo": _math_dapo,
-    "math_dapo_reasoning": _math_dapo,
-    "aime*": _math_dapo,
-}
-"""Scorer (solution, ground_truth) -> (correct, an answer could be extracted) by data source; `*` ends a prefix.
-
-Of what verl scores, the numina_* sets are left out (their scorer calls eval on the model's text), and so are the code
-sets (they run it), geometry3k (images) and searchR1_* (a search service).
-"""
-
-
-def _find(data_source: str) -> Callable[[str, str], tuple[bool, bool]] | None:
-    if data_source.startswith("aime"):
-        return SCORERS["aime*"]
-    return SCORERS.get(data_source)
-
-
-def supports(data_source: str) -> bool:
-    """Whether `compute_score` can score this data source; ask before training rather than in the middle of it."""
-    return _find(data_source) is not None
+@cache
+def _pool() -> GraderPool:
+    """The graders of this process; they end with it."""
+    return GraderPool()
 
 
 def compute_score(
@@ -66,26 +28,44 @@ def compute_score(
     ground_truth: str,
     extra_info: Mapping[str, Any] | None = None,
     **kwargs: Any,
-) -> dict[str, float]:
-    """Score one response; the signature is that of verl's custom reward functions.
+) -> dict[str, float | str]:
+    """Score one response; the signature is that of verl's custom reward functions. verl calls it from many threads.
 
     Args:
-        data_source: a key of `SCORERS`, or any name that begins with aime.
+        data_source: a data source of `recipe.grading.sources`.
         solution_str: the decoded response, untrusted.
         ground_truth: `reward_model.ground_truth` of the row.
-        extra_info: not used.
+        extra_info: of a mathematical row, `split == "train"` means the strict rule and any other split math_verify,
+            as in evaluation.
         **kwargs: what verl adds for other reward functions; not used.
 
     Returns:
-        The same keys for every source, each 0.0 or 1.0: `score` (correct), `acc` (the same, under the name that
-        verl's validation aggregates) and `format` (an answer could be extracted). verl's own scorer of the DAPO
-        family returns -1 for wrong; here wrong is 0 everywhere, so that mean scores are accuracies.
+        The same keys for every source and split. 0.0 or 1.0 each: `score` (correct), `acc` (the same, under the name
+        that verl's validation aggregates), `format` (an answer could be extracted), `strict` (correct by the strict
+        rule), `grader_timeout` and `grader_error` (not graded, and scored 0). And `pred`, the extracted answer, ""
+        without one.
 
     Raises:
-        ValueError: no scorer for the data source, or a ground truth that it cannot read.
+        ValueError: no scorer for the data source, or a reference that it cannot read.
     """
-    scorer = _find(data_source)
-    if scorer is None:
-        raise ValueError(f"no scorer for data_source {data_source!r}; known are {', '.join(SCORERS)}")
-    correct, extracted = scorer(solution_str, ground_truth)
-    return {"score": float(correct), "acc": float(correct), "format": float(extracted)}
+    if kind(data_source) == "math" and extra_info is not None and extra_info.get("split") == "train":
+        verdict = _judge_strictly(data_source, solution_str, ground_truth)
+    else:
+        verdict = _pool().judge(data_source, solution_str, ground_truth)
+    return {
+        "score": float(verdict.correct),
+        "acc": float(verdict.correct),
+        "format": float(verdict.answer is not None),
+        "strict": float(verdict.strict),
+        "grader_timeout": float(verdict.status == "timeout"),
+        "grader_error": float(verdict.status == "error"),
+        "pred": verdict.answer or "",
+    }
+
+
+def _judge_strictly(data_source: str, response: str, ground_truth: str) -> Verdict:
+    if problem := check_ground_truth(data_source, ground_truth):
+        raise ValueError(f"field reward_model.ground_truth of {data_source}: {problem}")
+    answer = extract(response)
+    correct = answer is not None and strict.equal(ground_truth, answer)
+    return Verdict(correct, correct, answer, "unparsable" if answer is None else "ok")

@@ -9,11 +9,9 @@ PAEC = "actor/paec/"
 
 
 def accuracy(record: dict[str, Any]) -> dict[str, float]:
-    """Validation accuracy in a record: metric path -> mean over samples."""
+    """Validation accuracy in a record: metric path -> avg@n."""
     return {
-        key: value
-        for key, value in record.items()
-        if key.startswith("val-core/") and "/acc/mean@" in key and value is not None
+        key: value for key, value in record.items() if key.startswith("val/") and "/avg@" in key and value is not None
     }
 
 
@@ -36,7 +34,7 @@ def step_line(record: dict[str, Any], total_steps: int) -> str:
         if value is not None:
             parts.append(f"{label} {value:{form}}")
     for key, value in accuracy(record).items():
-        parts.append(f"{key.removeprefix('val-core/')} {value:.3f}")
+        parts.append(f"{key.removeprefix('val/')} {value:.3f}")
     return "  ".join(parts)
 
 
@@ -48,7 +46,7 @@ def closing_lines(records: list[dict[str, Any]], files: dict[str, str]) -> list[
         (first_step, first), (last_step, last) = validated[0], validated[-1]
         for key in last:
             before = f"{first[key]:.3f} (step {first_step})" if key in first else "not measured"
-            lines.append(f"  accuracy {key.removeprefix('val-core/')}: {before} -> {last[key]:.3f} (step {last_step})")
+            lines.append(f"  accuracy {key.removeprefix('val/')}: {before} -> {last[key]:.3f} (step {last_step})")
     trained = [record for record in records if ENTROPY in record]
     if trained:
         first, last = trained[0], trained[-1]

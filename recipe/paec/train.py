@@ -6,7 +6,6 @@ process (`recipe.paec.train_worker`), shows its progress, ends it when it hangs,
 
 from __future__ import annotations
 
-import difflib
 import fcntl
 import hashlib
 import json
@@ -14,30 +13,25 @@ import os
 import re
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
-import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import ConfigCompositionException, HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
-from omegaconf.errors import OmegaConfBaseException
 
 from recipe.paec import checkpoints, preflight, versions
+from recipe.paec.command_line import git_commit, hydra_command, say
 from recipe.paec.config import register_method_defaults
 from recipe.paec.errors import UserError
+from recipe.paec.export import export_in_process
 from recipe.paec.run_log import HEARTBEAT_FILE, METRICS_FILE, read_metrics, truncate_metrics
 from recipe.paec.summary import closing_lines, step_line
 from recipe.paec.supervise import ProcessTree, die_with_parent
 from recipe.paec.train_worker import FAILURE_FILE
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-CONFIGS = REPOSITORY / "configs"
 EXPORT_FILE = "paec_export.json"
 #: Overrides that do not make another run: how long, how watched, where.
 SAME_RUN = ("run.", "trainer.", "cluster", "experiment", "method=", "hydra.")
@@ -47,11 +41,6 @@ register_method_defaults()
 
 class Stalled(UserError):
     """The training process gave no sign of life for `run.stall_timeout` seconds, or ran past `run.time_limit`."""
-
-
-def say(text: str) -> None:
-    """Print at once: progress is no use in a buffer."""
-    print(text, flush=True)
 
 
 # ---- configuration ---------------------------------------------------------------------------------------------------
@@ -65,31 +54,6 @@ def run_suffix(overrides: list[str]) -> str:
     text = ",".join(o.removeprefix("method.").removeprefix("actor_rollout_ref.") for o in sorted(chosen))
     text = re.sub(r"[^A-Za-z0-9=.,_-]", "_", text)
     return "-" + (text if len(text) <= 80 else hashlib.sha256(text.encode()).hexdigest()[:12])
-
-
-def explain(error: Exception, overrides: list[str]) -> str:
-    """Hydra's complaint as one sentence with the closest key that exists."""
-    text = " ".join(str(error).split())
-    unknown = re.search(r"Could not override '([^']+)'", text)
-    if unknown is None:
-        return text
-    key = unknown[1].split("@")[0]
-    with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        groups = [o for o in overrides if re.match(r"(experiment|method|model|data|data@data|cluster)=", o)]
-        known = _keys(hydra.compose("train", overrides=groups))
-    close = difflib.get_close_matches(key, known, n=1)
-    hint = f": did you mean {close[0]}?" if close else ""
-    return f"unknown configuration key {key}{hint} (python -m recipe.paec.train --cfg job shows all keys)"
-
-
-def _keys(node: Any, prefix: str = "") -> list[str]:
-    keys = []
-    for key in node:
-        keys.append(prefix + str(key))
-        if not OmegaConf.is_missing(node, key) and not OmegaConf.is_interpolation(node, key):
-            if isinstance(node[key], DictConfig):
-                keys += _keys(node[key], prefix + str(key) + ".")
-    return keys
 
 
 def resolved(config: DictConfig) -> DictConfig:
@@ -166,17 +130,6 @@ def find_resume(config: DictConfig) -> checkpoints.Checkpoint | None:
             "start afresh with run.fresh=true, which deletes the old run"
         )
     return checkpoint
-
-
-def git_commit() -> str | None:
-    """Commit of this checkout with `-dirty` when it has changes, None outside a checkout."""
-    result = subprocess.run(
-        ["git", "-C", str(REPOSITORY), "describe", "--always", "--dirty", "--abbrev=40"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return result.stdout.strip() or None
 
 
 def write_provenance(config: DictConfig, directory: Path) -> Path:
@@ -279,14 +232,8 @@ def export(config: DictConfig, checkpoint: checkpoints.Checkpoint, directory: Pa
     temporary = directory / ".huggingface.tmp"
     if temporary.exists():
         shutil.rmtree(temporary)
-    command = [sys.executable, "-m", "recipe.paec.export", str(checkpoint.folder), str(temporary)]
     env = {**os.environ, **config.cluster.env}
-    with open(directory / "export.log", "wb") as log:
-        done = subprocess.run(
-            command, stdout=log, stderr=subprocess.STDOUT, env=env, check=False, preexec_fn=die_with_parent
-        )
-    if done.returncode != 0:
-        raise UserError(f"the export to Hugging Face format failed: see {directory / 'export.log'}")
+    export_in_process(checkpoint.folder, temporary, directory / "export.log", env)
     checkpoints.write_json(temporary / EXPORT_FILE, origin)
     if target.exists():
         shutil.rmtree(target)
@@ -407,41 +354,10 @@ def files_of(directory: Path) -> dict[str, str]:
     return {label: str(path) for label, path in places.items() if path.exists()}
 
 
-@hydra.main(config_path=str(CONFIGS), config_name="train", version_base="1.3")
-def hydra_main(config: DictConfig) -> None:
-    try:
-        run(config)
-    except UserError as error:
-        # Hydra would print its own report around it.
-        sys.exit(complain(error.problems))
-    except OmegaConfBaseException as error:
-        sys.exit(complain([explain(error, list(HydraConfig.get().overrides.task))]))
-
-
-def complain(problems: list[str]) -> int:
-    """Print errors; returns the exit code."""
-    print("\n".join(f"error: {problem}" for problem in problems), file=sys.stderr, flush=True)
-    return 2
-
-
 def main() -> int:
     """Command line entry; returns the exit code."""
     arguments = ["run.dry_run=true" if a == "--dry-run" else a for a in sys.argv[1:]]
-    sys.argv[1:] = arguments
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    overrides = [a for a in arguments if not a.startswith("-")]
-    try:
-        if len(overrides) == len(arguments):
-            # Composed once here because hydra.main prints composition errors its own way.
-            with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
-                hydra.compose("train", overrides=overrides)
-        hydra_main()
-    except (ConfigCompositionException, HydraException, OmegaConfBaseException) as error:
-        return complain([explain(error, overrides)])
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr, flush=True)
-        return 130
-    return 0
+    return hydra_command("train", run, arguments, "the same command goes on from the last checkpoint")
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ from recipe.paec import checkpoints
 from recipe.paec.loss import calibrated_policy_loss
 from recipe.paec.run_log import Heartbeat, MetricsFile
 from recipe.paec.statistics import QUEUED_FIELDS, padded_mask, queued_statistics
+from recipe.paec.validation import reward_metrics, validation_scores
 
 TRAINER_MODES = {"sync": "paec_sync"}
 """verl's trainer mode -> the name under which this recipe's trainer of that mode is registered."""
@@ -90,6 +91,12 @@ class PAECTrainerSync(PPOTrainerSync):
         self.logger.logger["metrics_file"] = self.metrics_file
         super().on_validate_begin()
 
+    def _val_metrics_update(
+        self, data_sources, sample_uids, reward_extra_infos_dict, sample_turns, expected_acc_counts=None
+    ):
+        # Instead of verl's: best@k there draws with replacement, which is not pass@k, and votes compare strings.
+        return validation_scores(data_sources, sample_uids, reward_extra_infos_dict, expected_acc_counts)
+
     def on_train_begin(self):
         self.logger.logger["metrics_file"] = self.metrics_file
         super().on_train_begin()
@@ -108,6 +115,8 @@ class PAECTrainerSync(PPOTrainerSync):
         self.heartbeat.beat("log-probs", self.global_steps)
         batch.extra_info["trainer_step"] = self.global_steps
         batch = super()._compute_old_log_prob(batch, metrics)
+        data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=["extra_fields"])
+        metrics.update(reward_metrics([extra["reward_extra_info"] for extra in data["extra_fields"]]))
         if self.method is not None:
             self._observe_positions(batch, metrics)
         return batch

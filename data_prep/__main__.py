@@ -1,0 +1,148 @@
+"""Prepare a data set for training or evaluation: `python -m data_prep SET --output DIR`; docs/data.md has the rest."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from data_prep import prepare
+from data_prep.contract import ContractError
+from data_prep.reading import InputError, open_source
+from data_prep.sets import DATA_SETS, DataSet
+from data_prep.templates import DEFAULT, TEMPLATES
+
+
+def list_sets() -> str:
+    """The table of sets as text: name, hub id, accepted counts, layouts (problem + answer column), note."""
+    lines = []
+    for data_set in DATA_SETS.values():
+        counts = ", ".join(
+            f"{split} {prepare.describe_counts(accepted)}" for split, accepted in data_set.counts.items()
+        )
+        hub = data_set.hub_id + (f" ({data_set.config})" if data_set.config else "")
+        lines += [
+            f"{data_set.name:16} {counts:26} {hub}",
+            f"{'':16} columns: {' | '.join(f'{layout.problem} + {layout.answer}' for layout in data_set.layouts)}",
+        ]
+        if data_set.note:
+            lines.append(f"{'':16} {data_set.note}")
+    lines.append(f"{'reasoning_gym':16} {'as many as asked for':26} generated: --task NAME[:WEIGHT]")
+    return "\n".join(lines)
+
+
+class _List(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        print(list_sets())
+        parser.exit()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m data_prep", description="Prepare a data set.")
+    parser.add_argument("--list", action=_List, nargs=0, help="the sets with hub id, counts and columns")
+    commands = parser.add_subparsers(dest="set", required=True, metavar="SET")
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--output", type=Path, required=True, help=".parquet file, or folder for <split>.parquet")
+    common.add_argument("--template", choices=TEMPLATES, default=DEFAULT)
+    common.add_argument("--overwrite", action="store_true", help="replace an existing output")
+    for data_set in DATA_SETS.values():
+        _add_set(commands.add_parser(data_set.name, parents=[common], help=data_set.hub_id), data_set)
+
+    gym = commands.add_parser("reasoning_gym", parents=[common], help="generated rows of reasoning_gym tasks")
+    gym.add_argument("--task", action="append", type=_task, required=True, metavar="NAME[:WEIGHT]")
+    gym.add_argument("--size", type=_positive, required=True, help="rows altogether")
+    gym.add_argument("--seed", type=_seed, default=0)
+    gym.add_argument("--split", choices=("train", "test"), default="train")
+    return parser
+
+
+def _add_set(command: argparse.ArgumentParser, data_set: DataSet) -> None:
+    splits = list(data_set.counts)
+    command.add_argument("--input", help="file, folder or hub id; left out, the set's own hub id")
+    command.add_argument("--revision", help="of the hub data set")
+    command.add_argument("--drop-malformed", action="store_true", help="leave malformed rows out, do not refuse")
+    command.add_argument("--allow-count-mismatch", action="store_true", help="accept another number of problems")
+    command.add_argument("--split", choices=splits, default=splits[0])
+    command.set_defaults(keep_duplicates=False, benchmarks=[], drop_contaminated=False)
+    if "train" in splits:
+        command.add_argument("--keep-duplicates", action="store_true")
+        command.add_argument(
+            "--benchmarks", type=Path, nargs="+", metavar="FILE", help="prepared files to look for in the training set"
+        )
+        command.add_argument("--drop-contaminated", action="store_true", help="leave out rows with their problems")
+
+
+def _task(text: str) -> tuple[str, float]:
+    name, separator, weight = text.partition(":")
+    value = float(weight) if separator else 1.0
+    if not (name and 0 < value < math.inf):
+        raise argparse.ArgumentTypeError(f"{text!r}: give NAME or NAME:WEIGHT with a weight above 0")
+    return name, value
+
+
+def _positive(text: str) -> int:
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text}: give at least 1")
+    return int(text)
+
+
+def _seed(text: str) -> int:
+    if int(text) < 0:
+        raise argparse.ArgumentTypeError(f"{text}: give 0 or more")
+    return int(text)
+
+
+def _run(options: argparse.Namespace) -> str:
+    path = prepare.output_path(options.output, options.split, options.overwrite)
+    if options.set == "reasoning_gym":
+        from data_prep import reasoning_gym_sets  # the library takes seconds to import
+
+        tasks = dict(options.task)
+        if len(tasks) < len(options.task):
+            raise InputError("--task: a task is named twice; give it one weight")
+        manifest = reasoning_gym_sets.prepare(
+            tasks,
+            options.size,
+            options.seed,
+            options.split,
+            path,
+            template=options.template,
+        )
+    else:
+        data_set = DATA_SETS[options.set]
+        if options.split != "train" and (options.keep_duplicates or options.benchmarks or options.drop_contaminated):
+            raise InputError("--keep-duplicates, --benchmarks and --drop-contaminated are for --split train")
+        if options.drop_contaminated and not options.benchmarks:
+            raise InputError("--drop-contaminated: with which problems? name prepared files with --benchmarks")
+        source = open_source(options.input, options.split, data_set.hub_id, data_set.config, options.revision)
+        manifest = prepare.prepare(
+            data_set,
+            source,
+            options.split,
+            path,
+            template=options.template,
+            drop_malformed=options.drop_malformed,
+            allow_count_mismatch=options.allow_count_mismatch,
+            keep_duplicates=options.keep_duplicates,
+            benchmarks=options.benchmarks,
+            drop_contaminated=options.drop_contaminated,
+        )
+    counts = ", ".join(f"{step.replace('_', ' ')} {count}" for step, count in manifest["counts"].items() if count)
+    return f"{path}: {counts}"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line of the package: 0 done, 1 refused with one sentence on stderr, 2 wrong usage."""
+    options = _parser().parse_args(arguments)
+    try:
+        print(_run(options))
+    except (InputError, ContractError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,191 @@
+"""Exact and near-duplicates in a training set, and groups of them whose answers contradict each other.
+
+Two rows are duplicates of each other if they have
+
+* exact: the same tokens (`data_prep.shingles.tokens`: case, spacing, LaTeX layout and punctuation do not count); or
+* near: the same sequence of formal tokens (numbers, operators, brackets, variables, commands, deciding words such as
+  `maximum`), so that only ordinary words may differ, and sets of token pairs with a Jaccard similarity of at least
+  `threshold`.
+
+So "Find x if 2x=4" and "Find x if 2x=6" are two problems however much text stands around them. A group is what such
+pairs connect; hence no two rows that are kept are duplicates, and the groups do not depend on the order of the rows.
+
+The search is exact. The formal tokens split the rows into small blocks; within a block two sets of a given similarity
+have one of their rarest elements in common (prefix filter; Xiao et al., "Efficient similarity joins for near-duplicate
+detection", WWW 2008), so only such pairs of rows are compared. docs/duplicates.md has it beside MinHash.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain, combinations
+from typing import Literal
+
+from tqdm import tqdm
+
+from data_prep.shingles import formal, jaccard, shingles, tokens
+
+SHINGLE = 2
+"""Tokens in a shingle. With pairs one replaced word of a problem of 20 tokens leaves a similarity of 0.81."""
+
+THRESHOLD = 0.7
+"""Least similarity of near-duplicates: room for two replaced words in a problem of 25 tokens."""
+
+_ROUNDING = 1e-9  # 0.07 * 100 > 7 in floating point; a bound may be too loose, never too tight
+
+
+@dataclass(frozen=True)
+class Group:
+    """Two or more rows with the same problem.
+
+    kind: "exact" if all members have the same tokens, otherwise "near".
+    members: row numbers, ascending.
+    similarity: the lowest Jaccard similarity of a member with the first one; 1 in an exact group. It may lie below the
+        threshold where others connect the two.
+    answers: the members' answers, in their order.
+    conflict: two of the answers are not the same; then no member is kept, otherwise the first one is.
+    """
+
+    kind: Literal["exact", "near"]
+    members: tuple[int, ...]
+    similarity: float
+    answers: tuple[str, ...]
+    conflict: bool
+
+
+@dataclass(frozen=True)
+class Duplicates:
+    """Result of `find_duplicates`; `dataclasses.asdict` makes JSON of it.
+
+    kept: row numbers, ascending: the rows of no group and the first member of each group without a conflict.
+    groups: by their first member.
+    """
+
+    kept: tuple[int, ...]
+    groups: tuple[Group, ...]
+
+    @property
+    def conflicts(self) -> tuple[Group, ...]:
+        """The groups whose answers contradict each other."""
+        return tuple(group for group in self.groups if group.conflict)
+
+    @property
+    def removed(self) -> dict[str, int]:
+        """Rows not kept, by reason: repetitions in "exact" and in "near" groups, all members of "conflicting" ones."""
+        count = dict.fromkeys(("exact", "near", "conflicting"), 0)
+        for group in self.groups:
+            count["conflicting" if group.conflict else group.kind] += len(group.members) - (not group.conflict)
+        return count
+
+
+def find_duplicates(
+    texts: Sequence[str],
+    answers: Sequence[str],
+    *,
+    same_answer: Callable[[str, str], bool],
+    threshold: float = THRESHOLD,
+    progress: bool = False,
+) -> Duplicates:
+    """Group the rows that hold the same problem; the module's docstring has the rule.
+
+    Args:
+        texts: problem texts without template, one a row.
+        answers: their answers.
+        same_answer: whether two answers are equal; asked once for every two different strings of a group, until one
+            pair is not.
+        threshold: least Jaccard similarity of near-duplicates, in (0, 1]; 1 still lets pairs of tokens change places.
+        progress: show a bar on stderr.
+
+    Raises:
+        ValueError: `texts` and `answers` differ in length, or the threshold is out of range.
+    """
+    if len(texts) != len(answers):
+        raise ValueError(f"{len(texts)} texts but {len(answers)} answers; give one answer a row")
+    if not 0 < threshold <= 1:
+        raise ValueError(f"threshold {threshold}: a Jaccard similarity lies in (0, 1]")
+
+    # A token has no space inside, so joined tokens are as good as a tuple of them and take a fraction of the memory.
+    copies: dict[str, list[int]] = defaultdict(list)
+    blocks: dict[str, list[str]] = defaultdict(list)
+    for row, text in enumerate(tqdm(texts, desc="duplicates", disable=not progress)):
+        found = tokens(text)
+        problem = " ".join(found)
+        if problem not in copies:
+            blocks[" ".join(formal(found))].append(problem)
+        copies[problem].append(row)
+
+    groups = []
+    for block in blocks.values():
+        for component in _components(block, threshold):
+            rows = sorted(row for problem in component for row in copies[problem])
+            if len(rows) > 1:
+                groups.append(_group(rows, component, copies, answers, same_answer))
+    groups.sort(key=lambda group: group.members)
+    removed = {row for group in groups for row in group.members[not group.conflict :]}
+    return Duplicates(tuple(row for row in range(len(texts)) if row not in removed), tuple(groups))
+
+
+def _shingles(problem: str) -> set[tuple[str, ...]]:
+    return set(shingles(problem.split(), SHINGLE))
+
+
+def _group(
+    rows: Sequence[int],
+    component: Sequence[str],
+    copies: Mapping[str, Sequence[int]],
+    answers: Sequence[str],
+    same_answer: Callable[[str, str], bool],
+) -> Group:
+    sets = {copies[problem][0]: _shingles(problem) for problem in component}
+    given = tuple(answers[row] for row in rows)
+    return Group(
+        kind="exact" if len(component) == 1 else "near",
+        members=tuple(rows),
+        similarity=min(jaccard(sets[rows[0]], other) for other in sets.values()),
+        answers=given,
+        # Sorted, so that the outcome is that of the group and not of its order.
+        conflict=not all(same_answer(a, b) for a, b in combinations(sorted(set(given)), 2)),
+    )
+
+
+def _components(problems: Sequence[str], threshold: float) -> Iterable[list[str]]:
+    """The connected components of the graph whose edges are the pairs with similarity >= threshold."""
+    if len(problems) == 1:
+        return [list(problems)]
+    number: dict[tuple[str, ...], int] = {}
+    sets = [frozenset(number.setdefault(s, len(number)) for s in _shingles(problem)) for problem in problems]
+    parent = list(range(len(problems)))
+
+    def root(i: int) -> int:
+        while parent[i] != i:
+            parent[i] = i = parent[parent[i]]
+        return i
+
+    for i, j in _candidates(sets, threshold):
+        if root(i) != root(j) and jaccard(sets[i], sets[j]) >= threshold:
+            parent[root(i)] = root(j)
+    components = defaultdict(list)
+    for i, problem in enumerate(problems):
+        components[root(i)].append(problem)
+    return components.values()
+
+
+def _candidates(sets: Sequence[frozenset[int]], threshold: float) -> Iterator[tuple[int, int]]:
+    """The pairs of sets that may be similar enough, each pair once."""
+    frequency = Counter(chain.from_iterable(sets))
+    holders: dict[int, list[int]] = defaultdict(list)
+    for i in sorted(range(len(sets)), key=lambda i: len(sets[i])):
+        size = len(sets[i])
+        rarest = sorted(sets[i], key=lambda shingle: (frequency[shingle], shingle))
+        # Similarity t takes an intersection of t times the larger set and of 2t / (1 + t) times the smaller one, and a
+        # set without its rarest elements has less than that. The sets before this one are not larger.
+        least_of_larger = math.ceil(threshold * size - _ROUNDING)
+        least_of_smaller = math.ceil(2 * threshold / (1 + threshold) * size - _ROUNDING)
+        for j in {j for shingle in rarest[: size - least_of_larger + 1] for j in holders[shingle]}:
+            if len(sets[j]) >= least_of_larger:
+                yield i, j
+        for shingle in rarest[: size - least_of_smaller + 1]:
+            holders[shingle].append(i)

@@ -1,0 +1,326 @@
+"""From a published data set to a checked parquet file: the steps, what is counted at each, and what is written.
+
+read -> malformed -> left out -> repetition undone -> expected count -> duplicates, conflicts (training sets)
+-> contamination (on demand) -> written. Nothing is written unless every step passes; the manifest is written last,
+so a data file without one is not finished.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from data_prep.contamination import benchmarks_of, find_contamination
+from data_prep.contract import write_parquet
+from data_prep.duplicates import find_duplicates
+from data_prep.files import atomic_write, sha256
+from data_prep.reading import Fault, InputError, Record, Source
+from data_prep.sets import BadField, DataSet, Layout, Problem, read_problem
+from data_prep.templates import TEMPLATES, render
+from recipe.grading import strict
+
+VERSION = 1
+"""Of this preparation, in every manifest: raise it when the same input would give other rows."""
+
+LIBRARIES = ("datasets", "pandas", "pyarrow", "reasoning_gym")
+"""Whose versions the manifest records."""
+
+REPEATED_SHARE = 0.95
+"""A file counts as repeated if at least this share of its distinct rows occurs more than once."""
+
+_HEAD, _SHOWN = 1000, 20
+
+
+@dataclass
+class Reading:
+    """What was read: problems in the order of the file, and what became of the rest.
+
+    rows: rows of the input. faults: the malformed ones. left_out: (where, reason). stripped: rows whose prompt
+    carried another recipe's instructions.
+    """
+
+    problems: list[Problem] = field(default_factory=list)
+    rows: int = 0
+    faults: list[Fault] = field(default_factory=list)
+    left_out: list[tuple[str, str]] = field(default_factory=list)
+    stripped: int = 0
+
+
+def prepare(
+    data_set: DataSet,
+    source: Source,
+    split: str,
+    path: Path,
+    *,
+    template: str,
+    drop_malformed: bool = False,
+    allow_count_mismatch: bool = False,
+    keep_duplicates: bool = False,
+    benchmarks: Sequence[Path] = (),
+    drop_contaminated: bool = False,
+    say: Callable[[str], None] = lambda line: print(line, file=sys.stderr),
+) -> dict[str, Any]:
+    """Read `source`, check it, write the parquet file, its report and its manifest.
+
+    Args:
+        split: of `data_set.counts`; "train" rows are deduplicated.
+        path: the .parquet file to write or replace; `output_path` makes it.
+        template: a name of `data_prep.templates.TEMPLATES`.
+        drop_malformed: leave malformed rows out instead of refusing the input.
+        allow_count_mismatch: go on with another number of problems than the set has.
+        keep_duplicates: of a training set.
+        benchmarks: prepared files to look for in a training set.
+        drop_contaminated: leave out the rows that hold a benchmark problem.
+        say: gets one line for each thing that the user must know.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        InputError: unknown layout, malformed rows, or unexpected count.
+    """
+    show_progress = sys.stderr.isatty()
+    known = benchmarks_of(benchmarks) if benchmarks else {}
+
+    reading = read(data_set, source)
+    counts: dict[str, Any] = {"read": reading.rows, "malformed": len(reading.faults)}
+    if reading.faults:
+        _tell_faults(reading.faults, drop_malformed, say)
+    counts["left_out"] = dict(Counter(reason for _, reason in reading.left_out))
+    if reading.left_out:
+        say(f"{source.name}: rows that are not of this set: {counts['left_out']}")
+    counts["instructions_stripped"] = reading.stripped
+    if reading.stripped:
+        say(f"{source.name}: instructions of another recipe stripped from {reading.stripped:,} prompts")
+
+    problems, repetition = undo_repetition(reading.problems)
+    counts["repetition_undone"] = len(reading.problems) - len(problems)
+    if repetition is not None:
+        say(f"{source.name}: EVERY ROW IS REPEATED, {repetition}; one of each is kept: {len(problems):,} rows")
+
+    count_matches = check_count(data_set, split, problems, allow_count_mismatch, say)
+    report: dict[str, Any] = {
+        "malformed": [asdict(fault) for fault in reading.faults],
+        "left_out": [{"where": where, "reason": reason} for where, reason in reading.left_out],
+        "repetition": repetition,
+    }
+
+    # By name in the manifest even where the step is left out, so that manifests compare.
+    counts |= {"exact_duplicates": 0, "near_duplicates": 0, "conflicting": 0, "contaminated": 0}
+    if split == "train" and not keep_duplicates:
+        found = find_duplicates(
+            [p.text for p in problems], [p.answer for p in problems], same_answer=strict.equal, progress=show_progress
+        )
+        removed = found.removed
+        counts |= {
+            "exact_duplicates": removed["exact"],
+            "near_duplicates": removed["near"],
+            "conflicting": removed["conflicting"],
+        }
+        report["duplicates"] = [
+            asdict(group) | {"where": [problems[member].where for member in group.members]} for group in found.groups
+        ]
+        problems = [problems[i] for i in found.kept]
+    if known:
+        contamination = find_contamination([p.text for p in problems], known, progress=show_progress)
+        overlap = contamination.report()
+        for benchmark in overlap["benchmarks"].values():
+            for match in (*benchmark["copies"], *benchmark["other_numbers"]):
+                match["where"] = problems[match["row"]].where
+        report["contamination"] = overlap
+        say(contamination.table())
+        if drop_contaminated:
+            drop = contamination.rows
+            counts["contaminated"] = len(drop)
+            problems = [problem for i, problem in enumerate(problems) if i not in drop]
+    if not problems:
+        raise InputError(f"{source.name}: no row is left of {reading.rows:,}; see what the steps above removed")
+
+    rows = contract_rows(data_set.name, split, problems, template)
+    manifest = {
+        "set": data_set.name,
+        "split": split,
+        "source": dict(source.origin),
+        "counts": counts,
+        "count_matches": count_matches,
+        "template": {"name": template, "text": TEMPLATES[template]},
+        "options": {
+            "drop_malformed": drop_malformed,
+            "allow_count_mismatch": allow_count_mismatch,
+            "keep_duplicates": keep_duplicates,
+            "benchmarks": [{"path": str(file), "sha256": sha256(file)} for file in benchmarks],
+            "drop_contaminated": drop_contaminated,
+        },
+    }
+    return write(path, rows, manifest, report)
+
+
+def output_path(output: Path, split: str, overwrite: bool) -> Path:
+    """The parquet file that `output` means; InputError if it, its report or its manifest exists, unless `overwrite`."""
+    path = output if output.suffix == ".parquet" else output / f"{split}.parquet"
+    for file in (path, _beside(path, "report"), _beside(path, "manifest")):
+        if file.exists() and not overwrite:
+            raise InputError(f"{file}: exists already; pass --overwrite to replace it, or name another --output")
+    return path
+
+
+def read(data_set: DataSet, source: Source) -> Reading:
+    """Every row of the source, through the layout that its first rows have.
+
+    Raises:
+        InputError: no row, or columns of no known layout.
+    """
+    rows = source.rows()
+    head = list(islice(rows, _HEAD))
+    columns = {column for row in head if isinstance(row, Record) for column in row.values}
+    layout = _layout(data_set, source, columns) if columns else None
+    reading = Reading()
+    for row in tqdm(chain(head, rows), desc="reading", unit=" rows", disable=None):
+        reading.rows += 1
+        if isinstance(row, Fault):
+            reading.faults.append(row)
+        elif reason := data_set.leave_out(row.values):
+            reading.left_out.append((row.where, reason))
+        else:
+            layout = layout or _layout(data_set, source, row.values)
+            try:
+                problem = read_problem(data_set, layout, row)
+            except BadField as bad:
+                reading.faults.append(Fault(row.where, *bad.args))
+            else:
+                reading.problems.append(problem)
+                reading.stripped += problem.stripped
+    if not reading.rows:
+        raise InputError(f"{source.name}: holds no row; pass the whole published file")
+    return reading
+
+
+def _layout(data_set: DataSet, source: Source, columns: Collection[str]) -> Layout:
+    if layout := data_set.layout(columns):
+        return layout
+    accepted = " or ".join(" + ".join(sorted(layout.columns)) for layout in data_set.layouts)
+    raise InputError(
+        f"{source.name}: columns {', '.join(sorted(columns)) or '(none)'}, which is no known layout of "
+        f"{data_set.name}; the known ones have {accepted}"
+    )
+
+
+def undo_repetition(problems: list[Problem]) -> tuple[list[Problem], str | None]:
+    """The first of each (problem, answer) and a description, if the set as a whole is repeated; else as it is, None."""
+    copies = Counter((problem.text, problem.answer) for problem in problems)
+    repeated = sum(count > 1 for count in copies.values())
+    if not copies or repeated < REPEATED_SHARE * len(copies):
+        return problems, None
+    first = {(problem.text, problem.answer): problem for problem in reversed(problems)}
+    usual, _ = Counter(copies.values()).most_common(1)[0]
+    low, high = min(copies.values()), max(copies.values())
+    spread = "" if low == high else f", between {low} and {high}"
+    return [first[key] for key in copies], f"usually {usual} times{spread}"
+
+
+def check_count(
+    data_set: DataSet, split: str, problems: Sequence[Problem], allow: bool, say: Callable[[str], None]
+) -> bool:
+    """Whether the set is complete; InputError if not, or a warning if a mismatch is allowed."""
+    rows, texts = len(problems), len({problem.text for problem in problems})
+    accepted = data_set.counts[split]
+    counted = {"rows": {rows}, "problems": {texts}, "both": {rows, texts}}[data_set.unit]
+    if all(count in accepted for count in counted) and len(counted) == 1:
+        return True
+    message = (
+        f"{data_set.name}, {split}: {rows:,} rows with {texts:,} distinct problems instead of "
+        f"{describe_counts(accepted)} {'rows' if data_set.unit == 'rows' else 'problems'}{_first_repeat(problems)}"
+    )
+    if not allow:
+        raise InputError(f"{message}; pass the whole published set, or --allow-count-mismatch")
+    say(f"{message}; allowed")
+    return False
+
+
+def describe_counts(accepted: Collection[int]) -> str:
+    """`(675, 674)` as "675 or 674", a range as "45,000 to 46,999"."""
+    if isinstance(accepted, range):
+        return f"{accepted[0]:,} to {accepted[-1]:,}"
+    return " or ".join(f"{count:,}" for count in accepted)
+
+
+def contract_rows(name: str, split: str, problems: Sequence[Problem], template: str) -> list[dict[str, Any]]:
+    """Rows of the contract; `extra_info.id` is the source's id if those are unique, else the row's number."""
+    ids = [problem.id for problem in problems]
+    unique = None not in ids and len({*ids}) == len(ids)
+    return [
+        {
+            "data_source": name,
+            "prompt": [{"role": "user", "content": render(TEMPLATES[template], problem.text)}],
+            "ability": "math",
+            "reward_model": {"style": "rule", "ground_truth": problem.answer},
+            "extra_info": {
+                "split": split,
+                "index": index,
+                "id": f"{name}/{problem.id if unique else index}",
+                "template": template,
+                "problem": problem.text,
+                "source": problem.where,
+            },
+        }
+        for index, problem in enumerate(problems)
+    ]
+
+
+def write(
+    path: Path, rows: Sequence[Mapping[str, Any]], manifest: Mapping[str, Any], report: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Write the rows to `path`, the report and then the manifest beside it; returns the manifest with its checksum."""
+    manifest_file, report_file = _beside(path, "manifest"), _beside(path, "report")
+    # They are renamed from the last to the first, so that the manifest comes when the others stand.
+    with (
+        atomic_write(manifest_file) as manifest_part,
+        atomic_write(report_file) as report_part,
+        atomic_write(path) as part,
+    ):
+        write_parquet(rows, part)
+        manifest = {
+            **manifest,
+            "counts": {**manifest["counts"], "written": len(rows)},
+            "output": {"path": path.name, "sha256": sha256(part)},
+            "versions": {"data_prep": VERSION} | {library: version(library) for library in LIBRARIES},
+        }
+        for file, content in ((report_part, report), (manifest_part, manifest)):
+            file.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        manifest_file.unlink(missing_ok=True)  # an old one must not vouch for new rows, wherever this is interrupted
+    return manifest
+
+
+def _beside(path: Path, kind: str) -> Path:
+    return path.with_name(f"{path.stem}.{kind}.json")
+
+
+def _tell_faults(faults: Sequence[Fault], drop: bool, say: Callable[[str], None]) -> None:
+    for fault in faults[:_SHOWN]:
+        say(str(fault))
+    if len(faults) > _SHOWN:
+        say(f"... and {len(faults) - _SHOWN:,} more malformed rows")
+    if not drop:
+        raise InputError(
+            f"{len(faults):,} malformed rows, nothing is written; correct them, or pass --drop-malformed "
+            "to leave them out (the report then lists them all)"
+        )
+    say(f"{len(faults):,} malformed rows left out")
+
+
+def _first_repeat(problems: Sequence[Problem]) -> str:
+    seen: dict[str, str] = {}
+    for problem in problems:
+        if problem.text in seen:
+            return f" (first repeated problem: {seen[problem.text]} and {problem.where})"
+        seen[problem.text] = problem.where
+    return ""

@@ -1,0 +1,251 @@
+"""Rows of a published data set, from a local file or folder or from the Hugging Face hub, one at a time.
+
+A row that cannot be read becomes a `Fault` and the reading goes on, so that one run reports every bad row. Text is
+decoded with `surrogateescape`: bytes that are not UTF-8 survive as lone surrogates in exactly the field that held
+them, where `data_prep.sets` names them. Column names are lower-cased.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data_prep.files import sha256
+
+SPLITS = ("train", "test", "validation")
+
+_BATCH = 1000
+_NOT_DATA = ("dataset_info.json", "dataset_infos.json")  # what the hub keeps beside the data
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+class InputError(ValueError):
+    """An input as a whole cannot be used, or an output must not be written; one sentence with the remedy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One row. where: file and row as a user counts them (lines of JSONL and CSV, else rows, from 1)."""
+
+    where: str
+    values: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What is wrong with one row."""
+
+    where: str
+    field: str
+    problem: str
+
+    def __str__(self) -> str:
+        return f"{self.where}, field {self.field}: {self.problem}"
+
+
+@dataclass(frozen=True)
+class Source:
+    """An input that was found. origin: what identifies it, for the manifest; rows: reads it."""
+
+    name: str
+    origin: Mapping[str, Any]
+    rows: Callable[[], Iterator[Record | Fault]]
+
+
+def open_source(
+    name: str | Path | None, split: str, hub_id: str, config: str | None = None, revision: str | None = None
+) -> Source:
+    """Find an input.
+
+    Args:
+        name: a local file or folder, a hub id, or None for the set's own hub id.
+        split: of the hub data set, or of a folder that holds several.
+        hub_id, config: where the set is published by default; `config` belongs to that id.
+        revision: of the hub data set, None for its newest.
+
+    Raises:
+        InputError: there is no such file, it is of no known kind, or the hub cannot be reached.
+    """
+    if name is not None and Path(name).exists():
+        if revision is not None:
+            raise InputError(f"{name}: a local input has no revision; leave out --revision")
+        return _local(Path(name), split)
+    if name is not None and (not _HUB_ID.fullmatch(str(name)) or Path(name).suffix in _READERS):
+        raise InputError(f"{name}: no such file or folder, and not a hub id of the form owner/name; correct --input")
+    if name is None or str(name) == hub_id:
+        return _hub(hub_id, config, revision, split)
+    return _hub(str(name), None, revision, split)
+
+
+def _local(path: Path, split: str) -> Source:
+    files = _data_files(path, split) if path.is_dir() else [path]
+    for file in files:
+        if file.suffix not in _READERS:
+            raise InputError(f"{file}: unknown kind of file; give one of {', '.join(_READERS)}")
+    origin = {
+        "path": str(path),
+        "files": [{"path": str(file), "bytes": file.stat().st_size, "sha256": sha256(file)} for file in files],
+    }
+    # MATH as first published has an algebra/1.json and a geometry/1.json.
+    names = {file: str(file.relative_to(path)) if path.is_dir() else file.name for file in files}
+    return Source(
+        str(path), origin, lambda: (row for file in files for row in _READERS[file.suffix](file, names[file]))
+    )
+
+
+def _data_files(folder: Path, split: str) -> list[Path]:
+    files = [f for f in sorted(folder.rglob("*")) if f.suffix in _READERS and f.is_file() and f.name not in _NOT_DATA]
+    if not files:
+        raise InputError(f"{folder}: holds no data file; give a folder with files of {', '.join(_READERS)}")
+    if len({file.suffix for file in files}) > 1:
+        raise InputError(f"{folder}: holds data files of several kinds; name one of them, such as {files[0]}")
+    # Names such as train-00000-of-00001.parquet, or MATH's folders train/ and test/.
+    splits = {file: {*re.split(r"[^a-z]+", str(file.relative_to(folder)).lower())} & {*SPLITS} for file in files}
+    if len(set().union(*splits.values())) > 1:
+        files = [file for file in files if split in splits[file]]
+    return files
+
+
+def _record(where: str, values: Any) -> Record | Fault:
+    if not isinstance(values, Mapping):
+        return Fault(where, "row", f"{type(values).__name__} instead of an object with named fields")
+    return Record(where, {str(key).lower(): value for key, value in values.items()})
+
+
+def _read_parquet(path: Path, name: str) -> Iterator[Record | Fault]:
+    number = 0
+    try:
+        for batch in pq.ParquetFile(path).iter_batches(_BATCH):
+            for values in _batch_rows(batch):
+                number += 1
+                where = f"{name}, row {number}"
+                if isinstance(values, str):
+                    yield Fault(where, values, "bytes that are not UTF-8")
+                else:
+                    yield _record(where, values)
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{path}: not a readable parquet file ({error}); get it again") from error
+
+
+def _batch_rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any] | str]:
+    """Rows of a batch; in place of one that cannot be decoded the name of its first bad column."""
+    try:
+        yield from batch.to_pylist()
+    except UnicodeDecodeError:
+        for i in range(batch.num_rows):
+            values: dict[str, Any] = {}
+            for field, column in zip(batch.schema.names, batch.columns, strict=True):
+                try:
+                    values[field] = column[i].as_py()
+                except UnicodeDecodeError:
+                    yield field
+                    break
+            else:
+                yield values
+
+
+def _read_jsonl(path: Path, name: str) -> Iterator[Record | Fault]:
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            text = line.decode("utf-8-sig" if number == 1 else "utf-8", "surrogateescape").strip()
+            if not text:
+                continue
+            where = f"{name}, line {number}"
+            try:
+                values = json.loads(text)
+            except (ValueError, RecursionError) as error:
+                yield Fault(where, "line", f"not JSON ({error})")
+            else:
+                yield _record(where, values)
+
+
+def _read_json(path: Path, name: str) -> Iterator[Record | Fault]:
+    try:
+        values = json.loads(path.read_bytes().decode("utf-8-sig", "surrogateescape"))
+    except json.JSONDecodeError as error:
+        if error.msg == "Extra data":  # several values: the hub also names JSON lines .json
+            yield from _read_jsonl(path, name)
+            return
+        raise InputError(f"{path}: not JSON ({error}); correct or get it again") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not JSON ({error}); correct or get it again") from error
+    if isinstance(values, Mapping):
+        # {"data": [...]}, or a single row: MATH as first published has a file for each problem.
+        values = values["data"] if isinstance(values.get("data"), list) else [values]
+    if not isinstance(values, list):
+        raise InputError(f'{path}: a JSON {type(values).__name__}; give an array of rows or {{"data": [...]}}')
+    for number, row in enumerate(values, 1):
+        yield _record(f"{name}, row {number}", row)
+
+
+def _read_csv(path: Path, name: str) -> Iterator[Record | Fault]:
+    csv.field_size_limit(1 << 30)  # the default refuses 128 KiB; data_prep.sets has the limit that counts
+    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        reader = csv.reader(file, strict=True)
+        try:
+            header = next(reader, None)
+        except csv.Error as error:
+            raise InputError(f"{path}: its column names are not CSV ({error}); correct the first line") from error
+        if header is None:
+            return
+        while True:
+            where = f"{name}, line {reader.line_num + 1}"
+            try:
+                cells = next(reader)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                yield Fault(where, "line", f"not CSV ({error})")
+                continue
+            if len(cells) == len(header):
+                yield _record(where, dict(zip(header, cells, strict=True)))
+            elif cells:
+                yield Fault(where, "line", f"{len(cells)} cells under {len(header)} column names")
+
+
+_READERS: dict[str, Callable[[Path, str], Iterator[Record | Fault]]] = {
+    ".parquet": _read_parquet,
+    ".jsonl": _read_jsonl,
+    ".json": _read_json,
+    ".csv": _read_csv,
+}
+
+
+def _hub(name: str, config: str | None, revision: str | None, split: str) -> Source:
+    import datasets  # a second and more to import, for the hub only
+
+    try:
+        loaded = datasets.load_dataset(name, config, revision=revision)
+    except Exception as error:  # the library, its HTTP client and its file formats each have exceptions of their own
+        reason = str(error).strip().splitlines()
+        raise InputError(
+            f"{name}: neither a local file nor a hub data set that can be loaded "
+            f"({type(error).__name__}: {reason[0] if reason else ''}); "
+            "check the name, the network and HF_HUB_OFFLINE, or pass a local copy with --input FILE"
+        ) from error
+    # Benchmarks are published under whatever split; with a single one there is no doubt which is meant.
+    if split not in loaded and len(loaded) > 1:
+        raise InputError(f"{name}: no split {split!r} among {', '.join(loaded)}; pass the right file with --input FILE")
+    data = loaded[split if split in loaded else next(iter(loaded))]
+    origin = {
+        "hub_id": name,
+        "config": data.info.config_name,
+        "revision": revision,
+        "commit": _commit([file["filename"] for file in data.cache_files]),
+        "split": str(data.split),
+    }
+    return Source(name, origin, lambda: (_record(f"{name}, row {i}", row) for i, row in enumerate(data, 1)))
+
+
+def _commit(cache_files: Iterable[str]) -> str | None:
+    # The library keeps a hub data set in a cache folder that is named after the commit.
+    found = (re.search(r"/([0-9a-f]{40})/[^/]*$", file) for file in cache_files)
+    return next((match[1] for match in found if match), None)

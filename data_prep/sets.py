@@ -1,0 +1,360 @@
+"""The data sets: where they are published, in which layouts, how many problems they hold, and what a row must be.
+
+`DATA_SETS` is the table; a layout is named by its columns and recognised by them. `read_problem` makes a problem of a
+row or says which field is bad.
+"""
+
+from __future__ import annotations
+
+import ast
+import math
+import re
+import sys
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from data_prep.reading import Record
+from data_prep.templates import strip_foreign
+from recipe.grading.extract import extract
+from recipe.grading.sources import check_ground_truth
+
+MAX_PROBLEM, MAX_ANSWER = 20_000, 1_000
+"""Characters; beyond them a field is malformed. The longest problem of the benchmarks has 4,415."""
+
+_IDS = ("unique_id", "id", "uuid", "problem_idx", "idx", "extra_info.index")
+
+# Control characters other than tab and line ends, U+FFFD, surrogates: signs that text was damaged on its way.
+_DAMAGE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ufffd\ud800-\udfff]")
+
+
+_unreadable = lru_cache(maxsize=1 << 16)(check_ground_truth)  # a set published x100 has few different answers
+
+
+class BadField(Exception):
+    """A field of a row cannot be used: field, problem."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A usable row.
+
+    text: the bare problem. answer: in the set's own form. id: the source's, if it has one. where: file and row.
+    stripped: the prompt carried another recipe's instructions.
+    """
+
+    text: str
+    answer: str
+    id: str | None
+    where: str
+    stripped: bool
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Columns that hold problem and answer (`a.b` is field b of column a), and what makes an answer of the latter."""
+
+    problem: str
+    answer: str
+    parse: Callable[[Any], str]
+
+    @property
+    def columns(self) -> set[str]:
+        """The columns by which the layout is recognised."""
+        return {self.problem, self.answer.split(".")[0]}
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """One published set.
+
+    hub_id, config: where the Hugging Face hub has it.
+    layouts: in the order of preference.
+    counts: the numbers of problems accepted as complete, by split; its keys are the splits that there are.
+    unit: what is counted: "rows"; "problems", distinct texts; "both", which also refuses repeated rows.
+    check: brings the answer to the set's own form, or raises BadField.
+    leave_out: why a row of the file does not belong to the set, or None.
+    note: on the counts.
+    """
+
+    name: str
+    hub_id: str
+    layouts: tuple[Layout, ...]
+    counts: Mapping[str, Collection[int]]
+    unit: str = "both"
+    config: str | None = None
+    check: Callable[[str], str] = str
+    leave_out: Callable[[Mapping[str, Any]], str | None] = lambda values: None
+    note: str = ""
+
+    def layout(self, columns: Collection[str]) -> Layout | None:
+        """The first layout whose columns are all there, or None."""
+        return next((layout for layout in self.layouts if layout.columns <= {*columns}), None)
+
+
+def read_problem(data_set: DataSet, layout: Layout, record: Record) -> Problem:
+    """The problem in a row.
+
+    Raises:
+        BadField: a field is missing, of a wrong type, empty, too long, damaged, or not an answer of this set, or none
+            that its scorer can read.
+    """
+    prompt, system = _prompt(_field(record.values, layout.problem), layout.problem)
+    text = strip_foreign(prompt)
+    stripped = system or text != prompt.strip()
+    context = record.values.get("context")
+    if isinstance(context, str) and context.strip():
+        text = f"{context.strip()}\n\n{text}"
+    _check_text(text, layout.problem, MAX_PROBLEM)
+    raw = _field(record.values, layout.answer)
+    try:
+        # Long before the patterns of a parser see it; a worked solution may be longer than the answer in it.
+        if isinstance(raw, str):
+            _check_text(raw, layout.answer, MAX_ANSWER if layout.parse is plain else MAX_PROBLEM)
+        answer = layout.parse(raw)
+        _check_text(answer, layout.answer, MAX_ANSWER)
+        answer = data_set.check(answer)
+        if unreadable := _unreadable(data_set.name, answer):
+            raise BadField(unreadable)
+    except BadField as bad:
+        raise BadField(layout.answer, bad.args[-1]) from None
+    # Interned, because a set published x100 is read as a whole before the repetition shows.
+    return Problem(sys.intern(text), sys.intern(answer), _id(record.values), record.where, stripped)
+
+
+def plain(value: Any) -> str:
+    """An answer that stands by itself: text without dollars around it, or a number; 142.0 is "142"."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise BadField(f"{type(value).__name__} instead of text or a number")
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise BadField(f"{value} is not a number")
+        return str(int(value)) if value.is_integer() else repr(value)
+    return _without_dollars(value) if isinstance(value, str) else str(value)
+
+
+def boxed(value: Any) -> str:
+    r"""The answer in a worked solution: content of its last \boxed or \fbox; MATH also writes `\boxed 2`."""
+    text = re.sub(r"\\(?:boxed|fbox) +([^\s{}$]+?)(?=[.,]?(?:[\s$]|$))", r"\\boxed{\1}", _text(value))
+    start = max(text.rfind("\\boxed"), text.rfind("\\fbox"))
+    answer = extract(text[start:]) if start >= 0 else None
+    if answer is None:
+        raise BadField("no \\boxed{...} with an answer")
+    return answer
+
+
+def after_hashes(value: Any) -> str:
+    """GSM8K's answer, after the last "####", without thousands separators."""
+    _, mark, answer = _text(value).rpartition("####")
+    if not mark:
+        raise BadField('no "####" with an answer after it')
+    return answer.strip().replace(",", "")
+
+
+def several(value: Any) -> str:
+    """OlympiadBench's list of answers (several in one text, too), joined by ", "."""
+    if isinstance(value, str) and re.match(r"""\[\s*['"]""", value):
+        try:
+            value = ast.literal_eval(value)
+        except (ValueError, SyntaxError) as error:
+            raise BadField("a list written as text that cannot be read back") from error
+    if not isinstance(value, list):
+        return plain(value)
+    if not value:
+        raise BadField("empty list")
+    return ", ".join(plain(answer) for answer in value)
+
+
+def integer(low: int, high: int) -> Callable[[str], str]:
+    r"""A check for sets whose answers are integers of a range: 033, 33.0 and 33^\circ are 33 (AIME25 has a degree)."""
+
+    def check(answer: str) -> str:
+        match = re.fullmatch(r"([+-]?[0-9]{1,9})(?:\.0*)?(?:\^\{?\\circ\}?|°)?", answer.replace(",", ""))
+        if match is None or not low <= int(match[1]) <= high:
+            raise BadField(f"{answer!r} is not an integer from {low} to {high}")
+        return str(int(match[1]))
+
+    return check
+
+
+def contest_year(name: str) -> Callable[[Mapping[str, Any]], str | None]:
+    """Leave out problems that, by their url, are of another year or contest than, say, 2023_AMC."""
+
+    def leave_out(values: Mapping[str, Any]) -> str | None:
+        contest = re.search(r"20[0-9]{2}_(?:AMC|AIME)", str(values.get("url")))
+        return "other contest" if contest and contest[0] != name else None
+
+    return leave_out
+
+
+def not_english_open_text(values: Mapping[str, Any]) -> str | None:
+    """Leave out what is not OlympiadBench's OE_TO_maths_en: open-ended, text only, mathematics, English."""
+    pictures = [column for column, value in values.items() if column.startswith("image") and _present(value)]
+    if pictures or "<image" in str(values.get("question")):
+        return "modality"
+    for column, wanted in (
+        ("modality", "Text-only"),
+        ("language", "English"),
+        ("subject", "Math"),
+        ("question_type", "Open-ended"),
+    ):
+        if values.get(column) not in (None, "", wanted):
+            return column
+    return None
+
+
+def _present(value: Any) -> bool:
+    return (
+        any(map(_present, value.values())) if isinstance(value, Mapping) else value not in (None, "") and value == value
+    )
+
+
+def _field(values: Mapping[str, Any], path: str) -> Any:
+    value: Any = values
+    for key in path.split("."):
+        if not isinstance(value, Mapping):
+            raise BadField(path, f"{type(value).__name__} instead of named fields")
+        value = value.get(key)
+        if value is None or value != value:  # NaN is what pandas makes of a gap
+            raise BadField(path, "missing")
+    return value
+
+
+def _id(values: Mapping[str, Any]) -> str | None:
+    for path in _IDS:
+        try:
+            value = _field(values, path)
+        except BadField:
+            continue
+        if isinstance(value, str | int) and not _DAMAGE.search(str(value)):
+            return str(value)
+    return None
+
+
+def _prompt(value: Any, field: str) -> tuple[str, bool]:
+    """A problem as text, or the user's turn of a list of messages and whether it had a system turn."""
+    if isinstance(value, str):
+        return value, False
+    if not isinstance(value, list):
+        raise BadField(field, f"{type(value).__name__} instead of text or messages")
+    turns = [turn if isinstance(turn, Mapping) else {} for turn in value]
+    users = [turn.get("content") for turn in turns if turn.get("role") == "user"]
+    if len(users) != 1 or turns[-1].get("role") != "user" or not isinstance(users[0], str):
+        raise BadField(field, 'not messages of the form {"role", "content"} with one user turn at the end')
+    return users[0], turns[0].get("role") == "system"
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise BadField(f"{type(value).__name__} instead of text")
+    return value
+
+
+def _without_dollars(text: str) -> str:
+    r"""`$69$,$84$` is `69, 84`; dollars elsewhere (prices, prose) stay."""
+    parts = re.fullmatch(r"\s*(\$[^$]+\$(?:\s*,\s*\$[^$]+\$)*)\s*", text)
+    return ", ".join(part.strip() for part in re.findall(r"\$([^$]+)\$", parts[1])) if parts else text.strip()
+
+
+def _check_text(text: str, field: str, limit: int) -> None:
+    if not text.strip():
+        raise BadField(field, "empty")
+    if len(text) > limit:
+        raise BadField(field, f"{len(text):,} characters, more than {limit:,}")
+    if damage := _DAMAGE.search(text):
+        code = ord(damage[0])
+        kind = (
+            "bytes that are not UTF-8, or half a surrogate pair"
+            if 0xD800 <= code <= 0xDFFF
+            else "a replacement character: text was lost"
+            if code == 0xFFFD
+            else "a control character"
+        )
+        raise BadField(field, f"{kind} (U+{code:04X} at character {damage.start() + 1})")
+
+
+_ROWS = Layout("prompt", "reward_model.ground_truth", plain)
+_PROMPT_SOLUTION = Layout("prompt", "solution", plain)
+_ANSWERED = (Layout("problem", "answer", plain), Layout("question", "answer", plain))
+_SOLVED = Layout("problem", "solution", boxed)
+
+
+def _aime(year: int, hub_id: str) -> DataSet:
+    return DataSet(
+        f"aime{year % 100}",
+        hub_id,
+        (_ROWS, *_ANSWERED, _SOLVED),
+        {"test": (30,)},
+        check=integer(0, 999),
+        leave_out=contest_year(f"{year}_AIME"),
+    )
+
+
+DATA_SETS: dict[str, DataSet] = {
+    data_set.name: data_set
+    for data_set in (
+        DataSet(
+            "dapo_math_17k",
+            "BytedTsinghua-SIA/DAPO-Math-17k",
+            (_ROWS, _PROMPT_SOLUTION, *_ANSWERED),
+            {"train": (17_398,)},
+            unit="problems",
+            note="distinct problems; published as 17,917 rows, each 100 times, some with two answers",
+        ),
+        DataSet(
+            "openr1_math_46k",
+            "Elliott/Openr1-Math-46k-8192",
+            (_ROWS, *_ANSWERED),
+            {"train": range(45_000, 47_000)},
+            unit="rows",
+            note="a range: the name says 46k, the paper 45k, and no exact count was at hand",
+        ),
+        DataSet(
+            "math",
+            "DigitalLearningGmbH/MATH-lighteval",
+            (_ROWS, *_ANSWERED, _SOLVED),
+            {"train": (7_500,), "test": (5_000,)},
+            unit="rows",
+        ),
+        DataSet(
+            "gsm8k",
+            "openai/gsm8k",
+            (_ROWS, Layout("question", "answer", after_hashes)),
+            {"train": (7_473,), "test": (1_319,)},
+            unit="rows",
+            config="main",
+        ),
+        _aime(2024, "HuggingFaceH4/aime_2024"),
+        _aime(2025, "math-ai/aime25"),
+        _aime(2026, "MathArena/aime_2026"),
+        DataSet(
+            "amc23",
+            "math-ai/amc23",
+            (_ROWS, *_ANSWERED),
+            {"test": (40,)},
+            check=integer(-(10**9), 10**9),
+            leave_out=contest_year("2023_AMC"),
+            note="AMC 12 of 2023; also from the file of amc83, by its url column",
+        ),
+        DataSet(
+            "amc83",
+            "AI-MO/aimo-validation-amc",
+            (_ROWS, *_ANSWERED),
+            {"test": (83,)},
+            check=integer(-(10**9), 10**9),
+            note="AMC 12 of 2022 and 2023",
+        ),
+        DataSet("math500", "HuggingFaceH4/MATH-500", (_ROWS, *_ANSWERED, _SOLVED), {"test": (500,)}),
+        DataSet("minerva", "math-ai/minervamath", (_ROWS, *_ANSWERED, _SOLVED), {"test": (272,)}),
+        DataSet(
+            "olympiadbench",
+            "Hothan/OlympiadBench",
+            (_ROWS, Layout("question", "final_answer", several), *_ANSWERED),
+            {"test": (675, 674)},
+            config="OE_TO_maths_en_COMP",
+            leave_out=not_english_open_text,
+            note="open-ended, text only, English; 675 in the authors' release and most papers, 674 on the hub",
+        ),
+    )
+}

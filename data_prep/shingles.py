@@ -1,0 +1,194 @@
+"""What problem texts are compared by: tokens that spelling does not change.
+
+`tokens` undoes what an editor may change without changing a problem: Unicode forms (NFKC), case, white space, `$`,
+LaTeX spacing, sizing and fonts, punctuation, and spellings of one thing (`≤` and `\\leq`, `\\tfrac12` and
+`\\frac{1}{2}`, `1,000` and `1000`, `two` and `2`, `largest` and `maximum`). Chinese, Japanese and Korean text has no
+spaces: there every character is a token.
+
+Two texts that agree letter by letter but for one number are different problems. So some tokens weigh more than others:
+`formal` picks out those of which none may differ between near-duplicates.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Collection, Iterable, Sequence
+
+# One token for several spellings. A token that begins with a backslash is formal, see `is_formal`.
+_SPELLINGS = {
+    "\\le": "≤ ≦ ⩽ \\leq \\leqq \\leqslant <=",
+    "\\ge": "≥ ≧ ⩾ \\geq \\geqq \\geqslant >=",
+    "\\neq": "≠ \\ne !=",
+    "\\times": "×",
+    "\\cdot": "· ⋅ ∙",
+    "*": "∗",
+    "/": "÷ ∕ ⁄ \\div \\frac \\dfrac \\tfrac \\cfrac",
+    "%": "\\% percent",
+    "°": "degree degrees",
+    "|": "∣ \\mid \\vert \\lvert \\rvert",
+    "\\sqrt": "√",
+    "\\infty": "∞",
+    "\\pm": "±",
+    "\\in": "∈",
+    "\\cap": "∩",
+    "\\cup": "∪",
+    "\\angle": "∠",
+    "\\triangle": "△",
+    "\\perp": "⊥",
+    "\\lfloor": "⌊",
+    "\\rfloor": "⌋",
+    "\\parallel": "∥",
+    "\\to": "→ \\rightarrow",
+    "\\phi": "\\varphi ϕ",
+    "\\epsilon": "\\varepsilon ϵ",
+    "\\sum": "∑ sum",
+    "\\prod": "∏ product",
+    "\\max": "max maximum maximal largest greatest biggest highest longest most 最大",
+    "\\min": "min minimum minimal smallest least lowest shortest fewest 最小",
+    "\\more": "more greater larger bigger",
+    "\\less": "less fewer smaller",
+    "\\not": "not no without",
+    "2": "two 二 两",
+    "3": "three 三",
+    "4": "four 四",
+    "5": "five 五",
+    "6": "six 六",
+    "7": "seven 七",
+    "8": "eight 八",
+    "9": "nine 九",
+    "10": "ten 十",
+    "11": "eleven",
+    "12": "twelve",
+    "20": "twenty",
+    "100": "hundred 百",
+    "1000": "thousand 千",
+}
+
+# Words of which one makes another problem of the same set-up: what is asked for, and of what kind it is.
+_DECIDING = """
+    sin cos tan cot sec csc log ln exp mod gcd lcm lim det
+    odd even prime composite positive negative nonnegative rational irrational real complex
+    increasing decreasing inside outside inscribed circumscribed convex concave up down left right remain remaining
+    difference quotient remainder ratio mean median mode range variance probability
+    area perimeter circumference volume radius diameter length width height slope
+    half third quarter twice double triple first second fourth fifth last
+"""
+
+_GREEK = (
+    "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu "
+    "nu xi omicron pi rho ς sigma tau upsilon phi chi psi omega"
+)
+
+_CANONICAL = {
+    **{spelling: token for token, spellings in _SPELLINGS.items() for spelling in spellings.split()},
+    **{word: f"\\{word}" for word in _DECIDING.split()},
+    **{chr(ord("α") + i): f"\\{name}" for i, name in enumerate(_GREEK.split())},
+}
+
+# English words of one and two letters; every other token so short is the name of a variable, a segment or a unit.
+_SHORT_WORDS = frozenset("a i am an as at be by do go he if in is it me my no of on or so to up us we".split())
+
+# Layout: these commands leave their argument behind and say nothing themselves.
+_LAYOUT = frozenset(
+    f"\\{name}"
+    for name in """
+    left right big bigg bigl bigr biggl biggr middle displaystyle textstyle limits nolimits quad qquad hspace vspace
+    text textrm textbf textit mathrm mathbf mathit mathbb mathcal mathsf boldsymbol bm operatorname mbox hbox
+    begin end hline nonumber label dots ldots cdots dotsb dotsc vdots ddots colon
+    """.split()
+)
+_ARGUMENT_OF_LAYOUT = re.compile(
+    r"\\(?:text(?:rm|bf|it)?|math(?:rm|bf|it|bb|cal|sf)|boldsymbol|bm|operatorname|mbox|hbox)\s*\{([^{}]*)\}"
+)
+
+# Minus signs, apostrophes, and characters without width, which stand inside words.
+_SAME_CHARACTER = str.maketrans("−‐–’‘′", "---'''", "\u00ad\u200b\u200c\u200d\u200e\u200f\u2060\ufeff")
+_SUPERSCRIPT = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹ⁿ]+")
+_FIGURE = re.compile(r"\[asy\](?:(?!\[asy\]).)*?\[/asy\]")
+_DEGREE, _PRIME = (re.compile(rf"\^\s*(?:\\{name}(?![a-z])|\{{\s*\\{name}\s*\}})") for name in ("circ", "prime"))
+# Not after an opening bracket or before a closing one: f(1,100) has two arguments.
+_GROUPED_DIGITS = re.compile(r"(?<![\d.,(\[{])\d{1,3}(?:(?:,\\!|,|\{,\}|\\[,!])\d{3})+(?![\d)\]}])")
+_HALF_A_FRACTION = re.compile(r"\\[dtc]?frac\s*(\d)\s*(\d)")
+_ONE_IN_BRACES = re.compile(r"(?<!\\)\{\s*([^\W_]+|\\[a-z]+)\s*\}")
+# The hyphen of "5-digit", "$n$-gon" and "non-zero", which is no minus.
+_HYPHEN = re.compile(r"(?<=[\w}])(?:\$|\\\))?-(?=[^\W\d_]{3})")
+
+_IDEOGRAPH = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff"
+_LETTER = rf"[^\W\d_{_IDEOGRAPH}]"
+_IS_IDEOGRAPH = re.compile(f"[{_IDEOGRAPH}]").match
+_TOKEN = re.compile(
+    rf"""
+      \\[a-z]+ | \\.                               # commands, \{{ and \|, spacing
+    | \d+(?:\.\d+)? | (?<![\w.])\.\d+
+    | 最[大小] | [{_IDEOGRAPH}]
+    | {_LETTER}+(?:'{_LETTER}+)?
+    | (?<!{_LETTER}{_LETTER})(?<={_LETTER})['!]+     # f', n! but not "students'" nor "Go!"
+    | (?<=[\d)\]}}])!+(?!=)
+    | [<>!]= | [^\s\w,.;:?!$'"`~&\#\\_“”…—、。《》「」]   # any other symbol
+    """,
+    re.VERBOSE,
+)
+_SPACING = frozenset("\\" + c for c in ",!;: ()[]\\&_#$")
+
+
+def tokens(text: str, figures: bool = True) -> list[str]:
+    """The tokens of a problem text; the module's docstring says what they disregard.
+
+    Args:
+        figures: whether the code between [asy] and [/asy] counts.
+    """
+    text = _SUPERSCRIPT.sub(lambda match: f"^{match.group()}", text)
+    text = " ".join(unicodedata.normalize("NFKC", text).casefold().translate(_SAME_CHARACTER).split())
+    if not figures:
+        text = _FIGURE.sub(" ", text)
+    if "\\" in text or "{" in text:
+        text = _DEGREE.sub("°", text)
+        text = _PRIME.sub("'", text)
+        text = _ARGUMENT_OF_LAYOUT.sub(r" \1 ", text)
+        text = _HALF_A_FRACTION.sub(r"\\frac \1 \2 ", text)
+        text = _ONE_IN_BRACES.sub(r" \1 ", text)
+    text = _HYPHEN.sub(" ", _GROUPED_DIGITS.sub(_digits, text))
+    found = (t for t in _TOKEN.findall(text) if t not in _LAYOUT and t not in _SPACING)
+    return [f"0{t}" if t[0] == "." else _CANONICAL.get(t, t) for t in found]
+
+
+def _digits(match: re.Match[str]) -> str:
+    return "".join(c for c in match.group() if c.isdecimal())
+
+
+def is_number(token: str) -> bool:
+    """Whether a token of `tokens` is a number."""
+    return token[0].isdecimal()
+
+
+def is_formal(token: str) -> bool:
+    """Whether a token is a number, symbol, command, deciding word, or a name of one or two letters such as x or AB."""
+    if not token[0].isalpha():
+        return True
+    if len(token) > 2 or token in _SHORT_WORDS:
+        return False
+    return not _IS_IDEOGRAPH(token)
+
+
+def numbers(tokens: Iterable[str]) -> tuple[str, ...]:
+    """The numbers of a text in their order."""
+    return tuple(token for token in tokens if is_number(token))
+
+
+def formal(tokens: Iterable[str]) -> tuple[str, ...]:
+    """The formal tokens of a text in their order."""
+    return tuple(token for token in tokens if is_formal(token))
+
+
+def shingles(tokens: Sequence[str], n: int) -> list[tuple[str, ...]]:
+    """All runs of `n` tokens in their order; of fewer tokens the one run of all, of none nothing."""
+    if not tokens:
+        return []
+    return list(zip(*(tokens[i:] for i in range(n)), strict=False)) or [tuple(tokens)]
+
+
+def jaccard(a: Collection, b: Collection) -> float:
+    """Size of the intersection of two sets over that of their union; 1 for two empty ones."""
+    a, b = set(a), set(b)
+    return len(a & b) / len(a | b) if a or b else 1.0

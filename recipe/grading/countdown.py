@@ -1,0 +1,59 @@
+"""The countdown task's scorer: reasoning_gym's own, behind a filter. Light to import, for reward workers."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+DATA_SOURCE = "reasoning_gym/countdown"
+
+# The library's scorer ends in sympy's parse_expr, which is Python's eval: the text of a model goes there only as a
+# short string of these characters. Powers and long digit runs are out because evaluating them can take for ever.
+_EXPRESSION = re.compile(r"[0-9+\-*() ]{1,64}")
+_COSTLY = re.compile(r"\*\s*\*|[0-9]{4}")
+
+
+def extract(solution: str) -> str | None:
+    """The expression of a response: what follows the last ';', if the filter lets it pass."""
+    _, separator, expression = solution.rpartition(";")
+    expression = expression.strip()
+    if not separator or not _EXPRESSION.fullmatch(expression) or _COSTLY.search(expression):
+        return None
+    return expression
+
+
+def score(solution: str, ground_truth: str) -> tuple[bool, str | None]:
+    """(correct, the extracted expression) of a response to a countdown problem; the response is untrusted.
+
+    Correct iff reasoning_gym scores it 1.0. The library also gives 0.05 and 0.01 to wrong answers, which is noise once
+    advantages are normalised. ValueError for a ground truth that is not the JSON which data_prep.countdown writes.
+    """
+    if problem := check_entry(ground_truth):
+        raise ValueError(f"field reward_model.ground_truth of {DATA_SOURCE}: {problem}")
+    expression = extract(solution)
+    if expression is None:
+        return False, None
+    return _library_scorer()(answer=expression, entry=json.loads(ground_truth)) == 1.0, expression
+
+
+def check_entry(ground_truth: Any) -> str | None:
+    """What is wrong with a ground truth, and the remedy; None if it can be read."""
+    try:
+        entry = json.loads(ground_truth)
+        entry["metadata"]["numbers"], entry["metadata"]["target"]
+    except (TypeError, KeyError, json.JSONDecodeError):
+        return (
+            f"{ground_truth!r:.200} is not a JSON object with metadata.numbers and metadata.target; "
+            'prepare the data with "python -m data_prep.countdown"'
+        )
+    return None
+
+
+@cache
+def _library_scorer() -> Callable[..., float]:
+    import reasoning_gym
+
+    return reasoning_gym.get_score_answer_fn("countdown")

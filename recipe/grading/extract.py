@@ -1,0 +1,77 @@
+"""Which answer a response gives: one rule for training, evaluation and every mathematical data source."""
+
+from __future__ import annotations
+
+import re
+
+# A backslash takes the next character with it, so that \{ and \} (set braces) do not count as groups; \\boxed, a box
+# whose backslash was escaped once too often, is taken for a box.
+_TOKEN = re.compile(r"(\\\\?(?:boxed|fbox)\s*\{)|\\.|[{}]", re.DOTALL)
+_ANSWER = re.compile(r"answer[\s*_]*[:：]", re.IGNORECASE)
+_HASHES = re.compile(r"####")
+_FINAL = re.compile(r"final answer is[ \t]*:?", re.IGNORECASE)
+_TEXT = re.compile(r"[^\s*_`$\\\[\]]")  # what is not markup
+_SENTENCE_END = re.compile(r"\.(?:\s|$)")
+
+
+def extract(response: str) -> str | None:
+    r"""The final answer of a response, or None. Linear in the length of the response, whatever it holds.
+
+    The first of these that the response has, and of several the last one:
+
+    1. the content of \boxed{...} or \fbox{...}, if its braces balance and it is not empty;
+    2. the line after "Answer:" (any case, bold or not), or the first line with text below it;
+    3. the line after "####";
+    4. the rest of the sentence after "final answer is".
+
+    White space, and for 2 to 4 Markdown emphasis, dollars around the whole and a final period, are stripped.
+    """
+    boxed = _last_box(response)
+    if boxed is not None:
+        return boxed
+    for marker, tidy in ((_ANSWER, _line), (_HASHES, _line), (_FINAL, _sentence)):
+        end = max((found.end() for found in marker.finditer(response)), default=None)
+        if end is not None and (answer := tidy(response[end:])):
+            return answer
+    return None
+
+
+def _last_box(response: str) -> str | None:
+    best, best_start = None, -1
+    opened: list[int | None] = []  # for every open brace: where a box's content starts, or None
+    for token in _TOKEN.finditer(response):
+        text = token.group()
+        if text == "{":
+            opened.append(None)
+        elif text == "}":
+            start = opened.pop() if opened else None
+            if start is not None and start > best_start and (content := response[start : token.start()].strip()):
+                best, best_start = content, start
+        elif token.group(1):
+            opened.append(token.end())
+    return best
+
+
+def _line(rest: str) -> str:
+    found = _TEXT.search(rest)
+    if not found:
+        return ""
+    return _tidy(rest[rest.rfind("\n", 0, found.start()) + 1 :].split("\n", 1)[0])
+
+
+def _sentence(rest: str) -> str:
+    line = rest.lstrip(" \t*_").split("\n", 1)[0]
+    if line.startswith("$") and "$" in line[1:]:
+        return _tidy(line[: line.index("$", 1) + 1])
+    return _tidy(_SENTENCE_END.split(line, maxsplit=1)[0])
+
+
+def _tidy(text: str) -> str:
+    text = text.strip().strip("*_`").strip()
+    text = text.removesuffix(".").rstrip()
+    for opening, closing in (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]")):
+        inner = text[len(opening) : -len(closing)]
+        if len(text) > len(opening) + len(closing) and text.startswith(opening) and text.endswith(closing):
+            if opening not in inner and closing not in inner:
+                return inner.strip()
+    return text

@@ -1,0 +1,247 @@
+"""Grading by math_verify and by reasoning_gym's scorers, in processes that a hostile answer may ruin.
+
+    with GraderPool() as pool:
+        verdicts = pool.grade([("math500", response, reference), ...])
+
+Nothing but these processes ever parses an answer; the caller imports neither sympy nor the libraries.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+from recipe.grading import countdown, reasoning_gym, sources, strict
+from recipe.grading.extract import extract
+
+ROOT = Path(__file__).resolve().parents[2]
+STARTUP_LIMIT = 120.0
+"""Seconds that a grader's process may take to import its libraries; not part of an answer's time."""
+
+Status = Literal["ok", "unparsable", "timeout", "error"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a grader says of one response."""
+
+    correct: bool
+    """By math_verify, or the scorer of the data source."""
+    strict: bool
+    """By the strict rule (`recipe.grading.strict`); the same as `correct` where the data source has another scorer."""
+    answer: str | None
+    """The extracted answer."""
+    status: Status
+    """ok: graded. unparsable: no answer, or none that makes sense. timeout, error: not graded, whatever it is worth."""
+    detail: str = ""
+    """One phrase on anything but a plain verdict."""
+
+
+class GraderPool:
+    """Grader processes, started when first needed and replaced after a time-out or an error; safe to share by threads.
+
+    Args:
+        workers: processes at most; the number of processors, up to 8, if None.
+        time_limit: wall-clock seconds for one answer. Then the process is killed, and the verdict is "timeout".
+        memory_limit: bytes of address space per process. Reaching it, or half of it with a negative verdict, is an
+            "error".
+    """
+
+    def __init__(self, workers: int | None = None, time_limit: float = 10.0, memory_limit: int = 4 << 30):
+        self.workers = workers or min(os.cpu_count() or 1, 8)
+        self.time_limit, self.memory_limit = time_limit, memory_limit
+        self.failed_comparisons = 0
+        """Comparisons in `group` that ended without a verdict; the two answers then count as different."""
+        self._idle: queue.LifoQueue[_Process | None] = queue.LifoQueue()
+        for _ in range(self.workers):
+            self._idle.put(None)
+        # The kernel kills a process when the *thread* that started it ends, so one thread of the pool starts them all.
+        self._starter = ThreadPoolExecutor(1, thread_name_prefix="grader-starter")
+        self._closed = False
+
+    def __enter__(self) -> GraderPool:
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the processes, after what they are grading; the pool cannot be used afterwards."""
+        if self._closed:
+            return
+        self._closed = True
+        for _ in range(self.workers):
+            if process := self._idle.get():
+                process.kill()
+        self._starter.shutdown()
+
+    def judge(self, data_source: str, response: str, ground_truth: str) -> Verdict:
+        """Grade one response.
+
+        Raises:
+            ValueError: no scorer for the data source, or a reference that it cannot read.
+            RuntimeError: a grader's process cannot be started, or the pool is closed.
+        """
+        if problem := sources.check_ground_truth(data_source, ground_truth):
+            raise ValueError(f"field reward_model.ground_truth of {data_source}: {problem}")
+        scorer = sources.kind(data_source)
+        if scorer == "countdown":
+            correct, answer = countdown.score(response, ground_truth)
+            return Verdict(correct, correct, answer, "ok" if answer else "unparsable", "" if answer else "no answer")
+        answer = extract(response)
+        if answer is None:
+            return Verdict(False, False, None, "unparsable", "no answer")
+        if scorer == "reasoning_gym":
+            task = data_source.removeprefix(reasoning_gym.PREFIX)
+            reply = self._ask({"kind": "reasoning_gym", "task": task, "gold": ground_truth, "answer": answer})
+            strictly = reply["correct"]
+        else:
+            reply = self._compare(ground_truth, answer)
+            strictly = strict.equal(ground_truth, answer)
+        return Verdict(reply["correct"], strictly, answer, reply["status"], reply["detail"])
+
+    def grade(self, items: Iterable[tuple[str, str, str]]) -> list[Verdict]:
+        """`judge` for many (data source, response, reference), `workers` at a time, in the order given."""
+        with ThreadPoolExecutor(self.workers) as threads:
+            return list(threads.map(lambda item: self.judge(*item), items))
+
+    def group(self, answers: Sequence[str | None]) -> list[int | None]:
+        """Which of one problem's answers are the same: a class number each, by first appearance; None for no answer.
+
+        Answers with one canonical form are the same, and so are two that math_verify calls equivalent in either
+        direction; plain numbers are compared exactly and alone. A new form joins the first class whose first answer it
+        is equivalent to. (`failed_comparisons` counts the time-outs and errors.)
+        """
+        classes: dict[str, int] = {}
+        first: list[str] = []
+        groups: list[int | None] = []
+        for answer in answers:
+            if answer is None:
+                groups.append(None)
+                continue
+            form = strict.canonical(answer)
+            if form not in classes:
+                classes[form] = next((i for i, other in enumerate(first) if self._same(other, answer)), len(first))
+                if classes[form] == len(first):
+                    first.append(answer)
+            groups.append(classes[form])
+        return groups
+
+    def _same(self, a: str, b: str) -> bool:
+        if strict.equal(a, b):
+            return True
+        if strict.number(a) is not None and strict.number(b) is not None:
+            return False
+        reply = self._compare(a, b, both_ways=True)
+        self.failed_comparisons += reply["status"] in ("timeout", "error")
+        return reply["correct"]
+
+    def _compare(self, gold: str, answer: str, both_ways: bool = False) -> dict[str, Any]:
+        if len(answer) > strict.MAX_LENGTH:
+            return _reply("unparsable", f"longer than {strict.MAX_LENGTH} characters")
+        return self._ask({"kind": "math", "gold": gold, "answer": answer, "both_ways": both_ways})
+
+    def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        if self._closed:
+            raise RuntimeError("this GraderPool is closed; open another one")
+        process = self._idle.get()
+        try:
+            if process is None or not process.alive():
+                process = self._starter.submit(_Process, self.time_limit, self.memory_limit).result()
+            reply = process.ask(request, self.time_limit)
+            if reply["status"] in ("timeout", "error"):
+                process.kill()
+                process = None
+        finally:
+            self._idle.put(process)
+        return reply
+
+
+def _reply(status: Status, detail: str) -> dict[str, Any]:
+    return {"status": status, "correct": False, "detail": detail}
+
+
+class _Process:
+    """One grader process, ready for requests."""
+
+    def __init__(self, time_limit: float, memory_limit: int):
+        arguments = [os.getpid(), time_limit, memory_limit]
+        # One hash seed, so that verdicts do not depend on the order of sympy's sets; one thread, because every thread
+        # of a linear algebra library takes address space.
+        environment = {**os.environ, "PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "recipe.grading.worker", *map(str, arguments)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            cwd=ROOT,
+            env=environment,
+            start_new_session=True,
+        )
+        self._buffer = b""
+        self._prepared: set[str] = set()
+        try:
+            self._receive(STARTUP_LIMIT)
+        except (TimeoutError, EOFError) as error:
+            self.kill()
+            raise RuntimeError(
+                f"a grader's process did not start ({error}): "
+                f'run "python -m recipe.grading.worker {os.getppid()} {time_limit} {memory_limit}" to see why'
+            ) from None
+
+    def alive(self) -> bool:
+        """Whether the process still runs."""
+        return self._process.poll() is None
+
+    def ask(self, request: dict[str, Any], time_limit: float) -> dict[str, Any]:
+        """The reply to a request; a time-out or the end of the process is a reply too, and the process is of no use."""
+        try:
+            if (task := request.get("task")) and task not in self._prepared:
+                self._send({"kind": "prepare", "task": task})
+                self._receive(STARTUP_LIMIT)
+                self._prepared.add(task)
+            self._send(request)
+            return self._receive(time_limit)
+        except TimeoutError:
+            return _reply("timeout", f"not graded within {time_limit:g} s")
+        except (EOFError, BrokenPipeError):
+            return _reply("error", f"the grader's process ended with {self._process.wait()}")
+
+    def kill(self) -> None:
+        """End the process and whatever it started."""
+        if self.alive():
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        self._process.stdin.close()
+        self._process.stdout.close()
+
+    def _send(self, request: dict[str, Any]) -> None:
+        self._process.stdin.write(json.dumps(request).encode() + b"\n")
+        self._process.stdin.flush()
+
+    def _receive(self, time_limit: float) -> dict[str, Any]:
+        deadline = time.monotonic() + time_limit
+        stream = self._process.stdout.fileno()
+        poll = select.poll()  # not select(), which fails beyond 1024 open files
+        poll.register(stream, select.POLLIN)
+        while b"\n" not in self._buffer:
+            if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+                raise TimeoutError(f"{time_limit:g} s")
+            received = os.read(stream, 1 << 16)
+            if not received:
+                raise EOFError(f"exit code {self._process.wait()}")
+            self._buffer += received
+        line, _, self._buffer = self._buffer.partition(b"\n")
+        return json.loads(line)

@@ -1,0 +1,71 @@
+"""Which scorer a data source has, and the reference answers that it can read."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from recipe.grading import countdown, reasoning_gym, strict
+
+Kind = Literal["math", "countdown", "reasoning_gym"]
+
+MATH = (
+    *("aime24", "aime25", "aime26", "amc23", "amc83", "math500", "minerva", "olympiadbench"),
+    *("gsm8k", "math", "dapo_math_17k", "openr1_math_46k"),
+    # verl's own names of such sets
+    *("openai/gsm8k", "lighteval/MATH", "DigitalLearningGmbH/MATH-lighteval", "HuggingFaceH4/MATH-500"),
+    *("math_dapo", "math_dapo_reasoning", "aime*"),
+)
+"""Data sources graded by their final answer; `*` ends a prefix.
+
+Of what verl scores, the code sets are left out (their scorers run the response), and so are geometry3k (images) and
+searchR1_* (a search service).
+"""
+KNOWN = (*MATH, countdown.DATA_SOURCE, f"{reasoning_gym.PREFIX}<task>")
+"""What to tell someone whose data source has no scorer."""
+
+
+def kind(data_source: str) -> Kind | None:
+    """The scorer of a data source, None if it has none. Asking for a reasoning_gym task imports the library."""
+    if data_source in MATH or data_source.startswith("aime"):
+        return "math"
+    if data_source == countdown.DATA_SOURCE:
+        return "countdown"
+    if data_source.startswith(reasoning_gym.PREFIX):
+        return "reasoning_gym" if data_source.removeprefix(reasoning_gym.PREFIX) in reasoning_gym.tasks() else None
+    return None
+
+
+def supports(data_source: str) -> bool:
+    """Whether responses of this data source can be scored; ask before training rather than in the middle of it."""
+    return kind(data_source) is not None
+
+
+def why_not(data_source: str) -> str:
+    """One sentence on a data source without a scorer."""
+    task = data_source.removeprefix(reasoning_gym.PREFIX)
+    if data_source.startswith(reasoning_gym.PREFIX) and task in reasoning_gym.EXCLUDED:
+        return f"no scorer for data_source {data_source!r}: {reasoning_gym.EXCLUDED[task]}"
+    return f"no scorer for data_source {data_source!r}; known are {', '.join(KNOWN)}"
+
+
+def check_ground_truth(data_source: str, ground_truth: object) -> str | None:
+    """What is wrong with a row's reference answer, one phrase; None if its scorer can read it.
+
+    ValueError for a data source without a scorer.
+    """
+    scorer = kind(data_source)
+    if scorer is None:
+        raise ValueError(why_not(data_source))
+    if not isinstance(ground_truth, str):
+        return f"{type(ground_truth).__name__} instead of a string"
+    if scorer == "countdown":
+        return countdown.check_entry(ground_truth)
+    if scorer == "reasoning_gym":
+        return reasoning_gym.check_entry(ground_truth)
+    if not strict.canonical(ground_truth):
+        return f"{ground_truth!r} holds no answer"
+    if len(ground_truth) > strict.MAX_LENGTH:
+        return f"{len(ground_truth)} characters, {strict.MAX_LENGTH} at most: not a final answer"
+    if r"\boxed" in ground_truth:
+        return f"{ground_truth!r:.80} is a box: give what stands in it"
+    return None

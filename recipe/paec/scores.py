@@ -1,0 +1,362 @@
+"""From graded samples to scores: the content of `scores.json`, its table, and validation metrics during training.
+
+A graded sample is a mapping (a JSON line of `samples.jsonl`); read here are
+
+    benchmark, problem      str
+    sample                  int, 0 <= sample < n: which response to the problem
+    correct, strict         bool: verdicts of the evaluation's grader and of the training rule
+    group                   int, one for each class of equivalent answers of a problem; null without an answer
+    status                  "ok", "unparsable", "timeout" or "error": how the evaluation's grader fared
+    finish_reason, tokens   str and int, or null where unknown
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import islice
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+
+from recipe.paec.errors import UserError
+from recipe.paec.estimators import (
+    Estimate,
+    average,
+    bootstrap_interval,
+    bootstrap_intervals,
+    inconsistent_groups,
+    maj_at_k,
+    pass_at_every_k,
+    powers_of_two,
+)
+
+FORMAT = 1
+"""Of scores.json; raised when a reader of the old form would misread the new one."""
+
+PAPERS_COLUMNS = {
+    "aime24": "AIME24",
+    "aime25": "AIME25",
+    "aime26": "AIME26",
+    "amc23": "AMC23",
+    "amc83": "AMC83",
+    "math500": "MATH500",
+    "minerva": "Minerva",
+    "olympiadbench": "Olympiad",
+}
+"""Benchmark -> heading, in the papers' order; others follow in alphabetical order under their own names."""
+
+STATUSES = ("ok", "unparsable", "timeout", "error")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What scoring needs of a graded sample, fields as in the sample."""
+
+    correct: bool
+    strict: bool
+    group: int | None
+    status: str
+    finish_reason: str | None = None
+    tokens: int | None = None
+
+
+def in_papers_order(benchmarks: Iterable[str]) -> list[str]:
+    """Benchmarks as the columns of a table."""
+    order = list(PAPERS_COLUMNS)
+    return sorted(benchmarks, key=lambda name: (order.index(name) if name in order else len(order), name))
+
+
+def heading(benchmark: str) -> str:
+    """A benchmark's name in a table."""
+    return PAPERS_COLUMNS.get(benchmark, benchmark)
+
+
+# ---- scores.json -----------------------------------------------------------------------------------------------------
+
+
+def score(samples: Iterable[Mapping[str, Any]], name: str = "samples.jsonl") -> dict[str, Any]:
+    """Scores of graded samples, ready for JSON; shares and accuracies are fractions of 1.
+
+    Args:
+        samples: one mapping a response, in any order.
+        name: what errors call them; the first sample is its line 1.
+
+    Returns:
+        format, benchmarks and average. Every mean over problems is {"value", "low", "high"} (`bootstrap_interval`). Of
+        a benchmark: problems, samples (n of each problem), avg, strict_avg, maj (at powers of two and n), pass (at
+        every k up to n), disagreement of the graders (share and counts of both directions), the shares truncated,
+        unparsable, grader_timeout and grader_error, mean_length (tokens), inconsistent_groups (of equivalent answers
+        with different verdicts), and per_problem counts of correct and strict samples and the majority's verdict.
+        average holds the unweighted means over benchmarks of avg, maj and pass, each at the benchmark's own n.
+
+    Raises:
+        UserError: a malformed sample, a sample twice, or problems of one benchmark with different n; no samples.
+    """
+    benchmarks = {benchmark: _score_benchmark(problems) for benchmark, problems in _collect(samples, name).items()}
+    return {
+        "format": FORMAT,
+        "benchmarks": benchmarks,
+        "average": {
+            metric: asdict(bootstrap_interval(*(per_problem(b, metric) for b in benchmarks.values())))
+            for metric in ("avg", "maj", "pass")
+        },
+    }
+
+
+def per_problem(benchmark: Mapping[str, Any], metric: str) -> np.ndarray:
+    """A metric of every problem of one benchmark of `score`, [P], in the order of its per_problem.
+
+    Args:
+        metric: "avg", "maj" or "pass", at the benchmark's n, or "pass@k" with k <= n.
+    """
+    n, problems = benchmark["samples"], benchmark["per_problem"].values()
+    kind, _, k = metric.partition("@")
+    if kind == "avg":
+        return np.array([problem["correct"] / n for problem in problems])
+    if kind == "maj":
+        return np.array([float(problem["maj"]) for problem in problems])
+    return np.array([pass_at_every_k(n, problem["correct"])[int(k or n) - 1] for problem in problems])
+
+
+def _score_benchmark(problems: Mapping[str, Sequence[Verdict]]) -> dict[str, Any]:
+    rows = {problem: _quantities(verdicts) for problem, verdicts in problems.items()}
+    verdicts = [verdict for of_problem in problems.values() for verdict in of_problem]
+    n = len(verdicts) // len(problems)
+    names = list(next(iter(rows.values())))
+    estimates = dict(zip(names, bootstrap_intervals([list(row.values()) for row in rows.values()]), strict=True))
+
+    def at_k(kind: str) -> dict[str, Any]:
+        return {
+            name.removeprefix(kind): asdict(estimate) for name, estimate in estimates.items() if name.startswith(kind)
+        }
+
+    lenient = sum(v.correct and not v.strict for v in verdicts)
+    harsh = sum(v.strict and not v.correct for v in verdicts)
+    return {
+        "problems": len(problems),
+        "samples": n,
+        "avg": asdict(estimates["avg"]),
+        "strict_avg": asdict(estimates["strict_avg"]),
+        "maj": at_k("maj@"),
+        "pass": at_k("pass@"),
+        "disagreement": {
+            "share": (lenient + harsh) / len(verdicts),
+            "correct_not_strict": lenient,
+            "strict_not_correct": harsh,
+        },
+        "truncated": _mean_if_known(
+            verdicts, lambda v: None if v.finish_reason is None else v.finish_reason == "length"
+        ),
+        **_grader_shares(verdicts, len(verdicts)),
+        "mean_length": _mean_if_known(verdicts, lambda v: v.tokens),
+        "inconsistent_groups": sum(
+            inconsistent_groups([v.group for v in of_problem], [v.correct for v in of_problem])
+            for of_problem in problems.values()
+        ),
+        "per_problem": {
+            problem: {
+                "correct": sum(v.correct for v in problems[problem]),
+                "strict": sum(v.strict for v in problems[problem]),
+                "maj": int(row[f"maj@{n}"]),
+            }
+            for problem, row in rows.items()
+        },
+    }
+
+
+def _quantities(verdicts: Sequence[Verdict]) -> dict[str, float]:
+    """Every quantity of one problem whose mean over problems is a score."""
+    n, correct, groups = len(verdicts), [v.correct for v in verdicts], [v.group for v in verdicts]
+    return {
+        "avg": average(correct),
+        "strict_avg": average([v.strict for v in verdicts]),
+        **{f"maj@{k}": maj_at_k(groups, correct, k) for k in powers_of_two(n)},
+        **{f"pass@{k}": float(p) for k, p in enumerate(pass_at_every_k(n, sum(correct)), 1)},
+    }
+
+
+def _grader_shares(verdicts: Sequence[Verdict], total: int) -> dict[str, float]:
+    """Shares of `total` samples in which the evaluation's grader found nothing to grade, or failed itself."""
+    names = {"unparsable": "unparsable", "grader_timeout": "timeout", "grader_error": "error"}
+    return {name: sum(v.status == status for v in verdicts) / total for name, status in names.items()}
+
+
+def _mean_if_known(verdicts: Sequence[Verdict], value: Callable[[Verdict], float | None]) -> float | None:
+    """Mean over samples; None if it is not known of every one, because a mean of the rest may be another one."""
+    values = [value(verdict) for verdict in verdicts]
+    return None if None in values else fmean(values)
+
+
+def _collect(samples: Iterable[Mapping[str, Any]], name: str) -> dict[str, dict[str, list[Verdict]]]:
+    """Verdicts by benchmark and problem in the order of `sample`; everything that can be wrong is found here."""
+    found: dict[str, dict[str, dict[int, Verdict]]] = {}
+    for line, sample in enumerate(samples, 1):
+        _check(sample, f"{name}, line {line}")
+        verdicts = found.setdefault(sample["benchmark"], {}).setdefault(sample["problem"], {})
+        if sample["sample"] in verdicts:
+            raise UserError(
+                f"{name}, line {line}: benchmark {sample['benchmark']}, problem {sample['problem']}, sample "
+                f"{sample['sample']} occurs twice: remove one of them"
+            )
+        verdicts[sample["sample"]] = Verdict(**{field: sample[field] for field in Verdict.__dataclass_fields__})
+    if not found:
+        raise UserError(f"{name}: no samples in it: run the evaluation first")
+    for benchmark, problems in found.items():
+        n = 1 + max(max(verdicts) for verdicts in problems.values())
+        for problem, verdicts in problems.items():
+            if len(verdicts) < n:
+                missing = list(islice((index for index in range(n) if index not in verdicts), 6))
+                listed = ", ".join(map(str, missing[:5])) + (", ..." if len(missing) > 5 else "")
+                raise UserError(
+                    f"{name}: benchmark {benchmark}, problem {problem}: {len(verdicts)} of {n} samples, missing "
+                    f"{listed}: give every problem of a benchmark the same number of samples, numbered from 0"
+                )
+    return {
+        benchmark: {
+            problem: [verdicts[index] for index in sorted(verdicts)]
+            for problem, verdicts in sorted(found[benchmark].items())
+        }
+        for benchmark in in_papers_order(found)
+    }
+
+
+def _integer(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+_FIELDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "benchmark": ("a non-empty string", lambda v: isinstance(v, str) and v != ""),
+    "problem": ("a non-empty string", lambda v: isinstance(v, str) and v != ""),
+    "sample": ("an integer from 0 on", _integer),
+    "correct": ("true or false", lambda v: isinstance(v, bool)),
+    "strict": ("true or false", lambda v: isinstance(v, bool)),
+    "group": ("an integer from 0 on, or null", lambda v: v is None or _integer(v)),
+    "status": (f"one of {', '.join(STATUSES)}", lambda v: v in STATUSES),
+    "finish_reason": ("a string or null", lambda v: v is None or isinstance(v, str)),
+    "tokens": ("an integer from 0 on, or null", lambda v: v is None or _integer(v)),
+}
+
+
+def _check(sample: Any, where: str) -> None:
+    if not isinstance(sample, Mapping):
+        raise UserError(f"{where}: {type(sample).__name__} instead of an object: grade the samples again")
+    for field, (wanted, good) in _FIELDS.items():
+        if field not in sample:
+            raise UserError(f"{where}, field {field}: missing: give {wanted}")
+        if not good(sample[field]):
+            raise UserError(f"{where}, field {field}: {sample[field]!r:.80} is not {wanted}: correct it")
+
+
+# ---- the table -------------------------------------------------------------------------------------------------------
+
+
+def percent(estimate: Mapping[str, float | None] | Estimate) -> str:
+    """`43.3 [30.0, 56.7]`, in percent; without brackets where there is no interval."""
+    fields = asdict(estimate) if isinstance(estimate, Estimate) else estimate
+    value = f"{100 * fields['value']:.1f}"
+    if fields["low"] is None:
+        return value
+    return f"{value} [{100 * fields['low']:.1f}, {100 * fields['high']:.1f}]"
+
+
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table, head first, the first column left and the others right; cells may not hold line breaks."""
+    cells = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    cells.insert(1, ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])])
+    return "".join(
+        "| " + " | ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) + " |\n" for row in cells
+    )
+
+
+def table(scores: Mapping[str, Any]) -> str:
+    """The scores of one evaluation as a Markdown table in the papers' column order, in percent with intervals."""
+    benchmarks, mean = scores["benchmarks"], scores["average"]
+    names = in_papers_order(benchmarks)
+
+    def row(label: str, cell: Callable[[Mapping[str, Any]], str], last: str = "") -> list[str]:
+        return [label, *(cell(benchmarks[name]) for name in names), last]
+
+    def share(value: float | None) -> str:
+        return "unknown" if value is None else f"{100 * value:.1f}"
+
+    return markdown(
+        [
+            ["", *map(heading, names), "Avg"],
+            row("problems", lambda b: str(b["problems"])),
+            row("samples n", lambda b: str(b["samples"])),
+            row("avg@n", lambda b: percent(b["avg"]), percent(mean["avg"])),
+            row("maj@n", lambda b: percent(b["maj"][str(b["samples"])]), percent(mean["maj"])),
+            row("pass@n", lambda b: percent(b["pass"][str(b["samples"])]), percent(mean["pass"])),
+            row("truncated", lambda b: share(b["truncated"])),
+            row("unparsable", lambda b: share(b["unparsable"])),
+            row("grader failed", lambda b: share(b["grader_timeout"] + b["grader_error"])),
+            row("graders disagree", lambda b: share(b["disagreement"]["share"])),
+            row("mean length", lambda b: "unknown" if b["mean_length"] is None else f"{b['mean_length']:.0f}"),
+        ]
+    )
+
+
+# ---- validation during training --------------------------------------------------------------------------------------
+
+
+def validation_metrics(
+    data_sources: Sequence[str],
+    problem_ids: Sequence[str],
+    verdicts: Sequence[Verdict],
+    *,
+    problems: Mapping[str, int],
+    samples: int,
+) -> dict[str, float]:
+    """Flat metrics of one validation, by the same estimators; fractions of 1.
+
+    Samples that were expected and are not there (a failed generation) count as wrong, and a problem that lost one has
+    no majority (the lost votes might have turned it), so that losing samples never raises a score; `missing` says how
+    many.
+
+    Args:
+        data_sources, problem_ids, verdicts: one entry a sample, those of a problem in the order they were drawn.
+        problems: data source -> number of problems validated.
+        samples: n of every problem.
+
+    Returns:
+        val/<source>/avg@n, maj@n, pass@k (k powers of two, and n), strict_avg, disagreement, unparsable,
+        grader_timeout, grader_error (shares of all expected samples), missing (samples).
+
+    Raises:
+        ValueError: more problems or samples than expected, or a data source that was not.
+    """
+    found: dict[str, dict[str, list[Verdict]]] = {source: {} for source in problems}
+    for source, problem, verdict in zip(data_sources, problem_ids, verdicts, strict=True):
+        if source not in found:
+            raise ValueError(f"validation: data source {source} was not expected (expected: {', '.join(problems)})")
+        found[source].setdefault(problem, []).append(verdict)
+    metrics = {}
+    for source, of_source in found.items():
+        if len(of_source) > problems[source]:
+            raise ValueError(f"validation: {len(of_source)} problems of {source}, expected {problems[source]}")
+        for problem, given in of_source.items():
+            if len(given) > samples:
+                raise ValueError(f"validation: {len(given)} samples of {source}, problem {problem}, expected {samples}")
+        given = [verdict for of_problem in of_source.values() for verdict in of_problem]
+        expected = problems[source] * samples
+        lost = Verdict(correct=False, strict=False, group=None, status="missing")
+        padded = [of_problem + [lost] * (samples - len(of_problem)) for of_problem in of_source.values()]
+        padded += [[lost] * samples] * (problems[source] - len(padded))
+        rows = [_quantities(of_problem) for of_problem in padded]
+        majorities = [
+            row[f"maj@{samples}"] * (lost not in of_problem) for row, of_problem in zip(rows, padded, strict=True)
+        ]
+        values = {
+            f"avg@{samples}": fmean(row["avg"] for row in rows),
+            f"maj@{samples}": fmean(majorities),
+            **{f"pass@{k}": fmean(row[f"pass@{k}"] for row in rows) for k in powers_of_two(samples)},
+            "strict_avg": fmean(row["strict_avg"] for row in rows),
+            "disagreement": sum(v.correct != v.strict for v in given) / expected,
+            **_grader_shares(given, expected),
+            "missing": float(expected - len(given)),
+        }
+        metrics |= {f"val/{source}/{name}": value for name, value in values.items()}
+    return metrics

@@ -1,0 +1,59 @@
+"""Validation during training and rewards of a step as metrics, by the graders and estimators of the evaluation."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+from typing import Any
+
+from recipe.grading.pool import GraderPool
+from recipe.paec.scores import Verdict, validation_metrics
+
+REWARD_SHARES = ("format", "grader_error", "grader_timeout")
+"""Keys of `rewards.compute_score` that become metrics below `reward/`: shares of the responses of a step."""
+
+
+def validation_scores(
+    data_sources: Sequence[str],
+    problem_ids: Sequence[str],
+    infos: Mapping[str, Sequence[Any]],
+    expected: Mapping[tuple[str, str], int],
+) -> dict[str, float]:
+    """`val/<data source>/...` of one validation (recipe.paec.scores.validation_metrics).
+
+    Args:
+        data_sources, problem_ids: one entry a sample.
+        infos: the keys of `rewards.compute_score`, one entry a sample; None for a sample that was never scored.
+        expected: samples drawn, by (data source, problem id); the same number for all.
+    """
+    answers: dict[tuple[str, str], list[int]] = {}
+    for index, key in enumerate(zip(data_sources, problem_ids, strict=True)):
+        if infos["acc"][index] is not None:
+            answers.setdefault(key, []).append(index)
+    groups: dict[int, int | None] = {}
+    with GraderPool() as pool:
+        for indices in answers.values():
+            numbers = pool.group([infos["pred"][i] or None for i in indices])
+            groups |= dict(zip(indices, numbers, strict=True))
+    kept = sorted(groups)
+    return validation_metrics(
+        [data_sources[i] for i in kept],
+        [problem_ids[i] for i in kept],
+        [_verdict({key: values[i] for key, values in infos.items()}, groups[i]) for i in kept],
+        problems=Counter(source for source, _ in expected),
+        samples=max(expected.values()),
+    )
+
+
+def _verdict(info: Mapping[str, Any], group: int | None) -> Verdict:
+    status = "ok" if info["format"] else "unparsable"
+    for kind in ("error", "timeout"):
+        if info[f"grader_{kind}"]:
+            status = kind
+    return Verdict(correct=info["acc"] == 1.0, strict=info["strict"] == 1.0, group=group, status=status)
+
+
+def reward_metrics(infos: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """`reward/<share>` of a training step: responses with an answer in them, and those at which the grader failed."""
+    return {f"reward/{key}": fmean(info[key] for info in infos) for key in REWARD_SHARES}

@@ -1,0 +1,118 @@
+"""reasoning_gym rows: disjoint splits, mixtures, and rows whose right answer the project's own scorers accept."""
+
+import json
+import re
+
+import pytest
+
+from data_prep.__main__ import main
+from data_prep.contract import validate_rows
+from data_prep.reasoning_gym_sets import belongs_to, shares, task_rows
+from recipe.grading import countdown
+from recipe.grading.extract import extract
+from recipe.grading.reasoning_gym import score, scorer
+
+
+def run(output, *flags):
+    return main(["reasoning_gym", "--output", str(output), *flags])
+
+
+def questions(path):
+    return [extra["problem"] for extra in validate_rows(path).extra_info]
+
+
+def test_a_mixture(tmp_path, capsys):
+    mixture = ["--task", "chain_sum:2", "--task", "countdown", "--seed", "3"]
+    assert run(tmp_path, *mixture, "--size", "31") == 0
+    assert run(tmp_path, *mixture, "--size", "10", "--split", "test") == 0
+    frame = validate_rows(tmp_path / "train.parquet")
+    assert list(frame.data_source) == ["reasoning_gym/chain_sum"] * 21 + ["reasoning_gym/countdown"] * 10
+    assert [extra["index"] for extra in frame.extra_info] == list(range(31))
+    assert {(e["split"], e["template"]) for e in frame.extra_info} == {("train", "boxed"), ("train", "semicolon")}
+    train, test = questions(tmp_path / "train.parquet"), questions(tmp_path / "test.parquet")
+    assert len({*train}) == 31 and len({*test}) == 10 and not {*train} & {*test}
+    for row in frame.itertuples():
+        entry = json.loads(row.reward_model["ground_truth"])
+        assert row.prompt[0]["content"].startswith(entry["question"].strip())
+        assert entry["task"] == row.data_source.split("/")[1]
+        if entry["task"] == "countdown":
+            assert countdown.score(f"So; {entry['answer']}", row.reward_model["ground_truth"])[0] is True
+            assert row.prompt[0]["content"].endswith("nothing but your expression after it.")
+            assert "/" not in entry["answer"]
+        else:
+            terms = entry["metadata"]["expression"].replace("- ", "-").replace("+ ", "").split()
+            assert int(entry["answer"]) == sum(map(int, terms))
+            answer = extract(f"I get \\boxed{{{entry['answer']}}}")
+            verdict = score(scorer("chain_sum"), row.reward_model["ground_truth"], answer)
+            assert (verdict["status"], verdict["correct"]) == ("ok", True)
+    manifest = json.loads((tmp_path / "train.manifest.json").read_text())
+    assert manifest["counts"] == {"tasks": {"chain_sum": 21, "countdown": 10}, "written": 31}
+    assert manifest["options"] == {"tasks": {"chain_sum": 2.0, "countdown": 1.0}, "size": 31, "seed": 3}
+    again = tmp_path / "again.parquet"
+    assert run(again, *mixture, "--size", "31") == 0
+    assert again.read_bytes() == (tmp_path / "train.parquet").read_bytes()
+
+
+def test_splits_of_a_small_task_are_disjoint_for_any_seeds():
+    """Factorizations of 2..1000 are 999 questions: without a rule, splits of other seeds would share most of these."""
+    train, test = set(), set()
+    for seed in (0, 1):
+        train |= {row["extra_info"]["problem"] for row in task_rows("prime_factorization", 400, seed, "train", "boxed")}
+        test |= {row["extra_info"]["problem"] for row in task_rows("prime_factorization", 120, seed, "test", "boxed")}
+    assert len(train) > 450 and len(test) > 140  # the seeds differ, and yet
+    assert not train & test
+    assert {belongs_to(question) for question in train} == {"train"}
+
+
+def test_a_task_without_a_reference_answer():
+    """Colourings are scored by the graph in the metadata; there is no own answer to try."""
+    (row,) = task_rows("graph_color", 1, 0, "train", "boxed")
+    assert json.loads(row["reward_model"]["ground_truth"])["answer"] is None
+
+
+def test_item_seeds_do_not_overlap():
+    """The library seeds item i with seed + i: the splits' ranges must lie apart, for neighbouring seeds too."""
+    numbers = [
+        int(task_rows("chain_sum", 1, seed, split, "none")[0]["extra_info"]["id"].rsplit("/", 1)[1])
+        for seed in (0, 1)
+        for split in ("train", "test")
+    ]
+    assert [number // 10**6 for number in numbers] == [0, 1, 2, 3]
+
+
+def test_shares():
+    assert shares({"a": 1.0, "b": 2.0}, 30) == {"a": 10, "b": 20}
+    assert shares({"a": 1.0, "b": 1.0, "c": 1.0}, 11) == {"a": 4, "b": 4, "c": 3}
+    assert shares({"a": 0.001, "b": 1.0}, 5) == {"a": 0, "b": 5}
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--task", "n_queens"], "no scorer for data_source 'reasoning_gym/n_queens': its scorer calls eval"),
+        (["--task", "composite"], "'reasoning_gym/composite': its scorer depends"),
+        (["--task", "no_such"], "no_such: no such reasoning_gym task"),
+        (["--task", "chain_sum", "--task", "chain_sum:2"], "--task: a task is named twice"),
+        (["--task", "rearc"], "'reasoning_gym/rearc': its scorer compares tuples"),
+        (["--task", "codeio"], """codeio: its own answer '{"s": "}[}}}{(]"}' would be scored as wrong; leave it out"""),
+    ],
+)
+def test_refusals(tmp_path, capsys, flags, message):
+    assert run(tmp_path / "out", *flags, "--size", "8") == 1
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_task_that_has_too_few_questions(tmp_path, capsys):
+    assert run(tmp_path / "out", "--task", "prime_factorization", "--size", "1000") == 1
+    assert re.search(
+        r"prime_factorization: 7\d\d of 1000 different questions, and none in the next 1000 items; ask for fewer",
+        capsys.readouterr().err,
+    )
+
+
+@pytest.mark.parametrize("wrong", [["--size", "0"], ["--size", "1", "--seed", "-1"], ["--size", "1", "--task", "a:0"]])
+def test_wrong_usage(tmp_path, wrong):
+    with pytest.raises(SystemExit) as caught:
+        run(tmp_path, "--task", "chain_sum", *wrong)
+    assert caught.value.code == 2

@@ -1,0 +1,220 @@
+"""Reading files: what a row is and where it stands, and that one bad row does not hide the others."""
+
+import hashlib
+import json
+import tempfile
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data_prep.reading import Fault, InputError, Record, _commit, _hub, open_source
+
+BAD_UTF8 = b"caf\xe9"
+
+
+def rows_of(path, split="train"):
+    return list(open_source(path, split, "owner/name").rows())
+
+
+def test_jsonl_lines_are_counted_as_an_editor_does(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(
+        b'\xef\xbb\xbf{"Problem": "a\xe2\x80\xa8b"}\r\n'  # a byte order mark; U+2028 ends no line
+        b"\n"
+        b'{"Problem": "half\n'
+        b"[1, 2]\n"
+        b"17\n" + b'{"Problem": "' + BAD_UTF8 + b'"}\n' + b"[" * 100_000 + b"\n" + b"9" * 5_000 + b"\n"
+        b'{"Problem": NaN}'
+    )
+    got = rows_of(path)
+    assert got[0] == Record("a.jsonl, line 1", {"problem": "a\u2028b"})
+    assert got[1].where == "a.jsonl, line 3" and got[1].field == "line" and got[1].problem.startswith("not JSON (")
+    assert got[2:4] == [
+        Fault("a.jsonl, line 4", "row", "list instead of an object with named fields"),
+        Fault("a.jsonl, line 5", "row", "int instead of an object with named fields"),
+    ]
+    assert got[4] == Record("a.jsonl, line 6", {"problem": "caf\udce9"})
+    assert [(fault.where, fault.problem[:10]) for fault in got[5:7]] == [
+        ("a.jsonl, line 7", "not JSON ("),
+        ("a.jsonl, line 8", "not JSON ("),
+    ]
+    assert got[7].where == "a.jsonl, line 9" and got[7].values["problem"] != got[7].values["problem"]
+    assert len(got) == 8
+    assert str(got[2]) == "a.jsonl, line 4, field row: list instead of an object with named fields"
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b'[{"a": 1}, {"a": 2}]', [1, 2]),
+        (b'{"data": [{"a": 1}]}', [1]),
+        (b'{"a": 1, "data": "not rows"}', [1]),
+        (b'{"a": 1}\n{"a": 2}\n', [1, 2]),
+    ],
+)
+def test_json_shapes(tmp_path, content, expected):
+    path = tmp_path / "a.json"
+    path.write_bytes(content)
+    assert [row.values["a"] for row in rows_of(path)] == expected
+
+
+def test_json_rows_are_counted_from_one(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_bytes(b'[{"a": "' + BAD_UTF8 + b'"}, 3]')
+    assert rows_of(path) == [
+        Record("a.json, row 1", {"a": "caf\udce9"}),
+        Fault("a.json, row 2", "row", "int instead of an object with named fields"),
+    ]
+
+
+@pytest.mark.parametrize("content", [b"", b'[{"a": 1}', b"3", b"[" * 100_000])
+def test_json_that_is_no_table(tmp_path, content):
+    path = tmp_path / "a.json"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="a.json: "):
+        rows_of(path)
+
+
+def test_csv(tmp_path):
+    path = tmp_path / "a.csv"
+    huge = b"x" * 200_000
+    path.write_bytes(
+        b"Problem,Answer\n"
+        b'"two\nlines, and a ""quote""",2\n'  # lines 2 and 3
+        b"only one\n"
+        b"1,2,3\n"
+        b"\n" + BAD_UTF8 + b",5\n" + huge + b",6\n"
+        b'"closed"wrong,7\n'
+        b"8,8\n"
+        b'"never closed,9\n10,10\n'
+    )
+    got = rows_of(path)
+    assert got == [
+        Record("a.csv, line 2", {"problem": 'two\nlines, and a "quote"', "answer": "2"}),
+        Fault("a.csv, line 4", "line", "1 cells under 2 column names"),
+        Fault("a.csv, line 5", "line", "3 cells under 2 column names"),
+        Record("a.csv, line 7", {"problem": "caf\udce9", "answer": "5"}),
+        Record("a.csv, line 8", {"problem": huge.decode(), "answer": "6"}),
+        Fault("a.csv, line 9", "line", "not CSV (',' expected after '\"')"),
+        Record("a.csv, line 10", {"problem": "8", "answer": "8"}),
+        Fault("a.csv, line 11", "line", "not CSV (unexpected end of data)"),
+    ]
+    path.write_bytes(b"")
+    assert rows_of(path) == []
+
+
+def test_parquet(tmp_path):
+    path = tmp_path / "a.parquet"
+    bad = pa.Array.from_buffers(  # a string column is not checked when it is written
+        pa.string(), 3, [None, pa.py_buffer(b"\0\0\0\0\1\0\0\0\5\0\0\0\6\0\0\0"), pa.py_buffer(b"a" + BAD_UTF8 + b"c")]
+    )
+    pq.write_table(pa.table({"ID": [1, 2, 3], "Problem": bad}), path)
+    assert rows_of(path) == [
+        Record("a.parquet, row 1", {"id": 1, "problem": "a"}),
+        Fault("a.parquet, row 2", "Problem", "bytes that are not UTF-8"),
+        Record("a.parquet, row 3", {"id": 3, "problem": "c"}),
+    ]
+    pd.DataFrame({"a": range(2500)}).to_parquet(path)  # several batches
+    assert [row.where for row in rows_of(path)][1999:2001] == ["a.parquet, row 2000", "a.parquet, row 2001"]
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(InputError, match="a.parquet: not a readable parquet file"):
+        rows_of(path)
+
+
+def put(path, value):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"a": value}) + "\n")
+
+
+def test_folders(tmp_path):
+    # MATH as first published: a file for each problem.
+    put(tmp_path / "math" / "train" / "algebra" / "1.json", 1)
+    put(tmp_path / "math" / "train" / "geometry" / "1.json", 2)
+    put(tmp_path / "math" / "test" / "algebra" / "1.json", 3)
+    (tmp_path / "math" / "README.md").write_text("about")
+    train = rows_of(tmp_path / "math", "train")
+    assert [row.values["a"] for row in train] == [1, 2]
+    assert [row.where for row in train] == ["train/algebra/1.json, row 1", "train/geometry/1.json, row 1"]
+    assert [row.values["a"] for row in rows_of(tmp_path / "math", "test")] == [3]
+    # A download from the hub; a benchmark's only split may be called train.
+    put(tmp_path / "hub" / "data" / "train-00000-of-00002.jsonl", 1)
+    put(tmp_path / "hub" / "data" / "train-00001-of-00002.jsonl", 2)
+    put(tmp_path / "hub" / "dataset_infos.json", 9)
+    assert [row.values["a"] for row in rows_of(tmp_path / "hub", "test")] == [1, 2]
+    put(tmp_path / "hub" / "more.csv", 3)
+    with pytest.raises(InputError, match="hub: holds data files of several kinds; name one of them"):
+        rows_of(tmp_path / "hub")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="empty: holds no data file"):
+        rows_of(tmp_path / "empty")
+
+
+def test_origin_names_the_files_and_their_checksums(tmp_path):
+    path = tmp_path / "a.jsonl"
+    put(path, 1)
+    source = open_source(path, "train", "owner/name")
+    content = path.read_bytes()
+    assert source.origin == {
+        "path": str(path),
+        "files": [{"path": str(path), "bytes": 9, "sha256": hashlib.sha256(content).hexdigest()}],
+    }
+
+
+def test_inputs_that_are_not_there(tmp_path):
+    with pytest.raises(InputError, match=r"a\.jsonl: no such file or folder, and not a hub id"):
+        open_source("somewhere/a.jsonl", "train", "owner/name")
+    with pytest.raises(InputError, match="no such file or folder, and not a hub id"):
+        open_source(tmp_path / "absent", "train", "owner/name")
+    (tmp_path / "a.xlsx").write_text("")
+    with pytest.raises(InputError, match=r"a\.xlsx: unknown kind of file; give one of \.parquet, \.jsonl"):
+        open_source(tmp_path / "a.xlsx", "train", "owner/name")
+    put(tmp_path / "a.jsonl", 1)
+    with pytest.raises(InputError, match="a local input has no revision; leave out --revision"):
+        open_source(tmp_path / "a.jsonl", "train", "owner/name", revision="main")
+
+
+def test_hub_loader_on_a_folder_that_it_can_reach(tmp_path, monkeypatch):
+    """`datasets` reads a folder under the name of a hub data set: all of the loading is real but the network."""
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "hub"
+    put(folder / "train.jsonl", 1)
+    source = _hub(str(folder), None, None, "test")
+    assert [row.values for row in source.rows()] == [{"a": 1}]
+    assert [row.where for row in source.rows()] == [f"{folder}, row 1"]
+    assert source.origin == {
+        "hub_id": str(folder),
+        "config": "default",
+        "revision": None,
+        "commit": None,
+        "split": "train",
+    }
+    put(folder / "validation.jsonl", 2)
+    with pytest.raises(InputError, match="no split 'test' among train, validation; pass the right file"):
+        _hub(str(folder), None, None, "test")
+
+
+def test_commit_of_a_hub_data_set():
+    commit = "2fe88a2f1091d5048c0f36abc874fb997b3dd99a"
+    folder = "/home/a/.cache/huggingface/datasets/HuggingFaceH4___aime_2024/default/0.0.0"
+    assert _commit([f"{folder}/{commit}/aime_2024-train.arrow"]) == commit
+    assert _commit([f"{folder}/{commit[:-1]}/aime_2024-train.arrow"]) is None
+    assert _commit([]) is None
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.sampled_from([".jsonl", ".json", ".csv"]), st.binary(max_size=60) | st.text('[]{}",:\n1a\\u', max_size=40))
+def test_any_bytes_are_rows_faults_or_one_sentence(suffix, content):
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"a{suffix}"
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        try:
+            rows = rows_of(path)
+        except InputError as error:
+            assert str(error).startswith(f"{path}: ") and "; " in str(error)
+        else:
+            assert all(row.where.startswith(f"a{suffix}, ") for row in rows)

@@ -1,0 +1,470 @@
+"""Evaluation without an engine: benchmarks, journal, targets, configuration, and the scoring of a sample file."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import hydra
+import pytest
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf, open_dict
+
+from data_prep.contract import write_parquet
+from recipe.paec import evaluate, samples, targets
+from recipe.paec.command_line import CONFIGS, REPOSITORY
+from recipe.paec.errors import UserError
+from recipe.paec.generation import Job, max_new_tokens, missing
+from recipe.paec.samples import Problem
+
+
+def row(index: int, truth: str = "204", source: str = "aime24", **extra) -> dict:
+    return {
+        "data_source": source,
+        "prompt": [{"role": "user", "content": f"Problem {index}?\n\nBox it."}],
+        "ability": "math",
+        "reward_model": {"style": "rule", "ground_truth": truth},
+        "extra_info": {"split": "test", "index": index, "id": f"p{index}", "problem": f"Problem {index}?", **extra},
+    }
+
+
+@pytest.fixture
+def aime(tmp_path) -> Path:
+    write_parquet([row(i, str(100 + i)) for i in range(3)], tmp_path / "data" / "aime24" / "test.parquet")
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def evaluation():
+    """evaluation("seed=1", ...) -> the resolved configuration of that command line."""
+
+    def make(*overrides: str):
+        with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
+            config = hydra.compose(
+                "evaluate", overrides=evaluate.arguments_of(list(overrides)), return_hydra_config=True
+            )
+        HydraConfig.instance().set_config(config)
+        with open_dict(config):
+            del config["hydra"]
+        return evaluate.resolved(config)
+
+    return make
+
+
+# ---- benchmarks ------------------------------------------------------------------------------------------------------
+
+
+def test_benchmark_by_hand(aime):
+    problems = samples.load_benchmark(aime / "aime24" / "test.parquet")
+    assert problems[1] == Problem(
+        benchmark="aime24",
+        id="p1",
+        prompt=[{"role": "user", "content": "Problem 1?\n\nBox it."}],
+        ground_truth="101",
+        text="Problem 1?",
+    )
+
+
+def test_benchmark_without_ids_or_text(tmp_path):
+    bare = [row(i) for i in range(2)]
+    for one in bare:
+        del one["extra_info"]["id"], one["extra_info"]["problem"]
+    write_parquet(bare, tmp_path / "b.parquet")
+    assert [(p.id, p.text) for p in samples.load_benchmark(tmp_path / "b.parquet")] == [
+        ("aime24-0", "Problem 0?\n\nBox it."),
+        ("aime24-1", "Problem 1?\n\nBox it."),
+    ]
+
+
+@pytest.mark.parametrize(
+    "rows, words",
+    [
+        ([row(0), row(1, source="gsm8k")], ["mixes the data sources aime24, gsm8k"]),
+        ([row(0), row(1, id="p0")], ["extra_info.id", "'p0' occurs more than once"]),
+    ],
+)
+def test_bad_benchmarks(tmp_path, rows, words):
+    write_parquet(rows, tmp_path / "b.parquet")
+    with pytest.raises(UserError) as raised:
+        samples.load_benchmark(tmp_path / "b.parquet")
+    assert all(word in str(raised.value) for word in words)
+
+
+def test_benchmarks_by_name_and_path(aime, evaluation):
+    path = aime / "aime24" / "test.parquet"
+    by_name = evaluation("model=m", "benchmarks=[aime24]", f"data_root={aime}")
+    assert evaluate.find_benchmarks(by_name) == {"aime24": path}
+    both = evaluation("model=m", f"benchmarks=[aime24,{path}]", f"data_root={aime}")
+    with pytest.raises(UserError, match="is aime24, which another file is already"):
+        evaluate.load_problems(evaluate.find_benchmarks(both))
+    absent = evaluation("model=m", "benchmarks=[math500]", f"data_root={aime}")
+    with pytest.raises(UserError, match="python -m data_prep math500 --output"):
+        evaluate.find_benchmarks(absent)
+
+
+def test_a_benchmark_nobody_can_grade(tmp_path):
+    write_parquet([row(0, source="riddles")], tmp_path / "b.parquet")
+    with pytest.raises(UserError, match="no scorer for data_source 'riddles'"):
+        evaluate.load_problems({"b": tmp_path / "b.parquet"})
+
+
+# ---- journal ---------------------------------------------------------------------------------------------------------
+
+
+def test_seed_depends_on_everything_and_nothing_else():
+    key = ("aime24", "p0", 0)
+    seeds = [samples.request_seed(0, key), samples.request_seed(1, key)]
+    seeds += [
+        samples.request_seed(0, other) for other in (("aime25", "p0", 0), ("aime24", "p1", 0), ("aime24", "p0", 1))
+    ]
+    assert len(set(seeds)) == 5 and all(0 <= seed < 2**32 for seed in seeds)
+    # SHA-256 of the JSON text `[0, "aime24", "p0", 0]`, by another program: printf ... | sha256sum
+    assert seeds[0] == 0xB0E8032F
+
+
+def line(problem: str, sample: int) -> dict:
+    return {"benchmark": "aime24", "problem": problem, "sample": sample, "response": "\\boxed{1}\u2028", "tokens": 5}
+
+
+def test_journal_survives_a_kill(tmp_path, aime):
+    path = tmp_path / "journal.jsonl"
+    whole = [line("p0", 1), line("p2", 0)]
+    path.write_text("".join(json.dumps(record) + "\n" for record in whole) + '{"benchmark": "aime24", "pro')
+    assert list(samples.read_journal(path)) == [("aime24", "p0", 1), ("aime24", "p2", 0)]
+    samples.mend_journal(path)
+    with open(path, "a") as stream:
+        stream.write(json.dumps(line("p1", 1)) + "\n")
+    problems = samples.load_benchmark(aime / "aime24" / "test.parquet")
+    left = [(problem.id, sample) for problem, sample in missing(problems, {"aime24": 2}, path)]
+    assert left == [("p0", 0), ("p1", 0), ("p2", 1)]
+
+
+def test_no_journal_is_an_empty_one(tmp_path, aime):
+    samples.mend_journal(tmp_path / "none")
+    problems = samples.load_benchmark(aime / "aime24" / "test.parquet")
+    assert len(missing(problems, {"aime24": 4}, tmp_path / "none")) == 12
+
+
+def test_room_for_a_response():
+    assert max_new_tokens(100, 8192, 4096) == 3996
+    assert max_new_tokens(100, 3072, 4096) == 3072
+
+
+def test_job_travels(tmp_path, aime):
+    job = Job("m", None, "j", [], {"aime24": 2}, 0, {"top_p": 1.0}, 64, {}, 1, 1, {}, {"A": "1"})
+    job.write(tmp_path / "job.json")
+    assert Job.read(tmp_path / "job.json") == job
+
+
+def test_watch_counts_and_notices_silence(tmp_path, capsys):
+    journal = tmp_path / "journal.jsonl"
+    journal.write_text("{}\n" * 3)
+    watch = evaluate.Watch(journal, 5, timeout=0.2)
+    for _ in range(2):
+        with open(journal, "a") as stream:
+            stream.write("{}\n")
+        watch.tick()
+    assert "  5/5 responses, " in capsys.readouterr().out
+    time.sleep(0.3)
+    with pytest.raises(UserError, match="no response for"):
+        watch.tick()
+
+
+# ---- configuration ---------------------------------------------------------------------------------------------------
+
+PROTOCOLS = {
+    "luffy": (0.6, 1.0, 8192, {"aime24": 32, "amc23": 32, "math500": 8}),
+    "dapo": (1.0, 0.7, 8192, {"aime24": 32, "math500": 32}),
+    "paec": (0.6, 1.0, 4096, {"aime24": 32, "amc23": 16, "math500": 8}),
+    "tiny": (1.0, 1.0, 32, {"reasoning_gym/countdown": 8}),
+}
+
+
+@pytest.mark.parametrize("name", [path.stem for path in (CONFIGS / "protocol").glob("*.yaml")])
+@pytest.mark.parametrize("cluster", ["cpu", "gpu_1x8"])
+def test_protocols(evaluation, name, cluster):
+    config = evaluation("model=m", "benchmarks=[b]", f"protocol={name}", f"cluster={cluster}")
+    temperature, top_p, max_tokens, counts = PROTOCOLS[name]
+    protocol = config.protocol
+    assert (protocol.name, protocol.temperature, protocol.top_p) == (name, temperature, top_p)
+    assert (protocol.top_k, protocol.max_tokens) == (-1, max_tokens)
+    assert evaluate.samples_per_problem(config, dict.fromkeys(counts, [])) == counts
+    assert config.engine.dtype == {"cpu": "float32", "gpu_1x8": "bfloat16"}[cluster]
+    assert config.cluster.platform == {"cpu": "cpu", "gpu_1x8": "cuda"}[cluster]
+
+
+@pytest.mark.parametrize(
+    "overrides, words",
+    [
+        (["model=m"], ["give model=... and benchmarks=[...]"]),
+        (["model=m", "benchmarks=[a]", "samples=f"], ["give one of them"]),
+        (["model=m", "benchmarks=[a]", "protocol.samples=0"], ["protocol.samples=0"]),
+        (["model=m", "benchmarks=[a]", "+protocol.samples_of.aime24=-1"], ["protocol.samples_of.aime24=-1"]),
+        (["model=m", "benchmarks=[a]", "protocol.top_p=1.5"], ["protocol.top_p=1.5"]),
+        (["model=m", "benchmarks=[a]", "protocol.temperature=-1"], ["protocol.temperature=-1"]),
+        (["model=m", "benchmarks=[a]", "protocol.temperature=0"], ["protocol.samples=1"]),
+        (["model=m", "benchmarks=[a]", "protocol.temperature=hot"], ["protocol.temperature", "hot"]),
+        (["model=m", "benchmarks=[a]", "seed=x"], ["seed", "x"]),
+        (["model=m", "benchmarks=[a]", "protocol.max_tokens=0"], ["protocol.max_tokens=0"]),
+    ],
+)
+def test_bad_values_are_named(evaluation, overrides, words):
+    if overrides[-1].startswith("+"):
+        overrides = [*overrides[:-1], overrides[-1], "protocol=luffy"]
+        overrides[-2] = overrides[-2].lstrip("+")
+    with pytest.raises(UserError) as raised:
+        evaluation(*overrides)
+    assert all(word in str(raised.value) for word in words), raised.value
+
+
+def test_labels_tell_evaluations_apart(evaluation):
+    plain = evaluation("model=m", "benchmarks=[a]")
+    assert evaluate.label_of(plain, ["aime24", "math500"]) == "luffy-aime24,math500"
+    other = evaluation("model=m", "benchmarks=[a]", "protocol.top_p=0.9", "seed=2")
+    assert evaluate.label_of(other, ["reasoning_gym/countdown"]) == "luffy,top_p=0.9,seed=2-reasoning_gym_countdown"
+
+
+def test_paths_may_hold_what_hydra_reads(evaluation):
+    """A run's name carries its overrides, so paths have "=" and "," in them."""
+    config = evaluation("model=runs/a,rho=0.7", "benchmarks=[a]", "output=it's,b=c", "data_root='quoted=1'")
+    assert (config.model.path, config.output, config.data_root) == ("runs/a,rho=0.7", "it's,b=c", "quoted=1")
+    assert evaluation("samples=x=y.jsonl", "output=null").samples == "x=y.jsonl"
+
+
+def command(*overrides: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "recipe.paec.evaluate", *overrides], capture_output=True, text=True, cwd=REPOSITORY
+    )
+
+
+@pytest.mark.parametrize(
+    "override, words",
+    [
+        (
+            "protocol.temprature=1",
+            ["unknown configuration key protocol.temprature", "did you mean protocol.temperature"],
+        ),
+        ("protocol=lufy", ["protocol/lufy", "luffy"]),
+        ("benchmarks=[aime24]", ["give model=..."]),
+    ],
+)
+def test_errors_on_the_command_line(override, words):
+    done = command(override)
+    assert done.returncode == 2 and done.stderr.startswith("error: ")
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert all(word in done.stderr for word in words), done.stderr
+
+
+# ---- targets ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def run_directory(tmp_path, tiny_files) -> Path:
+    """A run with complete checkpoints at 2 and 4 and the remains of one at 6."""
+    run = tmp_path / "outputs" / "some-run"
+    run.mkdir(parents=True)
+    (run / "config.yaml").write_text(
+        f"model: {{path: {tiny_files / 'model'}}}\ndata: {{train_files: [/gone.parquet]}}\n"
+    )
+    for step in (2, 4, 6):
+        (run / "checkpoints" / f"global_step_{step}" / "actor").mkdir(parents=True)
+        (run / "checkpoints" / f"global_step_{step}" / "actor" / "model.pt").write_bytes(bytes([step]))
+    for step in (2, 4):
+        targets.checkpoints.commit(run / "checkpoints", step, {}, None)
+    return run
+
+
+def test_targets_of_a_run(evaluation, run_directory, tiny_files):
+    config = evaluation(f"model={run_directory}", "benchmarks=[a]")
+    found = targets.find_targets(config, "luffy-a")
+    assert [(t.step, t.is_checkpoint) for t in found] == [(0, False), (2, True), (4, True)]
+    assert found[0].folder == tiny_files / "model"
+    assert [t.output for t in found] == [run_directory / "evaluation" / "luffy-a" / f"step_{s}" for s in (0, 2, 4)]
+    some = evaluation(f"model={run_directory}", "benchmarks=[a]", "steps=[4]", "output=/tmp/somewhere")
+    (only,) = targets.find_targets(some, "luffy-a")
+    assert only.step == 4 and only.output == Path("/tmp/somewhere/step_4")
+    wrong = evaluation(f"model={run_directory}", "benchmarks=[a]", "steps=[3,4]")
+    with pytest.raises(UserError, match=r"steps=\[3\].* has the steps 0, 2, 4 "):
+        targets.find_targets(wrong, "luffy-a")
+
+
+def test_target_of_a_checkpoint(evaluation, run_directory):
+    checkpoint = run_directory / "checkpoints" / "global_step_4"
+    (target,) = targets.find_targets(evaluation(f"model={checkpoint}", "benchmarks=[a]"), "luffy-a")
+    assert (target.step, target.run, target.is_checkpoint) == (4, run_directory, True)
+    remains = run_directory / "checkpoints" / "global_step_6"
+    with pytest.raises(UserError, match="its save was interrupted"):
+        targets.find_targets(evaluation(f"model={remains}", "benchmarks=[a]"), "luffy-a")
+
+
+def test_target_of_a_folder(evaluation, tiny_files, tmp_path):
+    (target,) = targets.find_targets(evaluation(f"model={tiny_files / 'model'}", "benchmarks=[a]"), "luffy-a")
+    assert (target.step, target.run, target.is_checkpoint) == (None, None, False)
+    assert target.output == Path("outputs/evaluation/model-luffy-a")
+    assert targets.context_of(evaluation("model=m", "benchmarks=[a]"), target.folder) == 512
+    assert targets.context_of(evaluation("model=m", "benchmarks=[a]", "context_length=64"), target.folder) == 64
+    with pytest.raises(UserError, match="hf download nobody/nothing"):
+        targets.find_targets(evaluation("model=nobody/nothing", "benchmarks=[a]"), "luffy-a")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="no config.json"):
+        targets.find_targets(evaluation(f"model={tmp_path / 'empty'}", "benchmarks=[a]"), "luffy-a")
+
+
+@pytest.mark.parametrize("position", [0, 3 * 2**19, 3 * 2**20 - 1])
+def test_fingerprint_sees_other_weights(tmp_path, position):
+    """First and last MiB of a file are read; training changes weights everywhere, a copied folder nowhere."""
+    weights = bytearray(3 * 2**20)
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "model.safetensors").write_bytes(weights)
+    assert targets.fingerprint(tmp_path / "a") == targets.fingerprint(tmp_path / "b")
+    weights[position] = 1
+    (tmp_path / "b" / "model.safetensors").write_bytes(weights)
+    same = targets.fingerprint(tmp_path / "a") == targets.fingerprint(tmp_path / "b")
+    assert same == (position == 3 * 2**19)  # the middle MiB is not read
+
+
+def test_another_evaluation_is_refused(tmp_path):
+    evaluate.continue_or_start(tmp_path, {"model": "a", "seed": 0})
+    evaluate.continue_or_start(tmp_path, {"model": "a", "seed": 0})
+    with pytest.raises(UserError, match="its seed is 0, this one's 1.*fresh=true"):
+        evaluate.continue_or_start(tmp_path, {"model": "a", "seed": 1})
+
+
+def test_prompt_longer_than_the_context(evaluation, tiny_files):
+    config = evaluation("model=m", "benchmarks=[a]", "context_length=20")
+    long = Problem("aime24", "p7", [{"role": "user", "content": "x" * 40}], "1", "")
+    with pytest.raises(UserError, match="problem p7: its prompt has .* the model's context is 20"):
+        evaluate.check_prompts(config, tiny_files / "model", [long])
+
+
+# ---- a sample file ---------------------------------------------------------------------------------------------------
+
+
+def write_lines(path: Path, records: list) -> Path:
+    path.write_text("".join((r if isinstance(r, str) else json.dumps(r)) + "\n" for r in records), encoding="utf-8")
+    return path
+
+
+def test_sample_layouts(tmp_path, aime):
+    problems = {"aime24": samples.load_benchmark(aime / "aime24" / "test.parquet")}
+    ours = {**line("p1", 5), "finish_reason": "length", "seed": 9}
+    dump = {"input": "Problem 0?", "output": "o", "gts": "ignored", "score": 1.0}
+    many = {"question": "Problem 2?\n\nBox it.", "responses": ["r1", "r2"], "answer": "also ignored"}
+    found = samples.read_samples(write_lines(tmp_path / "s.jsonl", [ours, dump, many]), problems, "aime24")
+    short = [(s["problem"], s["sample"], s["response"], s["ground_truth"], s["finish_reason"]) for s in found]
+    assert short == [
+        ("p1", 0, "\\boxed{1}\u2028", "101", "length"),
+        ("p0", 0, "o", "100", None),
+        ("p2", 0, "r1", "102", None),
+        ("p2", 1, "r2", "102", None),
+    ]
+
+
+def test_samples_with_their_own_references(tmp_path):
+    lines = [{"prompt": "1+1?", "gold": 2, "generations": ["2"]}, {"prompt": "1+1?", "gold": 2, "generations": ["3"]}]
+    one, two = samples.read_samples(write_lines(tmp_path / "s.jsonl", lines), {}, "math")
+    assert one["problem"] == two["problem"] and (one["sample"], two["sample"]) == (0, 1)
+    assert one["ground_truth"] == "2" and one["prompt"] == "1+1?"
+
+
+@pytest.mark.parametrize(
+    "bad, words",
+    [
+        ("{not json", ["line 2", "not JSON"]),
+        ("[1]", ["line 2", "list instead of an object"]),
+        ({"prompt": "q", "gold": "1", "output": 5}, ["line 2", "field response", "int instead of a string"]),
+        ({"prompt": "q", "output": "x"}, ["line 2", "field ground_truth"]),
+        ({"prompt": "q", "gold": "1"}, ["line 2", "field response"]),
+    ],
+)
+def test_bad_sample_lines(tmp_path, bad, words):
+    good = {"prompt": "q", "gold": "1", "output": "x"}
+    with pytest.raises(UserError) as raised:
+        samples.read_samples(write_lines(tmp_path / "s.jsonl", [good, bad]), {}, "math")
+    assert all(word in str(raised.value) for word in words), raised.value
+
+
+def test_sample_of_an_unknown_problem(tmp_path, aime):
+    problems = {"aime24": samples.load_benchmark(aime / "aime24" / "test.parquet")}
+    stray = write_lines(tmp_path / "s.jsonl", [{**line("p9", 0), "ground_truth": "1"}])
+    with pytest.raises(UserError, match="line 1, field problem: 'p9' is not in the benchmark aime24"):
+        samples.read_samples(stray, problems, "aime24")
+    nameless = write_lines(tmp_path / "n.jsonl", [{"prompt": "q", "gold": "1", "output": "x"}])
+    with pytest.raises(UserError, match="field benchmark: missing"):
+        samples.read_samples(nameless, {}, None)
+
+
+def test_scores_of_a_sample_file_by_hand(tmp_path, aime):
+    """Three problems (100, 101, 102), four responses each, everything computed by hand."""
+    answers = {
+        "p0": ["\\boxed{100}", "\\boxed{\\frac{200}{2}}", "\\boxed{7}", "no idea"],  # two ways to say 100: the majority
+        "p1": ["\\boxed{9}", "\\boxed{101}", "\\boxed{9}", "\\boxed{101.0}"],  # a tie: 9 came first, so wrong
+        "p2": ["\\boxed{1}", "\\boxed{2}", "\\boxed{3}", "it is \\boxed{"],
+    }
+    lines = [
+        {"benchmark": "aime24", "problem": p, "sample": i, "response": r, "tokens": 10 * (i + 1), "finish_reason": f}
+        for p, responses in answers.items()
+        for i, (r, f) in enumerate(zip(responses, ["stop", "stop", "stop", "length"], strict=True))
+    ]
+    file, output = write_lines(tmp_path / "s.jsonl", lines), tmp_path / "out"
+    done = command(f"samples={file}", "benchmarks=[aime24]", f"data_root={aime}", f"output={output}")
+    assert done.returncode == 0, done.stderr
+    scores = json.loads((output / "scores.json").read_text())
+    found = scores["benchmarks"]["aime24"]
+    assert (found["problems"], found["samples"]) == (3, 4)
+    assert found["avg"]["value"] == pytest.approx((2 / 4 + 2 / 4 + 0) / 3)
+    assert found["maj"]["4"]["value"] == pytest.approx(1 / 3)
+    assert found["pass"]["1"]["value"] == pytest.approx(1 / 3)
+    assert found["pass"]["2"]["value"] == pytest.approx(2 * (1 - 1 / math.comb(4, 2)) / 3)
+    assert found["pass"]["4"]["value"] == pytest.approx(2 / 3)
+    assert found["truncated"] == pytest.approx(3 / 12) and found["unparsable"] == pytest.approx(2 / 12)
+    assert found["mean_length"] == pytest.approx(25)
+    assert {p: v["correct"] for p, v in found["per_problem"].items()} == {"p0": 2, "p1": 2, "p2": 0}
+
+    graded = [json.loads(text) for text in (output / "samples.jsonl").read_text().splitlines()]
+    assert [g["group"] for g in graded] == [0, 0, 1, None, 0, 1, 0, 1, 0, 1, 2, None]
+    assert [g["correct"] for g in graded] == [True, True, False, False, False, True, False, True] + [False] * 4
+    assert graded[0]["ground_truth"] == "100" and graded[3]["status"] == "unparsable" and graded[3]["answer"] is None
+    assert "| avg@n" in done.stdout and "AIME24" in (output / "scores.md").read_text()
+    assert scores["provenance"]["samples"] == str(file) and scores["contamination"] is None
+    assert scores["provenance"]["versions"]["math-verify"] == "0.9.0"
+
+    changed = write_lines(tmp_path / "s.jsonl", lines[:-1])
+    again = command(f"samples={changed}", "benchmarks=[aime24]", f"data_root={aime}", f"output={output}")
+    assert again.returncode == 2 and "holds another evaluation: its samples is" in again.stderr
+    partial = command(f"samples={changed}", "benchmarks=[aime24]", f"data_root={aime}", f"output={tmp_path / 'o2'}")
+    assert partial.returncode == 2 and "p2" in partial.stderr and "3 of 4 samples" in partial.stderr
+
+
+def test_contamination_stands_beside_the_scores(tmp_path, aime):
+    """A training file with one benchmark problem in it: named in scores.json and in the table's note."""
+    lines = [{"benchmark": "aime24", "problem": f"p{i}", "sample": 0, "response": "\\boxed{100}"} for i in range(3)]
+    copied = "Let $a$, $b$ and $c$ be distinct primes with $abc = 2431$. Find the remainder of $a+b+c$ modulo 9."
+    rows = [row(0, "100", problem=copied), row(1, "101"), row(2, "102")]
+    write_parquet(rows, aime / "aime24" / "test.parquet")
+    train = [row(5, "5", source="dapo_math_17k", problem=f"Solve this: {copied}")]
+    write_parquet(train, tmp_path / "train.parquet")
+    file, output = write_lines(tmp_path / "s.jsonl", lines), tmp_path / "out"
+    done = command(
+        f"samples={file}",
+        "benchmarks=[aime24]",
+        f"data_root={aime}",
+        f"output={output}",
+        f"trained_on=[{tmp_path / 'train.parquet'}]",
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads((output / "scores.json").read_text())["contamination"]
+    assert found["trained_on"] == [str(tmp_path / "train.parquet")]
+    assert found["benchmarks"]["aime24"]["ids"] == ["p0"]
+    assert found["benchmarks"]["aime24"]["avg_without"]["value"] == 0.0  # only p0 is answered right
+    assert "AIME24: 1 of 3; avg@n without them 0.0 [0.0, 0.0]" in done.stdout
+
+
+def test_config_dump_has_no_leftovers(evaluation):
+    text = OmegaConf.to_yaml(evaluation("model=m", "benchmarks=[a]"))
+    assert "${" not in text and "actor_rollout_ref" not in text

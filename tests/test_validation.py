@@ -1,0 +1,59 @@
+"""Validation during training: hand-computed metrics from what the reward function returns."""
+
+from __future__ import annotations
+
+import pytest
+
+from recipe.paec.validation import reward_metrics, validation_scores
+
+
+def info(pred: str, acc: float, strict: float | None = None, **flags) -> dict:
+    strict = acc if strict is None else strict
+    keys = {"score": acc, "acc": acc, "strict": strict, "pred": pred, "format": float(bool(pred))}
+    return {**keys, "grader_error": 0.0, "grader_timeout": 0.0, **flags}
+
+
+def columns(infos: list[dict | None]) -> dict[str, list]:
+    keys = info("1", 1.0)
+    return {key: [None if one is None else one[key] for one in infos] for key in keys}
+
+
+def test_by_hand():
+    """Two problems of four samples; one sample was lost, and one half is written in two ways."""
+    infos = [
+        info("\\frac{1}{2}", 1.0),
+        info("0.5", 1.0, strict=0.0),
+        info("7", 0.0),
+        info("", 0.0),
+        info("3", 0.0),
+        info("4", 1.0),
+        info("9", 0.0, grader_timeout=1.0),
+        None,
+    ]
+    sources, ids = ["aime24"] * 8, ["a"] * 4 + ["b"] * 4
+    found = validation_scores(sources, ids, columns(infos), {("aime24", "a"): 4, ("aime24", "b"): 4})
+    assert found == pytest.approx(
+        {
+            "val/aime24/avg@4": (2 / 4 + 1 / 4) / 2,
+            "val/aime24/maj@4": 1 / 2,  # a: one half twice; b: three answers once each, 3 came first
+            "val/aime24/pass@1": (2 / 4 + 1 / 4) / 2,
+            "val/aime24/pass@2": ((1 - 1 / 6) + (1 - 3 / 6)) / 2,
+            "val/aime24/pass@4": 1.0,
+            "val/aime24/strict_avg": (1 / 4 + 1 / 4) / 2,
+            "val/aime24/disagreement": 1 / 8,
+            "val/aime24/unparsable": 1 / 8,
+            "val/aime24/grader_timeout": 1 / 8,
+            "val/aime24/grader_error": 0.0,
+            "val/aime24/missing": 1.0,
+        }
+    )
+
+
+def test_a_lost_problem_is_a_wrong_one():
+    found = validation_scores(["s"], ["a"], columns([info("1", 1.0)]), {("s", "a"): 1, ("s", "b"): 1})
+    assert found["val/s/avg@1"] == 0.5 and found["val/s/missing"] == 1.0
+
+
+def test_rewards_of_a_step():
+    step = [info("1", 1.0), info("", 0.0), info("2", 0.0, grader_error=1.0), info("3", 0.0)]
+    assert reward_metrics(step) == {"reward/format": 0.75, "reward/grader_error": 0.25, "reward/grader_timeout": 0.0}

@@ -251,7 +251,11 @@ def check_contamination(rows: Rows) -> None:
     show("renumbered: found as other numbers", len(others & rows.renumbered), len(rows.renumbered))
     show("renumbered: wrongly a copy", len(copies & rows.renumbered), len(rows.renumbered))
     show("not planted: wrongly a copy", len(copies - rows.copied - rows.renumbered), len(rows.texts))
-    show("not planted: other numbers", len(others - rows.copied - rows.renumbered), len(rows.texts))
+    show(
+        "not planted: other numbers",
+        len(others - rows.copied - rows.renumbered),
+        sum(map(len, rows.benchmarks.values())),
+    )
 
 
 def datasketch_pairs(sets: list[set[str]]) -> set[tuple[int, int]]:

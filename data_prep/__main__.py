@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -145,4 +146,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    # Some tasks of reasoning_gym walk through sets of strings, whose order is another in every process but for this.
+    if "reasoning_gym" in sys.argv and sys.flags.hash_randomization and not sys.flags.ignore_environment:
+        os.execve(sys.executable, sys.orig_argv, os.environ | {"PYTHONHASHSEED": "0"})
     sys.exit(main())

@@ -31,6 +31,7 @@ from tqdm import tqdm
 from data_prep.contract import ContractError, validate_rows
 from data_prep.files import atomic_write
 from data_prep.shingles import is_number, numbers, shingles, tokens
+from data_prep.templates import strip_foreign
 
 SHINGLE = 4
 """Tokens in a run: one replaced word costs a problem four of its runs."""
@@ -276,7 +277,10 @@ def _spaced(found: Sequence[str]) -> str:
 
 
 def problems_of(path: str | Path) -> list[str]:
-    """The problem texts of a prepared parquet file: `extra_info.problem`, or without it the last user turn.
+    """The problem texts of a parquet file in verl's layout.
+
+    `extra_info.problem`; in a file of other origin the last user turn, without the instructions that
+    `data_prep.templates` knows.
 
     Raises:
         FileNotFoundError, ContractError: as `data_prep.contract.validate_rows`.
@@ -305,7 +309,8 @@ def benchmarks_of(paths: Sequence[str | Path]) -> dict[str, list[str]]:
 def _problem_text(row: Mapping[str, Any]) -> str:
     # A plain `or` would take an empty problem for a missing one; None is what pyarrow makes of a missing field.
     problem = row["extra_info"].get("problem")
-    return row["prompt"][-1]["content"] if problem is None else problem
+    # Instructions that both sides carry would make likeness of two problems without numbers.
+    return strip_foreign(row["prompt"][-1]["content"]) if problem is None else problem
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -165,8 +165,17 @@ def prepare(
 
 
 def output_path(output: Path, split: str, overwrite: bool) -> Path:
-    """The parquet file that `output` means; InputError if it, its report or its manifest exists, unless `overwrite`."""
+    """The parquet file that `output` means.
+
+    Raises:
+        InputError: it, its report or its manifest exists and `overwrite` is false, or it cannot be a file there.
+    """
     path = output if output.suffix == ".parquet" else output / f"{split}.parquet"
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; name another --output")
+    parent = next(folder for folder in path.parents if folder.exists())
+    if not parent.is_dir():
+        raise InputError(f"{parent}: is a file, and {path} cannot stand in it; name another --output")
     for file in (path, _beside(path, "report"), _beside(path, "manifest")):
         if file.exists() and not overwrite:
             raise InputError(f"{file}: exists already; pass --overwrite to replace it, or name another --output")

@@ -96,6 +96,9 @@ def _local(path: Path, split: str) -> Source:
     }
     # MATH as first published has an algebra/1.json and a geometry/1.json.
     names = {file: str(file.relative_to(path)) if path.is_dir() else file.name for file in files}
+    for file in files:
+        if re.search("[\ud800-\udfff]", str(file)):  # it goes into every row and into the manifest
+            raise InputError(f"{str(file)!r}: its name is not UTF-8; rename it")
     return Source(
         str(path), origin, lambda: (row for file in files for row in _READERS[file.suffix](file, names[file]))
     )
@@ -117,36 +120,52 @@ def _data_files(folder: Path, split: str) -> list[Path]:
 def _record(where: str, values: Any) -> Record | Fault:
     if not isinstance(values, Mapping):
         return Fault(where, "row", f"{type(values).__name__} instead of an object with named fields")
-    return Record(where, {str(key).lower(): value for key, value in values.items()})
+    lowered = {str(key).lower(): value for key, value in values.items()}
+    if len(lowered) < len(values):
+        return Fault(where, _twice(values) or "row", "there twice, in other case; nothing says which one is right")
+    return Record(where, lowered)
+
+
+def _twice(names: Iterable[str]) -> str | None:
+    """The first name that comes again, whatever its case; one of the two columns would be lost."""
+    seen = set()
+    for name in map(str, names):
+        if name.lower() in seen:
+            return name
+        seen.add(name.lower())
+    return None
 
 
 def _read_parquet(path: Path, name: str) -> Iterator[Record | Fault]:
     number = 0
     try:
-        for batch in pq.ParquetFile(path).iter_batches(_BATCH):
+        file = pq.ParquetFile(path)
+        if twice := _twice(file.schema_arrow.names):
+            raise InputError(f"{path}: two columns {twice}; leave one of them out")
+        for batch in file.iter_batches(_BATCH):
             for values in _batch_rows(batch):
                 number += 1
                 where = f"{name}, row {number}"
-                if isinstance(values, str):
-                    yield Fault(where, values, "bytes that are not UTF-8")
-                else:
-                    yield _record(where, values)
+                yield Fault(where, *values) if isinstance(values, tuple) else _record(where, values)
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{path}: not a readable parquet file ({error}); get it again") from error
 
 
-def _batch_rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any] | str]:
-    """Rows of a batch; in place of one that cannot be decoded the name of its first bad column."""
+def _batch_rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any] | tuple[str, str]]:
+    """Rows of a batch; in place of one that cannot be decoded its first bad column and what is wrong there."""
     try:
         yield from batch.to_pylist()
-    except UnicodeDecodeError:
+    except (ValueError, OverflowError):  # not UTF-8; a date that Python does not have
         for i in range(batch.num_rows):
             values: dict[str, Any] = {}
             for field, column in zip(batch.schema.names, batch.columns, strict=True):
                 try:
                     values[field] = column[i].as_py()
                 except UnicodeDecodeError:
-                    yield field
+                    yield field, "bytes that are not UTF-8"
+                    break
+                except (ValueError, OverflowError) as error:
+                    yield field, f"cannot be read ({error})"
                     break
             else:
                 yield values
@@ -168,10 +187,12 @@ def _read_jsonl(path: Path, name: str) -> Iterator[Record | Fault]:
 
 
 def _read_json(path: Path, name: str) -> Iterator[Record | Fault]:
+    text = path.read_bytes().decode("utf-8-sig", "surrogateescape")
     try:
-        values = json.loads(path.read_bytes().decode("utf-8-sig", "surrogateescape"))
+        values = json.loads(text)
     except json.JSONDecodeError as error:
-        if error.msg == "Extra data":  # several values: the hub also names JSON lines .json
+        # Several objects: the hub also names JSON lines .json. After an array it is garbage.
+        if error.msg == "Extra data" and text.lstrip().startswith("{"):
             yield from _read_jsonl(path, name)
             return
         raise InputError(f"{path}: not JSON ({error}); correct or get it again") from error
@@ -196,14 +217,19 @@ def _read_csv(path: Path, name: str) -> Iterator[Record | Fault]:
             raise InputError(f"{path}: its column names are not CSV ({error}); correct the first line") from error
         if header is None:
             return
+        if twice := _twice(filter(None, header)):  # a spreadsheet's empty columns have no names
+            raise InputError(f"{path}: two columns {twice!r}; leave one of them out")
         while True:
-            where = f"{name}, line {reader.line_num + 1}"
+            start = reader.line_num + 1
+            where = f"{name}, line {start}"
             try:
                 cells = next(reader)
             except StopIteration:
                 return
             except csv.Error as error:
-                yield Fault(where, "line", f"not CSV ({error})")
+                # A quote that is not closed takes the following lines with it.
+                until = f"; the lines up to {reader.line_num} are lost with it" if reader.line_num > start else ""
+                yield Fault(where, "line", f"not CSV ({error}){until}")
                 continue
             if len(cells) == len(header):
                 yield _record(where, dict(zip(header, cells, strict=True)))

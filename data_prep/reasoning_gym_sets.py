@@ -7,7 +7,9 @@ question from different seeds. So any two files are disjoint across splits, what
 
 from __future__ import annotations
 
+import itertools
 import json
+import random
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,6 +35,10 @@ TEST_SHARE = 4
 _PATIENCE = 1000
 """A task is exhausted when this many items in a row bring no new question of the split."""
 
+_SIZE = 20_000
+"""What the library is told. word_ladder takes no more and ends there; acre makes four times as many items beforehand (a
+million would take minutes and gigabytes) and ends there; other tasks make item i when asked, whatever the size."""
+
 _CONFIG = {"countdown": {"operators": ("+", "-", "*")}}  # what the filter before its scorer lets through
 
 _RESPONSES = {"boxed": "\\boxed{{answer}}", "answer_line": "Answer: {answer}", "semicolon": ";{answer}"}
@@ -51,7 +57,7 @@ def prepare(
 
     Args:
         tasks: weight by task; the rows are divided in proportion to the weights.
-        seed: of the items; equal arguments give equal files.
+        seed: of the items; equal arguments give equal files, some tasks only under an equal PYTHONHASHSEED.
         split: "train" or "test".
         path: the .parquet file to write or replace.
         template: a name of `data_prep.templates.TEMPLATES`.
@@ -109,7 +115,8 @@ def task_rows(task: str, count: int, seed: int, split: str, template: str) -> li
         InputError: the task has too few of them, or its right answers would not be scored as right.
     """
     first = SEED_STRIDE * (len(SPLITS) * seed + SPLITS.index(split))
-    dataset = reasoning_gym.create_dataset(task, seed=first, size=SEED_STRIDE, **_CONFIG.get(task, {}))
+    random.seed(first)  # list_functions draws from the module's generator as well as from its own
+    dataset = reasoning_gym.create_dataset(task, seed=first, size=_SIZE, **_CONFIG.get(task, {}))
     if task == "countdown":
         template, text = "semicolon", SEMICOLON
     else:
@@ -117,15 +124,17 @@ def task_rows(task: str, count: int, seed: int, split: str, template: str) -> li
     found: dict[str, dict[str, Any]] = {}
     last = 0
     with tqdm(total=count, desc=task, disable=None) as bar:
-        for item in range(SEED_STRIDE):
+        for item in itertools.count():
             if len(found) == count:
                 break
             if item - last > _PATIENCE:
-                raise InputError(
-                    f"{task}: {len(found)} of {count} different questions, and none in the next {_PATIENCE} items; "
-                    "ask for fewer rows of it"
-                )
-            entry = dataset[item]
+                raise _too_few(task, len(found), count, f"none in the next {_PATIENCE} items")
+            if item == SEED_STRIDE:
+                raise _too_few(task, len(found), count, "no more seeds before those of the next split")
+            try:
+                entry = dataset[item]
+            except IndexError as error:
+                raise _too_few(task, len(found), count, f"the task ends there ({error})") from error
             question = entry["question"].strip()
             if question in found or belongs_to(question) != split:
                 continue
@@ -144,6 +153,10 @@ def task_rows(task: str, count: int, seed: int, split: str, template: str) -> li
             }
             bar.update()
     return list(found.values())
+
+
+def _too_few(task: str, found: int, count: int, reason: str) -> InputError:
+    return InputError(f"{task}: {found} of {count} different questions, and {reason}; ask for fewer rows of it")
 
 
 def _ground_truth(task: str, template: str, entry: Mapping[str, Any]) -> str:

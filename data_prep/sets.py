@@ -7,10 +7,12 @@ row or says which field is bad.
 from __future__ import annotations
 
 import ast
+import json
 import math
 import re
 import sys
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -23,11 +25,18 @@ from recipe.grading.sources import check_ground_truth
 MAX_PROBLEM, MAX_ANSWER = 20_000, 1_000
 """Characters; beyond them a field is malformed. The longest problem of the benchmarks has 4,415."""
 
+_MAX_CELL = 3 * MAX_PROBLEM  # of messages as text: instructions and escapes come on top of the problem
+_MESSAGES = re.compile(r"""\[\s*\{\s*['"](?:role|content)['"]\s*:""")
+
 _IDS = ("unique_id", "id", "uuid", "problem_idx", "idx", "extra_info.index")
 
 # Control characters other than tab and line ends, U+FFFD, surrogates: signs that text was damaged on its way.
 _DAMAGE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ufffd\ud800-\udfff]")
 
+# What JSON and Python make of a single backslash: \text, \times, \theta, \tfrac; \right, \rho; \neq, \nabla.
+_ATE_BACKSLASH = re.compile(
+    r"\t(?:(?:ext(?:bf|it|rm)?|frac)\{|(?:imes|heta|riangle)(?![a-z]))|\r(?:ight|ho)(?![a-z])|\n(?:eq|abla)(?![a-z])"
+)
 
 _unreadable = lru_cache(maxsize=1 << 16)(check_ground_truth)  # a set published x100 has few different answers
 
@@ -75,6 +84,7 @@ class DataSet:
     unit: what is counted: "rows"; "problems", distinct texts; "both", which also refuses repeated rows.
     check: brings the answer to the set's own form, or raises BadField.
     leave_out: why a row of the file does not belong to the set, or None.
+    context: the column of a text that stands before the problem, where there is one.
     note: on the counts.
     """
 
@@ -86,6 +96,7 @@ class DataSet:
     config: str | None = None
     check: Callable[[str], str] = str
     leave_out: Callable[[Mapping[str, Any]], str | None] = lambda values: None
+    context: str | None = None
     note: str = ""
 
     def layout(self, columns: Collection[str]) -> Layout | None:
@@ -103,10 +114,13 @@ def read_problem(data_set: DataSet, layout: Layout, record: Record) -> Problem:
     prompt, system = _prompt(_field(record.values, layout.problem), layout.problem)
     text = strip_foreign(prompt)
     stripped = system or text != prompt.strip()
-    context = record.values.get("context")
-    if isinstance(context, str) and context.strip():
-        text = f"{context.strip()}\n\n{text}"
+    _check_text(prompt, layout.problem, _MAX_CELL)  # before stripping takes the form feed that \f of \frac became
     _check_text(text, layout.problem, MAX_PROBLEM)
+    if data_set.context and _present(context := record.values.get(data_set.context)):
+        if not isinstance(context, str):
+            raise BadField(data_set.context, f"{type(context).__name__} instead of text")
+        text = f"{context.strip()}\n\n{text}".lstrip()
+        _check_text(text, data_set.context, MAX_PROBLEM)
     raw = _field(record.values, layout.answer)
     try:
         # Long before the patterns of a parser see it; a worked solution may be longer than the answer in it.
@@ -149,20 +163,22 @@ def after_hashes(value: Any) -> str:
     _, mark, answer = _text(value).rpartition("####")
     if not mark:
         raise BadField('no "####" with an answer after it')
-    return answer.strip().replace(",", "")
+    return _ungrouped(answer.strip())
 
 
 def several(value: Any) -> str:
     """OlympiadBench's list of answers (several in one text, too), joined by ", "."""
     if isinstance(value, str) and re.match(r"""\[\s*['"]""", value):
-        try:
-            value = ast.literal_eval(value)
-        except (ValueError, SyntaxError) as error:
-            raise BadField("a list written as text that cannot be read back") from error
+        if re.search(r"""['"]\s+['"]""", value):  # as numpy prints a list; Python would join the two
+            raise BadField("a list as text without commas between its values")
+        value = _read_back(value)
     if not isinstance(value, list):
         return plain(value)
     if not value:
         raise BadField("empty list")
+    for answer in value:
+        if isinstance(answer, str):
+            _check_text(answer, "", MAX_ANSWER)
     return ", ".join(plain(answer) for answer in value)
 
 
@@ -170,7 +186,7 @@ def integer(low: int, high: int) -> Callable[[str], str]:
     r"""A check for sets whose answers are integers of a range: 033, 33.0 and 33^\circ are 33 (AIME25 has a degree)."""
 
     def check(answer: str) -> str:
-        match = re.fullmatch(r"([+-]?[0-9]{1,9})(?:\.0*)?(?:\^\{?\\circ\}?|°)?", answer.replace(",", ""))
+        match = re.fullmatch(r"([+-]?[0-9]{1,9})(?:\.0*)?(?:\^\{?\\circ\}?|°)?", _ungrouped(answer))
         if match is None or not low <= int(match[1]) <= high:
             raise BadField(f"{answer!r} is not an integer from {low} to {high}")
         return str(int(match[1]))
@@ -199,20 +215,22 @@ def not_english_open_text(values: Mapping[str, Any]) -> str | None:
         ("subject", "Math"),
         ("question_type", "Open-ended"),
     ):
-        if values.get(column) not in (None, "", wanted):
+        if _present(values.get(column)) and values[column] != wanted:
             return column
     return None
 
 
 def _present(value: Any) -> bool:
-    return (
-        any(map(_present, value.values())) if isinstance(value, Mapping) else value not in (None, "") and value == value
-    )
+    if isinstance(value, Mapping):
+        return any(map(_present, value.values()))
+    return value not in (None, "", []) and value == value
 
 
 def _field(values: Mapping[str, Any], path: str) -> Any:
     value: Any = values
     for key in path.split("."):
+        if isinstance(value, str) and value.startswith("{"):
+            value = _read_back(value, path)
         if not isinstance(value, Mapping):
             raise BadField(path, f"{type(value).__name__} instead of named fields")
         value = value.get(key)
@@ -234,6 +252,8 @@ def _id(values: Mapping[str, Any]) -> str | None:
 
 def _prompt(value: Any, field: str) -> tuple[str, bool]:
     """A problem as text, or the user's turn of a list of messages and whether it had a system turn."""
+    if isinstance(value, str) and _MESSAGES.match(value):
+        value = _read_back(value, field)
     if isinstance(value, str):
         return value, False
     if not isinstance(value, list):
@@ -243,6 +263,15 @@ def _prompt(value: Any, field: str) -> tuple[str, bool]:
     if len(users) != 1 or turns[-1].get("role") != "user" or not isinstance(users[0], str):
         raise BadField(field, 'not messages of the form {"role", "content"} with one user turn at the end')
     return users[0], turns[0].get("role") == "system"
+
+
+def _read_back(text: str, field: str = "") -> Any:
+    """The list or mapping that a CSV cell holds as text, in JSON or as Python prints it."""
+    if len(text) <= _MAX_CELL:
+        for read in (json.loads, ast.literal_eval):
+            with suppress(ValueError, SyntaxError, MemoryError, RecursionError):
+                return read(text)
+    raise BadField(field, "a list or named fields as text, which cannot be read back")
 
 
 def _text(value: Any) -> str:
@@ -257,9 +286,16 @@ def _without_dollars(text: str) -> str:
     return ", ".join(part.strip() for part in re.findall(r"\$([^$]+)\$", parts[1])) if parts else text.strip()
 
 
+def _ungrouped(text: str) -> str:
+    """1,234,567 without its commas; in 1,2,3 and in (1,200) they part values."""
+    return text if re.search(r"[][(){}]", text) else re.sub(r"(?<=[0-9]),(?=[0-9]{3}(?![0-9]))", "", text)
+
+
 def _check_text(text: str, field: str, limit: int) -> None:
     if not text.strip():
         raise BadField(field, "empty")
+    if text.strip().casefold() in ("nan", "null"):
+        raise BadField(field, f"missing, written as {text.strip()!r}")
     if len(text) > limit:
         raise BadField(field, f"{len(text):,} characters, more than {limit:,}")
     if damage := _DAMAGE.search(text):
@@ -272,6 +308,8 @@ def _check_text(text: str, field: str, limit: int) -> None:
             else "a control character"
         )
         raise BadField(field, f"{kind} (U+{code:04X} at character {damage.start() + 1})")
+    if eaten := _ATE_BACKSLASH.search(text):
+        raise BadField(field, f"{eaten[0]!r} at character {eaten.start() + 1}: a LaTeX command lost its backslash")
 
 
 _ROWS = Layout("prompt", "reward_model.ground_truth", plain)
@@ -354,6 +392,7 @@ DATA_SETS: dict[str, DataSet] = {
             {"test": (675, 674)},
             config="OE_TO_maths_en_COMP",
             leave_out=not_english_open_text,
+            context="context",
             note="open-ended, text only, English; 675 in the authors' release and most papers, 674 on the hub",
         ),
     )

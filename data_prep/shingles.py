@@ -1,9 +1,9 @@
 """What problem texts are compared by: tokens that spelling does not change.
 
 `tokens` undoes what an editor may change without changing a problem: Unicode forms (NFKC), case, white space, `$`,
-LaTeX spacing, sizing and fonts, punctuation, and spellings of one thing (`≤` and `\\leq`, `\\tfrac12` and
-`\\frac{1}{2}`, `1,000` and `1000`, `two` and `2`, `largest` and `maximum`). Chinese, Japanese and Korean text has no
-spaces: there every character is a token.
+LaTeX spacing, sizing and fonts, punctuation, and spellings of one thing (`≤` and `\\leq`, `\\tfrac12`,
+`\\frac{1}{2}` and `1/2`, `1,000` and `1000`, `two` and `2`, `largest` and `maximum`). Chinese, Japanese and Korean
+text has no spaces: there every character is a token.
 
 Two texts that agree letter by letter but for one number are different problems. So some tokens weigh more than others:
 `formal` picks out those of which none may differ between near-duplicates.
@@ -105,12 +105,15 @@ _ARGUMENT_OF_LAYOUT = re.compile(
 # Minus signs, apostrophes, and characters without width, which stand inside words.
 _SAME_CHARACTER = str.maketrans("−‐–’‘′", "---'''", "\u00ad\u200b\u200c\u200d\u200e\u200f\u2060\ufeff")
 _SUPERSCRIPT = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹ⁿ]+")
+_VULGAR_FRACTION = re.compile("[¼-¾⅐-⅞]")  # 3½ is not 31/2
 _FIGURE = re.compile(r"\[asy\](?:(?!\[asy\]).)*?\[/asy\]")
 _DEGREE, _PRIME = (re.compile(rf"\^\s*(?:\\{name}(?![a-z])|\{{\s*\\{name}\s*\}})") for name in ("circ", "prime"))
 # Not after an opening bracket or before a closing one: f(1,100) has two arguments.
 _GROUPED_DIGITS = re.compile(r"(?<![\d.,(\[{])\d{1,3}(?:(?:,\\!|,|\{,\}|\\[,!])\d{3})+(?![\d)\]}])")
 _HALF_A_FRACTION = re.compile(r"\\[dtc]?frac\s*(\d)\s*(\d)")
-_ONE_IN_BRACES = re.compile(r"(?<!\\)\{\s*([^\W_]+|\\[a-z]+)\s*\}")
+# One token, so that a_{1} is a_1; but x^{2y} is not x^2y, nor x^{ab} x^ab.
+_ONE_IN_BRACES = re.compile(r"(?<!\\)\{\s*(\d+|[^\W\d_]|(?<![\^_]\{)[^\W\d_]+|\\[a-z]+)\s*\}")
+_FRACTION = re.compile(r"\\[dtc]?frac\s+([^\W_]+|\\[a-z]+)\s+([^\W_]+|\\[a-z]+)(?!\w)")  # braces are off by now
 # The hyphen of "5-digit", "$n$-gon" and "non-zero", which is no minus.
 _HYPHEN = re.compile(r"(?<=[\w}])(?:\$|\\\))?-(?=[^\W\d_]{3})")
 
@@ -138,7 +141,7 @@ def tokens(text: str, figures: bool = True) -> list[str]:
     Args:
         figures: whether the code between [asy] and [/asy] counts.
     """
-    text = _SUPERSCRIPT.sub(lambda match: f"^{match.group()}", text)
+    text = _SUPERSCRIPT.sub(r"^\g<0>", _VULGAR_FRACTION.sub(r" \g<0>", text))
     text = " ".join(unicodedata.normalize("NFKC", text).casefold().translate(_SAME_CHARACTER).split())
     if not figures:
         text = _FIGURE.sub(" ", text)
@@ -148,6 +151,7 @@ def tokens(text: str, figures: bool = True) -> list[str]:
         text = _ARGUMENT_OF_LAYOUT.sub(r" \1 ", text)
         text = _HALF_A_FRACTION.sub(r"\\frac \1 \2 ", text)
         text = _ONE_IN_BRACES.sub(r" \1 ", text)
+        text = _FRACTION.sub(r" \1 / \2 ", text)
     text = _HYPHEN.sub(" ", _GROUPED_DIGITS.sub(_digits, text))
     found = (t for t in _TOKEN.findall(text) if t not in _LAYOUT and t not in _SPACING)
     return [f"0{t}" if t[0] == "." else _CANONICAL.get(t, t) for t in found]

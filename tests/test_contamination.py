@@ -9,6 +9,7 @@ from data_prep import contamination
 from data_prep.contamination import Match, benchmarks_of, find_contamination, main, problems_of
 from data_prep.contract import ContractError, write_parquet
 from data_prep.shingles import tokens
+from data_prep.templates import FOREIGN_PREFIXES, FOREIGN_SUFFIXES
 
 PROBLEM = (
     "Flora the frog starts at 0 on the number line and makes a sequence of jumps to the right. In any one jump, "
@@ -246,6 +247,8 @@ def test_reading(tmp_path):
     assert problems_of(path) == ["raw p", "q", "raw r"]
     other = write(tmp_path / "b.parquet", ["s"], "gsm8k", raw=False)
     assert benchmarks_of([path, other]) == {"aime24": ["raw p", "q", "raw r"], "gsm8k": ["s"]}
+    foreign = write(tmp_path / "c.parquet", [f"{FOREIGN_PREFIXES[0]}\n\nWhich?\n\n{FOREIGN_SUFFIXES[0]}"], raw=False)
+    assert problems_of(foreign) == ["Which?"]
     with pytest.raises(ContractError, match="b.parquet, field data_source: gsm8k is in an earlier file already"):
         benchmarks_of([other, other])
 

@@ -145,6 +145,21 @@ def test_existing_output_is_refused_before_the_input_is_read(tmp_path, capsys):
     assert "test.report.json: exists already" in capsys.readouterr().err
 
 
+def test_an_output_that_cannot_be_is_refused_before_the_input_is_read(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder.parquet").mkdir()
+    for output, message in (
+        ("file", "file: is a file, and {}/file/test.parquet cannot stand in it; name another --output"),
+        (
+            "file/deep/a.parquet",
+            "file: is a file, and {}/file/deep/a.parquet cannot stand in it; name another --output",
+        ),
+        ("folder.parquet", "folder.parquet: is a folder; name another --output"),
+    ):
+        assert run(tmp_path, "aime25", ["not JSON"], "--overwrite", output=output) == 1
+        assert capsys.readouterr().err == f"error: {tmp_path}/{message.format(tmp_path)}\n"
+
+
 FAULTS = [
     "{half",
     {"answer": "1"},

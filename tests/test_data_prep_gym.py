@@ -1,12 +1,17 @@
 """reasoning_gym rows: disjoint splits, mixtures, and rows whose right answer the project's own scorers accept."""
 
 import json
+import os
 import re
+import subprocess
+import sys
 
 import pytest
 
+from data_prep import reasoning_gym_sets
 from data_prep.__main__ import main
 from data_prep.contract import validate_rows
+from data_prep.reading import InputError
 from data_prep.reasoning_gym_sets import belongs_to, shares, task_rows
 from recipe.grading import countdown
 from recipe.grading.extract import extract
@@ -109,6 +114,38 @@ def test_a_task_that_has_too_few_questions(tmp_path, capsys):
         r"prime_factorization: 7\d\d of 1000 different questions, and none in the next 1000 items; ask for fewer",
         capsys.readouterr().err,
     )
+
+
+def test_a_split_ends_where_the_next_one_begins(monkeypatch):
+    """Rather an error than fewer rows than were asked for, or the items of another split."""
+    monkeypatch.setattr(reasoning_gym_sets, "SEED_STRIDE", 40)
+    with pytest.raises(
+        InputError, match=r"chain_sum: \d+ of 41 different questions, and no more seeds before those of"
+    ):
+        task_rows("chain_sum", 41, 0, "train", "boxed")
+
+
+def test_tasks_of_limited_size(monkeypatch):
+    """word_ladder takes no size above 20,000; acre has no more items than its size, which it makes beforehand."""
+    (ladder,) = task_rows("word_ladder", 1, 0, "train", "boxed")
+    assert ladder["extra_info"]["problem"].startswith("Transform the word ladder")
+    monkeypatch.setattr(reasoning_gym_sets, "_SIZE", 20)
+    assert len(task_rows("acre", 5, 0, "train", "boxed")) == 5
+    with pytest.raises(InputError, match=r"acre: \d+ of 900 different questions, and the task ends there \(list index"):
+        task_rows("acre", 900, 0, "train", "boxed")
+
+
+def test_a_task_that_uses_the_global_generator():
+    assert task_rows("list_functions", 25, 2, "train", "boxed") == task_rows("list_functions", 25, 2, "train", "boxed")
+
+
+def test_equal_options_give_equal_files_in_every_process(tmp_path):
+    """The library walks through sets of strings in some tasks; their order would be that of the process."""
+    command = [sys.executable, "-m", "data_prep", "reasoning_gym", "--task", "ransom_note", "--size", "8", "--output"]
+    for seed in ("1", "2"):
+        environment = os.environ | {"PYTHONHASHSEED": seed}
+        subprocess.run([*command, str(tmp_path / f"{seed}.parquet")], env=environment, check=True, timeout=120)
+    assert (tmp_path / "1.parquet").read_bytes() == (tmp_path / "2.parquet").read_bytes()
 
 
 @pytest.mark.parametrize("wrong", [["--size", "0"], ["--size", "1", "--seed", "-1"], ["--size", "1", "--task", "a:0"]])

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import tempfile
 from pathlib import Path
 
@@ -72,7 +73,7 @@ def test_json_rows_are_counted_from_one(tmp_path):
     ]
 
 
-@pytest.mark.parametrize("content", [b"", b'[{"a": 1}', b"3", b"[" * 100_000])
+@pytest.mark.parametrize("content", [b"", b'[{"a": 1}', b'[{"a": 1}]\n{"a": 2}', b"3", b"[" * 100_000])
 def test_json_that_is_no_table(tmp_path, content):
     path = tmp_path / "a.json"
     path.write_bytes(content)
@@ -102,10 +103,42 @@ def test_csv(tmp_path):
         Record("a.csv, line 8", {"problem": huge.decode(), "answer": "6"}),
         Fault("a.csv, line 9", "line", "not CSV (',' expected after '\"')"),
         Record("a.csv, line 10", {"problem": "8", "answer": "8"}),
-        Fault("a.csv, line 11", "line", "not CSV (unexpected end of data)"),
+        Fault("a.csv, line 11", "line", "not CSV (unexpected end of data); the lines up to 12 are lost with it"),
     ]
     path.write_bytes(b"")
     assert rows_of(path) == []
+
+
+def test_a_column_that_is_there_twice(tmp_path):
+    """One of the two would be lost, and with it perhaps the right answer."""
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"a": 1, "b": 2, "A": 3}\n{"a": 4}\n')
+    twice = Fault("a.jsonl, line 1", "A", "there twice, in other case; nothing says which one is right")
+    assert rows_of(path) == [twice, Record("a.jsonl, line 2", {"a": 4})]
+    (tmp_path / "a.csv").write_text("a,b,A,,\n1,2,3,4,5\n")
+    with pytest.raises(InputError, match="a.csv: two columns 'A'; leave one of them out"):
+        rows_of(tmp_path / "a.csv")
+    (tmp_path / "a.csv").write_text("a,b,,\n1,2,4,5\n")
+    assert rows_of(tmp_path / "a.csv") == [Record("a.csv, line 2", {"a": "1", "b": "2", "": "5"})]
+    pq.write_table(pa.Table.from_arrays([pa.array([1]), pa.array([2])], names=["a", "a"]), tmp_path / "a.parquet")
+    with pytest.raises(InputError, match="a.parquet: two columns a; leave one of them out"):
+        rows_of(tmp_path / "a.parquet")
+
+
+def test_parquet_dates_beyond_python(tmp_path):
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"a": [1, 2], "made": pa.array([0, 2**62], pa.timestamp("us"))}), path)
+    first, second = rows_of(path)
+    assert first.values["a"] == 1
+    assert (second.where, second.field) == ("a.parquet, row 2", "made")
+    assert second.problem.startswith("cannot be read (")
+
+
+def test_a_file_name_that_is_not_utf_8(tmp_path):
+    path = tmp_path / os.fsdecode(BAD_UTF8 + b".jsonl")
+    put(path, 1)
+    with pytest.raises(InputError, match=r"caf\\udce9.jsonl': its name is not UTF-8; rename it"):
+        open_source(path, "train", "owner/name")
 
 
 def test_parquet(tmp_path):

@@ -13,6 +13,7 @@ from data_prep.sets import (
     MAX_ANSWER,
     MAX_PROBLEM,
     BadField,
+    Layout,
     after_hashes,
     boxed,
     contest_year,
@@ -328,6 +329,8 @@ def test_counts_are_those_of_the_papers():
         (boxed, "is \\boxed 17.", "17"),
         (boxed, "is $\\boxed {17}$", "17"),
         (after_hashes, "a #### 3\n#### -1,000,000 ", "-1000000"),
+        (after_hashes, "#### 1,2,3", "1,2,3"),
+        (after_hashes, "#### [1,200)", "[1,200)"),
         (several, ["2"], "2"),
         (several, ["$f(x)=-1$,$f(x)=x+1$"], "f(x)=-1, f(x)=x+1"),
         (several, [1, 2.0, "3"], "1, 2, 3"),
@@ -354,7 +357,12 @@ def test_answers(parse, value, answer):
         (boxed, 5, "int instead of text"),
         (after_hashes, "It is 5.", 'no "####" with an answer after it'),
         (several, [], "empty list"),
-        (several, "['1', ", "a list written as text that cannot be read back"),
+        (several, "['1', ", "a list or named fields as text, which cannot be read back"),
+        (several, "['1', " + "-" * 15_000 + "1]", "a list or named fields as text, which cannot be read back"),
+        (several, "['1'\n '2']", "a list as text without commas between its values"),
+        (several, ["\x0crac{1}{2}"], "a control character (U+000C at character 1)"),
+        (several, "['\\theta']", "'\\theta' at character 1: a LaTeX command lost its backslash"),
+        (integer(0, 999), "1,2,3", "'1,2,3' is not an integer from 0 to 999"),
         (integer(0, 999), "1000", "'1000' is not an integer from 0 to 999"),
         (integer(0, 999), "-1", "'-1' is not an integer from 0 to 999"),
         (integer(0, 999), "3.5", "'3.5' is not an integer from 0 to 999"),
@@ -380,6 +388,8 @@ ROWS = DATA_SETS["math500"].layouts[0]
         (PLAIN, {"problem": None, "answer": "2"}, "problem", "missing"),
         (PLAIN, {"problem": NAN, "answer": "2"}, "problem", "missing"),
         (PLAIN, {"problem": "1+1?", "answer": NAN}, "answer", "missing"),
+        (PLAIN, {"problem": "1+1?", "answer": "NaN"}, "answer", "missing, written as 'NaN'"),
+        (PLAIN, {"problem": "null", "answer": "2"}, "problem", "missing, written as 'null'"),
         (PLAIN, {"problem": 7, "answer": "2"}, "problem", "int instead of text or messages"),
         (PLAIN, {"problem": " \n", "answer": "2"}, "problem", "empty"),
         (PLAIN, {"problem": FOREIGN_SUFFIXES[0], "answer": "2"}, "problem", "empty"),
@@ -401,6 +411,19 @@ ROWS = DATA_SETS["math500"].layouts[0]
             "problem",
             "a replacement character: text was lost (U+FFFD at character 4)",
         ),
+        (PLAIN, {"problem": "\x0crac{1}{2}?", "answer": "2"}, "problem", "a control character (U+000C at character 1)"),
+        (
+            PLAIN,
+            {"problem": "$2\times 3$?", "answer": "6"},
+            "problem",
+            "'\\times' at character 3: a LaTeX command lost its backslash",
+        ),
+        (
+            PLAIN,
+            {"problem": "Who?", "answer": "\text{Eve}"},
+            "answer",
+            "'\\text{' at character 1: a LaTeX command lost its backslash",
+        ),
         (PLAIN, {"problem": "a", "answer": "\\boxed{2}"}, "answer", "'\\\\boxed{2}' is a box: give what stands in it"),
         (ROWS, {"prompt": "1+1?", "reward_model": "2"}, "reward_model.ground_truth", "str instead of named fields"),
         (ROWS, {"prompt": "1+1?", "reward_model": {"style": "rule"}}, "reward_model.ground_truth", "missing"),
@@ -419,6 +442,12 @@ ROWS = DATA_SETS["math500"].layouts[0]
                 [{"role": "user", "content": "1"}, {"role": "user", "content": "2"}],
             )
         ),
+        (
+            ROWS,
+            {"prompt": "[{'role': 'user', 'content': '1+1?'}", "reward_model": {"ground_truth": "2"}},
+            "prompt",
+            "a list or named fields as text, which cannot be read back",
+        ),
     ],
 )
 def test_bad_fields(layout, values, field, problem):
@@ -428,9 +457,41 @@ def test_bad_fields(layout, values, field, problem):
 
 
 def test_limits_are_inclusive_and_lines_and_tabs_are_text():
-    values = {"problem": "a\tb\r\n" + "x" * (MAX_PROBLEM - 5), "answer": "2" * MAX_ANSWER}
+    values = {"problem": "a\text\r\neq" + "x" * (MAX_PROBLEM - 9), "answer": "2" * MAX_ANSWER}
     problem = read_problem(DATA_SETS["math500"], PLAIN, Record("here", values))
     assert (len(problem.text), len(problem.answer), problem.stripped) == (MAX_PROBLEM, MAX_ANSWER, False)
+
+
+def test_messages_in_a_csv_cell(tmp_path):
+    """pandas writes nested columns as Python prints them; other tools write JSON."""
+    published = LAYOUTS["dapo as published"][1]
+    as_json = [
+        {key: json.dumps(value) if key != "ability" else value for key, value in row.items()} for row in published
+    ]
+    for rows in (published, as_json):
+        source = write_as(tmp_path / "rows.csv", rows)
+        flags = ["--allow-count-mismatch", "--overwrite", "--output", str(tmp_path / "out.parquet")]
+        assert main(["dapo_math_17k", "--input", str(source), *flags]) == 0
+        frame = validate_rows(tmp_path / "out.parquet")
+        got = [(e["problem"], r["ground_truth"]) for e, r in zip(frame.extra_info, frame.reward_model, strict=True)]
+        assert got == [("What is $1+1$?", "2"), ("求 $2+3$ 的值。", "5")]
+
+
+def test_context_stands_before_the_problem_of_olympiadbench_alone():
+    def problem(context, name="olympiadbench", question="How many?"):
+        values = {"context": context, "question": question, "answer": "2"}
+        return read_problem(DATA_SETS[name], Layout("question", "answer", plain), Record("here", values)).text
+
+    assert problem(" Let $N$ be given. ") == "Let $N$ be given.\n\nHow many?"
+    assert problem("") == problem(None) == problem(NAN) == problem("Ignored.", name="math500") == "How many?"
+    for context, question, wrong in (
+        ("Let $N$ be given.", "", ("question", "empty")),
+        (["Let"], "How many?", ("context", "list instead of text")),
+        ("a\x00", "How many?", ("context", "a control character (U+0000 at character 2)")),
+    ):
+        with pytest.raises(BadField) as caught:
+            problem(context, question=question)
+        assert caught.value.args == wrong
 
 
 def test_leaving_out():
@@ -440,6 +501,8 @@ def test_leaving_out():
     assert year({"url": None}) is year({}) is year({"url": "https://example.org/2023"}) is None
     assert not_english_open_text({"image_1": {"bytes": b"x", "path": None}}) == "modality"
     assert not_english_open_text({"image_1": {"bytes": None, "path": None}, "image_2": NAN, "modality": ""}) is None
+    assert not_english_open_text({"image_1": [], "language": NAN}) is None
+    assert not_english_open_text({"language": "Chinese"}) == "language"
 
 
 def test_templates():

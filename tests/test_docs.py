@@ -52,7 +52,7 @@ def test_named_files_exist(document):
         "reward/",
         "step_",
     )
-    for name in re.findall(r"`((?:[\w.-]+/)+[\w.-]*)`", text):
+    for name in re.findall(r"`((?:[\w.-]*[A-Za-z][\w.-]*/)+[\w.-]*)`", text):
         assert name.startswith(made) or (ROOT / name).exists(), f"{document} names {name}"
     for script in re.findall(r"bash (\S+\.sh)", text):
         assert (ROOT / script).is_file(), script

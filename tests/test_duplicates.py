@@ -19,7 +19,7 @@ def find(texts, answers=None, **options):
 
 def test_tokens():
     assert tokens("Let $x_1 \\le \\tfrac12$; find  the LARGEST\n$x$-value!") == (
-        ["let", "x", "1", "\\le", "/", "1", "2", "find", "the", "\\max", "x", "value"]
+        ["let", "x", "1", "\\le", "1", "/", "2", "find", "the", "\\max", "x", "value"]
     )
     assert tokens("f'(n) = n!, a 5-digit number (1,000 of 3,25) Wow!") == (
         [
@@ -61,6 +61,8 @@ SAME = [
     ("Find $x$ if $2x = 4$.", "Ｆｉｎｄ ｘ ｉｆ ２ｘ＝４．"),
     ("Is \\(x\\) in \\[0, 1\\]?", "Is $x$ in $$0, 1$$?"),
     ("$\\dfrac{1}{2}$", "$\\frac12$"),
+    ("$\\frac{1}{2}$ of $3\\tfrac{\\pi}{x}$", "½ of 3 π/x"),
+    ("$3\\frac{1}{2}$", "3½"),
     ("$x^{2} \\leq 5$", "x² ≤ 5"),
     ("$\\left( x \\right)$", "(x)"),
     ("$60^{\\circ}$", "60°"),
@@ -73,6 +75,7 @@ SAME = [
     ("$\\text{ area of } \\mathrm{ABC}$", "area of ABC"),
     ("已知 $x=2$，求 $x+1$。", "已知x=2,求x+1"),
     ("$1, 2, \\ldots, 9$", "1,2,...,9"),
+    ("$\\angle{ABC}$ and $a_{n}$, $b_{12}$", "$\\angle ABC$ and $a_n$, $b_12$"),
 ]
 
 
@@ -94,6 +97,11 @@ DIFFERENT = [
     ("Find x if 2(x+1)=4", "Find x if 2x+1=4"),
     ("Find $e^{x+1}$ at 1", "Find $e^x+1$ at 1"),
     ("Find $\\sin x + \\cos y$", "Find $\\cos x + \\sin y$"),
+    ("Find $x^{2y}$", "Find $x^2y$"),
+    ("Find $\\frac{1}{2x}$", "Find $1/2x$"),
+    ("Find $x^{\\frac{1}{2}}$", "Find $x^1/2$"),
+    ("Take 3½ of", "Take 31/2 of"),
+    ("Find $x^{ab}$", "Find $x^ab$"),
     ("Find f(x)", "Find f'(x)"),
     ("Compute 5!", "Compute 5"),
     ("Find x < 3", "Find x ≤ 3"),

@@ -15,7 +15,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf, open_dict
 
 from data_prep.contract import write_parquet
-from recipe.paec import evaluate, samples, targets
+from recipe.grading.pool import GraderPool
+from recipe.paec import evaluate, results, samples, targets, versions
 from recipe.paec.command_line import CONFIGS, REPOSITORY
 from recipe.paec.errors import UserError
 from recipe.paec.generation import Job, max_new_tokens, missing
@@ -85,6 +86,7 @@ def test_benchmark_without_ids_or_text(tmp_path):
     [
         ([row(0), row(1, source="gsm8k")], ["mixes the data sources aime24, gsm8k"]),
         ([row(0), row(1, id="p0")], ["extra_info.id", "'p0' occurs more than once"]),
+        ([row(0), row(1, truth="\\boxed{3}")], ["row 1, field reward_model.ground_truth", "give what stands in it"]),
     ],
 )
 def test_bad_benchmarks(tmp_path, rows, words):
@@ -127,7 +129,8 @@ def test_seed_depends_on_everything_and_nothing_else():
 
 
 def line(problem: str, sample: int) -> dict:
-    return {"benchmark": "aime24", "problem": problem, "sample": sample, "response": "\\boxed{1}\u2028", "tokens": 5}
+    response = {"response": "\\boxed{1}\u2028", "finish_reason": "stop", "tokens": 5, "seed": 1}
+    return {"benchmark": "aime24", "problem": problem, "sample": sample, **response}
 
 
 def test_journal_survives_a_kill(tmp_path, aime):
@@ -141,6 +144,21 @@ def test_journal_survives_a_kill(tmp_path, aime):
     problems = samples.load_benchmark(aime / "aime24" / "test.parquet")
     left = [(problem.id, sample) for problem, sample in missing(problems, {"aime24": 2}, path)]
     assert left == [("p0", 0), ("p1", 0), ("p2", 1)]
+
+
+@pytest.mark.parametrize(
+    "bad", [b"{half", b"\0" * 9, b"\xff{}", b"[1]", b'{"benchmark": "aime24", "problem": "p0"}', b""]
+)
+def test_a_damaged_line_of_a_journal_is_named(tmp_path, bad):
+    path = tmp_path / "journal.jsonl"
+    path.write_bytes(
+        json.dumps(line("p0", 0)).encode() + b"\n" + bad + b"\n" + json.dumps(line("p1", 0)).encode() + b"\n"
+    )
+    for read in (samples.read_journal, samples.journal_keys):
+        with pytest.raises(UserError, match=r"journal.jsonl, line 2: not a whole response .*: delete this line, and"):
+            read(path)
+    samples.mend_journal(path)
+    assert path.read_bytes().count(b"\n") == 3  # only a half-written end is cut off
 
 
 def test_no_journal_is_an_empty_one(tmp_path, aime):
@@ -169,9 +187,23 @@ def test_watch_counts_and_notices_silence(tmp_path, capsys):
             stream.write("{}\n")
         watch.tick()
     assert "  5/5 responses, " in capsys.readouterr().out
-    time.sleep(0.3)
+    time.sleep(0.15)
+    journal.touch()  # what the engines do once they stand
+    watch.tick()
+    time.sleep(0.15)
+    watch.tick()  # 0.3 s after the last response, 0.15 s after the last sign
+    time.sleep(0.1)
     with pytest.raises(UserError, match="no response for"):
         watch.tick()
+
+
+def test_the_error_of_an_earlier_start_is_not_repeated(tmp_path):
+    log = tmp_path / "generation.log"
+    log.write_text("torch.OutOfMemoryError: CUDA out of memory\n")
+    assert evaluate.last_error(log, 0) == "torch.OutOfMemoryError: CUDA out of memory"
+    before = log.stat().st_size
+    log.write_text(log.read_text() + "loading é\n")
+    assert evaluate.last_error(log, before) == "no error message in the log (killed, or out of memory?)"
 
 
 # ---- configuration ---------------------------------------------------------------------------------------------------
@@ -203,22 +235,42 @@ def test_protocols(evaluation, name, cluster):
         (["model=m"], ["give model=... and benchmarks=[...]"]),
         (["model=m", "benchmarks=[a]", "samples=f"], ["give one of them"]),
         (["model=m", "benchmarks=[a]", "protocol.samples=0"], ["protocol.samples=0"]),
-        (["model=m", "benchmarks=[a]", "+protocol.samples_of.aime24=-1"], ["protocol.samples_of.aime24=-1"]),
+        (["model=m", "benchmarks=[a]", "protocol.samples_of.aime24=-1"], ["protocol.samples_of.aime24=-1"]),
+        (["model=m", "benchmarks=[a]", "protocol.top_k=0"], ["protocol.top_k=0: must be -1"]),
+        (["model=m", "benchmarks=[a]", "grader.workers=0"], ["grader.workers=0: must be at least 1"]),
+        (["model=m", "benchmarks=[a]", "context_length=0"], ["context_length=0: must be at least 1"]),
+        (["model=m", "benchmarks=[a]", "stall_timeout=0"], ["stall_timeout=0.0: must be positive"]),
         (["model=m", "benchmarks=[a]", "protocol.top_p=1.5"], ["protocol.top_p=1.5"]),
         (["model=m", "benchmarks=[a]", "protocol.temperature=-1"], ["protocol.temperature=-1"]),
-        (["model=m", "benchmarks=[a]", "protocol.temperature=0"], ["protocol.samples=1"]),
         (["model=m", "benchmarks=[a]", "protocol.temperature=hot"], ["protocol.temperature", "hot"]),
         (["model=m", "benchmarks=[a]", "seed=x"], ["seed", "x"]),
         (["model=m", "benchmarks=[a]", "protocol.max_tokens=0"], ["protocol.max_tokens=0"]),
     ],
 )
 def test_bad_values_are_named(evaluation, overrides, words):
-    if overrides[-1].startswith("+"):
-        overrides = [*overrides[:-1], overrides[-1], "protocol=luffy"]
-        overrides[-2] = overrides[-2].lstrip("+")
     with pytest.raises(UserError) as raised:
         evaluation(*overrides)
     assert all(word in str(raised.value) for word in words), raised.value
+
+
+def test_samples_of_a_benchmark(evaluation):
+    """Of any benchmark that is evaluated, whether the protocol names it or not; of no other."""
+    config = evaluation("model=m", "benchmarks=[a]", "protocol=dapo", "protocol.samples_of.math500=4")
+    assert evaluate.samples_per_problem(config, {"math500": [], "aime24": []}) == {"math500": 4, "aime24": 32}
+    evaluate.check_samples(config, {"math500": []})
+    with pytest.raises(UserError, match="protocol.samples_of.math500: the benchmarks are aime24: name one of them"):
+        evaluate.check_samples(config, {"aime24": []})
+
+
+def test_greedy_means_one_sample(evaluation):
+    """LUFFY draws 32 on AIME, whatever protocol.samples is: the error names the key that counts."""
+    greedy = ("model=m", "benchmarks=[a]", "protocol.temperature=0")
+    with pytest.raises(UserError, match="set protocol.samples_of.aime24=1 protocol.samples=1 too"):
+        evaluate.check_samples(evaluation(*greedy), {"aime24": [], "math500": []})
+    one = evaluation(*greedy, "protocol.samples=1")
+    evaluate.check_samples(one, {"math500": []})
+    with pytest.raises(UserError, match="every time: set protocol.samples_of.aime24=1 too"):
+        evaluate.check_samples(one, {"aime24": [], "math500": []})
 
 
 def test_labels_tell_evaluations_apart(evaluation):
@@ -233,6 +285,10 @@ def test_paths_may_hold_what_hydra_reads(evaluation):
     config = evaluation("model=runs/a,rho=0.7", "benchmarks=[a]", "output=it's,b=c", "data_root='quoted=1'")
     assert (config.model.path, config.output, config.data_root) == ("runs/a,rho=0.7", "it's,b=c", "quoted=1")
     assert evaluation("samples=x=y.jsonl", "output=null").samples == "x=y.jsonl"
+    config = evaluation("model=m", "benchmarks=[aime24, a b=c/it's.parquet]", "trained_on=x=1/t.parquet")
+    assert config.benchmarks == ["aime24", "a b=c/it's.parquet"] and config.trained_on == ["x=1/t.parquet"]
+    assert evaluation("model=m", "benchmarks=['a,b.parquet','c']").benchmarks == ["a,b.parquet", "c"]
+    assert evaluation("samples=f", "benchmarks=[]", "trained_on=null").benchmarks == []
 
 
 def command(*overrides: str) -> subprocess.CompletedProcess:
@@ -297,6 +353,12 @@ def test_target_of_a_checkpoint(evaluation, run_directory):
     (target,) = targets.find_targets(evaluation(f"model={checkpoint}", "benchmarks=[a]"), "luffy-a")
     assert (target.step, target.run, target.is_checkpoint) == (4, run_directory, True)
     remains = run_directory / "checkpoints" / "global_step_6"
+    broken = run_directory / "checkpoints" / "global_step_2"
+    (broken / "paec_state.json").write_text("{")
+    with pytest.raises(UserError, match="paec_state.json: unreadable .*; delete the folder"):
+        targets.find_targets(evaluation(f"model={broken}", "benchmarks=[a]"), "luffy-a")
+    with pytest.raises(UserError, match=r"steps=\[4\]: model=.* is no run directory: leave steps= out"):
+        targets.find_targets(evaluation(f"model={checkpoint}", "benchmarks=[a]", "steps=[4]"), "luffy-a")
     with pytest.raises(UserError, match="its save was interrupted"):
         targets.find_targets(evaluation(f"model={remains}", "benchmarks=[a]"), "luffy-a")
 
@@ -328,11 +390,75 @@ def test_fingerprint_sees_other_weights(tmp_path, position):
     assert same == (position == 3 * 2**19)  # the middle MiB is not read
 
 
+@pytest.mark.parametrize(
+    "name", ["config.json", "chat_template.jinja", "generation_config.json", "merges.txt", "actor/huggingface/x.jinja"]
+)
+def test_fingerprint_sees_all_that_responses_depend_on(tmp_path, name):
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    before = targets.fingerprint(tmp_path)
+    (tmp_path / name).write_text("a")
+    one = targets.fingerprint(tmp_path)
+    (tmp_path / name).write_text("b")
+    assert len({before, one, targets.fingerprint(tmp_path)}) == 3
+
+
+def test_revision_of_a_hub_model(tmp_path):
+    assert targets.revision(tmp_path / "models--a--b" / "snapshots" / "0f1e") == "0f1e"
+    assert targets.revision(tmp_path / "model") is None
+
+
 def test_another_evaluation_is_refused(tmp_path):
-    evaluate.continue_or_start(tmp_path, {"model": "a", "seed": 0})
-    evaluate.continue_or_start(tmp_path, {"model": "a", "seed": 0})
+    evaluate.continue_or_start(tmp_path, {"model": "a", "seed": 0}, fresh=False)
+    (tmp_path / "journal.jsonl").write_text("{}\n")
+    evaluate.continue_or_start(tmp_path, {"model": "a", "seed": 0}, fresh=False)
     with pytest.raises(UserError, match="its seed is 0, this one's 1.*fresh=true"):
-        evaluate.continue_or_start(tmp_path, {"model": "a", "seed": 1})
+        evaluate.continue_or_start(tmp_path, {"model": "a", "seed": 1}, fresh=False)
+    with pytest.raises(UserError, match="its model is 'a', this one's None"):
+        evaluate.continue_or_start(tmp_path, {"samples": "f"}, fresh=False)
+    assert (tmp_path / "journal.jsonl").is_file()
+    evaluate.continue_or_start(tmp_path, {"model": "a", "seed": 1}, fresh=True)
+    assert not (tmp_path / "journal.jsonl").exists()
+    assert json.loads((tmp_path / "evaluation.json").read_text()) == {"model": "a", "seed": 1}
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_a_folder_with_something_else_is_left_alone(tmp_path, fresh):
+    """output= may name a run or a folder with a model by mistake: neither is written into nor deleted."""
+    (tmp_path / ".lock").touch()
+    (tmp_path / "model").mkdir()
+    with pytest.raises(UserError, match="holds model and no evaluation: name an empty or a new folder with output="):
+        evaluate.continue_or_start(tmp_path, {"seed": 0}, fresh)
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == [".lock", "model"]
+
+
+def test_two_evaluations_do_not_share_a_folder(tmp_path):
+    with evaluate.hold(tmp_path / "out"), pytest.raises(UserError, match="in use by another evaluation: .*output=..."):
+        evaluate.hold(tmp_path / "out")
+
+
+def test_a_kill_after_the_last_response_leaves_no_weights(evaluation, tmp_path, aime):
+    problems = {"aime24": samples.load_benchmark(aime / "aime24" / "test.parquet")}
+    write_lines(tmp_path / "journal.jsonl", [line(f"p{i}", 0) for i in range(3)])
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "model.safetensors").touch()
+    (tmp_path / "job.json").touch()
+    config = evaluation("model=m", "benchmarks=[a]", "protocol=tiny", "protocol.samples=1")
+    target = targets.Target("c", tmp_path / "gone", True, None, 4, tmp_path)
+    evaluate.generate(config, target, problems)
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["data", "journal.jsonl"]
+
+
+def test_what_decides_how_a_model_is_asked(evaluation, tiny_files):
+    """Digits are a token each, so the second prompt is six tokens longer."""
+    problems = [Problem("aime24", f"p{n}", [{"role": "user", "content": "1" * n}], "1", "") for n in (3, 9)]
+    config = evaluation("model=m", "benchmarks=[a]", "context_length=40", "protocol.max_tokens=32")
+    found = evaluate.check_prompts(config, tiny_files / "model", problems)
+    shorter = evaluate.check_prompts(config, tiny_files / "model", problems[:1])
+    assert found["longest_prompt"] == shorter["longest_prompt"] + 6
+    assert found["least_room"] == min(32, 40 - found["longest_prompt"])
+    assert found["context_length"] == 40 and found["chat_template"] == shorter["chat_template"]
+    other = evaluation("model=m", "benchmarks=[a]", "context_length=40", "chat_template={{ messages[0]['content'] }}")
+    assert evaluate.check_prompts(other, tiny_files / "model", problems)["chat_template"] != found["chat_template"]
 
 
 def test_prompt_longer_than_the_context(evaluation, tiny_files):
@@ -352,14 +478,16 @@ def write_lines(path: Path, records: list) -> Path:
 
 def test_sample_layouts(tmp_path, aime):
     problems = {"aime24": samples.load_benchmark(aime / "aime24" / "test.parquet")}
-    ours = {**line("p1", 5), "finish_reason": "length", "seed": 9}
-    dump = {"input": "Problem 0?", "output": "o", "gts": "ignored", "score": 1.0}
+    ours = [{**line("p1", 1), "finish_reason": "length", "seed": 9}, line("p1", 0)]
+    dumps = [{"input": "Problem 0?", "output": output, "gts": "ignored", "score": 1.0} for output in "op"]
     many = {"question": "Problem 2?\n\nBox it.", "responses": ["r1", "r2"], "answer": "also ignored"}
-    found = samples.read_samples(write_lines(tmp_path / "s.jsonl", [ours, dump, many]), problems, "aime24")
+    found = samples.read_samples(write_lines(tmp_path / "s.jsonl", [*ours, *dumps, many]), problems, "aime24")
     short = [(s["problem"], s["sample"], s["response"], s["ground_truth"], s["finish_reason"]) for s in found]
     assert short == [
-        ("p1", 0, "\\boxed{1}\u2028", "101", "length"),
+        ("p1", 0, "\\boxed{1}\u2028", "101", "stop"),  # by its number, not by its place in the file
+        ("p1", 1, "\\boxed{1}\u2028", "101", "length"),
         ("p0", 0, "o", "100", None),
+        ("p0", 1, "p", "100", None),
         ("p2", 0, "r1", "102", None),
         ("p2", 1, "r2", "102", None),
     ]
@@ -380,6 +508,17 @@ def test_samples_with_their_own_references(tmp_path):
         ({"prompt": "q", "gold": "1", "output": 5}, ["line 2", "field response", "int instead of a string"]),
         ({"prompt": "q", "output": "x"}, ["line 2", "field ground_truth"]),
         ({"prompt": "q", "gold": "1"}, ["line 2", "field response"]),
+        ({"prompt": "q", "gold": "1", "outputs": []}, ["line 2", "field response: missing"]),
+        ({"gold": "1", "output": "x"}, ["line 2", "field problem: missing", "question, prompt, input"]),
+        ({"prompt": "q", "gold": "2", "output": "x"}, ["line 2", "'2', but an earlier line gives this problem '1'"]),
+        ({"prompt": "r", "gts": ["1"], "output": "x"}, ["line 2", "['1'] instead of a string or a number"]),
+        ('{"prompt": "r", "gold": NaN, "output": "x"}', ["line 2", "nan instead of a string or a number"]),
+        ({"prompt": "r", "gold": "\\boxed{1}", "output": "x"}, ["line 2", "field ground_truth", "give what stands in"]),
+        ({"prompt": "q", "gold": "1", "output": "x", "tokens": 1.5}, ["line 2", "field tokens: 1.5 is not an integer"]),
+        ({"prompt": "q", "gold": "1", "output": "x", "data_source": "riddles"}, ["line 2", "no scorer for"]),
+        ({**line("q", 0), "sample": "first", "gold": "1"} | {"benchmark": "math"}, ["line 2", "field sample: 'first'"]),
+        ("[" * 100_000, ["line 2", "not JSON"]),
+        ({"prompt": "r", "gold": "1", "outputs": ["x", "y"]}, ["1 of 2 samples, missing 1"]),
     ],
 )
 def test_bad_sample_lines(tmp_path, bad, words):
@@ -387,6 +526,35 @@ def test_bad_sample_lines(tmp_path, bad, words):
     with pytest.raises(UserError) as raised:
         samples.read_samples(write_lines(tmp_path / "s.jsonl", [good, bad]), {}, "math")
     assert all(word in str(raised.value) for word in words), raised.value
+
+
+def test_sample_files_of_other_systems(tmp_path):
+    """A byte order mark, CRLF and empty lines are read; another encoding is named."""
+    path, text = tmp_path / "s.jsonl", json.dumps({"prompt": "é", "gold": "1", "output": "x"}, ensure_ascii=False)
+    path.write_bytes(b"\xef\xbb\xbf" + f"{text}\r\n\r\n  \r\n{text}\r\n".encode())
+    assert [(s["prompt"], s["sample"]) for s in samples.read_samples(path, {}, "math")] == [("é", 0), ("é", 1)]
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(UserError, match="line 1: not UTF-8 .*: convert the file"):
+        samples.read_samples(path, {}, "math")
+
+
+def test_samples_that_are_counted_twice_or_not_at_all(tmp_path, aime):
+    problems = {"aime24": samples.load_benchmark(aime / "aime24" / "test.parquet")}
+    twice = write_lines(tmp_path / "s.jsonl", [line(problem, 0) for problem in ("p0", "p2", "p0", "p1")])
+    with pytest.raises(UserError, match="line 3: benchmark aime24, problem p0, sample 0 occurs twice"):
+        samples.read_samples(twice, problems, None)
+    some = write_lines(tmp_path / "s.jsonl", [line("p1", 0)])
+    with pytest.raises(UserError, match=r"no response to 2 of the 3 problems of aime24 \(p0, p2\): add them"):
+        samples.read_samples(some, problems, None)
+
+
+def test_problems_of_samples_without_a_benchmark():
+    one = {"benchmark": "math", "problem": "b", "sample": 0, "prompt": "q", "ground_truth": "1"}
+    found = samples.problems_in([one, {**one, "sample": 1}, {**one, "problem": "a", "prompt": "r"}])
+    turns = [[{"role": "user", "content": text}] for text in "rq"]
+    assert found == {"math": [Problem("math", "a", turns[0], "1", "r"), Problem("math", "b", turns[1], "1", "q")]}
+    other = samples.problems_in([{**one, "ground_truth": "2"}])
+    assert evaluate.digests({"math": found["math"][1:]})["math"] != evaluate.digests(other)["math"]
 
 
 def test_sample_of_an_unknown_problem(tmp_path, aime):
@@ -432,13 +600,17 @@ def test_scores_of_a_sample_file_by_hand(tmp_path, aime):
     assert graded[0]["ground_truth"] == "100" and graded[3]["status"] == "unparsable" and graded[3]["answer"] is None
     assert "| avg@n" in done.stdout and "AIME24" in (output / "scores.md").read_text()
     assert scores["provenance"]["samples"] == str(file) and scores["contamination"] is None
-    assert scores["provenance"]["versions"]["math-verify"] == "0.9.0"
+    limits = {"time_limit": GraderPool().time_limit, "memory_limit": GraderPool().memory_limit}
+    grader = {**limits, "math-verify": "0.9.0", "sympy": versions.installed("sympy")}
+    assert scores["provenance"]["grader"] == grader and scores["provenance"]["generation"] is None
 
-    changed = write_lines(tmp_path / "s.jsonl", lines[:-1])
-    again = command(f"samples={changed}", "benchmarks=[aime24]", f"data_root={aime}", f"output={output}")
+    write_lines(tmp_path / "s.jsonl", [*lines[:-1], {**lines[-1], "response": "changed"}])
+    again = command(f"samples={file}", "benchmarks=[aime24]", f"data_root={aime}", f"output={output}")
     assert again.returncode == 2 and "holds another evaluation: its samples is" in again.stderr
-    partial = command(f"samples={changed}", "benchmarks=[aime24]", f"data_root={aime}", f"output={tmp_path / 'o2'}")
+    write_lines(tmp_path / "s.jsonl", lines[:-1])
+    partial = command(f"samples={file}", "benchmarks=[aime24]", f"data_root={aime}", f"output={tmp_path / 'o2'}")
     assert partial.returncode == 2 and "p2" in partial.stderr and "3 of 4 samples" in partial.stderr
+    assert "graded" not in partial.stdout, "found out before anything is graded"
 
 
 def test_contamination_stands_beside_the_scores(tmp_path, aime):
@@ -463,6 +635,35 @@ def test_contamination_stands_beside_the_scores(tmp_path, aime):
     assert found["benchmarks"]["aime24"]["ids"] == ["p0"]
     assert found["benchmarks"]["aime24"]["avg_without"]["value"] == 0.0  # only p0 is answered right
     assert "AIME24: 1 of 3; avg@n without them 0.0 [0.0, 0.0]" in done.stdout
+
+
+def test_training_data_is_read_before_anything_expensive(tmp_path, aime):
+    (tmp_path / "t.parquet").write_text("none")
+    lines = [{"benchmark": "aime24", "problem": f"p{i}", "sample": 0, "response": "\\boxed{100}"} for i in range(3)]
+    given = [f"samples={write_lines(tmp_path / 's.jsonl', lines)}", "benchmarks=[aime24]", f"data_root={aime}"]
+    for name, words in {"t.parquet": "not a readable parquet file", "gone.parquet": "no such data file"}.items():
+        done = command(*given, f"output={tmp_path / 'out'}", f"trained_on=[{tmp_path / name}]")
+        assert done.returncode == 2 and f"error: trained_on: {tmp_path / name}: {words}" in done.stderr
+        assert not (tmp_path / "out").exists()
+
+
+def test_an_output_that_is_a_file_is_one_sentence(tmp_path, aime):
+    lines = [{"benchmark": "aime24", "problem": f"p{i}", "sample": 0, "response": "\\boxed{100}"} for i in range(3)]
+    (tmp_path / "file").touch()
+    done = command(
+        f"samples={write_lines(tmp_path / 's.jsonl', lines)}", "benchmarks=[aime24]", f"data_root={aime}",
+        f"output={tmp_path / 'file'}",
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr == f"error: {tmp_path / 'file'}: File exists: make room, or name a folder that can be written\n"
+
+
+def test_samples_are_written_whole(tmp_path):
+    results.write_samples(tmp_path / "s.jsonl", [{"response": "é\u2028"}, {"response": "b"}])
+    assert (tmp_path / "s.jsonl").read_bytes() == b'{"response": "\\u00e9\\u2028"}\n{"response": "b"}\n'
+    with pytest.raises(TypeError):
+        results.write_samples(tmp_path / "s.jsonl", [{"response": "c"}, {"response": object()}])
+    assert (tmp_path / "s.jsonl").read_text().count("\n") == 2 and len(list(tmp_path.iterdir())) == 1
 
 
 def test_config_dump_has_no_leftovers(evaluation):

@@ -35,6 +35,11 @@ TABLE = Path(__file__).with_name("answer_pairs.tsv")
         (r"\\boxed{6}", "6"),  # escaped once too often
         (r"\\\boxed{6}", "6"),  # a line break and a box
         (r"\boxedx{6}", None),
+        (r"so $\boxed 3$.", "3"),
+        (r"so $\boxed 3\pi$.", None),  # not 3
+        (r"so \boxed as asked", None),
+        ("so \\boxed{9}: print('\\boxed{{}}'.format(9))", "9"),
+        (r"\boxed{\{\}}", r"\{\}"),  # the empty set
         ("Answer: 1\nmore\n**Answer:** $5$.\nBye", "5"),
         ("ANSWER : \\(x^2\\)", "x^2"),
         ("the answer:\n\n$$x$$\nyes", "x"),
@@ -49,6 +54,10 @@ TABLE = Path(__file__).with_name("answer_pairs.tsv")
         ("The final answer is 3.5. I hope it is correct.", "3.5"),
         ("The final answer is: $1. 5$. I hope", "1. 5"),
         ("final answer is", None),
+        (r"Final Answer: The final answer is $\frac{1}{2}$. I hope it is correct.", r"\frac{1}{2}"),
+        ("**Final Answer:** The final answer is 12.", "12"),
+        ("The final answer is:\n\n$$\n12\n$$\n", "12"),
+        ("Answer: 0.333...", "0.333..."),
         ("so it is 72", None),
         ("", None),
         ("\x00\ud800\u202e", None),
@@ -70,6 +79,8 @@ HOSTILE = {
     "answer and spaces": "answer" + " " * 1_000_000,
     "answer and lines": "answer:" + "\n" * 1_000_000,
     "final answers": "the final answer is " * 50_000,
+    "final answers and lines": "the final answer is\n" * 50_000,
+    "numbers in open boxes": (r"\boxed 1" + " " * 100) * 10_000,
     "hashes": "#" * 1_000_000,
     "dollars": "Answer: " + "$" * 1_000_000,
     "long answer": r"\boxed{" + "1" * 1_000_000 + "}",

@@ -151,11 +151,30 @@ def test_the_librarys_own_answers_are_correct_and_others_are_not(pool):
     assert {verdict.status for verdict in verdicts} == {"ok", "unparsable"}
 
 
+EMPTY_ANSWERS = ("0", "0.", "-0", "nan", "nanj", "[NaN]", "inf", "1e400", "[]", "{}", "None", "-", ".")
+
+
+def test_no_empty_answer_is_right_for_every_problem_of_a_task():
+    accepted = []
+    for task in reasoning_gym.tasks():
+        if task in PARTIAL:
+            continue
+        entries = list(library.create_dataset(task, size=2, seed=5))
+        if len({str(entry["answer"]) for entry in entries}) == 1 and task not in NO_ANSWER:
+            continue
+        truths = [json.dumps(entry, default=str) for entry in entries]
+        scorer = reasoning_gym.scorer(task)
+        for answer in EMPTY_ANSWERS:
+            if all(reasoning_gym.score(scorer, truth, answer)["correct"] for truth in truths):
+                accepted.append((task, answer))
+    assert accepted == []
+
+
 def test_hostile_answers_to_tasks(tmp_path):
     path = tmp_path / "touched"
     truth = json.dumps({"answer": "1", "metadata": {}})
     with GraderPool(workers=2, time_limit=2.0) as pool:
-        for task in ("chain_sum", "prime_factorization", "decimal_arithmetic", "coin_flip", "spell_backward"):
+        for task in ("chain_sum", "prime_factorization", "decimal_arithmetic", "spell_backward"):
             for answer in (
                 f"__import__('os').system('touch {path}')",
                 "9" * 20_000,

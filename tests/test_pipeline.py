@@ -38,7 +38,7 @@ def start(tiny: Path, root: Path, *overrides: str) -> subprocess.Popen:
     command = ["bash", str(LAUNCH), f"run.root={root}", f"trainer.total_training_steps={STEPS}"]
     command += [f"trainer.save_freq={SAVE_EVERY}", f"trainer.test_freq={STEPS}"]
     command += ["actor_rollout_ref.rollout.val_kwargs.n=1", "data.val_max_samples=32", *overrides]
-    env = {**os.environ, "PAEC_TINY_DIR": str(tiny), "PAEC_TINY_ARGS": "--steps 60"}
+    env = {**os.environ, "PAEC_TINY_DIR": str(tiny), "PAEC_TINY_ARGS": "--steps 240"}
     return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
@@ -312,7 +312,7 @@ def test_scores_follow_from_the_samples(evaluated):
         assert found["truncated"] == pytest.approx(sum(line["finish_reason"] == "length" for line in lines) / RESPONSES)
         assert found["mean_length"] == pytest.approx(sum(line["tokens"] for line in lines) / RESPONSES)
         right = [line for line in lines if line["correct"]]
-        assert right, "60 warm-start steps solve a few problems"
+        assert right, "240 warm-start steps solve a few problems"
         for line in right:
             target = json.loads(line["ground_truth"])["metadata"]["target"]
             assert set(line["answer"]) <= set("0123456789+-*() ") and eval(line["answer"]) == target

@@ -20,7 +20,7 @@ TRUTH = json.dumps({"metadata": {"numbers": [7, 5, 1], "target": 2}})
 def result(correct: int, pred: str, strict: int | None = None, **flags: float) -> dict[str, float | str]:
     strict = correct if strict is None else strict
     expected = {"score": correct, "acc": correct, "format": bool(pred), "strict": strict, "pred": pred}
-    return expected | {"grader_timeout": 0, "grader_error": 0} | flags
+    return expected | {"unparsable": not pred, "grader_timeout": 0, "grader_error": 0} | flags
 
 
 NONE = result(0, "")
@@ -130,6 +130,53 @@ def test_a_grader_that_does_not_finish_is_flagged_and_scores_zero(monkeypatch):
         bomb = "10^{10^{10}}"
         found = compute_score("math500", rf"\boxed{{{bomb}}}", "5", TEST)
     assert found == result(0, bomb, grader_timeout=1)
+
+
+def test_an_answer_that_cannot_be_read_is_flagged():
+    found = compute_score("math500", r"\boxed{12 \& 7}", "12", TEST)
+    assert found == result(0, r"12 \& 7", unparsable=1)
+    assert found["format"] == 1.0
+    assert compute_score("math500", r"\boxed{12 \& 7}", "12", TRAIN) == result(0, r"12 \& 7")  # nothing tried to
+
+
+def test_a_reward_worker_has_one_pool_of_two_graders_however_many_threads_ask_first():
+    code = """
+import threading, time
+from recipe.paec import rewards
+
+opened = []
+class Slow(rewards.GraderPool):
+    def __init__(self, workers):
+        time.sleep(0.2)
+        super().__init__(workers)
+        opened.append(workers)
+rewards.GraderPool = Slow
+threads = [threading.Thread(target=rewards._pool) for _ in range(16)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+print(opened)
+"""
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert found.stdout.strip() == "[2]"
+
+
+def test_a_forked_reward_worker_grades_with_processes_of_its_own():
+    code = """
+import os
+from recipe.paec.rewards import compute_score
+
+def acc(answer):
+    return compute_score("math500", rf"\\boxed{{{answer}}}", "(x+1)^2", {"split": "test"})["acc"]
+
+print(acc("x^2+2x+1"), flush=True)
+if os.fork() == 0:
+    print(acc("x^2+2x+1"), acc("x^2"), flush=True)
+    os._exit(0)
+os.wait()
+print(acc("x^2+2x+1"), acc("x^2"))
+"""
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert found.stdout.split() == ["1.0", "1.0", "0.0", "1.0", "0.0"]
 
 
 def test_threads_get_their_own_scores():

@@ -10,6 +10,7 @@ from recipe.paec.validation import reward_metrics, validation_scores
 def info(pred: str, acc: float, strict: float | None = None, **flags) -> dict:
     strict = acc if strict is None else strict
     keys = {"score": acc, "acc": acc, "strict": strict, "pred": pred, "format": float(bool(pred))}
+    keys["unparsable"] = float(not pred)
     return {**keys, "grader_error": 0.0, "grader_timeout": 0.0, **flags}
 
 
@@ -25,7 +26,7 @@ def test_by_hand():
         info("0.5", 1.0, strict=0.0),
         info("7", 0.0),
         info("", 0.0),
-        info("3", 0.0),
+        info("12 \\& 7", 0.0, unparsable=1.0),  # an answer, but not one that can be read
         info("4", 1.0),
         info("9", 0.0, grader_timeout=1.0),
         None,
@@ -35,13 +36,13 @@ def test_by_hand():
     assert found == pytest.approx(
         {
             "val/aime24/avg@4": (2 / 4 + 1 / 4) / 2,
-            "val/aime24/maj@4": 1 / 2,  # a: one half twice; b: three answers once each, 3 came first
+            "val/aime24/maj@4": 1 / 2,  # a: one half twice; b: three answers once each, a wrong one came first
             "val/aime24/pass@1": (2 / 4 + 1 / 4) / 2,
             "val/aime24/pass@2": ((1 - 1 / 6) + (1 - 3 / 6)) / 2,
             "val/aime24/pass@4": 1.0,
             "val/aime24/strict_avg": (1 / 4 + 1 / 4) / 2,
             "val/aime24/disagreement": 1 / 8,
-            "val/aime24/unparsable": 1 / 8,
+            "val/aime24/unparsable": 2 / 8,
             "val/aime24/grader_timeout": 1 / 8,
             "val/aime24/grader_error": 0.0,
             "val/aime24/missing": 1.0,

@@ -6,7 +6,7 @@ import re
 
 # A backslash takes the next character with it, so that \{ and \} (set braces) do not count as groups; \\boxed, a box
 # whose backslash was escaped once too often, is taken for a box.
-_TOKEN = re.compile(r"(\\\\?(?:boxed|fbox)\s*\{)|\\.|[{}]", re.DOTALL)
+_TOKEN = re.compile(r"(\\\\?(?:boxed|fbox)\s*\{)|\\\\?(?:boxed|fbox) +(-?[\d.]+)(?=\s*\$)|\\.|[{}]", re.DOTALL)
 _ANSWER = re.compile(r"answer[\s*_]*[:：]", re.IGNORECASE)
 _HASHES = re.compile(r"####")
 _FINAL = re.compile(r"final answer is[ \t]*:?", re.IGNORECASE)
@@ -19,10 +19,12 @@ def extract(response: str) -> str | None:
 
     The first of these that the response has, and of several the last one:
 
-    1. the content of \boxed{...} or \fbox{...}, if its braces balance and it is not empty;
-    2. the line after "Answer:" (any case, bold or not), or the first line with text below it;
+    1. the content of \boxed{...} or \fbox{...}, if its braces balance and it holds more than braces; the number of
+       $\boxed 3$;
+    2. the line after "Answer:" (any case, bold or not), or the first line with text below it; of that line what 4 finds
+       in it, as in "Final Answer: The final answer is $3$. I hope it is correct.";
     3. the line after "####";
-    4. the rest of the sentence after "final answer is".
+    4. the rest of the sentence after "final answer is", or the first sentence below it.
 
     White space, and for 2 to 4 Markdown emphasis, dollars around the whole and a final period, are stripped.
     """
@@ -45,30 +47,40 @@ def _last_box(response: str) -> str | None:
             opened.append(None)
         elif text == "}":
             start = opened.pop() if opened else None
-            if start is not None and start > best_start and (content := response[start : token.start()].strip()):
-                best, best_start = content, start
+            if start is not None and start > best_start:
+                content = response[start : token.start()].strip()
+                if content.strip("{} "):  # \boxed{{}} stands in code that makes boxes
+                    best, best_start = content, start
         elif token.group(1):
             opened.append(token.end())
+        elif token.group(2):
+            best, best_start = token.group(2), token.start(2)
     return best
 
 
 def _line(rest: str) -> str:
-    found = _TEXT.search(rest)
-    if not found:
-        return ""
-    return _tidy(rest[rest.rfind("\n", 0, found.start()) + 1 :].split("\n", 1)[0])
+    line = _first_line(rest)
+    final = _FINAL.search(line)
+    return _sentence(line[final.end() :]) if final else _tidy(line)
 
 
 def _sentence(rest: str) -> str:
-    line = rest.lstrip(" \t*_").split("\n", 1)[0]
+    line = _first_line(rest).lstrip(" \t*_")
     if line.startswith("$") and "$" in line[1:]:
         return _tidy(line[: line.index("$", 1) + 1])
     return _tidy(_SENTENCE_END.split(line, maxsplit=1)[0])
 
 
+def _first_line(rest: str) -> str:
+    """The first line with text in it, or nothing."""
+    found = _TEXT.search(rest)
+    return rest[rest.rfind("\n", 0, found.start()) + 1 :].split("\n", 1)[0] if found else ""
+
+
 def _tidy(text: str) -> str:
     text = text.strip().strip("*_`").strip()
-    text = text.removesuffix(".").rstrip()
+    if not text.endswith(".."):
+        text = text.removesuffix(".").rstrip()
     for opening, closing in (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]")):
         inner = text[len(opening) : -len(closing)]
         if len(text) > len(opening) + len(closing) and text.startswith(opening) and text.endswith(closing):

@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -38,7 +39,7 @@ class Verdict:
     """What a grader says of one response."""
 
     correct: bool
-    """By math_verify, or the scorer of the data source."""
+    """By the strict rule or by math_verify; or by the scorer of the data source."""
     strict: bool
     """By the strict rule (`recipe.grading.strict`); the same as `correct` where the data source has another scorer."""
     answer: str | None
@@ -51,6 +52,8 @@ class Verdict:
 
 class GraderPool:
     """Grader processes, started when first needed and replaced after a time-out or an error; safe to share by threads.
+
+    Not by processes: after a fork, a child opens a pool of its own.
 
     Args:
         workers: processes at most; the number of processors, up to 8, if None.
@@ -69,6 +72,7 @@ class GraderPool:
             self._idle.put(None)
         # The kernel kills a process when the *thread* that started it ends, so one thread of the pool starts them all.
         self._starter = ThreadPoolExecutor(1, thread_name_prefix="grader-starter")
+        self._owner = os.getpid()
         self._closed = False
 
     def __enter__(self) -> GraderPool:
@@ -78,13 +82,14 @@ class GraderPool:
         self.close()
 
     def close(self) -> None:
-        """End the processes, after what they are grading; the pool cannot be used afterwards."""
+        """End the processes, after what they are grading; whoever waits for one or comes later gets a RuntimeError."""
         if self._closed:
             return
         self._closed = True
-        for _ in range(self.workers):
-            if process := self._idle.get():
+        for process in [self._idle.get() for _ in range(self.workers)]:
+            if process:
                 process.kill()
+            self._idle.put(None)
         self._starter.shutdown()
 
     def judge(self, data_source: str, response: str, ground_truth: str) -> Verdict:
@@ -92,7 +97,7 @@ class GraderPool:
 
         Raises:
             ValueError: no scorer for the data source, or a reference that it cannot read.
-            RuntimeError: a grader's process cannot be started, or the pool is closed.
+            RuntimeError: a grader's process cannot be started, the pool is closed, or it was opened before a fork.
         """
         if problem := sources.check_ground_truth(data_source, ground_truth):
             raise ValueError(f"field reward_model.ground_truth of {data_source}: {problem}")
@@ -108,8 +113,8 @@ class GraderPool:
             reply = self._ask({"kind": "reasoning_gym", "task": task, "gold": ground_truth, "answer": answer})
             strictly = reply["correct"]
         else:
-            reply = self._compare(ground_truth, answer)
             strictly = strict.equal(ground_truth, answer)
+            reply = _reply("ok", correct=True) if strictly else self._compare(ground_truth, answer)
         return Verdict(reply["correct"], strictly, answer, reply["status"], reply["detail"])
 
     def grade(self, items: Iterable[tuple[str, str, str]]) -> list[Verdict]:
@@ -117,15 +122,25 @@ class GraderPool:
         with ThreadPoolExecutor(self.workers) as threads:
             return list(threads.map(lambda item: self.judge(*item), items))
 
-    def group(self, answers: Sequence[str | None]) -> list[int | None]:
+    def groups(self, problems: Iterable[tuple[str, Sequence[str | None]]]) -> list[list[int | None]]:
+        """`group` for many (data source, answers), `workers` at a time, in the order given."""
+        with ThreadPoolExecutor(self.workers) as threads:
+            return list(threads.map(lambda problem: self.group(*problem), problems))
+
+    def group(self, data_source: str, answers: Sequence[str | None]) -> list[int | None]:
         """Which of one problem's answers are the same: a class number each, by first appearance; None for no answer.
 
-        Answers with one canonical form are the same, and so are two that math_verify calls equivalent in either
-        direction; plain numbers are compared exactly and alone. A new form joins the first class whose first answer it
-        is equivalent to. (`failed_comparisons` counts the time-outs and errors.)
+        Answers of a reasoning_gym task (but countdown, whose answers are expressions) are the same if their normal
+        forms are: mathematics has no say over words. Elsewhere, answers with one normal form are the same, and so are
+        two that the strict rule or math_verify, in either direction, calls equal; plain numbers are compared exactly
+        and alone. A new form joins the first class whose first answer it is equal to. `failed_comparisons` counts the
+        time-outs and errors. After one of them, one of the two answers is compared no more, so that a bomb costs three
+        time limits at most, not one for every other answer.
         """
+        mathematical = sources.kind(data_source) != "reasoning_gym"
         classes: dict[str, int] = {}
         first: list[str] = []
+        apart: set[int] = set()
         groups: list[int | None] = []
         for answer in answers:
             if answer is None:
@@ -133,20 +148,37 @@ class GraderPool:
                 continue
             form = strict.canonical(answer)
             if form not in classes:
-                classes[form] = next((i for i, other in enumerate(first) if self._same(other, answer)), len(first))
-                if classes[form] == len(first):
-                    first.append(answer)
+                classes[form] = self._class_of(answer, first, apart) if mathematical else len(classes)
             groups.append(classes[form])
         return groups
 
-    def _same(self, a: str, b: str) -> bool:
+    def _class_of(self, answer: str, first: list[str], apart: set[int]) -> int:
+        """The class of a new form; `first` (the first answer of every class) and `apart` (no longer compared) grow."""
+        new = len(first)
+        for number, other in enumerate(first):
+            status, same = ("ok", strict.equal(other, answer)) if number in apart else self._same(other, answer)
+            if same:
+                return number
+            if status in ("timeout", "error"):
+                self.failed_comparisons += 1
+                # Which of the two it was: the one that cannot be compared with a plain number either, else the new one.
+                if self._fails(answer) or not self._fails(other):
+                    apart.add(new)
+                    break
+                apart.add(number)
+        first.append(answer)
+        return new
+
+    def _fails(self, answer: str) -> bool:
+        return self._compare("1", answer)["status"] in ("timeout", "error")
+
+    def _same(self, a: str, b: str) -> tuple[Status, bool]:
         if strict.equal(a, b):
-            return True
+            return "ok", True
         if strict.number(a) is not None and strict.number(b) is not None:
-            return False
+            return "ok", False
         reply = self._compare(a, b, both_ways=True)
-        self.failed_comparisons += reply["status"] in ("timeout", "error")
-        return reply["correct"]
+        return reply["status"], reply["correct"]
 
     def _compare(self, gold: str, answer: str, both_ways: bool = False) -> dict[str, Any]:
         if len(answer) > strict.MAX_LENGTH:
@@ -154,23 +186,26 @@ class GraderPool:
         return self._ask({"kind": "math", "gold": gold, "answer": answer, "both_ways": both_ways})
 
     def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
-        if self._closed:
-            raise RuntimeError("this GraderPool is closed; open another one")
-        process = self._idle.get()
+        if os.getpid() != self._owner:
+            raise RuntimeError("this GraderPool was opened before a fork; open another one in the child")
+        process, kept = self._idle.get(), None
         try:
+            if self._closed:
+                raise RuntimeError("this GraderPool is closed; open another one")
             if process is None or not process.alive():
                 process = self._starter.submit(_Process, self.time_limit, self.memory_limit).result()
             reply = process.ask(request, self.time_limit)
-            if reply["status"] in ("timeout", "error"):
+            if reply["status"] not in ("timeout", "error"):
+                kept = process
+        finally:  # also when interrupted: a reply that is still to come must not answer the next request
+            if process is not None and kept is None:
                 process.kill()
-                process = None
-        finally:
-            self._idle.put(process)
+            self._idle.put(kept)
         return reply
 
 
-def _reply(status: Status, detail: str) -> dict[str, Any]:
-    return {"status": status, "correct": False, "detail": detail}
+def _reply(status: Status, detail: str = "", correct: bool = False) -> dict[str, Any]:
+    return {"status": status, "correct": correct, "detail": detail}
 
 
 class _Process:
@@ -224,7 +259,8 @@ class _Process:
         if self.alive():
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
-        self._process.stdin.close()
+        with suppress(BrokenPipeError):  # of a request that it did not live to read
+            self._process.stdin.close()
         self._process.stdout.close()
 
     def _send(self, request: dict[str, Any]) -> None:

@@ -34,6 +34,8 @@ EXCLUDED = {
     "number_sorting": "its scorer may call eval on the reference",
     "composite": "its scorer depends on a configuration that the row does not hold",
     "game_of_life_halting": "its scorer accepts any text",
+    "coin_flip": "its scorer gives 1.0 to a prefix of the answer, and 0 is one of most",
+    "complex_arithmetic": "its scorer gives 1.0 to nan",
 }
 """Tasks without a scorer here, and why (reasoning_gym 0.1.25; tests/test_grading_sources.py repeats the audit)."""
 

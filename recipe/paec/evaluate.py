@@ -1,9 +1,10 @@
 """`python -m recipe.paec.evaluate model=... benchmarks=[aime24,...] protocol=luffy|dapo|paec`: scores with provenance.
 
-Generates with vLLM (recipe.paec.generation, a process of its own), grades (recipe.grading), estimates
-(recipe.paec.scores) and writes into the output folder
+Generates with vLLM (recipe.paec.generation, a process of its own), grades and estimates (recipe.paec.results) and
+writes into the output folder
 
     evaluation.json   what is evaluated: a later start with the same goes on, with another it is refused
+    generation.json   the engine's settings, context and chat template
     journal.jsonl     responses as they come
     samples.jsonl     every response with its grades
     scores.json       scores, intervals, provenance, contamination
@@ -15,11 +16,9 @@ checkpoint, in `step_<N>/`, with `curve.json` and `curve.png` beside them.
 
 from __future__ import annotations
 
-import datetime
 import hashlib
 import json
 import os
-import platform
 import re
 import shutil
 import sys
@@ -27,32 +26,26 @@ import time
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from data_prep.contamination import find_contamination, problems_of
-from data_prep.files import atomic_write, sha256
-from recipe.grading.pool import GraderPool
-from recipe.grading.sources import supports, why_not
+from data_prep.files import sha256
 from recipe.paec import checkpoints, preflight, versions
-from recipe.paec.command_line import git_commit, hydra_command, say
+from recipe.paec.command_line import hydra_command, say
 from recipe.paec.config import EvaluationConfig
 from recipe.paec.curve import draw
 from recipe.paec.errors import UserError
-from recipe.paec.generation import Job, missing
-from recipe.paec.samples import Problem, load_benchmark, mend_journal, read_journal, read_samples
-from recipe.paec.scores import heading, percent, score, table
+from recipe.paec.generation import Job, max_new_tokens, missing
+from recipe.paec.results import GENERATION, SCORES, TABLE, journaled, training_files, training_texts, write_results
+from recipe.paec.samples import Problem, load_benchmark, mend_journal, problems_in, read_samples
 from recipe.paec.supervise import ProcessTree
-from recipe.paec.targets import Target, context_of, exported, find_targets, fingerprint
+from recipe.paec.targets import EXPORTED, Target, context_of, exported, find_targets, fingerprint
 from recipe.paec.train import Stalled, clear, lock
 
-EVALUATION, JOURNAL, SAMPLES = "evaluation.json", "journal.jsonl", "samples.jsonl"
-SCORES, TABLE, CURVE = "scores.json", "scores.md", "curve.json"
-GRADE_TOGETHER = 256
-"""Responses handed to the graders at once: often enough for a line of progress."""
+EVALUATION, JOB, JOURNAL, CURVE = "evaluation.json", "job.json", "journal.jsonl", "curve.json"
 
 
 # ---- what is evaluated -----------------------------------------------------------------------------------------------
@@ -75,7 +68,7 @@ def find_benchmarks(config: DictConfig) -> dict[str, Path]:
     for entry in config.benchmarks:
         path = Path(entry).expanduser()
         if path.suffix != ".parquet":
-            path = Path(config.data_root) / entry / "test.parquet"
+            path = Path(config.data_root).expanduser() / entry / "test.parquet"
             if not path.is_file():
                 raise UserError(
                     f"benchmarks: {path} does not exist: python -m data_prep {entry} --output {path.parent} makes it "
@@ -87,15 +80,13 @@ def find_benchmarks(config: DictConfig) -> dict[str, Path]:
 
 
 def load_problems(files: dict[str, Path]) -> dict[str, list[Problem]]:
-    """Problems by benchmark (data source); UserError for bad files, unknown sources, a benchmark named twice."""
+    """Problems by benchmark (data source); UserError for bad files, a benchmark named twice."""
     loaded: dict[str, list[Problem]] = {}
     for path in files.values():
         problems = load_benchmark(path)
         name = problems[0].benchmark
         if name in loaded:
             raise UserError(f"benchmarks: {path} is {name}, which another file is already: name each once")
-        if not supports(name):
-            raise UserError(f"benchmarks: {path}, field data_source: {why_not(name)}")
         loaded[name] = problems
     return loaded
 
@@ -113,16 +104,20 @@ def resolved(config: DictConfig) -> DictConfig:
     except OmegaConfBaseException as error:
         raise UserError(f"{error.full_key}: {error.msg.splitlines()[0]}") from None
     protocol = typed.protocol
-    for key, value in {"protocol.samples": protocol.samples, "protocol.max_tokens": protocol.max_tokens}.items():
-        if value < 1:
+    counts = {"protocol.samples": protocol.samples, "protocol.max_tokens": protocol.max_tokens}
+    counts |= {"context_length": typed.context_length, "grader.workers": typed.grader.workers}
+    for key, value in counts.items():
+        if value is not None and value < 1:
             problems.append(f"{key}={value}: must be at least 1")
     problems += [f"protocol.samples_of.{k}={v}: must be at least 1" for k, v in protocol.samples_of.items() if v < 1]
     if not 0 <= protocol.temperature < 100:
         problems.append(f"protocol.temperature={protocol.temperature}: must be 0 (greedy) or positive")
     if not 0 < protocol.top_p <= 1:
         problems.append(f"protocol.top_p={protocol.top_p}: must be in (0, 1]")
-    if protocol.temperature == 0 and max([protocol.samples, *protocol.samples_of.values()]) > 1:
-        problems.append("protocol.temperature=0 draws the same response every time: set protocol.samples=1 too")
+    if protocol.top_k != -1 and protocol.top_k < 1:
+        problems.append(f"protocol.top_k={protocol.top_k}: must be -1 (no limit) or at least 1")
+    if not typed.stall_timeout > 0:
+        problems.append(f"stall_timeout={typed.stall_timeout}: must be positive")
     if typed.samples is None and (typed.model.path is None or not typed.benchmarks):
         problems.append("give model=... and benchmarks=[...], or samples=FILE.jsonl to score responses made before")
     if typed.samples is not None and typed.model.path is not None:
@@ -132,35 +127,78 @@ def resolved(config: DictConfig) -> DictConfig:
     return typed
 
 
-def identity_of(config: DictConfig, target: Target | None, problems: dict[str, list[Problem]]) -> dict[str, Any]:
+def check_samples(config: DictConfig, problems: dict[str, list[Problem]]) -> None:
+    """UserError for numbers of samples that cannot be meant: of a benchmark not asked for, or several greedy ones."""
+    for override in HydraConfig.get().overrides.task:
+        name = override.lstrip("+").partition("=")[0].removeprefix("protocol.samples_of.")
+        if override.lstrip("+").startswith("protocol.samples_of.") and name not in problems:
+            raise UserError(f"protocol.samples_of.{name}: the benchmarks are {', '.join(problems)}: name one of them")
+    several = [name for name, n in samples_per_problem(config, problems).items() if n > 1]
+    if config.protocol.temperature == 0 and several:
+        keys = [
+            f"protocol.samples_of.{k}=1" if k in config.protocol.samples_of else "protocol.samples=1" for k in several
+        ]
+        raise UserError(
+            f"protocol.temperature=0 draws the same response every time: set {' '.join(dict.fromkeys(keys))} too"
+        )
+
+
+def digests(problems: dict[str, list[Problem]]) -> dict[str, str]:
+    """SHA-256 of every benchmark's problems: prompts, references and their order."""
+    return {
+        name: hashlib.sha256(json.dumps([asdict(p) for p in group], sort_keys=True).encode()).hexdigest()
+        for name, group in problems.items()
+    }
+
+
+def identity_of(config: DictConfig, target: Target, problems: dict[str, list[Problem]]) -> dict[str, Any]:
     """What responses must agree in to belong to one evaluation."""
     return {
-        "model": fingerprint(target.folder) if target is not None else None,
-        "samples": sha256(Path(config.samples)) if config.samples is not None else None,
+        "model": fingerprint(target.folder),
         "protocol": OmegaConf.to_container(config.protocol),
         "seed": config.seed,
         "chat_template": config.chat_template,
         "context_length": config.context_length,
         "dtype": config.engine.dtype,
-        "benchmarks": {
-            name: hashlib.sha256(json.dumps([asdict(p) for p in group], sort_keys=True).encode()).hexdigest()
-            for name, group in problems.items()
-        },
+        "benchmarks": digests(problems),
     }
 
 
-def continue_or_start(folder: Path, identity: dict[str, Any]) -> None:
-    """Record the identity in an empty folder, check it in another; UserError naming the first difference."""
+def hold(folder: Path) -> IO[str]:
+    """The lock of an output folder, to be closed at the end; UserError if another evaluation has it."""
+    try:
+        return lock(folder)
+    except UserError:
+        raise UserError(
+            f"{folder} is in use by another evaluation: wait for it, or name another folder with output=..."
+        ) from None
+
+
+def continue_or_start(folder: Path, identity: dict[str, Any], fresh: bool) -> None:
+    """Record the identity in an empty folder, check it in another.
+
+    Args:
+        fresh: delete the evaluation that the folder holds, and only an evaluation, first.
+
+    Raises:
+        UserError: the folder holds another evaluation (the first difference is named), or something else.
+    """
     file = folder / EVALUATION
+    if fresh and file.is_file():
+        clear(folder)
     if not file.is_file():
+        if strangers := sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith(".")):
+            raise UserError(
+                f"{folder} holds {strangers[0]} and no evaluation: name an empty or a new folder with output=..."
+            )
         checkpoints.write_json(file, identity)
         return
     found = json.loads(file.read_text(encoding="utf-8"))
-    for key in identity:
-        if found.get(key) != identity[key]:
+    for key in sorted(identity.keys() | found.keys()):
+        if found.get(key) != identity.get(key):
             raise UserError(
                 f"{folder} holds another evaluation: its {key} is {found.get(key)!r:.200}, this one's "
-                f"{identity[key]!r:.200}. "
+                f"{identity.get(key)!r:.200}. "
                 "Name another folder with output=..., or start over with fresh=true, which deletes it"
             )
 
@@ -173,8 +211,13 @@ def samples_per_problem(config: DictConfig, problems: dict[str, list[Problem]]) 
     return {name: config.protocol.samples_of.get(name, config.protocol.samples) for name in problems}
 
 
-def check_prompts(config: DictConfig, folder: Path, problems: Iterable[Problem]) -> dict[str, int]:
-    """Lengths that matter: of the context, of the longest prompt; UserError if a prompt leaves no room to answer."""
+def check_prompts(config: DictConfig, folder: Path, problems: Iterable[Problem]) -> dict[str, Any]:
+    """What decides how the model is asked; UserError if a prompt leaves no room to answer.
+
+    Returns:
+        context_length (prompt + response), longest_prompt and least_room (for the response to the longest prompt, at
+        most protocol.max_tokens), in tokens; chat_template, the SHA-256 of the one that is used.
+    """
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -193,7 +236,12 @@ def check_prompts(config: DictConfig, folder: Path, problems: Iterable[Problem])
                 f"context is {context} (context_length)"
             )
         longest = max(longest, length)
-    return {"context": context, "longest_prompt": longest}
+    return {
+        "context_length": context,
+        "longest_prompt": longest,
+        "least_room": max_new_tokens(longest, config.protocol.max_tokens, context),
+        "chat_template": hashlib.sha256(json.dumps(tokenizer.chat_template).encode()).hexdigest(),
+    }
 
 
 def generate(config: DictConfig, target: Target, problems: dict[str, list[Problem]]) -> None:
@@ -203,19 +251,26 @@ def generate(config: DictConfig, target: Target, problems: dict[str, list[Proble
     mend_journal(journal)
     total, left = sum(samples[p.benchmark] for p in everything), len(missing(everything, samples, journal))
     if not left:
+        tidy(target)
         return
     model = exported(config, target)
-    lengths = check_prompts(config, model, everything)
-    if lengths["longest_prompt"] + config.protocol.max_tokens > lengths["context"]:
+    settings = check_prompts(config, model, everything)
+    context = settings["context_length"]
+    if settings["least_room"] < config.protocol.max_tokens:
         say(
             f"note: protocol.max_tokens={config.protocol.max_tokens} beside prompts of up to "
-            f"{lengths['longest_prompt']} tokens does not fit the context of {lengths['context']}: responses end there "
+            f"{settings['longest_prompt']} tokens does not fit the context of {context}: responses end there "
             "(finish_reason length)"
         )
     engine = {key: value for key, value in OmegaConf.to_container(config.engine).items() if value is not None}
     if config.cluster.platform == "cpu":
         # A prompt prefilled in two parts ends vLLM's CPU engine: it rewinds the request's generator, which cannot be.
-        engine |= {"enable_chunked_prefill": False, "max_num_batched_tokens": max(lengths["context"], 4096)}
+        engine |= {"enable_chunked_prefill": False, "max_num_batched_tokens": max(context, 4096)}
+    elif config.cluster.tensor_parallel > 1:
+        engine["distributed_executor_backend"] = "mp"  # on the GPUs of the replica's own actor, not in new Ray actors
+    checkpoints.write_json(
+        target.output / GENERATION, {**settings, "platform": config.cluster.platform, "engine": engine}
+    )
     workers = config.cluster.nodes * config.cluster.gpus_per_node
     sampling = {key: config.protocol[key] for key in ("temperature", "top_p", "top_k", "max_tokens")}
     ray_arguments = {"address": config.cluster.ray_address}
@@ -229,36 +284,46 @@ def generate(config: DictConfig, target: Target, problems: dict[str, list[Proble
         samples=samples,
         seed=config.seed,
         sampling=sampling,
-        max_model_len=lengths["context"],
+        max_model_len=context,
         engine=engine,
         replicas=workers // config.cluster.tensor_parallel,
         gpus_per_replica=config.cluster.tensor_parallel,
         ray=ray_arguments,
         env=OmegaConf.to_container(config.cluster.env),
     )
-    job_file = target.output / "job.json"
+    job_file = target.output / JOB
     job.write(job_file)
     log = target.output / "generation.log"
     say(f"generating {left} of {total} responses with {job.replicas} vLLM engine(s); log: {log}")
     watch = Watch(journal, total, config.stall_timeout)
     env = {**os.environ, **job.env}
+    before = log.stat().st_size if log.is_file() else 0
     tree = ProcessTree([sys.executable, "-m", "recipe.paec.generation", str(job_file)], log, env)
     try:
         code = tree.wait(watch.tick)
     finally:
         tree.end()
     if code != 0:
-        raise UserError(f"the generation ended with exit code {code}: {last_error(log)}", f"the whole log: {log}")
+        raise UserError(
+            f"the generation ended with exit code {code}: {last_error(log, before)}", f"the whole log: {log}"
+        )
     if missing(everything, samples, journal):
         raise UserError(f"the generation ended without all responses: see {log}; the same command goes on")
-    job_file.unlink()
-    if model == target.output / "model":
-        shutil.rmtree(model)
+    tidy(target)
 
 
-def last_error(log: Path) -> str:
-    """The last line of a log that looks like an exception."""
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+def tidy(target: Target) -> None:
+    """Delete what only a generation needs; a start that was killed just after its last response leaves it behind."""
+    (target.output / JOB).unlink(missing_ok=True)
+    if target.is_checkpoint:
+        shutil.rmtree(target.output / EXPORTED, ignore_errors=True)
+
+
+def last_error(log: Path, start: int) -> str:
+    """The last line of a log, from byte `start` on (earlier starts come before), that looks like an exception."""
+    with open(log, "rb") as stream:
+        stream.seek(start)
+        lines = stream.read().decode("utf-8", "replace").splitlines()
     errors = [line.strip() for line in lines if re.match(r"\S*(Error|Exception)\b.*: ", line.strip())]
     return errors[-1] if errors else "no error message in the log (killed, or out of memory?)"
 
@@ -268,18 +333,24 @@ class Watch:
 
     def __init__(self, journal: Path, total: int, timeout: float):
         self._journal, self._total, self._timeout = journal, total, timeout
-        self._count, self._position = 0, 0
+        self._count, self._position, self._changed = 0, 0, 0
         self._last_sign = self._last_line = time.monotonic()
         self._count_new()
         self._first, self._started = self._count, None
 
     def _count_new(self) -> bool:
-        if not self._journal.is_file() or self._journal.stat().st_size == self._position:
+        if not self._journal.is_file():
             return False
+        # The time too, because the journal is touched once the engines stand.
+        state = self._journal.stat()
+        if (state.st_mtime_ns, state.st_size) == (self._changed, self._position):
+            return False
+        self._changed = state.st_mtime_ns
         with open(self._journal, "rb") as stream:
             stream.seek(self._position)
-            new = stream.read()
-        self._count, self._position = self._count + new.count(b"\n"), self._position + len(new)
+            while new := stream.read(2**20):
+                self._count += new.count(b"\n")
+            self._position = stream.tell()
         return True
 
     def tick(self) -> None:
@@ -287,9 +358,9 @@ class Watch:
         now = time.monotonic()
         if self._count_new():
             self._last_sign = now
-            if self._started is None:  # from the first response on: before it, engines start
+            if self._started is None:  # before it, engines start
                 self._first, self._started = self._count, now
-            elif now - self._last_line >= 10 or self._count == self._total:
+            elif self._count > self._first and (now - self._last_line >= 10 or self._count == self._total):
                 rate = (self._count - self._first) / (now - self._started)
                 left = (self._total - self._count) / rate / 60
                 say(f"  {self._count}/{self._total} responses, {rate:.1f} a second, {left:.0f} min left")
@@ -301,160 +372,21 @@ class Watch:
             )
 
 
-# ---- grading and scores ----------------------------------------------------------------------------------------------
-
-
-def grade(samples: list[dict[str, Any]], workers: int | None) -> list[dict[str, Any]]:
-    """Samples with both graders' verdicts and the groups of equivalent answers, in the order given."""
-    graded: list[dict[str, Any]] = []
-    started = last = time.monotonic()
-    with GraderPool(workers) as pool:
-        for begin in range(0, len(samples), GRADE_TOGETHER):
-            part = samples[begin : begin + GRADE_TOGETHER]
-            verdicts = pool.grade((s["benchmark"], s["response"], s["ground_truth"]) for s in part)
-            graded += [sample | asdict(verdict) for sample, verdict in zip(part, verdicts, strict=True)]
-            if time.monotonic() - last > 10:
-                last = time.monotonic()
-                say(f"  graded {len(graded)}/{len(samples)}")
-        for group in by_problem(graded).values():
-            for sample, number in zip(group, pool.group([s["answer"] for s in group]), strict=True):
-                sample["group"] = number
-        failed = pool.failed_comparisons
-    say(f"graded {len(graded)} responses in {time.monotonic() - started:.0f} s")
-    if failed:
-        say(f"note: {failed} comparisons of two answers had no verdict in time; they count as different in maj@k")
-    return graded
-
-
-def by_problem(samples: list[dict[str, Any]]) -> dict[tuple[str, str], list[dict[str, Any]]]:
-    """Samples of each (benchmark, problem), in order."""
-    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for sample in samples:
-        groups.setdefault((sample["benchmark"], sample["problem"]), []).append(sample)
-    return groups
-
-
-def journaled(problems: dict[str, list[Problem]], journal: Path) -> list[dict[str, Any]]:
-    """The journal's responses joined with their problems, in benchmark order."""
-    found = read_journal(journal)
-    ordered = []
-    for group in problems.values():
-        for problem in group:
-            index = 0
-            while (record := found.get((problem.benchmark, problem.id, index))) is not None:
-                prompt = {"prompt": problem.prompt[-1]["content"], "ground_truth": problem.ground_truth}
-                ordered.append({**{key: record[key] for key in ("benchmark", "problem", "sample")}, **prompt, **record})
-                index += 1
-    return ordered
-
-
-def training_files(config: DictConfig, run: Path | None) -> list[str]:
-    """Files to look for the benchmarks in: `trained_on`, else the run's own if they are still there, else none."""
-    if config.trained_on is not None:
-        files = list(config.trained_on)
-        for file in files:
-            if not Path(file).expanduser().is_file():
-                raise UserError(f"trained_on: {file} does not exist")
-        return files
-    if run is None:
-        return []
-    files = OmegaConf.load(run / "config.yaml").data.train_files
-    files = [files] if isinstance(files, str) else list(files)
-    return files if all(Path(file).expanduser().is_file() for file in files) else []
-
-
-def contamination(files: list[str], samples: list[dict[str, Any]], problems: dict[str, list[Problem]]) -> dict | None:
-    """Benchmark problems with a near-copy in the training files, and avg@n without them; None without files."""
-    if not files:
-        return None
-    texts: dict[str, dict[str, str]] = {name: {p.id: p.text for p in group} for name, group in problems.items()}
-    if not problems:
-        for sample in samples:
-            texts.setdefault(sample["benchmark"], {})[sample["problem"]] = sample["prompt"]
-    training = [text for file in files for text in problems_of(Path(file).expanduser())]
-    found = find_contamination(training, {name: list(of_name.values()) for name, of_name in texts.items()})
-    report = found.report()
-    for name, overlap in found.benchmarks.items():
-        ids = list(texts[name])
-        copied = {ids[match.problem] for match in overlap.copies}
-        rest = [sample for sample in samples if sample["benchmark"] == name and sample["problem"] not in copied]
-        report["benchmarks"][name] |= {
-            "ids": sorted(copied),
-            "avg_without": score(rest)["benchmarks"][name]["avg"] if rest else None,
-        }
-    return {"trained_on": files, **report}
-
-
-def contamination_lines(found: dict[str, Any] | None) -> str:
-    """What is printed below the table."""
-    if found is None:
-        return "contamination: not checked, the training data is not known (trained_on=[FILE.parquet] checks it)"
-    lines = [f"contamination: problems that stand in {', '.join(found['trained_on'])}"]
-    for name, of_name in found["benchmarks"].items():
-        line = f"  {heading(name)}: {of_name['contaminated']} of {of_name['size']}"
-        if of_name["contaminated"] and of_name["avg_without"] is not None:
-            line += f"; avg@n without them {percent(of_name['avg_without'])}"
-        lines.append(line)
-    return "\n".join(lines)
-
-
-def provenance(config: DictConfig, target: Target | None, identity: dict[str, Any]) -> dict[str, Any]:
-    """Everything that says where these scores come from."""
-    return {
-        "model": target.source if target is not None else None,
-        "samples": config.samples,
-        "model_fingerprint": identity["model"],
-        "run": target.run.name if target is not None and target.run is not None else None,
-        "step": target.step if target is not None else None,
-        "protocol": identity["protocol"] if config.samples is None else {"name": "samples file"},
-        "seed": config.seed if config.samples is None else None,
-        "benchmarks": identity["benchmarks"],
-        "dtype": config.engine.dtype if config.samples is None else None,
-        "versions": {
-            **versions.report(),
-            "math-verify": versions.installed("math-verify"),
-            "sympy": versions.installed("sympy"),
-            "python": platform.python_version(),
-        },
-        "git_commit": git_commit(),
-        "command": list(HydraConfig.get().overrides.task),
-        "finished": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-    }
-
-
-def write_results(
-    config: DictConfig, folder: Path, target: Target | None, identity: dict, problems: dict, samples: list[dict]
-) -> None:
-    """Grade, score and write samples.jsonl, scores.md and, last, scores.json; print the table."""
-    graded = grade(samples, config.grader.workers)
-    with atomic_write(folder / SAMPLES) as partial:
-        partial.write_text("".join(json.dumps(sample) + "\n" for sample in graded), encoding="utf-8")
-    scores = score(graded)
-    scores["provenance"] = provenance(config, target, identity)
-    files = training_files(config, target.run if target else None)
-    scores["contamination"] = contamination(files, graded, problems)
-    text = table(scores) + "\n" + contamination_lines(scores["contamination"])
-    with atomic_write(folder / TABLE) as partial:
-        partial.write_text(text + "\n", encoding="utf-8")
-    checkpoints.write_json(folder / SCORES, scores)
-    say(text)
-    say(f"samples, scores and table: {folder}")
-
-
 # ---- the command -----------------------------------------------------------------------------------------------------
 
 
 def evaluate_target(config: DictConfig, target: Target, problems: dict[str, list[Problem]]) -> None:
     """One model from generation to table; a finished evaluation only shows its table."""
-    held = lock(target.output)
+    held = hold(target.output)
     try:
-        if config.fresh:
-            clear(target.output)
         identity = identity_of(config, target, problems)
-        continue_or_start(target.output, identity)
+        continue_or_start(target.output, identity, config.fresh)
         label = target.source if target.step is None else f"step {target.step} ({target.source})"
         if (target.output / SCORES).is_file():
-            say(f"{label} is evaluated already (fresh=true starts over): {target.output}")
+            say(
+                f"{label} is evaluated already: {target.output} (delete {SCORES} there to grade its responses again; "
+                "fresh=true generates new ones)"
+            )
             say((target.output / TABLE).read_text(encoding="utf-8"))
             return
         say(f"evaluating {label}")
@@ -471,6 +403,7 @@ def run(config: DictConfig) -> None:
     if config.samples is not None:
         score_samples(config, problems)
         return
+    check_samples(config, problems)
     errors = preflight.check_versions() + preflight.check_cluster(config)
     workers = config.cluster.nodes * config.cluster.gpus_per_node
     if workers % config.cluster.tensor_parallel:
@@ -478,6 +411,7 @@ def run(config: DictConfig) -> None:
     if errors and not config.dry_run:
         raise UserError(*errors)
     targets = find_targets(config, label_of(config, problems))
+    training_texts(training_files(config, targets[0].run))  # a bad file is an error now, not after the generation
     if config.dry_run:
         show(config, targets, problems)
         if errors:
@@ -504,19 +438,16 @@ def score_samples(config: DictConfig, problems: dict[str, list[Problem]]) -> Non
     """Grade and score a file of responses made before."""
     path = Path(config.samples).expanduser()
     samples = read_samples(path, problems, next(iter(problems)) if len(problems) == 1 else None)
-    for source in sorted({sample["benchmark"] for sample in samples}):
-        if not supports(source):
-            raise UserError(f"samples: {path}, field benchmark: {why_not(source)}")
-    folder = Path(config.output) if config.output else Path("outputs") / "evaluation" / path.stem
+    problems = problems or problems_in(samples)
+    training_texts(training_files(config, None))
+    folder = Path(config.output).expanduser() if config.output else Path("outputs") / "evaluation" / path.stem
     if config.dry_run:
         say(f"{len(samples)} responses would be graded -> {folder}")
         return
-    held = lock(folder)
+    held = hold(folder)
     try:
-        if config.fresh:
-            clear(folder)
-        identity = identity_of(config, None, problems)
-        continue_or_start(folder, identity)
+        identity = {"samples": sha256(path), "benchmarks": digests(problems)}
+        continue_or_start(folder, identity, config.fresh)
         write_results(config, folder, None, identity, problems, samples)
     finally:
         held.close()
@@ -531,22 +462,34 @@ def write_curve(targets: list[Target]) -> None:
     say(f"curve over the steps: {folder / 'curve.png'}")
 
 
+QUOTED = ("model.path", "output", "samples", "data_root", "chat_template")
+"""Keys with a text that Hydra's grammar would read something into."""
+
+
 def arguments_of(given: list[str]) -> list[str]:
     """The command line as Hydra takes it.
 
     `model` is also a group of `configs/`, so its value has a key below it; and paths are quoted, because a run's name
-    may hold "=" and ",".
+    may hold "=" and ",", and so are chat templates. In a list the comma separates, unless its paths are quoted already.
     """
     arguments = ["dry_run=true" if a == "--dry-run" else a for a in given]
     arguments = [f"model.path={a.removeprefix('model=')}" if a.startswith("model=") else a for a in arguments]
-    return [_quoted(a) if a.startswith(("model.path=", "output=", "samples=", "data_root=")) else a for a in arguments]
+    # A protocol names some benchmarks only; this sets any.
+    arguments = [f"++{a}" if a.startswith("protocol.samples_of.") else a for a in arguments]
+    return [_quoted(a) for a in arguments]
 
 
 def _quoted(argument: str) -> str:
     key, _, value = argument.partition("=")
-    if value in ("", "null") or value[0] in "\"'":
+    if value in ("", "null", "[]") or value.removeprefix("[").startswith(("'", '"')):
         return argument
-    return f"{key}='" + value.replace("'", "\\'") + "'"
+    if key in ("benchmarks", "trained_on"):
+        return f"{key}=[" + ",".join(map(_quote, value.removeprefix("[").removesuffix("]").split(","))) + "]"
+    return f"{key}={_quote(value)}" if key in QUOTED else argument
+
+
+def _quote(value: str) -> str:
+    return "'" + value.strip().replace("'", "\\'") + "'"
 
 
 def main() -> int:

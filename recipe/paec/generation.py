@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from recipe.paec.samples import Key, Problem, read_journal, request_seed
+from recipe.paec.samples import Key, Problem, journal_keys, request_seed
 
 OUTSTANDING = 512
 """Requests that a replica holds, running and waiting: more than it runs at once, so that it never idles."""
@@ -58,7 +58,7 @@ class Job:
 
 def missing(problems: list[Problem], samples: dict[str, int], journal: Path) -> list[tuple[Problem, int]]:
     """(problem, sample index) of every response that the journal lacks, in benchmark order."""
-    done = read_journal(journal).keys()
+    done = journal_keys(journal)
     return [
         (problem, sample)
         for problem in problems

@@ -6,8 +6,10 @@ verl; the rules are those of `recipe.grading`, with which evaluation grades too.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from functools import cache
+from threading import Lock
 from typing import Any
 
 from recipe.grading import strict
@@ -15,11 +17,20 @@ from recipe.grading.extract import extract
 from recipe.grading.pool import GraderPool, Verdict
 from recipe.grading.sources import check_ground_truth, kind
 
+GRADERS = 2
+"""Grader processes of one reward worker, each of about 70 MiB: verl starts 8 reward workers unless told otherwise."""
+_opening = Lock()
 
-@cache
+
 def _pool() -> GraderPool:
     """The graders of this process; they end with it."""
-    return GraderPool()
+    with _opening:  # a cached function runs once for every thread that comes before its first result
+        return _pool_of(os.getpid())
+
+
+@cache
+def _pool_of(process: int) -> GraderPool:  # a forked process needs its own
+    return GraderPool(GRADERS)
 
 
 def compute_score(
@@ -35,15 +46,15 @@ def compute_score(
         data_source: a data source of `recipe.grading.sources`.
         solution_str: the decoded response, untrusted.
         ground_truth: `reward_model.ground_truth` of the row.
-        extra_info: of a mathematical row, `split == "train"` means the strict rule and any other split math_verify,
-            as in evaluation.
+        extra_info: of a mathematical row, `split == "train"` means the strict rule alone, and any other split the
+            graders of the evaluation.
         **kwargs: what verl adds for other reward functions; not used.
 
     Returns:
         The same keys for every source and split. 0.0 or 1.0 each: `score` (correct), `acc` (the same, under the name
         that verl's validation aggregates), `format` (an answer could be extracted), `strict` (correct by the strict
-        rule), `grader_timeout` and `grader_error` (not graded, and scored 0). And `pred`, the extracted answer, ""
-        without one.
+        rule), `unparsable` (no answer, or none that makes sense to the grader), `grader_timeout` and `grader_error`
+        (not graded, and scored 0). And `pred`, the extracted answer, "" without one.
 
     Raises:
         ValueError: no scorer for the data source, or a reference that it cannot read.
@@ -57,6 +68,7 @@ def compute_score(
         "acc": float(verdict.correct),
         "format": float(verdict.answer is not None),
         "strict": float(verdict.strict),
+        "unparsable": float(verdict.status == "unparsable"),
         "grader_timeout": float(verdict.status == "timeout"),
         "grader_error": float(verdict.status == "error"),
         "pred": verdict.answer or "",

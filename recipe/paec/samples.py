@@ -5,7 +5,7 @@ A sample is one response to one problem, a JSON line:
     benchmark, problem, sample      which response: (data source, problem id, 0 <= sample < n)
     prompt, ground_truth            the user's text and what the graders compare with
     response, finish_reason, tokens, seed
-    answer, group, correct, strict, status      added by grading (recipe.paec.evaluate)
+    answer, group, correct, strict, status      added by grading (recipe.paec.results)
 
 The journal holds the first and the third line while an evaluation generates: append-only, one line a response.
 """
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -21,7 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.contract import ContractError, validate_rows
+from recipe.grading.sources import check_ground_truth, supports, why_not
 from recipe.paec.errors import UserError
+from recipe.paec.scores import check_complete, check_fields
 
 Key = tuple[str, str, int]
 """(benchmark, problem, sample): what a journal line is found by."""
@@ -43,7 +46,11 @@ class Problem:
 
 
 def load_benchmark(path: Path) -> list[Problem]:
-    """The problems of a parquet file of the row contract; UserError if it breaks it or mixes data sources."""
+    """The problems of a parquet file of the row contract.
+
+    Raises:
+        UserError: it breaks the contract or mixes data sources, or no grader can read its references.
+    """
     try:
         frame = validate_rows(path)
     except (ContractError, FileNotFoundError) as error:
@@ -70,6 +77,13 @@ def load_benchmark(path: Path) -> list[Problem]:
         raise UserError(
             f"benchmarks: {path}, field extra_info.id: {repeated[0]!r} occurs more than once: prepare the file again"
         )
+    if not supports(sources[0]):
+        raise UserError(f"benchmarks: {path}, field data_source: {why_not(sources[0])}")
+    for row, problem in enumerate(problems):
+        if wrong := check_ground_truth(problem.benchmark, problem.ground_truth):
+            raise UserError(
+                f"benchmarks: {path}, row {row}, field reward_model.ground_truth: {wrong}: prepare the file again"
+            )
     return problems
 
 
@@ -83,11 +97,17 @@ def request_seed(seed: int, key: Key) -> int:
 
 
 def read_journal(path: Path) -> dict[Key, dict[str, Any]]:
-    """Complete lines of a journal by key; a half-written last line (killed evaluation) is left out."""
-    found: dict[Key, dict[str, Any]] = {}
-    for record in _complete_lines(path):
-        found[record["benchmark"], record["problem"], record["sample"]] = record
-    return found
+    """Complete lines of a journal by key; a half-written last line (killed evaluation) is left out.
+
+    Raises:
+        UserError: a line in the middle that is no response (the disk's fault, or somebody's edit), by its number.
+    """
+    return dict(_responses(path))
+
+
+def journal_keys(path: Path) -> set[Key]:
+    """The keys of `read_journal`, without holding the responses; UserError as there."""
+    return {key for key, _ in _responses(path)}
 
 
 def mend_journal(path: Path) -> None:
@@ -95,19 +115,28 @@ def mend_journal(path: Path) -> None:
     if not path.is_file():
         return
     with open(path, "rb+") as stream:
-        content = stream.read()
-        whole = content.rfind(b"\n") + 1
-        if whole != len(content):
-            stream.truncate(whole)
+        # Line by line, because a journal may be larger than memory should be asked for.
+        whole = sum(len(line) for line in stream if line.endswith(b"\n"))
+        stream.truncate(whole)
 
 
-def _complete_lines(path: Path) -> Iterator[dict[str, Any]]:
+def _responses(path: Path) -> Iterator[tuple[Key, dict[str, Any]]]:
     if not path.is_file():
         return
-    with open(path, encoding="utf-8") as stream:
-        for line in stream:
-            if line.endswith("\n"):
-                yield json.loads(line)
+    with open(path, "rb") as stream:
+        for number, line in enumerate(stream, 1):
+            if not line.endswith(b"\n"):
+                return
+            try:
+                record = json.loads(line.decode("utf-8"))
+                key = str(record["benchmark"]), str(record["problem"]), int(record["sample"])
+                len(record["response"]), record["finish_reason"], record["tokens"], record["seed"]
+            except (ValueError, KeyError, TypeError) as error:
+                raise UserError(
+                    f"{path}, line {number}: not a whole response ({type(error).__name__}: {error}): delete this line, "
+                    "and the same command generates its response again"
+                ) from None
+            yield key, record
 
 
 # ---- other people's samples ------------------------------------------------------------------------------------------
@@ -122,16 +151,18 @@ def read_samples(path: Path, problems: Mapping[str, list[Problem]], benchmark: s
     """Samples of a JSONL file made elsewhere, in this module's form, without grades.
 
     Accepted are the lines of an evaluation of this recipe, verl's validation dumps (input, output, gts), and one line a
-    problem with a list of responses. A line that names one of `problems` by its id takes prompt and reference from
-    there; others need both in the line.
+    problem with a list of responses. A line that belongs to one of `problems`, by its id or its text, takes prompt and
+    reference from there; others need both in the line. Lines of this recipe keep their sample numbers; the responses of
+    other lines are numbered as they come.
 
     Args:
         path: the file.
-        problems: by benchmark, those that were loaded (may be empty).
+        problems: by benchmark, those that were loaded (may be empty). Each needs a response.
         benchmark: data source of lines that do not name one, or None.
 
     Raises:
-        UserError: an unreadable line, a missing field (named with its line), an unknown problem.
+        UserError: an unreadable line, a missing or bad field (named with its line), an unknown problem, two references
+            of one problem, problems with different numbers of samples or without any.
     """
     if not path.is_file():
         raise UserError(f"samples: {path}: no such file")
@@ -139,53 +170,95 @@ def read_samples(path: Path, problems: Mapping[str, list[Problem]], benchmark: s
     by_text = {(p.benchmark, p.prompt[-1]["content"].strip()): p for p in known.values()}
     by_text |= {(p.benchmark, p.text.strip()): p for p in known.values()}
     counts: Counter[tuple[str, str]] = Counter()
-    samples = []
+    truths: dict[tuple[str, str], str] = {}
+    samples, places = [], []
     for number, record in _numbered(path):
         where = f"samples: {path}, line {number}"
         source = record.get("benchmark") or record.get("data_source") or benchmark
         if not isinstance(source, str) or not source:
             raise UserError(f"{where}, field benchmark: missing; add it, or name one benchmark with benchmarks=[...]")
+        if not supports(source):
+            raise UserError(f"{where}, field benchmark: {why_not(source)}")
         prompt = _first(record, PROMPTS)
         if isinstance(prompt, list):
             prompt = prompt[-1].get("content", "") if prompt and isinstance(prompt[-1], Mapping) else str(prompt)
         problem = known.get((source, str(record.get("problem")))) or by_text.get((source, str(prompt).strip()))
-        truth = problem.ground_truth if problem else _first(record, TRUTHS)
-        if source in problems and problem is None:
+        if problem is not None:
+            identity, prompt, truth = problem.id, problem.prompt[-1]["content"], problem.ground_truth
+        elif source in problems:
             raise UserError(
                 f"{where}, field problem: {record.get('problem', prompt)!r:.80} is not in the benchmark {source}: "
                 "leave benchmarks= out to grade by the references in the file"
             )
-        if truth is None or truth == "":
-            raise UserError(f"{where}, field ground_truth: missing (also looked for {', '.join(TRUTHS[1:])})")
-        responses = _first(record, RESPONSES)
-        if responses is None:
-            raise UserError(f"{where}, field response: missing (also looked for {', '.join(RESPONSES[1:])})")
-        if problem is not None:
-            identity = problem.id
-        elif _is_ours(record):
-            identity = str(record["problem"])
+        elif prompt is None:
+            raise UserError(f"{where}, field problem: missing (also looked for {', '.join(PROMPTS[:-1])})")
         else:
-            identity = hashlib.sha256(str(prompt).encode("utf-8", "replace")).hexdigest()[:12]
+            digest = hashlib.sha256(str(prompt).encode("utf-8", "replace")).hexdigest()[:12]
+            identity = str(record["problem"]) if _is_ours(record) else digest
+            prompt, truth = str(prompt), _reference(record, source, where)
+        if truths.setdefault((source, identity), truth) != truth:
+            raise UserError(
+                f"{where}, field ground_truth: {truth!r:.80}, but an earlier line gives this problem "
+                f"{truths[source, identity]!r:.80}: correct one of them"
+            )
+        responses = _first(record, RESPONSES)
+        if responses is None or responses == []:
+            raise UserError(f"{where}, field response: missing (also looked for {', '.join(RESPONSES[1:])})")
         for response in responses if isinstance(responses, list) else [responses]:
             if not isinstance(response, str):
                 raise UserError(f"{where}, field response: {type(response).__name__} instead of a string")
-            samples.append(
-                {
-                    "benchmark": source,
-                    "problem": identity,
-                    "sample": counts[source, identity],
-                    "prompt": problem.prompt[-1]["content"] if problem else str(prompt),
-                    "ground_truth": str(truth),
-                    "response": response,
-                    "finish_reason": record.get("finish_reason"),
-                    "tokens": record.get("tokens"),
-                    "seed": record.get("seed"),
-                }
-            )
+            sample = {
+                "benchmark": source,
+                "problem": identity,
+                "sample": record["sample"] if _is_ours(record) else counts[source, identity],
+                "prompt": prompt,
+                "ground_truth": truth,
+                "response": response,
+                "finish_reason": record.get("finish_reason"),
+                "tokens": record.get("tokens"),
+                "seed": record.get("seed"),
+            }
+            check_fields(sample, where, ("sample", "finish_reason", "tokens"))
+            samples.append(sample)
+            places.append(where)
             counts[source, identity] += 1
     if not samples:
         raise UserError(f"samples: {path}: no samples in it")
-    return samples
+    for name, group in problems.items():
+        if absent := [problem.id for problem in group if not counts[name, problem.id]]:
+            listed = ", ".join(absent[:5]) + (", ..." if len(absent) > 5 else "")
+            raise UserError(
+                f"samples: {path}: no response to {len(absent)} of the {len(group)} problems of {name} ({listed}): add "
+                "them, or leave benchmarks= out to score the problems of the file by its own references"
+            )
+    check_complete([(s["benchmark"], s["problem"], s["sample"]) for s in samples], places, f"samples: {path}")
+    # Within a problem the order that maj@k and its ties go by.
+    order = {problem: position for position, problem in enumerate(counts)}
+    return sorted(samples, key=lambda s: (order[s["benchmark"], s["problem"]], s["sample"]))
+
+
+def problems_in(samples: Iterable[Mapping[str, Any]]) -> dict[str, list[Problem]]:
+    """The problems of samples that came without a benchmark file, by benchmark."""
+    found: dict[tuple[str, str], Problem] = {}
+    for s in samples:
+        key, turn = (s["benchmark"], s["problem"]), {"role": "user", "content": s["prompt"]}
+        found.setdefault(key, Problem(*key, [turn], s["ground_truth"], s["prompt"]))
+    groups: dict[str, list[Problem]] = {}
+    for (benchmark, _), problem in sorted(found.items()):
+        groups.setdefault(benchmark, []).append(problem)
+    return groups
+
+
+def _reference(record: Mapping[str, Any], source: str, where: str) -> str:
+    truth = _first(record, TRUTHS)
+    if truth is None or truth == "":
+        raise UserError(f"{where}, field ground_truth: missing (also looked for {', '.join(TRUTHS[1:])})")
+    number = isinstance(truth, (int, float)) and not isinstance(truth, bool) and math.isfinite(truth)
+    if not (isinstance(truth, str) or number):
+        raise UserError(f"{where}, field ground_truth: {truth!r:.80} instead of a string or a number: correct it")
+    if wrong := check_ground_truth(source, str(truth)):
+        raise UserError(f"{where}, field ground_truth: {wrong}")
+    return str(truth)
 
 
 def _is_ours(record: Mapping[str, Any]) -> bool:
@@ -198,9 +271,13 @@ def _numbered(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             if not line.strip():
                 continue
             try:
-                record = json.loads(line.decode("utf-8"))
-            except ValueError as error:
-                raise UserError(f"samples: {path}, line {number}: not JSON ({error})") from None
+                record = json.loads(line.decode("utf-8-sig"))
+            except UnicodeDecodeError as error:
+                raise UserError(f"samples: {path}, line {number}: not UTF-8 ({error}): convert the file") from None
+            except (ValueError, RecursionError) as error:
+                raise UserError(
+                    f"samples: {path}, line {number}: not JSON ({error}): give one JSON object a line"
+                ) from None
             if not isinstance(record, dict):
                 raise UserError(f"samples: {path}, line {number}: {type(record).__name__} instead of an object")
             yield number, record

@@ -86,10 +86,10 @@ def score(samples: Iterable[Mapping[str, Any]], name: str = "samples.jsonl") -> 
     Returns:
         format, benchmarks and average. Every mean over problems is {"value", "low", "high"} (`bootstrap_interval`). Of
         a benchmark: problems, samples (n of each problem), avg, strict_avg, maj (at powers of two and n), pass (at
-        every k up to n), disagreement of the graders (share and counts of both directions), the shares truncated,
-        unparsable, grader_timeout and grader_error, mean_length (tokens), inconsistent_groups (of equivalent answers
-        with different verdicts), and per_problem counts of correct and strict samples and the majority's verdict.
-        average holds the unweighted means over benchmarks of avg, maj and pass, each at the benchmark's own n.
+        every k up to n), disagreement (share of samples that are right, but not by the strict rule), the shares
+        truncated, unparsable, grader_timeout and grader_error, mean_length (tokens), inconsistent_groups (of equivalent
+        answers with different verdicts), and per_problem counts of correct and strict samples and the majority's
+        verdict. average holds the unweighted means over benchmarks of avg, maj and pass, each at the benchmark's own n.
 
     Raises:
         UserError: a malformed sample, a sample twice, or problems of one benchmark with different n; no samples.
@@ -132,8 +132,6 @@ def _score_benchmark(problems: Mapping[str, Sequence[Verdict]]) -> dict[str, Any
             name.removeprefix(kind): asdict(estimate) for name, estimate in estimates.items() if name.startswith(kind)
         }
 
-    lenient = sum(v.correct and not v.strict for v in verdicts)
-    harsh = sum(v.strict and not v.correct for v in verdicts)
     return {
         "problems": len(problems),
         "samples": n,
@@ -141,11 +139,7 @@ def _score_benchmark(problems: Mapping[str, Sequence[Verdict]]) -> dict[str, Any
         "strict_avg": asdict(estimates["strict_avg"]),
         "maj": at_k("maj@"),
         "pass": at_k("pass@"),
-        "disagreement": {
-            "share": (lenient + harsh) / len(verdicts),
-            "correct_not_strict": lenient,
-            "strict_not_correct": harsh,
-        },
+        "disagreement": sum(v.correct != v.strict for v in verdicts) / len(verdicts),
         "truncated": _mean_if_known(
             verdicts, lambda v: None if v.finish_reason is None else v.finish_reason == "length"
         ),
@@ -189,37 +183,48 @@ def _mean_if_known(verdicts: Sequence[Verdict], value: Callable[[Verdict], float
     return None if None in values else fmean(values)
 
 
-def _collect(samples: Iterable[Mapping[str, Any]], name: str) -> dict[str, dict[str, list[Verdict]]]:
-    """Verdicts by benchmark and problem in the order of `sample`; everything that can be wrong is found here."""
-    found: dict[str, dict[str, dict[int, Verdict]]] = {}
-    for line, sample in enumerate(samples, 1):
-        _check(sample, f"{name}, line {line}")
-        verdicts = found.setdefault(sample["benchmark"], {}).setdefault(sample["problem"], {})
-        if sample["sample"] in verdicts:
+def check_complete(keys: Iterable[tuple[str, str, int]], places: Iterable[str], name: str) -> None:
+    """UserError unless every problem of a benchmark has the samples 0, ..., n - 1, each once.
+
+    Args:
+        keys: (benchmark, problem, sample) of every sample.
+        places: file and line of every sample, for the error.
+        name: of the file, for the error.
+    """
+    found: dict[str, dict[str, set[int]]] = {}
+    for (benchmark, problem, sample), where in zip(keys, places, strict=True):
+        numbers = found.setdefault(benchmark, {}).setdefault(problem, set())
+        if sample in numbers:
             raise UserError(
-                f"{name}, line {line}: benchmark {sample['benchmark']}, problem {sample['problem']}, sample "
-                f"{sample['sample']} occurs twice: remove one of them"
+                f"{where}: benchmark {benchmark}, problem {problem}, sample {sample} occurs twice: remove one of them"
             )
-        verdicts[sample["sample"]] = Verdict(**{field: sample[field] for field in Verdict.__dataclass_fields__})
-    if not found:
-        raise UserError(f"{name}: no samples in it: run the evaluation first")
+        numbers.add(sample)
     for benchmark, problems in found.items():
-        n = 1 + max(max(verdicts) for verdicts in problems.values())
-        for problem, verdicts in problems.items():
-            if len(verdicts) < n:
-                missing = list(islice((index for index in range(n) if index not in verdicts), 6))
+        n = 1 + max(max(numbers) for numbers in problems.values())
+        for problem, numbers in problems.items():
+            if len(numbers) < n:
+                missing = list(islice((index for index in range(n) if index not in numbers), 6))
                 listed = ", ".join(map(str, missing[:5])) + (", ..." if len(missing) > 5 else "")
                 raise UserError(
-                    f"{name}: benchmark {benchmark}, problem {problem}: {len(verdicts)} of {n} samples, missing "
+                    f"{name}: benchmark {benchmark}, problem {problem}: {len(numbers)} of {n} samples, missing "
                     f"{listed}: give every problem of a benchmark the same number of samples, numbered from 0"
                 )
-    return {
-        benchmark: {
-            problem: [verdicts[index] for index in sorted(verdicts)]
-            for problem, verdicts in sorted(found[benchmark].items())
-        }
-        for benchmark in in_papers_order(found)
-    }
+
+
+def _collect(samples: Iterable[Mapping[str, Any]], name: str) -> dict[str, dict[str, list[Verdict]]]:
+    """Verdicts by benchmark and problem in the order of `sample`; everything that can be wrong is found here."""
+    samples = list(samples)
+    places = [f"{name}, line {line}" for line in range(1, len(samples) + 1)]
+    for sample, where in zip(samples, places, strict=True):
+        check_fields(sample, where)
+    if not samples:
+        raise UserError(f"{name}: no samples in it: run the evaluation first")
+    check_complete([(s["benchmark"], s["problem"], s["sample"]) for s in samples], places, name)
+    found: dict[str, dict[str, list[Verdict]]] = {}
+    for sample in sorted(samples, key=lambda s: s["sample"]):
+        verdict = Verdict(**{field: sample[field] for field in Verdict.__dataclass_fields__})
+        found.setdefault(sample["benchmark"], {}).setdefault(sample["problem"], []).append(verdict)
+    return {benchmark: dict(sorted(found[benchmark].items())) for benchmark in in_papers_order(found)}
 
 
 def _integer(value: Any) -> bool:
@@ -239,10 +244,12 @@ _FIELDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
 }
 
 
-def _check(sample: Any, where: str) -> None:
+def check_fields(sample: Any, where: str, fields: Iterable[str] = tuple(_FIELDS)) -> None:
+    """UserError, beginning with `where`, if one of these fields of a graded sample is missing or of another kind."""
     if not isinstance(sample, Mapping):
         raise UserError(f"{where}: {type(sample).__name__} instead of an object: grade the samples again")
-    for field, (wanted, good) in _FIELDS.items():
+    for field in fields:
+        wanted, good = _FIELDS[field]
         if field not in sample:
             raise UserError(f"{where}, field {field}: missing: give {wanted}")
         if not good(sample[field]):
@@ -293,7 +300,7 @@ def table(scores: Mapping[str, Any]) -> str:
             row("truncated", lambda b: share(b["truncated"])),
             row("unparsable", lambda b: share(b["unparsable"])),
             row("grader failed", lambda b: share(b["grader_timeout"] + b["grader_error"])),
-            row("graders disagree", lambda b: share(b["disagreement"]["share"])),
+            row("graders disagree", lambda b: share(b["disagreement"])),
             row("mean length", lambda b: "unknown" if b["mean_length"] is None else f"{b['mean_length']:.0f}"),
         ]
     )

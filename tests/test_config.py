@@ -87,6 +87,14 @@ def test_values_out_of_range(compose, override, words):
     assert problems and all(word in problems[0] for word in words), problems
 
 
+def test_a_running_cluster_is_not_told_its_size(compose):
+    """ray.init refuses num_cpus and num_gpus together with an address."""
+    own, joined = compose(), compose("cluster.ray_address=10.0.0.1:6379")
+    assert (own.ray_kwargs.ray_init.num_cpus, own.ray_kwargs.ray_init.num_gpus) == (16, 1)
+    ray_init = joined.ray_kwargs.ray_init
+    assert (ray_init.address, ray_init.num_cpus, ray_init.num_gpus) == ("10.0.0.1:6379", None, None)
+
+
 def test_ulysses_on_cpu_needs_our_attention(compose):
     silent = compose("cluster.gpus_per_node=2", "cluster.sequence_parallel=2")
     assert "ulysses_sdpa" in preflight.check_config(silent)[0]

@@ -252,12 +252,12 @@ RESPONSES = 100 * 8  # validation problems x samples
 
 @pytest.fixture(scope="module")
 def evaluated(tiny, killed_and_resumed) -> dict:
-    """Two checkpoints with vLLM: SIGKILL while the first one generates, then the same on two engines, to its end."""
+    """Two checkpoints with vLLM: SIGKILL while two engines generate for the first, then the same on one, to its end."""
     run = killed_and_resumed["directory"]
     command = [sys.executable, "-m", "recipe.paec.evaluate", f"model={run}", "steps=[4,6]", "protocol=tiny"]
     command += [f"benchmarks=[{tiny / 'data' / 'validation.parquet'}]"]
     start = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=REPOSITORY)
-    first = subprocess.Popen(command, **start)
+    first = subprocess.Popen([*command, "cluster.gpus_per_node=2", "cluster.env.OMP_NUM_THREADS=1"], **start)
     folder = run / "evaluation" / "tiny-reasoning_gym_countdown"
     journal = folder / "step_4" / "journal.jsonl"
     wait_for(lambda: journal.is_file() and journal.read_bytes().count(b"\n") >= 20, 300, first)
@@ -266,7 +266,7 @@ def evaluated(tiny, killed_and_resumed) -> dict:
     first.wait()
     _, survivors = psutil.wait_procs(family, timeout=60)
     begun = journal.read_bytes()
-    second = subprocess.Popen([*command, "cluster.gpus_per_node=2", "cluster.env.OMP_NUM_THREADS=1"], **start)
+    second = subprocess.Popen(command, **start)
     output = finish(second)
     third = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, timeout=300)
     return {
@@ -292,7 +292,7 @@ def test_a_killed_evaluation_goes_on(evaluated):
     assert 20 <= before < RESPONSES, "the kill came too late to show anything"
     journal = (evaluated["folder"] / "step_4" / "journal.jsonl").read_bytes()
     assert journal.startswith(whole) and journal.count(b"\n") == RESPONSES
-    assert f"generating {RESPONSES - before} of {RESPONSES} responses with 2 vLLM engine(s)" in evaluated["output"]
+    assert f"generating {RESPONSES - before} of {RESPONSES} responses with 1 vLLM engine(s)" in evaluated["output"]
     keys = Counter((line["problem"], line["sample"]) for line in graded(evaluated["folder"] / "step_4"))
     assert len(keys) == RESPONSES and max(keys.values()) == 1
 

@@ -74,7 +74,7 @@ def hydra_command(config_name: str, run: Callable[[DictConfig], None], arguments
         interrupted: what Ctrl-C means for what was done so far.
     """
     sys.argv[1:] = arguments
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    signal.signal(signal.SIGTERM, _terminated)
     overrides = [a for a in arguments if not a.startswith("-")]
 
     def guarded(config: DictConfig) -> None:
@@ -103,6 +103,11 @@ def hydra_command(config_name: str, run: Callable[[DictConfig], None], arguments
         print(f"interrupted; {interrupted}", file=sys.stderr, flush=True)
         return 130
     return 0
+
+
+def _terminated(*_: object) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not cut the clean-up short
+    sys.exit(143)
 
 
 def git_commit() -> str | None:

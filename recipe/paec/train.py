@@ -68,6 +68,9 @@ def resolved(config: DictConfig) -> DictConfig:
         # Ray takes text only, and an override such as cluster.env.OMP_NUM_THREADS=2 is a number.
         config.cluster.env = {key: str(value) for key, value in config.cluster.env.items()}
         config.ray_kwargs.ray_init.runtime_env.env_vars = config.cluster.env
+        if config.cluster.ray_address is not None:
+            # What a running cluster offers was said when it was started; Ray refuses to hear it again.
+            config.ray_kwargs.ray_init.update(num_cpus=None, num_gpus=None)
         for key in ("directory", "root"):
             config.run[key] = str(Path(config.run[key]).expanduser().absolute())
         for key in ("default_local_dir", "rollout_data_dir", "validation_data_dir"):

@@ -1,0 +1,279 @@
+"""Ray nodes without Slurm: the address they take, the token, two nodes on this machine, and that nothing survives."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from recipe.paec import ray_node
+from recipe.paec.errors import UserError
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def addresses(family: int) -> list[str]:
+    """This machine's addresses that others could use."""
+    found = [entry.address for entries in psutil.net_if_addrs().values() for entry in entries if entry.family == family]
+    return [address for address in found if not address.startswith(("127.", "fe80:")) and address != "::1"]
+
+
+# ---- addresses and the token -----------------------------------------------------------------------------------------
+
+
+def test_the_route_decides_the_address(monkeypatch):
+    monkeypatch.delenv("PAEC_INTERFACE", raising=False)
+    assert ray_node.route_to("127.0.0.1") == "127.0.0.1"
+    assert ray_node.route_to("localhost") == "127.0.0.1"  # IPv4 where both exist
+    for address in addresses(socket.AF_INET):
+        assert ray_node.own_address(address) == address
+
+
+@pytest.mark.skipif(not addresses(socket.AF_INET6), reason="this machine has no IPv6 address")
+def test_ipv6(monkeypatch):
+    monkeypatch.delenv("PAEC_INTERFACE", raising=False)
+    for address in addresses(socket.AF_INET6):
+        assert ray_node.own_address(address) == address
+
+
+def test_interface_overrides_the_route(monkeypatch):
+    monkeypatch.setenv("PAEC_INTERFACE", "lo")
+    assert ray_node.own_address("192.0.2.99") == "127.0.0.1"
+    monkeypatch.setenv("PAEC_INTERFACE", "ib7")
+    with pytest.raises(UserError, match=r"PAEC_INTERFACE=ib7: this machine has .*\blo\b"):
+        ray_node.own_address(None)
+
+
+def test_interface_of_an_address():
+    assert ray_node.interface_of("127.0.0.1") == "lo"
+    with pytest.raises(UserError, match=r"203\.0\.113\.7 is no address of"):
+        ray_node.interface_of("203.0.113.7")
+
+
+def test_a_name_that_does_not_resolve():
+    with pytest.raises(UserError, match=r"no-such-host\.invalid cannot be resolved"):
+        ray_node.route_to("no-such-host.invalid")
+
+
+@pytest.mark.parametrize(
+    ("address", "host"), [("10.0.0.1:6379", "10.0.0.1"), ("[fd00::2]:80", "fd00::2"), ("a:1", "a")]
+)
+def test_host_of(address, host):
+    assert ray_node.host_of(address) == host
+
+
+@pytest.mark.parametrize("address", ["", "10.0.0.1", ":6379", "head:", "fd00::2:80", "head:port"])
+def test_host_of_nonsense(address):
+    with pytest.raises(UserError, match=r"write HOST:PORT, or \[HOST\]:PORT"):
+        ray_node.host_of(address)
+
+
+def test_address_as_an_override(compose):
+    """As launch/slurm/paec.sbatch writes it: text for Hydra, brackets or not, and no part of the run's name."""
+    for address in ("10.0.0.1:6379", "[fd00::2]:6379"):
+        config = compose("experiment=tiny_cpu", f"cluster.ray_address='{address}'", "cluster.nodes=2")
+        assert config.ray_kwargs.ray_init.address == address
+        assert config.run.name == "tiny_cpu-paec"
+
+
+def test_token_is_private_and_kept(tmp_path, monkeypatch):
+    path = tmp_path / "new" / "token"
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(path))
+    with pytest.raises(UserError, match="no token at"):
+        ray_node.token_file(create=False)
+    assert ray_node.token_file(create=True) == path
+    first = path.read_text()
+    assert len(first) == 64 and int(first, 16) > 0 and path.stat().st_mode & 0o777 == 0o600
+    assert ray_node.token_file(create=True).read_text() == first
+    path.chmod(0o640)
+    with pytest.raises(UserError, match="can be read by others"):
+        ray_node.token_file(create=False)
+
+
+def test_free_port_is_free():
+    port = ray_node.free_port("127.0.0.1")
+    with socket.socket() as stream:
+        stream.bind(("127.0.0.1", port))
+        assert stream.getsockname()[1] == port
+
+
+# ---- which Python ----------------------------------------------------------------------------------------------------
+
+
+def python_sh(**env: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        ["bash", str(REPOSITORY / "launch" / "python.sh"), "-c", "print(6 * 7)"],
+        env={**os.environ, **env},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_python_of_the_environment(tmp_path):
+    assert python_sh(VENV=sys.prefix).stdout == "42\n"
+    failed = python_sh(VENV=str(tmp_path / "none"))
+    assert failed.returncode == 2 and "no environment at" in failed.stderr and "setup_env.sh" in failed.stderr
+
+
+def test_container(tmp_path):
+    """What Apptainer is asked, by a stand-in that runs it here; a real image is not to be had in a test."""
+    stand_in = tmp_path / "apptainer"
+    stand_in.write_text(
+        f'#!/bin/sh\necho "$@" >&2\nwhile [ "$1" != python ]; do shift; done\nshift\n{sys.executable} "$@"\n'
+    )
+    stand_in.chmod(0o755)
+    done = python_sh(CONTAINER="image with spaces.sif", PATH=f"{tmp_path}:{os.environ['PATH']}")
+    assert done.stdout == "42\n"
+    assert done.stderr.startswith(f"exec --nv --bind {REPOSITORY} ")
+    assert done.stderr.endswith("image with spaces.sif python -c print(6 * 7)\n")
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    for program in ("bash", "dirname", "hostname"):
+        (bare / program).symlink_to(shutil.which(program))
+    without = python_sh(CONTAINER="image.sif", PATH=str(bare))
+    assert without.returncode == 2 and "neither apptainer nor singularity" in without.stderr
+
+
+# ---- two nodes on this machine ---------------------------------------------------------------------------------------
+
+
+class Node:
+    """A node's script, its output in a file, and the processes it has started."""
+
+    def __init__(self, folder: Path, name: str, *arguments: str):
+        self.name, self.log = name, folder / f"{name}.log"
+        script = "ray_head.sh" if name == "n1" else "ray_worker.sh"
+        command = [
+            "bash",
+            str(REPOSITORY / "launch" / script),
+            *arguments,
+            "--name",
+            name,
+            "--cpus",
+            "1",
+            "--gpus",
+            "1",
+        ]
+        with open(self.log, "wb") as stream:
+            self.process = subprocess.Popen(command, env=environment(folder), stdout=stream, stderr=stream)
+
+    def family(self) -> list[psutil.Process]:
+        return [psutil.Process(self.process.pid), *psutil.Process(self.process.pid).children(recursive=True)]
+
+
+def environment(folder: Path) -> dict[str, str]:
+    env = {key: value for key, value in os.environ.items() if key not in ("PAEC_INTERFACE", "RAY_ADDRESS")}
+    temporary = folder / "t"
+    temporary.mkdir(exist_ok=True)
+    return {**env, "VENV": sys.prefix, "RAY_AUTH_TOKEN_PATH": str(folder / "token"), "PAEC_TMP": str(temporary)}
+
+
+def ray_nodes(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "recipe.paec.ray_node", *arguments],
+        env=environment(folder),
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+@pytest.fixture
+def short():
+    """A folder with a path short enough for sockets; whatever a test leaves running is killed."""
+    folder = Path(tempfile.mkdtemp(prefix="p", dir="/tmp"))
+    started: list[Node] = []
+    yield folder, started
+    for node in started:
+        if node.process.poll() is None:
+            for member in node.family():
+                member.kill()
+            node.process.wait()
+    shutil.rmtree(folder)
+
+
+def start_two(folder: Path, started: list[Node], *head_arguments: str) -> str:
+    """A head and a worker; returns the head's address."""
+    file = folder / "address"
+    started.append(Node(folder, "n1", "--port", "0", "--address-file", str(file), *head_arguments))
+    deadline = time.monotonic() + 90
+    while not file.exists():
+        assert started[0].process.poll() is None and time.monotonic() < deadline, started[0].log.read_text()
+        time.sleep(0.2)
+    started.append(Node(folder, "n2", file.read_text().strip()))
+    return file.read_text().strip()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_two_nodes(short):
+    """Both join; a stranger without the token does not; who is missing is named; SIGKILL and SIGTERM leave nothing."""
+    folder, started = short
+    address = start_two(folder, started)
+    joined = ray_nodes(folder, "wait", address, "n1", "n2", "--timeout", "60")
+    assert joined.returncode == 0, joined.stderr
+    assert "(2 of 2)" in joined.stdout
+    missing = ray_nodes(folder, "wait", address, "n1", "n2", "n3", "n4", "--timeout", "2")
+    assert missing.returncode == ray_node.NOT_JOINED
+    assert f"n3, n4 did not join Ray at {address} within 2 s (2 of 4 nodes are there)" in missing.stderr
+
+    stranger = subprocess.run(
+        [str(Path(sys.executable).with_name("ray")), "status", "--address", address],
+        env={**environment(folder), "RAY_AUTH_TOKEN_PATH": "", "RAY_AUTH_MODE": "disabled"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert stranger.returncode != 0 and "InvalidAuthToken" in stranger.stdout + stranger.stderr
+    token = (folder / "token").read_text()
+    head, worker = (node.family() for node in started)
+    assert all(token not in " ".join(member.cmdline()) for member in (*head, *worker))
+    for member in (*head, *worker):
+        listening = [c.laddr for c in member.net_connections("tcp") if c.status == psutil.CONN_LISTEN]
+        assert {port for _, port in listening}.isdisjoint({8265, 10001}), member.cmdline()  # dashboard, client
+        if "ray.util.client.server" in member.cmdline():
+            assert {ip.removeprefix("::ffff:") for ip, _ in listening} == {"127.0.0.1", ray_node.host_of(address)}
+
+    started[1].process.kill()
+    assert psutil.wait_procs(worker, timeout=20)[1] == []
+    started[0].process.terminate()
+    assert started[0].process.wait(30) == 143
+    assert psutil.wait_procs(head, timeout=5)[1] == []
+    # A killed process cannot remove its folder, one that was asked to end has.
+    assert len(list((folder / "t").iterdir())) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.skipif(not addresses(socket.AF_INET6), reason="this machine has no IPv6 address")
+def test_two_nodes_over_ipv6(short):
+    folder, started = short
+    own = addresses(socket.AF_INET6)[0]
+    address = start_two(folder, started, "--peer", own)
+    assert address.startswith(f"[{own}]:")
+    joined = ray_nodes(folder, "wait", address, "n1", "n2", "--timeout", "60")
+    assert joined.returncode == 0, joined.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_ray_that_cannot_start_says_why(short):
+    folder, started = short
+    with socket.socket() as taken:
+        taken.bind(("", 0))
+        taken.listen()
+        started.append(Node(folder, "n1", "--port", str(taken.getsockname()[1])))
+        assert started[0].process.wait(120) == 1
+    assert "error: Ray ended by itself" in started[0].log.read_text()
+    assert list((folder / "t").iterdir()) == []

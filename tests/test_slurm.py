@@ -1,0 +1,337 @@
+"""The batch scripts on a real Slurm of this machine (tests/slurm_cluster.sh): two nodes, real Ray, light commands.
+
+The last test trains the tiny experiment over both nodes; the others put a command in its place.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+BATCH = REPOSITORY / "launch" / "slurm" / "paec.sbatch"
+SWEEP = REPOSITORY / "launch" / "slurm" / "sweep.sbatch"
+CLUSTER = REPOSITORY / "tests" / "slurm_cluster.sh"
+MISSING = [program for program in ("slurmctld", "slurmd", "sbatch", "munged") if shutil.which(program) is None]
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(300),
+    pytest.mark.skipif(bool(MISSING), reason=f"Slurm is not installed: {', '.join(MISSING)} not found"),
+]
+
+# Leaves a mark at every start; the first waits for SIGTERM and saves, the second finishes.
+RESUMABLE = """
+echo "command of start ${SLURM_RESTART_COUNT:-0}"
+if [ "${SLURM_RESTART_COUNT:-0}" = 1 ]; then echo "went on from $(cat saved)"; exit 0; fi
+trap 'echo step 7 > saved; exit 143' TERM
+sleep 600 & wait
+"""
+# One Ray task on each node, which needs the token, the head's address and both nodes' workers.
+PLACES = """
+import os, ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy as On
+ray.init(address=os.environ["RAY_ADDRESS"], log_to_driver=False, logging_level="ERROR")
+place = ray.remote(num_gpus=1)(lambda: (os.environ["SLURMD_NODENAME"], os.environ["GLOO_SOCKET_IFNAME"]))
+nodes = sorted(ray.nodes(), key=lambda node: node["NodeName"])
+print("tasks", ray.get([place.options(scheduling_strategy=On(n["NodeID"], soft=False)).remote() for n in nodes]))
+print("gpus", [n["Resources"]["GPU"] for n in nodes], "cpus", [n["Resources"]["CPU"] for n in nodes])
+raise SystemExit(7)
+"""
+
+
+class Slurm:
+    """A Slurm of our own, and the jobs submitted to it."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.temporary = folder / "t"
+        self.temporary.mkdir()
+        cleaned = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM_", "RAY_", "PAEC_"))}
+        self.env = {**cleaned, "SLURM_CONF": str(folder / "slurm.conf"), "VENV": sys.prefix}
+        self.env["PAEC_TMP"] = str(self.temporary)
+
+    def call(self, *command: str, **env: str) -> str:
+        done = subprocess.run(
+            command, env={**self.env, **env}, cwd=self.folder, capture_output=True, text=True, timeout=120, check=False
+        )
+        assert done.returncode == 0, (command, done.stdout, done.stderr)
+        return done.stdout.strip()
+
+    def submit(self, *arguments: str, **env: str) -> str:
+        """sbatch; returns the job's id."""
+        self.until(lambda: self.idle() == ["n1", "n2"], 90)
+        return self.call("sbatch", "--parsable", "--output=%j.out", *arguments, **env).split(";")[0]
+
+    def idle(self) -> list[str]:
+        return self.call("sinfo", "--noheader", "--Node", "--responding", "--states=idle", "--format=%N").split()
+
+    def output(self, job: str) -> str:
+        file = self.folder / f"{job}.out"
+        return file.read_text() if file.is_file() else ""
+
+    def state(self, job: str) -> dict[str, str]:
+        """JobState, ExitCode, Restarts ... of a job."""
+        return dict(re.findall(r"(\w+)=(\S*)", self.call("scontrol", "show", "job", job)))
+
+    def until(self, condition: Callable[[], object], seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline, [file.read_text() for file in self.folder.glob("*.out")]
+            time.sleep(0.3)
+
+    def finish(self, job: str, seconds: float = 150) -> tuple[str, str]:
+        """Wait for a job's end; returns its exit code, as Slurm writes it (code:signal), and its output."""
+        running = ("PENDING", "RUNNING", "COMPLETING", "CONFIGURING", "REQUEUED")
+        self.until(lambda: self.state(job)["JobState"] not in running, seconds)
+        return self.state(job)["ExitCode"], self.output(job)
+
+    def processes(self) -> list[psutil.Process]:
+        """Everything that our jobs run: every process with our folder for Ray in its environment."""
+        mark = str(self.temporary)
+        found = []
+        for process in psutil.process_iter():
+            try:
+                if process.environ().get("PAEC_TMP") == mark:
+                    found.append(process)
+            except psutil.Error:
+                continue
+        return [process for process in found if not process.name().startswith("slurm")]
+
+    def nothing_left(self) -> None:
+        """No process, no temporary folder, no token of any job."""
+        self.until(lambda: not self.processes(), 20)
+        assert list(self.temporary.iterdir()) == []
+        places = REPOSITORY / "outputs" / "slurm"
+        assert not places.is_dir() or list(places.iterdir()) == []
+
+
+@pytest.fixture(scope="module")
+def slurm():
+    # Short, for sockets; and munged wants no folder above that others may write to, but for one like /tmp.
+    folder = Path(tempfile.mkdtemp(prefix="p", dir="/tmp"))
+    subprocess.run(["bash", str(CLUSTER), "start", str(folder)], check=True, timeout=90)
+    started = Slurm(folder)
+    yield started
+    subprocess.run(["bash", str(CLUSTER), "stop", str(folder)], check=True, timeout=120)
+    for process in started.processes():
+        process.kill()
+    assert list(folder.glob("slurmd-*.pid")) == [] and not (folder / "slurmctld.pid").exists()
+    shutil.rmtree(folder)
+
+
+# ---- what works ------------------------------------------------------------------------------------------------------
+
+
+def test_both_nodes_work_and_the_exit_code_is_the_commands(slurm):
+    script = slurm.folder / "places.py"
+    script.write_text(PLACES)
+    job = slurm.submit("--nodes=2", str(BATCH), COMMAND=f"{sys.executable} {script}", GPUS_PER_NODE="1")
+    code, output = slurm.finish(job)
+    assert code == "7:0", output
+    assert re.search(r"tasks \[\('n1', '(\w+)'\), \('n2', '\1'\)\]", output), output
+    assert "gpus [1.0, 1.0] cpus [16.0, 16.0]" in output
+    assert "n2 has joined (2 of 2)" in output and "the run ended with exit code 7" in output
+    slurm.nothing_left()
+
+
+def test_dry_run_of_the_training(slurm):
+    """Without COMMAND: experiment and method out of one word, overrides passed on, address and nodes filled in."""
+    job = slurm.submit(
+        "--nodes=2", str(BATCH), "--dry-run", "method.rho_min=0.7", EXPERIMENT="tiny_cpu_siren", GPUS_PER_NODE="1"
+    )
+    code, output = slurm.finish(job)
+    assert code == "0:0", output
+    assert "dry run of tiny_cpu-siren-rho_min=0.7: nothing was started" in output
+    assert "Ray on 2 node(s)" in output and "2 FSDP actor worker(s)" in output
+    (address,) = re.findall(r"Ray head n1 at (\S+),", output)
+    assert f"ray_address: {address}" in output
+    slurm.nothing_left()
+
+
+def test_sweep(slurm):
+    """Two methods, two seeds: four runs, two at a time beside each other on this one machine."""
+    command = 'echo "pair $METHOD $SEED"; sleep 1'
+    arguments = ("--array=0-3", "--nodes=1", "--output=sweep-%a.out", str(SWEEP))
+    slurm.submit(*arguments, METHODS="paec none", SEEDS="3 4", COMMAND=command)
+    slurm.until(lambda: not slurm.call("squeue", "--noheader"), 150)
+    outputs = [(slurm.folder / f"sweep-{task}.out").read_text() for task in range(4)]
+    pairs = [re.findall(r"^pair (\w+) (\d+)$", output, re.MULTILINE) for output in outputs]
+    assert pairs == [[("paec", "3")], [("paec", "4")], [("none", "3")], [("none", "4")]]
+    assert all("exit code 0" in output for output in outputs)
+    slurm.nothing_left()
+
+
+def test_only_the_named_variables(slurm):
+    """--export without ALL: the workers' environment must not shrink with it."""
+    variables = f"COMMAND=true,VENV={sys.prefix},PAEC_TMP={slurm.temporary}"
+    code, output = slurm.finish(slurm.submit("--nodes=2", f"--export={variables}", str(BATCH)))
+    assert code == "0:0" and "n2 has joined (2 of 2)" in output
+    slurm.nothing_left()
+
+
+# ---- time limit, preemption, cancelling ------------------------------------------------------------------------------
+
+
+def test_time_limit_requeues_and_the_run_goes_on(slurm):
+    """The signal before the limit -> SIGTERM -> requeue -> a second start, on both nodes again."""
+    script = slurm.folder / "resumable.sh"
+    script.write_text(RESUMABLE)
+    (slurm.folder / "saved").unlink(missing_ok=True)
+    limit = ("--time=1", "--signal=B:USR1@10")
+    job = slurm.submit("--nodes=2", *limit, str(BATCH), COMMAND=f"cd {slurm.folder} && . {script}")
+    code, output = slurm.finish(job, 200)
+    assert code == "0:0", output
+    order = ["start 1", "command of start 0", "time limit is near", "requeueing", "start 2", "command of start 1"]
+    order += ["went on from step 7", "exit code 0"]
+    positions = [output.find(text) for text in order]
+    assert positions == sorted(positions) and positions[0] >= 0, output
+    assert output.count("n2 has joined (2 of 2)") == 2 and slurm.state(job)["Restarts"] == "1"
+    slurm.nothing_left()
+
+
+def test_preemption(slurm):
+    """Slurm takes the nodes away (scontrol requeue does what a preempting job does), and the run goes on later."""
+    script = slurm.folder / "resumable.sh"
+    script.write_text(RESUMABLE)
+    (slurm.folder / "saved").unlink(missing_ok=True)
+    job = slurm.submit("--nodes=2", str(BATCH), COMMAND=f"cd {slurm.folder} && . {script}")
+    slurm.until(lambda: "command of start 0" in slurm.output(job), 90)
+    slurm.call("scontrol", "requeue", job)
+    code, output = slurm.finish(job, 200)
+    assert code == "0:0", output
+    assert "went on from step 7" in output and slurm.state(job)["Restarts"] == "1"
+    slurm.nothing_left()
+
+
+def test_no_endless_requeueing(slurm):
+    command = "trap 'exit 5' TERM; echo waiting; sleep 600 & wait"
+    job = slurm.submit("--nodes=1", str(BATCH), COMMAND=command, MAX_RESTARTS="0")
+    slurm.until(lambda: "\nwaiting" in slurm.output(job), 90)
+    slurm.call("scancel", "--batch", "--signal=USR1", job)
+    code, output = slurm.finish(job)
+    assert code == "5:0" and "error: not requeued: this was start 1, and MAX_RESTARTS=0" in output, output
+    slurm.nothing_left()
+
+
+def test_a_run_that_ends_in_time_is_not_requeued(slurm):
+    job = slurm.submit("--nodes=1", str(BATCH), COMMAND="trap 'exit 0' TERM; echo waiting; sleep 600 & wait")
+    slurm.until(lambda: "\nwaiting" in slurm.output(job), 90)
+    slurm.call("scancel", "--batch", "--signal=USR1", job)
+    code, output = slurm.finish(job)
+    assert code == "0:0" and "requeueing" not in output and slurm.state(job)["Restarts"] == "0", output
+    slurm.nothing_left()
+
+
+@pytest.mark.parametrize("moment", ["at once", "joining", "running"])
+def test_scancel_leaves_nothing(slurm, moment):
+    job = slurm.submit("--nodes=2", str(BATCH), COMMAND="echo waiting; sleep 600; true")
+    sign = {"at once": "start 1", "joining": "n1 has joined", "running": "\nwaiting"}[moment]
+    slurm.until(lambda: sign in slurm.output(job), 90)
+    slurm.call("scancel", job)
+    code, output = slurm.finish(job)
+    assert code == "143:0", output
+    slurm.nothing_left()
+
+
+# ---- what goes wrong -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("env", "sentence"),
+    [
+        ({}, "error: set EXPERIMENT, one of "),
+        ({"EXPERIMENT": "qwen7b_nothing"}, "error: EXPERIMENT=qwen7b_nothing: no such experiment: choose "),
+    ],
+)
+def test_wrong_experiment(slurm, env, sentence):
+    code, output = slurm.finish(slurm.submit(str(BATCH), **env))
+    assert code == "2:0" and output.startswith(sentence) and "tiny_cpu" in output
+
+
+def test_sweep_without_an_array(slurm):
+    code, output = slurm.finish(slurm.submit(str(SWEEP), METHODS="paec none", SEEDS="1 2 3", COMMAND="true"))
+    assert (code, output) == ("2:0", "error: 2 methods and 3 seeds: submit with sbatch --array=0-5\n")
+
+
+def test_a_head_that_cannot_start(slurm):
+    code, output = slurm.finish(slurm.submit("--nodes=2", str(BATCH), COMMAND="true", PAEC_INTERFACE="ib7"))
+    assert code == "3:0"
+    assert "PAEC_INTERFACE=ib7: this machine has" in output and "Ray has ended on the head (n1)" in output
+    slurm.nothing_left()
+
+
+def test_sigkill_of_a_nodes_ray(slurm):
+    """The run does not hang: it is ended, and the error names the node."""
+    job = slurm.submit("--nodes=2", str(BATCH), COMMAND="echo waiting; sleep 600; true")
+    slurm.until(lambda: "\nwaiting" in slurm.output(job), 90)
+    (ray,) = [p for p in slurm.processes() if "--address" in " ".join(p.cmdline()) and p.cmdline()[2:3] == ["start"]]
+    ray.kill()
+    code, output = slurm.finish(job)
+    assert code == "3:0" and "error: Ray has ended on one of the workers (n2), see above" in output, output
+    slurm.nothing_left()
+
+
+def test_sigkill_of_the_batch_script(slurm):
+    """Ray ends with the script even where Slurm does not track processes with cgroups."""
+    job = slurm.submit("--nodes=2", str(BATCH), COMMAND="exec sleep 600")
+    slurm.until(lambda: "running exec sleep" in slurm.output(job), 90)
+    (batch,) = [p for p in slurm.processes() if p.cmdline()[-1].endswith("slurm_script") and p.ppid() != 1]
+    orphan = next(p for p in slurm.processes() if p.cmdline() == ["sleep", "600"])
+    batch.kill()
+    assert slurm.finish(job)[0] == "0:9"
+    orphan.kill()  # A command of its own that does not use Ray; a training ends with Ray.
+    shutil.rmtree(REPOSITORY / "outputs" / "slurm" / job)
+    slurm.nothing_left()
+
+
+def test_second_node_never_joins(slurm):
+    """A node whose slurmd hangs: the error names it, after JOIN_TIMEOUT; and the cluster is usable again."""
+    daemon = psutil.Process(int((slurm.folder / "slurmd-n2.pid").read_text()))
+    slurm.until(lambda: slurm.idle() == ["n1", "n2"], 90)
+    job = slurm.submit("--nodes=2", "--hold", str(BATCH), COMMAND="echo never", JOIN_TIMEOUT="5")
+    daemon.send_signal(signal.SIGSTOP)
+    try:
+        slurm.call("scontrol", "release", job)
+        slurm.until(lambda: "has printed nothing" in slurm.output(job), 90)
+    finally:
+        daemon.send_signal(signal.SIGCONT)
+    code, output = slurm.finish(job)
+    assert code == "3:0", output
+    assert "error: n2 did not join Ray at " in output and "within 5 s (1 of 2 nodes are there)" in output
+    assert "n2: has printed nothing" in output and "\nnever" not in output
+    slurm.nothing_left()
+
+
+# ---- the real thing --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.pipeline
+@pytest.mark.timeout(1800)
+def test_training_over_two_nodes_is_preempted_and_resumes(slurm):
+    """The quick start's experiment on two nodes: trains, is requeued, resumes with its anchor, finishes."""
+    root = slurm.folder / "outputs"
+    overrides = [f"run.root={root}", "trainer.total_training_steps=6", "trainer.save_freq=2", "trainer.test_freq=6"]
+    overrides += ["method.anchor_steps=2", "actor_rollout_ref.rollout.val_kwargs.n=1", "data.val_max_samples=32"]
+    env = {"EXPERIMENT": "tiny_cpu_paec", "GPUS_PER_NODE": "1", "PAEC_TINY_DIR": str(slurm.folder / "tiny")}
+    job = slurm.submit("--nodes=2", str(BATCH), *overrides, PAEC_TINY_ARGS="--steps 240", **env)
+    slurm.until(lambda: re.search(r"^step +3/6", slurm.output(job), re.MULTILINE), 900)
+    slurm.call("scontrol", "requeue", job)
+    code, output = slurm.finish(job, 900)
+    assert code == "0:0", output
+    assert re.search(r"resuming \S+ after step [23] of 6", output)
+    anchors = dict(re.findall(r"^step +(\d)/6 .* anchor (\S+)", output, re.MULTILINE))
+    assert set(anchors) == set("123456")
+    assert len({anchors[step] for step in "23456"}) == 1
+    slurm.nothing_left()

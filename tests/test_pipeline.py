@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -16,57 +14,24 @@ import pandas
 import psutil
 import pytest
 import torch
+from pipeline_runs import (
+    PROMPTS,
+    REPOSITORY,
+    SAMPLES,
+    STEPS,
+    descendants,
+    finish,
+    records,
+    run_directory,
+    start,
+    wait_for,
+)
 from torch.utils.data import RandomSampler
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-LAUNCH = REPOSITORY / "launch" / "run_tiny_cpu_paec.sh"
-STEPS, SAVE_EVERY = 6, 2
-PROMPTS, SAMPLES = 16, 8  # of a step, from configs/
 ANCHOR = "method.anchor_steps=2"
-TWO_WORKERS = ("cluster.gpus_per_node=2", "cluster.env.OMP_NUM_THREADS=1", "trainer.total_training_steps=2")
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.timeout(900)]
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("tiny")
-
-
-def start(tiny: Path, root: Path, *overrides: str) -> subprocess.Popen:
-    command = ["bash", str(LAUNCH), f"run.root={root}", f"trainer.total_training_steps={STEPS}"]
-    command += [f"trainer.save_freq={SAVE_EVERY}", f"trainer.test_freq={STEPS}"]
-    command += ["actor_rollout_ref.rollout.val_kwargs.n=1", "data.val_max_samples=32", *overrides]
-    env = {**os.environ, "PAEC_TINY_DIR": str(tiny), "PAEC_TINY_ARGS": "--steps 240"}
-    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-
-def finish(process: subprocess.Popen) -> str:
-    output, _ = process.communicate(timeout=600)
-    return output
-
-
-def records(directory: Path) -> list[dict]:
-    file = directory / "metrics.jsonl"
-    return [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
-
-
-def run_directory(root: Path) -> Path:
-    (directory,) = [path for path in root.iterdir() if path.is_dir()]
-    return directory
-
-
-def wait_for(condition, seconds: float, process: subprocess.Popen) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert process.poll() is None, "the run ended early:\n" + process.stdout.read()
-        assert time.monotonic() < deadline, "the run is too slow"
-        time.sleep(0.2)
-
-
-def descendants(pid: int) -> list[psutil.Process]:
-    return psutil.Process(pid).children(recursive=True)
 
 
 @pytest.fixture(scope="module")
@@ -201,48 +166,6 @@ def test_finished_run_says_so(killed_and_resumed):
     assert f"is finished: its checkpoint is at step {STEPS} of {STEPS}" in killed_and_resumed["again"]
     assert "run.fresh=true" in killed_and_resumed["again"]
     assert f"exporting the checkpoint of step {STEPS}" in killed_and_resumed["again"]
-
-
-def test_ulysses_on_two_workers(tiny, tmp_path):
-    """One sequence-parallel group of two FSDP ranks, fused heads, two replicas, and an export that loads anywhere."""
-    attention = "actor_rollout_ref.model.override_config.attn_implementation=ulysses_sdpa"
-    fused = "actor_rollout_ref.actor.fsdp_config.fused_head=true"
-    process = start(tiny, tmp_path, *TWO_WORKERS, "cluster.sequence_parallel=2", attention, fused)
-    output = finish(process)
-    assert process.returncode == 0, output
-    lines = records(run_directory(tmp_path))
-    assert [record["step"] for record in lines] == [0, 1, 2]
-    assert all(record["training/rollout_probs_diff_max"] < 5e-3 for record in lines[1:])
-    assert all(record["actor/paec/selected_entropy"] > 0 for record in lines[1:])
-    assert AutoModelForCausalLM.from_pretrained(run_directory(tmp_path) / "huggingface").config.vocab_size == 259
-
-
-def test_method_none_on_two_workers(tiny, tmp_path):
-    """Plain GRPO: two FSDP ranks and two vLLM replicas, validation and export."""
-    process = start(tiny, tmp_path, *TWO_WORKERS, "method=none")
-    output = finish(process)
-    assert process.returncode == 0, output
-    lines = records(run_directory(tmp_path))
-    assert [record["step"] for record in lines] == [0, 1, 2]
-    assert not any("paec" in key for record in lines for key in record)
-    assert "actor/entropy" in lines[1]
-
-
-def test_nan_stops_the_run(tiny, killed_and_resumed, tmp_path):
-    """A model with one NaN weight: the log-prob pass of step 1 stops the run, naming tensor and step."""
-    from safetensors.torch import load_file, save_file
-
-    shutil.copytree(killed_and_resumed["directory"] / "huggingface", tmp_path / "model")
-    weights = load_file(tmp_path / "model" / "model.safetensors")
-    weights["model.norm.weight"][3] = float("nan")
-    save_file(weights, tmp_path / "model" / "model.safetensors", metadata={"format": "pt"})
-    root = tmp_path / "runs"
-    process = start(tiny, root, f"model.path={tmp_path / 'model'}", "trainer.val_before_train=false")
-    output = finish(process)
-    assert process.returncode == 2, output
-    (error,) = [line for line in output.splitlines() if line.startswith("error: NonFiniteLogits")]
-    assert "logits: NaN or inf" in error and "at step 1;" in error and "parameters were not updated" in error
-    assert not list(run_directory(root).glob("checkpoints/global_step_*"))
 
 
 # ---- evaluation ------------------------------------------------------------------------------------------------------

@@ -46,8 +46,3 @@ def tiny_files(tmp_path_factory) -> Path:
 def tiny(tmp_path_factory) -> Path:
     """An empty folder for the quick start's data and model, which the first launch makes."""
     return tmp_path_factory.mktemp("tiny")
-
-
-def pytest_collection_modifyitems(items) -> None:
-    """What starts Ray takes longest and goes first, so that of two processes neither waits long for the other."""
-    items.sort(key=lambda item: item.get_closest_marker("pipeline") is None)

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # All tests on a machine without GPU, end to end included: bash tests/run.sh [--all | pytest arguments]
 #
-# Brings the environment up to date first (launch/setup_env.sh cpu). Without arguments: all tests, two files at
-# a time; --all adds the slow ones (a real Slurm, Ray clusters of two nodes). With other arguments: pytest with them
-# (`-m "not pipeline"` leaves out what starts Ray).
+# Brings the environment up to date first (launch/setup_env.sh cpu). Without arguments: what does not start Ray, two files
+# at a time, then what does, one after the other (two at once take longer on 2 cores); --all adds the slow ones (a real
+# Slurm, Ray clusters of two nodes). With other arguments: pytest with them (`-m "not pipeline"` leaves out what starts
+# Ray).
 #
 #   VENV  the virtual environment  (default .venv)
 set -euo pipefail
@@ -12,10 +13,13 @@ export VENV=${VENV:-$PWD/.venv}
 bash launch/setup_env.sh cpu
 "$VENV/bin/ruff" check .
 "$VENV/bin/ruff" format --check .
-two_files=(-n 2 --dist loadfile --no-loadscope-reorder)
+speed="not slow"
 if [[ ${1:-} == --all ]]; then
-  set -- "${two_files[@]}"
-elif (($# == 0)); then
-  set -- "${two_files[@]}" -m "not slow"
+  speed="slow or not slow"
+  shift
 fi
-exec "$VENV/bin/python" -m pytest "$@"
+if (($# > 0)); then
+  exec "$VENV/bin/python" -m pytest "$@"
+fi
+"$VENV/bin/python" -m pytest -n 2 --dist loadfile -m "not pipeline and ($speed)"
+exec "$VENV/bin/python" -m pytest -m "pipeline and ($speed)"

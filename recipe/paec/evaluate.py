@@ -39,6 +39,7 @@ from recipe.paec.config import EvaluationConfig
 from recipe.paec.curve import draw
 from recipe.paec.errors import UserError
 from recipe.paec.generation import Job, max_new_tokens, missing
+from recipe.paec.prompts import encode, load_tokenizer
 from recipe.paec.results import GENERATION, SCORES, TABLE, journaled, training_files, training_texts, write_results
 from recipe.paec.samples import Problem, load_benchmark, mend_journal, problems_in, read_samples
 from recipe.paec.supervise import ProcessTree
@@ -218,18 +219,10 @@ def check_prompts(config: DictConfig, folder: Path, problems: Iterable[Problem])
         context_length (prompt + response), longest_prompt and least_room (for the response to the longest prompt, at
         most protocol.max_tokens), in tokens; chat_template, the SHA-256 of the one that is used.
     """
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    if config.chat_template is not None:
-        tokenizer.chat_template = config.chat_template
-    if tokenizer.chat_template is None:
-        raise UserError(f"model={folder}: the tokenizer has no chat template: give one with chat_template=...")
+    tokenizer = load_tokenizer(folder, config.chat_template, f"model={folder}", "give one with chat_template=...")
     context, longest = context_of(config, folder), 0
     for problem in problems:
-        length = len(
-            tokenizer.apply_chat_template(problem.prompt, add_generation_prompt=True, tokenize=True, return_dict=False)
-        )
+        length = len(encode(tokenizer, problem.prompt))
         if length >= context:
             raise UserError(
                 f"benchmark {problem.benchmark}, problem {problem.id}: its prompt has {length} tokens, the model's "

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from recipe.paec.prompts import encode, load_tokenizer
 from recipe.paec.samples import Key, Problem, journal_keys, request_seed
 
 OUTSTANDING = 512
@@ -73,18 +74,12 @@ def max_new_tokens(prompt_length: int, max_tokens: int, max_model_len: int) -> i
 
 
 def _requests(job: Job) -> Iterator[dict[str, Any]]:
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(job.model)
-    if job.chat_template is not None:
-        tokenizer.chat_template = job.chat_template
+    tokenizer = load_tokenizer(job.model, job.chat_template, f"model={job.model}", "give one with chat_template=...")
     encoded: dict[tuple[str, str], list[int]] = {}
     for problem, sample in missing([Problem(**p) for p in job.problems], job.samples, Path(job.journal)):
         key: Key = (problem.benchmark, problem.id, sample)
         if key[:2] not in encoded:
-            encoded[key[:2]] = tokenizer.apply_chat_template(
-                problem.prompt, add_generation_prompt=True, tokenize=True, return_dict=False
-            )
+            encoded[key[:2]] = encode(tokenizer, problem.prompt)
         tokens = encoded[key[:2]]
         room = max_new_tokens(len(tokens), job.sampling["max_tokens"], job.max_model_len)
         yield {

@@ -17,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from data_prep.contract import ContractError, validate_rows
 from paec_loss import PAECConfig
 from recipe.grading import sources
-from recipe.paec import versions
+from recipe.paec import prompts, versions
 from recipe.paec.config import METHODS, SECTIONS
 from recipe.paec.errors import UserError
 
@@ -283,14 +283,7 @@ def _check_references(key: str, file: str, frame) -> list[str]:
 
 def _check_prompts(config: DictConfig, key: str, file: str, frame, tokenizer) -> list[str]:
     limit = config.data.max_prompt_length
-    lengths = [
-        len(
-            tokenizer.apply_chat_template(
-                [dict(message) for message in prompt], add_generation_prompt=True, tokenize=True, return_dict=False
-            )
-        )
-        for prompt in frame["prompt"]
-    ]
+    lengths = [len(prompts.encode(tokenizer, prompt)) for prompt in frame["prompt"]]
     too_long = sum(length > limit for length in lengths)
     if too_long == len(lengths):
         return [
@@ -309,19 +302,10 @@ def load_tokenizer(config: DictConfig):
     folder = model_folder(config.model.path)
     if folder is None:
         return None
-    from transformers import AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError) as error:
-        raise UserError(f"model.path={config.model.path}: the tokenizer cannot be loaded: {error}") from None
-    if config.model.chat_template is not None:
-        tokenizer.chat_template = config.model.chat_template
-    if tokenizer.chat_template is None:
-        raise UserError(
-            f"model.path={config.model.path}: the tokenizer has no chat template: set model.chat_template to one"
-        )
-    return tokenizer
+    path = config.model.path
+    return prompts.load_tokenizer(
+        folder, config.model.chat_template, f"model.path={path}", "set model.chat_template to one"
+    )
 
 
 def identity(config: DictConfig) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The trainer: verl's synchronous PPO trainer with the anchor, complete checkpoints, and signs of life.
+"""The trainer: verl's PPO trainers with the anchor, complete checkpoints, and signs of life.
 
 Only hooks that verl offers are overridden; `fit()` is verl's.
 """
@@ -11,7 +11,8 @@ from pathlib import Path
 import transfer_queue as tq
 from omegaconf import OmegaConf, open_dict
 from tensordict import TensorDict
-from verl.trainer.ppo.v1 import PPOTrainerSync, register_trainer
+from verl.trainer.ppo.v1.trainer_base import PPOTrainer, register_trainer
+from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.utils.config import omega_conf_to_dataclass
 from verl.workers.utils.padding import response_to_nested
 
@@ -36,14 +37,18 @@ TRAINER_MODES = {"sync": "paec_sync"}
 """verl's trainer mode -> the name under which this recipe's trainer of that mode is registered."""
 
 
-@register_trainer("paec_sync")
-class PAECTrainerSync(PPOTrainerSync):
-    """Adds to each step: Hbar, mask and metrics from the log-prob pass, the anchor over steps 1..K, the floor."""
+class PAECTrainer(PPOTrainer):
+    """Adds to each step: Hbar, mask and metrics from the log-prob pass, the anchor over steps 1..K, the floor.
+
+    To be mixed into one of verl's trainers, whose mode is `mode`.
+    """
+
+    mode: str
 
     def __init__(self, config):
         with open_dict(config):
             # verl compares the mode with "sync" in several places; the name it was registered under is not a mode.
-            config.trainer.v1.trainer_mode = "sync"
+            config.trainer.v1.trainer_mode = self.mode
         super().__init__(config)
         self.run_directory = Path(config.run.directory)
         self.checkpoint_root = Path(config.trainer.default_local_dir)
@@ -184,3 +189,10 @@ class PAECTrainerSync(PPOTrainerSync):
         checkpoints.commit(self.checkpoint_root, step, self.identity, anchor)
         self.uncommitted_step = None
         checkpoints.prune(self.checkpoint_root, self.config.run.keep_checkpoints)
+
+
+@register_trainer(TRAINER_MODES["sync"])
+class PAECTrainerSync(PAECTrainer, PPOTrainerSync):
+    """Rollout and training take turns."""
+
+    mode = "sync"

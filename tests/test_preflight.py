@@ -140,8 +140,8 @@ def test_resume_finds_the_newest_whole_checkpoint(tiny_config, tmp_path):
     complete(tmp_path, 2, identity)
     complete(tmp_path, 10, identity)
     (tmp_path / "global_step_12" / "actor").mkdir(parents=True)
-    found = train.find_resume(config)
-    assert found.step == 10 and found.state["anchor"]["observations"] == [0.5]
+    found, damaged = train.find_resume(config)
+    assert damaged == [] and found.step == 10 and found.state["anchor"]["observations"] == [0.5]
     assert checkpoints.remove_incomplete(tmp_path) == [tmp_path / "global_step_12"]
     assert not (tmp_path / "global_step_12").exists() and (tmp_path / "global_step_10").exists()
 
@@ -171,8 +171,9 @@ def test_unreadable_checkpoint_state(tiny_config, tmp_path):
     config = with_identity(tiny_config(), tmp_path)
     complete(tmp_path, 4, {})
     (tmp_path / "global_step_4" / "paec_state.json").write_text("{")
-    with pytest.raises(UserError, match="unreadable"):
+    with pytest.raises(UserError, match="paec_state.json cannot be read") as error:
         train.find_resume(config)
+    assert "no checkpoint in" in str(error.value) and "run.fresh=true" in str(error.value)
 
 
 def test_prune_keeps_the_newest(tmp_path):

@@ -62,7 +62,7 @@ def test_metrics_file(tmp_path):
     file.log({"a": 2.5}, step=2)
     file.log({"a": 3.5}, step=3)
     file.finish()
-    assert written == [1, 2, 3]
+    assert written == [{"step": 1, "a": 1.5, "b": None}, {"step": 2, "a": 2.5}, {"step": 3, "a": 3.5}]
     path = tmp_path / run_log.METRICS_FILE
     with open(path, "a") as stream:
         stream.write('{"step": 4, "a"')
@@ -93,6 +93,9 @@ def test_lines_for_people():
 
 
 def test_failure_is_one_sentence(tmp_path):
-    assert "exit code -9" in train.failure_of(tmp_path, -9)
+    assert "was ended by SIGKILL and left no reason" in train.failure_of(tmp_path, -9)
+    assert "ended with exit code 3 and left no reason" in train.failure_of(tmp_path, 3)
+    (tmp_path / "failure.json").write_text('{"type": "OSErr')  # what fitted on a full disk
+    assert "ended with exit code 3 and left no reason" in train.failure_of(tmp_path, 3)
     (tmp_path / "failure.json").write_text(json.dumps({"type": "NonFiniteLogits", "message": "a\nlogits: NaN"}))
     assert train.failure_of(tmp_path, 1) == "NonFiniteLogits: logits: NaN"

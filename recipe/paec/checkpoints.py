@@ -2,11 +2,13 @@
 
 verl writes `global_step_N/` piece by piece and a tracker file last. This recipe adds `paec_state.json` after everything
 else, by rename: a folder without it is the remains of a killed save and is never resumed from. The file says which
-method, model and data the checkpoint belongs to, and holds the anchor.
+method, model and data the checkpoint belongs to, holds the anchor, and lists every file with its size and a digest, so
+that a file that was cut off or changed later is found before it is used.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -15,11 +17,21 @@ from pathlib import Path
 from typing import Any
 
 STATE_FILE = "paec_state.json"
-FORMAT = 1
+FORMAT = 2
+BLOCK, BLOCKS = 1 << 20, 16
+"""A digest covers at most so many blocks of so many bytes, spread evenly: files of up to 16 MiB wholly."""
 
 
 class CheckpointError(ValueError):
     """A checkpoint that cannot be used, with the remedy."""
+
+
+class DamagedCheckpoint(CheckpointError):
+    """A checkpoint that was complete once, and whose files are not what was saved."""
+
+    def __init__(self, folder: Path, problem: str):
+        super().__init__(f"{folder} is damaged: {problem}")
+        self.folder = folder
 
 
 @dataclass(frozen=True)
@@ -29,6 +41,11 @@ class Checkpoint:
     folder: Path
     step: int
     state: dict[str, Any]
+
+    @property
+    def score(self) -> float | None:
+        """Validation score at its step, None where there was no validation."""
+        return self.state["score"]
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -47,19 +64,60 @@ def folder_of(root: Path, step: int) -> Path:
     return root / f"global_step_{step}"
 
 
+def digest(file: Path) -> dict[str, Any]:
+    """`{"bytes": size, "sha256": of BLOCKS blocks spread over the file}`."""
+    size = file.stat().st_size
+    total = hashlib.sha256()
+    last = max(size - BLOCK, 0)
+    starts = range(0, size, BLOCK) if size <= BLOCK * BLOCKS else [last * i // (BLOCKS - 1) for i in range(BLOCKS)]
+    with open(file, "rb") as stream:
+        for start in starts:
+            stream.seek(start)
+            total.update(stream.read(BLOCK))
+    return {"bytes": size, "sha256": total.hexdigest()}
+
+
+def _files(folder: Path) -> list[Path]:
+    """All files of a checkpoint but its state (and the temporary names of a state that was never renamed)."""
+    return sorted(f for f in folder.rglob("*") if f.is_file() and not f.name.startswith((STATE_FILE, f".{STATE_FILE}")))
+
+
 def read(folder: Path) -> Checkpoint:
-    """The checkpoint in `folder`; CheckpointError if its state is missing or unreadable."""
+    """The checkpoint in `folder`.
+
+    Raises:
+        CheckpointError: it has no state (it was not saved completely), or one of another format.
+        DamagedCheckpoint: its state cannot be read.
+    """
     try:
         state = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
-        if state["format"] != FORMAT:
-            raise CheckpointError(f"{folder / STATE_FILE}: format {state['format']}, this version reads {FORMAT}")
-        return Checkpoint(folder=folder, step=int(state["step"]), state=state)
     except FileNotFoundError:
         raise CheckpointError(f"{folder}: no {STATE_FILE}, so it was not saved completely by this recipe") from None
-    except (KeyError, ValueError, TypeError) as error:
-        if isinstance(error, CheckpointError):
-            raise
-        raise CheckpointError(f"{folder / STATE_FILE}: unreadable ({error}); delete the folder") from None
+    except ValueError as error:
+        raise DamagedCheckpoint(folder, f"{STATE_FILE} cannot be read ({error})") from None
+    if not isinstance(state, dict) or "format" not in state:
+        raise DamagedCheckpoint(folder, f"{STATE_FILE} names no format")
+    if state["format"] != FORMAT:
+        raise CheckpointError(f"{folder / STATE_FILE}: format {state['format']}, this version reads {FORMAT}")
+    missing = sorted({"step", "identity", "anchor", "score", "files"} - set(state))
+    if missing:
+        raise DamagedCheckpoint(folder, f"{STATE_FILE} lacks {', '.join(missing)}")
+    return Checkpoint(folder=folder, step=state["step"], state=state)
+
+
+def verify(folder: Path) -> Checkpoint:
+    """The checkpoint in `folder` if every file is as it was saved; errors of `read`, and DamagedCheckpoint."""
+    checkpoint = read(folder)
+    for name, saved in checkpoint.state["files"].items():
+        file = folder / name
+        if not file.is_file():
+            raise DamagedCheckpoint(folder, f"{name} is missing")
+        size = file.stat().st_size
+        if size != saved["bytes"]:
+            raise DamagedCheckpoint(folder, f"{name} has {size} bytes, {saved['bytes']} were saved")
+        if digest(file) != saved:
+            raise DamagedCheckpoint(folder, f"{name} has changed since it was saved")
+    return checkpoint
 
 
 def steps(root: Path) -> list[tuple[int, Path]]:
@@ -72,36 +130,87 @@ def steps(root: Path) -> list[tuple[int, Path]]:
     return sorted(found, reverse=True)
 
 
-def latest(root: Path) -> Checkpoint | None:
-    """The newest complete checkpoint under `root`, or None."""
-    for _, folder in steps(root):
-        if (folder / STATE_FILE).is_file() and (folder / "actor").is_dir():
-            return read(folder)
-    return None
+def is_complete(folder: Path) -> bool:
+    """Whether the save of `folder` came to its end."""
+    return (folder / STATE_FILE).is_file()
+
+
+def complete(root: Path) -> list[Path]:
+    """Folders of all checkpoints under `root` whose save came to its end, newest first."""
+    return [folder for _, folder in steps(root) if is_complete(folder)]
+
+
+def latest(root: Path) -> tuple[Checkpoint | None, list[DamagedCheckpoint]]:
+    """The newest whole checkpoint under `root`, or None, and what is wrong with the newer ones."""
+    damaged = []
+    for folder in complete(root):
+        try:
+            return verify(folder), damaged
+        except DamagedCheckpoint as error:
+            damaged.append(error)
+    return None, damaged
 
 
 def remove_incomplete(root: Path) -> list[Path]:
     """Delete the remains of killed saves; returns what was deleted."""
-    removed = []
-    for _, folder in steps(root):
-        if not (folder / STATE_FILE).is_file() or not (folder / "actor").is_dir():
-            shutil.rmtree(folder)
-            removed.append(folder)
+    removed = [folder for _, folder in steps(root) if not is_complete(folder)]
+    for folder in removed:
+        shutil.rmtree(folder)
     return removed
 
 
-def commit(root: Path, step: int, identity: dict[str, Any], anchor: dict[str, Any] | None) -> None:
-    """Declare the checkpoint of `step` complete."""
-    state = {"format": FORMAT, "step": step, "identity": identity, "anchor": anchor}
-    write_json(folder_of(root, step) / STATE_FILE, state)
+def set_aside(folder: Path) -> Path:
+    """Rename a damaged checkpoint, so that its step can be saved again; returns its new place."""
+    place = folder.with_name(f"damaged_{folder.name}")
+    if place.exists():
+        shutil.rmtree(place)
+    os.replace(folder, place)
+    return place
 
 
-def prune(root: Path, keep: int) -> None:
-    """Delete complete checkpoints beyond the newest `keep`; the state file goes first, so a kill leaves no half."""
-    complete = [folder for _, folder in steps(root) if (folder / STATE_FILE).is_file()]
-    for folder in complete[keep:]:
-        (folder / STATE_FILE).unlink()
-        shutil.rmtree(folder)
+def commit(
+    root: Path, step: int, identity: dict[str, Any], anchor: dict[str, Any] | None, score: float | None = None
+) -> None:
+    """Declare the checkpoint of `step` complete: all its files are on the disk, and listed in its state.
+
+    Args:
+        identity: what a run must agree with to resume from it.
+        anchor: the anchor's state.
+        score: validation score at this step.
+    """
+    folder = folder_of(root, step)
+    files = {}
+    for file in _files(folder):
+        with open(file, "rb") as stream:
+            os.fsync(stream.fileno())
+        files[str(file.relative_to(folder))] = digest(file)
+    state = {"format": FORMAT, "step": step, "identity": identity, "anchor": anchor, "score": score, "files": files}
+    write_json(folder / STATE_FILE, state)
+
+
+def best(root: Path) -> list[Checkpoint]:
+    """Complete checkpoints with a validation score, the highest first (of equal ones, the newest)."""
+    scored = []
+    for folder in complete(root):
+        try:
+            checkpoint = read(folder)
+        except CheckpointError:
+            continue  # of no use as the best one; `latest` says what is wrong with it
+        if checkpoint.score is not None:
+            scored.append(checkpoint)
+    return sorted(scored, key=lambda checkpoint: -checkpoint.score)
+
+
+def prune(root: Path, keep: int, keep_best: int = 0) -> None:
+    """Delete complete checkpoints but the newest `keep` and the `keep_best` with the highest score.
+
+    The state file goes first, so a kill leaves no half.
+    """
+    kept = {*complete(root)[:keep], *(checkpoint.folder for checkpoint in best(root)[:keep_best])}
+    for folder in complete(root):
+        if folder not in kept:
+            (folder / STATE_FILE).unlink()
+            shutil.rmtree(folder)
 
 
 def identity_difference(wanted: dict[str, Any], found: dict[str, Any]) -> str | None:

@@ -49,7 +49,11 @@ class RunConfig:
     time_limit: float | None
     """Seconds after which the training process is ended whatever it does, null: no limit."""
     keep_checkpoints: int
-    """How many complete checkpoints are kept; older ones are deleted after a newer one is complete."""
+    """How many of the newest complete checkpoints are kept; others are deleted after a newer one is complete."""
+    keep_best: int
+    """How many of the best ones are kept beside them, by `best_metric`; only steps with a validation have one."""
+    best_metric: str | None
+    """Metric of the validation that says which checkpoint is best (higher is better), null: mean of all avg@n."""
     export: bool
     """Write the last checkpoint as a Hugging Face folder when training has finished."""
     poll_interval: float

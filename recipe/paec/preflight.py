@@ -22,6 +22,7 @@ from recipe.paec.config import METHODS, SECTIONS
 from recipe.paec.errors import UserError
 
 PLUGIN_GROUP, PLUGIN_NAME = "verl.plugins", "paec"
+VLLM_PLUGIN = "paec_cpu"
 WHOLE_NUMBERS = (
     "trainer.total_training_steps",
     "run.keep_checkpoints",
@@ -66,6 +67,8 @@ def check_config(config: DictConfig) -> list[str]:
         value = OmegaConf.select(config, key)
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
             problems.append(f"{key}={value}: must be a positive number")
+    if config.run.keep_best < 0:
+        problems.append(f"run.keep_best={config.run.keep_best}: must be a whole number of at least 0")
     if problems:
         return problems
     actor, rollout = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
@@ -153,7 +156,12 @@ def check_versions() -> list[str]:
 
 
 def check_cluster(config: DictConfig) -> list[str]:
-    """GPUs of this node against `cluster.gpus_per_node`."""
+    """vLLM's plugins, and GPUs of this node against `cluster.gpus_per_node`."""
+    plugins = config.cluster.env.get("VLLM_PLUGINS", os.environ.get("VLLM_PLUGINS"))
+    if plugins is not None and VLLM_PLUGIN not in plugins.split(","):
+        return [
+            f"VLLM_PLUGINS={plugins} keeps vLLM from loading {VLLM_PLUGIN!r}, the other end of the weight sync: add it"
+        ]
     if config.cluster.platform == "cpu":
         if versions.stack() != "cpu":
             return ["cluster=cpu needs the CPU build of vLLM: run launch/setup_env.sh cpu"]

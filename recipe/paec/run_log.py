@@ -12,6 +12,8 @@ from typing import Any
 
 METRICS_FILE = "metrics.jsonl"
 HEARTBEAT_FILE = "heartbeat.json"
+STOP_FILE = "stop"
+"""Asks the trainer for a checkpoint and an end after the step it is in."""
 
 
 def _plain(value: Any) -> Any:
@@ -39,9 +41,9 @@ def truncate_metrics(path: Path, last_step: int) -> None:
 
 
 class MetricsFile:
-    """verl tracking backend: appends `{"step": n, metric: value, ...}` to `metrics.jsonl`, then calls `written(n)`."""
+    """verl tracking backend: appends `{"step": n, metric: value, ...}` to `metrics.jsonl`, then calls `written(it)`."""
 
-    def __init__(self, directory: Path, written: Callable[[int], None]):
+    def __init__(self, directory: Path, written: Callable[[dict[str, Any]], None]):
         self._stream = open(directory / METRICS_FILE, "a", encoding="utf-8")
         self._written = written
 
@@ -49,7 +51,7 @@ class MetricsFile:
         record = {"step": int(step), **{key: _plain(value) for key, value in data.items()}}
         self._stream.write(json.dumps(record) + "\n")
         self._stream.flush()
-        self._written(int(step))
+        self._written(record)
 
     def finish(self) -> None:
         self._stream.close()

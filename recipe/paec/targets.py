@@ -88,7 +88,7 @@ def _targets_of_run(config: DictConfig, run: Path, output: Path) -> list[Target]
     found = {
         step: Target(str(folder), folder, True, run, step, output / f"step_{step}")
         for step, folder in reversed(checkpoints.steps(run / "checkpoints"))
-        if (folder / checkpoints.STATE_FILE).is_file()
+        if checkpoints.is_complete(folder)
     }
     start = preflight.model_folder(started_from)
     if start is not None:

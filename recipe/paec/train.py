@@ -13,11 +13,14 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -27,12 +30,15 @@ from recipe.paec.command_line import git_commit, hydra_command, say
 from recipe.paec.config import register_method_defaults
 from recipe.paec.errors import UserError
 from recipe.paec.export import export_in_process
-from recipe.paec.run_log import HEARTBEAT_FILE, METRICS_FILE, read_metrics, truncate_metrics
+from recipe.paec.run_log import HEARTBEAT_FILE, METRICS_FILE, STOP_FILE, read_metrics, truncate_metrics
 from recipe.paec.summary import closing_lines, step_line
 from recipe.paec.supervise import ProcessTree, die_with_parent
 from recipe.paec.train_worker import FAILURE_FILE
+from recipe.paec.vllm_cpu import RUN_VARIABLE
 
 EXPORT_FILE = "paec_export.json"
+FULL_DISK = 64 << 20
+"""Free bytes below which a failure is put down to the disk."""
 #: Overrides that do not make another run: how long, how watched, where.
 SAME_RUN = ("run.", "trainer.", "cluster", "experiment", "method=", "hydra.")
 
@@ -65,9 +71,6 @@ def resolved(config: DictConfig) -> DictConfig:
         config.run.overrides = overrides
         config.identity = {}
         OmegaConf.resolve(config)
-        # Ray takes text only, and an override such as cluster.env.OMP_NUM_THREADS=2 is a number.
-        config.cluster.env = {key: str(value) for key, value in config.cluster.env.items()}
-        config.ray_kwargs.ray_init.runtime_env.env_vars = config.cluster.env
         if config.cluster.ray_address is not None:
             # What a running cluster offers was said when it was started; Ray refuses to hear it again.
             config.ray_kwargs.ray_init.update(num_cpus=None, num_gpus=None)
@@ -76,6 +79,10 @@ def resolved(config: DictConfig) -> DictConfig:
         for key in ("default_local_dir", "rollout_data_dir", "validation_data_dir"):
             if config.trainer[key] is not None:
                 config.trainer[key] = str(Path(config.trainer[key]).expanduser().absolute())
+        mark = hashlib.sha256(config.run.directory.encode()).hexdigest()[:12]
+        # Ray takes text only, and an override such as cluster.env.OMP_NUM_THREADS=2 is a number.
+        config.cluster.env = {**{key: str(value) for key, value in config.cluster.env.items()}, RUN_VARIABLE: mark}
+        config.ray_kwargs.ray_init.runtime_env.env_vars = config.cluster.env
     return resolved_paths(config)
 
 
@@ -116,15 +123,25 @@ def clear(directory: Path) -> None:
         shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
 
-def find_resume(config: DictConfig) -> checkpoints.Checkpoint | None:
-    """The checkpoint to go on from; UserError if it belongs to another method, model or data."""
+def find_resume(config: DictConfig) -> tuple[checkpoints.Checkpoint | None, list[checkpoints.DamagedCheckpoint]]:
+    """The newest whole checkpoint to go on from, and the newer ones that are damaged.
+
+    Raises:
+        UserError: it belongs to another method, model or data; or there are only damaged ones.
+    """
     root = Path(config.trainer.default_local_dir)
     try:
-        checkpoint = checkpoints.latest(root)
+        checkpoint, damaged = checkpoints.latest(root)
     except checkpoints.CheckpointError as error:
         raise UserError(str(error)) from None
     if checkpoint is None:
-        return None
+        if damaged:
+            raise UserError(
+                *(str(error) for error in damaged),
+                f"no checkpoint in {root} is whole: restore one of them from a copy, or start afresh with "
+                "run.fresh=true, which deletes the old run",
+            )
+        return None, []
     wanted = OmegaConf.to_container(config.identity, resolve=True)
     difference = checkpoints.identity_difference(wanted, checkpoint.state["identity"])
     if difference is not None:
@@ -132,7 +149,7 @@ def find_resume(config: DictConfig) -> checkpoints.Checkpoint | None:
             f"{checkpoint.folder} belongs to another run: {difference}. Give this run its own name (run.name=...), or "
             "start afresh with run.fresh=true, which deletes the old run"
         )
-    return checkpoint
+    return checkpoint, damaged
 
 
 def write_provenance(config: DictConfig, directory: Path) -> Path:
@@ -148,6 +165,42 @@ def write_provenance(config: DictConfig, directory: Path) -> Path:
 # ---- training --------------------------------------------------------------------------------------------------------
 
 
+class StopRequest:
+    """SIGTERM or Ctrl-C during the training: the first asks for a checkpoint after this step, a second ends it at once.
+
+    Before the first step of this start there is nothing to save, and the first ends it at once, too.
+    """
+
+    def __init__(self, directory: Path, progress: Progress):
+        self._file, self._progress = directory / STOP_FILE, progress
+        self._before: dict[int, Any] = {}
+        self.code: int | None = None
+        """Exit code of a run that was asked to stop, None: it was not."""
+
+    def __enter__(self) -> StopRequest:
+        self._file.unlink(missing_ok=True)
+        self._before = {number: signal.signal(number, self._ask) for number in (signal.SIGTERM, signal.SIGINT)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._restore()
+        self._file.unlink(missing_ok=True)
+
+    def _restore(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        ended = self._before[number]
+        self._restore()
+        if not self._progress.training:
+            ended(number, frame)
+        self.code = 128 + number
+        self._file.touch()
+        say(f"{signal.Signals(number).name}: stopping after this step, with a checkpoint; once more: at once")
+
+
 class Progress:
     """Shows new steps and stages, and notices when there are none."""
 
@@ -159,7 +212,8 @@ class Progress:
         self._stage: tuple[str, int] = ("starting", 0)
         self._stage_content = ""
         self._last_sign = self._started = time.monotonic()
-        self._training = False
+        self.training = False
+        """Whether this start has trained a step."""
         self._size = 0
 
     def tick(self) -> None:
@@ -172,7 +226,7 @@ class Progress:
             self._stage_content, self._last_sign = content, time.monotonic()
             beat = json.loads(content)
             self._stage = (beat["stage"], beat["step"])
-            if not self._training:
+            if not self.training:
                 say(f"[{time.monotonic() - self._started:5.0f} s] {beat['stage']}")
         size = self._metrics.stat().st_size if self._metrics.is_file() else 0
         if size != self._size:
@@ -180,7 +234,7 @@ class Progress:
             for record in records[self._shown :]:
                 say(step_line(record, self._total))
                 self._last_sign = time.monotonic()
-                self._training = self._training or "actor/entropy" in record
+                self.training = self.training or "actor/entropy" in record
             self._shown = len(records)
         if self._limit is not None and time.monotonic() - self._started > self._limit:
             raise Stalled(
@@ -196,8 +250,12 @@ class Progress:
             )
 
 
-def train(config: DictConfig, config_file: Path, directory: Path) -> int:
-    """Run the training process to its end; returns the peak memory of its tree in bytes. UserError if it fails."""
+def train(config: DictConfig, config_file: Path, directory: Path) -> tuple[int, int | None]:
+    """Run the training process to its end, or until it is asked to stop; UserError if it fails.
+
+    Returns:
+        The peak memory of its tree in bytes; the exit code of a run that was asked to stop, else None.
+    """
     log = directory / "train.log"
     for stale in (FAILURE_FILE, HEARTBEAT_FILE):
         (directory / stale).unlink(missing_ok=True)
@@ -205,22 +263,31 @@ def train(config: DictConfig, config_file: Path, directory: Path) -> int:
     env = {**os.environ, **config.cluster.env}
     tree = ProcessTree([sys.executable, "-m", "recipe.paec.train_worker", str(config_file)], log, env)
     try:
-        code = tree.wait(progress.tick)
+        with StopRequest(directory, progress) as stop:
+            code = tree.wait(progress.tick)
     except Stalled as stalled:
         raise Stalled(f"{stalled}\nlog: {log}") from None
     finally:
         tree.end()
     if code != 0:
-        raise UserError(failure_of(directory, code), f"the log with all tracebacks: {log}")
-    return tree.peak_memory
+        problems = [failure_of(directory, code)]
+        free = shutil.disk_usage(directory).free
+        if free < FULL_DISK:
+            problems.append(
+                f"the disk that holds {directory} is full ({free >> 20} MiB left): make room; the same command goes on "
+                "from the last checkpoint"
+            )
+        raise UserError(*problems, f"the log with all tracebacks: {log}")
+    return tree.peak_memory, stop.code
 
 
 def failure_of(directory: Path, code: int) -> str:
     """One sentence on why the training process ended with `code`."""
     try:
         failure = json.loads((directory / FAILURE_FILE).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return f"the training process ended with exit code {code} and left no reason (killed, or out of memory?)"
+    except (FileNotFoundError, ValueError):  # nothing, or what fitted on a full disk
+        how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        return f"the training process {how} and left no reason (killed, or out of memory?)"
     return f"{failure['type']}: {failure['message'].splitlines()[-1] if failure['message'] else 'no message'}"
 
 
@@ -297,7 +364,9 @@ def run(config: DictConfig) -> None:
         config.identity = preflight.identity(config)
     directory = Path(config.run.directory)
     if config.run.dry_run:
-        checkpoint = None if config.run.fresh or config.identity.model is None else find_resume(config)
+        checkpoint, damaged = (None, []) if config.run.fresh or config.identity.model is None else find_resume(config)
+        for error in damaged:
+            say(f"{error}; it will not be used")
         dry_run(config, problems or check_with_verl(config), checkpoint)
         return
     if problems:
@@ -308,7 +377,9 @@ def run(config: DictConfig) -> None:
         if config.run.fresh:
             clear(directory)
         total = config.trainer.total_training_steps
-        checkpoint = find_resume(config)
+        checkpoint, damaged = find_resume(config)
+        for error in damaged:
+            say(f"{error}; it is not used, and kept as {checkpoints.set_aside(error.folder)}")
         if checkpoint is not None and checkpoint.step >= total:
             say(f"{config.run.name} is finished: its checkpoint is at step {checkpoint.step} of {total}.")
             say(f"To go on, raise trainer.total_training_steps; to start afresh, add run.fresh=true ({directory}).")
@@ -331,10 +402,15 @@ def run(config: DictConfig) -> None:
         config_file = write_provenance(config, directory)
         say(f"run directory {directory}; everything the workers print goes to train.log there")
         started = time.monotonic()
-        peak = train(config, config_file, directory)
+        peak, stopped = train(config, config_file, directory)
         say(f"training took {time.monotonic() - started:.0f} s, peak memory of all processes {peak / 2**30:.1f} GiB")
+        if stopped is not None:
+            last, _ = checkpoints.latest(root)
+            place = f"after step {last.step} of {total}" if last else "without a checkpoint (trainer.save_freq)"
+            say(f"stopped {place}, as asked; the same command goes on from there")
+            sys.exit(stopped)
         if config.run.export:
-            last = checkpoints.latest(root)
+            last, _ = checkpoints.latest(root)
             if last is None:
                 say("no checkpoint was saved (trainer.save_freq), so there is nothing to export")
             else:
@@ -351,6 +427,7 @@ def files_of(directory: Path) -> dict[str, str]:
         "metrics": directory / METRICS_FILE,
         "rollouts": directory / "rollouts",
         "checkpoints": directory / "checkpoints",
+        **{f"best checkpoint (score {c.score:.3f})": c.folder for c in checkpoints.best(directory / "checkpoints")[:1]},
         "Hugging Face model": directory / "huggingface",
         "configuration": directory / "config.yaml",
     }

@@ -54,12 +54,29 @@ def validate(config) -> None:
     )
 
 
+def write_failure(directory: Path, kind: str, message: str) -> None:
+    """Leave the reason of a failure for the launcher, unless one is there: the first one is the cause of the others."""
+    if not (directory / FAILURE_FILE).exists():
+        write_json(directory / FAILURE_FILE, {"type": kind, "message": message})
+
+
 def root_cause(error: BaseException) -> BaseException:
     """The exception inside Ray's wrappers."""
     cause = getattr(error, "cause", None)
     while isinstance(cause, BaseException) and cause is not error:
         error, cause = cause, getattr(cause, "cause", None)
     return error
+
+
+def reason(cause: BaseException) -> str:
+    """What an exception says; of an actor that has died, which one and where."""
+    import ray
+
+    if isinstance(cause, ray.exceptions.RayActorError) and ray.is_initialized():
+        from recipe.paec.guardian import dead_actors
+
+        return "; ".join(dead_actors()) or str(cause).strip()
+    return str(cause).strip()
 
 
 def main(config_file: str, check_only: bool) -> int:
@@ -81,7 +98,7 @@ def main(config_file: str, check_only: bool) -> int:
     except Exception as error:
         traceback.print_exc()
         cause = root_cause(error)
-        write_json(directory / FAILURE_FILE, {"type": type(cause).__name__, "message": str(cause).strip()})
+        write_failure(directory, type(cause).__name__, reason(cause))
         return 1
     return 0
 

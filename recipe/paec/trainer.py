@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import transfer_queue as tq
 from omegaconf import OmegaConf, open_dict
@@ -28,13 +29,21 @@ from paec_loss import (
     regularized_entropy,
 )
 from recipe.paec import checkpoints
+from recipe.paec.guardian import Guardian, RolloutFailed
 from recipe.paec.loss import calibrated_policy_loss
-from recipe.paec.run_log import Heartbeat, MetricsFile
+from recipe.paec.run_log import STOP_FILE, Heartbeat, MetricsFile
 from recipe.paec.statistics import QUEUED_FIELDS, padded_mask, queued_statistics
-from recipe.paec.validation import reward_metrics, validation_scores
+from recipe.paec.validation import best_score, reward_metrics, validation_scores
 
 TRAINER_MODES = {"sync": "paec_sync"}
 """verl's trainer mode -> the name under which this recipe's trainer of that mode is registered."""
+
+
+def _rollout_failure(what: str, step: int) -> str:
+    return (
+        f"the rollout of {what} failed at step {step}: a vLLM engine or a grader has died, or refuses the requests; "
+        "the first error is in the log"
+    )
 
 
 class PAECTrainer(PPOTrainer):
@@ -53,8 +62,10 @@ class PAECTrainer(PPOTrainer):
         self.run_directory = Path(config.run.directory)
         self.checkpoint_root = Path(config.trainer.default_local_dir)
         self.heartbeat = Heartbeat(self.run_directory)
-        self.metrics_file = MetricsFile(self.run_directory, written=self._commit_checkpoint)
+        self.guardian = Guardian(self.run_directory)
+        self.metrics_file = MetricsFile(self.run_directory, written=self._step_recorded)
         self.uncommitted_step: int | None = None
+        self.last_checkpoint: int | None = None
         self.identity = OmegaConf.to_container(config.identity, resolve=True)
         self.actor_config = omega_conf_to_dataclass(config.actor_rollout_ref.actor)
         method = self.actor_config.engine.method
@@ -71,6 +82,7 @@ class PAECTrainer(PPOTrainer):
 
     def _setup(self):
         self.heartbeat.beat("starting workers", 0)
+        self.guardian.start()
         super()._setup()
         if self.method is not None:
             hf_config = omega_conf_to_dataclass(self.config.actor_rollout_ref.model).hf_config
@@ -99,6 +111,9 @@ class PAECTrainer(PPOTrainer):
     def _val_metrics_update(
         self, data_sources, sample_uids, reward_extra_infos_dict, sample_turns, expected_acc_counts=None
     ):
+        missing = sum(score is None for score in reward_extra_infos_dict["acc"])
+        if missing:
+            raise RolloutFailed(_rollout_failure(f"{missing} validation responses", self.global_steps))
         # Instead of verl's: best@k there draws with replacement, which is not pass@k, and votes compare strings.
         return validation_scores(data_sources, sample_uids, reward_extra_infos_dict, expected_acc_counts)
 
@@ -110,9 +125,21 @@ class PAECTrainer(PPOTrainer):
         self.heartbeat.beat("rollout", self.global_steps)
         super().on_sample_begin()
 
-    def on_step_end(self):
-        self.heartbeat.beat("weight sync", self.global_steps)
-        super().on_step_end()
+    def on_sample_end(self):
+        self._check_rollout()  # verl would pad the batch instead
+        super().on_sample_end()
+
+    def _step_once(self, *args, **kwargs):
+        try:
+            return super()._step_once(*args, **kwargs)
+        except RuntimeError:
+            self._check_rollout()  # with no response at all, verl fails by itself, without a word on why
+            raise
+
+    def _check_rollout(self) -> None:
+        failed = len(self.replay_buffer.failure_keys["train"])
+        if failed:
+            raise RolloutFailed(_rollout_failure(f"{failed} prompts", self.global_steps))
 
     # ---- the step ----------------------------------------------------------------------------------------------------
 
@@ -169,26 +196,47 @@ class PAECTrainer(PPOTrainer):
             batch.extra_info["entropy_floor"] = floor
         return super()._update_actor(batch, metrics)
 
-    # ---- checkpoints -------------------------------------------------------------------------------------------------
+    # ---- checkpoints, and the end ------------------------------------------------------------------------------------
 
     def _save_checkpoint(self):
         self.heartbeat.beat("checkpoint", self.global_steps)
         super()._save_checkpoint()
         self.uncommitted_step = self.global_steps
 
-    def _commit_checkpoint(self, step: int) -> None:
-        """Declare the step's checkpoint complete, once its validation, metrics and rollouts are on disk too.
+    def on_step_end(self):
+        if self._stop_asked() and self.uncommitted_step != self.global_steps and self.config.trainer.save_freq > 0:
+            self._save_checkpoint()
+        self.heartbeat.beat("weight sync", self.global_steps)
+        super().on_step_end()
+
+    def _step_recorded(self, record: dict[str, Any]) -> None:
+        """Validation, metrics and rollouts of a step are written: its checkpoint counts, and a run may end here.
 
         A resumed run starts after its checkpoint's step, so what a kill takes from that step would be gone for good.
         """
-        if self.uncommitted_step != step:
-            return
-        for dump in self._dump_futures:
-            dump.result()
+        step, score = record["step"], best_score(record, self.config.run.best_metric)
+        if self.uncommitted_step == step:
+            for dump in self._dump_futures:
+                dump.result()
+            self._commit_checkpoint(step, score)
+        if self._stop_asked() and (self.last_checkpoint == step or self.config.trainer.save_freq <= 0):
+            self.total_training_steps = step  # fit() ends after it
+
+    def _commit_checkpoint(self, step: int, score: float | None) -> None:
+        actor = checkpoints.folder_of(self.checkpoint_root, step) / "actor"
+        saved = len(list(actor.glob("model_world_size_*_rank_*.pt")))
+        if saved != self.identity["workers"]:
+            raise checkpoints.CheckpointError(
+                f"{actor} holds the shards of {saved} of {self.identity['workers']} workers: run.root must be a folder "
+                "that all nodes share"
+            )
         anchor = self.anchor.state_dict() if self.anchor is not None else None
-        checkpoints.commit(self.checkpoint_root, step, self.identity, anchor)
-        self.uncommitted_step = None
-        checkpoints.prune(self.checkpoint_root, self.config.run.keep_checkpoints)
+        checkpoints.commit(self.checkpoint_root, step, self.identity, anchor, score)
+        self.uncommitted_step, self.last_checkpoint = None, step
+        checkpoints.prune(self.checkpoint_root, self.config.run.keep_checkpoints, self.config.run.keep_best)
+
+    def _stop_asked(self) -> bool:
+        return (self.run_directory / STOP_FILE).exists()
 
 
 @register_trainer(TRAINER_MODES["sync"])

@@ -8,7 +8,9 @@ from statistics import fmean
 from typing import Any
 
 from recipe.grading.pool import GraderPool
+from recipe.paec.errors import UserError
 from recipe.paec.scores import Verdict, validation_metrics
+from recipe.paec.summary import accuracy
 
 REWARD_SHARES = ("format", "grader_error", "grader_timeout")
 """Keys of `rewards.compute_score` that become metrics below `reward/`: shares of the responses of a step."""
@@ -52,6 +54,23 @@ def _verdict(info: Mapping[str, Any], group: int | None) -> Verdict:
     flags = {"unparsable": "unparsable", "grader_timeout": "timeout", "grader_error": "error"}
     status = next((status for key, status in flags.items() if info[key]), "ok")
     return Verdict(correct=info["acc"] == 1.0, strict=info["strict"] == 1.0, group=group, status=status)
+
+
+def best_score(record: Mapping[str, Any], metric: str | None) -> float | None:
+    """What says how good the policy of a step is: `metric`, or the mean of all avg@n; None without a validation.
+
+    Raises:
+        UserError: the validation has no such metric.
+    """
+    scores = {key: value for key, value in record.items() if key.startswith("val/")}
+    if not scores:
+        return None
+    if metric is None:
+        averages = accuracy(record).values()
+        return fmean(averages) if averages else None
+    if metric not in scores:
+        raise UserError(f"run.best_metric={metric}: the validation gives {', '.join(sorted(scores))}: choose one")
+    return scores[metric]
 
 
 def reward_metrics(infos: Sequence[Mapping[str, Any]]) -> dict[str, float]:

@@ -1,8 +1,8 @@
-"""vLLM general plugin: keep the weights of linear layers where an in-place weight sync can find them, on CPU.
+"""vLLM general plugin, loaded in every vLLM process: what verl's weight sync needs there.
 
-vLLM's CPU build packs the weights of linear layers at load time and drops `layer.weight`. verl then streams new weights
-into parameters that are no longer there, inside a vLLM worker, where the failure is a hang of the trainer. Here the
-weight stays and `F.linear` reads it.
+* On every platform: a socket name that two runs of one host do not share (see recipe.paec.rollout).
+* On CPU: vLLM packs the weights of linear layers at load time and drops `layer.weight`. verl then streams new weights
+  into parameters that are no longer there, which fails. Here the weight stays and `F.linear` reads it.
 """
 
 from __future__ import annotations
@@ -11,13 +11,28 @@ import os
 
 import torch
 
+RUN_VARIABLE = "PAEC_RUN"
+"""Environment variable of all workers of a run: what tells the runs of one host apart."""
+
 
 def _keep_weight(layer: torch.nn.Module, remove_weight: bool) -> None:
     layer.cpu_linear = torch.nn.functional.linear
 
 
+def unique_job(job: str) -> str:
+    """Ray's job id with the run's mark: both ends of the weight sync name their socket by it.
+
+    Each Ray cluster counts its jobs from 1, so that two runs of one host, each with its own, have the same id.
+    """
+    mark = "-" + os.environ[RUN_VARIABLE]
+    return job if job.endswith(mark) else job + mark
+
+
 def install() -> None:
-    """Entry point of group `vllm.general_plugins`; does nothing unless verl's CPU platform is selected."""
+    """Entry point of group `vllm.general_plugins`."""
+    job = os.environ.get("VERL_RAY_JOB_ID")
+    if job is not None:  # an engine of verl's; an evaluation has none
+        os.environ["VERL_RAY_JOB_ID"] = unique_job(job)
     if os.environ.get("VERL_PLATFORM", "") != "cpu":
         return
     from vllm.model_executor.layers import utils

@@ -1,0 +1,67 @@
+"""Notices that an actor of this run has died, where verl would wait for it for ever or go on without it.
+
+verl counts a prompt whose engine or grader has died as failed, and pads the batch. Here a thread asks Ray which actors
+of this job have ended otherwise than by request, and ends the trainer's process with one sentence. What happens inside
+a living actor is seen by the trainer (`RolloutFailed`) and by the weight sync (`recipe.paec.rollout`).
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+import ray
+from ray._private.state import actors
+from ray.core.generated.common_pb2 import ActorDiedErrorContext
+
+from recipe.paec.train_worker import write_failure
+
+INTERVAL = 2.0
+"""Seconds between looks."""
+ON_PURPOSE = tuple(ActorDiedErrorContext.Reason.Value(name) for name in ("RAY_KILL", "REF_DELETED", "OUT_OF_SCOPE"))
+
+
+class RolloutFailed(RuntimeError):
+    """Responses that the rollout workers could not give."""
+
+
+def dead_actors() -> list[str]:
+    """One sentence on each actor of this job that has died and was not told to."""
+    job = ray.get_runtime_context().get_job_id()
+    names = {node["NodeID"]: node["NodeName"] for node in ray.nodes()}
+    found = []
+    for actor in actors(actor_state_name="DEAD").values():
+        died = actor["DeathCause"].actor_died_error_context
+        if actor["JobID"] != job or died.reason in ON_PURPOSE:
+            continue
+        address = actor["Address"]
+        node = names.get(address["NodeID"], address["IPAddress"])
+        found.append(f"{actor['ActorClassName']} (process {actor['Pid']} on {node}) has died: {_cause(actor)}")
+    return found
+
+
+def _cause(actor: dict) -> str:
+    cause = actor["DeathCause"]
+    message = cause.oom_context.error_message or cause.actor_died_error_context.error_message
+    return message.strip().split(". ")[0] or "no reason given"
+
+
+class Guardian(threading.Thread):
+    """Ends this process, the trainer's, when an actor of the run has died; the sentence is in the run directory."""
+
+    def __init__(self, directory: Path):
+        super().__init__(name="guardian", daemon=True)
+        self._directory = directory
+        self._over = threading.Event()
+
+    def run(self) -> None:
+        while not self._over.wait(INTERVAL):
+            dead = dead_actors()
+            if dead and not self._over.is_set():
+                write_failure(self._directory, "ActorDied", "; ".join(dead))
+                os._exit(1)
+
+    def stop(self) -> None:
+        """The run has come to its end: actors may go."""
+        self._over.set()

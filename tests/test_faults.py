@@ -18,6 +18,8 @@ import psutil
 import pytest
 from pipeline_runs import descendants, finish, records, start, wait_for
 
+from recipe.paec.run_log import METRICS_FILE, truncate_metrics
+
 pytestmark = [pytest.mark.pipeline, pytest.mark.slow, pytest.mark.timeout(1500)]
 
 LIGHT = ("cluster.env.OMP_NUM_THREADS=1", "trainer.val_before_train=false", "run.export=false", "method.anchor_steps=2")
@@ -31,8 +33,11 @@ class Run:
     def __init__(self, tiny: Path, root: Path):
         self.tiny, self.root = tiny, root
         self.directory = root / "faults"
+        self.directory.mkdir(parents=True)
 
     def start(self, *overrides: str) -> subprocess.Popen:
+        # What a fault has cut off is done again; so is its line here, and nobody may take the old one for the new.
+        truncate_metrics(self.directory / METRICS_FILE, self.checkpoint())
         overrides = (*LIGHT, "run.name=faults", "trainer.total_training_steps=1000", *overrides)
         return start(self.tiny, self.root, *overrides)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from pathlib import Path
 
 import ray
@@ -19,7 +20,9 @@ from recipe.paec.train_worker import write_failure
 
 INTERVAL = 2.0
 """Seconds between looks."""
-ON_PURPOSE = tuple(ActorDiedErrorContext.Reason.Value(name) for name in ("RAY_KILL", "REF_DELETED", "OUT_OF_SCOPE"))
+Reason = ActorDiedErrorContext.Reason
+NO_FAULT = tuple(Reason.Value(name) for name in ("RAY_KILL", "REF_DELETED", "OUT_OF_SCOPE", "OWNER_DIED"))
+"""Actors that were told to end, and those that follow the one that made them."""
 
 
 class RolloutFailed(RuntimeError):
@@ -33,7 +36,7 @@ def dead_actors() -> list[str]:
     found = []
     for actor in actors(actor_state_name="DEAD").values():
         died = actor["DeathCause"].actor_died_error_context
-        if actor["JobID"] != job or died.reason in ON_PURPOSE:
+        if actor["JobID"] != job or died.reason in NO_FAULT:
             continue
         address = actor["Address"]
         node = names.get(address["NodeID"], address["IPAddress"])
@@ -43,8 +46,14 @@ def dead_actors() -> list[str]:
 
 def _cause(actor: dict) -> str:
     cause = actor["DeathCause"]
-    message = cause.oom_context.error_message or cause.actor_died_error_context.error_message
-    return message.strip().split(". ")[0] or "no reason given"
+    if cause.HasField("oom_context"):
+        return "Ray ended it because its node ran out of memory"
+    died = cause.actor_died_error_context
+    if died.reason == Reason.Value("NODE_DIED"):
+        return "its node has gone"
+    if died.reason == Reason.Value("WORKER_DIED"):
+        return "its process was killed, or ran out of memory"
+    return died.error_message.strip().split(". ")[0] or "no reason given"
 
 
 class Guardian(threading.Thread):
@@ -53,15 +62,11 @@ class Guardian(threading.Thread):
     def __init__(self, directory: Path):
         super().__init__(name="guardian", daemon=True)
         self._directory = directory
-        self._over = threading.Event()
 
     def run(self) -> None:
-        while not self._over.wait(INTERVAL):
+        while True:
+            time.sleep(INTERVAL)
             dead = dead_actors()
-            if dead and not self._over.is_set():
+            if dead:
                 write_failure(self._directory, "ActorDied", "; ".join(dead))
                 os._exit(1)
-
-    def stop(self) -> None:
-        """The run has come to its end: actors may go."""
-        self._over.set()

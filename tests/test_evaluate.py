@@ -117,17 +117,6 @@ def test_a_benchmark_nobody_can_grade(tmp_path):
 # ---- journal ---------------------------------------------------------------------------------------------------------
 
 
-def test_seed_depends_on_everything_and_nothing_else():
-    key = ("aime24", "p0", 0)
-    seeds = [samples.request_seed(0, key), samples.request_seed(1, key)]
-    seeds += [
-        samples.request_seed(0, other) for other in (("aime25", "p0", 0), ("aime24", "p1", 0), ("aime24", "p0", 1))
-    ]
-    assert len(set(seeds)) == 5 and all(0 <= seed < 2**32 for seed in seeds)
-    # SHA-256 of the JSON text `[0, "aime24", "p0", 0]`, by another program: printf ... | sha256sum
-    assert seeds[0] == 0xB0E8032F
-
-
 def line(problem: str, sample: int) -> dict:
     response = {"response": "\\boxed{1}\u2028", "finish_reason": "stop", "tokens": 5, "seed": 1}
     return {"benchmark": "aime24", "problem": problem, "sample": sample, **response}

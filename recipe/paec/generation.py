@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from recipe.paec.prompts import encode, load_tokenizer
-from recipe.paec.samples import Key, Problem, journal_keys, request_seed
+from recipe.paec.samples import Key, Problem, journal_keys
+from recipe.paec.seeds import response_seed
 
 OUTSTANDING = 512
 """Requests that a replica holds, running and waiting: more than it runs at once, so that it never idles."""
@@ -85,7 +86,7 @@ def _requests(job: Job) -> Iterator[dict[str, Any]]:
         yield {
             "key": key,
             "prompt_token_ids": tokens,
-            "sampling": {**job.sampling, "max_tokens": room, "seed": request_seed(job.seed, key)},
+            "sampling": {**job.sampling, "max_tokens": room, "seed": response_seed(job.seed, *key)},
         }
 
 

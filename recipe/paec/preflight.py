@@ -63,6 +63,8 @@ def check_config(config: DictConfig) -> list[str]:
         value = OmegaConf.select(config, key)
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             problems.append(f"{key}={value}: must be a whole number of at least 1")
+    if isinstance(config.seed, bool) or not isinstance(config.seed, int) or config.seed < 0:
+        problems.append(f"seed={config.seed}: must be a whole number of at least 0")
     for key in POSITIVE_NUMBERS:
         value = OmegaConf.select(config, key)
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
@@ -317,7 +319,7 @@ def load_tokenizer(config: DictConfig):
 
 
 def identity(config: DictConfig) -> dict[str, Any]:
-    """What a checkpoint must agree with to be resumed: method, model, data, number of workers."""
+    """What a checkpoint must agree with to be resumed: method, model, data, seed, number of workers."""
     folder = model_folder(config.model.path)
     fingerprint = None
     if folder is not None and (folder / "config.json").is_file():
@@ -333,6 +335,7 @@ def identity(config: DictConfig) -> dict[str, Any]:
         "model": fingerprint,
         "data.train_files": [files] if isinstance(files, str) else list(files),
         "data.train_batch_size": config.data.train_batch_size,
+        "seed": config.seed,
         "workers": config.cluster.nodes * config.cluster.gpus_per_node,
     }
 

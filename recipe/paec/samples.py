@@ -90,12 +90,6 @@ def load_benchmark(path: Path) -> list[Problem]:
 # ---- the journal -----------------------------------------------------------------------------------------------------
 
 
-def request_seed(seed: int, key: Key) -> int:
-    """Sampling seed of one response: the same whatever is generated beside it, before or after an interruption."""
-    digest = hashlib.sha256(json.dumps([seed, *key]).encode()).digest()
-    return int.from_bytes(digest[:4], "big")
-
-
 def read_journal(path: Path) -> dict[Key, dict[str, Any]]:
     """Complete lines of a journal by key; a half-written last line (killed evaluation) is left out.
 

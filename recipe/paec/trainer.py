@@ -5,6 +5,7 @@ Only hooks that verl offers are overridden; `fit()` is verl's.
 
 from __future__ import annotations
 
+from collections import Counter
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from omegaconf import OmegaConf, open_dict
 from tensordict import TensorDict
 from verl.trainer.ppo.v1.trainer_base import PPOTrainer, register_trainer
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
+from verl.utils import tensordict_utils
 from verl.utils.config import omega_conf_to_dataclass
 from verl.workers.utils.padding import response_to_nested
 
@@ -72,6 +74,7 @@ class PAECTrainer(PPOTrainer):
         self.method = method if isinstance(method, PAECConfig) else None
         self.anchor = EntropyAnchor(self.method) if self.method is not None else None
         self.vocab_size = 0
+        self.prompts_drawn: Counter[int] = Counter()
 
     # ---- set-up ------------------------------------------------------------------------------------------------------
 
@@ -142,6 +145,20 @@ class PAECTrainer(PPOTrainer):
             raise RolloutFailed(_rollout_failure(f"{failed} prompts", self.global_steps))
 
     # ---- the step ----------------------------------------------------------------------------------------------------
+
+    def _next_train_batch(self, num_prompts: int | None = None):
+        # verl names prompts at random. By step and place they have an order that is the same in every run.
+        batch = super()._next_train_batch(num_prompts)
+        step, first = self.global_steps, self.prompts_drawn[self.global_steps]
+        self.prompts_drawn[step] += len(batch)
+        names = [f"{step:06d}-{first + place:06d}" for place in range(len(batch))]
+        tensordict_utils.assign_non_tensor_stack(batch, "uid", names)
+        return batch
+
+    def _balance_batch(self, batch, *args, **kwargs):
+        # verl has the responses in the order in which they were finished.
+        batch.reorder(sorted(range(len(batch)), key=batch.keys.__getitem__))
+        return super()._balance_batch(batch, *args, **kwargs)
 
     def _compute_old_log_prob(self, batch, metrics: dict):
         self.heartbeat.beat("log-probs", self.global_steps)

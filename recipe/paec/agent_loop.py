@@ -1,0 +1,40 @@
+"""Rollouts whose randomness is their own: `actor_rollout_ref.rollout.agent.agent_loop_manager_class`.
+
+verl draws all responses from one random state per vLLM engine: they depend on which engine serves a request, and when.
+Here every request brings a seed made of what it is. Any of verl's agent loops runs below this unchanged.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ray
+from verl.trainer.ppo.v1 import AgentLoopManagerTQ, AgentLoopWorkerTQ
+
+from recipe.paec.seeds import rollout_seed
+
+VerlAgentLoopWorker = AgentLoopWorkerTQ.__ray_metadata__.modified_class
+
+
+class SeededAgentLoopWorker(VerlAgentLoopWorker):
+    """verl's worker; sets `seed` in the sampling parameters of each response."""
+
+    async def _run_agent_loop(self, sampling_params: dict[str, Any], trajectory: dict[str, Any], **kwargs):
+        seed = rollout_seed(
+            seed=self.rollout_config.seed,
+            validate=trajectory["validate"],
+            step=int(trajectory["step"]),
+            data_source=kwargs["data_source"],
+            index=int(kwargs["index"]),
+            sample=kwargs["session_id"],
+        )
+        # A dict of its own: verl hands the same one to all responses of a prompt.
+        return await super()._run_agent_loop({**sampling_params, "seed": seed}, trajectory, **kwargs)
+
+
+class SeededAgentLoopManager(AgentLoopManagerTQ):
+    """verl's manager of agent loop workers, with `SeededAgentLoopWorker`s."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.agent_loop_workers_class = ray.remote(SeededAgentLoopWorker)

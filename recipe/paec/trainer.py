@@ -48,6 +48,14 @@ def _rollout_failure(what: str, step: int) -> str:
     )
 
 
+def sample_in_order(sample, *args, **kwargs):
+    """What the replay buffer's `sample` returns, by prompt and sample number instead of who finished first."""
+    batch, metrics = sample(*args, **kwargs)
+    places = [(uid, int(number), int(output)) for uid, number, output in (key.rsplit("_", 2) for key in batch.keys)]
+    batch.reorder(sorted(range(len(batch)), key=places.__getitem__))
+    return batch, metrics
+
+
 class PAECTrainer(PPOTrainer):
     """Adds to each step: Hbar, mask and metrics from the log-prob pass, the anchor over steps 1..K, the floor.
 
@@ -81,6 +89,7 @@ class PAECTrainer(PPOTrainer):
     def _build_replay_buffer(self):
         buffer = super()._build_replay_buffer()
         buffer.poll_interval = self.config.run.poll_interval
+        buffer.sample = partial(sample_in_order, buffer.sample)
         return buffer
 
     def _setup(self):
@@ -154,11 +163,6 @@ class PAECTrainer(PPOTrainer):
         names = [f"{step:06d}-{first + place:06d}" for place in range(len(batch))]
         tensordict_utils.assign_non_tensor_stack(batch, "uid", names)
         return batch
-
-    def _balance_batch(self, batch, *args, **kwargs):
-        # verl has the responses in the order in which they were finished.
-        batch.reorder(sorted(range(len(batch)), key=batch.keys.__getitem__))
-        return super()._balance_batch(batch, *args, **kwargs)
 
     def _compute_old_log_prob(self, batch, metrics: dict):
         self.heartbeat.beat("log-probs", self.global_steps)

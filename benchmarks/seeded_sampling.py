@@ -20,9 +20,9 @@ from recipe.paec.seeds import response_seed
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", help="Hugging Face folder, e.g. data/tiny/model")
-    parser.add_argument("--responses", type=int, default=512)
+    parser.add_argument("--responses", type=int, default=256)
     parser.add_argument("--tokens", type=int, default=32, help="of each response; the end token is ignored")
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
 
     cluster = OmegaConf.load(CONFIGS / "cluster" / "cpu.yaml")
@@ -54,8 +54,10 @@ def main() -> None:
             ]
             start = time.perf_counter()
             llm.generate(prompts, parameters, use_tqdm=False)
+            rate = options.responses / (time.perf_counter() - start)
+            print(f"round {repeat}, {name}: {rate:.1f} responses/s", flush=True)
             if repeat > 0:  # the first round warms up
-                found.append(options.responses / (time.perf_counter() - start))
+                found.append(rate)
     print("| sampling | responses/s | tokens/s |\n|---|---|---|")
     for name, found in rates.items():
         rate = statistics.median(found)

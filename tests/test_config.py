@@ -10,8 +10,9 @@ from dataclasses import asdict
 import pytest
 
 from paec_loss import NoMethodConfig, PAECConfig
-from recipe.paec import preflight, train
+from recipe.paec import checkpoints, preflight, train
 from recipe.paec.command_line import CONFIGS, REPOSITORY
+from recipe.paec.config import TRAINER_MODES
 
 EXPERIMENTS = sorted(path.stem for path in (CONFIGS / "experiment").glob("*.yaml"))
 PRESETS = {
@@ -87,10 +88,70 @@ def test_values_out_of_range(compose, override, words):
     assert problems and all(word in problems[0] for word in words), problems
 
 
+@pytest.mark.parametrize("mode", TRAINER_MODES)
+def test_every_mode_is_one_word(compose, mode):
+    config = compose(f"mode={mode}")
+    assert preflight.check_config(config) == []
+    assert config.trainer.v1.trainer_mode == TRAINER_MODES[mode] and preflight.trainer_mode(config) == mode
+    rollout = config.actor_rollout_ref.rollout
+    separate = ("gloo", 1, 1) if mode == "separate_async" else ("naive", 0, 1)
+    assert (rollout.checkpoint_engine.backend, rollout.nnodes, rollout.n_gpus_per_node) == separate
+
+
+def test_every_mode_has_a_file():
+    assert {path.stem for path in (CONFIGS / "mode").glob("*.yaml")} == set(TRAINER_MODES)
+
+
+SEPARATE = "mode=separate_async"
+
+
+@pytest.mark.parametrize(
+    "overrides, words",
+    [
+        (["trainer.v1.trainer_mode=sync"], ["trainer.v1.trainer_mode=sync", "mode=separate_async"]),
+        (["cluster.rollout_nodes=1", "cluster.rollout_gpus_per_node=1"], ["cluster.rollout_nodes=1"]),
+        ([SEPARATE, "cluster.rollout_nodes=0"], ["cluster.rollout_nodes=0", "at least 1"]),
+        ([SEPARATE, "cluster.rollout_gpus_per_node=3", "cluster.gpus_per_node=2", "cluster.tensor_parallel=2"], ["3"]),
+        ([SEPARATE, "trainer.v1.separate_async.parameter_sync_step=3"], ["parameter_sync_step=3", "2 mini-batches"]),
+        ([SEPARATE, "cluster.weight_transfer=nccl"], ["backend=nccl", "choose gloo"]),
+        ([SEPARATE, "cluster=gpu_1x8", "cluster.weight_transfer=naive"], ["backend=naive", "choose nccl"]),
+        ([SEPARATE, "actor_rollout_ref.hybrid_engine=false"], ["hybrid_engine"]),
+        ([SEPARATE, "lora.rank=8"], ["lora.merge=true"]),
+        (["lora.rank=-1"], ["lora.rank=-1"]),
+        (["lora.alpha=0"], ["lora.alpha=0"]),
+        (["lora.rank=many"], ["lora.rank"]),
+    ],
+)
+def test_what_a_mode_or_adapters_cannot_do(compose, overrides, words):
+    (problem,) = preflight.check_config(compose(*overrides))
+    assert all(word in problem for word in words), problem
+
+
+def test_separate_rollout_takes_gpus_of_its_own(compose):
+    config = compose(SEPARATE, "experiment=qwen7b", "cluster=gpu_1x8", "cluster.gpus_per_node=4")
+    assert preflight.check_config(config) == []
+    assert (config.cluster.rollout_nodes, config.cluster.rollout_gpus_per_node) == (1, 4)
+    assert config.actor_rollout_ref.rollout.checkpoint_engine.backend == "nccl"
+    assert config.trainer.n_gpus_per_node == 4 and config.actor_rollout_ref.rollout.n_gpus_per_node == 4
+
+
+def test_adapters_are_one_word(compose):
+    model = compose("lora.rank=8", "lora.alpha=16").actor_rollout_ref.model
+    assert (model.lora_rank, model.lora_alpha, model.target_modules, model.lora.merge) == (8, 16, "all-linear", False)
+
+
+def test_mode_and_adapters_are_part_of_a_checkpoints_identity(compose, tiny_files, monkeypatch):
+    monkeypatch.setenv("PAEC_TINY_DIR", str(tiny_files))
+    plain = preflight.identity(compose())
+    for override, key in (("mode=colocate_async", "mode"), ("lora.rank=8", "lora.rank"), ("lora.alpha=8", "lora.alpha")):
+        difference = checkpoints.identity_difference(preflight.identity(compose(override)), plain)
+        assert difference is not None and difference.startswith(f"{key} is "), difference
+
+
 def test_a_running_cluster_is_not_told_its_size(compose):
     """ray.init refuses num_cpus and num_gpus together with an address."""
     own, joined = compose(), compose("cluster.ray_address=10.0.0.1:6379")
-    assert (own.ray_kwargs.ray_init.num_cpus, own.ray_kwargs.ray_init.num_gpus) == (16, 1)
+    assert (own.ray_kwargs.ray_init.num_cpus, own.ray_kwargs.ray_init.num_gpus) == (16, 16)
     ray_init = joined.ray_kwargs.ray_init
     assert (ray_init.address, ray_init.num_cpus, ray_init.num_gpus) == ("10.0.0.1:6379", None, None)
 

@@ -15,6 +15,9 @@ from paec_loss import NoMethodConfig, PAECConfig
 
 METHODS = {"paec": PAECConfig, "none": NoMethodConfig}
 
+TRAINER_MODES = {mode: f"paec_{mode}" for mode in ("sync", "colocate_async", "separate_async")}
+"""verl's trainer mode -> the name under which this recipe's trainer of that mode is registered."""
+
 
 def register_method_defaults() -> None:
     """Offer each method's dataclass to Hydra as `method/<name>_defaults`."""
@@ -93,11 +96,31 @@ class ClusterSection:
     """vLLM tensor-parallel size."""
     sequence_parallel: int
     """Ulysses sequence-parallel size of the actor."""
+    rollout_nodes: int
+    """Nodes with GPUs for rollout alone, besides the others (mode=separate_async)."""
+    rollout_gpus_per_node: int
+    """How many of them a node."""
+    weight_transfer: str
+    """verl's checkpoint engine that carries weights to those GPUs."""
     env: dict[str, str] = field(default_factory=dict)
     """Environment of every worker."""
 
 
-SECTIONS: dict[str, Any] = {"run": RunConfig, "model": ModelSection, "cluster": ClusterSection}
+@dataclass
+class LoraSection:
+    """Hydra section `lora`: train low-rank adapters beside frozen weights."""
+
+    rank: int
+    """0: no adapters, all weights are trained."""
+    alpha: int
+    """The adapters' output is multiplied by alpha / rank."""
+    target_modules: Any
+    """`all-linear`, or a list of module names."""
+    merge: bool
+    """Send the merged weights to vLLM instead of the adapters; verl rounds them to bfloat16."""
+
+
+SECTIONS: dict[str, Any] = {"run": RunConfig, "model": ModelSection, "cluster": ClusterSection, "lora": LoraSection}
 
 
 @dataclass

@@ -1,6 +1,6 @@
 """Every name of verl (and of the standard library, on verl's behalf) that this recipe replaces, each with its reason.
 
-All of them are needed on a machine without GPU only, and are applied only there (`VERL_PLATFORM=cpu`). They were
+All but the last are needed on a machine without GPU only, and are applied only there (`VERL_PLATFORM=cpu`). They were
 written for the verl that `setup.py` pins; another version, or a name that is gone, is an error here and now.
 """
 
@@ -65,3 +65,24 @@ def unpinned_offload() -> None:
 
 def _without_pinning(policy: Callable, pin_memory: bool = True):
     return policy(pin_memory=False)
+
+
+def separate_copies() -> None:
+    """verl keeps the policy of a step's start as `parameter.cpu()`, which is no copy where parameters live on the CPU.
+
+    separate_async restores from these tensors: on a host, or with offloaded parameters, it would take the current
+    policy for the old one, or lose the current one.
+    """
+
+    def make(original: Callable) -> Callable:
+        @functools.wraps(original)
+        def fsdp2_sharded_save_to_cpu(model):
+            saved, spec = original(model)
+            here = {name for name, parameter in model.named_parameters() if parameter.device.type == "cpu"}
+            return {
+                name: (tensor.clone() if name in here else tensor, layout) for name, (tensor, layout) in saved.items()
+            }, spec
+
+        return fsdp2_sharded_save_to_cpu
+
+    _replace(importlib.import_module("verl.utils.fsdp_utils"), "fsdp2_sharded_save_to_cpu", make)

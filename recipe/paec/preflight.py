@@ -18,7 +18,7 @@ from data_prep.contract import ContractError, validate_rows
 from paec_loss import PAECConfig
 from recipe.grading import sources
 from recipe.paec import prompts, versions
-from recipe.paec.config import METHODS, SECTIONS
+from recipe.paec.config import METHODS, SECTIONS, TRAINER_MODES
 from recipe.paec.errors import UserError
 
 PLUGIN_GROUP, PLUGIN_NAME = "verl.plugins", "paec"
@@ -85,7 +85,7 @@ def check_config(config: DictConfig) -> list[str]:
                 f"cluster.sequence_parallel={config.cluster.sequence_parallel} with attn_implementation={attention} is "
                 "silently wrong on CPU: add actor_rollout_ref.model.override_config.attn_implementation=ulysses_sdpa"
             )
-    problems += _check_batches(config)
+    problems += _check_batches(config) + _check_mode(config) + _check_lora(config)
     if isinstance(method, PAECConfig):
         if config.actor_rollout_ref.model.use_fused_kernels:
             problems.append(
@@ -130,6 +130,57 @@ def _check_batches(config: DictConfig) -> list[str]:
             f"divided over {data_parallel} data-parallel ranks"
         )
     return problems
+
+
+def trainer_mode(config: DictConfig) -> str:
+    """`sync`, `colocate_async` or `separate_async`; KeyError for a trainer that is not this recipe's."""
+    return {name: mode for mode, name in TRAINER_MODES.items()}[config.trainer.v1.trainer_mode]
+
+
+def _check_mode(config: DictConfig) -> list[str]:
+    chosen, rollout, cluster = config.trainer.v1.trainer_mode, config.actor_rollout_ref.rollout, config.cluster
+    if chosen not in TRAINER_MODES.values():
+        return [f"trainer.v1.trainer_mode={chosen}: choose with mode={', mode='.join(TRAINER_MODES)}"]
+    gpus = cluster.rollout_nodes * cluster.rollout_gpus_per_node
+    if trainer_mode(config) != "separate_async":
+        if gpus:
+            return [
+                f"cluster.rollout_nodes={cluster.rollout_nodes}: only mode=separate_async has GPUs for rollout alone"
+            ]
+        return []
+    problems = []
+    if gpus < 1:
+        problems.append(
+            f"mode=separate_async needs GPUs for rollout alone: cluster.rollout_nodes={cluster.rollout_nodes} and "
+            f"cluster.rollout_gpus_per_node={cluster.rollout_gpus_per_node} must both be at least 1"
+        )
+    elif gpus % cluster.tensor_parallel:
+        problems.append(f"cluster.tensor_parallel={cluster.tensor_parallel} does not divide the {gpus} rollout GPUs")
+    batch, mini = config.data.train_batch_size, config.actor_rollout_ref.actor.ppo_mini_batch_size
+    given = config.trainer.v1.separate_async.parameter_sync_step
+    if given is not None and given * mini != batch:
+        problems.append(
+            f"trainer.v1.separate_async.parameter_sync_step={given}: a step of data.train_batch_size={batch} has "
+            f"{batch // mini} mini-batches of {mini}, and weights are sent once a step: leave it out"
+        )
+    backend = rollout.checkpoint_engine.backend
+    if backend == "naive" or (cluster.platform == "cpu" and backend != "gloo"):
+        problems.append(
+            f"actor_rollout_ref.rollout.checkpoint_engine.backend={backend} cannot carry weights to other "
+            f"{'processes without GPU: choose gloo' if cluster.platform == 'cpu' else 'GPUs: choose nccl'}"
+        )
+    if not config.actor_rollout_ref.hybrid_engine:
+        problems.append("actor_rollout_ref.hybrid_engine=false: verl 0.9.1 fails with it, leave it true")
+    if config.lora.rank and not config.lora.merge:
+        problems.append("lora.merge=false: mode=separate_async sends whole weights, without adapters: lora.merge=true")
+    return problems
+
+
+def _check_lora(config: DictConfig) -> list[str]:
+    lora = config.lora
+    if lora.rank < 0 or lora.alpha < 1:
+        return [f"lora.rank={lora.rank}, lora.alpha={lora.alpha}: the rank is at least 0, alpha at least 1"]
+    return []
 
 
 def method_of(config: DictConfig):
@@ -178,10 +229,12 @@ def check_cluster(config: DictConfig) -> list[str]:
         )
     if config.cluster.ray_address is not None or config.cluster.nodes > 1:
         return problems  # The workers' nodes are not this one.
-    found = gpu_count()
-    if found < config.cluster.gpus_per_node:
+    found, wanted = gpu_count(), config.cluster.gpus_per_node
+    also = config.cluster.rollout_nodes * config.cluster.rollout_gpus_per_node
+    if found < wanted + also:
+        rollout = f" and {also} for rollout" if also else ""
         problems.append(
-            f"GPUs: {found} found on this node, cluster.gpus_per_node={config.cluster.gpus_per_node}: start this on a "
+            f"GPUs: {found} found on this node, cluster.gpus_per_node={wanted}{rollout}: start this on a "
             "node that has them, or lower cluster.gpus_per_node"
         )
     return problems
@@ -319,7 +372,7 @@ def load_tokenizer(config: DictConfig):
 
 
 def identity(config: DictConfig) -> dict[str, Any]:
-    """What a checkpoint must agree with to be resumed: method, model, data, seed, number of workers."""
+    """What a checkpoint must agree with to be resumed: method, model, adapters, data, seed, mode, number of workers."""
     folder = model_folder(config.model.path)
     fingerprint = None
     if folder is not None and (folder / "config.json").is_file():
@@ -329,6 +382,7 @@ def identity(config: DictConfig) -> dict[str, Any]:
     method = OmegaConf.to_container(config.method, resolve=True)
     kind = method.pop("_target_").rpartition(".")[2]
     files = config.data.train_files
+    lora = OmegaConf.to_container(config.lora, resolve=True)
     return {
         "method": kind,
         **{f"method.{key}": value for key, value in method.items()},
@@ -336,6 +390,8 @@ def identity(config: DictConfig) -> dict[str, Any]:
         "data.train_files": [files] if isinstance(files, str) else list(files),
         "data.train_batch_size": config.data.train_batch_size,
         "seed": config.seed,
+        "mode": trainer_mode(config),
+        **{f"lora.{key}": value for key, value in lora.items() if key != "merge"},
         "workers": config.cluster.nodes * config.cluster.gpus_per_node,
     }
 

@@ -323,6 +323,8 @@ def dry_run(config: DictConfig, problems: list[str], checkpoint: checkpoints.Che
         f"  {workers} FSDP actor worker(s) of {config.model.path}, sequence parallel {config.cluster.sequence_parallel}"
     )
     say(f"  {replicas} vLLM replica(s), tensor parallel {config.cluster.tensor_parallel}")
+    if rollout_gpus := config.cluster.rollout_nodes * config.cluster.rollout_gpus_per_node:
+        say(f"  {rollout_gpus // config.cluster.tensor_parallel} more on GPUs of their own")
     start = f"from the checkpoint of step {checkpoint.step}" if checkpoint else "at step 0"
     say(f"  training {start} to step {config.trainer.total_training_steps}, in {config.run.directory}")
     if problems:

@@ -13,32 +13,21 @@ from typing import Any
 import transfer_queue as tq
 from omegaconf import OmegaConf, open_dict
 from tensordict import TensorDict
+from verl.trainer.ppo.v1 import PPOTrainerColocateAsync, PPOTrainerSeparateAsync, PPOTrainerSync
 from verl.trainer.ppo.v1.trainer_base import PPOTrainer, register_trainer
-from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.utils import tensordict_utils
 from verl.utils.config import omega_conf_to_dataclass
 from verl.workers.utils.padding import response_to_nested
 
-from paec_loss import (
-    EntropyAnchor,
-    Measurement,
-    PAECConfig,
-    mask_from_score,
-    penalty_value,
-    position_score,
-    position_summary,
-    position_threshold,
-    regularized_entropy,
-)
+from paec_loss import EntropyAnchor, PAECConfig, penalty_value
 from recipe.paec import checkpoints
+from recipe.paec.config import TRAINER_MODES
 from recipe.paec.guardian import Guardian, RolloutFailed
 from recipe.paec.loss import calibrated_policy_loss
+from recipe.paec.positions import Positions
 from recipe.paec.run_log import STOP_FILE, Heartbeat, MetricsFile
 from recipe.paec.statistics import QUEUED_FIELDS, padded_mask, queued_statistics
 from recipe.paec.validation import best_score, reward_metrics, validation_scores
-
-TRAINER_MODES = {"sync": "paec_sync"}
-"""verl's trainer mode -> the name under which this recipe's trainer of that mode is registered."""
 
 
 def _rollout_failure(what: str, step: int) -> str:
@@ -57,9 +46,10 @@ def sample_in_order(sample, *args, **kwargs):
 
 
 class PAECTrainer(PPOTrainer):
-    """Adds to each step: Hbar, mask and metrics from the log-prob pass, the anchor over steps 1..K, the floor.
+    """Adds to each step: Hbar, mask and metrics from the log-prob passes, the anchor over steps 1..K, the floor.
 
-    To be mixed into one of verl's trainers, whose mode is `mode`.
+    To be mixed into one of verl's trainers, whose mode is `mode`. A step has one log-prob pass, or in separate_async one
+    a mini-batch, all of them under the policy that the step began with.
     """
 
     mode: str
@@ -83,6 +73,7 @@ class PAECTrainer(PPOTrainer):
         self.anchor = EntropyAnchor(self.method) if self.method is not None else None
         self.vocab_size = 0
         self.prompts_drawn: Counter[int] = Counter()
+        self.positions: list[Positions] = []
 
     # ---- set-up ------------------------------------------------------------------------------------------------------
 
@@ -164,6 +155,13 @@ class PAECTrainer(PPOTrainer):
         tensordict_utils.assign_non_tensor_stack(batch, "uid", names)
         return batch
 
+    def step(self, metrics: dict, timing_raw: dict):
+        self.positions = []
+        batch = super().step(metrics, timing_raw)
+        if self.method is not None:
+            metrics.update(self._observe_step(Positions.joined(self.positions)))
+        return batch
+
     def _compute_old_log_prob(self, batch, metrics: dict):
         self.heartbeat.beat("log-probs", self.global_steps)
         batch.extra_info["trainer_step"] = self.global_steps
@@ -171,43 +169,39 @@ class PAECTrainer(PPOTrainer):
         data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=["extra_fields"])
         metrics.update(reward_metrics([extra["reward_extra_info"] for extra in data["extra_fields"]]))
         if self.method is not None:
-            self._observe_positions(batch, metrics)
+            self.positions.append(self._queue_positions(batch))
         return batch
 
-    def _observe_positions(self, batch, metrics: dict) -> None:
-        """Hbar, mask and metrics of the step, from the statistics that the log-prob pass left in the queue."""
+    def _queue_positions(self, batch) -> Positions:
+        """Positions of `batch` from what its log-prob pass left in the queue; puts there what the updates need."""
         data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=QUEUED_FIELDS)
         statistics = queued_statistics(data, self.vocab_size)
         response_mask = padded_mask(data["response_mask"], statistics.entropy.shape[1])
-        score = position_score(statistics, self.method)
-        entropy = regularized_entropy(statistics, self.method)
-        kappa = position_threshold(score, response_mask, self.method)
-        mask = mask_from_score(score, response_mask, self.method, kappa)
-        measurement = Measurement.of(entropy, mask, response_mask)
-        hbar = measurement.selected_entropy(self.method)
-
-        step = self.global_steps
-        if step <= self.method.anchor_steps:
-            self.anchor.observe(step, hbar)
-        floor = self.anchor.floor(step)
+        positions = Positions.of(statistics, response_mask, self.method)
         nested = {
-            "position_score": response_to_nested(score.float(), data["response_mask"]),
-            "position_entropy": response_to_nested(entropy.float(), data["response_mask"]),
+            "position_score": response_to_nested(positions.score.float(), data["response_mask"]),
+            "position_entropy": response_to_nested(positions.entropy.float(), data["response_mask"]),
         }
         tq.kv_batch_put(
             keys=batch.keys, partition_id=batch.partition_id, fields=TensorDict(nested, batch_size=len(batch.keys))
         )
+        return positions
 
-        summary = position_summary(statistics, mask, response_mask, self.method)
-        penalty = penalty_value(hbar, floor, self.method)
-        summary |= {
+    def _observe_step(self, positions: Positions) -> dict[str, float]:
+        """Give the anchor Hbar of the whole step, once; returns the step's metrics."""
+        step = self.global_steps
+        hbar = positions.measurement().selected_entropy(self.method)
+        if step <= self.method.anchor_steps:
+            self.anchor.observe(step, hbar)
+        penalty = penalty_value(hbar, self.anchor.floor(step), self.method)
+        summary = positions.summary(self.method) | {
             "selected_entropy": hbar,
             "anchor": self.anchor.value,
             "floor": self.method.rho_min * self.anchor.value,
             "penalty": penalty,
             "penalty_active": float(penalty > 0.0),
         }
-        metrics.update({f"actor/paec/{key}": value for key, value in summary.items()})
+        return {f"actor/paec/{key}": value for key, value in summary.items()}
 
     def _update_actor(self, batch, metrics: dict):
         self.heartbeat.beat("actor update", self.global_steps)
@@ -265,3 +259,24 @@ class PAECTrainerSync(PAECTrainer, PPOTrainerSync):
     """Rollout and training take turns."""
 
     mode = "sync"
+
+
+@register_trainer(TRAINER_MODES["colocate_async"])
+class PAECTrainerColocateAsync(PAECTrainer, PPOTrainerColocateAsync):
+    """On the same GPUs, but a step does not wait for its slowest responses: they go on under the next policy."""
+
+    mode = "colocate_async"
+
+
+@register_trainer(TRAINER_MODES["separate_async"])
+class PAECTrainerSeparateAsync(PAECTrainer, PPOTrainerSeparateAsync):
+    """Rollout has GPUs of its own and never waits; weights travel once a step, which is one update a mini-batch."""
+
+    mode = "separate_async"
+
+    def __init__(self, config):
+        actor, separate = config.actor_rollout_ref.actor, config.trainer.v1.separate_async
+        with open_dict(config):
+            # The only number that verl takes.
+            separate.parameter_sync_step = config.data.train_batch_size // actor.ppo_mini_batch_size
+        super().__init__(config)

@@ -1,6 +1,6 @@
 """Run under torchrun by test_engine.py: one mini-batch through verl's FSDP2 engine, for many ways to split it.
 
-`python engine_worker.py WORK CASES.json`: WORK holds `model/` and `batch.pt`; rank 0 writes every case's loss, gradient
+`python engine_worker.py WORK CASES.json`: WORK holds `model/`, `batch.pt` and `adapters.pt` (LoRA weights by name); rank 0 writes every case's loss, gradient
 and metrics to `WORK/<case name>.pt`.
 """
 
@@ -79,6 +79,7 @@ def build_engine(work: Path, case: dict):
         use_remove_padding=not case["padded"],
         enable_gradient_checkpointing=False,
         override_config={"attn_implementation": "ulysses_sdpa" if case["sp"] > 1 else "sdpa"},
+        **case.get("lora", {}),
     )
     model.model_type = "language_model"
     common = dict(
@@ -96,7 +97,21 @@ def build_engine(work: Path, case: dict):
         common |= {"fused_head": case["fused"] is not None, "head_chunk_size": case["fused"]}
         engine = PAECEngine(model, MethodEngineConfig(**common, method=method), optimizer, None)
     engine.initialize()
+    if "lora" in case:
+        set_adapters(engine, torch.load(work / "adapters.pt"))
     return engine
+
+
+def set_adapters(engine, adapters: dict[str, torch.Tensor]) -> None:
+    """Adapters as after some training: fresh ones have B = 0, and a gradient of A that is 0."""
+    from torch.distributed.tensor import distribute_tensor
+
+    trained = {name: parameter for name, parameter in engine.module.named_parameters() if parameter.requires_grad}
+    assert trained.keys() == adapters.keys()
+    with torch.no_grad():
+        for name, parameter in trained.items():
+            values = distribute_tensor(adapters[name], parameter.device_mesh, parameter.placements)
+            parameter.to_local().copy_(values.to_local())
 
 
 def actor_config(engine, case: dict):
@@ -157,8 +172,8 @@ def run(work: Path, case: dict) -> None:
             for _ in range(case.get("passes", 1)):
                 engine.optimizer_zero_grad()
                 output = engine.forward_backward_batch(data.copy(), partial(loss, config=config))
-            gradients = [parameter.grad.full_tensor().double().flatten() for parameter in engine.module.parameters()]
-            result["gradient"] = torch.cat(gradients)
+            trained = [parameter for parameter in engine.module.parameters() if parameter.requires_grad]
+            result["gradient"] = torch.cat([p.grad.full_tensor().double().flatten() for p in trained])
             local = torch.tensor(sum(output["loss"]), dtype=torch.float64)
             dist.all_reduce(local, group=group)
             result["loss"] = local.item() / dist.get_world_size(group)

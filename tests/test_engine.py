@@ -23,6 +23,7 @@ LENGTHS = [(5, 9), (3, 1), (8, 14), (4, 6), (6, 11), (2, 7), (7, 3), (5, 12)]  #
 TEMPERATURES = (1.0, 0.7)
 TOLERANCE = 1e-5  # between splits of the same mini-batch, all in float32
 DEFINITION = 3e-5  # against a float64 model: the ramp mask multiplies the float32 model's rounding by 1 / mask_width
+LORA = {"lora_rank": 4, "lora_alpha": 8, "target_modules": "all-linear"}
 ACTIVE = {"lambda_low": 0.5, "lambda_ent": 0.01}
 FLOOR = 6.0  # above Hbar, so that the penalty pulls
 
@@ -72,6 +73,9 @@ def cases_one_rank() -> list[dict]:
     cases.append(case("1-exact-fused", fused=7, method={**ACTIVE, "statistics": "exact"}, micro=2))
     cases.append(case("1-fused-nan", fused=7, poison=True))
     cases.append(case("1-lagged", method={**ACTIVE, "statistics": "lagged"}, passes=2, micro=2))
+    for micro in (1, "all", "dynamic"):
+        cases.append(case(f"1-lora-{micro}", lora=LORA, micro=micro))
+    cases.append(case("1-lora-fused", lora=LORA, fused=7, micro=2))
     cases.append(case("1-no-floor", floor=None))
     cases.append(case("1-nan", poison=True))
     cases.append(case("1-nan-none", poison=True, method=None, floor=None))
@@ -88,6 +92,7 @@ def cases_two_ranks() -> list[dict]:
         cases.append(case(f"2-sp{sp}-T0.7", sp=sp, temperature=0.7, micro=2))
         cases.append(case(f"2-sp{sp}-nan", sp=sp, poison=True))
         cases.append(case(f"2-sp{sp}-fused", sp=sp, fused=7, micro=2))
+        cases.append(case(f"2-sp{sp}-lora", sp=sp, lora=LORA, micro=2))
         for fused in (None, 7):
             cases.append(case(f"2-sp{sp}-untied-{fused}", sp=sp, fused=fused, model="untied", micro=2))
     cases.append(case("2-sp1-padded", padded=True, micro=2))
@@ -136,7 +141,25 @@ def work(tmp_path_factory) -> Path:
             rows.append((log_prob + 0.1 * torch.randn(len(response), generator=generator)).float())
         batch["old_log_probs"][temperature] = rows
     torch.save(batch, folder / "batch.pt")
+    adapters = {
+        name: 0.1 * torch.randn(parameter.shape, generator=generator)
+        for name, parameter in with_adapters(copy.deepcopy(model)).named_parameters()
+        if parameter.requires_grad
+    }
+    torch.save(adapters, folder / "adapters.pt")
     return folder
+
+
+def with_adapters(model, values: dict[str, torch.Tensor] | None = None):
+    """`model` with LoRA beside all its linear layers but the head, as peft makes it; weights from `values`."""
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(task_type="CAUSAL_LM", r=4, lora_alpha=8, target_modules="all-linear")
+    model = get_peft_model(model, config)
+    if values is not None:
+        missing = model.load_state_dict(values, strict=False)
+        assert missing.unexpected_keys == []
+    return model.double()
 
 
 def torchrun(work: Path, ranks: int, cases: list[dict]) -> dict[str, dict]:
@@ -160,12 +183,16 @@ def two_ranks(work):
     return torchrun(work, 2, cases_two_ranks())
 
 
-def oracle(work: Path, config: PAECConfig, temperature: float = 1.0, floor: float | None = FLOOR):
+def oracle(
+    work: Path, config: PAECConfig, temperature: float = 1.0, floor: float | None = FLOOR, adapters: bool = False
+):
     """Loss and gradient of the whole objective by autograd in float64, one sequence after the other, no splitting."""
     from transformers import AutoModelForCausalLM
 
     batch = torch.load(work / "batch.pt")
     model = AutoModelForCausalLM.from_pretrained(work / "model").double()
+    if adapters:
+        model = with_adapters(model, torch.load(work / "adapters.pt"))
     surrogate, weighted, tokens, scores, rows = 0.0, 0.0, 0, [], []
     for i, (prompt, response) in enumerate(zip(batch["prompts"], batch["responses"], strict=True)):
         logits = model(torch.cat([prompt, response])[None]).logits[0, len(prompt) - 1 : -1]
@@ -203,7 +230,7 @@ def oracle(work: Path, config: PAECConfig, temperature: float = 1.0, floor: floa
         gap = floor - hbar
         objective = objective + config.lambda_low * (gap if config.penalty == "two_sided" else gap.clamp_min(0)) ** 2
     objective.backward()
-    gradient = torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
+    gradient = torch.cat([parameter.grad.flatten() for parameter in model.parameters() if parameter.requires_grad])
     return hbar.item(), gradient
 
 
@@ -303,6 +330,20 @@ def test_a_fused_head_on_two_ranks_tied_and_untied(one_rank, two_ranks, sp):
     untied, fused = (two_ranks[f"2-sp{sp}-untied-{fused}"] for fused in (None, 7))
     assert relative(fused["gradient"], untied["gradient"]) < TOLERANCE
     assert untied["gradient"].numel() > one_rank["1-default-all"]["gradient"].numel()
+
+
+def test_adapters_get_the_gradient_of_the_definition(work, one_rank, two_ranks):
+    """LoRA: the gradient of A and B, whatever the split; the frozen weights get none."""
+    hbar, gradient = oracle(work, PAECConfig(**ACTIVE), adapters=True)
+    whole = one_rank["1-lora-all"]
+    assert whole["gradient"].numel() == gradient.numel() < one_rank["1-default-all"]["gradient"].numel()
+    assert relative(whole["gradient"], gradient) < DEFINITION
+    assert whole["metrics"]["paec/update_selected_entropy"][0] == pytest.approx(hbar, rel=DEFINITION)
+    assert abs(hbar - oracle(work, PAECConfig(**ACTIVE))[0]) > 1e-3, "the adapters must change the policy"
+    for other in (one_rank["1-lora-1"], one_rank["1-lora-dynamic"], one_rank["1-lora-fused"]):
+        assert relative(other["gradient"], whole["gradient"]) < TOLERANCE
+    for sp in (1, 2):
+        assert relative(two_ranks[f"2-sp{sp}-lora"]["gradient"], whole["gradient"]) < TOLERANCE
 
 
 def test_lagged_uses_the_previous_mini_batch(one_rank):

@@ -1,7 +1,7 @@
 """Run under torchrun by test_engine.py: one mini-batch through verl's FSDP2 engine, for many ways to split it.
 
-`python engine_worker.py WORK CASES.json`: WORK holds `model/`, `batch.pt` and `adapters.pt` (LoRA weights by name); rank 0 writes every case's loss, gradient
-and metrics to `WORK/<case name>.pt`.
+`python engine_worker.py WORK CASES.json`: WORK holds `model/`, `batch.pt` and `adapters.pt` (LoRA weights by name);
+rank 0 writes every case's loss, gradient and metrics to `WORK/<case name>.pt`.
 """
 
 from __future__ import annotations

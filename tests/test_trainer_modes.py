@@ -87,7 +87,7 @@ def test_separate_async(tiny, tmp_path):
 
 
 def test_adapters_and_their_resume(tiny, tmp_path):
-    """LoRA with a KL loss: vLLM follows the adapters, before and after a resume; the export holds the merged weights."""
+    """LoRA with a KL loss: vLLM follows the adapters, after a resume too; the export holds the merged weights."""
     overrides = ("lora.rank=4", "actor_rollout_ref.actor.use_kl_loss=true", "actor_rollout_ref.actor.optim.lr=1e-3")
     run(tiny, tmp_path, 2, *overrides, "run.export=false")
     directory = run(tiny, tmp_path, 4, *overrides)

@@ -48,8 +48,8 @@ def sample_in_order(sample, *args, **kwargs):
 class PAECTrainer(PPOTrainer):
     """Adds to each step: Hbar, mask and metrics from the log-prob passes, the anchor over steps 1..K, the floor.
 
-    To be mixed into one of verl's trainers, whose mode is `mode`. A step has one log-prob pass, or in separate_async one
-    a mini-batch, all of them under the policy that the step began with.
+    To be mixed into one of verl's trainers, whose mode is `mode`. A step has one log-prob pass, or in separate_async
+    one a mini-batch, all of them under the policy that the step began with.
     """
 
     mode: str

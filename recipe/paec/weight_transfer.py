@@ -1,7 +1,8 @@
 """Weights from the actor to rollout replicas on devices of their own, through gloo: verl's checkpoint engine `gloo`.
 
-verl has engines for NCCL and for RDMA libraries, none for a machine without GPU. Imported in every process that needs it
-through `actor_rollout_ref.rollout.checkpoint_engine.custom_backend_module`.
+verl has engines for NCCL and for RDMA libraries, none for a machine without GPU. Imported in every process that sends
+or receives through `actor_rollout_ref.rollout.checkpoint_engine.custom_backend_module`, whatever the engine; the
+receiving ones load no model and so would not import `recipe.paec.rollout`, the sending end of the sync with vLLM.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import ray
 import torch
 from torch.distributed import ProcessGroupGloo, TCPStore
 from verl.checkpoint_engine import CheckpointEngine, CheckpointEngineRegistry
+
+from recipe.paec import rollout  # noqa: F401  (registers itself)
 
 TIMEOUT = timedelta(minutes=10)
 """How long a rank waits for the others; one that died must not hold them for ever."""

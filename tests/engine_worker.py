@@ -165,6 +165,8 @@ def run(work: Path, case: dict) -> None:
     before = snapshot(engine)
     result: dict = {"error": None}
     try:
+        if case.get("send"):
+            result["sent"] = {name: weight.clone() for name, weight in engine.get_per_tensor_param()[0]}
         if method is not None and method.statistics == "step":
             add_step_statistics(engine, data, method)
         with engine.train_mode():

@@ -24,6 +24,7 @@ TEMPERATURES = (1.0, 0.7)
 TOLERANCE = 1e-5  # between splits of the same mini-batch, all in float32
 DEFINITION = 3e-5  # against a float64 model: the ramp mask multiplies the float32 model's rounding by 1 / mask_width
 LORA = {"lora_rank": 4, "lora_alpha": 8, "target_modules": "all-linear"}
+MERGED = {**LORA, "lora": {"merge": True}}
 ACTIVE = {"lambda_low": 0.5, "lambda_ent": 0.01}
 FLOOR = 6.0  # above Hbar, so that the penalty pulls
 
@@ -76,6 +77,7 @@ def cases_one_rank() -> list[dict]:
     for micro in (1, "all", "dynamic"):
         cases.append(case(f"1-lora-{micro}", lora=LORA, micro=micro))
     cases.append(case("1-lora-fused", lora=LORA, fused=7, micro=2))
+    cases.append(case("1-lora-merged", lora=MERGED, send=True, micro=2))
     cases.append(case("1-no-floor", floor=None))
     cases.append(case("1-nan", poison=True))
     cases.append(case("1-nan-none", poison=True, method=None, floor=None))
@@ -95,6 +97,7 @@ def cases_two_ranks() -> list[dict]:
         cases.append(case(f"2-sp{sp}-lora", sp=sp, lora=LORA, micro=2))
         for fused in (None, 7):
             cases.append(case(f"2-sp{sp}-untied-{fused}", sp=sp, fused=fused, model="untied", micro=2))
+    cases.append(case("2-sp1-lora-merged", lora=MERGED, send=True, micro=2))
     cases.append(case("2-sp1-padded", padded=True, micro=2))
     return cases
 
@@ -344,6 +347,25 @@ def test_adapters_get_the_gradient_of_the_definition(work, one_rank, two_ranks):
         assert relative(other["gradient"], whole["gradient"]) < TOLERANCE
     for sp in (1, 2):
         assert relative(two_ranks[f"2-sp{sp}-lora"]["gradient"], whole["gradient"]) < TOLERANCE
+
+
+def test_merged_adapters_are_what_vllm_gets(work, one_rank, two_ranks):
+    """lora.merge=true: W + alpha / r B A in bfloat16 for every adapted layer; the adapters are as before afterwards."""
+    from transformers import AutoModelForCausalLM
+
+    adapters = torch.load(work / "adapters.pt")
+    expected = AutoModelForCausalLM.from_pretrained(work / "model").state_dict()
+    plain = expected["model.layers.0.self_attn.q_proj.weight"].clone()
+    for name, a in adapters.items():
+        if "lora_A" in name:
+            layer = name.removeprefix("base_model.model.").removesuffix(".lora_A.default.weight")
+            expected[f"{layer}.weight"] += 2.0 * adapters[name.replace("lora_A", "lora_B")] @ a
+    assert relative(plain, expected["model.layers.0.self_attn.q_proj.weight"]) > 0.05
+    for result in (one_rank["1-lora-merged"], two_ranks["2-sp1-lora-merged"]):
+        assert set(expected) - {"lm_head.weight"} <= set(result["sent"]) <= set(expected)
+        for name, weight in result["sent"].items():
+            torch.testing.assert_close(weight.float(), expected[name], rtol=2**-8, atol=1e-6)
+        assert relative(result["gradient"], one_rank["1-lora-all"]["gradient"]) < TOLERANCE
 
 
 def test_lagged_uses_the_previous_mini_batch(one_rank):

@@ -146,6 +146,22 @@ def snapshot(engine) -> torch.Tensor:
     return torch.cat([p.full_tensor().detach().flatten() for p in engine.module.parameters()]).nan_to_num(nan=123.0)
 
 
+def restored(engine) -> list[torch.Tensor]:
+    """Parameters after the old policy was brought back for a moment, and after the current one was again."""
+    from verl.utils import fsdp_utils
+
+    old = fsdp_utils.fsdp2_sharded_save_to_cpu(engine.module)
+    with torch.no_grad():
+        for parameter in engine.module.parameters():
+            parameter.add_(1.0)
+    current = fsdp_utils.fsdp2_sharded_save_to_cpu(engine.module)
+    states = []
+    for saved in (old, current):
+        fsdp_utils.fsdp2_sharded_load_from_cpu(engine.module, *saved)
+        states.append(snapshot(engine))
+    return states
+
+
 def run(work: Path, case: dict) -> None:
     from verl.workers.utils.losses import ppo_loss
 
@@ -183,6 +199,10 @@ def run(work: Path, case: dict) -> None:
     except FloatingPointError as error:
         result["error"] = f"{type(error).__name__}: {error}"
         result["unchanged"] = torch.equal(snapshot(engine), before)
+    if case.get("restore"):
+        start = snapshot(engine)
+        old, current = restored(engine)
+        result["restored"] = torch.equal(old, start), torch.equal(current, start + 1.0)
     if dist.get_rank() == 0:
         torch.save(result, work / f"{case['name']}.pt")
     dist.barrier()

@@ -78,7 +78,7 @@ def cases_one_rank() -> list[dict]:
         cases.append(case(f"1-lora-{micro}", lora=LORA, micro=micro))
     cases.append(case("1-lora-fused", lora=LORA, fused=7, micro=2))
     cases.append(case("1-lora-merged", lora=MERGED, send=True, micro=2))
-    cases.append(case("1-no-floor", floor=None))
+    cases.append(case("1-no-floor", floor=None, restore=True))
     cases.append(case("1-nan", poison=True))
     cases.append(case("1-nan-none", poison=True, method=None, floor=None))
     return cases
@@ -97,6 +97,7 @@ def cases_two_ranks() -> list[dict]:
         cases.append(case(f"2-sp{sp}-lora", sp=sp, lora=LORA, micro=2))
         for fused in (None, 7):
             cases.append(case(f"2-sp{sp}-untied-{fused}", sp=sp, fused=fused, model="untied", micro=2))
+    cases.append(case("2-sp1-restore", restore=True))
     cases.append(case("2-sp1-lora-merged", lora=MERGED, send=True, micro=2))
     cases.append(case("2-sp1-padded", padded=True, micro=2))
     return cases
@@ -347,6 +348,12 @@ def test_adapters_get_the_gradient_of_the_definition(work, one_rank, two_ranks):
         assert relative(other["gradient"], whole["gradient"]) < TOLERANCE
     for sp in (1, 2):
         assert relative(two_ranks[f"2-sp{sp}-lora"]["gradient"], whole["gradient"]) < TOLERANCE
+
+
+def test_the_policy_of_a_steps_start_comes_back_and_goes(one_rank, two_ranks):
+    """separate_async measures every mini-batch under the old policy; verl's own copies would be no copies on a host."""
+    assert one_rank["1-no-floor"]["restored"] == (True, True)
+    assert two_ranks["2-sp1-restore"]["restored"] == (True, True)
 
 
 def test_merged_adapters_are_what_vllm_gets(work, one_rank, two_ranks):

@@ -49,6 +49,8 @@ start() {
 		TaskPlugin=task/none
 		SelectType=select/cons_tres
 		MpiDefault=none
+		PreemptType=preempt/partition_prio
+		PreemptMode=REQUEUE
 		ReturnToService=2
 		PropagateResourceLimits=NONE
 		StateSaveLocation=$folder/state
@@ -63,7 +65,9 @@ start() {
     for ((i = 1; i <= nodes; i++)); do
       echo "NodeName=n$i NodeHostname=$(hostname -s) NodeAddr=127.0.0.1 Port=${port[i]} CPUs=16 RealMemory=1000"
     done
-    echo "PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP"
+    echo "PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP PriorityTier=1"
+    echo "PartitionName=grace Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=1 GraceTime=60"
+    echo "PartitionName=urgent Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=2"
   } > "$folder/slurm.conf"
   export SLURM_CONF=$folder/slurm.conf
   munged --key-file="$folder/munge/key" --socket="$folder/munge/socket" --pid-file="$folder/munge/pid" \
@@ -74,7 +78,7 @@ start() {
     slurmd -N "n$i"
   done
   for _ in $(seq 60); do
-    if [[ $(sinfo --noheader --Node --states=idle --format=%N 2> /dev/null | wc -l) == "$nodes" ]]; then
+    if [[ $(sinfo --noheader --Node --states=idle --format=%N 2> /dev/null | sort -u | wc -l) == "$nodes" ]]; then
       return
     fi
     sleep 0.5

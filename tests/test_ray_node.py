@@ -82,6 +82,11 @@ def test_address_as_an_override(compose):
         config = compose("experiment=tiny_cpu", f"cluster.ray_address='{address}'", "cluster.nodes=2")
         assert config.ray_kwargs.ray_init.address == address
         assert config.run.name == "tiny_cpu-paec"
+        # Each node's Ray knows its interface; loopback, which one host uses, would reach nobody.
+        assert "GLOO_SOCKET_IFNAME" not in config.ray_kwargs.ray_init.runtime_env.env_vars
+    assert compose("experiment=tiny_cpu").ray_kwargs.ray_init.runtime_env.env_vars.GLOO_SOCKET_IFNAME == "lo"
+    chosen = compose("cluster.ray_address=a:1", "cluster.env.GLOO_SOCKET_IFNAME=ib0")
+    assert chosen.ray_kwargs.ray_init.runtime_env.env_vars.GLOO_SOCKET_IFNAME == "ib0"
 
 
 def test_token_is_private_and_kept(tmp_path, monkeypatch):

@@ -35,7 +35,7 @@ pytestmark = [
 RESUMABLE = """
 echo "command of start ${SLURM_RESTART_COUNT:-0}"
 if [ "${SLURM_RESTART_COUNT:-0}" = 1 ]; then echo "went on from $(cat saved)"; exit 0; fi
-trap 'echo step 7 > saved; exit 143' TERM
+trap 'sleep 10; echo step 7 > saved; exit 143' TERM
 sleep 600 & wait
 """
 # One Ray task on each node, which needs the token, the head's address and both nodes' workers.
@@ -75,7 +75,8 @@ class Slurm:
         return self.call("sbatch", "--parsable", "--output=%j.out", *arguments, **env).split(";")[0]
 
     def idle(self) -> list[str]:
-        return self.call("sinfo", "--noheader", "--Node", "--responding", "--states=idle", "--format=%N").split()
+        listed = self.call("sinfo", "--noheader", "--Node", "--responding", "--states=idle", "--format=%N")
+        return sorted(set(listed.split()))  # listed once for every partition
 
     def output(self, job: str) -> str:
         file = self.folder / f"{job}.out"
@@ -201,17 +202,26 @@ def test_time_limit_requeues_and_the_run_goes_on(slurm):
     slurm.nothing_left()
 
 
-def test_preemption(slurm):
-    """Slurm takes the nodes away (scontrol requeue does what a preempting job does), and the run goes on later."""
+@pytest.mark.parametrize("how", ["requeue", "urgent job", "urgent job after a grace time"])
+def test_preemption(slurm, how):
+    """Slurm takes the nodes away, by hand and for a job of a partition that goes first; the run goes on later."""
     script = slurm.folder / "resumable.sh"
     script.write_text(RESUMABLE)
     (slurm.folder / "saved").unlink(missing_ok=True)
-    job = slurm.submit("--nodes=2", str(BATCH), COMMAND=f"cd {slurm.folder} && . {script}")
+    partition = "grace" if "grace" in how else "all"
+    command = f"cd {slurm.folder} && . {script}"
+    job = slurm.submit("--nodes=2", f"--partition={partition}", str(BATCH), COMMAND=command)
     slurm.until(lambda: "command of start 0" in slurm.output(job), 90)
-    slurm.call("scontrol", "requeue", job)
+    if how == "requeue":
+        slurm.call("scontrol", "requeue", job)
+    else:
+        urgent = ("--partition=urgent", "--nodes=2", "--exclusive", "--output=urgent-%j.out", "--wrap=sleep 1")
+        slurm.call("sbatch", *urgent)
     code, output = slurm.finish(job, 200)
     assert code == "0:0", output
     assert "went on from step 7" in output and slurm.state(job)["Restarts"] == "1"
+    # Slurm tells only a job's steps when a grace time begins; without one there is nothing but SIGTERM to all.
+    assert ("others get the nodes: the run has 240 s" in output) == (partition == "grace"), output
     slurm.nothing_left()
 
 
@@ -318,20 +328,38 @@ def test_second_node_never_joins(slurm):
 
 
 @pytest.mark.pipeline
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(2400)
 def test_training_over_two_nodes_is_preempted_and_resumes(slurm):
-    """The quick start's experiment on two nodes: trains, is requeued, resumes with its anchor, finishes."""
-    root = slurm.folder / "outputs"
-    overrides = [f"run.root={root}", "trainer.total_training_steps=6", "trainer.save_freq=2", "trainer.test_freq=6"]
-    overrides += ["method.anchor_steps=2", "actor_rollout_ref.rollout.val_kwargs.n=1", "data.val_max_samples=32"]
+    """The quick start's experiment, an FSDP2 rank and a vLLM replica on each of two nodes, started three times.
+
+    The first start is preempted, the second reaches its time limit, the third finishes; the anchor stays the same.
+    """
+    root, steps = slurm.folder / "outputs", 24
+    overrides = [f"run.root={root}", f"trainer.total_training_steps={steps}", "trainer.save_freq=4"]
+    overrides += ["trainer.val_before_train=false", "trainer.test_freq=-1", "method.anchor_steps=2"]
+    overrides += ["cluster.env.OMP_NUM_THREADS=1"]  # two nodes share this machine's cores
     env = {"EXPERIMENT": "tiny_cpu_paec", "GPUS_PER_NODE": "1", "PAEC_TINY_DIR": str(slurm.folder / "tiny")}
-    job = slurm.submit("--nodes=2", str(BATCH), *overrides, PAEC_TINY_ARGS="--steps 240", **env)
-    slurm.until(lambda: re.search(r"^step +3/6", slurm.output(job), re.MULTILINE), 900)
+    job = slurm.submit("--nodes=2", "--time=60", str(BATCH), *overrides, PAEC_TINY_ARGS="--steps 240", **env)
+
+    def trained(start: int) -> list[int]:
+        """Steps that this start has printed."""
+        _, _, output = slurm.output(job).partition(f", start {start}\n")
+        return [int(step) for step in re.findall(rf"^step +(\d+)/{steps}", output.split(", start ")[0], re.MULTILINE)]
+
+    slurm.until(lambda: 3 in trained(1), 900)
     slurm.call("scontrol", "requeue", job)
+    slurm.until(lambda: len(trained(2)) >= 2, 600)
+    minutes = int(slurm.call("squeue", "--noheader", "--format=%M", "--job", job).split(":")[-2])
+    slurm.call("scontrol", "update", f"JobId={job}", f"TimeLimit={minutes + 4}")  # the signal comes 5 before
+    slurm.until(lambda: "time limit is near" in slurm.output(job), 120)
+    slurm.call("scontrol", "update", f"JobId={job}", "TimeLimit=60")
     code, output = slurm.finish(job, 900)
     assert code == "0:0", output
-    assert re.search(r"resuming \S+ after step [23] of 6", output)
-    anchors = dict(re.findall(r"^step +(\d)/6 .* anchor (\S+)", output, re.MULTILINE))
-    assert set(anchors) == set("123456")
-    assert len({anchors[step] for step in "23456"}) == 1
+    first, second, third = trained(1), trained(2), trained(3)
+    assert first[0] == 1 and third[-1:] == [steps], output
+    assert second[0] in (first[-1], first[-1] + 1) and second[-1] < steps, output
+    assert third == list(range(second[-1] + 1, steps + 1)), "the time limit lost steps"
+    anchors = dict(re.findall(rf"^step +(\d+)/{steps} .* anchor (\S+)", output, re.MULTILINE))
+    assert len(anchors) == steps
+    assert len({anchors[str(step)] for step in range(2, steps + 1)}) == 1
     slurm.nothing_left()

@@ -220,12 +220,28 @@ def worker(options: argparse.Namespace) -> int:
     """A worker node that joins the head at `options.address`."""
     peer = host_of(options.address)
     os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN_PATH=str(token_file(create=False)))
+    if options.outlast_head:
+        signal.signal(signal.SIGTERM, lambda number, _: outlast(options.address, number))
     arguments = [f"--address={options.address}"]
 
     def started(cluster: str) -> None:
         print(f"Ray worker {options.name} has joined {cluster}", flush=True)
 
     return run_node(arguments, options.name, own_address(peer), options.gpus, options.cpus, started)
+
+
+def outlast(head: str, number: int) -> None:
+    """Handler of SIGTERM for a worker of a batch job: stay as long as the head does, then `stop`.
+
+    Slurm tells all steps of a job at once. A training that is to save a checkpoint needs its workers meanwhile.
+    """
+    place = (host_of(head), int(head.rpartition(":")[2]))
+    while True:
+        try:
+            socket.create_connection(place, timeout=5).close()
+        except OSError:
+            stop(number, None)
+        time.sleep(1)
 
 
 def free_port(address: str) -> int:
@@ -291,6 +307,7 @@ def main() -> int:
     command.add_argument("--end-with-parent", action="store_true", help="end when the process that started this ends")
     command = commands.add_parser("worker", parents=[node], help="join a head and stay")
     command.add_argument("address", help="HOST:PORT of the head")
+    command.add_argument("--outlast-head", action="store_true", help="stay on SIGTERM until the head has ended")
     command = commands.add_parser("wait", help="wait until all nodes have joined")
     command.add_argument("address", help="HOST:PORT of the head")
     command.add_argument("names", nargs="+", help="what the nodes are called")

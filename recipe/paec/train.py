@@ -72,8 +72,11 @@ def resolved(config: DictConfig) -> DictConfig:
         config.identity = {}
         OmegaConf.resolve(config)
         if config.cluster.ray_address is not None:
-            # What a running cluster offers was said when it was started; Ray refuses to hear it again.
+            # What a running cluster offers was said when it was started; Ray refuses to hear it again. So was its
+            # interface, a name that may differ from node to node; loopback is for a Ray of our own on one host.
             config.ray_kwargs.ray_init.update(num_cpus=None, num_gpus=None)
+            if config.cluster.env.get("GLOO_SOCKET_IFNAME") == "lo":
+                del config.cluster.env["GLOO_SOCKET_IFNAME"]
         for key in ("directory", "root"):
             config.run[key] = str(Path(config.run[key]).expanduser().absolute())
         for key in ("default_local_dir", "rollout_data_dir", "validation_data_dir"):

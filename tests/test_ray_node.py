@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -11,6 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import pipeline_runs
 import psutil
 import pytest
 
@@ -157,17 +159,8 @@ class Node:
     def __init__(self, folder: Path, name: str, *arguments: str):
         self.name, self.log = name, folder / f"{name}.log"
         script = "ray_head.sh" if name == "n1" else "ray_worker.sh"
-        command = [
-            "bash",
-            str(REPOSITORY / "launch" / script),
-            *arguments,
-            "--name",
-            name,
-            "--cpus",
-            "1",
-            "--gpus",
-            "1",
-        ]
+        command = ["bash", str(REPOSITORY / "launch" / script), *arguments]
+        command += ["--name", name, "--cpus", "8", "--gpus", "1"]
         with open(self.log, "wb") as stream:
             self.process = subprocess.Popen(command, env=environment(folder), stdout=stream, stderr=stream)
 
@@ -257,6 +250,44 @@ def test_two_nodes(short):
     assert psutil.wait_procs(head, timeout=5)[1] == []
     # A killed process cannot remove its folder, one that was asked to end has.
     assert len(list((folder / "t").iterdir())) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.pipeline
+@pytest.mark.timeout(1500)
+def test_training_on_two_nodes_of_which_one_dies(short, tiny):
+    """A rank and a replica on each node train together; SIGKILL of a node's Ray ends the run, the error names it."""
+    folder, started = short
+    address = start_two(folder, started)
+    assert ray_nodes(folder, "wait", address, "n1", "n2", "--timeout", "60").returncode == 0
+    command = [sys.executable, "-m", "recipe.paec.train", "experiment=tiny_cpu", f"run.root={folder / 'outputs'}"]
+    command += [f"cluster.ray_address='{address}'", "cluster.nodes=2", "cluster.gpus_per_node=1"]
+    command += ["cluster.env.OMP_NUM_THREADS=1", "trainer.val_before_train=false", "trainer.save_freq=1"]
+    env = {**environment(folder), "PAEC_TINY_DIR": str(tiny), "PAEC_TINY_ARGS": "--steps 240"}
+    pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    training = subprocess.Popen(command, env=env, cwd=REPOSITORY, **pipe)
+    try:
+        directory = folder / "outputs" / "tiny_cpu-paec"
+        pipeline_runs.wait_for(lambda: len(pipeline_runs.records(directory)) >= 2, 900, training)
+        families = [node.family() for node in started]
+        for family in families:
+            titles = [" ".join(member.cmdline()) for member in family]
+            for role in ("ray::WorkerDict", "VLLM::EngineCore"):
+                assert sum(title.startswith(role) for title in titles) == 1, (role, titles)
+        everything = [*pipeline_runs.descendants(training.pid), *families[0], *families[1]]
+
+        next(member for member in families[1] if member.name() == "raylet").kill()
+        killed = time.monotonic()
+        output, _ = training.communicate(timeout=180)
+        assert time.monotonic() - killed < 60, output
+    finally:
+        training.kill()
+    assert training.returncode == 2, output
+    assert re.search(r"^error: .* on n2\) has died", output, re.MULTILINE), output
+    assert started[1].process.wait(30) == 1
+    started[0].process.terminate()
+    assert started[0].process.wait(30) == 143
+    assert psutil.wait_procs(everything, timeout=20)[1] == []
 
 
 @pytest.mark.slow

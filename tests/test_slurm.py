@@ -94,8 +94,8 @@ class Slurm:
 
     def finish(self, job: str, seconds: float = 150) -> tuple[str, str]:
         """Wait for a job's end; returns its exit code, as Slurm writes it (code:signal), and its output."""
-        running = ("PENDING", "RUNNING", "COMPLETING", "CONFIGURING", "REQUEUED")
-        self.until(lambda: self.state(job)["JobState"] not in running, seconds)
+        ended = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL")  # there are many others, SIGNALING is one
+        self.until(lambda: self.state(job)["JobState"] in ended, seconds)
         return self.state(job)["ExitCode"], self.output(job)
 
     def processes(self) -> list[psutil.Process]:

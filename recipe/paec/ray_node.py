@@ -144,6 +144,7 @@ def run_node(arguments: list[str], name: str, address: str, gpus: int | None, cp
     scratch, log = private / "r", private / "start.log"
     interface = interface_of(address)
     env = {"NCCL_SOCKET_IFNAME": f"={interface}", "GLOO_SOCKET_IFNAME": interface, **os.environ}
+    env.pop("ROCR_VISIBLE_DEVICES", None)  # Slurm may set it beside CUDA's on any GPU node, and verl refuses the two
     command = [str(Path(sys.executable).with_name("ray")), "start", *arguments, "--block", "--disable-usage-stats"]
     command += ["--node-name", name, "--node-ip-address", address, "--temp-dir", str(scratch)]
     command += ["--dashboard-agent-listen-port", "0"]

@@ -112,6 +112,18 @@ def test_free_port_is_free():
         assert stream.getsockname()[1] == port
 
 
+def test_a_worker_outlasts_the_head():
+    """On SIGTERM a batch job's worker stays while the head listens, and is gone soon after it."""
+    with socket.create_server(("127.0.0.1", 0)) as head:
+        call = f"from recipe.paec import ray_node; ray_node.outlast('127.0.0.1:{head.getsockname()[1]}', 15)"
+        worker = subprocess.Popen([sys.executable, "-c", call], cwd=REPOSITORY)
+        head.settimeout(60)
+        head.accept()[0].close()
+        head.accept()[0].close()
+        assert worker.poll() is None
+    assert worker.wait(20) == 143
+
+
 # ---- which Python ----------------------------------------------------------------------------------------------------
 
 

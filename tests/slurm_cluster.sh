@@ -5,7 +5,8 @@
 #   bash tests/slurm_cluster.sh stop FOLDER
 #
 # Needs Debian's slurmctld, slurmd, slurm-client and munge. Its ports are free ones: several can run, and beside a real
-# one too.
+# one too. Jobs are tracked by cgroups, as on real clusters, where this machine has version 1 of them; else by /proc,
+# where SIGTERM reaches every process of a job instead of its first one.
 set -euo pipefail
 
 usage() {
@@ -33,8 +34,12 @@ start() {
 		print("\n".join(str(one.getsockname()[1]) for one in held))
 	PYTHON
   )
-  local user
+  local user tracking=linuxproc
   user=$(id -un)
+  if [[ -w /sys/fs/cgroup/freezer ]]; then
+    tracking=cgroup
+    printf '%s\n' CgroupPlugin=cgroup/v1 CgroupAutomount=no > "$folder/cgroup.conf"
+  fi
   {
     cat <<- CONF
 		ClusterName=paec
@@ -45,7 +50,7 @@ start() {
 		AuthType=auth/munge
 		# A requeued job waits as long as its old credential is valid.
 		AuthInfo=socket=$folder/munge/socket,cred_expire=5
-		ProctrackType=proctrack/linuxproc
+		ProctrackType=proctrack/$tracking
 		TaskPlugin=task/none
 		SelectType=select/cons_tres
 		MpiDefault=none

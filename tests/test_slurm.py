@@ -5,6 +5,7 @@ The last test trains the tiny experiment over both nodes; the others put a comma
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -311,15 +312,18 @@ def test_sigkill_of_a_nodes_ray(slurm):
 
 
 def test_sigkill_of_the_batch_script(slurm):
-    """Ray ends with the script even where Slurm does not track processes with cgroups."""
+    """Ray ends with the script even where Slurm does not track processes with cgroups; the next job tidies up."""
     job = slurm.submit("--nodes=2", str(BATCH), COMMAND="exec sleep 600")
     slurm.until(lambda: "running exec sleep" in slurm.output(job), 90)
     (batch,) = [p for p in slurm.processes() if p.cmdline()[-1].endswith("slurm_script") and p.ppid() != 1]
     orphan = next(p for p in slurm.processes() if p.cmdline() == ["sleep", "600"])
     batch.kill()
     assert slurm.finish(job)[0] == "0:9"
-    orphan.kill()  # A command of its own that does not use Ray; a training ends with Ray.
+    with contextlib.suppress(psutil.NoSuchProcess):
+        orphan.kill()  # without cgroups: a command of its own that does not use Ray; a training ends with Ray
+    slurm.until(lambda: not slurm.processes(), 40)
     shutil.rmtree(REPOSITORY / "outputs" / "slurm" / job)
+    assert slurm.finish(slurm.submit("--nodes=2", str(BATCH), COMMAND="true"))[0] == "0:0"
     slurm.nothing_left()
 
 
@@ -352,7 +356,7 @@ def test_training_over_two_nodes_is_preempted_and_resumes(slurm):
     The first start is preempted, the second reaches its time limit, the third finishes; the anchor stays the same.
     """
     root, steps = slurm.folder / "outputs", 24
-    overrides = [f"run.root={root}", f"trainer.total_training_steps={steps}", "trainer.save_freq=4"]
+    overrides = [f"run.root={root}", f"trainer.total_training_steps={steps}", "trainer.save_freq=2"]
     overrides += ["trainer.val_before_train=false", "trainer.test_freq=-1", "method.anchor_steps=2"]
     overrides += ["cluster.env.OMP_NUM_THREADS=1"]  # two nodes share this machine's cores
     env = {"EXPERIMENT": "tiny_cpu_paec", "GPUS_PER_NODE": "1", "PAEC_TINY_DIR": str(slurm.folder / "tiny")}
@@ -374,7 +378,8 @@ def test_training_over_two_nodes_is_preempted_and_resumes(slurm):
     assert code == "0:0", output
     first, second, third = trained(1), trained(2), trained(3)
     assert first[0] == 1 and third[-1:] == [steps], output
-    assert second[0] in (first[-1], first[-1] + 1) and second[-1] < steps, output
+    assert first[-1] - 1 <= second[0] <= first[-1] + 1, "more is lost than the steps since the last checkpoint"
+    assert second[-1] < steps, output
     assert third == list(range(second[-1] + 1, steps + 1)), "the time limit lost steps"
     anchors = dict(re.findall(rf"^step +(\d+)/{steps} .* anchor (\S+)", output, re.MULTILINE))
     assert len(anchors) == steps

@@ -1,14 +1,15 @@
 """`python -m recipe.paec.ray_node head|worker|wait ...`: a Ray node that ends with this process, and who has joined.
 
 Safe on machines shared with others: a token that every connection must show, no dashboard, every port but the head's
-chosen by the system, a private temporary folder that is removed at the end. Ray's processes cannot outlive this one,
-not even when it is killed with SIGKILL.
+chosen by the system, a private temporary folder that is removed at the end (or by the next node on this machine, where
+this process was killed). Ray's processes cannot outlive this one, not even when it is killed with SIGKILL.
 """
 
 from __future__ import annotations
 
 import argparse
 import ctypes
+import fcntl
 import ipaddress
 import os
 import secrets
@@ -30,6 +31,8 @@ NOT_JOINED = 3
 """Exit code when the cluster is not complete in time."""
 LONGEST_SCRATCH = 40
 """Characters: Ray adds 65 for its Unix sockets, whose paths the kernel limits to 107."""
+LOCK = "lock"
+"""File in a node's temporary folder that its process holds a lock on."""
 STOP = (signal.SIGTERM, signal.SIGUSR1)
 """Signals that end a node in order; srun forwards the second to its tasks, where the first makes it kill them."""
 DEFAULT_TOKEN = Path("~/.ray/auth_token")
@@ -139,9 +142,13 @@ def run_node(arguments: list[str], name: str, address: str, gpus: int | None, cp
         on_start: called once with the Ray head's address, when Ray is up.
     """
     root = os.environ.get("PAEC_TMP", "/tmp")
+    remove_leftovers(Path(root))
     # Ray opens its own folder to everyone, so that one lies in ours, which is private.
     private = Path(tempfile.mkdtemp(prefix="ray-", dir=root))
     scratch, log = private / "r", private / "start.log"
+    held = open(private / "new", "w", encoding="ascii")
+    fcntl.flock(held, fcntl.LOCK_EX)
+    os.replace(private / "new", private / LOCK)  # there only when it is locked
     interface = interface_of(address)
     env = {"NCCL_SOCKET_IFNAME": f"={interface}", "GLOO_SOCKET_IFNAME": interface, **os.environ}
     env.pop("ROCR_VISIBLE_DEVICES", None)  # Slurm may set it beside CUDA's on any GPU node, and verl refuses the two
@@ -163,6 +170,18 @@ def run_node(arguments: list[str], name: str, address: str, gpus: int | None, cp
             end(ray)
     finally:
         shutil.rmtree(private, ignore_errors=True)
+        held.close()
+
+
+def remove_leftovers(root: Path) -> None:
+    """Remove the temporary folders of this user's nodes that were killed: those whose lock nobody holds."""
+    for lock in root.glob(f"ray-*/{LOCK}"):
+        try:
+            with open(lock, encoding="ascii") as stream:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(lock.parent, ignore_errors=True)
+        except (BlockingIOError, FileNotFoundError, PermissionError):
+            continue  # in use, gone meanwhile, or somebody else's
 
 
 def _watch(ray: subprocess.Popen, address_file: Path, log: Path, on_start) -> int:

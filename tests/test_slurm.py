@@ -358,7 +358,7 @@ def test_training_over_two_nodes_is_preempted_and_resumes(slurm):
     root, steps = slurm.folder / "outputs", 24
     overrides = [f"run.root={root}", f"trainer.total_training_steps={steps}", "trainer.save_freq=2"]
     overrides += ["trainer.val_before_train=false", "trainer.test_freq=-1", "method.anchor_steps=2"]
-    overrides += ["cluster.env.OMP_NUM_THREADS=1"]  # two nodes share this machine's cores
+    overrides += ["run.export=false", "cluster.env.OMP_NUM_THREADS=1"]  # two nodes share this machine's cores
     env = {"EXPERIMENT": "tiny_cpu_paec", "GPUS_PER_NODE": "1", "PAEC_TINY_DIR": str(slurm.folder / "tiny")}
     job = slurm.submit("--nodes=2", "--time=60", str(BATCH), *overrides, PAEC_TINY_ARGS="--steps 240", **env)
 

@@ -10,7 +10,7 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, open_dict
 
-from recipe.paec import train
+from recipe.paec import runs
 from recipe.paec.command_line import CONFIGS
 
 torch.set_num_threads(1)
@@ -26,7 +26,7 @@ def compose():
         HydraConfig.instance().set_config(config)
         with open_dict(config):
             del config["hydra"]
-        return train.resolved(config)
+        return runs.resolved(config)
 
     return make
 

@@ -10,7 +10,7 @@ from dataclasses import asdict
 import pytest
 
 from paec_loss import NoMethodConfig, PAECConfig
-from recipe.paec import checkpoints, preflight, train
+from recipe.paec import checkpoints, preflight, runs
 from recipe.paec.command_line import CONFIGS, REPOSITORY
 from recipe.paec.config import TRAINER_MODES
 
@@ -143,7 +143,11 @@ def test_adapters_are_one_word(compose):
 def test_mode_and_adapters_are_part_of_a_checkpoints_identity(compose, tiny_files, monkeypatch):
     monkeypatch.setenv("PAEC_TINY_DIR", str(tiny_files))
     plain = preflight.identity(compose())
-    for override, key in (("mode=colocate_async", "mode"), ("lora.rank=8", "lora.rank"), ("lora.alpha=8", "lora.alpha")):
+    for override, key in (
+        ("mode=colocate_async", "mode"),
+        ("lora.rank=8", "lora.rank"),
+        ("lora.alpha=8", "lora.alpha"),
+    ):
         difference = checkpoints.identity_difference(preflight.identity(compose(override)), plain)
         assert difference is not None and difference.startswith(f"{key} is "), difference
 
@@ -174,11 +178,11 @@ def test_ulysses_on_cpu_needs_our_attention(compose):
     ],
 )
 def test_run_suffix(overrides, suffix):
-    assert train.run_suffix(overrides) == suffix
+    assert runs.run_suffix(overrides) == suffix
 
 
 def test_long_suffixes_differ():
-    one, two = (train.run_suffix([f"data.train_files=[/{'x' * 90}/{name}]"]) for name in "ab")
+    one, two = (runs.run_suffix([f"data.train_files=[/{'x' * 90}/{name}]"]) for name in "ab")
     assert len(one) == len(two) == 13 and one != two
 
 

@@ -43,7 +43,9 @@ def test_the_step_is_all_of_its_tokens(average):
         position_summary(whole.statistics, whole.mask, whole.response_mask, config), rel=1e-12
     )
     plain_mean = sum(part.measurement().selected_entropy(config) for part in parts) / len(parts)
-    assert abs(plain_mean - hbar) > 1e-3 * hbar, "passes of other sizes must not weigh the same for this to say anything"
+    assert abs(plain_mean - hbar) > 1e-3 * hbar, (
+        "passes of other sizes must not weigh the same for this to say anything"
+    )
 
 
 def test_hbar_is_the_sum_of_the_passes():

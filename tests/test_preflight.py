@@ -7,7 +7,7 @@ import shutil
 import pandas
 import pytest
 
-from recipe.paec import checkpoints, preflight, train, versions
+from recipe.paec import checkpoints, preflight, runs, train, versions
 from recipe.paec.errors import UserError
 
 
@@ -184,8 +184,8 @@ def test_prune_keeps_the_newest(tmp_path):
 
 
 def test_two_runs_in_one_directory(tmp_path):
-    held = train.lock(tmp_path)
+    held = runs.lock(tmp_path)
     with pytest.raises(UserError, match="in use"):
-        train.lock(tmp_path)
+        runs.lock(tmp_path)
     held.close()
-    train.lock(tmp_path).close()
+    runs.lock(tmp_path).close()

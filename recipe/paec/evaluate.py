@@ -41,10 +41,11 @@ from recipe.paec.errors import UserError
 from recipe.paec.generation import Job, max_new_tokens, missing
 from recipe.paec.prompts import encode, load_tokenizer
 from recipe.paec.results import GENERATION, SCORES, TABLE, journaled, training_files, training_texts, write_results
+from recipe.paec.runs import clear, lock
 from recipe.paec.samples import Problem, load_benchmark, mend_journal, problems_in, read_samples
 from recipe.paec.supervise import ProcessTree
 from recipe.paec.targets import EXPORTED, Target, context_of, exported, find_targets, fingerprint
-from recipe.paec.train import Stalled, clear, lock
+from recipe.paec.train import Stalled
 
 EVALUATION, JOB, JOURNAL, CURVE = "evaluation.json", "job.json", "journal.jsonl", "curve.json"
 

@@ -20,7 +20,8 @@ from paec_loss.linear import CHUNK_SIZE
 from recipe.paec import preflight
 from recipe.paec.command_line import complain, hydra_command, say
 from recipe.paec.errors import UserError
-from recipe.paec.train import resolved
+from recipe.paec.model_files import file_problems, model_folder, read_config, tensor_shapes, weight_files
+from recipe.paec.runs import resolved
 
 GIB = 2**30
 GPU_MEMORY = 80.0
@@ -35,6 +36,11 @@ STATISTICS = 5 * 1024
 """Bytes that the triton kernel needs for each row of logits beside them (docs/kernel.md)."""
 KV_BLOCK = 16
 """Tokens of a block of vLLM's KV cache."""
+HOST_BASE, HOST_WORKER = 3.4 * GIB, 3.5 * GIB
+"""Memory of a node: launcher, Ray and driver; and each worker with its vLLM. Measured on the quick start: 6.9 GiB
+with one worker, 10.4 with two (docs/plan.md)."""
+CHECKPOINT_REST = 32 * 2**20
+"""Bytes of a checkpoint beside the states: tokenizer, data loader, bookkeeping. The quick start's has 0.1 MiB."""
 DTYPES = {"fp32": 4, "float32": 4, "bf16": 2, "bfloat16": 2, "fp16": 2, "float16": 2}
 """Bytes of an element, by the names that verl and vLLM use."""
 MODELLED = {
@@ -135,7 +141,7 @@ def read_shape(config: dict) -> ModelShape:
 
 def find_shape(path: str) -> tuple[ModelShape, str]:
     """Shape of the model `path` (folder or hub id), and where it was found; UserError if nothing is known of it."""
-    folder = preflight.model_folder(path)
+    folder = model_folder(path)
     if folder is not None and (folder / "config.json").is_file():
         file = folder / "config.json"
         try:
@@ -373,6 +379,50 @@ def estimate(shape: ModelShape, setup: Setup, gpu_memory: float) -> Estimate:
     )
 
 
+def peak(shape: ModelShape, setup: Setup, gpu_memory: float) -> float:
+    """Bytes of the largest phase."""
+    found = estimate(shape, setup, gpu_memory)
+    return max(found.total(phase) for phase in found.phases)
+
+
+# ---- without a GPU's plan --------------------------------------------------------------------------------------------
+
+
+def parameter_count(path: str) -> int | None:
+    """Parameters of the model `path`, from its weight files or the built-in table; None without a whole model."""
+    folder = model_folder(path)
+    if folder is not None:
+        whole = not file_problems(folder, path)
+        return sum(math.prod(shape) for shape in tensor_shapes(weight_files(folder)).values()) if whole else None
+    try:
+        return find_shape(path)[0].parameters
+    except UserError:
+        return None
+
+
+def host_memory(config: DictConfig) -> float:
+    """Bytes of memory that a run takes on one node; a model that is still to be made counts nothing.
+
+    The measured base, and for each parameter: the float32 copy that rank 0 (with a tied head every rank) loads, the
+    states that stay on the host, and on CPU vLLM's weights.
+    """
+    cluster, fsdp = config.cluster, config.actor_rollout_ref.actor.fsdp_config
+    cpu, workers, folder = cluster.platform == "cpu", cluster.gpus_per_node, model_folder(config.model.path)
+    parameters = parameter_count(config.model.path) or 0
+    tied = parameters and folder is not None and read_config(folder).get("tie_word_embeddings", False)
+    states = 4 if cpu or fsdp.offload_policy else fsdp.param_offload + 2 * fsdp.optimizer_offload
+    sharded = states * DTYPES.get(fsdp.model_dtype, 4) / cluster.nodes
+    rollout = 4 * workers // cluster.tensor_parallel if cpu else 0
+    each = 4 * (workers if tied else 1) + sharded + rollout
+    return HOST_BASE + workers * HOST_WORKER + each * parameters
+
+
+def checkpoint_bytes(config: DictConfig, parameters: int) -> int:
+    """Bytes of one checkpoint: parameters and Adam's two moments, in the sharded parameters' dtype."""
+    element = DTYPES.get(config.actor_rollout_ref.actor.fsdp_config.model_dtype, 4)
+    return 3 * element * parameters + CHECKPOINT_REST
+
+
 # ---- does it fit -----------------------------------------------------------------------------------------------------
 
 
@@ -469,12 +519,6 @@ def plan(config: DictConfig, gpu_memory: float) -> None:
     problems = problems_of(shape, setup, gpu_memory)
     if problems:
         problems = ["; ".join([*problems, remedy(shape, setup, gpu_memory)])]
-    if setup.tokens * setup.sequence_parallel < setup.length:
-        problems.append(
-            f"actor_rollout_ref.actor.ppo_max_token_len_per_gpu x cluster.sequence_parallel = "
-            f"{setup.tokens * setup.sequence_parallel} is less than prompt + response = {setup.length}, which verl "
-            "refuses: raise one of them"
-        )
     if problems:
         raise UserError(*problems)
     say("it fits")

@@ -20,6 +20,7 @@ from recipe.grading import sources
 from recipe.paec import prompts, versions
 from recipe.paec.config import METHODS, SECTIONS, TRAINER_MODES
 from recipe.paec.errors import UserError
+from recipe.paec.model_files import context_length, file_problems, head_dim, model_folder, read_config
 
 PLUGIN_GROUP, PLUGIN_NAME = "verl.plugins", "paec"
 VLLM_PLUGIN = "paec_cpu"
@@ -73,7 +74,7 @@ def check_config(config: DictConfig) -> list[str]:
         problems.append(f"run.keep_best={config.run.keep_best}: must be a whole number of at least 0")
     if problems:
         return problems
-    actor, rollout = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
+    actor = config.actor_rollout_ref.actor
     if actor.strategy not in ("fsdp", "fsdp2"):
         problems.append(f"actor_rollout_ref.actor.strategy={actor.strategy}: choose fsdp2 (or fsdp)")
     if config.cluster.platform == "cpu" and actor.strategy != "fsdp2":
@@ -97,18 +98,47 @@ def check_config(config: DictConfig) -> list[str]:
                 "algorithm.rollout_correction.bypass_mode=true skips the log-prob pass in which PAEC measures the "
                 "anchor: set it to false, or method=none"
             )
-    length = config.data.max_prompt_length + config.data.max_response_length
-    context = config.model.context_length
-    if context and length > context:
-        problems.append(
-            f"data.max_prompt_length + data.max_response_length = {length} is more than the model's context of "
-            f"{context} tokens (model.context_length): lower one of them"
-        )
+    return problems + _check_lengths(config)
+
+
+def _check_lengths(config: DictConfig) -> list[str]:
+    """Prompt + response against everything that must hold one."""
+    actor, rollout = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
+    length = sequence_length(config)
+    problems = []
+    if config.model.context_length:
+        problems += _check_context(length, config.model.context_length, "model.context_length")
     if rollout.max_model_len is not None and length > rollout.max_model_len:
         problems.append(
             f"actor_rollout_ref.rollout.max_model_len={rollout.max_model_len} is less than prompt + response = {length}"
         )
+    budgets = {
+        "actor.ppo_max_token_len_per_gpu": actor.use_dynamic_bsz and actor.ppo_max_token_len_per_gpu,
+        "rollout.log_prob_max_token_len_per_gpu": (
+            rollout.log_prob_use_dynamic_bsz and rollout.log_prob_max_token_len_per_gpu
+        ),
+    }
+    for key, tokens in budgets.items():
+        if tokens and tokens * config.cluster.sequence_parallel < length:
+            problems.append(
+                f"actor_rollout_ref.{key} x cluster.sequence_parallel = {tokens * config.cluster.sequence_parallel} is "
+                f"less than prompt + response = {length}, which verl refuses: raise one of them"
+            )
     return problems
+
+
+def sequence_length(config: DictConfig) -> int:
+    """Longest prompt + response, tokens."""
+    return config.data.max_prompt_length + config.data.max_response_length
+
+
+def _check_context(length: int, context: int, source: str) -> list[str]:
+    if length <= context:
+        return []
+    return [
+        f"data.max_prompt_length + data.max_response_length = {length} is more than the model's context of {context} "
+        f"tokens ({source}): lower one of them"
+    ]
 
 
 def _check_batches(config: DictConfig) -> list[str]:
@@ -251,20 +281,6 @@ def gpu_count() -> int:
     return sum(line.startswith("GPU ") for line in listing.stdout.splitlines())
 
 
-def model_folder(path: str) -> Path | None:
-    """The local folder of a model: the path itself, or the hub cache's snapshot of a hub id; None if there is none."""
-    folder = Path(path).expanduser()
-    if folder.is_dir():
-        return folder
-    if path.count("/") == 1 and not path.startswith((".", "~", "/")):
-        from huggingface_hub import try_to_load_from_cache
-
-        cached = try_to_load_from_cache(path, "config.json")
-        if isinstance(cached, str):
-            return Path(cached).parent
-    return None
-
-
 def check_model(config: DictConfig, to_come: Path | None = None) -> list[str]:
     """The model's files: configuration, weights, tokenizer. A folder below `to_come` may be missing still."""
     path = config.model.path
@@ -276,19 +292,7 @@ def check_model(config: DictConfig, to_come: Path | None = None) -> list[str]:
             f"model.path={path}: no such folder, and not in the Hugging Face cache: {config.model.obtain}, or set "
             "model.path to a local folder"
         ]
-    return model_files(folder, f"model.path={path}")
-
-
-def model_files(folder: Path, name: str) -> list[str]:
-    """What a Hugging Face model folder lacks; `name` begins the sentences."""
-    problems = []
-    if not (folder / "config.json").is_file():
-        problems.append(f"{name}: no config.json in it, so it is not a Hugging Face model folder")
-    if not any(folder.glob("*.safetensors")) and not any(folder.glob("*.bin")):
-        problems.append(f"{name}: no weights (*.safetensors) in it")
-    if not (folder / "tokenizer.json").is_file() and not (folder / "tokenizer_config.json").is_file():
-        problems.append(f"{name}: no tokenizer in it")
-    return problems
+    return file_problems(folder, f"model.path={path}")
 
 
 def _is_below(path: str, folder: Path | None) -> bool:
@@ -360,17 +364,6 @@ def _check_prompts(config: DictConfig, key: str, file: str, frame, tokenizer) ->
     return []
 
 
-def load_tokenizer(config: DictConfig):
-    """The model's tokenizer, with the configured chat template; None if the model is not there."""
-    folder = model_folder(config.model.path)
-    if folder is None:
-        return None
-    path = config.model.path
-    return prompts.load_tokenizer(
-        folder, config.model.chat_template, f"model.path={path}", "set model.chat_template to one"
-    )
-
-
 def identity(config: DictConfig) -> dict[str, Any]:
     """What a checkpoint must agree with to be resumed: method, model, adapters, data, seed, mode, number of workers."""
     folder = model_folder(config.model.path)
@@ -396,13 +389,45 @@ def identity(config: DictConfig) -> dict[str, Any]:
     }
 
 
+def check_tokenizer(config: DictConfig, folder: Path, tokenizer: Any) -> list[str]:
+    """The tokenizer and the requested lengths against the model's own config.json."""
+    path, content = config.model.path, read_config(folder)
+    rows, size, end = content["vocab_size"], len(tokenizer), tokenizer.eos_token_id
+    problems = []
+    if size > rows:
+        problems.append(
+            f"model.path={path}: the tokenizer has {size} tokens, the model's embedding only {rows} rows (vocab_size): "
+            "take the tokenizer that belongs to the model, or resize the embedding (resize_token_embeddings)"
+        )
+    elif config.cluster.platform == "cpu" and size < rows:
+        problems.append(
+            f"model.path={path}: the tokenizer has {size} tokens, the model's embedding {rows} rows (vocab_size): on "
+            "cluster=cpu they must be equal, for vLLM never draws the ids beyond, which the actor counts: "
+            "resize the embedding (resize_token_embeddings)"
+        )
+    if end is None:
+        problems.append(f"model.path={path}: the tokenizer has no eos_token, so no response would end: set one in it")
+    if config.cluster.platform == "cpu" and head_dim(content) < 32:
+        problems.append(
+            f"model.path={path}: its attention heads are {head_dim(content)} wide, vLLM on cluster=cpu needs at least "
+            "32: take a model with fewer or wider heads"
+        )
+    own = context_length(content)
+    if own is not None:
+        problems += _check_context(sequence_length(config), own, f"{folder / 'config.json'}")
+    return problems
+
+
 def check_inputs(config: DictConfig, to_come: Path | None = None) -> list[str]:
     """Problems of model and data; what lies below `to_come` will be made first, so it may be missing."""
-    problems = model_problems = check_model(config, to_come)
-    tokenizer = None
-    if not model_problems:
+    problems = check_model(config, to_come)
+    folder, tokenizer = model_folder(config.model.path), None
+    if folder is not None and not problems:
         try:
-            tokenizer = load_tokenizer(config)
+            tokenizer = prompts.load_tokenizer(
+                folder, config.model.chat_template, f"model.path={config.model.path}", "set model.chat_template to one"
+            )
+            problems = check_tokenizer(config, folder, tokenizer)
         except UserError as error:
-            problems += error.problems
+            problems = error.problems
     return problems + check_data(config, tokenizer, to_come)

@@ -12,10 +12,11 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from recipe.paec import checkpoints, preflight
+from recipe.paec import checkpoints
 from recipe.paec.command_line import say
 from recipe.paec.errors import UserError
 from recipe.paec.export import export_in_process
+from recipe.paec.model_files import context_length, file_problems, model_folder, read_config
 from recipe.paec.train import EXPORT_FILE
 
 EXPORTED = "model"
@@ -57,14 +58,14 @@ def find_targets(config: DictConfig, label: str) -> list[Target]:
         return [Target(config.model.path, path, True, run, step, output)]
     if path.name.startswith("global_step_") and path.is_dir():
         raise UserError(f"model={path}: no {checkpoints.STATE_FILE}, so its save was interrupted: choose another step")
-    folder = preflight.model_folder(config.model.path)
+    folder = model_folder(config.model.path)
     if folder is None:
         raise UserError(
             f"model={config.model.path}: no such folder, and not in the Hugging Face cache: "
             f"hf download {config.model.path}, or name a Hugging Face folder, a checkpoint "
             "(.../global_step_N) or a run directory"
         )
-    problems = preflight.model_files(folder, f"model={config.model.path}")
+    problems = file_problems(folder, f"model={config.model.path}")
     if problems:
         raise UserError(*problems)
     run, step = None, None
@@ -90,7 +91,7 @@ def _targets_of_run(config: DictConfig, run: Path, output: Path) -> list[Target]
         for step, folder in reversed(checkpoints.steps(run / "checkpoints"))
         if checkpoints.is_complete(folder)
     }
-    start = preflight.model_folder(started_from)
+    start = model_folder(started_from)
     if start is not None:
         found = {0: Target(str(started_from), start.absolute(), False, run, 0, output / "step_0"), **found}
     wanted = sorted(found) if config.steps is None else list(config.steps)
@@ -129,11 +130,10 @@ def context_of(config: DictConfig, folder: Path) -> int:
     """Longest prompt + response: `context_length`, else what the model's config.json says."""
     if config.context_length is not None:
         return config.context_length
-    content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    length = content.get("max_position_embeddings") or content.get("text_config", {}).get("max_position_embeddings")
+    length = context_length(read_config(folder))
     if not length:
         raise UserError(f"{folder}/config.json names no max_position_embeddings: give context_length=...")
-    return int(length)
+    return length
 
 
 def exported(config: DictConfig, target: Target) -> Path:

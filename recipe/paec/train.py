@@ -6,11 +6,8 @@ process (`recipe.paec.train_worker`), shows its progress, ends it when it hangs,
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
 import json
 import os
-import re
 import shlex
 import shutil
 import signal
@@ -22,108 +19,34 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from recipe.paec import checkpoints, preflight, versions
+from recipe.paec import checkpoints, doctor, preflight, versions
 from recipe.paec.command_line import git_commit, hydra_command, say
-from recipe.paec.config import register_method_defaults
 from recipe.paec.errors import UserError
 from recipe.paec.export import export_in_process
 from recipe.paec.run_log import HEARTBEAT_FILE, METRICS_FILE, STOP_FILE, read_metrics, truncate_metrics
+from recipe.paec.runs import clear, lock, resolved, resolved_paths
 from recipe.paec.summary import closing_lines, step_line
 from recipe.paec.supervise import ProcessTree, die_with_parent
 from recipe.paec.train_worker import FAILURE_FILE
-from recipe.paec.vllm_cpu import RUN_VARIABLE
 
 EXPORT_FILE = "paec_export.json"
 FULL_DISK = 64 << 20
 """Free bytes below which a failure is put down to the disk."""
-#: Overrides that do not make another run: how long, how watched, where.
-SAME_RUN = ("run.", "trainer.", "cluster", "experiment", "method=", "hydra.")
-
-register_method_defaults()
 
 
 class Stalled(UserError):
     """The training process gave no sign of life for `run.stall_timeout` seconds, or ran past `run.time_limit`."""
 
 
-# ---- configuration ---------------------------------------------------------------------------------------------------
-
-
-def run_suffix(overrides: list[str]) -> str:
-    """What the command line adds to a run's name, so that two different runs never share a directory."""
-    chosen = [o.lstrip("+~") for o in overrides if not o.lstrip("+~").startswith(SAME_RUN)]
-    if not chosen:
-        return ""
-    text = ",".join(o.removeprefix("method.").removeprefix("actor_rollout_ref.") for o in sorted(chosen))
-    text = re.sub(r"[^A-Za-z0-9=.,_-]", "_", text)
-    return "-" + (text if len(text) <= 80 else hashlib.sha256(text.encode()).hexdigest()[:12])
-
-
-def resolved(config: DictConfig) -> DictConfig:
-    """The configuration of this run with nothing left to look up, and its name made from the command line."""
-    overrides = list(HydraConfig.get().overrides.task)
-    with open_dict(config):
-        if not any(o.startswith(("run.name=", "run.directory=")) for o in overrides):
-            config.run.name = config.run.name + run_suffix(overrides)
-        config.run.overrides = overrides
-        config.identity = {}
-        OmegaConf.resolve(config)
-        if config.cluster.ray_address is not None:
-            # What a running cluster offers was said when it was started; Ray refuses to hear it again. So was its
-            # interface, a name that may differ from node to node; loopback is for a Ray of our own on one host.
-            config.ray_kwargs.ray_init.update(num_cpus=None, num_gpus=None)
-            if config.cluster.env.get("GLOO_SOCKET_IFNAME") == "lo":
-                del config.cluster.env["GLOO_SOCKET_IFNAME"]
-        for key in ("directory", "root"):
-            config.run[key] = str(Path(config.run[key]).expanduser().absolute())
-        for key in ("default_local_dir", "rollout_data_dir", "validation_data_dir"):
-            if config.trainer[key] is not None:
-                config.trainer[key] = str(Path(config.trainer[key]).expanduser().absolute())
-        mark = hashlib.sha256(config.run.directory.encode()).hexdigest()[:12]
-        # Ray takes text only, and an override such as cluster.env.OMP_NUM_THREADS=2 is a number.
-        config.cluster.env = {**{key: str(value) for key, value in config.cluster.env.items()}, RUN_VARIABLE: mark}
-        config.ray_kwargs.ray_init.runtime_env.env_vars = config.cluster.env
-    return resolved_paths(config)
-
-
-def resolved_paths(config: DictConfig) -> DictConfig:
-    """Model paths made absolute where the model is on this machine."""
-    for section in (config.model, config.actor_rollout_ref.model):
-        folder = preflight.model_folder(section.path)
-        if folder is not None:
-            section.path = str(folder.absolute())
-    return config
+# ---- before and after training ---------------------------------------------------------------------------------------
 
 
 def run_preparation(command: list[str]) -> None:
     """Make model and data (run.prepare); its progress is shown, UserError if it fails."""
     if subprocess.run(command, check=False, preexec_fn=die_with_parent).returncode != 0:
         raise UserError(f"the preparation failed: {shlex.join(command)}")
-
-
-# ---- the run directory -----------------------------------------------------------------------------------------------
-
-
-def lock(directory: Path):
-    """Hold the run directory for this process; UserError if another run does."""
-    directory.mkdir(parents=True, exist_ok=True)
-    stream = open(directory / ".lock", "w", encoding="ascii")
-    try:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise UserError(f"{directory} is in use by another run: wait for it, or choose another run.name") from None
-    return stream
-
-
-def clear(directory: Path) -> None:
-    """Delete what an earlier run left (run.fresh=true); the lock stays."""
-    for entry in directory.iterdir():
-        if entry.name == ".lock":
-            continue
-        shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
 
 def find_resume(config: DictConfig) -> tuple[checkpoints.Checkpoint | None, list[checkpoints.DamagedCheckpoint]]:
@@ -358,9 +281,7 @@ def run(config: DictConfig) -> None:
     problems = preflight.check_config(config)
     if problems:
         raise UserError(*problems)
-    problems = preflight.check_versions() + preflight.check_cluster(config)
-    to_come = Path(config.run.prepared) if config.run.prepare else None
-    problems += preflight.check_inputs(config, to_come)
+    problems = doctor.examine(config)
     if config.run.prepare and not config.run.dry_run and not problems:
         run_preparation([sys.executable, *shlex.split(config.run.prepare)])
         config = resolved_paths(config)

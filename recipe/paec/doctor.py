@@ -1,0 +1,225 @@
+"""`python -m recipe.paec.doctor experiment=... [key=value ...]`: is everything there that this run needs?
+
+A line for every check, then one sentence with its remedy for each that failed; exit code 0, or 2. `recipe.paec.train`
+begins with the same checks, and so does every launch script through it. What needs no machine is in
+recipe.paec.preflight, what one node must have in recipe.paec.machine, the collective in recipe.paec.collective.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import sys
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from recipe.paec import checkpoints, machine, plan, preflight, versions
+from recipe.paec.collective import Collective
+from recipe.paec.command_line import hydra_command, say
+from recipe.paec.errors import UserError
+from recipe.paec.machine import GIB, Check, existing, gib
+from recipe.paec.ray_node import host_of
+from recipe.paec.runs import lock, resolved
+
+OTHER_FILES = 1.0 * GIB
+"""Bytes of a run directory beside checkpoints and model: logs, rollouts, metrics."""
+INODES = 1000
+"""Files that a run makes, at least."""
+CONNECT = 5.0
+"""Seconds for a TCP connection to the Ray cluster."""
+
+
+def examine(config: DictConfig) -> list[str]:
+    """Print a line for every check of a resolved configuration that `preflight.check_config` accepts; the problems.
+
+    What lies below `run.prepared` may be missing where `run.prepare` is going to make it.
+    """
+    report = Report()
+    cluster, to_come = config.cluster, Path(config.run.prepared) if config.run.prepare else None
+    report.add(Check("versions", versions_line(), tuple(preflight.check_versions())))
+    workers = f"{cluster.nodes} node(s) x {cluster.gpus_per_node} worker(s), {cluster.platform}"
+    report.add(Check("cluster", workers, tuple(preflight.check_cluster(config))))
+    report.add(ray_address(config))
+    collective = None if report.problems else Collective(config)  # imports torch while the other checks go on
+    try:
+        report.add(
+            Check("model and data", inputs_line(config, to_come), tuple(preflight.check_inputs(config, to_come)))
+        )
+        report.add(run_directory(config))
+        report.add(storage(config))
+        if cluster.ray_address is None:
+            for check in (*machine.node_checks(config), machine.cpus(config)):
+                report.add(check)
+            if cluster.platform == "cuda":
+                report.add(machine.gpu_memory(config, cluster.gpus_per_node))
+        else:
+            report.add(machine.write_access(config))
+        for check in collective.result() if collective else ():
+            report.add(check)
+    finally:
+        if collective:
+            collective.end()
+    return report.problems
+
+
+class Report:
+    """Prints checks as they come and keeps what is wrong."""
+
+    def __init__(self):
+        self.problems: list[str] = []
+
+    def add(self, check: Check) -> None:
+        """One line, and one for each note."""
+        say(f"{'FAIL' if check.problems else 'ok':<6}{check.name}: {check.found}")
+        for note in check.notes:
+            say(f"note  {note}")
+        self.problems += check.problems
+
+
+def versions_line() -> str:
+    """Python and what of the stack is installed."""
+    found = {name: version for name, version in versions.report().items() if version}
+    return f"Python {sys.version.split()[0]}, " + ", ".join(f"{name} {version}" for name, version in found.items())
+
+
+def inputs_line(config: DictConfig, to_come: Path | None) -> str:
+    """The model's size, or that it will be made."""
+    count = plan.parameter_count(config.model.path)
+    if count is not None:
+        return f"{config.model.path}, {count / 1e6:.1f} M parameters"
+    return f"{config.model.path}" + (", made first where it is missing (run.prepare)" if to_come else "")
+
+
+# ---- Ray -------------------------------------------------------------------------------------------------------------
+
+
+def ray_address(config: DictConfig) -> Check:
+    """The cluster's address answers; or nothing keeps Ray from starting one of its own here."""
+    address, variable = config.cluster.ray_address, os.environ.get("RAY_ADDRESS")
+    current = Path(os.environ.get("RAY_TMPDIR", "/tmp")) / "ray" / "ray_current_cluster"
+    if address is None:
+        problems = []
+        if config.cluster.nodes > 1:
+            problems.append(
+                f"cluster.nodes={config.cluster.nodes}: several nodes need a Ray cluster that runs already: start it "
+                "(launch/ray_head.sh, launch/slurm/paec.sbatch) and give its address with cluster.ray_address"
+            )
+        elif variable:
+            problems.append(
+                f"RAY_ADDRESS={variable} makes Ray join that cluster, but cluster.ray_address is null: unset it, or "
+                "set cluster.ray_address to it"
+            )
+        elif current.is_file():
+            problems.append(
+                f"{current} makes Ray join {current.read_text(encoding='ascii').strip()}, but cluster.ray_address is "
+                "null: end that cluster (ray stop) or delete the file, or set cluster.ray_address to it"
+            )
+        return Check("Ray", "started here; it takes free ports by itself", tuple(problems))
+    found = address
+    if address == "auto":
+        found = variable or (current.read_text(encoding="ascii").strip() if current.is_file() else None)
+        if found is None:
+            return Check(
+                "Ray",
+                "no cluster",
+                (
+                    f"cluster.ray_address=auto: neither RAY_ADDRESS nor {current} names a cluster: start one "
+                    "(launch/ray_head.sh), or give its address HOST:PORT",
+                ),
+            )
+    problem = unreachable(found)
+    return Check("Ray", f"cluster at {found}", () if problem is None else (problem,))
+
+
+def unreachable(address: str) -> str | None:
+    """Why nothing answers at HOST:PORT, or None."""
+    try:
+        host = host_of(address)
+        socket.create_connection((host, int(address.rpartition(":")[2])), timeout=CONNECT).close()
+    except UserError as error:
+        return f"cluster.ray_address={address}: {error}"
+    except OSError as error:
+        return (
+            f"cluster.ray_address={address}: nothing answers there ({error.strerror or error}): is Ray's head running "
+            "(launch/ray_head.sh prints its address), and can this machine reach it?"
+        )
+    return None
+
+
+# ---- the run directory -----------------------------------------------------------------------------------------------
+
+
+def run_directory(config: DictConfig) -> Check:
+    """Not in use, and which checkpoints it holds."""
+    directory = Path(config.run.directory)
+    problems = []
+    if (directory / ".lock").is_file():
+        try:
+            lock(directory).close()
+        except UserError as error:
+            problems = error.problems
+    steps = [step for step, _ in checkpoints.steps(Path(config.trainer.default_local_dir))]
+    found = f"{directory}, " + (f"checkpoint of step {steps[0]}" if steps else "no checkpoint yet")
+    return Check("run directory", found, tuple(problems))
+
+
+def saves_to_come(config: DictConfig) -> int:
+    """Checkpoints that lie on disk at once: those kept, and the one that is being written."""
+    every, total = config.trainer.save_freq, config.trainer.total_training_steps
+    saves = -(-total // every) if every > 0 else 0
+    return min(config.run.keep_checkpoints + 1, saves)
+
+
+def storage(config: DictConfig) -> Check:
+    """Room for the checkpoints to come, the exported model and the logs, at the file systems where they will be."""
+    parameters = plan.parameter_count(config.model.path)
+    saves = saves_to_come(config)
+    root, directory = Path(config.trainer.default_local_dir), Path(config.run.directory)
+    each = plan.checkpoint_bytes(config, parameters or 0)
+    there = sum(file.stat().st_size for file in root.rglob("*") if file.is_file())
+    export = config.run.export * 4 * (parameters or 0)
+    wanted: dict[int, tuple[Path, float]] = {}
+    for folder, size in ((root, max(0, saves * each - there)), (directory, export + OTHER_FILES)):
+        place = existing(folder)
+        device = place.stat().st_dev
+        wanted[device] = (place, size + (wanted[device][1] if device in wanted else 0))
+    problems, found = [], []
+    for place, need in wanted.values():
+        system = os.statvfs(place)
+        free = shutil.disk_usage(place).free
+        found.append(f"{place} {gib(free)} free, {gib(need)} needed")
+        if free < need:
+            problems.append(
+                f"disk: {gib(free)} free at {place}, {gib(need)} needed ({saves} checkpoint(s) of {gib(each)}, the "
+                "exported model, logs): make room, set run.root to a larger file system, or lower run.keep_checkpoints"
+            )
+        elif system.f_files and system.f_favail < INODES:
+            problems.append(
+                f"disk: the file system of {place} has room for {system.f_favail} more files, {INODES} needed: delete "
+                "small files there, or set run.root to another"
+            )
+    size = f"{saves} checkpoint(s) of {gib(each)} at once" if parameters else "the model is not there yet"
+    return Check("disk", f"{'; '.join(found)} ({size})", tuple(problems))
+
+
+# ---- command ---------------------------------------------------------------------------------------------------------
+
+
+def run(config: DictConfig) -> None:
+    """All checks; UserError with everything that failed."""
+    config = resolved(config)
+    problems = preflight.check_config(config) or examine(config)
+    if problems:
+        raise UserError(*problems)
+    say("all checks passed")
+
+
+def main() -> int:
+    """Command line entry; returns the exit code."""
+    return hydra_command("train", run, sys.argv[1:], "nothing was changed")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

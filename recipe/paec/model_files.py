@@ -1,0 +1,105 @@
+"""A Hugging Face model folder, read without loading the model: what it lacks, how large it is, how much it can read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+INDEX = "model.safetensors.index.json"
+EMBEDDING = "embed_tokens.weight"
+"""How the name of the input embedding ends, in the decoders that the recipe trains."""
+STRETCHED = ("linear", "dynamic", "yarn")
+"""Kinds of rotary embedding whose context is a multiple (`factor`) of the one that was trained."""
+
+
+def model_folder(path: str) -> Path | None:
+    """The local folder of a model: the path itself, or the hub cache's snapshot of a hub id; None if there is none."""
+    folder = Path(path).expanduser()
+    if folder.is_dir():
+        return folder
+    if path.count("/") == 1 and not path.startswith((".", "~", "/")):
+        from huggingface_hub import try_to_load_from_cache
+
+        cached = try_to_load_from_cache(path, "config.json")
+        if isinstance(cached, str):
+            return Path(cached).parent
+    return None
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The language model's part of config.json."""
+    content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return {**content, **content.get("text_config", {})}
+
+
+def context_length(content: dict[str, Any]) -> int | None:
+    """Longest prompt + response in tokens by a config.json, as vLLM derives it; None if it says nothing."""
+    length = content.get("max_position_embeddings")
+    rope = content.get("rope_parameters") or content.get("rope_scaling") or {}
+    if length and rope.get("rope_type", rope.get("type")) in STRETCHED:
+        length = (rope.get("original_max_position_embeddings") or length) * rope["factor"]
+    return int(length) if length else None
+
+
+def head_dim(content: dict[str, Any]) -> int:
+    """Width of one attention head."""
+    return content.get("head_dim") or content["hidden_size"] // content["num_attention_heads"]
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files that make up the model, there or not: those of the index, or all in the folder."""
+    index = folder / INDEX
+    if index.is_file() and not (folder / "model.safetensors").is_file():
+        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        return [folder / name for name in sorted(names)]
+    return sorted(folder.glob("*.safetensors"))
+
+
+def tensor_shapes(files: list[Path]) -> dict[str, list[int]]:
+    """Shape of every tensor by name, from the headers; SafetensorError for a file that is not whole."""
+    shapes = {}
+    for file in files:
+        with safe_open(file, framework="pt") as stream:
+            for name in stream.keys():  # noqa: SIM118  (not a dict)
+                shapes[name] = stream.get_slice(name).get_shape()
+    return shapes
+
+
+def file_problems(folder: Path, name: str) -> list[str]:
+    """What a Hugging Face model folder lacks; `name` begins the sentences."""
+    problems = []
+    if not (folder / "config.json").is_file():
+        problems.append(f"{name}: no config.json in it, so it is not a Hugging Face model folder")
+    problems += _weight_problems(folder, name)
+    if not (folder / "tokenizer.json").is_file() and not (folder / "tokenizer_config.json").is_file():
+        problems.append(f"{name}: no tokenizer in it")
+    return problems
+
+
+def _weight_problems(folder: Path, name: str) -> list[str]:
+    try:
+        files = weight_files(folder)
+    except (ValueError, KeyError, AttributeError):
+        return [f"{name}: {INDEX} is unreadable: get the model again"]
+    if not files and any(folder.glob("*.bin")):
+        return [
+            f"{name}: its weights are pickles (*.bin), which can run any code when they are loaded: take the model as "
+            "*.safetensors, or convert it on a machine where you trust it"
+        ]
+    if not files:
+        return [f"{name}: no weights (*.safetensors) in it"]
+    missing = [file.name for file in files if not file.is_file()]
+    if missing:
+        return [
+            f"{name}: {len(missing)} of the {len(files)} weight files in {INDEX} are missing ({missing[0]}"
+            f"{', ...' if missing[1:] else ''}): the download was not finished, get the model again"
+        ]
+    for file in files:
+        try:
+            tensor_shapes([file])
+        except SafetensorError as error:
+            return [f"{name}: {file.name} is not a whole safetensors file ({error}): get the model again"]
+    return []

@@ -1,0 +1,87 @@
+"""A run's configuration with nothing left to look up, its name, and its directory."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import re
+import shutil
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from recipe.paec.config import register_method_defaults
+from recipe.paec.errors import UserError
+from recipe.paec.model_files import model_folder
+from recipe.paec.vllm_cpu import RUN_VARIABLE
+
+SAME_RUN = ("run.", "trainer.", "cluster", "experiment", "method=", "hydra.")
+"""Overrides that do not make another run: how long, how watched, where."""
+
+register_method_defaults()
+
+
+def run_suffix(overrides: list[str]) -> str:
+    """What the command line adds to a run's name, so that two different runs never share a directory."""
+    chosen = [o.lstrip("+~") for o in overrides if not o.lstrip("+~").startswith(SAME_RUN)]
+    if not chosen:
+        return ""
+    text = ",".join(o.removeprefix("method.").removeprefix("actor_rollout_ref.") for o in sorted(chosen))
+    text = re.sub(r"[^A-Za-z0-9=.,_-]", "_", text)
+    return "-" + (text if len(text) <= 80 else hashlib.sha256(text.encode()).hexdigest()[:12])
+
+
+def resolved(config: DictConfig) -> DictConfig:
+    """The configuration of this run with nothing left to look up, and its name made from the command line."""
+    overrides = list(HydraConfig.get().overrides.task)
+    with open_dict(config):
+        if not any(o.startswith(("run.name=", "run.directory=")) for o in overrides):
+            config.run.name = config.run.name + run_suffix(overrides)
+        config.run.overrides = overrides
+        config.identity = {}
+        OmegaConf.resolve(config)
+        if config.cluster.ray_address is not None:
+            # What a running cluster offers was said when it was started; Ray refuses to hear it again. So was its
+            # interface, a name that may differ from node to node; loopback is for a Ray of our own on one host.
+            config.ray_kwargs.ray_init.update(num_cpus=None, num_gpus=None)
+            if config.cluster.env.get("GLOO_SOCKET_IFNAME") == "lo":
+                del config.cluster.env["GLOO_SOCKET_IFNAME"]
+        for key in ("directory", "root"):
+            config.run[key] = str(Path(config.run[key]).expanduser().absolute())
+        for key in ("default_local_dir", "rollout_data_dir", "validation_data_dir"):
+            if config.trainer[key] is not None:
+                config.trainer[key] = str(Path(config.trainer[key]).expanduser().absolute())
+        mark = hashlib.sha256(config.run.directory.encode()).hexdigest()[:12]
+        # Ray takes text only, and an override such as cluster.env.OMP_NUM_THREADS=2 is a number.
+        config.cluster.env = {**{key: str(value) for key, value in config.cluster.env.items()}, RUN_VARIABLE: mark}
+        config.ray_kwargs.ray_init.runtime_env.env_vars = config.cluster.env
+    return resolved_paths(config)
+
+
+def resolved_paths(config: DictConfig) -> DictConfig:
+    """Model paths made absolute where the model is on this machine."""
+    for section in (config.model, config.actor_rollout_ref.model):
+        folder = model_folder(section.path)
+        if folder is not None:
+            section.path = str(folder.absolute())
+    return config
+
+
+def lock(directory: Path):
+    """Hold the run directory for this process; UserError if another run does."""
+    directory.mkdir(parents=True, exist_ok=True)
+    stream = open(directory / ".lock", "w", encoding="ascii")
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise UserError(f"{directory} is in use by another run: wait for it, or choose another run.name") from None
+    return stream
+
+
+def clear(directory: Path) -> None:
+    """Delete what an earlier run left (run.fresh=true); the lock stays."""
+    for entry in directory.iterdir():
+        if entry.name == ".lock":
+            continue
+        shutil.rmtree(entry) if entry.is_dir() else entry.unlink()

@@ -15,7 +15,8 @@ paec_stack() {
   fi
 }
 
-# paec_run STACK|any EXPERIMENT [override ...]: bring the environment up to date, then train (or --dry-run).
+# paec_run STACK|any EXPERIMENT [override ...]: bring the environment up to date, then train (or --dry-run), which begins
+# with the checks of recipe.paec.doctor.
 paec_run() {
   local stack=$1 experiment=$2
   shift 2

@@ -15,11 +15,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from omegaconf import OmegaConf, open_dict
+import yaml
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from recipe.paec import collective, doctor, machine, model_files, plan, preflight, runs
+from recipe.paec.checks import GIB
 from recipe.paec.command_line import REPOSITORY
-from recipe.paec.machine import GIB
 
 LINES = [
     "versions",
@@ -39,10 +40,28 @@ LINES = [
 ]
 
 
+BASE: list[DictConfig] = []
+"""The quick start's configuration, composed once: it takes a second."""
+
+
 @pytest.fixture
 def tiny_config(compose, tiny_files, tmp_path, monkeypatch):
-    monkeypatch.setenv("PAEC_TINY_DIR", str(tiny_files))
-    return lambda *overrides: compose(f"run.root={tmp_path / 'runs'}", *overrides)
+    """tiny_config(*overrides, root=folder) -> the quick start's resolved configuration, with single keys changed."""
+
+    def make(*overrides: str, root: Path = tmp_path / "runs") -> DictConfig:
+        monkeypatch.setenv("PAEC_TINY_DIR", str(tiny_files))
+        if not BASE:
+            BASE.append(compose())
+        config = BASE[0].copy()
+        with open_dict(config):
+            for override in overrides:
+                key, _, value = override.partition("=")
+                OmegaConf.update(config, key, yaml.safe_load(value))
+            config.run.root, config.run.directory = str(root), str(root / "tiny")
+            config.trainer.default_local_dir = str(root / "tiny" / "checkpoints")
+        return config
+
+    return make
 
 
 @pytest.fixture
@@ -82,12 +101,12 @@ def command(tiny: Path, root: Path, *overrides: str, before=None, module="doctor
 
 
 def test_everything_is_there(tiny_files, tmp_path):
-    """Two ranks; a line for each check, in order; nothing is left behind."""
-    done = command(tiny_files, tmp_path / "runs", "cluster.gpus_per_node=2")
+    """A line for each check, in order; nothing is left behind."""
+    done = command(tiny_files, tmp_path / "runs")
     assert done.returncode == 0, done.stdout + done.stderr
     *lines, last = [line for line in done.stdout.splitlines() if not line.startswith("note  ")]
     assert [line.removeprefix("ok    ").split(":")[0] for line in lines] == LINES
-    assert "0.7 M parameters" in lines[3] and "2 rank(s)" in lines[-1] and "the sums are right" in lines[-1]
+    assert "0.7 M parameters" in lines[3] and "1 rank(s)" in lines[-1] and "the sums are right" in lines[-1]
     assert last == "all checks passed" and done.stderr == ""
     assert list(tmp_path.iterdir()) == []
 
@@ -127,13 +146,6 @@ def test_training_begins_with_it(tiny_files, tmp_path):
     (sentence,) = done.stderr.splitlines()
     assert sentence.startswith("error: CPUs: Ray would offer 3, the run reserves 6")
     assert list(tmp_path.iterdir()) == []
-
-
-def test_what_will_be_made_first(tmp_path):
-    done = command(tmp_path / "tiny", tmp_path / "runs")
-    assert done.returncode == 0, done.stderr
-    assert "made first where it is missing (run.prepare)" in done.stdout
-    assert "the model is not there yet" in done.stdout
 
 
 # ---- memory, disk, shared memory -------------------------------------------------------------------------------------
@@ -181,16 +193,16 @@ def test_disk(tiny_config, tiny_files, small_disk):
     assert plan.checkpoint_bytes(tiny_config(), parameters) == each
     need = 3 * each + 4 * parameters + doctor.OTHER_FILES
     folder = small_disk(900)
-    check = doctor.storage(tiny_config(f"run.root={folder}"))
+    check = doctor.storage(tiny_config(root=folder))
     (problem,) = check.problems
     assert problem.startswith(f"disk: 0.9 GiB free at {folder}, {need / GIB:.1f} GiB needed (3 checkpoint(s) of 40 MiB")
     assert "lower run.keep_checkpoints" in problem
-    assert doctor.storage(tiny_config(f"run.root={small_disk(1200)}")).problems == ()
+    assert doctor.storage(tiny_config(root=small_disk(1200))).problems == ()
 
 
 def test_disk_counts_what_is_there(tiny_config, small_disk):
     folder = small_disk(1200)
-    config = tiny_config(f"run.root={folder}")
+    config = tiny_config(root=folder)
     checkpoint = Path(config.trainer.default_local_dir) / "global_step_10" / "actor"
     checkpoint.mkdir(parents=True)
     (checkpoint / "model.pt").write_bytes(bytes(110 * 2**20))
@@ -203,7 +215,7 @@ def test_disk_without_room_for_files(tiny_config, small_disk):
     folder = small_disk(2000)
     for i in range(4500):
         (folder / str(i)).touch()
-    (problem,) = doctor.storage(tiny_config(f"run.root={folder}")).problems
+    (problem,) = doctor.storage(tiny_config(root=folder)).problems
     assert "more files, 1000 needed" in problem
 
 
@@ -344,7 +356,7 @@ def test_ray_addresses(tiny_config, closed_port, tmp_path, monkeypatch):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     assert doctor.ray_address(tiny_config()).problems == ()
     nobody = f"127.0.0.1:{closed_port}"
-    (problem,) = doctor.ray_address(tiny_config(f"cluster.ray_address='{nobody}'")).problems
+    (problem,) = doctor.ray_address(tiny_config(f"cluster.ray_address={nobody}")).problems
     assert problem.startswith(f"cluster.ray_address={nobody}: nothing answers there (Connection refused)")
     (problem,) = doctor.ray_address(tiny_config("cluster.ray_address=head")).problems
     assert problem.startswith("cluster.ray_address=head: ") and "HOST:PORT" in problem
@@ -363,7 +375,7 @@ def test_ray_addresses(tiny_config, closed_port, tmp_path, monkeypatch):
     assert problem.startswith(f"RAY_ADDRESS={nobody} makes Ray join that cluster")
     with socket.create_server(("127.0.0.1", 0)) as server:
         open_port = f"127.0.0.1:{server.getsockname()[1]}"
-        assert doctor.ray_address(tiny_config(f"cluster.ray_address='{open_port}'")).problems == ()
+        assert doctor.ray_address(tiny_config(f"cluster.ray_address={open_port}")).problems == ()
 
 
 def test_run_directory_in_use(tiny_config):
@@ -403,6 +415,11 @@ def test_gpu_memory(compose, tmp_path, monkeypatch):
 # ---- the collective --------------------------------------------------------------------------------------------------
 
 
+def test_collective_of_two_processes(tiny_config):
+    (check,) = collective.Collective(tiny_config("cluster.gpus_per_node=2")).result()
+    assert check.problems == () and check.found.startswith("2 rank(s), ")
+
+
 def test_collective_names_the_interface(tiny_config):
     config = tiny_config("cluster.gpus_per_node=2", "cluster.env.GLOO_SOCKET_IFNAME=nowhere0")
     (check,) = collective.Collective(config).result()
@@ -431,9 +448,9 @@ def test_room_on_a_cluster():
     def node(gpus, cpus, alive=True):
         return {"Alive": alive, "Resources": {"GPU": gpus, "CPU": cpus}}
 
-    assert collective.places([node(8, 64), node(8, 64)], 8) == 2
-    assert collective.places([node(8, 23), node(8, 64, alive=False)], 8) == 0
-    assert collective.places([node(2, 6), node(1, 64)], 1) == 3
+    assert collective.places([node(8, 64), node(8, 64)], 8, 24) == 2
+    assert collective.places([node(8, 23), node(8, 64, alive=False)], 8, 24) == 0
+    assert collective.places([node(2, 6), node(1, 64)], 1, 3) == 3
 
 
 @pytest.mark.pipeline
@@ -601,8 +618,7 @@ def test_context_as_vllm_derives_it(content, length):
 
 
 def test_token_budget(tiny_config):
-    config = tiny_config("actor_rollout_ref.actor.ppo_max_token_len_per_gpu=95")
-    both = preflight.check_config(config)
-    assert len(both) == 2 and "actor.ppo_max_token_len_per_gpu x cluster.sequence_parallel = 95" in both[0]
-    assert "rollout.log_prob_max_token_len_per_gpu" in both[1]
-    assert preflight.check_config(tiny_config("actor_rollout_ref.actor.ppo_max_token_len_per_gpu=96")) == []
+    for key in ("actor.ppo_max_token_len_per_gpu", "rollout.log_prob_max_token_len_per_gpu"):
+        (problem,) = preflight.check_config(tiny_config(f"actor_rollout_ref.{key}=95"))
+        assert problem.startswith(f"actor_rollout_ref.{key} x cluster.sequence_parallel = 95 is less than prompt")
+        assert preflight.check_config(tiny_config(f"actor_rollout_ref.{key}=96")) == []

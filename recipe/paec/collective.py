@@ -18,15 +18,15 @@ from datetime import timedelta
 
 from omegaconf import DictConfig, OmegaConf
 
+from recipe.paec.checks import Check
 from recipe.paec.errors import UserError
-from recipe.paec.machine import COLOCATED, Check, environment, gpu_memory, node_checks, same_files
 from recipe.paec.supervise import die_with_parent
 
 SECONDS = 20.0
 """Time for the collective itself, once the processes stand."""
 PLACEMENT = 20.0
 """Time for Ray to find the GPUs free."""
-LIMIT = 180.0
+LIMIT = 120.0
 """Time for everything, imports and Ray included."""
 
 
@@ -37,7 +37,7 @@ class Collective:
     """The collective of a configuration, running beside the caller until `result` is asked for."""
 
     def __init__(self, config: DictConfig):
-        self._env, self._errors = environment(config), tempfile.TemporaryFile("w+", errors="replace")
+        self._env, self._errors = {**os.environ, **config.cluster.env}, tempfile.TemporaryFile("w+", errors="replace")
         self._process = subprocess.Popen(
             [sys.executable, "-m", "recipe.paec.collective"],
             stdin=subprocess.PIPE,
@@ -167,11 +167,10 @@ def verdict(errors: dict[int, str], seconds: float, env: dict[str, str]) -> Chec
 # ---- on a Ray cluster ------------------------------------------------------------------------------------------------
 
 
-def places(nodes: list[dict], gpus_per_node: int) -> int:
-    """How many groups of `gpus_per_node` workers the alive nodes of a cluster have room for, used or not."""
+def places(nodes: list[dict], gpus: int, cpus: int) -> int:
+    """How many times the alive nodes of a cluster have room for so many GPUs and CPUs together, used or not."""
     resources = [node["Resources"] for node in nodes if node["Alive"]]
-    need_cpus = COLOCATED * gpus_per_node
-    return sum(int(min(r.get("GPU", 0) // gpus_per_node, r.get("CPU", 0) // need_cpus)) for r in resources)
+    return sum(int(min(r.get("GPU", 0) // gpus, r.get("CPU", 0) // cpus)) for r in resources)
 
 
 def on_ray(config: DictConfig, seconds: float = SECONDS) -> list[Check]:
@@ -179,6 +178,8 @@ def on_ray(config: DictConfig, seconds: float = SECONDS) -> list[Check]:
     import ray
     from ray.util.placement_group import placement_group
     from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+    from recipe.paec.machine import COLOCATED
 
     cluster = config.cluster
     count, per_node, address = cluster.nodes, cluster.gpus_per_node, cluster.ray_address
@@ -190,7 +191,7 @@ def on_ray(config: DictConfig, seconds: float = SECONDS) -> list[Check]:
     )
     nodes = {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}
     wanted = f"{count} node(s) with {per_node} GPU(s) and {COLOCATED * per_node} CPUs each"
-    if places(list(nodes.values()), per_node) < count:
+    if places(list(nodes.values()), per_node, COLOCATED * per_node) < count:
         have = {n["NodeName"]: (n["Resources"].get("GPU", 0), n["Resources"].get("CPU", 0)) for n in nodes.values()}
         there = ", ".join(f"{name}: {gpus:.0f} GPU(s), {cpus:.0f} CPUs" for name, (gpus, cpus) in have.items())
         total = sum(gpus for gpus, _ in have.values())
@@ -257,10 +258,14 @@ class Rank:
 
     def look(self) -> list[dict]:
         """The checks of the node."""
+        from recipe.paec.machine import node_checks, same_files
+
         return [asdict(check) for check in (*node_checks(self._config), same_files(self._config))]
 
     def look_at_gpu(self) -> list[dict]:
         """The check of this actor's own GPU."""
+        from recipe.paec.machine import gpu_memory
+
         return [asdict(gpu_memory(self._config, 1))] if self._config.cluster.platform == "cuda" else []
 
     def store(self) -> str:

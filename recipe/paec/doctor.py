@@ -16,10 +16,11 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from recipe.paec import checkpoints, machine, plan, preflight, versions
+from recipe.paec.checks import GIB, Check, Report, gib
 from recipe.paec.collective import Collective
 from recipe.paec.command_line import hydra_command, say
 from recipe.paec.errors import UserError
-from recipe.paec.machine import GIB, Check, existing, gib
+from recipe.paec.machine import existing
 from recipe.paec.ray_node import host_of
 from recipe.paec.runs import lock, resolved
 
@@ -36,60 +37,49 @@ def examine(config: DictConfig) -> list[str]:
 
     What lies below `run.prepared` may be missing where `run.prepare` is going to make it.
     """
-    report = Report()
-    cluster, to_come = config.cluster, Path(config.run.prepared) if config.run.prepare else None
-    report.add(Check("versions", versions_line(), tuple(preflight.check_versions())))
-    workers = f"{cluster.nodes} node(s) x {cluster.gpus_per_node} worker(s), {cluster.platform}"
-    report.add(Check("cluster", workers, tuple(preflight.check_cluster(config))))
-    report.add(ray_address(config))
+    report, local = Report(), config.cluster.ray_address is None
+    to_come = Path(config.run.prepared) if config.run.prepare else None
+    report.add(*basics(config))
     collective = None if report.problems else Collective(config)  # imports torch while the other checks go on
     try:
-        report.add(
-            Check("model and data", inputs_line(config, to_come), tuple(preflight.check_inputs(config, to_come)))
-        )
-        report.add(run_directory(config))
-        report.add(storage(config))
-        if cluster.ray_address is None:
-            for check in (*machine.node_checks(config), machine.cpus(config)):
-                report.add(check)
-            if cluster.platform == "cuda":
-                report.add(machine.gpu_memory(config, cluster.gpus_per_node))
-        else:
+        report.add(inputs(config, to_come))
+        report.add(run_directory(config), storage(config))
+        if local:  # with a cluster, the collective looks at its nodes
+            report.add(*machine.node_checks(config), machine.cpus(config))
+        if local and config.cluster.platform == "cuda":
+            report.add(machine.gpu_memory(config, config.cluster.gpus_per_node))
+        if not local:
             report.add(machine.write_access(config))
-        for check in collective.result() if collective else ():
-            report.add(check)
+        if collective:
+            report.add(*collective.result())
     finally:
         if collective:
             collective.end()
     return report.problems
 
 
-class Report:
-    """Prints checks as they come and keeps what is wrong."""
-
-    def __init__(self):
-        self.problems: list[str] = []
-
-    def add(self, check: Check) -> None:
-        """One line, and one for each note."""
-        say(f"{'FAIL' if check.problems else 'ok':<6}{check.name}: {check.found}")
-        for note in check.notes:
-            say(f"note  {note}")
-        self.problems += check.problems
-
-
-def versions_line() -> str:
-    """Python and what of the stack is installed."""
+def basics(config: DictConfig) -> list[Check]:
+    """Versions, GPUs and Ray's address: without these the rest cannot be tried. Only `cluster` is read."""
+    cluster = config.cluster
     found = {name: version for name, version in versions.report().items() if version}
-    return f"Python {sys.version.split()[0]}, " + ", ".join(f"{name} {version}" for name, version in found.items())
+    stack = f"Python {sys.version.split()[0]}, " + ", ".join(f"{name} {version}" for name, version in found.items())
+    workers = f"{cluster.nodes} node(s) x {cluster.gpus_per_node} worker(s), {cluster.platform}"
+    return [
+        Check("versions", stack, tuple(preflight.check_versions())),
+        Check("cluster", workers, tuple(preflight.check_cluster(config))),
+        ray_address(config),
+    ]
 
 
-def inputs_line(config: DictConfig, to_come: Path | None) -> str:
-    """The model's size, or that it will be made."""
-    count = plan.parameter_count(config.model.path)
+def inputs(config: DictConfig, to_come: Path | None) -> Check:
+    """Model and data, with the model's size; or that they will be made."""
+    problems, count = preflight.check_inputs(config, to_come), plan.parameter_count(config.model.path)
+    found = f"{config.model.path}"
     if count is not None:
-        return f"{config.model.path}, {count / 1e6:.1f} M parameters"
-    return f"{config.model.path}" + (", made first where it is missing (run.prepare)" if to_come else "")
+        found += f", {count / 1e6:.1f} M parameters"
+    elif to_come:
+        found += ", made first where it is missing (run.prepare)"
+    return Check("model and data", found, tuple(problems))
 
 
 # ---- Ray -------------------------------------------------------------------------------------------------------------

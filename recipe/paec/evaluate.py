@@ -33,7 +33,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from data_prep.files import sha256
-from recipe.paec import checkpoints, preflight, versions
+from recipe.paec import checkpoints, doctor, machine, preflight, versions
 from recipe.paec.command_line import hydra_command, say
 from recipe.paec.config import EvaluationConfig
 from recipe.paec.curve import draw
@@ -407,7 +407,8 @@ def run(config: DictConfig) -> None:
         score_samples(config, problems)
         return
     check_samples(config, problems)
-    errors = preflight.check_versions() + preflight.check_cluster(config)
+    checks = doctor.basics(config) + (machine.ray_checks(config) if config.cluster.ray_address is None else [])
+    errors = [problem for check in checks for problem in check.problems]
     workers = config.cluster.nodes * config.cluster.gpus_per_node
     if workers % config.cluster.tensor_parallel:
         errors.append(f"cluster.tensor_parallel={config.cluster.tensor_parallel} does not divide {workers} GPUs")

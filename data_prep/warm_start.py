@@ -228,8 +228,8 @@ def run(
     if threads is not None:
         torch.set_num_threads(threads)
     held_out, training = read_problems(data, "held_out"), read_problems(data, "train")
-    tokens = AutoTokenizer.from_pretrained(model)
-    policy = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+    tokens = AutoTokenizer.from_pretrained(model, trust_remote_code=False)
+    policy = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32, trust_remote_code=False)
     losses = train(policy, tokens, training, steps, batch_size, seed)
     accuracy, entropy = evaluate(policy, tokens, held_out, SAMPLES, seed)
     save(policy, tokens, output)

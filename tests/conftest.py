@@ -16,7 +16,7 @@ from recipe.paec.command_line import CONFIGS
 torch.set_num_threads(1)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def compose():
     """compose("method.rho=0.7", ...) -> the resolved configuration of that command line."""
 

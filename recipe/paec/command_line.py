@@ -18,6 +18,7 @@ from hydra.errors import ConfigCompositionException, HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from recipe.paec import safety
 from recipe.paec.errors import UserError
 
 NOT_OURS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR)
@@ -34,7 +35,7 @@ def say(text: str) -> None:
 
 def complain(problems: list[str]) -> int:
     """Print errors; returns the exit code."""
-    print("\n".join(f"error: {problem}" for problem in problems), file=sys.stderr, flush=True)
+    print(safety.hide("\n".join(f"error: {problem}" for problem in problems)), file=sys.stderr, flush=True)
     return 2
 
 
@@ -73,6 +74,9 @@ def hydra_command(config_name: str, run: Callable[[DictConfig], None], arguments
         arguments: the command line without the program; `--dry-run` has become an override already.
         interrupted: what Ctrl-C means for what was done so far.
     """
+    problems = safety.check_arguments(arguments)
+    if problems:
+        return complain(problems)
     sys.argv[1:] = arguments
     signal.signal(signal.SIGTERM, _terminated)
     overrides = [a for a in arguments if not a.startswith("-")]

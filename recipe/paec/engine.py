@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -37,6 +38,7 @@ from paec_loss import (
 from paec_loss.linear import CHUNK_SIZE
 from recipe.paec.engine_config import MethodEngineConfig
 from recipe.paec.head import StatisticsHead, Targets
+from recipe.paec.safety import tensors_only
 from recipe.paec.statistics import pack, padded_mask, response_statistics, unpack
 
 
@@ -88,6 +90,10 @@ class PAECEngine(FSDPEngineWithLMHead):
                 "actor_rollout_ref.model.use_fused_kernels=true never materialises the logits that PAEC reads: set it "
                 "to false; actor_rollout_ref.actor.fsdp_config.fused_head=true saves the same memory"
             )
+
+    def load_checkpoint(self, local_path, *args, **kwargs):
+        with tensors_only(Path(local_path)):
+            super().load_checkpoint(local_path, *args, **kwargs)
 
     # ---- one micro-batch -------------------------------------------------------------------------------------------
 

@@ -33,7 +33,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from data_prep.files import sha256
-from recipe.paec import checkpoints, doctor, machine, preflight, versions
+from recipe.paec import checkpoints, doctor, machine, preflight, safety, versions
 from recipe.paec.command_line import hydra_command, say
 from recipe.paec.config import EvaluationConfig
 from recipe.paec.curve import draw
@@ -98,8 +98,8 @@ def load_problems(files: dict[str, Path]) -> dict[str, list[Problem]]:
 
 def resolved(config: DictConfig) -> DictConfig:
     """The evaluation's own sections with nothing left to look up; UserError for wrong types and values."""
-    problems = []
     OmegaConf.resolve(config)
+    problems = safety.check_config(config)
     own = {key: config[key] for key in EvaluationConfig.__dataclass_fields__}
     try:
         typed = OmegaConf.merge(OmegaConf.structured(EvaluationConfig), OmegaConf.to_container(OmegaConf.create(own)))
@@ -247,7 +247,7 @@ def generate(config: DictConfig, target: Target, problems: dict[str, list[Proble
     if not left:
         tidy(target)
         return
-    model = exported(config, target)
+    model = exported(target)
     settings = check_prompts(config, model, everything)
     context = settings["context_length"]
     if settings["least_room"] < config.protocol.max_tokens:
@@ -290,13 +290,14 @@ def generate(config: DictConfig, target: Target, problems: dict[str, list[Proble
     log = target.output / "generation.log"
     say(f"generating {left} of {total} responses with {job.replicas} vLLM engine(s); log: {log}")
     watch = Watch(journal, total, config.stall_timeout)
-    env = {**os.environ, **job.env}
     before = log.stat().st_size if log.is_file() else 0
-    tree = ProcessTree([sys.executable, "-m", "recipe.paec.generation", str(job_file)], log, env)
-    try:
-        code = tree.wait(watch.tick)
-    finally:
-        tree.end()
+    with safety.private_ray(config.cluster.ray_address, target.output) as private:
+        env = {**os.environ, **job.env, **private}
+        tree = ProcessTree([sys.executable, "-m", "recipe.paec.generation", str(job_file)], log, env)
+        try:
+            code = tree.wait(watch.tick)
+        finally:
+            tree.end()
     if code != 0:
         raise UserError(
             f"the generation ended with exit code {code}: {last_error(log, before)}", f"the whole log: {log}"
@@ -396,6 +397,8 @@ def evaluate_target(config: DictConfig, target: Target, problems: dict[str, list
         generate(config, target, problems)
         write_results(config, target.output, target, identity, problems, journaled(problems, target.output / JOURNAL))
     finally:
+        for file in safety.scrub(target.output):
+            say(f"note: a secret of the environment had been printed into {file}; {safety.HIDDEN} is there now")
         held.close()
 
 

@@ -1,46 +1,371 @@
 """`python -m recipe.paec.export CHECKPOINT TARGET`: a checkpoint (`.../global_step_N`) as a Hugging Face folder.
 
-verl's own merger does the work; here it also knows this recipe's attention function, and the result forgets which
-attention it was trained with, so that it loads where that one does not exist. Without GPU, set `VERL_PLATFORM=cpu`.
+Safetensors, tokenizer, generation configuration with the sampling of training, and a model card with the provenance.
+The shards of any number of ranks are put together bit by bit; an adapter (LoRA) is merged. Nothing pickled is executed,
+no GPU is needed, and verl is not: its own merger rounds everything to bfloat16, leaves adapters beside the model and
+runs whatever a shard tells it to. Memory: the model once, in the precision it was saved in.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
-import runpy
+import logging
+import os
+import pickle
+import shlex
+import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from recipe.paec.checkpoints import write_json
+from data_prep.files import sha256
+from recipe.paec import checkpoints
+from recipe.paec.command_line import NOT_OURS, complain, say
 from recipe.paec.errors import UserError
+from recipe.paec.run_log import METRICS_FILE, read_metrics
 from recipe.paec.supervise import die_with_parent
 
-
-def export(checkpoint: Path, target: Path) -> None:
-    """Merge the sharded weights of `checkpoint` into the new folder `target`."""
-    import verl  # noqa: F401  (loads the plugin)
-
-    from recipe.paec import attention  # noqa: F401  (registers itself)
-
-    arguments = ["merge", "--backend", "fsdp", "--local_dir", str(checkpoint / "actor"), "--target_dir", str(target)]
-    sys.argv = ["verl.model_merger", *arguments]
-    runpy.run_module("verl.model_merger", run_name="__main__")
-    config = json.loads((target / "config.json").read_text(encoding="utf-8"))
-    config.pop("attn_implementation", None)
-    write_json(target / "config.json", config)
+EXPORT_FILE = "paec_export.json"
+"""In an exported folder: the run and the step that it holds."""
+CARD = "README.md"
+DTYPES = ("float32", "bfloat16", "float16")
+ADAPTER_FILE = "lora_train_meta.json"
+"""verl's record of an adapter, beside the shards: `r` and `lora_alpha`."""
+ADAPTED = "base_model.model."
+"""What peft puts before the name of every parameter."""
+TOKENIZER_SUFFIXES = (".json", ".jinja", ".txt", ".model")
+"""Files that verl leaves beside the shards and that are taken over; code is not among them."""
 
 
-def export_in_process(checkpoint: Path, target: Path, log: Path, env: dict[str, str]) -> None:
-    """`export` in a process of its own, its output in `log`; UserError if it fails."""
-    command = [sys.executable, "-m", "recipe.paec.export", str(checkpoint), str(target)]
-    with open(log, "wb") as stream:
-        done = subprocess.run(
-            command, stdout=stream, stderr=subprocess.STDOUT, env=env, check=False, preexec_fn=die_with_parent
+# ---- where a checkpoint belongs --------------------------------------------------------------------------------------
+
+
+def run_of(checkpoint: Path) -> Path | None:
+    """Directory of the run that a checkpoint lies in, None for one that was moved elsewhere."""
+    run = checkpoint.absolute().parents[1]
+    return run if (run / "config.yaml").is_file() else None
+
+
+def _origin(checkpoint: Path, step: int) -> dict[str, Any]:
+    run = run_of(checkpoint)
+    return {"run": run.name if run else None, "step": step}
+
+
+def holds(folder: Path, checkpoint: Path, step: int) -> bool:
+    """Whether `folder` is the export of this checkpoint, whose step is `step`."""
+    record = folder / EXPORT_FILE
+    return record.is_file() and json.loads(record.read_text(encoding="utf-8")) == _origin(checkpoint, step)
+
+
+# ---- weights ---------------------------------------------------------------------------------------------------------
+
+
+def _read_shards(actor: Path) -> list[dict[str, Any]]:
+    """The state dict of every rank, memory-mapped; UserError naming the file that is missing, cut off or not safe."""
+    import torch
+    import torch.distributed.tensor  # noqa: F401  (lets torch.load read DTensors)
+
+    try:
+        ranks = int(json.loads((actor / "fsdp_config.json").read_text(encoding="utf-8"))["world_size"])
+    except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{actor / 'fsdp_config.json'}: {error}: the checkpoint is damaged, take another") from None
+    # "Pickled before the process groups were created", for every shard: nothing is communicated here.
+    logging.getLogger("torch.distributed.device_mesh").setLevel(logging.ERROR)
+    shards = []
+    for rank in range(ranks):
+        file = actor / f"model_world_size_{ranks}_rank_{rank}.pt"
+        say(f"reading {file.name}")
+        try:
+            shards.append(torch.load(file, map_location="cpu", mmap=True, weights_only=True))
+        except FileNotFoundError:
+            raise UserError(f"{file} is missing: the checkpoint is incomplete, take another") from None
+        except pickle.UnpicklingError:
+            raise UserError(
+                f"{file}: holds something else than tensors, which reading would execute: it was not written by a "
+                "training run of this recipe, or was tampered with; take another checkpoint"
+            ) from None
+        except (RuntimeError, EOFError, ValueError) as error:
+            raise UserError(f"{file} is damaged ({str(error).splitlines()[0]}): take another checkpoint") from None
+    return shards
+
+
+def _assemble(parts, placements: Sequence[Any]):
+    """A parameter from its local tensors, an object array in the shape of the device mesh."""
+    import torch
+
+    if not placements:
+        return parts
+    inner = [_assemble(part, placements[1:]) for part in parts]
+    return torch.cat(inner, placements[0].dim) if placements[0].is_shard() else inner[0]
+
+
+def merged(shards: list[dict[str, Any]]) -> dict[str, Any]:
+    """The whole parameters of the state dicts of all ranks, as they were saved; UserError if they do not fit together.
+
+    Args:
+        shards: by rank. DTensors are put together by their placements, on device meshes of any number of dimensions;
+            plain tensors are the same on every rank.
+    """
+    import numpy
+    from torch.distributed.tensor import DTensor, Replicate, Shard
+
+    whole = {}
+    for name, first in shards[0].items():
+        if not isinstance(first, DTensor):
+            whole[name] = first
+            continue
+        if any(type(placement) not in (Shard, Replicate) for placement in first.placements):
+            raise UserError(f"{name}: split as {first.placements}, which this export does not know")
+        mesh = first.device_mesh.mesh
+        local = numpy.empty(tuple(mesh.shape), dtype=object)
+        for place in numpy.ndindex(local.shape):
+            # to_local() wants the process group that the tensor was made in.
+            local[place] = shards[int(mesh[place])][name]._local_tensor
+        whole[name] = _assemble(local, first.placements)
+        if whole[name].shape != first.shape:
+            raise UserError(
+                f"{name}: {tuple(whole[name].shape)} from the shards, {tuple(first.shape)} in the model: the files are "
+                "of different checkpoints"
+            )
+    return whole
+
+
+def _with_adapter(model, state: dict[str, Any], actor: Path):
+    """`model` wrapped by peft so that `state` fits it: the modules that have a `lora_A` are adapted."""
+    from peft import LoraConfig, get_peft_model
+
+    try:
+        meta = json.loads((actor / ADAPTER_FILE).read_text(encoding="utf-8"))
+        rank, alpha = int(meta["r"]), meta["lora_alpha"]
+    except (FileNotFoundError, ValueError, KeyError) as error:
+        raise UserError(
+            f"{actor / ADAPTER_FILE}: {error}: without it the adapter's scale is not known; take another checkpoint"
+        ) from None
+    if not any(name.startswith(ADAPTED) and "lora_" not in name for name in state):
+        raise UserError(
+            f"{actor} holds the adapter alone, without the model under it: save both "
+            "(actor_rollout_ref.model.lora.save_lora_only=false), or load it onto its base model with peft"
         )
+    modules = {name.removeprefix(ADAPTED).split(".lora_A.")[0] for name in state if ".lora_A." in name}
+    return get_peft_model(model, LoraConfig(r=rank, lora_alpha=alpha, target_modules=sorted(modules)))
+
+
+def _model(state: dict[str, Any], actor: Path, folder: Path, dtype: str | None):
+    """The Hugging Face model of `folder`'s config.json with the parameters of `state`, in `dtype` or as saved."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    with torch.device("meta"):
+        base = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+        adapted = any("lora_" in name for name in state)
+        model = _with_adapter(base, state, actor) if adapted else base
+    try:
+        unexpected = model.load_state_dict(state, strict=False, assign=True).unexpected_keys
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise UserError(f"{actor}: the weights do not fit its config.json: {reason}") from None
+    base.tie_weights()
+    if adapted:
+        model = model.merge_and_unload()
+    missing = [name for name, parameter in model.named_parameters() if parameter.is_meta]
+    for names, what in ((unexpected, "does not know"), (missing, "has no weights for")):
+        if names:
+            raise UserError(f"{actor}: the model of its config.json {what} {names[0]} ({len(names)} in all)")
+    saved = next(iter(state.values())).dtype
+    return model.to(getattr(torch, dtype) if dtype else saved)
+
+
+# ---- everything beside them ------------------------------------------------------------------------------------------
+
+
+def _copy_configuration(source: Path, folder: Path) -> None:
+    """Tokenizer and configuration; without code, and without the attention it was trained with, known only here."""
+    for file in source.iterdir():
+        if file.suffix in TOKENIZER_SUFFIXES:
+            shutil.copyfile(file, folder / file.name)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    for key in ("attn_implementation", "auto_map"):
+        config.pop(key, None)
+    checkpoints.write_json(folder / "config.json", config)
+
+
+def _generation_config(model, folder: Path, sampling: dict[str, Any] | None) -> None:
+    """End-of-sequence tokens as in training, and `sampling` (temperature, top_p, top_k; -1: off) as the default."""
+    from transformers import GenerationConfig
+
+    if (folder / "generation_config.json").is_file():
+        model.generation_config = GenerationConfig.from_pretrained(folder)
+    if sampling is not None:
+        top_k = max(sampling["top_k"], 0)  # Hugging Face's "off"
+        model.generation_config.update(do_sample=True, **{**sampling, "top_k": top_k})
+
+
+def _table(head: tuple[str, str], rows: dict[str, Any]) -> str:
+    lines = [f"| {head[0]} | {head[1]} |", "|---|---|", *(f"| {key} | {value} |" for key, value in rows.items())]
+    return "\n".join(lines)
+
+
+def _data_files(identity: dict[str, Any]) -> dict[str, str]:
+    """Digest of every training file, by its path."""
+    paths = {file: Path(file).expanduser() for file in identity["data.train_files"]}
+    return {file: f"`{sha256(path)}`" if path.is_file() else "no longer there" for file, path in paths.items()}
+
+
+def model_card(checkpoint: checkpoints.Checkpoint, config: Any | None, dtype: str) -> str:
+    """The README.md of an exported folder: where its weights come from.
+
+    Args:
+        config: the run's config.yaml, None for a checkpoint outside of its run: then only what the checkpoint itself
+            knows is told.
+        dtype: precision of the exported weights.
+    """
+    identity = checkpoint.state["identity"]
+    method = {key.removeprefix("method."): value for key, value in identity.items() if key.startswith("method.")}
+    base = config.model.path if config is not None else "unknown"
+    front = ["---", "library_name: transformers", "pipeline_tag: text-generation", "tags: [paec, verl]"]
+    if config is not None and not Path(base).is_absolute():
+        front.append(f"base_model: {base}")
+    parts = [
+        "\n".join([*front, "---"]),
+        f"# {Path(base).name} after {checkpoint.step} steps of {identity['method']}",
+        "Trained with reinforcement learning with verifiable rewards by the PAEC recipe for verl. Its license is that "
+        "of the base model.",
+    ]
+    facts = {
+        "base model": base,
+        "fingerprint of the base model (config.json / bytes of weights)": f"`{identity['model']}`",
+        "step": checkpoint.step,
+        "precision of the weights": dtype,
+        "prompts a step": identity["data.train_batch_size"],
+        "workers": identity["workers"],
+    }
+    run = run_of(checkpoint.folder)
+    if config is not None:
+        rollout = config.actor_rollout_ref.rollout
+        facts |= {
+            "run": config.run.name,
+            "responses a prompt": rollout.n,
+            "sampling in training": f"temperature {rollout.temperature}, top_p {rollout.top_p}, top_k {rollout.top_k}",
+            "learning rate": config.actor_rollout_ref.actor.optim.lr,
+        }
+    parts += ["## Provenance", _table(("what", "value"), facts)]
+    parts += [f"## Method: {identity['method']}", _table(("field", "value"), method) if method else "No fields."]
+    parts += ["## Training data", _table(("file", "SHA-256"), _data_files(identity))]
+    if run is not None:
+        records = [record for record in read_metrics(run / METRICS_FILE) if record["step"] == checkpoint.step]
+        scores = {
+            key.removeprefix("val/"): f"{value:.4f}"
+            for record in records
+            for key, value in record.items()
+            if key.startswith("val/") and value is not None
+        }
+        shown = _table(("metric", "value"), scores) if scores else "None at this step."
+        parts += [f"## Validation at step {checkpoint.step}", shown]
+        versions = run / "versions.json"
+        if versions.is_file():
+            found = json.loads(versions.read_text(encoding="utf-8"))
+            parts += ["## Versions", _table(("package", "version"), {k: v for k, v in found.items() if v})]
+    if config is None:
+        parts += ["## Reproduction", "The checkpoint was outside of its run, so its command is not known."]
+    else:
+        command = shlex.join(["python", "-m", "recipe.paec.train", *config.run.overrides])
+        parts += ["## Reproduction", f"```\n{command}\n```"]
+    return "\n\n".join(parts) + "\n"
+
+
+# ---- the command -----------------------------------------------------------------------------------------------------
+
+
+def export(folder: Path, target: Path, dtype: str | None = None, replace: bool = False) -> None:
+    """Write the checkpoint in `folder` as the Hugging Face folder `target`, all of it or nothing.
+
+    Args:
+        dtype: precision of the weights, one of DTYPES; None: that of the run's rollouts, or without a run as saved.
+        replace: a target that exists is replaced once the new one is whole.
+
+    Raises:
+        UserError: not a checkpoint, an incomplete or damaged one, a target in use, no room.
+    """
+    from omegaconf import OmegaConf
+
+    try:
+        checkpoint = checkpoints.read(folder)
+    except checkpoints.CheckpointError as error:
+        raise UserError(f"{error}; name a folder checkpoints/global_step_N of a run") from None
+    if target.exists() and not replace and (not target.is_dir() or any(target.iterdir())):
+        raise UserError(f"{target} exists and is not empty: name a new folder, or delete it")
+    run = run_of(folder)
+    config = OmegaConf.load(run / "config.yaml") if run is not None else None
+    if dtype is None and config is not None and config.actor_rollout_ref.rollout.dtype in DTYPES:
+        dtype = config.actor_rollout_ref.rollout.dtype
+    actor = folder / "actor"
+    state = merged(_read_shards(actor))
+    temporary = target.with_name(f".{target.name}.tmp")
+    if temporary.exists():
+        shutil.rmtree(temporary)
+    temporary.mkdir(parents=True)
+    try:
+        _copy_configuration(actor / "huggingface", temporary)
+        model = _model(state, actor, temporary, dtype)
+        size = sum(parameter.nbytes for parameter in model.parameters())
+        free = shutil.disk_usage(temporary).free
+        if size > free:
+            raise UserError(f"{target}: the model needs {size / 2**30:.1f} GiB, {free / 2**30:.1f} are free: make room")
+        sampling = None
+        if config is not None:
+            sampling = {key: config.actor_rollout_ref.rollout[key] for key in ("temperature", "top_p", "top_k")}
+        _generation_config(model, temporary, sampling)
+        say(f"writing {size / 2**30:.2f} GiB in {str(model.dtype).removeprefix('torch.')}")
+        model.save_pretrained(temporary)
+        card = model_card(checkpoint, config, str(model.dtype).removeprefix("torch."))
+        (temporary / CARD).write_text(card, encoding="utf-8")
+        checkpoints.write_json(temporary / EXPORT_FILE, _origin(folder, checkpoint.step))
+        if replace and target.exists():
+            shutil.rmtree(target)
+        os.replace(temporary, target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    say(f"step {checkpoint.step} is exported to {target}")
+
+
+def export_in_process(checkpoint: Path, target: Path, log: Path) -> None:
+    """`export` in a process of its own, replacing `target`, its output in `log`; UserError if it fails."""
+    command = [sys.executable, "-m", "recipe.paec.export", str(checkpoint), str(target), "--replace"]
+    with open(log, "wb") as stream:
+        done = subprocess.run(command, stdout=stream, stderr=subprocess.STDOUT, check=False, preexec_fn=die_with_parent)
     if done.returncode != 0:
-        raise UserError(f"the export of {checkpoint} to Hugging Face format failed: see {log}")
+        said = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+        reason = said[-1].removeprefix("error: ") if said else "no message"
+        raise UserError(f"the export of {checkpoint} to Hugging Face format failed: {reason} (log: {log})")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="recipe.paec.export", description=__doc__.splitlines()[0])
+    parser.add_argument("checkpoint", type=Path, help="checkpoints/global_step_N of a run")
+    parser.add_argument("target", type=Path, help="the folder to be made")
+    parser.add_argument("--dtype", choices=DTYPES, help="of the weights (default: that of the run's rollouts)")
+    parser.add_argument("--replace", action="store_true", help="replace a target that exists")
+    options = parser.parse_args()
+    from safetensors import SafetensorError
+
+    try:
+        export(options.checkpoint, options.target, options.dtype, options.replace)
+    except UserError as error:
+        return complain(error.problems)
+    except SafetensorError as error:
+        return complain([f"{options.target}: cannot be written ({error}): make room, or name another folder"])
+    except OSError as error:
+        if error.errno not in NOT_OURS:
+            raise
+        return complain([f"{error.filename or options.target}: {error.strerror}: make room, or name another folder"])
+    except KeyboardInterrupt:
+        return 130
+    return 0
 
 
 if __name__ == "__main__":
-    export(Path(sys.argv[1]), Path(sys.argv[2]))
+    sys.exit(main())

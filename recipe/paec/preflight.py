@@ -17,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from data_prep.contract import ContractError, validate_rows
 from paec_loss import PAECConfig
 from recipe.grading import sources
-from recipe.paec import prompts, versions
+from recipe.paec import prompts, safety, versions
 from recipe.paec.config import METHODS, SECTIONS, TRAINER_MODES
 from recipe.paec.errors import UserError
 from recipe.paec.model_files import context_length, file_problems, head_dim, model_folder, read_config
@@ -48,8 +48,8 @@ POSITIVE_NUMBERS = (
 
 
 def check_config(config: DictConfig) -> list[str]:
-    """Types and ranges of our own sections, and combinations that cannot work."""
-    problems = []
+    """Types and ranges of our own sections, combinations that cannot work, and secrets that would be written down."""
+    problems = safety.check_config(config)
     for name, schema in SECTIONS.items():
         section = OmegaConf.to_container(config[name], resolve=True)
         try:

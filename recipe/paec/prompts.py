@@ -17,7 +17,7 @@ def load_tokenizer(folder: str | Path, chat_template: str | None, name: str, rem
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise UserError(f"{name}: the tokenizer cannot be loaded: {error}") from None
     if chat_template is not None:

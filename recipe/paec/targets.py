@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,9 +13,8 @@ from omegaconf import DictConfig, OmegaConf
 from recipe.paec import checkpoints
 from recipe.paec.command_line import say
 from recipe.paec.errors import UserError
-from recipe.paec.export import export_in_process
+from recipe.paec.export import EXPORT_FILE, export_in_process, holds, run_of
 from recipe.paec.model_files import context_length, file_problems, model_folder, read_config
-from recipe.paec.train import EXPORT_FILE
 
 EXPORTED = "model"
 """Folder of an exported checkpoint within the output, while it is needed."""
@@ -51,7 +48,7 @@ def find_targets(config: DictConfig, label: str) -> list[Target]:
         raise UserError(f"steps={config.steps}: model={path} is no run directory: leave steps= out, or name the run")
     if (path / checkpoints.STATE_FILE).is_file():
         try:
-            run, step = _run_of(path), checkpoints.read(path).step
+            run, step = run_of(path), checkpoints.read(path).step
         except checkpoints.CheckpointError as error:
             raise UserError(f"model={error}") from None
         output = given or (run or path) / "evaluation" / label / f"step_{step}"
@@ -77,11 +74,6 @@ def find_targets(config: DictConfig, label: str) -> list[Target]:
         name = run.name
     output = given or Path("outputs") / "evaluation" / f"{name}-{label}"
     return [Target(config.model.path, folder.absolute(), False, run, step, output)]
-
-
-def _run_of(checkpoint: Path) -> Path | None:
-    run = checkpoint.absolute().parents[1]
-    return run if (run / "config.yaml").is_file() else None
 
 
 def _targets_of_run(config: DictConfig, run: Path, output: Path) -> list[Target]:
@@ -136,23 +128,17 @@ def context_of(config: DictConfig, folder: Path) -> int:
     return length
 
 
-def exported(config: DictConfig, target: Target) -> Path:
+def exported(target: Target) -> Path:
     """The target as a Hugging Face folder: itself, the run's export of that step, or one made for this evaluation."""
     if not target.is_checkpoint:
         return target.folder
     if target.run is not None:
-        ready, origin = target.run / "huggingface", {"run": target.run.name, "step": target.step}
-        record = ready / EXPORT_FILE
-        if record.is_file() and json.loads(record.read_text(encoding="utf-8")) == origin:
+        ready = target.run / "huggingface"
+        if holds(ready, target.folder, target.step):
             return ready.absolute()
     folder = target.output / EXPORTED
     if folder.is_dir():
         return folder
     say(f"exporting {target.folder}")
-    temporary = target.output / ".model.tmp"
-    if temporary.exists():
-        shutil.rmtree(temporary)
-    env = {**os.environ, **OmegaConf.to_container(config.cluster.env)}
-    export_in_process(target.folder, temporary, target.output / "export.log", env)
-    os.replace(temporary, folder)
+    export_in_process(target.folder, folder, target.output / "export.log")
     return folder

@@ -21,17 +21,16 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from recipe.paec import checkpoints, doctor, preflight, versions
+from recipe.paec import checkpoints, doctor, preflight, safety, versions
 from recipe.paec.command_line import git_commit, hydra_command, say
 from recipe.paec.errors import UserError
-from recipe.paec.export import export_in_process
+from recipe.paec.export import export_in_process, holds
 from recipe.paec.run_log import HEARTBEAT_FILE, METRICS_FILE, STOP_FILE, read_metrics, truncate_metrics
 from recipe.paec.runs import clear, lock, resolved, resolved_paths
 from recipe.paec.summary import closing_lines, step_line
 from recipe.paec.supervise import ProcessTree, die_with_parent
 from recipe.paec.train_worker import FAILURE_FILE
 
-EXPORT_FILE = "paec_export.json"
 FULL_DISK = 64 << 20
 """Free bytes below which a failure is put down to the disk."""
 
@@ -186,15 +185,16 @@ def train(config: DictConfig, config_file: Path, directory: Path) -> tuple[int, 
     for stale in (FAILURE_FILE, HEARTBEAT_FILE):
         (directory / stale).unlink(missing_ok=True)
     progress = Progress(config, directory)
-    env = {**os.environ, **config.cluster.env}
-    tree = ProcessTree([sys.executable, "-m", "recipe.paec.train_worker", str(config_file)], log, env)
-    try:
-        with StopRequest(directory, progress) as stop:
-            code = tree.wait(progress.tick)
-    except Stalled as stalled:
-        raise Stalled(f"{stalled}\nlog: {log}") from None
-    finally:
-        tree.end()
+    with safety.private_ray(config.cluster.ray_address, directory) as private:
+        env = {**os.environ, **config.cluster.env, **private}
+        tree = ProcessTree([sys.executable, "-m", "recipe.paec.train_worker", str(config_file)], log, env)
+        try:
+            with StopRequest(directory, progress) as stop:
+                code = tree.wait(progress.tick)
+        except Stalled as stalled:
+            raise Stalled(f"{stalled}\nlog: {log}") from None
+        finally:
+            tree.end()
     if code != 0:
         problems = [failure_of(directory, code)]
         free = shutil.disk_usage(directory).free
@@ -217,23 +217,13 @@ def failure_of(directory: Path, code: int) -> str:
     return f"{failure['type']}: {failure['message'].splitlines()[-1] if failure['message'] else 'no message'}"
 
 
-def export(config: DictConfig, checkpoint: checkpoints.Checkpoint, directory: Path) -> None:
-    """Write the checkpoint to `huggingface/` (recipe.paec.export), unless that is done. Atomic."""
+def export(checkpoint: checkpoints.Checkpoint, directory: Path) -> None:
+    """Write the checkpoint to `huggingface/`, unless that is done."""
     target = directory / "huggingface"
-    origin = {"run": config.run.name, "step": checkpoint.step}
-    record = target / EXPORT_FILE
-    if record.is_file() and json.loads(record.read_text(encoding="utf-8")) == origin:
+    if holds(target, checkpoint.folder, checkpoint.step):
         return
     say(f"exporting the checkpoint of step {checkpoint.step} to {target}")
-    temporary = directory / ".huggingface.tmp"
-    if temporary.exists():
-        shutil.rmtree(temporary)
-    env = {**os.environ, **config.cluster.env}
-    export_in_process(checkpoint.folder, temporary, directory / "export.log", env)
-    checkpoints.write_json(temporary / EXPORT_FILE, origin)
-    if target.exists():
-        shutil.rmtree(target)
-    os.replace(temporary, target)
+    export_in_process(checkpoint.folder, target, directory / "export.log")
 
 
 def dry_run(config: DictConfig, problems: list[str], checkpoint: checkpoints.Checkpoint | None) -> None:
@@ -310,7 +300,7 @@ def run(config: DictConfig) -> None:
             say(f"{config.run.name} is finished: its checkpoint is at step {checkpoint.step} of {total}.")
             say(f"To go on, raise trainer.total_training_steps; to start afresh, add run.fresh=true ({directory}).")
             if config.run.export:
-                export(config, checkpoint, directory)  # a kill may have come before it
+                export(checkpoint, directory)  # a kill may have come before it
             say("\n".join(closing_lines(read_metrics(directory / METRICS_FILE), files_of(directory))))
             return
         root = Path(config.trainer.default_local_dir)
@@ -340,10 +330,12 @@ def run(config: DictConfig) -> None:
             if last is None:
                 say("no checkpoint was saved (trainer.save_freq), so there is nothing to export")
             else:
-                export(config, last, directory)
+                export(last, directory)
         say(f"summary of {config.run.name}")
         say("\n".join(closing_lines(read_metrics(directory / METRICS_FILE), files_of(directory))))
     finally:
+        for file in safety.scrub(directory):
+            say(f"note: a secret of the environment had been printed into {file}; {safety.HIDDEN} is there now")
         held.close()
 
 

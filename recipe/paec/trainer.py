@@ -26,6 +26,7 @@ from recipe.paec.guardian import Guardian, RolloutFailed
 from recipe.paec.loss import calibrated_policy_loss
 from recipe.paec.positions import Positions
 from recipe.paec.run_log import STOP_FILE, Heartbeat, MetricsFile
+from recipe.paec.safety import tensors_only
 from recipe.paec.statistics import QUEUED_FIELDS, padded_mask, queued_statistics
 from recipe.paec.validation import best_score, reward_metrics, validation_scores
 
@@ -97,7 +98,8 @@ class PAECTrainer(PPOTrainer):
         super().on_init_end()
 
     def _load_checkpoint(self):
-        super()._load_checkpoint()
+        with tensors_only(Path(self.config.trainer.resume_from_path or self.checkpoint_root)):
+            super()._load_checkpoint()
         if self.global_steps == 0:
             return
         checkpoint = checkpoints.read(checkpoints.folder_of(self.checkpoint_root, self.global_steps))

@@ -1,0 +1,302 @@
+"""A checkpoint of any number of ranks becomes one and the same Hugging Face folder, whole or not at all.
+
+The checkpoints are verl's own, saved by its FSDP2 engine under torchrun (gloo).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from export_worker import PROMPT
+from omegaconf import OmegaConf
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, Qwen2ForCausalLM
+
+from data_prep import countdown, tiny_model
+from data_prep.files import sha256
+from recipe.paec import checkpoints, export
+from recipe.paec.errors import UserError
+
+STEP = 3
+CASE = {"model": "tied", "sp": 1, "lora": 0, "fsdp_size": -1}
+ONE_RANK = [
+    {**CASE, "name": "tied-1"},
+    {**CASE, "name": "untied-1", "model": "untied"},
+    {**CASE, "name": "lora-1", "lora": 2},
+]
+TWO_RANKS = [
+    {**CASE, "name": "tied-2"},
+    {**CASE, "name": "tied-2-ulysses", "sp": 2},
+    {**CASE, "name": "tied-2-replicated", "fsdp_size": 1},
+    {**CASE, "name": "untied-2", "model": "untied"},
+    {**CASE, "name": "lora-2", "lora": 2},
+]
+
+
+def torchrun(work: Path, ranks: int, cases: list[dict]) -> None:
+    file = work / f"cases-{ranks}.json"
+    file.write_text(json.dumps(cases))
+    command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={ranks}", "--standalone"]
+    command += [str(Path(__file__).with_name("export_worker.py")), str(work), str(file)]
+    env = {**os.environ, "VERL_PLATFORM": "cpu", "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-8000:]
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory, compose) -> Path:
+    """Two models and, in the checkpoints/ of a run, a checkpoint of each case."""
+    run = tmp_path_factory.mktemp("runs") / "tiny-paec"
+    work = run / "checkpoints"
+    work.mkdir(parents=True)
+    tiny_model.build(work / "tied")
+    tokens = tiny_model.tokenizer()
+    config = tiny_model.config(tokens)
+    config.tie_word_embeddings = False
+    torch.manual_seed(1)
+    tiny_model.save(Qwen2ForCausalLM(config), tokens, work / "untied")
+    countdown.write(run / "data", train=8, validation=8)
+    torchrun(work, 1, ONE_RANK)
+    torchrun(work, 2, TWO_RANKS)
+    train_file = run / "data" / "train.parquet"
+    config = compose(
+        "experiment=tiny_cpu", "method.rho=0.7", f"data.train_files={train_file}", "run.name=tiny-paec",
+        "actor_rollout_ref.rollout.temperature=0.7", "actor_rollout_ref.rollout.top_p=0.9",
+        "actor_rollout_ref.rollout.top_k=20",
+    )  # fmt: skip
+    (run / "config.yaml").write_text(OmegaConf.to_yaml(config))
+    checkpoints.write_json(run / "versions.json", {"verl": "0.9.1", "git_commit": "c0ffee", "vllm": None})
+    (run / "metrics.jsonl").write_text(
+        '{"step": 2, "val/countdown/avg@4": 0.1}\n{"step": 3, "val/countdown/avg@4": 0.4321, "reward/format": 1.0}\n'
+    )
+    identity = {
+        "method": "PAECConfig",
+        "method.rho": 0.7,
+        "model": "abc/123",
+        "data.train_files": [str(train_file)],
+        "data.train_batch_size": 16,
+        "workers": 2,
+    }
+    for case in ONE_RANK + TWO_RANKS:
+        # What the trainer writes last.
+        state = {"format": checkpoints.FORMAT, "step": STEP, "identity": identity, "anchor": None}
+        checkpoints.write_json(work / case["name"] / "paec_state.json", state)
+    return work
+
+
+@pytest.fixture(scope="module")
+def exported(work, tmp_path_factory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("exported")
+    for case in ONE_RANK + TWO_RANKS:
+        export.export(work / case["name"], root / case["name"])
+    return {case["name"]: root / case["name"] for case in ONE_RANK + TWO_RANKS}
+
+
+@pytest.mark.parametrize("case", ONE_RANK + TWO_RANKS, ids=lambda case: case["name"])
+def test_logits_are_those_of_the_sharded_parameters(work, exported, case):
+    model = AutoModelForCausalLM.from_pretrained(exported[case["name"]])
+    assert model.dtype == torch.float32
+    with torch.no_grad():
+        logits = model(PROMPT).logits
+        base = AutoModelForCausalLM.from_pretrained(work / case["model"])(PROMPT).logits
+    wanted = torch.load(work / f"{case['name'].removesuffix('-ulysses')}.pt")  # the same parameters
+    torch.testing.assert_close(logits, wanted, rtol=1e-5, atol=1e-5)
+    assert (logits - base).abs().max() > 0.01, "the checkpoint must differ from the base model to say anything"
+    assert model.generate(PROMPT, max_new_tokens=4).shape[1] in range(13, 17)
+
+
+@pytest.mark.parametrize(
+    ("one", "two"),
+    [
+        ("tied-1", "tied-2"),
+        ("tied-1", "tied-2-ulysses"),
+        ("tied-1", "tied-2-replicated"),
+        ("untied-1", "untied-2"),
+        ("lora-1", "lora-2"),
+    ],
+)
+def test_one_and_two_ranks_give_the_same_bits(exported, one, two):
+    first, second = (load_file(exported[name] / "model.safetensors") for name in (one, two))
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_tied_and_untied_embeddings(exported):
+    assert "lm_head.weight" not in load_file(exported["tied-1"] / "model.safetensors")
+    untied = load_file(exported["untied-1"] / "model.safetensors")
+    assert not torch.equal(untied["lm_head.weight"], untied["model.embed_tokens.weight"])
+
+
+def test_an_adapter_is_merged(exported):
+    names = load_file(exported["lora-1"] / "model.safetensors").keys()
+    assert names == load_file(exported["tied-1"] / "model.safetensors").keys()
+
+
+def test_precision(work, tmp_path):
+    """`--dtype`, else that of the rollouts; a bfloat16 folder is the rounded float32 one."""
+    export.export(work / "tied-1", tmp_path / "bf16", dtype="bfloat16")
+    export.export(work / "tied-1", tmp_path / "fp32")
+    rounded, exact = (load_file(tmp_path / name / "model.safetensors") for name in ("bf16", "fp32"))
+    assert all(torch.equal(rounded[name], exact[name].bfloat16()) for name in exact)
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "bf16").dtype == torch.bfloat16
+    assert "| precision of the weights | bfloat16 |" in (tmp_path / "bf16" / "README.md").read_text()
+
+
+def test_tokenizer_and_generation(work, exported):
+    folder = exported["tied-2-ulysses"]
+    assert "attn_implementation" not in (folder / "config.json").read_text()
+    assert (folder / "tokenizer.json").read_bytes() == (work / "tied" / "tokenizer.json").read_bytes()
+    assert (
+        AutoTokenizer.from_pretrained(folder).chat_template
+        == AutoTokenizer.from_pretrained(work / "tied").chat_template
+    )
+    found = GenerationConfig.from_pretrained(folder)
+    assert (found.do_sample, found.temperature, found.top_p, found.top_k) == (True, 0.7, 0.9, 20)
+    assert (found.eos_token_id, found.pad_token_id) == (258, 256)
+
+
+def test_model_card(work, exported):
+    card = (exported["tied-2"] / "README.md").read_text()
+    run = work.parent
+    for line in (
+        "# model after 3 steps of PAECConfig",
+        "| step | 3 |",
+        "| workers | 2 |",
+        "| sampling in training | temperature 0.7, top_p 0.9, top_k 20 |",
+        "| rho | 0.7 |",
+        f"| {run}/data/train.parquet | `{sha256(run / 'data' / 'train.parquet')}` |",
+        "| countdown/avg@4 | 0.4321 |",
+        "| git_commit | c0ffee |",
+        "Its license is that of the base model.",
+    ):
+        assert line in card, card
+    assert "python -m recipe.paec.train experiment=tiny_cpu method.rho=0.7" in card
+    assert "0.1000" not in card, "a score of another step"
+
+
+def test_a_checkpoint_away_from_its_run(work, tmp_path):
+    """The weights and the method are known still; what is not known is not made up."""
+    shutil.copytree(work / "tied-2", tmp_path / "global_step_3")
+    export.export(tmp_path / "global_step_3", tmp_path / "model")
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert "| base model | unknown |" in card and "its command is not known" in card and "| rho | 0.7 |" in card
+    assert json.loads((tmp_path / "model" / "paec_export.json").read_text()) == {"run": None, "step": STEP}
+    assert GenerationConfig.from_pretrained(tmp_path / "model").eos_token_id == 258
+
+
+# ---- what cannot be exported -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def copy(work, tmp_path) -> Path:
+    """A checkpoint to be damaged."""
+    shutil.copytree(work / "tied-2", tmp_path / "global_step_3")
+    return tmp_path / "global_step_3"
+
+
+def cut_off(actor: Path) -> None:
+    shard = actor / "model_world_size_2_rank_1.pt"
+    shard.write_bytes(shard.read_bytes()[:1000])
+
+
+def repeated(actor: Path) -> None:
+    shutil.copyfile(actor / "model_world_size_2_rank_0.pt", actor / "model_world_size_2_rank_1.pt")
+
+
+def of_another(actor: Path) -> None:
+    config = json.loads((actor / "huggingface" / "config.json").read_text())
+    (actor / "huggingface" / "config.json").write_text(json.dumps({**config, "hidden_size": 64}))
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        (lambda actor: (actor.parent / "paec_state.json").unlink(), "no paec_state.json"),
+        (lambda actor: (actor / "model_world_size_2_rank_1.pt").unlink(), "rank_1.pt is missing"),
+        (lambda actor: (actor / "fsdp_config.json").unlink(), "fsdp_config.json"),
+        (cut_off, "rank_1.pt is damaged"),
+        (repeated, "the files are of different checkpoints"),
+        (of_another, "do not fit its config.json"),
+    ],
+)
+def test_damaged_checkpoints(copy, tmp_path, damage, sentence):
+    damage(copy / "actor")
+    with pytest.raises(UserError, match=sentence) as error:
+        export.export(copy, tmp_path / "model")
+    assert len(error.value.problems) == 1 and "\n" not in str(error.value)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["global_step_3"], "nothing half-written"
+
+
+class Canary:
+    """Unpickled, it creates a file."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self):
+        return (Path.touch, (self.path,))
+
+
+def test_a_shard_is_never_executed(copy, tmp_path):
+    canary = tmp_path / "canary"
+    torch.save({"weight": Canary(canary)}, copy / "actor" / "model_world_size_2_rank_0.pt")
+    with pytest.raises(UserError, match="rank_0.pt: holds something else than tensors"):
+        export.export(copy, tmp_path / "model")
+    assert not canary.exists()
+    with open(copy / "actor" / "model_world_size_2_rank_0.pt", "rb") as stream:
+        torch.load(stream, weights_only=False)
+    assert canary.exists(), "the canary must work for its absence to say anything"
+    (copy / "actor" / "model_world_size_2_rank_0.pt").write_bytes(pickle.dumps(Canary(tmp_path / "second")))
+    with pytest.raises(UserError, match="rank_0.pt"):
+        export.export(copy, tmp_path / "model")
+    assert not (tmp_path / "second").exists()
+
+
+def test_an_existing_target(work, tmp_path):
+    target = tmp_path / "model"
+    target.mkdir()
+    export.export(work / "tied-1", target)  # an empty folder is none
+    weights = (target / "model.safetensors").read_bytes()
+    with pytest.raises(UserError, match="exists and is not empty"):
+        export.export(work / "untied-1", target)
+    assert (target / "model.safetensors").read_bytes() == weights
+    export.export(work / "untied-1", target, replace=True)
+    assert "lm_head.weight" in load_file(target / "model.safetensors")
+
+
+def test_no_room(work, tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(2**20, 2**20 - 1000, 1000))
+    with pytest.raises(UserError, match="make room"):
+        export.export(work / "tied-1", tmp_path / "model")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_command_line(work, tmp_path):
+    """No platform has to be named; errors are one sentence and exit code 2."""
+    env = {key: value for key, value in os.environ.items() if key != "VERL_PLATFORM"}
+    command = [sys.executable, "-m", "recipe.paec.export"]
+    done = subprocess.run(
+        [*command, str(work / "tied-2"), str(tmp_path / "model"), "--dtype", "bfloat16"],
+        env=env, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "writing 0.00 GiB in bfloat16" in done.stdout and (tmp_path / "model" / "model.safetensors").is_file()
+    bad = subprocess.run(
+        [*command, str(work), str(tmp_path / "other")], env=env, capture_output=True, text=True, timeout=120
+    )
+    assert bad.returncode == 2
+    assert bad.stderr.count("\n") == 1 and bad.stderr.startswith("error: ") and "global_step_N" in bad.stderr
+
+
+def test_errors_reach_the_one_who_started_it(copy, tmp_path):
+    cut_off(copy / "actor")
+    with pytest.raises(UserError, match="failed: .*rank_1.pt is damaged.*export.log"):
+        export.export_in_process(copy, tmp_path / "model", tmp_path / "export.log")

@@ -67,6 +67,7 @@ def work(tmp_path_factory, compose) -> Path:
     torchrun(work, 1, ONE_RANK)
     torchrun(work, 2, TWO_RANKS)
     train_file = run / "data" / "train.parquet"
+    (run / "data" / "train.manifest.json").write_text("{}\n")
     config = compose(
         "experiment=tiny_cpu", "method.rho=0.7", f"data.train_files={train_file}", "run.name=tiny-paec",
         "actor_rollout_ref.rollout.temperature=0.7", "actor_rollout_ref.rollout.top_p=0.9",
@@ -173,6 +174,7 @@ def test_model_card(work, exported):
         "| sampling in training | temperature 0.7, top_p 0.9, top_k 20 |",
         "| rho | 0.7 |",
         f"| {run}/data/train.parquet | `{sha256(run / 'data' / 'train.parquet')}` |",
+        f"| {run}/data/train.manifest.json | `{sha256(run / 'data' / 'train.manifest.json')}` |",
         "| countdown/avg@4 | 0.4321 |",
         "| git_commit | c0ffee |",
         "Its license is that of the base model.",

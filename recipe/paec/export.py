@@ -147,7 +147,7 @@ def _with_adapter(model, state: dict[str, Any], actor: Path):
     if not any(name.startswith(ADAPTED) and "lora_" not in name for name in state):
         raise UserError(
             f"{actor} holds the adapter alone, without the model under it: save both "
-            "(actor_rollout_ref.model.lora.save_lora_only=false), or load it onto its base model with peft"
+            "(actor_rollout_ref.actor.checkpoint.save_lora_only=false), or load it onto its base model with peft"
         )
     modules = {name.removeprefix(ADAPTED).split(".lora_A.")[0] for name in state if ".lora_A." in name}
     return get_peft_model(model, LoraConfig(r=rank, lora_alpha=alpha, target_modules=sorted(modules)))
@@ -210,9 +210,15 @@ def _table(head: tuple[str, str], rows: dict[str, Any]) -> str:
 
 
 def _data_files(identity: dict[str, Any]) -> dict[str, str]:
-    """Digest of every training file, by its path."""
-    paths = {file: Path(file).expanduser() for file in identity["data.train_files"]}
-    return {file: f"`{sha256(path)}`" if path.is_file() else "no longer there" for file, path in paths.items()}
+    """Digest of every training file as it is now, and of the manifest that `data_prep` left beside it, by its path."""
+    found = {}
+    for name in identity["data.train_files"]:
+        file = Path(name).expanduser()
+        for path in (file, file.with_name(f"{file.stem}.manifest.json")):
+            if path.is_file():
+                found[str(path)] = f"`{sha256(path)}`"
+        found.setdefault(str(file), "no longer there")
+    return found
 
 
 def model_card(checkpoint: checkpoints.Checkpoint, config: Any | None, dtype: str) -> str:
@@ -250,8 +256,12 @@ def model_card(checkpoint: checkpoints.Checkpoint, config: Any | None, dtype: st
             "run": config.run.name,
             "responses a prompt": rollout.n,
             "sampling in training": f"temperature {rollout.temperature}, top_p {rollout.top_p}, top_k {rollout.top_k}",
+            "advantage": config.algorithm.adv_estimator,
+            "surrogate": config.actor_rollout_ref.actor.policy_loss.loss_mode,
             "learning rate": config.actor_rollout_ref.actor.optim.lr,
         }
+        if config.actor_rollout_ref.model.lora_rank > 0:
+            facts["adapter"] = f"LoRA of rank {config.actor_rollout_ref.model.lora_rank}, merged into these weights"
     parts += ["## Provenance", _table(("what", "value"), facts)]
     parts += [f"## Method: {identity['method']}", _table(("field", "value"), method) if method else "No fields."]
     parts += ["## Training data", _table(("file", "SHA-256"), _data_files(identity))]
@@ -321,6 +331,8 @@ def export(folder: Path, target: Path, dtype: str | None = None, replace: bool =
         _generation_config(model, temporary, sampling)
         say(f"writing {size / 2**30:.2f} GiB in {str(model.dtype).removeprefix('torch.')}")
         model.save_pretrained(temporary)
+        for file in temporary.glob("*.safetensors"):
+            shutil.copymode(temporary / "config.json", file)  # safetensors makes its files private
         card = model_card(checkpoint, config, str(model.dtype).removeprefix("torch."))
         (temporary / CARD).write_text(card, encoding="utf-8")
         checkpoints.write_json(temporary / EXPORT_FILE, _origin(folder, checkpoint.step))

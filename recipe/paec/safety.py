@@ -27,6 +27,8 @@ WRITTEN = (".json", ".jsonl", ".log", ".md", ".txt", ".yaml")
 """Suffixes of the text files of a run or an evaluation."""
 FORCE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 """torch obeys this variable where a caller asks for `weights_only=False`."""
+BULK = {"checkpoints", "rollouts", "validation"}
+"""Folders of a run that hold no text of its own."""
 _VARIABLE = re.compile(r"(^|_)(TOKEN|KEY|SECRET|PASSWORD|PASSWD|PASSPHRASE|APIKEY|CREDENTIALS)$")
 _LOWER = re.compile(r"(^|_)(api_?key|secret|password|passwd|passphrase|(auth|access|hf)_token)$")
 
@@ -58,7 +60,7 @@ def hide(text: str) -> str:
 def _problem(key: str, value: Any, known: list[str]) -> str | None:
     """What is wrong with a secret in the configuration; its value is not repeated."""
     name = key.rpartition(".")[2]
-    if is_secret(name) and value not in (None, "", "null"):
+    if is_secret(name) and value not in (None, False, "", "null", "false"):
         return (
             f"{key} would put a secret where others can read it (list of processes, config.yaml, logs): leave it out "
             f"and `export {name.upper()}=...` in the shell, or log in with the tool's own command; the environment "
@@ -98,11 +100,11 @@ def _leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 def scrub(folder: Path) -> list[Path]:
     """Replace the environment's secrets in a run's text files, logs of others' code included; returns the files.
 
-    Checkpoints are left out: nothing but tensors and configuration is in them.
+    Folders with nothing but tensors, prompts and responses are left out.
     """
     changed, known = [], [value.encode() for value in environment_secrets()]
     for file in folder.rglob("*") if known else ():
-        if file.suffix not in WRITTEN or not file.is_file() or "checkpoints" in file.relative_to(folder).parts:
+        if file.suffix not in WRITTEN or not file.is_file() or BULK & set(file.relative_to(folder).parts):
             continue
         content = clean = file.read_bytes()
         for value in known:

@@ -303,7 +303,7 @@ def export(folder: Path, target: Path, dtype: str | None = None, replace: bool =
     from omegaconf import OmegaConf
 
     try:
-        checkpoint = checkpoints.read(folder)
+        checkpoint = checkpoints.verify(folder)
     except checkpoints.CheckpointError as error:
         raise UserError(f"{error}; name a folder checkpoints/global_step_N of a run") from None
     if target.exists() and not replace and (not target.is_dir() or any(target.iterdir())):

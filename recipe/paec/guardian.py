@@ -40,7 +40,8 @@ def dead_actors() -> list[str]:
             continue
         address = actor["Address"]
         node = names.get(address["NodeID"], address["IPAddress"])
-        found.append(f"{actor['ActorClassName']} (process {actor['Pid']} on {node}) has died: {_cause(actor)}")
+        name = actor["ActorClassName"].rpartition(".")[2]
+        found.append(f"{name} (process {actor['Pid']} on {node}) has died: {_cause(actor)}")
     return found
 
 

@@ -1,67 +1,52 @@
-"""What does a seed of its own for every response cost vLLM? `python -m benchmarks.seeded_sampling MODEL [...]`
+"""What does a seed of its own for every response cost vLLM's sampler? `python -m benchmarks.seeded_sampling`
 
-One engine as in the quick start; the same prompts are answered with and without seeds in turn, all of them in flight
-together. Prints the responses and tokens a second of each; about 3 minutes on 2 cores.
+Times vLLM's sampler on random logits, one row for every running response: with one random state for all of them, and with
+a generator each. Prints a table; a minute on a CPU, where it counts the thread's processor time. `--device cuda` was not
+run yet.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import time
 
-from omegaconf import OmegaConf
+import torch
 
-from recipe.paec.command_line import CONFIGS
-from recipe.paec.seeds import response_seed
+SIZES = ((128, 259), (64, 151_936), (256, 151_936))
+"""(running responses, vocabulary): the quick start's, and Qwen2.5's."""
+
+
+def seconds(rows: int, vocabulary: int, seeded: bool, device: str, repeats: int) -> float:
+    """Median time to draw one token for each of `rows` responses."""
+    from vllm.v1.sample.ops.topk_topp_sampler import TopKTopPSampler
+
+    sampler = TopKTopPSampler()
+    generators = {row: torch.Generator(device).manual_seed(row) for row in range(rows)} if seeded else {}
+    clock, synchronize = time.thread_time, lambda: None
+    if device != "cpu":
+        clock, synchronize = time.perf_counter, torch.accelerator.synchronize
+    found = []
+    for _ in range(repeats + 1):
+        logits = torch.randn(rows, vocabulary, device=device)
+        synchronize()
+        start = clock()
+        sampler.forward(logits, generators, None, None)
+        synchronize()
+        found.append(clock() - start)
+    return statistics.median(found[1:])  # the first one warms up
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("model", help="Hugging Face folder, e.g. data/tiny/model")
-    parser.add_argument("--responses", type=int, default=256)
-    parser.add_argument("--tokens", type=int, default=32, help="of each response; the end token is ignored")
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--repeats", type=int, default=9)
     options = parser.parse_args()
-
-    cluster = OmegaConf.load(CONFIGS / "cluster" / "cpu.yaml")
-    os.environ.update(OmegaConf.to_container(cluster.cluster.env))
-    from vllm import LLM, SamplingParams
-
-    rollout = cluster.actor_rollout_ref.rollout
-    llm = LLM(
-        options.model,
-        dtype=rollout.dtype,
-        enforce_eager=rollout.enforce_eager,
-        max_num_seqs=rollout.max_num_seqs,
-        enable_chunked_prefill=rollout.enable_chunked_prefill,
-        max_model_len=128,
-        max_num_batched_tokens=8192,
-    )
-    prompts = [f"{number % 50} 5 1 > {number // 50}" for number in range(options.responses)]
-    rates: dict[str, list[float]] = {"one state for all": [], "a seed each": []}
-    for repeat in range(options.repeats + 1):
-        for name, found in rates.items():
-            parameters = [
-                SamplingParams(
-                    max_tokens=options.tokens,
-                    ignore_eos=True,
-                    logprobs=0,
-                    seed=response_seed(repeat, number) if name == "a seed each" else None,
-                )
-                for number in range(options.responses)
-            ]
-            start = time.perf_counter()
-            llm.generate(prompts, parameters, use_tqdm=False)
-            rate = options.responses / (time.perf_counter() - start)
-            print(f"round {repeat}, {name}: {rate:.1f} responses/s", flush=True)
-            if repeat > 0:  # the first round warms up
-                found.append(rate)
-    print("| sampling | responses/s | tokens/s |\n|---|---|---|")
-    for name, found in rates.items():
-        rate = statistics.median(found)
-        print(f"| {name} | {rate:.1f} | {rate * options.tokens:.0f} |")
+    torch.set_num_threads(1)
+    print("| running responses | vocabulary | one random state, ms | a seed each, ms |\n|---|---|---|---|", flush=True)
+    for rows, vocabulary in SIZES:
+        one, each = (seconds(rows, vocabulary, s, options.device, options.repeats) * 1e3 for s in (False, True))
+        print(f"| {rows} | {vocabulary} | {one:.2f} | {each:.2f} |", flush=True)
 
 
 if __name__ == "__main__":

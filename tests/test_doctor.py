@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import resource
@@ -18,7 +19,7 @@ import torch
 import yaml
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from recipe.paec import collective, doctor, machine, model_files, plan, preflight, runs
+from recipe.paec import collective, doctor, machine, model_files, plan, preflight, runs, versions
 from recipe.paec.checks import GIB
 from recipe.paec.command_line import REPOSITORY
 
@@ -187,15 +188,15 @@ def test_memory_of_the_control_group(tmp_path, monkeypatch):
 
 
 def test_disk(tiny_config, tiny_files, small_disk):
-    """Three checkpoints of 12 bytes a parameter and what they hold besides, the export, the logs."""
+    """Four checkpoints of 12 bytes a parameter and what they hold besides, the export, the logs."""
     parameters = plan.parameter_count(str(tiny_files / "model"))
     each = 12 * parameters + plan.CHECKPOINT_REST
     assert plan.checkpoint_bytes(tiny_config(), parameters) == each
-    need = 3 * each + 4 * parameters + doctor.OTHER_FILES
+    need = 4 * each + 4 * parameters + doctor.OTHER_FILES
     folder = small_disk(900)
     check = doctor.storage(tiny_config(root=folder))
     (problem,) = check.problems
-    assert problem.startswith(f"disk: 0.9 GiB free at {folder}, {need / GIB:.1f} GiB needed (3 checkpoint(s) of 40 MiB")
+    assert problem.startswith(f"disk: 0.9 GiB free at {folder}, {need / GIB:.1f} GiB needed (4 checkpoint(s) of 40 MiB")
     assert "lower run.keep_checkpoints" in problem
     assert doctor.storage(tiny_config(root=small_disk(1200))).problems == ()
 
@@ -222,14 +223,15 @@ def test_disk_without_room_for_files(tiny_config, small_disk):
 @pytest.mark.parametrize(
     "overrides, count",
     [
-        ([], 3),
+        ([], 4),
+        (["run.keep_best=0"], 3),
         (["run.keep_checkpoints=5"], 4),
         (["trainer.total_training_steps=15"], 2),
         (["trainer.save_freq=-1"], 0),
     ],
 )
 def test_checkpoints_at_once(tiny_config, overrides, count):
-    """40 steps and one checkpoint every 10 in the quick start, which keeps 2."""
+    """40 steps and one checkpoint every 10 in the quick start, which keeps the newest 2 and the best."""
     assert doctor.saves_to_come(tiny_config(*overrides)) == count
 
 
@@ -622,3 +624,17 @@ def test_token_budget(tiny_config):
         (problem,) = preflight.check_config(tiny_config(f"actor_rollout_ref.{key}=95"))
         assert problem.startswith(f"actor_rollout_ref.{key} x cluster.sequence_parallel = 95 is less than prompt")
         assert preflight.check_config(tiny_config(f"actor_rollout_ref.{key}=96")) == []
+
+
+# ---- what the numbers rest on ----------------------------------------------------------------------------------------
+
+
+def test_python_outside_the_pin(monkeypatch):
+    monkeypatch.setattr(versions.sys, "version_info", (3, 9, 18))
+    (problem,) = versions.pin_errors()
+    assert problem.startswith("Python 3.9.18 runs this, >=3.10,<3.13 is needed")
+
+
+def test_cpus_that_verl_reserves():
+    source = Path(importlib.util.find_spec("verl").origin).parent / "single_controller" / "ray" / "base.py"
+    assert f"max_colocate_count: int = {machine.COLOCATED}\n" in source.read_text()

@@ -60,7 +60,7 @@ class Collective:
         finally:
             self.end()
         if self._process.returncode == 0:
-            return [Check(**check) for check in json.loads(output.splitlines()[-1])]
+            return [_check(content) for content in json.loads(output.splitlines()[-1])]
         self._errors.seek(0)
         last = (self._errors.read().strip().splitlines() or ["it printed nothing"])[-1]
         why = f"did not end within {limit:.0f} s" if self._process.returncode < 0 else f"failed ({last:.300})"
@@ -70,6 +70,11 @@ class Collective:
         """Kill it, if it is there still; its ranks end with it."""
         self._process.kill()
         self._process.wait()
+
+
+def _check(content: dict) -> Check:
+    """A Check that went through JSON or Ray as a dictionary."""
+    return Check(content["name"], content["found"], tuple(content["problems"]), tuple(content["notes"]))
 
 
 def _remedy(env: dict[str, str]) -> str:
@@ -226,7 +231,7 @@ def on_ray(config: DictConfig, seconds: float = SECONDS) -> list[Check]:
     for home in dict.fromkeys(homes):
         own = [member for member, its_home in zip(members, homes, strict=True) if its_home == home]
         looked = ray.get([own[0].look.remote(), *(member.look_at_gpu.remote() for member in own)])
-        checks.append(_joined(nodes[home]["NodeName"], [Check(**check) for check in sum(looked, [])]))
+        checks.append(_joined(nodes[home]["NodeName"], [_check(content) for content in sum(looked, [])]))
     store = ray.get(members[0].store.remote())
     device = "cuda:0" if cluster.platform == "cuda" else "cpu"  # Ray shows every actor its own GPU alone
     errors = ray.get([m.reduce.remote(rank, len(members), store, device, seconds) for rank, m in enumerate(members)])

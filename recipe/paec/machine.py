@@ -331,7 +331,8 @@ def cpus(config: DictConfig) -> Check:
     """CPUs that a Ray started here will offer, against what verl's workers reserve: too few, and it waits for ever."""
     offered = config.cluster.num_cpus or os.cpu_count()
     units = config.transfer_queue.backend.SimpleStorage.num_data_storage_units
-    need = COLOCATED * config.cluster.gpus_per_node + units + RAY_ACTORS
+    gpus = config.cluster.gpus_per_node + config.cluster.rollout_nodes * config.cluster.rollout_gpus_per_node
+    need = COLOCATED * gpus + units + RAY_ACTORS
     problems = ()
     if offered < need:
         problems = (

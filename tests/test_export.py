@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from export_worker import PROMPT
+from checkpoint_worker import PROMPT, Canary
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, Qwen2ForCausalLM
@@ -45,7 +45,7 @@ def torchrun(work: Path, ranks: int, cases: list[dict]) -> None:
     file = work / f"cases-{ranks}.json"
     file.write_text(json.dumps(cases))
     command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={ranks}", "--standalone"]
-    command += [str(Path(__file__).with_name("export_worker.py")), str(work), str(file)]
+    command += [str(Path(__file__).with_name("checkpoint_worker.py")), str(work), str(file)]
     env = {**os.environ, "VERL_PLATFORM": "cpu", "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-8000:]
@@ -108,7 +108,7 @@ def test_logits_are_those_of_the_sharded_parameters(work, exported, case):
     with torch.no_grad():
         logits = model(PROMPT).logits
         base = AutoModelForCausalLM.from_pretrained(work / case["model"])(PROMPT).logits
-    wanted = torch.load(work / f"{case['name'].removesuffix('-ulysses')}.pt")  # the same parameters
+    wanted = torch.load(work / f"{case['name'].removesuffix('-ulysses')}.pt")["logits"]  # the same parameters
     torch.testing.assert_close(logits, wanted, rtol=1e-5, atol=1e-5)
     assert (logits - base).abs().max() > 0.01, "the checkpoint must differ from the base model to say anything"
     assert model.generate(PROMPT, max_new_tokens=4).shape[1] in range(13, 17)
@@ -194,6 +194,16 @@ def test_a_checkpoint_away_from_its_run(work, tmp_path):
     assert GenerationConfig.from_pretrained(tmp_path / "model").eos_token_id == 258
 
 
+@pytest.mark.parametrize("case", ONE_RANK + TWO_RANKS, ids=lambda case: case["name"])
+def test_a_resume_reads_tensors_only(work, case):
+    """verl's loading of its own checkpoints, parameters, optimizer and random state, with all but tensors refused."""
+    result = torch.load(work / f"{case['name']}.pt")
+    assert result["resumed"]
+    if case in ONE_RANK:
+        assert f"{case['name']}.planted: a file holds something else than tensors" in result["refused"]
+    assert not (work / f"{case['name']}.canary").exists()
+
+
 # ---- what cannot be exported -----------------------------------------------------------------------------------------
 
 
@@ -235,16 +245,6 @@ def test_damaged_checkpoints(copy, tmp_path, damage, sentence):
         export.export(copy, tmp_path / "model")
     assert len(error.value.problems) == 1 and "\n" not in str(error.value)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["global_step_3"], "nothing half-written"
-
-
-class Canary:
-    """Unpickled, it creates a file."""
-
-    def __init__(self, path: Path):
-        self.path = path
-
-    def __reduce__(self):
-        return (Path.touch, (self.path,))
 
 
 def test_a_shard_is_never_executed(copy, tmp_path):

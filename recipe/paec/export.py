@@ -185,7 +185,7 @@ def _model(state: dict[str, Any], actor: Path, folder: Path, dtype: str | None):
 def _copy_configuration(source: Path, folder: Path) -> None:
     """Tokenizer and configuration; without code, and without the attention it was trained with, known only here."""
     for file in source.iterdir():
-        if file.suffix in TOKENIZER_SUFFIXES:
+        if file.suffix in TOKENIZER_SUFFIXES and not file.name.endswith(".index.json"):  # of weights, which follow
             shutil.copyfile(file, folder / file.name)
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     for key in ("attn_implementation", "auto_map"):

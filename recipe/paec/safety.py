@@ -144,6 +144,8 @@ def private_ray(ray_address: str | None, folder: Path) -> Iterator[dict[str, str
             "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(file.absolute()),
+            # Between processes of one machine these carry the first handshake, not the data.
+            **{name: os.environ.get(name, "lo") for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")},
         }
     finally:
         file.unlink(missing_ok=True)

@@ -1,14 +1,16 @@
 """Run under torchrun by test_export.py: checkpoints as verl's FSDP engine saves them, every parameter changed.
 
-`python export_worker.py WORK CASES.json`: WORK holds the models. A case names its checkpoint below WORK, its model, the
-Ulysses degree and the rank of the adapter (0: none). Without Ulysses, whose attention needs verl's own batches, rank 0
-writes the logits of the sharded model to `<name>.pt`.
+`python checkpoint_worker.py WORK CASES.json`: WORK holds the models. A case names its checkpoint below WORK, its model,
+the Ulysses degree and the rank of the adapter (0: none). Rank 0 writes `<name>.pt`: the logits of the sharded model
+(Ulysses needs verl's own batches, so there are none), whether loading the checkpoint brings the parameters back, and,
+on one rank, the error for a shard that would create the file `<name>.canary` when unpickled.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -18,8 +20,20 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch
 import torch.distributed as dist
 
+from recipe.paec.checkpoints import CheckpointError
+
 FP32 = {"param_dtype": "fp32", "reduce_dtype": "fp32", "buffer_dtype": "fp32"}
 PROMPT = torch.arange(12)[None]
+
+
+class Canary:
+    """Unpickled, it creates a file."""
+
+    def __init__(self, path: Path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return (open, (self.path, "w"))
 
 
 def engine_of(work: Path, case: dict):
@@ -51,7 +65,7 @@ def engine_of(work: Path, case: dict):
     )
     contents = ["model", "optimizer", "extra"]
     checkpoint = CheckpointConfig(save_contents=contents, load_contents=contents)
-    engine = PAECEngine(model, settings, FSDPOptimizerConfig(lr=1e-3, total_training_steps=10), checkpoint)
+    engine = PAECEngine(model, settings, FSDPOptimizerConfig(lr=0.0, total_training_steps=10), checkpoint)
     engine.initialize()
     return engine
 
@@ -64,12 +78,32 @@ def run(work: Path, case: dict) -> None:
             local = parameter.to_local()
             # As training would: every parameter differs from the base model's, in the same way on any number of ranks.
             local.copy_(local.cos() * 0.05 if "lora_B" in name else local + 0.01 * local.sin())
-    engine.save_checkpoint(str(work / case["name"] / "actor"), global_step=3)
+    for parameter in engine.module.parameters():
+        parameter.grad = torch.ones_like(parameter) if parameter.requires_grad else None
+    engine.optimizer.step()  # with a rate of 0: the optimizer gets its state, the parameters stay
+    folder = work / case["name"] / "actor"
+    engine.save_checkpoint(str(folder), global_step=3)
+    result: dict = {"refused": None}
     if case["sp"] == 1:
         with torch.no_grad():
-            logits = engine.module(input_ids=PROMPT, position_ids=PROMPT).logits
-        if dist.get_rank() == 0:
-            torch.save(logits, work / f"{case['name']}.pt")
+            result["logits"] = engine.module(input_ids=PROMPT, position_ids=PROMPT).logits
+    saved = [parameter.to_local().clone() for parameter in engine.module.parameters()]
+    with torch.no_grad():
+        for parameter in engine.module.parameters():
+            parameter.zero_()
+    engine.load_checkpoint(str(folder))
+    pairs = zip(saved, engine.module.parameters(), strict=True)
+    result["resumed"] = all(torch.equal(before, after.to_local()) for before, after in pairs)
+    if dist.get_world_size() == 1:
+        planted = work / f"{case['name']}.planted"
+        shutil.copytree(folder, planted)
+        torch.save({"state": Canary(work / f"{case['name']}.canary")}, planted / "optim_world_size_1_rank_0.pt")
+        try:
+            engine.load_checkpoint(str(planted))
+        except CheckpointError as error:
+            result["refused"] = str(error)
+    if dist.get_rank() == 0:
+        torch.save(result, work / f"{case['name']}.pt")
     dist.barrier()
 
 

@@ -29,7 +29,7 @@ FORCE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 """torch obeys this variable where a caller asks for `weights_only=False`."""
 BULK = {"checkpoints", "rollouts", "validation"}
 """Folders of a run that hold no text of its own."""
-_VARIABLE = re.compile(r"(^|_)(TOKEN|KEY|SECRET|PASSWORD|PASSWD|PASSPHRASE|APIKEY|CREDENTIALS)$")
+_VARIABLE = re.compile(r"(^|_)(TOKEN|KEY|SECRET|PASSWORD|PASSWD|PASSPHRASE|APIKEY)$")
 _LOWER = re.compile(r"(^|_)(api_?key|secret|password|passwd|passphrase|(auth|access|hf)_token)$")
 
 

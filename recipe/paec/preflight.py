@@ -22,8 +22,8 @@ from recipe.paec.config import METHODS, SECTIONS, TRAINER_MODES
 from recipe.paec.errors import UserError
 from recipe.paec.model_files import context_length, file_problems, head_dim, model_folder, read_config
 
-PLUGIN_GROUP, PLUGIN_NAME = "verl.plugins", "paec"
-VLLM_PLUGIN = "paec_cpu"
+PLUGIN_GROUPS, PLUGIN_NAME = ("verl.plugins", "vllm.general_plugins"), "paec"
+"""Entry-point groups in which this package must be found, and its name there."""
 WHOLE_NUMBERS = (
     "trainer.total_training_steps",
     "run.keep_checkpoints",
@@ -224,12 +224,12 @@ def method_of(config: DictConfig):
 def check_versions() -> list[str]:
     """verl and vLLM against the pin, and the plugin's entry point."""
     problems = versions.pin_errors()
-    plugins = {point.name: point.value for point in entry_points(group=PLUGIN_GROUP)}
-    if PLUGIN_NAME not in plugins:
-        problems.append(
-            f"the verl plugin {PLUGIN_NAME!r} is not installed (entry-point group {PLUGIN_GROUP}): "
-            f"run launch/setup_env.sh {versions.stack()}, which installs this package"
-        )
+    for group in PLUGIN_GROUPS:
+        if PLUGIN_NAME not in {point.name for point in entry_points(group=group)}:
+            problems.append(
+                f"the plugin {PLUGIN_NAME!r} is not installed (entry-point group {group}): "
+                f"run launch/setup_env.sh {versions.stack()}, which installs this package"
+            )
     policy = os.environ.get("VERL_USE_EXTERNAL_PLUGINS", "auto").strip().lower()
     if policy != "auto" and PLUGIN_NAME not in {name.strip() for name in policy.split(",")}:
         problems.append(
@@ -241,9 +241,9 @@ def check_versions() -> list[str]:
 def check_cluster(config: DictConfig) -> list[str]:
     """vLLM's plugins, and GPUs of this node against `cluster.gpus_per_node`."""
     plugins = config.cluster.env.get("VLLM_PLUGINS", os.environ.get("VLLM_PLUGINS"))
-    if plugins is not None and VLLM_PLUGIN not in plugins.split(","):
+    if plugins is not None and PLUGIN_NAME not in plugins.split(","):
         return [
-            f"VLLM_PLUGINS={plugins} keeps vLLM from loading {VLLM_PLUGIN!r}, the other end of the weight sync: add it"
+            f"VLLM_PLUGINS={plugins} keeps vLLM from loading {PLUGIN_NAME!r}, the other end of the weight sync: add it"
         ]
     if config.cluster.platform == "cpu":
         if versions.stack() != "cpu":

@@ -14,7 +14,7 @@ import zmq
 from verl.workers.rollout import base
 from verl.workers.rollout.vllm_rollout import ServerAdapter
 
-from recipe.paec.vllm_cpu import unique_job
+from recipe.paec.vllm_plugin import unique_job
 
 
 class WeightSyncFailed(RuntimeError):

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from recipe.paec.config import register_method_defaults
 from recipe.paec.errors import UserError
 from recipe.paec.model_files import model_folder
-from recipe.paec.vllm_cpu import RUN_VARIABLE
+from recipe.paec.vllm_plugin import RUN_VARIABLE
 
 SAME_RUN = ("run.", "trainer.", "cluster", "experiment", "method=", "hydra.")
 """Overrides that do not make another run: how long, how watched, where."""

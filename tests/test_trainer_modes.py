@@ -54,7 +54,8 @@ def test_colocate_async_and_its_resume(tiny, tmp_path):
     assert state(directory, 4)["identity"]["mode"] == "colocate_async"
     lines = records(directory)
     staleness = [record["training/off_policy/trajectory_staleness_worst/max"] for record in lines]
-    assert staleness[0] == 0 and all(1 <= value <= 2 for value in staleness[1:])
+    # What had not finished when the first run ended is generated anew, so step 3 may have no old response.
+    assert staleness[0] == 0 and staleness[1] == staleness[3] == 1 and staleness[2] in (0, 1)
     assert lines[0]["training/rollout_probs_diff_max"] < AGREES
     assert all(record["training/rollout_probs_diff_mean"] < 0.05 for record in lines)
     assert f"Restored {PROMPTS} training prompt groups" in (directory / "train.log").read_text()
@@ -88,7 +89,7 @@ def test_separate_async(tiny, tmp_path):
 
 def test_adapters_and_their_resume(tiny, tmp_path):
     """LoRA with a KL loss: vLLM follows the adapters, after a resume too; the export holds the merged weights."""
-    overrides = ("lora.rank=4", "actor_rollout_ref.actor.use_kl_loss=true", "actor_rollout_ref.actor.optim.lr=1e-3")
+    overrides = ("lora.rank=4", "actor_rollout_ref.actor.use_kl_loss=true", "actor_rollout_ref.actor.optim.lr=3e-4")
     run(tiny, tmp_path, 2, *overrides, "run.export=false")
     directory = run(tiny, tmp_path, 4, *overrides)
     check_anchor(directory, 4)

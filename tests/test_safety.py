@@ -136,8 +136,20 @@ def test_the_token_of_a_local_ray(tmp_path):
     assert list(tmp_path.iterdir()) == []
     with safety.private_ray(None, tmp_path) as second:
         assert Path(second["RAY_AUTH_TOKEN_PATH"]).read_text() != token
-    with safety.private_ray("10.0.0.1:6379", tmp_path) as existing:
-        assert existing == {} and list(tmp_path.iterdir()) == []
+
+
+def test_the_token_of_a_running_ray(tmp_path, monkeypatch):
+    """Shown where there is one: Ray itself does not look for it when it is given an address."""
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "token"))
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    with safety.private_ray("10.0.0.1:6379", tmp_path) as environment:
+        assert environment == {} and list(tmp_path.iterdir()) == []
+    (tmp_path / "token").touch()
+    with safety.private_ray("10.0.0.1:6379", tmp_path) as environment:
+        assert environment == {"RAY_AUTH_MODE": "token"}
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    with safety.private_ray("10.0.0.1:6379", tmp_path) as environment:
+        assert environment == {"RAY_AUTH_MODE": "disabled"}
 
 
 # ---- files that could hold code --------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from recipe.paec.checkpoints import CheckpointError
+from recipe.paec.ray_node import DEFAULT_TOKEN
 
 HIDDEN = "<hidden>"
 SHORTEST_SECRET = 8
@@ -128,11 +129,13 @@ def private_ray(ray_address: str | None, folder: Path) -> Iterator[dict[str, str
     TransferQueue, the rendezvous), listen there; and every connection must show a token made for this run.
 
     Args:
-        ray_address: of a running cluster, which has its own rules: the environment is then left as it is.
+        ray_address: of a running cluster, which has its own rules: the environment is then left as it is, but that
+            its token is shown where there is one (Ray looks for it only when no address is named).
         folder: where the token lies meanwhile, readable for its owner only.
     """
     if ray_address is not None:
-        yield {}
+        token = Path(os.environ.get("RAY_AUTH_TOKEN_PATH", DEFAULT_TOKEN)).expanduser()
+        yield {"RAY_AUTH_MODE": os.environ.get("RAY_AUTH_MODE", "token")} if token.is_file() else {}
         return
     file = folder / TOKEN_FILE
     file.unlink(missing_ok=True)

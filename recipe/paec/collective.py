@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from recipe.paec.checks import Check
 from recipe.paec.errors import UserError
+from recipe.paec.safety import running_ray
 from recipe.paec.supervise import die_with_parent
 
 SECONDS = 20.0
@@ -38,6 +39,8 @@ class Collective:
 
     def __init__(self, config: DictConfig):
         self._env, self._errors = {**os.environ, **config.cluster.env}, tempfile.TemporaryFile("w+", errors="replace")
+        if config.cluster.ray_address is not None:
+            self._env |= running_ray()
         self._process = subprocess.Popen(
             [sys.executable, "-m", "recipe.paec.collective"],
             stdin=subprocess.PIPE,

@@ -121,6 +121,15 @@ def scrub(folder: Path) -> list[Path]:
 # ---- ports -----------------------------------------------------------------------------------------------------------
 
 
+def running_ray() -> dict[str, str]:
+    """Environment for a process that joins a running Ray cluster by its address: shows the token, where there is one.
+
+    Ray itself looks for a token only where no address is named.
+    """
+    token = Path(os.environ.get("RAY_AUTH_TOKEN_PATH", DEFAULT_TOKEN)).expanduser()
+    return {"RAY_AUTH_MODE": os.environ.get("RAY_AUTH_MODE", "token")} if token.is_file() else {}
+
+
 @contextmanager
 def private_ray(ray_address: str | None, folder: Path) -> Iterator[dict[str, str]]:
     """Environment for a process that starts Ray on this machine for itself alone, while the block runs.
@@ -129,13 +138,11 @@ def private_ray(ray_address: str | None, folder: Path) -> Iterator[dict[str, str
     TransferQueue, the rendezvous), listen there; and every connection must show a token made for this run.
 
     Args:
-        ray_address: of a running cluster, which has its own rules: the environment is then left as it is, but that
-            its token is shown where there is one (Ray looks for it only when no address is named).
+        ray_address: of a running cluster, which has its own rules: the environment is then that of `running_ray`.
         folder: where the token lies meanwhile, readable for its owner only.
     """
     if ray_address is not None:
-        token = Path(os.environ.get("RAY_AUTH_TOKEN_PATH", DEFAULT_TOKEN)).expanduser()
-        yield {"RAY_AUTH_MODE": os.environ.get("RAY_AUTH_MODE", "token")} if token.is_file() else {}
+        yield running_ray()
         return
     file = folder / TOKEN_FILE
     file.unlink(missing_ok=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -45,10 +46,9 @@ class Run:
         wait_for(lambda: any(record["step"] == step for record in records(self.directory)), 600, process)
 
     def checkpoint(self) -> int:
-        """Step of the newest complete checkpoint."""
-        return max(
-            json.loads(f.read_text())["step"] for f in self.directory.glob("checkpoints/global_*/paec_state.json")
-        )
+        """Step of the newest complete checkpoint, 0 if there is none."""
+        states = self.directory.glob("checkpoints/global_*/paec_state.json")
+        return max((json.loads(file.read_text())["step"] for file in states), default=0)
 
     def fault(self, kind, *overrides: str) -> tuple[str, float]:
         """Start, do `kind` after the next step, wait for the end; output and seconds from the fault to the end."""
@@ -105,15 +105,13 @@ def test_sigterm_saves_and_ends(run):
     ("names", "sentence"),
     [
         (("ray::RewardLoopWorker",), "RewardLoopWorker"),
-        (("VLLM::EngineCore",), "EngineCore|vLLM"),
+        (("VLLM::EngineCore",), "a vLLM engine or a grader has died|EngineCore"),
         (("ray::WorkerDict", "ray::ActorRollout"), "WorkerDict"),
         (("ray::AgentLoopWorker",), "AgentLoopWorker"),
         (("ray::PAECTaskRunner", "ray::TaskRunnerV1"), "TaskRunner"),
     ],
 )
 def test_sigkill_of_a_worker(run, names, sentence):
-    import re
-
     before = run.checkpoint()
     output, seconds = run.fault(kill(*names))
     assert f"after step {before} of 1000" in output
@@ -136,13 +134,13 @@ def test_a_weight_sync_that_fails(run, tmp_path, monkeypatch):
     (tmp_path / "sitecustomize.py").write_text(BROKEN_RECEIVER)
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}")
     process = run.start()
+    heartbeat = run.directory / "heartbeat.json"
+    wait_for(lambda: heartbeat.is_file() and '"weight sync"' in heartbeat.read_text(), 600, process)
     begun = time.monotonic()
-    wait_for(lambda: (run.directory / "heartbeat.json").is_file() and process.poll() is None, 300, process)
     output = finish(process)
-    assert process.returncode == 2, output
+    assert process.returncode == 2 and time.monotonic() - begun < A_MINUTE, output
     assert "WeightSyncFailed: vLLM replica 0 did not take the actor's weights" in error(output)
     assert "planted" in error(output), output
-    assert time.monotonic() - begun < 600
 
 
 BROKEN_RECEIVER = """

@@ -87,10 +87,20 @@ def work(tmp_path_factory, compose) -> Path:
         "workers": 2,
     }
     for case in ONE_RANK + TWO_RANKS:
-        # What the trainer writes last.
-        state = {"format": checkpoints.FORMAT, "step": STEP, "identity": identity, "anchor": None}
+        # What the trainer writes last; without digests, so that the export itself meets what is wrong with a shard.
+        state = {"format": checkpoints.FORMAT, "step": STEP, "identity": identity, "anchor": None, "score": None}
+        state["files"] = {}
         checkpoints.write_json(work / case["name"] / "paec_state.json", state)
     return work
+
+
+def test_a_changed_checkpoint(work, tmp_path):
+    """Found by the digests in its state, before anything is read."""
+    folder = shutil.copytree(work / "tied-1", tmp_path / f"global_step_{STEP}")
+    checkpoints.commit(tmp_path, STEP, json.loads((folder / "paec_state.json").read_text())["identity"], None)
+    (folder / "actor" / "fsdp_config.json").write_text('{"world_size": 2}')
+    with pytest.raises(UserError, match="is damaged: actor/fsdp_config.json has"):
+        export.export(folder, tmp_path / "target")
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ TWO_WORKERS = ("cluster.gpus_per_node=2", "cluster.env.OMP_NUM_THREADS=1", "trai
 pytestmark = [pytest.mark.pipeline, pytest.mark.timeout(900)]
 
 
+@pytest.mark.slow
 def test_ulysses_on_two_workers(tiny, tmp_path):
     """One sequence-parallel group of two FSDP ranks, fused heads, two replicas, and an export that loads anywhere."""
     attention = "actor_rollout_ref.model.override_config.attn_implementation=ulysses_sdpa"

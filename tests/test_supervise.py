@@ -95,6 +95,8 @@ def test_lines_for_people():
 def test_failure_is_one_sentence(tmp_path):
     assert "was ended by SIGKILL and left no reason" in train.failure_of(tmp_path, -9)
     assert "ended with exit code 3 and left no reason" in train.failure_of(tmp_path, 3)
+    ray = "(raylet) Raylet is terminated. Termination is unexpected."
+    assert train.failure_of(tmp_path, 1, ray) == "Ray on this node has ended: it was killed, or ran out of memory"
     (tmp_path / "failure.json").write_text('{"type": "OSErr')  # what fitted on a full disk
     assert "ended with exit code 3 and left no reason" in train.failure_of(tmp_path, 3)
     (tmp_path / "failure.json").write_text(json.dumps({"type": "NonFiniteLogits", "message": "a\nlogits: NaN"}))

@@ -159,7 +159,7 @@ def saves_to_come(config: DictConfig) -> int:
     """Checkpoints that lie on disk at once: those kept, and the one that is being written."""
     every, total = config.trainer.save_freq, config.trainer.total_training_steps
     saves = -(-total // every) if every > 0 else 0
-    return min(config.run.keep_checkpoints + 1, saves)
+    return min(config.run.keep_checkpoints + config.run.keep_best + 1, saves)
 
 
 def storage(config: DictConfig) -> Check:

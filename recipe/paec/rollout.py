@@ -48,7 +48,8 @@ class WatchedServerAdapter(ServerAdapter):
             await super().update_weights(*args, **kwargs)
         except zmq.ContextTerminated:
             raise WeightSyncFailed(
-                f"vLLM replica {self.replica_rank} did not take the actor's weights: {_last_line(self._failure)}"
+                f"vLLM replica {self.replica_rank} did not take the actor's weights: {_last_line(self._failure)} (its "
+                "worker's first error is in the log)"
             ) from self._failure
 
 

@@ -31,6 +31,8 @@ from recipe.paec.summary import closing_lines, step_line
 from recipe.paec.supervise import ProcessTree, die_with_parent
 from recipe.paec.train_worker import FAILURE_FILE
 
+RAY_ENDED = "Raylet is terminated"
+"""What Ray prints before it ends a process whose node has gone."""
 FULL_DISK = 64 << 20
 """Free bytes below which a failure is put down to the disk."""
 
@@ -185,6 +187,7 @@ def train(config: DictConfig, config_file: Path, directory: Path) -> tuple[int, 
     for stale in (FAILURE_FILE, HEARTBEAT_FILE):
         (directory / stale).unlink(missing_ok=True)
     progress = Progress(config, directory)
+    before = log.stat().st_size if log.is_file() else 0
     with safety.private_ray(config.cluster.ray_address, directory) as private:
         env = {**os.environ, **config.cluster.env, **private}
         tree = ProcessTree([sys.executable, "-m", "recipe.paec.train_worker", str(config_file)], log, env)
@@ -196,7 +199,7 @@ def train(config: DictConfig, config_file: Path, directory: Path) -> tuple[int, 
         finally:
             tree.end()
     if code != 0:
-        problems = [failure_of(directory, code)]
+        problems = [failure_of(directory, code, tail(log, before))]
         free = shutil.disk_usage(directory).free
         if free < FULL_DISK:
             problems.append(
@@ -207,8 +210,17 @@ def train(config: DictConfig, config_file: Path, directory: Path) -> tuple[int, 
     return tree.peak_memory, stop.code
 
 
-def failure_of(directory: Path, code: int) -> str:
-    """One sentence on why the training process ended with `code`."""
+def tail(log: Path, since: int, most: int = 1 << 20) -> str:
+    """What was written to `log` since it had so many bytes; the end of it, if it is more than `most`."""
+    with open(log, "rb") as stream:
+        stream.seek(max(since, log.stat().st_size - most))
+        return stream.read().decode("utf-8", errors="replace")
+
+
+def failure_of(directory: Path, code: int, printed: str = "") -> str:
+    """One sentence on why the training process, which has `printed` this, ended with `code`."""
+    if RAY_ENDED in printed:
+        return "Ray on this node has ended: it was killed, or ran out of memory"
     try:
         failure = json.loads((directory / FAILURE_FILE).read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):  # nothing, or what fitted on a full disk

@@ -8,10 +8,8 @@ on one rank, the error for a shard that would create the file `<name>.canary` wh
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-import sys
 from pathlib import Path
 
 os.environ.setdefault("VERL_PLATFORM", "cpu")
@@ -19,6 +17,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 import torch.distributed as dist
+from ranks import run_cases
 
 from recipe.paec.checkpoints import CheckpointError
 
@@ -107,18 +106,5 @@ def run(work: Path, case: dict) -> None:
     dist.barrier()
 
 
-def main() -> None:
-    torch.set_num_threads(1)
-    import verl  # noqa: F401  (loads the plugin)
-
-    import recipe.paec.worker  # noqa: F401
-
-    dist.init_process_group("gloo")
-    work = Path(sys.argv[1])
-    for case in json.loads(Path(sys.argv[2]).read_text()):
-        run(work, case)
-    dist.destroy_process_group()
-
-
 if __name__ == "__main__":
-    main()
+    run_cases(run)

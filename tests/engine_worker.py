@@ -6,9 +6,7 @@ rank 0 writes every case's loss, gradient and metrics to `WORK/<case name>.pt`.
 
 from __future__ import annotations
 
-import json
 import os
-import sys
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +15,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 import torch.distributed as dist
+from ranks import run_cases
 from tensordict import TensorDict
 
 FP32 = {"param_dtype": "fp32", "reduce_dtype": "fp32", "buffer_dtype": "fp32"}
@@ -208,18 +207,5 @@ def run(work: Path, case: dict) -> None:
     dist.barrier()
 
 
-def main() -> None:
-    torch.set_num_threads(1)
-    import verl  # noqa: F401  (loads the plugin)
-
-    import recipe.paec.worker  # noqa: F401
-
-    dist.init_process_group("gloo")
-    work = Path(sys.argv[1])
-    for case in json.loads(Path(sys.argv[2]).read_text()):
-        run(work, case)
-    dist.destroy_process_group()
-
-
 if __name__ == "__main__":
-    main()
+    run_cases(run)

@@ -7,14 +7,11 @@ gradient for micro-batch sizes, dynamic batches, data-parallel and Ulysses ranks
 from __future__ import annotations
 
 import copy
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from ranks import torchrun_cases
 
 from data_prep import tiny_model
 from paec_loss import PAECConfig, position_mask, token_statistics
@@ -166,25 +163,19 @@ def with_adapters(model, values: dict[str, torch.Tensor] | None = None):
     return model.double()
 
 
-def torchrun(work: Path, ranks: int, cases: list[dict]) -> dict[str, dict]:
-    file = work / f"cases-{ranks}.json"
-    file.write_text(json.dumps(cases))
-    command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={ranks}", "--standalone"]
-    command += [str(Path(__file__).with_name("engine_worker.py")), str(work), str(file)]
-    env = {**os.environ, "VERL_PLATFORM": "cpu", "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=400)
-    assert done.returncode == 0, done.stderr[-12000:]
+def results_of(work: Path, ranks: int, cases: list[dict]) -> dict[str, dict]:
+    torchrun_cases("engine_worker.py", work, ranks, cases, timeout=400)
     return {c["name"]: torch.load(work / f"{c['name']}.pt") for c in cases}
 
 
 @pytest.fixture(scope="module")
 def one_rank(work):
-    return torchrun(work, 1, cases_one_rank())
+    return results_of(work, 1, cases_one_rank())
 
 
 @pytest.fixture(scope="module")
 def two_ranks(work):
-    return torchrun(work, 2, cases_two_ranks())
+    return results_of(work, 2, cases_two_ranks())
 
 
 def oracle(

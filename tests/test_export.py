@@ -17,6 +17,7 @@ import pytest
 import torch
 from checkpoint_worker import PROMPT, Canary
 from omegaconf import OmegaConf
+from ranks import torchrun_cases
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, Qwen2ForCausalLM
 
@@ -41,16 +42,6 @@ TWO_RANKS = [
 ]
 
 
-def torchrun(work: Path, ranks: int, cases: list[dict]) -> None:
-    file = work / f"cases-{ranks}.json"
-    file.write_text(json.dumps(cases))
-    command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={ranks}", "--standalone"]
-    command += [str(Path(__file__).with_name("checkpoint_worker.py")), str(work), str(file)]
-    env = {**os.environ, "VERL_PLATFORM": "cpu", "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-8000:]
-
-
 @pytest.fixture(scope="module")
 def work(tmp_path_factory, compose) -> Path:
     """Two models and, in the checkpoints/ of a run, a checkpoint of each case."""
@@ -64,8 +55,8 @@ def work(tmp_path_factory, compose) -> Path:
     torch.manual_seed(1)
     tiny_model.save(Qwen2ForCausalLM(config), tokens, work / "untied")
     countdown.write(run / "data", train=8, validation=8)
-    torchrun(work, 1, ONE_RANK)
-    torchrun(work, 2, TWO_RANKS)
+    torchrun_cases("checkpoint_worker.py", work, 1, ONE_RANK, timeout=300)
+    torchrun_cases("checkpoint_worker.py", work, 2, TWO_RANKS, timeout=300)
     train_file = run / "data" / "train.parquet"
     (run / "data" / "train.manifest.json").write_text("{}\n")
     config = compose(

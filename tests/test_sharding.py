@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from ranks import torchrun
 
 from paec_loss import token_statistics
 
@@ -119,11 +117,7 @@ BAD = {
 def results(request, tmp_path_factory) -> tuple[int, Path]:
     work = tmp_path_factory.mktemp(f"shards{request.param}")
     torch.save([*GOOD, *(bad for bad, _ in BAD.values())], work / "cases.pt")
-    command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={request.param}", "--standalone"]
-    command += [str(Path(__file__).with_name("sharding_worker.py")), str(work)]
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-8000:]
+    torchrun("sharding_worker.py", request.param, work, timeout=300)
     return request.param, work
 
 

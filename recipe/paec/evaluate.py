@@ -43,7 +43,7 @@ from recipe.paec.prompts import encode, load_tokenizer
 from recipe.paec.results import GENERATION, SCORES, TABLE, journaled, training_files, training_texts, write_results
 from recipe.paec.runs import clear, lock
 from recipe.paec.samples import Problem, load_benchmark, mend_journal, problems_in, read_samples
-from recipe.paec.supervise import ProcessTree
+from recipe.paec.supervise import ProcessTree, printed
 from recipe.paec.targets import EXPORTED, Target, context_of, exported, find_targets, fingerprint
 from recipe.paec.train import Stalled
 
@@ -316,9 +316,7 @@ def tidy(target: Target) -> None:
 
 def last_error(log: Path, start: int) -> str:
     """The last line of a log, from byte `start` on (earlier starts come before), that looks like an exception."""
-    with open(log, "rb") as stream:
-        stream.seek(start)
-        lines = stream.read().decode("utf-8", "replace").splitlines()
+    lines = printed(log, start).splitlines()
     errors = [line.strip() for line in lines if re.match(r"\S*(Error|Exception)\b.*: ", line.strip())]
     return errors[-1] if errors else "no error message in the log (killed, or out of memory?)"
 

@@ -32,12 +32,14 @@ class RolloutFailed(RuntimeError):
 def dead_actors() -> list[str]:
     """One sentence on each actor of this job that has died and was not told to."""
     job = ray.get_runtime_context().get_job_id()
-    names = {node["NodeID"]: node["NodeName"] for node in ray.nodes()}
+    dead = [
+        actor
+        for actor in actors(actor_state_name="DEAD").values()
+        if actor["JobID"] == job and actor["DeathCause"].actor_died_error_context.reason not in NO_FAULT
+    ]
+    names = {node["NodeID"]: node["NodeName"] for node in ray.nodes()} if dead else {}
     found = []
-    for actor in actors(actor_state_name="DEAD").values():
-        died = actor["DeathCause"].actor_died_error_context
-        if actor["JobID"] != job or died.reason in NO_FAULT:
-            continue
+    for actor in dead:
         address = actor["Address"]
         node = names.get(address["NodeID"], address["IPAddress"])
         name = actor["ActorClassName"].rpartition(".")[2]

@@ -18,12 +18,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from paec_loss.linear import CHUNK_SIZE
 from recipe.paec import preflight
+from recipe.paec.checks import GIB
 from recipe.paec.command_line import complain, hydra_command, say
 from recipe.paec.errors import UserError
 from recipe.paec.model_files import file_problems, model_folder, read_config, tensor_shapes, weight_files
 from recipe.paec.runs import resolved
 
-GIB = 2**30
 GPU_MEMORY = 80.0
 """GiB of a GPU where `gpu_memory=` says nothing."""
 USABLE = 0.95

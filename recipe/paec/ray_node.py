@@ -12,7 +12,6 @@ import ctypes
 import fcntl
 import ipaddress
 import os
-import secrets
 import shutil
 import signal
 import socket
@@ -24,7 +23,9 @@ from pathlib import Path
 
 import psutil
 
+from recipe.paec.command_line import complain
 from recipe.paec.errors import UserError
+from recipe.paec.safety import cluster_token, write_token
 from recipe.paec.supervise import PR_SET_PDEATHSIG, die_with_parent
 
 NOT_JOINED = 3
@@ -35,8 +36,6 @@ LOCK = "lock"
 """File in a node's temporary folder that its process holds a lock on."""
 STOP = (signal.SIGTERM, signal.SIGUSR1)
 """Signals that end a node in order; srun forwards the second to its tasks, where the first makes it kill them."""
-DEFAULT_TOKEN = Path("~/.ray/auth_token")
-"""Where Ray itself looks for the token."""
 
 
 # ---- addresses -------------------------------------------------------------------------------------------------------
@@ -121,11 +120,10 @@ def host_of(address: str) -> str:
 
 def token_file(create: bool) -> Path:
     """The cluster's token (`RAY_AUTH_TOKEN_PATH`), made if asked; UserError if there is none or others can read it."""
-    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH", DEFAULT_TOKEN)).expanduser()
+    path = cluster_token()
     if not path.is_file() and create:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as stream:
-            stream.write(secrets.token_hex(32))
+        write_token(path)
     if not path.is_file():
         raise UserError(f"no token at {path}: copy the head's there, or name the file with RAY_AUTH_TOKEN_PATH")
     if path.stat().st_mode & 0o077:
@@ -338,8 +336,7 @@ def main() -> int:
     try:
         return {"head": head, "worker": worker, "wait": wait}[options.command](options)
     except UserError as error:
-        print("\n".join(f"error: {problem}" for problem in error.problems), file=sys.stderr, flush=True)
-        return 2
+        return complain(error.problems)
     except KeyboardInterrupt:
         return 130
 

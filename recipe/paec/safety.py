@@ -18,12 +18,13 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from recipe.paec.checkpoints import CheckpointError
-from recipe.paec.ray_node import DEFAULT_TOKEN
 
 HIDDEN = "<hidden>"
 SHORTEST_SECRET = 8
 """Characters; a shorter value would be found in text that has nothing to do with it."""
 TOKEN_FILE = ".ray_token"
+DEFAULT_TOKEN = Path("~/.ray/auth_token")
+"""Where Ray itself looks for the token."""
 WRITTEN = (".json", ".jsonl", ".log", ".md", ".txt", ".yaml")
 """Suffixes of the text files of a run or an evaluation."""
 FORCE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
@@ -126,8 +127,18 @@ def running_ray() -> dict[str, str]:
 
     Ray itself looks for a token only where no address is named.
     """
-    token = Path(os.environ.get("RAY_AUTH_TOKEN_PATH", DEFAULT_TOKEN)).expanduser()
-    return {"RAY_AUTH_MODE": os.environ.get("RAY_AUTH_MODE", "token")} if token.is_file() else {}
+    return {"RAY_AUTH_MODE": os.environ.get("RAY_AUTH_MODE", "token")} if cluster_token().is_file() else {}
+
+
+def cluster_token() -> Path:
+    """Where the token of a Ray cluster of several nodes lies, by `RAY_AUTH_TOKEN_PATH` or where Ray itself looks."""
+    return Path(os.environ.get("RAY_AUTH_TOKEN_PATH", DEFAULT_TOKEN)).expanduser()
+
+
+def write_token(file: Path) -> None:
+    """A new token for Ray in the new file `file`, readable for its owner only."""
+    with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as stream:
+        stream.write(secrets.token_hex(32))
 
 
 @contextmanager
@@ -146,8 +157,7 @@ def private_ray(ray_address: str | None, folder: Path) -> Iterator[dict[str, str
         return
     file = folder / TOKEN_FILE
     file.unlink(missing_ok=True)
-    with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as stream:
-        stream.write(secrets.token_hex(32))
+    write_token(file)
     try:
         yield {
             # Ray's own switch between "one machine" and "cluster"; on Linux its default is the cluster.

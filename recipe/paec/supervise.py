@@ -20,6 +20,14 @@ def die_with_parent() -> None:
     ctypes.CDLL("libc.so.6", use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+def printed(log: Path, since: int, most: int | None = None) -> str:
+    """What was written to `log` since it had so many bytes; the end of it, if that is more than `most`."""
+    start = since if most is None else max(since, log.stat().st_size - most)
+    with open(log, "rb") as stream:
+        stream.seek(start)
+        return stream.read().decode("utf-8", errors="replace")
+
+
 class ProcessTree:
     """A child process, all its descendants, and their end."""
 

@@ -28,7 +28,7 @@ from recipe.paec.export import export_in_process, holds
 from recipe.paec.run_log import HEARTBEAT_FILE, METRICS_FILE, STOP_FILE, read_metrics, truncate_metrics
 from recipe.paec.runs import clear, lock, resolved, resolved_paths
 from recipe.paec.summary import closing_lines, step_line
-from recipe.paec.supervise import ProcessTree, die_with_parent
+from recipe.paec.supervise import ProcessTree, die_with_parent, printed
 from recipe.paec.train_worker import FAILURE_FILE
 
 RAY_ENDED = "Raylet is terminated"
@@ -199,7 +199,7 @@ def train(config: DictConfig, config_file: Path, directory: Path) -> tuple[int, 
         finally:
             tree.end()
     if code != 0:
-        problems = [failure_of(directory, code, tail(log, before))]
+        problems = [failure_of(directory, code, printed(log, before, most=1 << 20))]
         free = shutil.disk_usage(directory).free
         if free < FULL_DISK:
             problems.append(
@@ -210,16 +210,9 @@ def train(config: DictConfig, config_file: Path, directory: Path) -> tuple[int, 
     return tree.peak_memory, stop.code
 
 
-def tail(log: Path, since: int, most: int = 1 << 20) -> str:
-    """What was written to `log` since it had so many bytes; the end of it, if it is more than `most`."""
-    with open(log, "rb") as stream:
-        stream.seek(max(since, log.stat().st_size - most))
-        return stream.read().decode("utf-8", errors="replace")
-
-
-def failure_of(directory: Path, code: int, printed: str = "") -> str:
-    """One sentence on why the training process, which has `printed` this, ended with `code`."""
-    if RAY_ENDED in printed:
+def failure_of(directory: Path, code: int, output: str = "") -> str:
+    """One sentence on why the training process, which printed `output`, ended with `code`."""
+    if RAY_ENDED in output:
         return "Ray on this node has ended: it was killed, or ran out of memory"
     try:
         failure = json.loads((directory / FAILURE_FILE).read_text(encoding="utf-8"))

@@ -64,14 +64,14 @@ def check_config(config: DictConfig) -> list[str]:
         value = OmegaConf.select(config, key)
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             problems.append(f"{key}={value}: must be a whole number of at least 1")
-    if isinstance(config.seed, bool) or not isinstance(config.seed, int) or config.seed < 0:
-        problems.append(f"seed={config.seed}: must be a whole number of at least 0")
     for key in POSITIVE_NUMBERS:
         value = OmegaConf.select(config, key)
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
             problems.append(f"{key}={value}: must be a positive number")
-    if config.run.keep_best < 0:
-        problems.append(f"run.keep_best={config.run.keep_best}: must be a whole number of at least 0")
+    for key in ("seed", "run.keep_best"):
+        value = OmegaConf.select(config, key)
+        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            problems.append(f"{key}={value}: must be a whole number of at least 0")
     if problems:
         return problems
     actor = config.actor_rollout_ref.actor

@@ -4,10 +4,10 @@ Marks, as in the documentation: [P] published, [S] from secondary descriptions t
 project where nothing was found.
 """
 
-import difflib
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
+
+from paec_loss.fields import check_choice, check_number
 
 _CHOICES: dict[str, tuple[str, ...]] = {
     "normalizer": ("log_nucleus", "none", "log_vocab"),
@@ -121,9 +121,9 @@ class PAECConfig:
 
     def __post_init__(self) -> None:
         for name, choices in _CHOICES.items():
-            _check_choice(name, getattr(self, name), choices)
+            check_choice(name, getattr(self, name), choices)
         for name, (accepts, remedy) in _RANGES.items():
-            object.__setattr__(self, name, _checked_number(name, getattr(self, name), accepts, remedy))
+            object.__setattr__(self, name, check_number(name, getattr(self, name), accepts, remedy))
         if self.rho_min == 1 and self.penalty != "two_sided":
             raise ValueError(f"method.rho_min={self.rho_min!r}: {_RANGES['rho_min'][1]}")
         if not isinstance(self.anchor_steps, int) or isinstance(self.anchor_steps, bool) or self.anchor_steps < 1:
@@ -131,19 +131,3 @@ class PAECConfig:
                 f"method.anchor_steps={self.anchor_steps!r}: must be an integer >= 1; it is the number of trainer "
                 "steps over which the anchor is averaged"
             )
-
-
-def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
-    if isinstance(value, str) and value in choices:
-        return
-    close = difflib.get_close_matches(value, choices, n=1) if isinstance(value, str) else []
-    hint = f"; did you mean {close[0]}?" if close else ""
-    raise ValueError(f"method.{name}={value!r}: must be one of {', '.join(choices)}{hint}")
-
-
-def _checked_number(name: str, value: object, accepts: Callable[[float], bool], remedy: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ValueError(f"method.{name}={value!r}: must be a number, not {type(value).__name__}; it {remedy}")
-    if not math.isfinite(value) or not accepts(value):
-        raise ValueError(f"method.{name}={value!r}: {remedy}")
-    return float(value)

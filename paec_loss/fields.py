@@ -1,0 +1,116 @@
+"""Fields of a method's configuration: default, meaning and range in one place, each bad value one sentence.
+
+    @dataclass(frozen=True)
+    class MyMethod(Method):
+        alpha: float = non_negative(0.4, "weight of the entropy in the advantage")
+
+`check_fields` reads them back: it refuses what is out of range and turns whole numbers into floats where the field is
+one. The generated table of docs/methods.md reads the same meanings.
+"""
+
+import difflib
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import MISSING, field, fields
+from typing import Any
+
+Number = float | int
+
+
+def number(default: Any, meaning: str) -> Any:
+    """Any finite number."""
+    return _numeric(default, meaning, lambda v: True, "must be a finite number")
+
+
+def positive(default: Any, meaning: str) -> Any:
+    """A finite number > 0."""
+    return _numeric(default, meaning, lambda v: v > 0, "must be > 0")
+
+
+def non_negative(default: Any, meaning: str) -> Any:
+    """A finite number >= 0."""
+    return _numeric(default, meaning, lambda v: v >= 0, "must be >= 0")
+
+
+def share(default: Any, meaning: str) -> Any:
+    """A number in (0, 1]."""
+    return _numeric(default, meaning, lambda v: 0 < v <= 1, "must be in (0, 1]")
+
+
+def between(low: float, high: float, default: Any, meaning: str) -> Any:
+    """A number in [low, high]."""
+    return _numeric(default, meaning, lambda v: low <= v <= high, f"must be in [{low:g}, {high:g}]")
+
+
+def whole(default: Any, meaning: str, at_least: int = 1) -> Any:
+    """A whole number, at least `at_least`."""
+    remedy = f"must be a whole number >= {at_least}"
+    return _field(default, meaning, accepts=lambda v: v >= at_least, remedy=remedy, kind=int)
+
+
+def switch(default: Any, meaning: str) -> Any:
+    """true or false."""
+    return _field(default, meaning, accepts=lambda v: True, remedy="must be true or false", kind=bool)
+
+
+def choice(options: Sequence[str], default: Any, meaning: str) -> Any:
+    """One of `options`."""
+    return _field(default, meaning, options=tuple(options), kind=str)
+
+
+def words(default: Any, meaning: str) -> Any:
+    """A list of strings, stored as a tuple."""
+    return _field(default, meaning, remedy="must be a list of strings", kind=tuple)
+
+
+def check_fields(config: Any) -> None:
+    """Checks every field of a frozen dataclass that was made by a function of this module, and normalises its type.
+
+    Raises:
+        ValueError: one sentence that names the field (as `method.<name>`), its value and the remedy.
+    """
+    for f in fields(config):
+        if "kind" in f.metadata:
+            object.__setattr__(config, f.name, _checked(f.name, getattr(config, f.name), f.metadata))
+
+
+def check_choice(name: str, value: object, options: Sequence[str]) -> str:
+    """`value` if it is one of `options`; ValueError with the closest one otherwise."""
+    if isinstance(value, str) and value in options:
+        return value
+    close = difflib.get_close_matches(value, options, n=1) if isinstance(value, str) else []
+    hint = f"; did you mean {close[0]}?" if close else ""
+    raise ValueError(f"method.{name}={value!r}: must be one of {', '.join(options)}{hint}")
+
+
+def check_number(name: str, value: object, accepts: Callable[[float], bool], remedy: str) -> float:
+    """`value` as a float if it is a finite number that `accepts` takes; ValueError with `remedy` otherwise."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ValueError(f"method.{name}={value!r}: must be a number, not {type(value).__name__}; it {remedy}")
+    if not math.isfinite(value) or not accepts(value):
+        raise ValueError(f"method.{name}={value!r}: {remedy}")
+    return float(value)
+
+
+def _numeric(default: Any, meaning: str, accepts: Callable[[float], bool], remedy: str) -> Any:
+    return _field(default, meaning, accepts=accepts, remedy=remedy, kind=float)
+
+
+def _field(default: Any, meaning: str, **metadata: Any) -> Any:
+    return field(default=MISSING if default is MISSING else default, metadata={"meaning": meaning, **metadata})
+
+
+def _checked(name: str, value: Any, rules: Any) -> Any:
+    kind, meaning = rules["kind"], rules["meaning"]
+    if kind is str:
+        return check_choice(name, value, rules["options"])
+    if kind is float:
+        return check_number(name, value, rules["accepts"], f"{rules['remedy']}; it is the {meaning}")
+    if kind is tuple:
+        if isinstance(value, str) or not all(isinstance(word, str) for word in value):
+            raise ValueError(f"method.{name}={value!r}: {rules['remedy']}; it is the {meaning}")
+        return tuple(value)
+    right_type = isinstance(value, bool) if kind is bool else isinstance(value, int) and not isinstance(value, bool)
+    if not right_type or not rules["accepts"](value):
+        raise ValueError(f"method.{name}={value!r}: {rules['remedy']}; it is the {meaning}")
+    return value

@@ -1,0 +1,32 @@
+"""SIREN: squared distance of the entropy of selected tokens from its value at the first step."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from paec_loss.methods.paec import PAEC
+
+
+@dataclass(frozen=True)
+class SIREN(PAEC):
+    """Loss term lambda_low (Hbar_sel - H_anchor)^2.
+
+    Hbar_sel is the mean nucleus entropy (p = top_p) of the tokens above their response's rho-quantile of it, H_anchor
+    its value at step 1. PAEC with a hard mask and a penalty on both sides, so its fields are PAEC's.
+    """
+
+    paper: ClassVar[str] = "SIREN, arXiv 2509.25133"
+    spans: ClassVar[str] = "mean nucleus entropy of the selected tokens"
+    released: ClassVar[str] = (
+        "the released code leaves the token that crosses top_p out of the nucleus; here it is inside, as in the text"
+    )
+
+    beta: float = 0.0
+    normalizer: str = "none"
+    mask: str = "hard"
+    average: str = "mass"
+    entropy: str = "nucleus"
+    anchor_steps: int = 1
+    rho_min: float = 1.0
+    penalty: str = "two_sided"
+    lambda_ent: float = 0.0
+    lambda_low: float = 0.005

@@ -1,0 +1,194 @@
+"""Batches for the tests of methods, and the mini-batch as a trainer runs it: prepared whole, processed in parts."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from paec_loss.method import Clip, Method, Rollouts, Tokens, Update
+from paec_loss.stack import MethodStack
+from paec_loss.statistics import TokenStatistics
+
+CLIP = Clip(0.2, 0.2, 3.0)
+LENGTHS = (5, 1, 7, 3, 0, 6)
+PADDING = 1e6  # what stands at padded places: any use of it is seen
+
+
+def statistics_of(logits: Tensor, labels: Tensor) -> TokenStatistics:
+    """Eager statistics of logits [B, R, V] with gradient; the nucleus fields are those of top_p = 1."""
+    log_probs = logits.log_softmax(-1)
+    entropy = -(log_probs.exp() * log_probs).sum(-1)
+    top = log_probs.topk(2, dim=-1).values
+    return TokenStatistics(
+        log_prob=log_probs.gather(-1, labels[..., None])[..., 0],
+        entropy=entropy,
+        nucleus_entropy=entropy,
+        nucleus_size=torch.full_like(labels, logits.shape[-1]),
+        nucleus_mass=torch.ones_like(entropy),
+        top1_log_prob=top[..., 0],
+        top2_log_prob=top[..., 1],
+        vocab_size=logits.shape[-1],
+    )
+
+
+def random_batch(seed: int = 0, lengths: tuple[int, ...] = LENGTHS, vocabulary: int = 11) -> tuple[Tensor, Tokens]:
+    """Float64 logits [B, R, V] (a leaf) and the ragged batch of their tokens; off-policy, some ratios beyond the clip.
+
+    Padded places hold PADDING in every field that is not made of logits.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    count, length = len(lengths), max(lengths)
+    logits = (2.5 * torch.randn(count, length, vocabulary, generator=generator, dtype=torch.float64)).requires_grad_()
+    labels = torch.randint(0, vocabulary, (count, length), generator=generator)
+    inside = torch.arange(length) < torch.tensor(lengths)[:, None]
+    statistics = statistics_of(logits, labels)
+    noise = 0.3 * torch.randn(count, length, generator=generator, dtype=torch.float64)
+    advantages = torch.randn(count, 1, generator=generator, dtype=torch.float64).expand(count, length)
+    reference = statistics.log_prob.detach() + torch.randn(count, length, generator=generator, dtype=torch.float64)
+    return logits, Tokens(
+        statistics=statistics,
+        old_log_prob=torch.where(inside, statistics.log_prob.detach() + noise, PADDING),
+        advantages=torch.where(inside, advantages, PADDING),
+        response_mask=inside,
+        response=torch.randint(0, 2**60, (count,), generator=generator),
+        ref_log_prob=torch.where(inside, reference, PADDING),
+    )
+
+
+def hand_batch(
+    log_prob: list[list[float]],
+    advantages: list[list[float]],
+    old_log_prob: list[list[float]] | None = None,
+    entropy: list[list[float]] | None = None,
+    ref_log_prob: list[list[float]] | None = None,
+) -> Tokens:
+    """Rows of different lengths with literal values, float64; log_prob and entropy are leaves with gradient."""
+    inside = torch.arange(max(map(len, log_prob))) < torch.tensor([len(row) for row in log_prob])[:, None]
+
+    def padded(rows: list[list[float]] | None, like: list[list[float]] = log_prob) -> Tensor:
+        rows = like if rows is None else rows
+        out = torch.full(inside.shape, PADDING, dtype=torch.float64)
+        for i, row in enumerate(rows):
+            out[i, : len(row)] = torch.tensor(row, dtype=torch.float64)
+        return out
+
+    ones = torch.ones(inside.shape, dtype=torch.float64)
+    taken, spread = padded(log_prob).requires_grad_(), padded(entropy or [[0.0] * len(r) for r in log_prob])
+    return Tokens(
+        statistics=TokenStatistics(
+            taken, spread.requires_grad_(), spread, ones.long() * 2, ones, ones * 0, ones * -1, vocab_size=100
+        ),
+        old_log_prob=padded(old_log_prob),
+        advantages=padded(advantages),
+        response_mask=inside,
+        response=torch.arange(len(log_prob)),
+        ref_log_prob=padded(ref_log_prob),
+    )
+
+
+def rows(tokens: Tokens, index: Tensor) -> Tokens:
+    """The responses `index` of a batch, cut to their longest."""
+    length = max(int(tokens.response_mask[index].sum(-1).max()), 1)
+    return Tokens(
+        statistics=tokens.statistics.map(lambda x: x[index, :length]),
+        **{
+            name: getattr(tokens, name)[index, :length]
+            for name in ("old_log_prob", "advantages", "response_mask", "ref_log_prob")
+        },
+        response=tokens.response[index],
+    )
+
+
+def detached(tokens: Tokens) -> Tokens:
+    """The batch without gradient, as `prepare` sees it."""
+    return replace(tokens, statistics=tokens.statistics.detach())
+
+
+def update_of(tokens: Tokens, method: Method, step: int = 3, seed: int = 1, **signal: float) -> Update:
+    """The update of this mini-batch."""
+    return Update(step, seed, int(tokens.response_mask.sum()), method.clip(CLIP), signal)
+
+
+def mini_batch_loss(method: Method, tokens: Tokens, parts: list[list[int]] | None = None, **signal: float) -> Tensor:
+    """The loss of the mini-batch (loss_agg_mode=token-mean) with gradient, summed over micro-batches `parts`."""
+    stack = MethodStack([method])
+    update = update_of(tokens, method, **signal)
+    whole = detached(tokens)
+    contexts = stack.prepare({"exact": whole, "step": whole}, [update], None)
+    total = torch.zeros((), dtype=torch.float64)
+    for part in parts or [list(range(len(tokens.response)))]:
+        micro = rows(tokens, torch.tensor(part))
+        term = stack.loss_term(micro, contexts, [update])
+        micro = replace(micro, advantages=stack.token_advantages(micro, contexts, [update]))
+        losses = stack.policy_loss(micro, contexts, [update])
+        mask, count = stack.selection(micro, contexts, [update])
+        total = total + torch.where(mask, losses, 0.0).sum() / count + term
+    return total
+
+
+SPLITS = ([[0, 1, 2], [3, 4, 5]], [[i] for i in range(6)], [[5, 3], [0, 4, 1], [2]])
+
+
+def assert_any_split(method: Method, **signal: float) -> None:
+    """Loss and gradient of a random mini-batch are the same for every way of splitting it."""
+    logits, tokens = random_batch()
+    (whole,) = torch.autograd.grad(mini_batch_loss(method, tokens, **signal), logits, retain_graph=True)
+    assert whole.abs().max() > 0
+    for parts in SPLITS:
+        loss = mini_batch_loss(method, tokens, parts, **signal)
+        torch.testing.assert_close(loss, mini_batch_loss(method, tokens, **signal), rtol=1e-12, atol=1e-14)
+        (gradient,) = torch.autograd.grad(loss, logits, retain_graph=True)
+        torch.testing.assert_close(gradient, whole, rtol=1e-12, atol=1e-14)
+
+
+def rollouts_of(
+    rewards: list[float],
+    prompt: list[int],
+    log_prob: list[list[float]],
+    entropy: list[list[float]] | None = None,
+    advantages: list[float] | None = None,
+    tokens: list[list[int]] | None = None,
+    clusters: list[int] | None = None,
+    text: list[str] | None = None,
+    apart: list[bool] | None = None,
+    step: int = 3,
+) -> Rollouts:
+    """A step's responses with literal values; `advantages` are GRPO's (standardised by group) where not given."""
+    batch = hand_batch(log_prob, [[0.0] * len(row) for row in log_prob], entropy=entropy)
+    reward = torch.tensor(rewards, dtype=torch.float64)
+    group = torch.tensor(prompt)
+    advantage = grpo(reward, group) if advantages is None else torch.tensor(advantages, dtype=torch.float64)
+    ids = torch.zeros(batch.response_mask.shape, dtype=torch.long)
+    for i, row in enumerate(tokens or []):
+        ids[i, : len(row)] = torch.tensor(row)
+    return Rollouts(
+        statistics=batch.statistics.detach(),
+        response_mask=batch.response_mask,
+        prompt=group,
+        step=step,
+        seed=1,
+        tokens=ids,
+        rewards=reward,
+        advantages=torch.where(batch.response_mask, advantage[:, None], 0.0),
+        text=text,
+        clusters=None if clusters is None else torch.tensor(clusters),
+        apart=None if apart is None else torch.tensor(apart),
+    )
+
+
+def grpo(rewards: Tensor, prompt: Tensor) -> Tensor:
+    """[B] GRPO advantages: (R - mean) / (std + 1e-6) over the group, sample std; 0 for a group of one."""
+    out = torch.zeros_like(rewards)
+    for p in prompt.unique().tolist():
+        group = prompt == p
+        if group.sum() > 1:
+            out[group] = (rewards[group] - rewards[group].mean()) / (rewards[group].std() + 1e-6)
+    return out
+
+
+def isclose(a: float, b: float) -> bool:
+    """Equal to 12 digits."""
+    return math.isclose(a, b, rel_tol=1e-12, abs_tol=1e-14)

@@ -21,7 +21,7 @@ def covariance(tokens: Tokens, mean_advantage: float, mean_log_prob: float) -> T
 
 @dataclass(frozen=True)
 class Candidates:
-    """What the mini-batch says: the means of the covariance, and the random number below which a candidate is dropped."""
+    """What the mini-batch says: the means, and the random number below which a candidate is dropped."""
 
     mean_advantage: float
     mean_log_prob: float

@@ -2,8 +2,9 @@
 
 `token_statistics` turns logits into per-token entropies and nucleus statistics with gradients; `position_mask` picks
 the decision-sensitive positions; `measure`, `EntropyAnchor` and `penalty_coefficient` say how hard to hold their
-entropy above its floor; `entropy_term` is what a micro-batch adds to its policy loss. The library knows no trainer:
-batches, ranks and checkpoints belong to the caller.
+entropy above its floor; `entropy_term` is what a micro-batch adds to its policy loss. A `Method` is PAEC or any other
+entropy method: `paec_loss.methods` has one file for each, `MethodStack` uses several as one. The library knows no
+trainer: batches, ranks and checkpoints belong to the caller.
 """
 
 from paec_loss.calibration import (
@@ -15,8 +16,19 @@ from paec_loss.calibration import (
     penalty_value,
     regularized_entropy,
 )
-from paec_loss.config import NoMethodConfig, PAECConfig
+from paec_loss.config import PAECConfig
 from paec_loss.linear import linear_token_statistics
+from paec_loss.method import (
+    BatchMethod,
+    Clip,
+    Method,
+    Rollouts,
+    Sampling,
+    Tokens,
+    Tracker,
+    Update,
+    clipped_surrogate,
+)
 from paec_loss.position import (
     competition,
     mask_from_score,
@@ -25,13 +37,25 @@ from paec_loss.position import (
     position_score,
     position_threshold,
 )
+from paec_loss.randomness import token_uniform
+from paec_loss.stack import MethodStack
 from paec_loss.statistics import TokenStatistics, token_statistics
 from paec_loss.summary import position_summary
 
 __all__ = [
+    "BatchMethod",
+    "Clip",
+    "Method",
+    "MethodStack",
+    "Rollouts",
+    "Sampling",
+    "Tokens",
+    "Tracker",
+    "Update",
+    "clipped_surrogate",
+    "token_uniform",
     "EntropyAnchor",
     "Measurement",
-    "NoMethodConfig",
     "PAECConfig",
     "TokenStatistics",
     "competition",

@@ -39,11 +39,6 @@ _RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
 
 
 @dataclass(frozen=True)
-class NoMethodConfig:
-    """`method=none`: the policy loss alone (plain GRPO), nothing added to it."""
-
-
-@dataclass(frozen=True)
 class PAECConfig:
     """Position-Aware Entropy Calibration (arXiv 2606.08543), one field per choice.
 

@@ -18,6 +18,7 @@ of the micro-batches: a statistic "over the batch" can only be written in a way 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, Protocol
@@ -131,6 +132,8 @@ class Rollouts:
     """[B, R] of the estimator (GRPO unless told otherwise), known to `advantages`."""
     text: list[str] | None = None
     """B decoded responses, where the method says `needs = {"text"}`."""
+    pieces: list[list[str]] | None = None
+    """The decoded text of every token of every response; `needs = {"pieces"}`."""
     clusters: Tensor | None = None
     """[B] int64: equal numbers in one group are equivalent answers (math_verify); `needs = {"clusters"}`."""
     apart: Tensor | None = None
@@ -208,7 +211,7 @@ class Method:
     """Where the released code differs from the published text, and which of the two this is; "" where it does not."""
 
     needs: ClassVar[frozenset[str]] = frozenset()
-    """Of "text" and "clusters", what `Rollouts` must bring."""
+    """Of "text", "pieces" and "clusters", what `Rollouts` must bring."""
     needs_reference: ClassVar[bool] = False
     """Whether `Tokens.ref_log_prob` must be there."""
     curriculum: ClassVar[bool] = False
@@ -304,6 +307,8 @@ def clipped_surrogate(tokens: Tokens, clip: Clip) -> Tensor:
     """[B, R] PPO's dual-clip loss: max(-A r, -A clip(r)), and where A < 0 at most dual |A| (arXiv 1912.09729)."""
     ratio, advantages = tokens.log_ratio.exp(), tokens.advantages
     loss = torch.maximum(-advantages * ratio, -advantages * ratio.clamp(1 - clip.low, 1 + clip.high))
+    if math.isinf(clip.dual):
+        return loss
     return torch.where(advantages < 0, torch.minimum(loss, -advantages * clip.dual), loss)
 
 

@@ -83,7 +83,7 @@ class MethodStack:
 
     @property
     def needs(self) -> frozenset[str]:
-        """Of "text" and "clusters", what `Rollouts` must bring."""
+        """Of "text", "pieces" and "clusters", what `Rollouts` must bring."""
         return frozenset().union(*(method.needs for method in self.methods))
 
     @property

@@ -39,6 +39,8 @@ def engine_of(work: Path, case: dict):
     from verl.trainer.config import CheckpointConfig
     from verl.workers.config import FSDPOptimizerConfig, HFModelConfig
 
+    from paec_loss import Clip
+    from paec_loss.methods.paec import PAEC
     from recipe.paec.engine import PAECEngine
     from recipe.paec.engine_config import MethodEngineConfig
 
@@ -59,6 +61,8 @@ def engine_of(work: Path, case: dict):
         use_torch_compile=False,
         ulysses_sequence_parallel_size=case["sp"],
         fsdp_size=case["fsdp_size"],
+        methods=[PAEC()],
+        clip=Clip(0.2, 0.2, 3.0),
         fused_head=False,
         head_chunk_size=None,
     )

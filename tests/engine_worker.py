@@ -18,11 +18,23 @@ import torch.distributed as dist
 from ranks import run_cases
 from tensordict import TensorDict
 
+from paec_loss import Clip
+from paec_loss.methods import METHODS
+from recipe.paec.config import OWN_SURROGATE
+from recipe.paec.runs import NO_DUAL_CLIP
+from recipe.paec.statistics import OUTPUT_NAMES, RESPONSE_NUMBER, response_statistics
+
 FP32 = {"param_dtype": "fp32", "reduce_dtype": "fp32", "buffer_dtype": "fp32"}
 
 
 def nested(rows: list[torch.Tensor]) -> torch.Tensor:
     return torch.nested.as_nested_tensor(rows, layout=torch.jagged)
+
+
+def method_of(case: dict):
+    """The case's method: a name and fields; `none` where there is none."""
+    name, fields = case["method"] or ("none", {})
+    return METHODS[name](**fields)
 
 
 def local_batch(batch: dict, case: dict, rank: int, ranks: int) -> TensorDict:
@@ -43,6 +55,7 @@ def local_batch(batch: dict, case: dict, rank: int, ranks: int) -> TensorDict:
         "loss_mask": nested([batch["response_mask"][i] for i in mine]),
         "old_log_probs": nested([batch["old_log_probs"][case["temperature"]][i] for i in mine]),
         "advantages": nested([batch["advantages"][i] for i in mine]),
+        "ref_log_prob": nested([batch["ref_log_probs"][i] for i in mine]),
     }
     data = TensorDict(fields, batch_size=len(rows))
     dynamic = case["micro"] == "dynamic"
@@ -58,9 +71,9 @@ def local_batch(batch: dict, case: dict, rank: int, ranks: int) -> TensorDict:
         calculate_entropy=case.get("calculate_entropy", False),
         pad_token_id=0,
         trainer_step=7,
+        method_signals={case["method"][0]: case["signal"]} if case.get("signal") else {},
     )
-    if case.get("floor") is not None:
-        tu.assign_non_tensor(data, entropy_floor=case["floor"])
+    data[RESPONSE_NUMBER] = torch.tensor([1000 + 7 * i for i in mine])
     return data
 
 
@@ -68,7 +81,6 @@ def build_engine(work: Path, case: dict):
     from verl.workers.config import FSDPEngineConfig, FSDPOptimizerConfig, HFModelConfig
     from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
 
-    from paec_loss import NoMethodConfig, PAECConfig
     from recipe.paec.engine import PAECEngine
     from recipe.paec.engine_config import MethodEngineConfig
 
@@ -92,9 +104,10 @@ def build_engine(work: Path, case: dict):
     if case["engine"] == "stock":
         engine = FSDPEngineWithLMHead(model, FSDPEngineConfig(**common), optimizer, None)
     else:
-        method = NoMethodConfig() if case["method"] is None else PAECConfig(**case["method"])
         common |= {"fused_head": case["fused"] is not None, "head_chunk_size": case["fused"]}
-        engine = PAECEngine(model, MethodEngineConfig(**common, method=method), optimizer, None)
+        method = method_of(case)
+        clip = method.clip(Clip(0.2, 0.2, 3.0))
+        engine = PAECEngine(model, MethodEngineConfig(**common, methods=[method], clip=clip, seed=1), optimizer, None)
     engine.initialize()
     if "lora" in case:
         set_adapters(engine, torch.load(work / "adapters.pt"))
@@ -116,28 +129,34 @@ def set_adapters(engine, adapters: dict[str, torch.Tensor]) -> None:
 def actor_config(engine, case: dict):
     from verl.workers.config import FSDPActorConfig, PolicyLossConfig
 
+    ours = case["engine"] != "stock"
+    mode = OWN_SURROGATE if ours and engine.stack.own_surrogate else case.get("loss_mode", "vanilla")
+    clip = method_of(case).clip(Clip(0.2, 0.2, 3.0))
     config = FSDPActorConfig(
         strategy="fsdp2",
         rollout_n=2,
         use_dynamic_bsz=True,
         loss_agg_mode=case.get("loss_agg_mode", "token-mean"),
-        policy_loss=PolicyLossConfig(loss_mode=case.get("loss_mode", "vanilla")),
+        policy_loss=PolicyLossConfig(loss_mode=mode),
+        clip_ratio_low=clip.low,
+        clip_ratio_high=clip.high,
+        clip_ratio_c=min(clip.dual, NO_DUAL_CLIP),
         fsdp_config=engine.engine_config,
     )
     return config
 
 
-def add_step_statistics(engine, data: TensorDict, method) -> None:
-    """What the trainer puts into the queue after the step's log-prob pass."""
+def add_step_statistics(engine, data: TensorDict) -> None:
+    """What the step's log-prob pass leaves in the queue, as the trainer finds it."""
     from verl.workers.utils.padding import response_to_nested
 
-    from paec_loss import position_score, regularized_entropy
-
-    with engine.eval_mode():
-        statistics = engine.forward_statistics(data)
-    data["position_score"] = response_to_nested(position_score(statistics, method).float(), data["response_mask"])
-    entropy = regularized_entropy(statistics, method)
-    data["position_entropy"] = response_to_nested(entropy.float(), data["response_mask"])
+    with engine.eval_mode(), torch.no_grad():
+        output = super(type(engine), engine).forward_backward_batch(data, None, forward_only=True)["model_output"]
+    statistics = response_statistics(output, data, engine._vocab_size)
+    data["entropy"] = response_to_nested(statistics.entropy, data["response_mask"])
+    for name in OUTPUT_NAMES.values():
+        if name not in ("log_probs", "entropy"):
+            data[name] = output[name]
 
 
 def snapshot(engine) -> torch.Tensor:
@@ -164,7 +183,7 @@ def restored(engine) -> list[torch.Tensor]:
 def run(work: Path, case: dict) -> None:
     from verl.workers.utils.losses import ppo_loss
 
-    from recipe.paec.loss import calibrated_policy_loss
+    from recipe.paec.loss import method_loss
 
     batch = torch.load(work / "batch.pt")
     torch.manual_seed(0)
@@ -175,15 +194,15 @@ def run(work: Path, case: dict) -> None:
     group = engine.get_data_parallel_group()
     data = local_batch(batch, case, dist.get_rank(group), dist.get_world_size(group))
     config = actor_config(engine, case)
-    method = None if case["engine"] == "stock" else engine.method
-    loss = ppo_loss if method is None else calibrated_policy_loss
+    acts = case["engine"] != "stock" and engine.stack.acts_in_actor
+    loss = method_loss if acts else ppo_loss
     before = snapshot(engine)
     result: dict = {"error": None}
     try:
         if case.get("send"):
             result["sent"] = {name: weight.clone() for name, weight in engine.get_per_tensor_param()[0]}
-        if method is not None and method.statistics == "step":
-            add_step_statistics(engine, data, method)
+        if acts and "step" in engine.stack.sources():
+            add_step_statistics(engine, data)
         with engine.train_mode():
             engine.optimizer_zero_grad()
             for _ in range(case.get("passes", 1)):
@@ -194,7 +213,7 @@ def run(work: Path, case: dict) -> None:
             local = torch.tensor(sum(output["loss"]), dtype=torch.float64)
             dist.all_reduce(local, group=group)
             result["loss"] = local.item() / dist.get_world_size(group)
-            result["metrics"] = {k: v for k, v in output["metrics"].items() if k.startswith("paec/")}
+            result["metrics"] = {k: v for k, v in output["metrics"].items() if "/update_" in k}
     except FloatingPointError as error:
         result["error"] = f"{type(error).__name__}: {error}"
         result["unchanged"] = torch.equal(snapshot(engine), before)

@@ -53,7 +53,7 @@ def test_damage_is_found_and_the_previous_one_used(tmp_path, damage, sentence):
     assert checkpoints.latest(tmp_path) == (found, [])
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"format": 2, "step": 4}'])
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"format": 3, "step": 4}'])
 def test_a_state_that_was_cut_off(tmp_path, content):
     saved(tmp_path, 2)
     (saved(tmp_path, 4) / "paec_state.json").write_text(content)
@@ -71,7 +71,7 @@ def test_all_damaged(tmp_path):
 def test_the_state_of_another_format_is_not_damage(tmp_path):
     folder = saved(tmp_path, 2)
     (folder / "paec_state.json").write_text('{"format": 1}')
-    with pytest.raises(CheckpointError, match="format 1, this version reads 2") as error:
+    with pytest.raises(CheckpointError, match="format 1, this version reads 3") as error:
         checkpoints.latest(tmp_path)
     assert not isinstance(error.value, DamagedCheckpoint)
 

@@ -6,59 +6,58 @@ import os
 import subprocess
 import sys
 from dataclasses import asdict
+from itertools import product
 
 import pytest
 
-from paec_loss import NoMethodConfig, PAECConfig
+from paec_loss import PAECConfig
+from paec_loss.methods import METHODS
+from paec_loss.methods.paec import PAEC
 from recipe.paec import checkpoints, preflight, runs
 from recipe.paec.command_line import CONFIGS, REPOSITORY
 from recipe.paec.config import TRAINER_MODES
+from recipe.paec.methods import stack_of
 
 EXPERIMENTS = sorted(path.stem for path in (CONFIGS / "experiment").glob("*.yaml"))
 PRESETS = {
-    "paec": {},
     "paec_text": {"mask": "gated", "average": "mass", "entropy": "nucleus", "rho_min": 0.5, "lambda_low": 0.05},
     "paec_no_penalty": {"lambda_low": 0.0},
     "paec_no_mask": {"mask": "none", "average": "mass"},
     "paec_entropy_only": {"beta": 0.0},
     "paec_competition_only": {"beta": 1.0},
     "paec_pure_floor": {"lambda_ent": 0.0},
-    "entropy_bonus": {"mask": "none", "average": "mass", "lambda_ent": 0.001, "lambda_low": 0.0},
-    "siren": {
-        "beta": 0.0,
-        "normalizer": "none",
-        "mask": "hard",
-        "average": "mass",
-        "entropy": "nucleus",
-        "anchor_steps": 1,
-        "rho_min": 1.0,
-        "penalty": "two_sided",
-        "lambda_ent": 0.0,
-        "lambda_low": 0.005,
-    },
 }
 
 
-@pytest.mark.parametrize("experiment", EXPERIMENTS)
-@pytest.mark.parametrize("method", [*PRESETS, "none"])
+def made(name: str):
+    """The method of an override `method=name`."""
+    return PAEC(**PRESETS[name]) if name in PRESETS else METHODS[name]()
+
+
+@pytest.mark.parametrize("experiment, method", [*product(EXPERIMENTS, ["paec"]), *product(["qwen7b"], METHODS)])
 def test_composes(compose, experiment, method):
     config = compose(f"experiment={experiment}", f"method={method}")
     assert preflight.check_config(config) == []
     assert config.run.name == f"{experiment}-{method}"
-    expected = NoMethodConfig() if method == "none" else PAECConfig(**PRESETS[method])
-    assert preflight.method_of(config) == expected
-    assert config.actor_rollout_ref.actor.fsdp_config.method == config.method
+    assert stack_of(config).methods == (made(method),)
+
+
+@pytest.mark.parametrize("method", PRESETS)
+def test_presets(compose, method):
+    config = compose(f"method={method}")
+    assert preflight.check_config(config) == []
+    assert stack_of(config).methods == (made(method),)
 
 
 def test_every_preset_is_tested():
     files = {path.stem for path in (CONFIGS / "method").glob("*.yaml")}
-    assert files == {*PRESETS, "none"}
+    assert files == {*PRESETS, "custom"}
 
 
 @pytest.mark.parametrize("field, value", list(asdict(PAECConfig(rho=0.5, top_p=0.9)).items()))
 def test_every_field_is_one_override(compose, field, value):
     config = compose(f"method.{field}={value}")
-    assert getattr(preflight.method_of(config), field) == value
+    assert getattr(stack_of(config).methods[0], field) == value
 
 
 @pytest.mark.parametrize(

@@ -31,8 +31,8 @@ BASE = {
     "padded": False,
     "temperature": 1.0,
     "engine": "paec",
-    "method": ACTIVE,
-    "floor": FLOOR,
+    "method": ("paec", ACTIVE),
+    "signal": {"floor": FLOOR},
     "model": "model",
     "fused": None,
 }
@@ -50,10 +50,14 @@ def case(name: str, **changes) -> dict:
     return {**BASE, "name": name, **changes}
 
 
+def paec(**fields) -> tuple[str, dict]:
+    return "paec", {**ACTIVE, **fields}
+
+
 def cases_one_rank() -> list[dict]:
     cases = []
     for variant, fields in VARIANTS.items():
-        method = {**ACTIVE, **fields}
+        method = paec(**fields)
         for micro in (1, 2, 4, "all", "dynamic"):
             cases.append(case(f"1-{variant}-{micro}", method=method, micro=micro))
     for temperature in TEMPERATURES:
@@ -63,21 +67,21 @@ def cases_one_rank() -> list[dict]:
         for micro in (1, "all"):
             cases.append(case(f"1-{mode}-{micro}", loss_mode=mode, loss_agg_mode=agg, micro=micro))
         for engine in ("stock", "paec"):
-            changes = dict(loss_mode=mode, loss_agg_mode=agg, engine=engine, method=None, micro=2, floor=None)
+            changes = dict(loss_mode=mode, loss_agg_mode=agg, engine=engine, method=None, micro=2, signal=None)
             cases.append(case(f"1-none-{mode}-{engine}", **changes))
     for padded in (False, True):
         cases.append(case(f"1-fused-padded{padded}", fused=7, padded=padded, micro=2, temperature=0.7))
-    cases.append(case("1-none-fused", fused=7, method=None, micro=2, floor=None))
-    cases.append(case("1-exact-fused", fused=7, method={**ACTIVE, "statistics": "exact"}, micro=2))
+    cases.append(case("1-none-fused", fused=7, method=None, micro=2, signal=None))
+    cases.append(case("1-exact-fused", fused=7, method=paec(statistics="exact"), micro=2))
     cases.append(case("1-fused-nan", fused=7, poison=True))
-    cases.append(case("1-lagged", method={**ACTIVE, "statistics": "lagged"}, passes=2, micro=2))
+    cases.append(case("1-lagged", method=paec(statistics="lagged"), passes=2, micro=2))
     for micro in (1, "all", "dynamic"):
         cases.append(case(f"1-lora-{micro}", lora=LORA, micro=micro))
     cases.append(case("1-lora-fused", lora=LORA, fused=7, micro=2))
     cases.append(case("1-lora-merged", lora=MERGED, send=True, micro=2))
-    cases.append(case("1-no-floor", floor=None, restore=True))
+    cases.append(case("1-no-floor", signal=None, restore=True))
     cases.append(case("1-nan", poison=True))
-    cases.append(case("1-nan-none", poison=True, method=None, floor=None))
+    cases.append(case("1-nan-none", poison=True, method=None, signal=None))
     return cases
 
 
@@ -85,7 +89,7 @@ def cases_two_ranks() -> list[dict]:
     cases = []
     for sp in (1, 2):
         for variant, fields in VARIANTS.items():
-            cases.append(case(f"2-sp{sp}-{variant}", sp=sp, method={**ACTIVE, **fields}, micro=2))
+            cases.append(case(f"2-sp{sp}-{variant}", sp=sp, method=paec(**fields), micro=2))
         for micro in (1, "all", "dynamic"):
             cases.append(case(f"2-sp{sp}-{micro}", sp=sp, micro=micro))
         cases.append(case(f"2-sp{sp}-T0.7", sp=sp, temperature=0.7, micro=2))
@@ -130,6 +134,7 @@ def work(tmp_path_factory) -> Path:
         "response_mask": [torch.ones(r, dtype=torch.int64) for _, r in LENGTHS],
         "advantages": [torch.randn(1, generator=generator).expand(r).clone() for _, r in LENGTHS],
         "old_log_probs": {},
+        "ref_log_probs": [-5.0 + torch.randn(r, generator=generator) for _, r in LENGTHS],
     }
     batch["response_mask"][2][4:7] = 0  # tokens of an environment inside a response
     model = model.double()

@@ -70,7 +70,7 @@ def work(tmp_path_factory, compose) -> Path:
         '{"step": 2, "val/countdown/avg@4": 0.1}\n{"step": 3, "val/countdown/avg@4": 0.4321, "reward/format": 1.0}\n'
     )
     identity = {
-        "method": "PAECConfig",
+        "method": "paec",
         "method.rho": 0.7,
         "model": "abc/123",
         "data.train_files": [str(train_file)],
@@ -79,7 +79,7 @@ def work(tmp_path_factory, compose) -> Path:
     }
     for case in ONE_RANK + TWO_RANKS:
         # What the trainer writes last; without digests, so that the export itself meets what is wrong with a shard.
-        state = {"format": checkpoints.FORMAT, "step": STEP, "identity": identity, "anchor": None, "score": None}
+        state = {"format": checkpoints.FORMAT, "step": STEP, "identity": identity, "methods": {}, "score": None}
         state["files"] = {}
         checkpoints.write_json(work / case["name"] / "paec_state.json", state)
     return work
@@ -169,7 +169,7 @@ def test_model_card(work, exported):
     card = (exported["tied-2"] / "README.md").read_text()
     run = work.parent
     for line in (
-        "# model after 3 steps of PAECConfig",
+        "# model after 3 steps of paec",
         "| step | 3 |",
         "| workers | 2 |",
         "| sampling in training | temperature 0.7, top_p 0.9, top_k 20 |",
@@ -191,7 +191,7 @@ def test_a_base_model_of_the_hub(work):
     config.model.path = "/home/me/.cache/huggingface/hub/models--Qwen--Qwen2.5-Math-7B/snapshots/b101308fe89651ea"
     card = export.model_card(checkpoints.read(work / "tied-2"), config, "bfloat16")
     assert "base_model: Qwen/Qwen2.5-Math-7B\n" in card
-    assert "# Qwen2.5-Math-7B after 3 steps of PAECConfig" in card
+    assert "# Qwen2.5-Math-7B after 3 steps of paec" in card
     assert "| base model | Qwen/Qwen2.5-Math-7B (revision b101308fe89651ea) |" in card
 
 

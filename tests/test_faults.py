@@ -102,7 +102,7 @@ def test_sigterm_saves_and_ends(run):
     assert f"stopped after step {step} of 1000, as asked" in output
     assert [p.name() for p in psutil.wait_procs(family, timeout=20)[1]] == []
     state = json.loads((run.directory / "checkpoints" / f"global_step_{step}" / "paec_state.json").read_text())
-    assert len(state["anchor"]["observations"]) == 2
+    assert len(state["methods"]["paec"]["observations"]) == 2
 
 
 @pytest.mark.parametrize(

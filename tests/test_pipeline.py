@@ -90,7 +90,7 @@ def test_one_line_a_step(killed_and_resumed):
 def test_same_anchor(killed_and_resumed):
     """The anchor of steps 1..2 is in the checkpoint, and the resumed run neither measures nor loses it."""
     lines = {record["step"]: record for record in records(killed_and_resumed["directory"])}
-    observed = killed_and_resumed["checkpoint"]["anchor"]["observations"]
+    observed = killed_and_resumed["checkpoint"]["methods"]["paec"]["observations"]
     assert len(observed) == 2
     anchor = sum(observed) / 2
     assert lines[1]["actor/paec/selected_entropy"] == pytest.approx(observed[0], rel=1e-12)
@@ -100,7 +100,7 @@ def test_same_anchor(killed_and_resumed):
     last = json.loads(
         (killed_and_resumed["directory"] / "checkpoints" / f"global_step_{STEPS}" / "paec_state.json").read_text()
     )
-    assert last["anchor"]["observations"] == observed
+    assert last["methods"]["paec"]["observations"] == observed
 
 
 def test_data_position(tiny, killed_and_resumed):

@@ -126,7 +126,7 @@ def test_plugin_switched_off(monkeypatch):
 
 def complete(root, step, identity):
     (root / f"global_step_{step}" / "actor").mkdir(parents=True)
-    checkpoints.commit(root, step, identity, {"anchor_steps": 2, "observations": [0.5]})
+    checkpoints.commit(root, step, identity, {"paec": {"anchor_steps": 2, "observations": [0.5]}})
 
 
 def with_identity(config, tmp_path):
@@ -142,7 +142,7 @@ def test_resume_finds_the_newest_whole_checkpoint(tiny_config, tmp_path):
     complete(tmp_path, 10, identity)
     (tmp_path / "global_step_12" / "actor").mkdir(parents=True)
     found, damaged = train.find_resume(config)
-    assert damaged == [] and found.step == 10 and found.state["anchor"]["observations"] == [0.5]
+    assert damaged == [] and found.step == 10 and found.state["methods"]["paec"]["observations"] == [0.5]
     assert checkpoints.remove_incomplete(tmp_path) == [tmp_path / "global_step_12"]
     assert not (tmp_path / "global_step_12").exists() and (tmp_path / "global_step_10").exists()
 

@@ -40,7 +40,7 @@ def check_anchor(directory: Path, steps: int) -> None:
     assert all(value > 0 for value in hbar) and len(set(hbar)) == steps
     anchors = [record["actor/paec/anchor"] for record in lines]
     assert anchors == pytest.approx([hbar[0]] + [(hbar[0] + hbar[1]) / 2] * (steps - 1), rel=1e-12)
-    assert state(directory, steps)["anchor"]["observations"] == pytest.approx(hbar[:2], rel=1e-12)
+    assert state(directory, steps)["methods"]["paec"]["observations"] == pytest.approx(hbar[:2], rel=1e-12)
     for record in lines:
         assert record["actor/paec/floor"] == pytest.approx(0.8 * record["actor/paec/anchor"], rel=1e-12)
         assert abs(record["actor/paec/update_staleness"]) < 0.2 * record["actor/paec/selected_entropy"]

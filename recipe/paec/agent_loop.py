@@ -11,6 +11,7 @@ from typing import Any
 import ray
 from verl.trainer.ppo.v1 import AgentLoopManagerTQ, AgentLoopWorkerTQ
 
+from recipe.paec.driver import ROLLOUT_TEMPERATURE
 from recipe.paec.seeds import rollout_seed
 
 VerlAgentLoopWorker = AgentLoopWorkerTQ.__ray_metadata__.modified_class
@@ -18,6 +19,8 @@ VerlAgentLoopWorker = AgentLoopWorkerTQ.__ray_metadata__.modified_class
 
 class SeededAgentLoopWorker(VerlAgentLoopWorker):
     """verl's worker; sets `seed` in the sampling parameters of each response, where a response is one request.
+
+    And `temperature`, where a method has a prompt's responses drawn at its own.
 
     With several turns it is not, nor in the asynchronous modes, where a response goes on under newer weights. There a
     second request of one seed would draw the first one's random numbers again, on which its prompt depends: it would
@@ -38,6 +41,8 @@ class SeededAgentLoopWorker(VerlAgentLoopWorker):
             )
             # A dict of its own: verl hands the same one to all responses of a prompt.
             sampling_params = {**sampling_params, "seed": seed}
+        if kwargs.get(ROLLOUT_TEMPERATURE):
+            sampling_params = {**sampling_params, "temperature": kwargs[ROLLOUT_TEMPERATURE]}
         return await super()._run_agent_loop(sampling_params, trajectory, agent_name=agent_name, **kwargs)
 
 

@@ -2,8 +2,8 @@
 
 verl writes `global_step_N/` piece by piece and a tracker file last. This recipe adds `paec_state.json` after everything
 else, by rename: a folder without it is the remains of a killed save and is never resumed from. The file says which
-method, model and data the checkpoint belongs to, holds the anchor, and lists every file with its size and a digest, so
-that a file that was cut off or changed later is found before it is used.
+method, model and data the checkpoint belongs to, holds what the methods remember, and lists every file with its size
+and a digest, so that a file that was cut off or changed later is found before it is used.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 STATE_FILE = "paec_state.json"
-FORMAT = 2
+FORMAT = 3
 BLOCK, BLOCKS = 1 << 20, 16
 """A digest covers at most so many blocks of so many bytes, spread evenly: files of up to 16 MiB wholly."""
 
@@ -99,7 +99,7 @@ def read(folder: Path) -> Checkpoint:
         raise DamagedCheckpoint(folder, f"{STATE_FILE} names no format")
     if state["format"] != FORMAT:
         raise CheckpointError(f"{folder / STATE_FILE}: format {state['format']}, this version reads {FORMAT}")
-    missing = sorted({"step", "identity", "anchor", "score", "files"} - set(state))
+    missing = sorted({"step", "identity", "methods", "score", "files"} - set(state))
     if missing:
         raise DamagedCheckpoint(folder, f"{STATE_FILE} lacks {', '.join(missing)}")
     return Checkpoint(folder=folder, step=state["step"], state=state)
@@ -169,13 +169,13 @@ def set_aside(folder: Path) -> Path:
 
 
 def commit(
-    root: Path, step: int, identity: dict[str, Any], anchor: dict[str, Any] | None, score: float | None = None
+    root: Path, step: int, identity: dict[str, Any], methods: dict[str, Any], score: float | None = None
 ) -> None:
     """Declare the checkpoint of `step` complete: all its files are on the disk, and listed in its state.
 
     Args:
         identity: what a run must agree with to resume from it.
-        anchor: the anchor's state.
+        methods: what each method remembers, by its name.
         score: validation score at this step.
     """
     folder = folder_of(root, step)
@@ -184,7 +184,7 @@ def commit(
         with open(file, "rb") as stream:
             os.fsync(stream.fileno())
         files[str(file.relative_to(folder))] = digest(file)
-    state = {"format": FORMAT, "step": step, "identity": identity, "anchor": anchor, "score": score, "files": files}
+    state = {"format": FORMAT, "step": step, "identity": identity, "methods": methods, "score": score, "files": files}
     write_json(folder / STATE_FILE, state)
 
 

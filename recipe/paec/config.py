@@ -1,7 +1,7 @@
-"""Typed configuration of this recipe, and the one registration that lets Hydra see the method's defaults.
+"""Typed configuration of this recipe, and the one registration that lets Hydra see the methods.
 
-The defaults of a method live in its dataclass in `paec_loss` and nowhere else; `configs/method/*.yaml` hold only what a
-preset changes. The defaults of a run live in `configs/`.
+The defaults of a method live in its dataclass in `paec_loss.methods` and nowhere else; `configs/method/*.yaml` hold
+only what a preset changes. The defaults of a run live in `configs/`.
 """
 
 from __future__ import annotations
@@ -11,20 +11,23 @@ from typing import Any
 
 from hydra.core.config_store import ConfigStore
 
-from paec_loss import NoMethodConfig, PAECConfig
-
-METHODS = {"paec": PAECConfig, "none": NoMethodConfig}
+from paec_loss.methods import METHODS
 
 TRAINER_MODES = {mode: f"paec_{mode}" for mode in ("sync", "colocate_async", "separate_async")}
 """verl's trainer mode -> the name under which this recipe's trainer of that mode is registered."""
 
 
-def register_method_defaults() -> None:
-    """Offer each method's dataclass to Hydra as `method/<name>_defaults`."""
+OWN_SURROGATE = "method"
+"""Name of verl's policy loss where a method has one of its own (`recipe.paec.loss`)."""
+
+
+def register_methods() -> None:
+    """Offer each method to Hydra as `method=<name>` and, beside another, `also=<name>`."""
     store = ConfigStore.instance()
-    for name, config_class in METHODS.items():
-        node = {"_target_": f"paec_loss.{config_class.__name__}", **asdict(config_class())}
-        store.store(group="method", name=f"{name}_defaults", node=node)
+    for name, method in METHODS.items():
+        node = {"_target_": f"{method.__module__}.{method.__name__}", **asdict(method())}
+        store.store(group="method", name=name, node=node)
+        store.store(group="also", name=name, node=node, package=f"also.{name}")
 
 
 @dataclass

@@ -1,18 +1,18 @@
-"""The FSDP engine with token statistics: PAEC's quantities computed where the logits are.
+"""The FSDP engine with token statistics: what methods read is computed where the logits are.
 
 `PAECEngine` replaces verl's FSDP engine for language models.
 
 * Log-probs, entropy and the nucleus statistics come from one `token_statistics` call on the local (sequence) shard of
   the logits, before the Ulysses gather of the per-token results; for `method=none` too, without the nucleus. Its
   backward pass writes over the logits. With `fused_head` the LM head makes the statistics itself (`head.py`).
-* With PAEC, before the micro-batches of a mini-batch run, Hbar and its normaliser are known for the whole mini-batch
-  and all data-parallel ranks (`_measure`), so that the gradient does not depend on how the mini-batch is split.
+* Before the micro-batches of a mini-batch run, every method has seen the whole mini-batch of all data-parallel ranks
+  (`_prepare`), so that nothing depends on how the mini-batch is split.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import fields, replace
 from pathlib import Path
 
 import torch
@@ -23,37 +23,14 @@ from verl.utils.device import get_device_id
 from verl.workers.engine import EngineRegistry
 from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
 
-from paec_loss import (
-    Measurement,
-    PAECConfig,
-    TokenStatistics,
-    mask_from_score,
-    penalty_coefficient,
-    penalty_value,
-    position_score,
-    position_threshold,
-    regularized_entropy,
-    token_statistics,
-)
+from paec_loss import MethodStack, Tokens, TokenStatistics, Update, token_statistics
 from paec_loss.linear import CHUNK_SIZE
+from paec_loss.methods import METHODS
 from recipe.paec.engine_config import MethodEngineConfig
 from recipe.paec.head import StatisticsHead, Targets
+from recipe.paec.loss import MiniBatch
 from recipe.paec.safety import tensors_only
-from recipe.paec.statistics import pack, padded_mask, response_statistics, unpack
-
-
-@dataclass(frozen=True)
-class MiniBatchContext:
-    """What the loss of a micro-batch needs to know about its mini-batch; the same on every rank.
-
-    coefficient: lambda_ent plus the penalty's slope at Hbar. normalizer: Z. threshold: kappa of the mini-batch, or None
-    where it is per response. vocab_size: V.
-    """
-
-    coefficient: float
-    normalizer: float
-    threshold: float | None
-    vocab_size: int
+from recipe.paec.statistics import micro_batch_tokens, pack, queued_tokens, unpack
 
 
 def _flag(micro_batch: TensorDict, name: str) -> bool:
@@ -74,21 +51,23 @@ class NonFiniteLogits(FloatingPointError):
     model_type="language_model", backend=["fsdp", "fsdp2"], device=["cpu", "cuda"], vendor=["cpu", "nvidia"]
 )
 class PAECEngine(FSDPEngineWithLMHead):
-    """See the module. State of a rank: `_previous`, the last mini-batch's Measurement (for `statistics=lagged`)."""
+    """See the module. State of a rank: `_previous`, contexts and totals of the last mini-batch (statistics=lagged)."""
 
     def __init__(self, model_config, engine_config, optimizer_config, checkpoint_config):
         super().__init__(model_config, engine_config, optimizer_config, checkpoint_config)
         # The reference policy comes with verl's own engine config, which knows no method.
-        method = engine_config.method if isinstance(engine_config, MethodEngineConfig) else None
-        self.method: PAECConfig | None = method if isinstance(method, PAECConfig) else None
-        self._previous: Measurement | None = None
+        ours = isinstance(engine_config, MethodEngineConfig)
+        self.stack = engine_config.stack if ours else MethodStack([METHODS["none"]()])
+        self._plain = not (self.stack.acts_in_actor or self.stack.needs_rollouts)
+        self._previous: list | None = None
         self._nan_rows = 0
         self._head: StatisticsHead | None = None
         self._vocab_size = int(model_config.hf_config.get_text_config().vocab_size)
-        if self.method is not None and model_config.use_fused_kernels:
+        if not self._plain and model_config.use_fused_kernels:
             raise ValueError(
-                "actor_rollout_ref.model.use_fused_kernels=true never materialises the logits that PAEC reads: set it "
-                "to false; actor_rollout_ref.actor.fsdp_config.fused_head=true saves the same memory"
+                f"actor_rollout_ref.model.use_fused_kernels=true never materialises the logits that "
+                f"{', '.join(self.stack.names)} read: set it to false; "
+                "actor_rollout_ref.actor.fsdp_config.fused_head=true saves the same memory"
             )
 
     def load_checkpoint(self, local_path, *args, **kwargs):
@@ -127,7 +106,7 @@ class PAECEngine(FSDPEngineWithLMHead):
         if without_padding:
             packed = self._gather_and_unpad_packed(packed, output_args["pad_size"])
         model_output = unpack(packed, micro_batch["input_ids"].offsets())
-        if self.method is None:
+        if self._plain:
             wanted = {"log_probs", "entropy"} if _flag(micro_batch, "calculate_entropy") else {"log_probs"}
             model_output = {name: values for name, values in model_output.items() if name in wanted}
         return model_output
@@ -135,7 +114,7 @@ class PAECEngine(FSDPEngineWithLMHead):
     def _is_ours(self, micro_batch: TensorDict) -> bool:
         """Whether token statistics are all that is asked for; distillation and the like go verl's own way."""
         others = ("use_fused_kernels", "calculate_sum_pi_squared", "distillation_use_topk", "distillation_only")
-        return self.method is not None or not any(_flag(micro_batch, name) for name in others)
+        return not self._plain or not any(_flag(micro_batch, name) for name in others)
 
     def _targets(self, shape: torch.Size, output_args, micro_batch: TensorDict) -> Targets:
         """Label and temperature of every row of the model's output [*shape, ...]."""
@@ -149,7 +128,7 @@ class PAECEngine(FSDPEngineWithLMHead):
             labels = torch.full(shape, -100, device=labels.device).masked_scatter(inside, labels)
             if not output_args["temperature_is_one"]:
                 temperature = output_args["temperature"].clamp(min=1e-8)[:, None].expand(shape)
-        return Targets(labels, temperature, 1.0 if self.method is None else self.method.top_p)
+        return Targets(labels, temperature, self.stack.top_p)
 
     def _packed_statistics(self, logits: torch.Tensor, targets: Targets) -> torch.Tensor:
         # Nothing but these statistics reads the logits, so their memory may become the gradient's.
@@ -166,26 +145,18 @@ class PAECEngine(FSDPEngineWithLMHead):
 
     def forward_backward_batch(self, data: TensorDict, loss_function, forward_only: bool = False):
         self._nan_rows = 0
-        training = self.method is not None and not forward_only
+        training = self.stack.acts_in_actor and not forward_only
         if training:
-            floor = tu.get_non_tensor_data(data, "entropy_floor", default=None)
-            before = self._measure(data)
-            hbar = before.selected_entropy(self.method)
-            context = MiniBatchContext(
-                coefficient=penalty_coefficient(hbar, floor, self.method),
-                normalizer=before.normalizer(self.method),
-                threshold=before.threshold,
-                vocab_size=self._vocab_size,
-            )
-            tu.assign_non_tensor(data, method_context=NonTensorData(context))
+            mini_batch = self._prepare(data)
+            tu.assign_non_tensor(data, mini_batch=NonTensorData(mini_batch))
         output = super().forward_backward_batch(data, loss_function, forward_only)
         self._raise_on_nan(data)
         if training:
-            sums = torch.tensor(output["metrics"].pop("method_sums"), dtype=torch.float64)
-            sums = sums.reshape(-1, 3).sum(0)
-            now = Measurement(*self._all_reduce(sums).tolist(), threshold=context.threshold)
-            self._previous = now
-            output["metrics"].update(self._update_metrics(hbar, now, context, floor))
+            totals = self._totals(output["metrics"].pop("method_sums"))
+            self._previous = list(zip(mini_batch.contexts, totals, strict=True))
+            found = self.stack.metrics(mini_batch.contexts, totals, mini_batch.updates)
+            # Lists, because verl averages over micro-batches, mini-batches and ranks.
+            output["metrics"].update({name: [value] for name, value in found.items()})
         return output
 
     def optimizer_step(self):
@@ -196,77 +167,73 @@ class PAECEngine(FSDPEngineWithLMHead):
             raise FloatingPointError(f"the gradient norm is {grad_norm}: the parameters were not updated")
         return grad_norm
 
-    def _update_metrics(self, hbar: float, now: Measurement, context: MiniBatchContext, floor: float | None) -> dict:
-        """Metrics of one update; lists, because verl averages over micro-batches, mini-batches and ranks."""
-        measured = now.selected_entropy(self.method)
-        return {
-            "paec/update_selected_entropy": [measured],
-            "paec/update_staleness": [hbar - measured],
-            "paec/update_coefficient": [context.coefficient],
-            "paec/update_penalty": [penalty_value(measured, floor, self.method)],
-            "paec/update_mask_mass": [now.mass / now.tokens if now.tokens else 0.0],
-        }
+    # ---- the whole mini-batch, before its micro-batches --------------------------------------------------------------
 
-    # ---- Hbar and Z of the mini-batch, before its updates ------------------------------------------------------------
-
-    def _measure(self, data: TensorDict) -> Measurement:
-        """The Measurement of this mini-batch over all data-parallel ranks, by `method.statistics`."""
-        if self.method.statistics == "lagged" and self._previous is not None:
-            return self._rescaled(self._previous, data)
-        if self.method.statistics == "step":
-            if "position_score" not in data.keys():
+    def _prepare(self, data: TensorDict) -> MiniBatch:
+        """What the methods need to know about this mini-batch; identical on all ranks."""
+        tokens = self._all_reduce(data["response_mask"].values().sum().double().reshape(1))
+        signals = tu.get_non_tensor_data(data, "method_signals", default={})
+        update = Update(
+            step=tu.get_non_tensor_data(data, "trainer_step", default=0),
+            seed=self.engine_config.seed,
+            tokens=int(tokens.item()),
+            clip=self.engine_config.clip,
+        )
+        updates = [replace(update, signal=signals.get(name, {})) for name in self.stack.names]
+        sources = self.stack.sources()
+        batches = {}
+        if "step" in sources:
+            if "nucleus_entropy" not in data.keys():
                 raise KeyError(
-                    "method.statistics=step needs position_score and position_entropy from the step's log-prob pass; "
-                    "use statistics=exact where there is no such pass"
+                    "method.statistics=step needs what the step's log-prob pass has found; use statistics=exact where "
+                    "there is no such pass"
                 )
-            score = data["position_score"].to_padded_tensor(0.0).double()
-            entropy = data["position_entropy"].to_padded_tensor(0.0).double()
-            response_mask = padded_mask(data["response_mask"], score.shape[1])
-            return self._measure_scores(score, entropy, response_mask)
-        # `exact`, and the very first update of `lagged`, which has no previous mini-batch to look back on.
-        statistics = self.forward_statistics(data)
-        response_mask = padded_mask(data["response_mask"], statistics.entropy.shape[1])
-        score = position_score(statistics, self.method)
-        return self._measure_scores(score, regularized_entropy(statistics, self.method), response_mask)
+            batches["step"] = self._gathered(queued_tokens(data, self._vocab_size))
+        if "exact" in sources or ("lagged" in sources and self._previous is None):
+            batches["exact"] = self._gathered(self.forward_tokens(data))
+        return MiniBatch(self.stack.prepare(batches, updates, self._previous), updates, self._vocab_size)
 
-    def forward_statistics(self, data: TensorDict) -> TokenStatistics:
-        """TokenStatistics [B, R] of the responses in `data` under the current parameters; one forward, no gradient."""
+    def forward_tokens(self, data: TensorDict) -> Tokens:
+        """The tokens of this rank's `data` under the current parameters; one forward pass, no gradient."""
         with torch.no_grad():
             output = super().forward_backward_batch(data, None, forward_only=True)
         self._raise_on_nan(data)
-        return response_statistics(output["model_output"], data.to(get_device_id()), self._vocab_size)
+        return micro_batch_tokens(output["model_output"], data.to(get_device_id()), self._vocab_size)
 
-    def _measure_scores(self, score, entropy, response_mask) -> Measurement:
-        """Local scores and entropies [B, R] -> the mini-batch's Measurement, identical on all ranks."""
-        score, entropy, response_mask = (x.to(get_device_id()) for x in (score, entropy, response_mask))
-        threshold = None
-        if self.method.quantile_scope == "mini_batch":
-            threshold = self._mini_batch_threshold(score[response_mask])
-        kappa = threshold if threshold is not None else position_threshold(score, response_mask, self.method)
-        mask = mask_from_score(score, response_mask, self.method, kappa)
-        local = Measurement.of(entropy, mask, response_mask)
-        sums = torch.tensor([local.weighted_entropy, local.mass, local.tokens], dtype=torch.float64)
-        return Measurement(*self._all_reduce(sums).tolist(), threshold=threshold)
+    def _gathered(self, tokens: Tokens) -> Tokens:
+        """The tokens of all data-parallel ranks, in the order of the ranks, padded to the longest response."""
+        group, device = self.get_data_parallel_group(), get_device_id()
+        ranks = dist.get_world_size(group)
+        length = torch.tensor(tokens.response_mask.shape[1], device=device)
+        dist.all_reduce(length, op=dist.ReduceOp.MAX, group=group)
+        names = [f.name for f in fields(TokenStatistics) if f.name != "vocab_size"]
+        others = ["old_log_prob", "advantages", "response_mask"]
+        others += ["ref_log_prob"] if tokens.ref_log_prob is not None else []
+        columns = [getattr(tokens.statistics, name) for name in names] + [getattr(tokens, name) for name in others]
+        kind = tokens.log_prob.dtype  # a nucleus size is a whole number below 2^24: exact in float32
+        local = torch.stack([column.to(device=device, dtype=kind) for column in columns], dim=-1)
+        local = torch.nn.functional.pad(local, (0, 0, 0, int(length) - local.shape[1])).contiguous()
+        numbers = tokens.response.to(device).contiguous()
+        if ranks > 1:
+            local, numbers = (self._concatenated(x, ranks, group) for x in (local, numbers))
+        found = dict(zip([*names, *others], local.unbind(-1), strict=True))
+        found["nucleus_size"], found["response_mask"] = found["nucleus_size"].long(), found["response_mask"] != 0
+        statistics = TokenStatistics(**{name: found.pop(name) for name in names}, vocab_size=self._vocab_size)
+        return Tokens(statistics=statistics, response=numbers, **found)
 
-    def _mini_batch_threshold(self, scores: torch.Tensor) -> float:
-        """kappa over the scores of all data-parallel ranks; O(T) floats are exchanged."""
-        group = self.get_data_parallel_group()
-        shards: list[list[float]] = [[] for _ in range(dist.get_world_size(group))]
-        dist.all_gather_object(shards, scores.tolist(), group=group)
-        everything = torch.tensor([s for shard in shards for s in shard], dtype=torch.float64)
-        inside = torch.ones_like(everything, dtype=torch.bool)
-        return float(position_threshold(everything, inside, self.method))
+    @staticmethod
+    def _concatenated(local: torch.Tensor, ranks: int, group) -> torch.Tensor:
+        shards = [torch.empty_like(local) for _ in range(ranks)]
+        dist.all_gather(shards, local, group=group)
+        return torch.cat(shards)
 
-    def _rescaled(self, previous: Measurement, data: TensorDict) -> Measurement:
-        """The previous mini-batch's Measurement per token, for this mini-batch's number of tokens."""
-        tokens = float(self._all_reduce(data["response_mask"].values().sum().double().reshape(1)))
-        scale = tokens / previous.tokens if previous.tokens else 0.0
-        return Measurement(
-            weighted_entropy=previous.weighted_entropy * scale,
-            mass=previous.mass * scale,
-            tokens=tokens,
-            threshold=previous.threshold,
-        )
+    def _totals(self, sums: list[list[list[float]]]) -> list[list[float]]:
+        """`report` of every method, summed over this rank's micro-batches and over the ranks."""
+        totals = []
+        for parts in zip(*sums, strict=True):
+            local = torch.tensor(parts, dtype=torch.float64).sum(0)
+            totals.append(self._all_reduce(local).tolist() if len(local) else [])
+        return totals
 
     def _all_reduce(self, sums: torch.Tensor) -> torch.Tensor:
         sums = sums.to(get_device_id())

@@ -1,4 +1,4 @@
-"""verl's FSDP engine configuration with more typed fields: the method, and how the LM head is computed."""
+"""verl's FSDP engine configuration with more typed fields: the methods, and how the LM head is computed."""
 
 from __future__ import annotations
 
@@ -6,14 +6,18 @@ from dataclasses import dataclass, field
 
 from verl.workers.config import FSDPEngineConfig
 
-from paec_loss import NoMethodConfig, PAECConfig
+from paec_loss import Clip, Method, MethodStack
 
 
 @dataclass
 class MethodEngineConfig(FSDPEngineConfig):
     """`actor_rollout_ref.actor.fsdp_config`; an unknown key is refused when it is instantiated."""
 
-    method: PAECConfig | NoMethodConfig = field(default_factory=NoMethodConfig)
+    methods: list[Method] = field(kw_only=True)
+    """The run's method, and those beside it (`also=`)."""
+
+    clip: Clip = field(kw_only=True)
+    """Clip range of the surrogate."""
 
     fused_head: bool = field(kw_only=True)
     """Compute the logits a few rows at a time, inside the LM head: less memory, one more product with its weight."""
@@ -25,3 +29,8 @@ class MethodEngineConfig(FSDPEngineConfig):
         super().__post_init__()
         if self.head_chunk_size is not None and self.head_chunk_size < 1:
             raise ValueError(f"head_chunk_size={self.head_chunk_size}: must be at least 1 row")
+
+    @property
+    def stack(self) -> MethodStack:
+        """The methods as one."""
+        return MethodStack(self.methods)

@@ -7,6 +7,7 @@ import math
 import os
 import shutil
 import subprocess
+from dataclasses import asdict
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,12 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from data_prep.contract import ContractError, validate_rows
-from paec_loss import PAECConfig
+from paec_loss import MethodStack
 from recipe.grading import sources
 from recipe.paec import prompts, safety, versions
-from recipe.paec.config import METHODS, SECTIONS, TRAINER_MODES
+from recipe.paec.config import OWN_SURROGATE, SECTIONS, TRAINER_MODES
 from recipe.paec.errors import UserError
+from recipe.paec.methods import stack_of
 from recipe.paec.model_files import context_length, file_problems, head_dim, model_folder, read_config
 
 PLUGIN_GROUPS, PLUGIN_NAME = ("verl.plugins", "vllm.general_plugins"), "paec"
@@ -57,7 +59,7 @@ def check_config(config: DictConfig) -> list[str]:
         except OmegaConfBaseException as error:
             problems.append(f"{error.full_key and f'{name}.{error.full_key}' or name}: {error.msg.splitlines()[0]}")
     try:
-        method = method_of(config)
+        stack = stack_of(config)
     except (ValueError, TypeError) as error:
         problems.append(str(error))
     for key in WHOLE_NUMBERS:
@@ -87,18 +89,47 @@ def check_config(config: DictConfig) -> list[str]:
                 "silently wrong on CPU: add actor_rollout_ref.model.override_config.attn_implementation=ulysses_sdpa"
             )
     problems += _check_batches(config) + _check_mode(config) + _check_lora(config)
-    if isinstance(method, PAECConfig):
-        if config.actor_rollout_ref.model.use_fused_kernels:
-            problems.append(
-                "actor_rollout_ref.model.use_fused_kernels=true never materialises the logits that PAEC reads: "
-                "set it to false, or method=none"
-            )
-        if config.algorithm.rollout_correction.get("bypass_mode", False):
-            problems.append(
-                "algorithm.rollout_correction.bypass_mode=true skips the log-prob pass in which PAEC measures the "
-                "anchor: set it to false, or method=none"
-            )
+    problems += _check_methods(config, stack)
     return problems + _check_lengths(config)
+
+
+def _check_methods(config: DictConfig, stack: MethodStack) -> list[str]:
+    """What the methods need of the rest of the configuration."""
+    actor, names = config.actor_rollout_ref.actor, " and ".join(stack.names)
+    problems = []
+    try:
+        stack.top_p  # noqa: B018  (two methods may want different nuclei)
+    except ValueError as error:
+        problems.append(str(error))
+    acts = stack.acts_in_actor or stack.needs_rollouts
+    if acts and config.actor_rollout_ref.model.use_fused_kernels:
+        problems.append(
+            f"actor_rollout_ref.model.use_fused_kernels=true never materialises the logits that {names} reads: "
+            "set it to false, or method=none"
+        )
+    passes = stack.needs_rollouts or "step" in stack.sources()
+    if passes and config.algorithm.rollout_correction.get("bypass_mode", False):
+        problems.append(
+            f"algorithm.rollout_correction.bypass_mode=true skips the log-prob pass that {names} reads: set it to "
+            "false, or method=none"
+        )
+    if stack.own_surrogate and actor.policy_loss.loss_mode != OWN_SURROGATE:
+        problems.append(
+            f"actor_rollout_ref.actor.policy_loss.loss_mode={actor.policy_loss.loss_mode}: {names} brings a policy "
+            "loss of its own: leave it out"
+        )
+    if stack.has("clip"):
+        given = [o for o in config.run.overrides if o.startswith("actor_rollout_ref.actor.clip_ratio")]
+        if given:
+            problems.append(f"{given[0]}: {names} sets the clip range: give it as a field of the method instead")
+    if stack.has("sampling"):
+        if trainer_mode(config) != "sync":
+            problems.append(f"mode={trainer_mode(config)}: {names} draws some prompts in its own way: mode=sync only")
+        if config.algorithm.filter_groups.enable:
+            problems.append(
+                f"algorithm.filter_groups.enable=true: {names} draws some prompts in its own way: set false"
+            )
+    return problems
 
 
 def _check_lengths(config: DictConfig) -> list[str]:
@@ -211,14 +242,6 @@ def _check_lora(config: DictConfig) -> list[str]:
     if lora.rank < 0 or lora.alpha < 1:
         return [f"lora.rank={lora.rank}, lora.alpha={lora.alpha}: the rank is at least 0, alpha at least 1"]
     return []
-
-
-def method_of(config: DictConfig):
-    """The method's dataclass; ValueError or TypeError from its own validation."""
-    fields = OmegaConf.to_container(config.method, resolve=True)
-    target = fields.pop("_target_").rpartition(".")[2]
-    classes = {config_class.__name__: config_class for config_class in METHODS.values()}
-    return classes[target](**fields)
 
 
 def check_versions() -> list[str]:
@@ -372,13 +395,15 @@ def identity(config: DictConfig) -> dict[str, Any]:
         digest = hashlib.sha256((folder / "config.json").read_bytes()).hexdigest()[:16]
         weights = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
         fingerprint = f"{digest}/{weights}"
-    method = OmegaConf.to_container(config.method, resolve=True)
-    kind = method.pop("_target_").rpartition(".")[2]
+    stack = stack_of(config)
+    methods = dict(zip(stack.names, stack.methods, strict=True))
+    first, *others = stack.names
     files = config.data.train_files
     lora = OmegaConf.to_container(config.lora, resolve=True)
     return {
-        "method": kind,
-        **{f"method.{key}": value for key, value in method.items()},
+        "method": first,
+        **{f"method.{key}": _plain(value) for key, value in asdict(methods[first]).items()},
+        **{f"also.{name}.{key}": _plain(v) for name in others for key, v in asdict(methods[name]).items()},
         "model": fingerprint,
         "data.train_files": [files] if isinstance(files, str) else list(files),
         "data.train_batch_size": config.data.train_batch_size,
@@ -387,6 +412,11 @@ def identity(config: DictConfig) -> dict[str, Any]:
         **{f"lora.{key}": value for key, value in lora.items() if key != "merge"},
         "workers": config.cluster.nodes * config.cluster.gpus_per_node,
     }
+
+
+def _plain(value: Any) -> Any:
+    """As JSON gives it back."""
+    return list(value) if isinstance(value, tuple) else value
 
 
 def check_tokenizer(config: DictConfig, folder: Path, tokenizer: Any) -> list[str]:

@@ -6,20 +6,26 @@ import fcntl
 import hashlib
 import re
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from recipe.paec.config import register_method_defaults
+from paec_loss import Clip
+from recipe.paec.config import OWN_SURROGATE, register_methods
 from recipe.paec.errors import UserError
+from recipe.paec.methods import method_nodes, stack_of
 from recipe.paec.model_files import model_folder
 from recipe.paec.vllm_plugin import RUN_VARIABLE
 
 SAME_RUN = ("run.", "trainer.", "cluster", "experiment", "method=", "hydra.")
 """Overrides that do not make another run: how long, how watched, where."""
 
-register_method_defaults()
+NO_DUAL_CLIP = 1e30
+"""`clip_ratio_c` for a method without a dual clip: verl multiplies it with advantages, of which some are 0."""
+
+register_methods()
 
 
 def run_suffix(overrides: list[str]) -> str:
@@ -41,6 +47,7 @@ def resolved(config: DictConfig) -> DictConfig:
         config.run.overrides = overrides
         config.identity = {}
         OmegaConf.resolve(config)
+        apply_methods(config)
         if config.cluster.ray_address is not None:
             # What a running cluster offers was said when it was started; Ray refuses to hear it again. So was its
             # interface, a name that may differ from node to node; loopback is for a Ray of our own on one host.
@@ -57,6 +64,27 @@ def resolved(config: DictConfig) -> DictConfig:
         config.cluster.env = {**{key: str(value) for key, value in config.cluster.env.items()}, RUN_VARIABLE: mark}
         config.ray_kwargs.ray_init.runtime_env.env_vars = config.cluster.env
     return resolved_paths(config)
+
+
+def apply_methods(config: DictConfig) -> None:
+    """Put into verl's keys what the methods ask of them: clip range, surrogate, reference policy.
+
+    Methods that cannot be made are left for `preflight.check_config`, which says why.
+    """
+    actor = config.actor_rollout_ref.actor
+    try:
+        stack = stack_of(config)
+    except (ValueError, TypeError):
+        return
+    actor.fsdp_config.methods = method_nodes(config)
+    clip = stack.clip(Clip(actor.clip_ratio_low, actor.clip_ratio_high, actor.clip_ratio_c))
+    actor.fsdp_config.clip.update(asdict(clip))
+    actor.clip_ratio_low, actor.clip_ratio_high = clip.low, clip.high
+    actor.clip_ratio_c = min(clip.dual, NO_DUAL_CLIP)
+    if stack.own_surrogate and actor.policy_loss.loss_mode == "vanilla":
+        actor.policy_loss.loss_mode = OWN_SURROGATE
+    if stack.needs_reference and not actor.use_kl_loss:
+        actor.use_kl_loss, actor.kl_loss_coef = True, 0.0
 
 
 def resolved_paths(config: DictConfig) -> DictConfig:

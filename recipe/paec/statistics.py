@@ -6,7 +6,7 @@ import torch
 from tensordict import TensorDict
 from verl.workers.utils.padding import no_padding_2_padding
 
-from paec_loss import TokenStatistics
+from paec_loss import Tokens, TokenStatistics
 
 #: TokenStatistics field -> name in verl's `model_output` (verl already has names for the first two).
 OUTPUT_NAMES = {
@@ -50,6 +50,38 @@ def _responses(values: TensorDict | dict, data: TensorDict, names: dict[str, str
     fields = dict(zip(names, no_padding_2_padding(together, data).unbind(-1), strict=True))
     return {**fields, "nucleus_size": fields["nucleus_size"].long()}
 
+
+def micro_batch_tokens(model_output: dict, data: TensorDict, vocab_size: int) -> Tokens:
+    """What the hooks of a method see of nested `data` and the actor's outputs for it, with their gradient."""
+    return _tokens(response_statistics(model_output, data, vocab_size), data)
+
+
+def queued_tokens(data: TensorDict, vocab_size: int) -> Tokens:
+    """The same with the statistics of the step's log-prob pass, which came with `data`; no gradient."""
+    return _tokens(queued_statistics(data, vocab_size), data)
+
+
+def _tokens(statistics: TokenStatistics, data: TensorDict) -> Tokens:
+    length = statistics.entropy.shape[1]
+
+    def padded(name: str) -> torch.Tensor | None:
+        if name not in data.keys():
+            return None
+        values = data[name].to_padded_tensor(0.0) if data[name].is_nested else data[name]
+        return torch.nn.functional.pad(values, (0, length - values.shape[1]))
+
+    return Tokens(
+        statistics=statistics,
+        old_log_prob=padded("old_log_probs"),
+        advantages=padded("advantages"),
+        response_mask=padded_mask(data["response_mask"], length),
+        response=data[RESPONSE_NUMBER],
+        ref_log_prob=padded("ref_log_prob"),
+    )
+
+
+RESPONSE_NUMBER = "response_number"
+"""Field of a batch: [B] int64, which response; made of its key in the queue."""
 
 QUEUED_FIELDS = [
     "prompts",

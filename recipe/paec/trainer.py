@@ -1,4 +1,4 @@
-"""The trainer: verl's PPO trainers with the anchor, complete checkpoints, and signs of life.
+"""The trainer: verl's PPO trainers with the methods' hooks, complete checkpoints, and signs of life.
 
 Only hooks that verl offers are overridden; `fit()` is verl's.
 """
@@ -6,28 +6,26 @@ Only hooks that verl offers are overridden; `fit()` is verl's.
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import transfer_queue as tq
 from omegaconf import OmegaConf, open_dict
-from tensordict import TensorDict
 from verl.trainer.ppo.v1 import PPOTrainerColocateAsync, PPOTrainerSeparateAsync, PPOTrainerSync
 from verl.trainer.ppo.v1.trainer_base import PPOTrainer, register_trainer
 from verl.utils import tensordict_utils
 from verl.utils.config import omega_conf_to_dataclass
-from verl.workers.utils.padding import response_to_nested
 
-from paec_loss import EntropyAnchor, PAECConfig, penalty_value
-from recipe.paec import checkpoints
+from paec_loss import Rollouts
+from paec_loss.method import joined
+from recipe.paec import checkpoints, driver
 from recipe.paec.config import TRAINER_MODES
 from recipe.paec.guardian import Guardian, RolloutFailed
-from recipe.paec.loss import calibrated_policy_loss
-from recipe.paec.positions import Positions
+from recipe.paec.loss import method_loss
 from recipe.paec.run_log import STOP_FILE, Heartbeat, MetricsFile
 from recipe.paec.safety import tensors_only
-from recipe.paec.statistics import QUEUED_FIELDS, padded_mask, queued_statistics
 from recipe.paec.validation import best_score, reward_metrics, validation_scores
 
 
@@ -47,7 +45,7 @@ def sample_in_order(sample, *args, **kwargs):
 
 
 class PAECTrainer(PPOTrainer):
-    """Adds to each step: Hbar, mask and metrics from the log-prob passes, the anchor over steps 1..K, the floor.
+    """Adds to each step what the methods do on the driver: sampling, rewards, advantages, and what they remember.
 
     To be mixed into one of verl's trainers, whose mode is `mode`. A step has one log-prob pass, or in separate_async
     one a mini-batch, all of them under the policy that the step began with.
@@ -69,12 +67,11 @@ class PAECTrainer(PPOTrainer):
         self.last_checkpoint: int | None = None
         self.identity = OmegaConf.to_container(config.identity, resolve=True)
         self.actor_config = omega_conf_to_dataclass(config.actor_rollout_ref.actor)
-        method = self.actor_config.engine.method
-        self.method = method if isinstance(method, PAECConfig) else None
-        self.anchor = EntropyAnchor(self.method) if self.method is not None else None
+        self.stack = self.actor_config.engine.stack
+        self.trackers = self.stack.trackers()
         self.vocab_size = 0
         self.prompts_drawn: Counter[int] = Counter()
-        self.positions: list[Positions] = []
+        self.rollouts: list[Rollouts] = []
 
     # ---- set-up ------------------------------------------------------------------------------------------------------
 
@@ -88,10 +85,10 @@ class PAECTrainer(PPOTrainer):
         self.heartbeat.beat("starting workers", 0)
         self.guardian.start()
         super()._setup()
-        if self.method is not None:
-            hf_config = omega_conf_to_dataclass(self.config.actor_rollout_ref.model).hf_config
-            self.vocab_size = int(hf_config.get_text_config().vocab_size)
-            self.actor_rollout_wg.set_loss_fn(partial(calibrated_policy_loss, config=self.actor_config))
+        hf_config = omega_conf_to_dataclass(self.config.actor_rollout_ref.model).hf_config
+        self.vocab_size = int(hf_config.get_text_config().vocab_size)
+        if self.stack.acts_in_actor:
+            self.actor_rollout_wg.set_loss_fn(partial(method_loss, config=self.actor_config))
 
     def on_init_end(self):
         self.heartbeat.beat("first weight sync", self.global_steps)
@@ -103,8 +100,8 @@ class PAECTrainer(PPOTrainer):
         if self.global_steps == 0:
             return
         checkpoint = checkpoints.read(checkpoints.folder_of(self.checkpoint_root, self.global_steps))
-        if self.anchor is not None:
-            self.anchor.load_state_dict(checkpoint.state["anchor"])
+        for name, tracker in self.trackers.items():
+            tracker.load_state_dict(checkpoint.state["methods"][name])
 
     # ---- signs of life -----------------------------------------------------------------------------------------------
 
@@ -155,62 +152,65 @@ class PAECTrainer(PPOTrainer):
         self.prompts_drawn[step] += len(batch)
         names = [f"{step:06d}-{first + place:06d}" for place in range(len(batch))]
         tensordict_utils.assign_non_tensor_stack(batch, "uid", names)
+        if self.stack.has("sampling"):
+            sampling = self.stack.sampling(self._signals())
+            apart = round(sampling.share * len(batch)) if sampling is not None else 0
+            temperatures = [0.0] * (len(batch) - apart) + [sampling.temperature] * apart
+            tensordict_utils.assign_non_tensor_stack(batch, driver.ROLLOUT_TEMPERATURE, temperatures)
         return batch
 
     def step(self, metrics: dict, timing_raw: dict):
-        self.positions = []
+        self.rollouts = []
         batch = super().step(metrics, timing_raw)
-        if self.method is not None:
-            metrics.update(self._observe_step(Positions.joined(self.positions)))
+        if self.trackers and self.parameter_sync_step > 1:
+            metrics.update(self._observe())  # its parts were known one after the other
         return batch
 
     def _compute_old_log_prob(self, batch, metrics: dict):
         self.heartbeat.beat("log-probs", self.global_steps)
         batch.extra_info["trainer_step"] = self.global_steps
+        driver.number_responses(batch)
         batch = super()._compute_old_log_prob(batch, metrics)
         data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=["extra_fields"])
         metrics.update(reward_metrics([extra["reward_extra_info"] for extra in data["extra_fields"]]))
-        if self.method is not None:
-            self.positions.append(self._queue_positions(batch))
+        if self.stack.needs_rollouts:
+            place = (self.stack, self.tokenizer, self.vocab_size, self.global_steps, self.config.seed)
+            self.rollouts.append(driver.read_rollouts(batch, *place))
+        if self.trackers and self.parameter_sync_step == 1:
+            metrics.update(self._observe())
         return batch
 
-    def _queue_positions(self, batch) -> Positions:
-        """Positions of `batch` from what its log-prob pass left in the queue; puts there what the updates need."""
-        data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=QUEUED_FIELDS)
-        statistics = queued_statistics(data, self.vocab_size)
-        response_mask = padded_mask(data["response_mask"], statistics.entropy.shape[1])
-        positions = Positions.of(statistics, response_mask, self.method)
-        nested = {
-            "position_score": response_to_nested(positions.score.float(), data["response_mask"]),
-            "position_entropy": response_to_nested(positions.entropy.float(), data["response_mask"]),
-        }
-        tq.kv_batch_put(
-            keys=batch.keys, partition_id=batch.partition_id, fields=TensorDict(nested, batch_size=len(batch.keys))
-        )
-        return positions
+    def _observe(self) -> dict[str, float]:
+        """Show the step's responses to every tracker, once; returns their metrics."""
+        rollouts = joined(self.rollouts)
+        found = {name: tracker.observe(rollouts) for name, tracker in self.trackers.items()}
+        return {f"actor/{name}/{key}": value for name, values in found.items() for key, value in values.items()}
 
-    def _observe_step(self, positions: Positions) -> dict[str, float]:
-        """Give the anchor Hbar of the whole step, once; returns the step's metrics."""
-        step = self.global_steps
-        hbar = positions.measurement().selected_entropy(self.method)
-        if step <= self.method.anchor_steps:
-            self.anchor.observe(step, hbar)
-        penalty = penalty_value(hbar, self.anchor.floor(step), self.method)
-        summary = positions.summary(self.method) | {
-            "selected_entropy": hbar,
-            "anchor": self.anchor.value,
-            "floor": self.method.rho_min * self.anchor.value,
-            "penalty": penalty,
-            "penalty_active": float(penalty > 0.0),
-        }
-        return {f"actor/paec/{key}": value for key, value in summary.items()}
+    def _signals(self) -> dict[str, dict[str, float]]:
+        return {name: tracker.signal(self.global_steps) for name, tracker in self.trackers.items()}
+
+    def _compute_advantage(self, batch, metrics: dict):
+        if not (self.stack.has("rewards") or self.stack.has("advantages")):
+            return super()._compute_advantage(batch, metrics)
+        graded, scores = driver.read_rewards(batch)
+        rollouts = replace(self.rollouts[-1], rewards=graded)
+        if self.stack.has("rewards"):
+            rollouts = replace(rollouts, rewards=self.stack.rewards(rollouts))
+            driver.put_rewards(batch, rollouts.rewards, scores)
+            metrics["actor/method_reward"] = rollouts.rewards.double().mean().item()
+        batch = super()._compute_advantage(batch, metrics)
+        if self.stack.has("rewards"):
+            driver.put_scores(batch, scores)  # metrics and records go on showing the graded ones
+        if self.stack.has("advantages"):
+            found = driver.read_advantages(batch, rollouts.response_mask.shape[1])
+            rollouts = replace(rollouts, advantages=found)
+            driver.put_advantages(batch, self.stack.advantages(rollouts))
+        return batch
 
     def _update_actor(self, batch, metrics: dict):
         self.heartbeat.beat("actor update", self.global_steps)
         batch.extra_info["trainer_step"] = self.global_steps
-        floor = self.anchor.floor(self.global_steps) if self.anchor is not None else None
-        if floor is not None:
-            batch.extra_info["entropy_floor"] = floor
+        batch.extra_info["method_signals"] = self._signals()
         return super()._update_actor(batch, metrics)
 
     # ---- checkpoints, and the end ------------------------------------------------------------------------------------
@@ -247,8 +247,8 @@ class PAECTrainer(PPOTrainer):
                 f"{actor} holds the shards of {saved} of {self.identity['workers']} workers: run.root must be a folder "
                 "that all nodes share"
             )
-        anchor = self.anchor.state_dict() if self.anchor is not None else None
-        checkpoints.commit(self.checkpoint_root, step, self.identity, anchor, score)
+        methods = {name: tracker.state_dict() for name, tracker in self.trackers.items()}
+        checkpoints.commit(self.checkpoint_root, step, self.identity, methods, score)
         self.uncommitted_step, self.last_checkpoint = None, step
         checkpoints.prune(self.checkpoint_root, self.config.run.keep_checkpoints, self.config.run.keep_best)
 

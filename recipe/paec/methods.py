@@ -1,0 +1,46 @@
+"""The methods that a configuration names: its `method`, and those beside it (`also`)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from paec_loss import Method, MethodStack
+from paec_loss.methods import find
+
+CUSTOM = "target"
+"""Field of `method=custom` that names the class of a user's own method."""
+
+
+def method_nodes(config: DictConfig) -> list[dict[str, Any]]:
+    """`{"_target_": import path, field: value, ...}` of each method, the run's first."""
+    sections = [config.method, *config.also.values()]
+    nodes = []
+    for section in sections:
+        node = OmegaConf.to_container(section, resolve=True)
+        node["_target_"] = node.pop(CUSTOM) if CUSTOM in node else node["_target_"]
+        nodes.append(node)
+    return nodes
+
+
+def stack_of(config: DictConfig) -> MethodStack:
+    """The methods as one.
+
+    Raises:
+        ValueError, TypeError: one sentence on a method that cannot be found, a field, or a combination.
+    """
+    return MethodStack([_made(node) for node in method_nodes(config)])
+
+
+def _made(node: dict[str, Any]) -> Method:
+    fields = {name: value for name, value in node.items() if name != "_target_"}
+    if not node["_target_"]:
+        raise ValueError("method.target=null: method=custom needs the import path of your class, package.module.Class")
+    kind = find(node["_target_"])
+    try:
+        return kind(**fields)
+    except TypeError as error:
+        raise TypeError(
+            f"method: {kind.__name__} cannot be made of {', '.join(fields) or 'no field'}: {error}"
+        ) from None

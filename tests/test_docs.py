@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from paec_loss import PAECConfig
+from paec_loss.methods import METHODS
+from paec_loss.methods.__main__ import written
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -30,6 +32,13 @@ def test_fields_and_defaults():
 def test_presets():
     named = {name.strip() for row in table("### Presets") for name in row[0].split(",")}
     assert named == {"paec", *(path.stem for path in (ROOT / "configs" / "method").glob("paec_*.yaml"))}
+
+
+def test_the_catalogue_is_made_of_the_classes():
+    text = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
+    assert written(text) == text, "run python -m paec_loss.methods docs/methods.md"
+    for name, method in METHODS.items():
+        assert f"\n### {name}\n" in text and method.paper in text
 
 
 DOCUMENTS = ["README.md", *(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]

@@ -14,7 +14,7 @@ from paec_loss.randomness import token_uniform
 
 
 def covariance(tokens: Tokens, mean_advantage: float, mean_log_prob: float) -> Tensor:
-    """[B, R] c_t = (A - mean A)(log p - mean log p), float64, without gradient (Eq. 10 of arXiv 2505.22617)."""
+    """[B, R] c_t = (A - mean A)(log p - mean log p), float64, without gradient (arXiv 2505.22617)."""
     log_prob, advantages = tokens.log_prob.detach().double(), tokens.advantages.double()
     return (advantages - mean_advantage) * (log_prob - mean_log_prob)
 
@@ -35,7 +35,7 @@ class ClipCov(BatchMethod):
     c_t = (A - mean A)(log p - mean log p) over the mini-batch, N its tokens. The denominator of the loss stays.
     """
 
-    paper: ClassVar[str] = "Clip-Cov, arXiv 2505.22617, Eq. 11-13"
+    paper: ClassVar[str] = "Clip-Cov, arXiv 2505.22617"
     on_policy: ClassVar[str] = "the same: covariance does not need a ratio"
     spans: ClassVar[str] = "means of A and log p, number of tokens, choice among the candidates"
     released: ClassVar[str] = "the released code takes everything over the micro-batch, and no dual clip: none here too"

@@ -1,0 +1,91 @@
+"""`python -m paec_loss.methods [FILE]`: the catalogue of methods in Markdown, from their classes.
+
+Prints it, or puts it between the two marks of FILE (docs/methods.md).
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+from paec_loss.config import PAECConfig
+from paec_loss.method import Method
+from paec_loss.methods import METHODS
+
+BEGIN, END = "<!-- catalogue: python -m paec_loss.methods docs/methods.md -->", "<!-- end of the catalogue -->"
+HOOKS = {
+    "sampling": "S",
+    "rewards": "R",
+    "advantages": "D",
+    "token_advantages": "L",
+    "selection": "L",
+    "loss_term": "L",
+    "policy_loss": "P",
+    "clip": "C",
+}
+"""Hook -> letter of the catalogue's column `acts on`."""
+
+
+def letters(method: type[Method]) -> str:
+    """Where a method acts: O data order, S sampling, R reward, D advantages, C clip range, P surrogate, L loss."""
+    found = ["O"] if method.curriculum else []
+    found += [letter for hook, letter in HOOKS.items() if getattr(method, hook) is not getattr(Method, hook)]
+    memory = " + memory" if method.tracker is not Method.tracker else ""
+    return (" ".join(dict.fromkeys(found)) or "-") + memory
+
+
+def one_line(text: str | None) -> str:
+    """The first paragraph of a docstring, on one line."""
+    return " ".join(inspect.cleandoc(text or "").split("\n\n")[0].split())
+
+
+def cell(text: str) -> str:
+    """Text for a table's cell."""
+    return text.replace("|", "\\|")
+
+
+def section(name: str, method: type[Method]) -> list[str]:
+    """Everything that one method says of itself."""
+    lines = [f"### {name}", "", inspect.cleandoc(method.__doc__ or ""), ""]
+    lines += [f"* Published: {method.paper}."]
+    lines += [f"* On-policy (one update a step): {method.on_policy}."]
+    lines += [f"* Spans the batch: {method.spans}."]
+    lines += [f"* Released code: {method.released}."] if method.released else []
+    if issubclass(method, PAECConfig):
+        own = [f"{f.name}={f.default}" for f in fields(method) if f.default != getattr(PAECConfig, f.name)]
+        return [*lines, f"* Fields: PAEC's (`README.md`){'; here ' + ', '.join(own) if own else ''}.", ""]
+    lines += [f"* `{f.name}` = {shown(f.default)}: {f.metadata['meaning']}." for f in fields(method)]
+    return [*lines, ""]
+
+
+def shown(default: object) -> str:
+    """A default as an override would write it."""
+    return ", ".join(map(str, default)) if isinstance(default, tuple) else str(default)
+
+
+def catalogue() -> str:
+    """The table of all methods, then a section on each."""
+    rows = ["| method | acts on | what | published |", "|---|---|---|---|"]
+    for name, method in METHODS.items():
+        rows.append(
+            f"| [{name}](#{name}) | {letters(method)} | {cell(one_line(method.__doc__))} | {cell(method.paper)} |"
+        )
+    sections = [line for name, method in METHODS.items() for line in section(name, method)]
+    return "\n".join([*rows, "", *sections]).rstrip() + "\n"
+
+
+def written(text: str) -> str:
+    """`text` with the catalogue between its marks."""
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return f"{before}{BEGIN}\n\n{catalogue()}\n{END}{after}"
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        file = Path(sys.argv[1])
+        file.write_text(written(file.read_text(encoding="utf-8")), encoding="utf-8")
+    else:
+        print(catalogue(), end="")

@@ -1,0 +1,32 @@
+"""Targeted entropy regularisation: the mean token entropy is drawn to a target from both sides."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from paec_loss.fields import non_negative
+from paec_loss.method import BatchMethod, Tokens, Update
+
+
+@dataclass(frozen=True)
+class EntropyTarget(BatchMethod):
+    """Loss term coefficient * |Hbar - target|, Hbar the mean entropy of the mini-batch's response tokens, nats.
+
+    Its gradient is +-coefficient * grad Hbar, and 0 where Hbar is the target.
+    """
+
+    paper: ClassVar[str] = "Confucius3-Math (targeted entropy regularization), arXiv 2506.18330"
+    on_policy: ClassVar[str] = "the same"
+    spans: ClassVar[str] = "on which side of the target Hbar is, number of tokens"
+
+    coefficient: float = non_negative(0.001, "weight of the distance from the target")
+    target: float = non_negative(0.55, "mean entropy that is aimed at, nats")
+
+    def prepare(self, batch: Tokens, update: Update) -> float:
+        """The side of the target on which Hbar is: 1 above, -1 below, 0 on it."""
+        mean = batch.mean(batch.entropy)
+        return float((mean > self.target) - (mean < self.target))
+
+    def loss_term(self, tokens: Tokens, context: float, update: Update) -> Tensor:
+        return tokens.total(tokens.entropy - self.target) * (self.coefficient * context / max(update.tokens, 1))

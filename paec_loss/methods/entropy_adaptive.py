@@ -1,0 +1,70 @@
+"""Adaptive entropy control: an entropy bonus whose weight grows while the entropy is below a target."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from paec_loss.fields import non_negative
+from paec_loss.method import Method, Rollouts, Tokens, Update
+
+
+@dataclass(frozen=True)
+class EntropyAdaptive(Method):
+    """Loss term -c Hbar while the step's entropy H <= target, 0 above it; then c moves by delta, up where H < target.
+
+    H is the mean token entropy (nats) of the step's responses at its start, Hbar the mini-batch's as it is updated.
+    c starts at 0 and stays in [0, max_coefficient]; a step acts with the c of the steps before it.
+    """
+
+    paper: ClassVar[str] = "Skywork-OR1 (adaptive entropy control), arXiv 2505.22312"
+    on_policy: ClassVar[str] = "the same"
+    spans: ClassVar[str] = "mean entropy of the step, number of tokens"
+    released: ClassVar[str] = (
+        "the released code estimates H by the mean of -log p, and lets the step before decide whether the bonus acts; "
+        "here H is the entropy, and this step decides"
+    )
+
+    target: float = non_negative(0.2, "mean entropy below which the bonus acts and grows, nats")
+    delta: float = non_negative(1e-4, "change of the bonus's weight in a step")
+    max_coefficient: float = non_negative(0.005, "largest weight of the bonus")
+
+    def tracker(self) -> EntropyController:
+        return EntropyController(self)
+
+    def loss_term(self, tokens: Tokens, context: Any, update: Update) -> Tensor:
+        return tokens.total(tokens.entropy) * (-update.signal["coefficient"] / max(update.tokens, 1))
+
+
+class EntropyController:
+    """c, and the weight that acts now: c, or 0 above the target."""
+
+    def __init__(self, config: EntropyAdaptive) -> None:
+        self.config = config
+        self.coefficient = 0.0
+        self.acting = 0.0
+
+    def observe(self, rollouts: Rollouts) -> dict[str, float]:
+        config, entropy = self.config, rollouts.mean(rollouts.entropy)
+        self.acting = self.coefficient if entropy <= config.target else 0.0
+        moved = self.coefficient + (config.delta if entropy < config.target else -config.delta)
+        self.coefficient = min(max(moved, 0.0), config.max_coefficient)
+        return {"entropy": entropy, "coefficient": self.acting}
+
+    def signal(self, step: int) -> dict[str, float]:
+        return {"coefficient": self.acting}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"coefficient": self.coefficient, "acting": self.acting}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        largest = self.config.max_coefficient
+        numbers = [state.get(name) for name in ("coefficient", "acting")]
+        if len(state) != 2 or not all(type(number) is float and 0 <= number <= largest for number in numbers):
+            raise ValueError(
+                f"entropy_adaptive state {state}: must be coefficient and acting, each in [0, {largest:g}]; resume "
+                "with the method.max_coefficient of the run"
+            )
+        self.coefficient, self.acting = numbers

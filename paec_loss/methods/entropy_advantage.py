@@ -1,0 +1,25 @@
+"""Entropy advantage: tokens of high entropy get a larger advantage, by less than would turn its sign."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from paec_loss.fields import non_negative, positive
+from paec_loss.method import Method, Tokens, Update
+
+
+@dataclass(frozen=True)
+class EntropyAdvantage(Method):
+    """A + min(alpha H_t, |A| / kappa), H_t the current policy's token entropy (nats), without gradient."""
+
+    paper: ClassVar[str] = "Reasoning with Exploration: An Entropy Perspective, arXiv 2506.14758"
+    on_policy: ClassVar[str] = "the same: entropy does not need a ratio"
+
+    alpha: float = non_negative(0.4, "weight of the entropy; published: 0.4 with GRPO, 0.1 with PPO")
+    kappa: float = positive(2.0, "the addition is at most |A| / kappa; above 1 no advantage changes its sign")
+
+    def token_advantages(self, tokens: Tokens, context: Any, update: Update) -> Tensor:
+        advantages = tokens.advantages
+        return advantages + torch.minimum(self.alpha * tokens.entropy.detach(), advantages.abs() / self.kappa)

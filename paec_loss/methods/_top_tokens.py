@@ -1,0 +1,43 @@
+"""The tokens of a mini-batch with the largest values, found again in any part of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from paec_loss.method import Tokens, Update
+from paec_loss.randomness import token_uniform
+
+
+@dataclass(frozen=True)
+class TopTokens:
+    """Which tokens of which responses: the number is exact, and no rounding in a later forward pass can change it."""
+
+    response: Tensor
+    """[B] int64, the responses that have tokens."""
+    chosen: Tensor
+    """[B, R] bool."""
+
+    @classmethod
+    def of(cls, values: Tensor, batch: Tokens, update: Update, count: int) -> TopTokens:
+        """The `count` response tokens of a mini-batch with the largest values [B, R]; of equal ones, any by lot."""
+        lots = token_uniform(update.seed, update.step, batch.response, batch.response_mask.shape[1])
+        by_lot = batch.masked(lots).argsort()
+        order = by_lot[batch.masked(values)[by_lot].argsort(descending=True, stable=True)]
+        places = torch.nonzero(batch.response_mask)[order[:count]]
+        chosen = torch.zeros_like(batch.response_mask)
+        chosen[places[:, 0], places[:, 1]] = True
+        real = batch.response_mask.any(-1)
+        return cls(batch.response[real], chosen[real])
+
+    def among(self, tokens: Tokens) -> Tensor:
+        """[B, R] bool, which of these tokens are chosen; a response that is not in the mini-batch has none."""
+        found = torch.zeros_like(tokens.response_mask)
+        mine, theirs = torch.nonzero(
+            tokens.response[:, None] == self.response.to(tokens.response.device), as_tuple=True
+        )
+        length = min(found.shape[1], self.chosen.shape[1])
+        found[mine, :length] = self.chosen.to(found.device)[theirs, :length]
+        return found & tokens.response_mask

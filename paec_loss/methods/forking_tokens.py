@@ -1,0 +1,39 @@
+"""Forking tokens (80/20): only the tokens of highest entropy train the policy."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from paec_loss.fields import share
+from paec_loss.method import BatchMethod, Tokens, Update
+from paec_loss.methods._top_tokens import TopTokens
+
+
+@dataclass(frozen=True)
+class ForkingTokens(BatchMethod):
+    """The surrogate's mean over the ceil(rho N) tokens of largest entropy H_t, N the mini-batch's tokens.
+
+    They are those at or above the (1 - rho)-quantile of H_t; of equal entropies a lot decides. Published with DAPO's
+    clip range: also=[clip_higher].
+    """
+
+    paper: ClassVar[str] = "Beyond the 80/20 Rule, arXiv 2506.01939"
+    on_policy: ClassVar[str] = "the same: entropy does not need a ratio"
+    spans: ClassVar[str] = "which tokens have the highest entropy, and how many they are"
+    released: ClassVar[str] = "the released code chooses among a micro-batch's tokens; the mini-batch's here"
+
+    rho: float = share(0.2, "share of the mini-batch's tokens that are kept")
+
+    def prepare(self, batch: Tokens, update: Update) -> TopTokens:
+        return TopTokens.of(batch.entropy, batch, update, self._count(update))
+
+    def _count(self, update: Update) -> int:
+        # The product of a whole number's worth can come out a rounding above it: 0.07 * 100.
+        return math.ceil(self.rho * update.tokens * (1 - 1e-12))
+
+    def selection(self, tokens: Tokens, context: TopTokens, update: Update) -> tuple[Tensor, int]:
+        return context.among(tokens), self._count(update)

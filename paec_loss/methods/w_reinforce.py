@@ -1,0 +1,28 @@
+"""W-REINFORCE: what went right counts less than what went wrong."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from paec_loss.fields import non_negative
+from paec_loss.method import Method, Rollouts
+
+
+@dataclass(frozen=True)
+class WReinforce(Method):
+    """positive_weight * A where A > 0, A elsewhere. 0 is NSR: negative samples only."""
+
+    paper: ClassVar[str] = "The Surprising Effectiveness of Negative Reinforcement (W-REINFORCE), arXiv 2506.01347"
+    on_policy: ClassVar[str] = "the same"
+    released: ClassVar[str] = (
+        "the published method is REINFORCE with rewards +-1; here the estimator is the run's, and a sample is positive "
+        "where its advantage is"
+    )
+
+    positive_weight: float = non_negative(0.1, "factor of positive advantages")
+
+    def advantages(self, rollouts: Rollouts) -> Tensor:
+        advantages = rollouts.advantages
+        return torch.where(advantages > 0, self.positive_weight * advantages, advantages)

@@ -1,0 +1,131 @@
+"""What every method must hold: it describes itself, refuses bad fields, and is finite on odd batches."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import fields, replace
+
+import pytest
+import torch
+from batches import CLIP, assert_any_split, grpo, mini_batch_loss, random_batch, statistics_of
+
+from paec_loss.method import Method, Rollouts
+from paec_loss.methods import METHODS
+
+METHOD = pytest.mark.parametrize("name", sorted(METHODS))
+LENGTHS = (5, 1, 7, 3, 0, 6)
+PROMPT = (0, 0, 0, 1, 1, 1)
+
+
+def rollouts_like(step: int, equal: bool) -> Rollouts:
+    """Two groups of three random responses; the empty one is padding. Rewards alternate, or are all 1."""
+    _, tokens = random_batch(step, LENGTHS)
+    rewards = torch.ones(6).double() if equal else torch.tensor([1.0, 0.0, 1.0, 0.0, 1.0, 0.0]).double()
+    prompt, inside = torch.tensor(PROMPT), tokens.response_mask
+    return Rollouts(
+        statistics=tokens.statistics.detach(),
+        response_mask=inside,
+        prompt=prompt,
+        step=step,
+        seed=1,
+        tokens=torch.randint(0, 11, inside.shape, generator=torch.Generator().manual_seed(step)),
+        rewards=rewards,
+        advantages=torch.where(inside, grpo(rewards, prompt)[:, None], 0.0),
+        text=["first, however, 4", "4", "so the answer is 4", "wait", "", "check: 5"],
+        clusters=torch.tensor([0, 0, 1, 0, 1, 0]),
+        apart=torch.tensor([False, False, False, True, True, True]),
+    )
+
+
+def signal_of(method: Method, steps: int = 6) -> dict[str, float]:
+    """What the method's tracker says after some steps."""
+    tracker = method.tracker()
+    if tracker is None:
+        return {}
+    for step in range(1, steps):
+        tracker.observe(rollouts_like(step, equal=False))
+    return tracker.signal(steps)
+
+
+@METHOD
+def test_it_describes_itself(name):
+    kind = METHODS[name]
+    assert kind.__doc__ and not kind.__doc__.startswith(f"{kind.__name__}("), "the formula belongs into the docstring"
+    assert kind.paper and kind.on_policy
+    if kind().overrides("prepare") or kind().overrides("selection"):
+        assert kind.spans != "none", "name the statistic that spans the mini-batch"
+    for text in (kind.paper, kind.on_policy, kind.spans, kind.released):
+        assert "\n" not in text and text == text.strip() and not text.endswith(".")
+
+
+@METHOD
+def test_its_fields_have_a_meaning_and_a_range(name):
+    for f in fields(METHODS[name]):
+        if name in ("paec", "siren"):  # theirs are documented and checked in paec_loss.config
+            continue
+        assert f.metadata["meaning"] and not f.metadata["meaning"].endswith(".")
+        wrong = {float: math.nan, int: 0.5, str: "no such option", bool: "yes", tuple: "a string"}[f.metadata["kind"]]
+        with pytest.raises(ValueError, match=f"method.{f.name}="):
+            METHODS[name](**{f.name: wrong})
+
+
+@METHOD
+def test_any_split(name):
+    method = METHODS[name]()
+    assert_any_split(method, **signal_of(method))
+
+
+@METHOD
+@pytest.mark.parametrize("equal", [False, True])
+def test_it_is_finite_on_odd_responses(name, equal):
+    """A single token, an empty response, a group whose rewards are all equal; padding holds 1e6 everywhere."""
+    method = METHODS[name]()
+    rollouts = rollouts_like(7, equal)
+    rollouts = replace(rollouts, rewards=method.rewards(rollouts))
+    advantages = method.advantages(rollouts)
+    assert torch.isfinite(rollouts.rewards).all() and advantages.shape == rollouts.response_mask.shape
+    assert torch.isfinite(advantages[rollouts.response_mask]).all()
+    logits, tokens = random_batch(7, LENGTHS)
+    tokens = replace(tokens, advantages=torch.where(tokens.response_mask, advantages, 1e6))
+    loss = mini_batch_loss(method, tokens, **signal_of(method))
+    (gradient,) = torch.autograd.grad(loss, logits)
+    assert torch.isfinite(loss) and torch.isfinite(gradient).all()
+    assert gradient[~tokens.response_mask].abs().sum() == 0
+
+
+@METHOD
+def test_it_is_finite_where_the_policy_is_certain(name):
+    """Entropies of 0 and log-probs of 0, as in a policy that has collapsed."""
+    method = METHODS[name]()
+    logits, tokens = random_batch(3, LENGTHS)
+    labels = logits.argmax(-1)
+    certain = (torch.nn.functional.one_hot(labels, 11) * 1e4).double().requires_grad_()
+    statistics = statistics_of(certain, labels)
+    assert statistics.entropy.abs().max() == 0
+    tokens = replace(tokens, statistics=statistics, old_log_prob=tokens.old_log_prob * 0)
+    loss = mini_batch_loss(method, tokens, **signal_of(method))
+    (gradient,) = torch.autograd.grad(loss, certain)
+    assert torch.isfinite(loss) and torch.isfinite(gradient).all()
+
+
+@METHOD
+def test_its_tracker_resumes(name):
+    """A tracker that takes over the state goes on as the one that wrote it; a state with a strange key is refused."""
+    method = METHODS[name]()
+    if method.tracker() is None:
+        return
+    first, second = method.tracker(), method.tracker()
+    for step in range(1, 4):
+        first.observe(rollouts_like(step, equal=False))
+    second.load_state_dict(first.state_dict())
+    for step in range(4, 8):
+        assert first.observe(rollouts_like(step, False)) == second.observe(rollouts_like(step, False))
+        assert first.signal(step) == second.signal(step)
+    with pytest.raises(ValueError):
+        second.load_state_dict({**first.state_dict(), "strange": 1.0})
+
+
+@METHOD
+def test_its_clip_range_is_one(name):
+    clip = METHODS[name]().clip(CLIP)
+    assert 0 <= clip.low <= 1 and clip.high >= 0 and clip.dual >= 1

@@ -1,0 +1,27 @@
+"""Semantic entropy of a group of responses: over their answers, equivalent ones taken as one (arXiv 2302.09664)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def cluster_probabilities(clusters: Tensor, log_prob: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """P(C) of every cluster of a group, [C] float64, and each response's index into it, [M] int64.
+
+    Args:
+        clusters: [M] int64, at least one; responses with equal numbers gave equivalent answers.
+        log_prob: [M] log-prob of every response as a whole (the sum over its tokens), nats, finite: P(C) is
+            proportional to the summed probability of its responses. None: to their number.
+    """
+    found, index = clusters.unique(return_inverse=True)
+    weight = torch.zeros(len(clusters)) if log_prob is None else log_prob.detach()
+    weight = weight.to(clusters.device, torch.float64)
+    total = torch.stack([weight[index == c].logsumexp(0) for c in range(len(found))])
+    return total.softmax(0), index
+
+
+def semantic_entropy(clusters: Tensor, log_prob: Tensor | None = None) -> float:
+    """-sum over clusters C of P(C) log P(C), nats, in [0, log of the number of clusters]; arguments as above."""
+    probabilities, _ = cluster_probabilities(clusters, log_prob)
+    return torch.special.entr(probabilities).sum().item()

@@ -59,8 +59,8 @@ def choice(options: Sequence[str], default: Any, meaning: str) -> Any:
 
 
 def words(default: Any, meaning: str) -> Any:
-    """A list of strings, stored as a tuple."""
-    return _field(default, meaning, remedy="must be a list of strings", kind=tuple)
+    """A list of strings, none empty, stored as a tuple."""
+    return _field(default, meaning, remedy="must be a list of strings, none of them empty", kind=tuple)
 
 
 def check_fields(config: Any) -> None:
@@ -107,7 +107,8 @@ def _checked(name: str, value: Any, rules: Any) -> Any:
     if kind is float:
         return check_number(name, value, rules["accepts"], f"{rules['remedy']}; it is the {meaning}")
     if kind is tuple:
-        if isinstance(value, str) or not all(isinstance(word, str) for word in value):
+        is_list = isinstance(value, Sequence) and not isinstance(value, str)
+        if not is_list or not all(isinstance(word, str) and word for word in value):
             raise ValueError(f"method.{name}={value!r}: {rules['remedy']}; it is the {meaning}")
         return tuple(value)
     right_type = isinstance(value, bool) if kind is bool else isinstance(value, int) and not isinstance(value, bool)

@@ -133,7 +133,7 @@ class Rollouts:
     text: list[str] | None = None
     """B decoded responses, where the method says `needs = {"text"}`."""
     pieces: list[list[str]] | None = None
-    """The decoded text of every token of every response; `needs = {"pieces"}`."""
+    """B lists, the text of every token by itself; `needs = {"pieces"}`."""
     clusters: Tensor | None = None
     """[B] int64: equal numbers in one group are equivalent answers (math_verify); `needs = {"clusters"}`."""
     apart: Tensor | None = None

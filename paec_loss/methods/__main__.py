@@ -41,11 +41,6 @@ def one_line(text: str | None) -> str:
     return " ".join(inspect.cleandoc(text or "").split("\n\n")[0].split())
 
 
-def cell(text: str) -> str:
-    """Text for a table's cell."""
-    return text.replace("|", "\\|")
-
-
 def section(name: str, method: type[Method]) -> list[str]:
     """Everything that one method says of itself."""
     lines = [f"### {name}", "", inspect.cleandoc(method.__doc__ or ""), ""]
@@ -69,9 +64,8 @@ def catalogue() -> str:
     """The table of all methods, then a section on each."""
     rows = ["| method | acts on | what | published |", "|---|---|---|---|"]
     for name, method in METHODS.items():
-        rows.append(
-            f"| [{name}](#{name}) | {letters(method)} | {cell(one_line(method.__doc__))} | {cell(method.paper)} |"
-        )
+        cells = (f"[{name}](#{name})", letters(method), one_line(method.__doc__), method.paper)
+        rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     sections = [line for name, method in METHODS.items() for line in section(name, method)]
     return "\n".join([*rows, "", *sections]).rstrip() + "\n"
 

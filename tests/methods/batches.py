@@ -153,6 +153,7 @@ def rollouts_of(
     tokens: list[list[int]] | None = None,
     clusters: list[int] | None = None,
     text: list[str] | None = None,
+    pieces: list[list[str]] | None = None,
     apart: list[bool] | None = None,
     step: int = 3,
 ) -> Rollouts:
@@ -174,6 +175,7 @@ def rollouts_of(
         rewards=reward,
         advantages=torch.where(batch.response_mask, advantage[:, None], 0.0),
         text=text,
+        pieces=pieces,
         clusters=None if clusters is None else torch.tensor(clusters),
         apart=None if apart is None else torch.tensor(apart),
     )

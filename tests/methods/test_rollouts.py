@@ -1,0 +1,46 @@
+"""Rollouts: groups without padding rows, statistics that never read padding, and parts joined to one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+from batches import rollouts_of
+
+from paec_loss.fields import check_fields, words
+from paec_loss.method import joined
+
+
+def test_padding_is_in_no_group_and_no_mean():
+    rollouts = rollouts_of([1.0, 0.0, 0.0, 1.0], [7, 2, 7, 2], [[-1.0, -3.0], [], [-5.0], [-2.0]])
+    assert [group.tolist() for group in rollouts.groups()] == [[3], [0, 2]]
+    assert rollouts.response_mean(rollouts.log_prob).tolist() == [-2.0, 0.0, -5.0, -2.0]
+    assert rollouts.mean(rollouts.log_prob) == -11 / 4
+    assert rollouts.lengths.tolist() == [2, 0, 1, 1]
+
+
+def test_joined_parts_keep_every_row():
+    first = rollouts_of([1.0], [0], [[-1.0, -2.0]], pieces=[["a", " b"]], text=["a b"], clusters=[4], apart=[True])
+    second = rollouts_of([0.0], [1], [[-3.0]], pieces=[["c"]], text=["c"], clusters=[5], apart=[False])
+    both = joined([first, second])
+    assert both.pieces == [["a", " b"], ["c"]]
+    assert both.text == ["a b", "c"]
+    assert both.clusters.tolist() == [4, 5]
+    assert both.apart.tolist() == [True, False]
+    assert both.response_mask.tolist() == [[True, True], [True, False]]
+    assert both.log_prob[both.response_mask].tolist() == [-1.0, -2.0, -3.0]
+    assert both.step == 3
+
+
+@dataclass(frozen=True)
+class Words:
+    phrases: tuple[str, ...] = words(("a",), "phrases")
+
+
+def test_words_are_a_list_of_non_empty_strings():
+    config = Words(phrases=["x", "y z"])
+    check_fields(config)
+    assert config.phrases == ("x", "y z")
+    for bad in ("x", 5, ["x", 1], ["x", ""], {"x"}):
+        with pytest.raises(ValueError, match="method.phrases=.*must be a list of strings, none of them empty"):
+            check_fields(Words(phrases=bad))

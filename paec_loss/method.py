@@ -164,6 +164,11 @@ class Rollouts:
         inside = values[self.response_mask].double()
         return inside.mean().item() if inside.numel() else 0.0
 
+    def at_tokens(self, values: Tensor) -> Tensor:
+        """[B, R] `values` ([B], one a response, or [B, R]) at the tokens, 0 at padding, in the advantages' dtype."""
+        wide = values[:, None] if values.dim() == 1 else values
+        return torch.where(self.response_mask, wide.to(self.advantages.dtype), 0.0)
+
     def groups(self) -> list[Tensor]:
         """Row numbers of each group, padding rows left out, in the order of `prompt`."""
         real = self.lengths > 0

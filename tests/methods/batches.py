@@ -181,6 +181,46 @@ def rollouts_of(
     )
 
 
+PIECES = (
+    "let",
+    "'s",
+    " try",
+    " a",
+    " different",
+    " way",
+    ".\n\n",
+    "\n\n",
+    " so",
+    " 2",
+    "</think>",
+    " Hold",
+    " on",
+    "!",
+)
+
+
+def random_rollouts(seed: int = 0) -> Rollouts:
+    """A step's responses, float64: groups of 4, 3 and 1, a row of padding, ragged; PADDING where no token is."""
+    lengths, prompt = (5, 1, 7, 3, 0, 6, 2, 4, 9), [4, 1, 4, 1, 4, 4, 2, 1, 4]
+    generator = torch.Generator().manual_seed(seed)
+
+    def rows_of(scale: float) -> list[list[float]]:
+        return [(scale * torch.rand(n, generator=generator, dtype=torch.float64)).tolist() for n in lengths]
+
+    def numbers(high: int, count: int = len(lengths)) -> list[int]:
+        return torch.randint(0, high, (count,), generator=generator).tolist()
+
+    return rollouts_of(
+        rewards=[float(r) for r in numbers(2)],
+        prompt=prompt,
+        log_prob=rows_of(-2.0),
+        entropy=rows_of(1.5),
+        clusters=numbers(3),
+        pieces=[[PIECES[i] for i in numbers(len(PIECES), n)] for n in lengths],
+        apart=[p == 1 for p in prompt],
+    )
+
+
 def grpo(rewards: Tensor, prompt: Tensor) -> Tensor:
     """[B] GRPO advantages: (R - mean) / (std + 1e-6) over the group, sample std; 0 for a group of one."""
     out = torch.zeros_like(rewards)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import pytest
+import torch
 from batches import rollouts_of
 
 from paec_loss.fields import check_fields, words
@@ -44,3 +45,11 @@ def test_words_are_a_list_of_non_empty_strings():
     for bad in ("x", 5, ["x", 1], ["x", ""], {"x"}):
         with pytest.raises(ValueError, match="method.phrases=.*must be a list of strings, none of them empty"):
             check_fields(Words(phrases=bad))
+
+
+def test_values_at_tokens():
+    rollouts = rollouts_of([1.0, 0.0, 0.0], [0, 0, 0], [[-1.0, -1.0], [], [-1.0]])
+    each = torch.tensor([5.0, 6.0, 7.0])
+    assert rollouts.at_tokens(each).tolist() == [[5, 5], [0, 0], [7, 0]]
+    assert rollouts.at_tokens(torch.full((3, 2), torch.nan).masked_fill(rollouts.response_mask, 2)).sum() == 6
+    assert rollouts.at_tokens(each).dtype == rollouts.advantages.dtype == torch.float64

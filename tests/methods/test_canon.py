@@ -1,0 +1,73 @@
+"""CANON: both comparisons by hand, odd groups, ties, Dr.GRPO as the middle, groups that say nothing."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from batches import random_rollouts, rollouts_of
+
+from paec_loss.methods.canon import CANON
+
+# Mean entropies 4, 1, 3, 2: the low half is the responses 1 and 3 (rewards 0, 1), the high one 0 and 2 (1, 1).
+ENTROPY = [[5.0, 3.0], [1.0], [3.0, 3.0], [2.0]]
+LOG_PROB = [[-1.0] * len(row) for row in ENTROPY]
+REWARDS = [1.0, 0.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    "mu, expected",
+    [
+        (1.0, [0.5, -1.0, 0.5, 0.0]),  # against the other half: means 1/2 for the high, 1 for the low
+        (0.0, [0.0, -0.5, 0.0, 0.5]),  # against the own half
+        (0.5, [0.25, -0.75, 0.25, 0.25]),  # R - 3/4: Dr.GRPO
+    ],
+)
+def test_by_hand(mu, expected):
+    rollouts = rollouts_of(REWARDS, [0] * 4, LOG_PROB, entropy=ENTROPY)
+    got = CANON(mu=mu).advantages(rollouts)
+    torch.testing.assert_close(got[:, 0], torch.tensor(expected, dtype=torch.float64), rtol=0, atol=0)
+    assert got[:, 1].tolist() == [expected[0], 0, expected[2], 0]
+
+
+def test_an_odd_group_has_the_larger_half_above():
+    rollouts = rollouts_of([1.0, 0.0, 1.0], [0] * 3, [[-1.0]] * 3, entropy=[[3.0], [2.0], [1.0]])
+    # low: response 2 (reward 1); high: 1 and 0 (mean reward 1/2)
+    assert CANON().advantages(rollouts)[:, 0].tolist() == [0.0, -1.0, 0.5]
+
+
+def test_equal_entropies_keep_their_order():
+    rollouts = rollouts_of([1.0, 0.0, 0.0, 0.0], [0] * 4, [[-1.0]] * 4, entropy=[[1.0]] * 4)
+    assert CANON().advantages(rollouts)[:, 0].tolist() == [1.0, 0.0, -0.5, -0.5]
+
+
+def test_against_the_definition():
+    rollouts = random_rollouts()
+    got = CANON(mu=0.7).advantages(rollouts)
+    assert got.abs().max() > 0
+    for i in range(9):
+        rows = [j for j in range(9) if rollouts.prompt[j] == rollouts.prompt[i] and rollouts.lengths[j] > 0]
+        entropy = {j: rollouts.entropy[j][rollouts.response_mask[j]].mean().item() for j in rows}
+        ranked = sorted(rows, key=entropy.get)
+        halves = [ranked[: len(rows) // 2], ranked[len(rows) // 2 :]]
+        expected = 0.0
+        if i in rows and len(rows) > 1:
+            own, other = halves if i in halves[0] else halves[::-1]
+            mean = {
+                name: sum(rollouts.rewards[j].item() for j in half) / len(half)
+                for name, half in (("own", own), ("other", other))
+            }
+            expected = rollouts.rewards[i].item() - 0.7 * mean["other"] - 0.3 * mean["own"]
+        for t in range(rollouts.response_mask.shape[1]):
+            value = expected if rollouts.response_mask[i, t] else 0.0
+            assert got[i, t].item() == pytest.approx(value, rel=1e-12, abs=1e-15)
+
+
+def test_groups_that_say_nothing():
+    rollouts = rollouts_of([1.0, 1.0, 1.0, 1.0], [0, 0, 0, 1], [[-1.0], [-1.0], [], [-1.0]])
+    assert CANON(mu=0.3).advantages(rollouts).abs().max() == 0
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.1, None])
+def test_refused(value):
+    with pytest.raises(ValueError, match="method.mu="):
+        CANON(mu=value)

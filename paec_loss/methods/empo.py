@@ -1,0 +1,35 @@
+"""EMPO: the answer that most of the group gives is the right one; no labels."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from paec_loss.method import Method, Rollouts
+from paec_loss.semantic import cluster_probabilities
+
+
+@dataclass(frozen=True)
+class EMPO(Method):
+    """Reward of a response: the share of its group whose answers are equivalent to its own, in [1/G, 1].
+
+    It takes the place of the graded reward and goes to the advantage estimator. A response without an answer is a class
+    of its own: 1/G. The paper draws G = 7 responses a prompt.
+    """
+
+    paper: ClassVar[str] = "EMPO, arXiv 2504.05812"
+    on_policy: ClassVar[str] = "the same: it needs no ratio"
+    spans: ClassVar[str] = "the group: the number of its responses in each class; nothing beyond it"
+    released: ClassVar[str] = (
+        "the released code gives 0 to a response without an answer and to a group without two equal answers; here both "
+        "have 1/G, so that a group of different answers has no advantage either way"
+    )
+    needs: ClassVar[frozenset[str]] = frozenset({"clusters"})
+
+    def rewards(self, rollouts: Rollouts) -> Tensor:
+        result = torch.zeros_like(rollouts.rewards)
+        for group in rollouts.groups():
+            probabilities, index = cluster_probabilities(rollouts.clusters[group])
+            result[group] = probabilities[index].to(result.dtype)
+        return result

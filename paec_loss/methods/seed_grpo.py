@@ -1,0 +1,47 @@
+"""SEED-GRPO: small steps on prompts whose answers disagree."""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from paec_loss.fields import choice, non_negative
+from paec_loss.method import Method, Rollouts
+from paec_loss.semantic import semantic_entropy
+
+
+@dataclass(frozen=True)
+class SEEDGRPO(Method):
+    """(R - mean R) / (1 + alpha SE / ln G), SE the semantic entropy of the group's G answers, nats.
+
+    SE = -sum_C P(C) ln P(C) over the classes C of equivalent answers; a response without an answer is a class of its
+    own. With weights=probability, P(C) is proportional to the summed probability of C's responses: the shortest
+    response of a group can hold nearly all of it. The advantage is not divided by a deviation.
+    """
+
+    paper: ClassVar[str] = "SEED-GRPO, arXiv 2505.12346"
+    on_policy: ClassVar[str] = "the same: it needs no ratio"
+    spans: ClassVar[str] = "the group: mean reward and semantic entropy; nothing beyond it"
+    released: ClassVar[str] = (
+        "the text leaves f(alpha SE / SE_max) open (linear, exponential or focal) and estimates SE by -mean_C ln P(C); "
+        "f and alpha here are a third party's, SE is the entropy itself"
+    )
+    needs: ClassVar[frozenset[str]] = frozenset({"clusters"})
+
+    alpha: float = non_negative(0.0417, "weight of the semantic entropy; 0 is Dr.GRPO's R - mean R")
+    weights: str = choice(
+        ("probability", "counts"), "probability", "weight of a class: its responses' probability, or their number"
+    )
+
+    def advantages(self, rollouts: Rollouts) -> Tensor:
+        rewards = rollouts.rewards.double()
+        log_prob = torch.where(rollouts.response_mask, rollouts.log_prob, 0.0).sum(-1, dtype=torch.float64)
+        result = torch.zeros_like(rewards)
+        for group in rollouts.groups():
+            if len(group) > 1:
+                weights = log_prob[group] if self.weights == "probability" else None
+                uncertainty = semantic_entropy(rollouts.clusters[group], weights) / math.log(len(group))
+                result[group] = (rewards[group] - rewards[group].mean()) / (1 + self.alpha * uncertainty)
+        return rollouts.at_tokens(result)

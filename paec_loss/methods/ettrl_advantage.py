@@ -1,0 +1,31 @@
+"""ETTRL's advantage reshaping: confident responses of a group count more."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from paec_loss.method import Method, Rollouts
+
+
+@dataclass(frozen=True)
+class ETTRLAdvantage(Method):
+    """A_i (1 + (Hbar - H_i) / Hbar), H_i the response's mean token entropy and Hbar the mean of its group's H_i, nats.
+
+    The factor is 2 - H_i / Hbar: negative for a response of more than twice the mean, as in the paper. Where Hbar is 0
+    the advantages stay.
+    """
+
+    paper: ClassVar[str] = "ETTRL, arXiv 2508.11356, entropy-based advantage reshaping (Adv-Res)"
+    on_policy: ClassVar[str] = "the same: it needs no ratio"
+    spans: ClassVar[str] = "the group: its mean entropy; nothing beyond it"
+
+    def advantages(self, rollouts: Rollouts) -> Tensor:
+        entropy = rollouts.response_mean(rollouts.entropy)
+        factor = torch.ones_like(entropy)
+        for group in rollouts.groups():
+            mean = entropy[group].mean()
+            if mean > 0:
+                factor[group] = 1 + (mean - entropy[group]) / mean
+        return rollouts.at_tokens(rollouts.advantages * factor[:, None])

@@ -1,0 +1,50 @@
+"""PEAR: a correct answer is worth less the more uncertain the thinking before it was."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from paec_loss.fields import number, words
+from paec_loss.method import Method, Rollouts
+from paec_loss.pieces import token_spans
+
+
+@dataclass(frozen=True)
+class PEAR(Method):
+    """Reward of a correct response: min(1, R - max(0, Hbar_think - alpha Hbar_answer)), nats; any other keeps its own.
+
+    Hbar is the mean token entropy before the first marker and after it; the marker's own tokens are in neither. Without
+    a marker all of the response is thinking and Hbar_answer is 0. Correct is what has a reward above 0.
+    """
+
+    paper: ClassVar[str] = "PEAR, arXiv 2510.08026, Eq. 5-7"
+    on_policy: ClassVar[str] = "the same: it needs no ratio"
+    spans: ClassVar[str] = "the response; what compares responses is the advantage estimator"
+    needs: ClassVar[frozenset[str]] = frozenset({"pieces"})
+
+    alpha: float = number(1.0, "weight of the answer's entropy; 0 penalises all entropy of the thinking")
+    markers: tuple[str, ...] = words(("</think>",), "texts of which the first to appear ends the thinking")
+
+    def rewards(self, rollouts: Rollouts) -> Tensor:
+        entropy = rollouts.entropy.double()
+        phases = [self._phases(pieces) for pieces in rollouts.pieces]
+        penalty = torch.zeros_like(rollouts.rewards, dtype=torch.float64)
+        for i, ((stop, resume), length) in enumerate(zip(phases, rollouts.lengths.tolist(), strict=True)):
+            thinking, answer = _mean(entropy[i, : min(stop, length)]), _mean(entropy[i, resume:length])
+            penalty[i] = max(0.0, thinking - self.alpha * answer)
+        shaped = (rollouts.rewards - penalty).clamp(max=1).to(rollouts.rewards.dtype)
+        return torch.where(rollouts.rewards > 0, shaped, rollouts.rewards)
+
+    def _phases(self, pieces: list[str]) -> tuple[int, int]:
+        """The token at which the thinking stops, and the one at which the answer begins."""
+        found = re.search("|".join(map(re.escape, self.markers)), "".join(pieces)) if self.markers else None
+        return token_spans(pieces, [found.span()])[0] if found else (len(pieces), len(pieces))
+
+
+def _mean(values: Tensor) -> float:
+    return values.mean().item() if values.numel() else 0.0

@@ -1,0 +1,74 @@
+"""HICRA: what plans a solution counts more than what carries it out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from paec_loss.fields import between, words
+from paec_loss.method import Method, Rollouts
+from paec_loss.pieces import token_spans
+
+PHRASES = (
+    *("another approach", "let's try a different", "what if we", "one way to", "consider the case where"),
+    *("a simpler approach is", "let's consider another case", "on the other hand", "our strategy is", "the plan is to"),
+    *("break down the problem", "the first step is", "the next step is", "the key insight is", "the key is to"),
+    *("use the fact that", "it follows that", "we can conclude", "this suggests that", "this implies that"),
+    *("but wait", "wait, no", "hold on", "on second thought", "let me verify", "let me rethink", "let's double-check"),
+    *("let's backtrack", "let's reconsider", "looking back at", "that can't be right", "there is a mistake"),
+    *("does this make sense", "the problem mentions", "the problem states", "the problem asks for"),
+)
+"""Turns of phrase that branch, deduce, plan or look back, as the paper sorts them."""
+
+
+@dataclass(frozen=True)
+class HICRA(Method):
+    """A_t + alpha |A_t| at the tokens of strategic phrases: credit grows, blame shrinks.
+
+    A phrase is found in the response's text as whole words, whatever the case; every token that holds a part of it
+    counts. The default list is our choice of 36 phrases; the paper mines about 300 and prints them, single words such
+    as "so" among them.
+    """
+
+    paper: ClassVar[str] = "HICRA, arXiv 2509.03646, Section 3; phrases: Appendix A"
+    on_policy: ClassVar[str] = "the same: it needs no ratio"
+    released: ClassVar[str] = "no code released; the paper's base advantage is R - mean R, here it is the estimator's"
+    needs: ClassVar[frozenset[str]] = frozenset({"pieces"})
+
+    alpha: float = between(0, 1, 0.2, "share of the advantage that is added; 0 leaves the advantages as they are")
+    phrases: tuple[str, ...] = words(PHRASES, "phrases that mark planning")
+
+    def advantages(self, rollouts: Rollouts) -> Tensor:
+        planning = torch.zeros(rollouts.response_mask.shape, dtype=torch.bool)
+        phrases = [_plain(phrase) for phrase in self.phrases]
+        for row, pieces in zip(planning, rollouts.pieces, strict=True):
+            plain = [_plain(piece) for piece in pieces]
+            for first, stop in token_spans(plain, _occurrences("".join(plain), phrases)):
+                row[first:stop] = True
+        advantages = rollouts.advantages
+        amplified = advantages + self.alpha * advantages.abs()
+        return rollouts.at_tokens(torch.where(planning.to(advantages.device), amplified, advantages))
+
+
+def _plain(text: str) -> str:
+    return text.lower().replace("\u2019", "'")
+
+
+def _occurrences(text: str, phrases: list[str]) -> Iterator[tuple[int, int]]:
+    """Characters [start, end) of every occurrence that neither begins nor ends inside a word."""
+    for phrase in phrases:
+        start = text.find(phrase)
+        while start >= 0:
+            end = start + len(phrase)
+            before, after = text[max(start - 1, 0) : start] + phrase[0], phrase[-1] + text[end : end + 1]
+            if not (_inside_word(before) or _inside_word(after)):
+                yield start, end
+            start = text.find(phrase, start + 1)
+
+
+def _inside_word(pair: str) -> bool:
+    return len(pair) == 2 and pair.isalnum()

@@ -1,0 +1,78 @@
+"""EMPG: confident steps of a response count more, and so does what leads to one."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from paec_loss.fields import non_negative, words
+from paec_loss.method import Method, Rollouts
+from paec_loss.pieces import token_spans
+
+
+@dataclass(frozen=True)
+class EMPG(Method):
+    """A g(h_s) + zeta exp(-k_next h_{s+1}) at the tokens of step s, minus the mean of this over all steps of the batch.
+
+    h is the mean token entropy of a step, scaled to [0, 1] by the smallest and the largest of the batch; g(h) =
+    exp(-k h) / mean of exp(-k h) over the steps. The last step of a response has no bonus. Steps of equal entropy all
+    have h = 0. "The batch" is all responses that the driver processes together.
+
+    The paper's step is one turn of an agent. A response is one turn, so here it is split after every border, a blank
+    line; without borders it is a single step (our choice).
+    """
+
+    paper: ClassVar[str] = "EMPG, arXiv 2509.09265, Eq. 7-12"
+    on_policy: ClassVar[str] = "the same: it needs no ratio"
+    spans: ClassVar[str] = "the step: smallest and largest entropy of a step, mean of exp(-k h), mean advantage"
+    released: ClassVar[str] = "no code by the authors found; a third party's takes one response for one step"
+    needs: ClassVar[frozenset[str]] = frozenset({"pieces"})
+
+    k: float = non_negative(1.0, "how strongly the step's own entropy scales its advantage")
+    k_next: float = non_negative(1.0, "how fast the bonus falls with the next step's entropy")
+    zeta: float = non_negative(0.05, "weight of the bonus for a clear next step")
+    borders: tuple[str, ...] = words(("\n\n",), "texts that end a step (a run of them ends one); none: one step")
+
+    def advantages(self, rollouts: Rollouts) -> Tensor:
+        inside = rollouts.response_mask
+        step, owner = self._steps(rollouts)
+        if not len(owner):
+            return rollouts.at_tokens(rollouts.advantages)
+
+        def step_mean(values: Tensor) -> Tensor:
+            total = torch.zeros(len(owner), dtype=torch.float64, device=values.device)
+            return total.index_add(0, step[inside], values[inside].double()) / sizes
+
+        sizes = step[inside].bincount(minlength=len(owner))
+        clarity = _scaled(step_mean(rollouts.entropy))
+        factor = (-self.k * clarity).exp()
+        factor = factor / factor.mean()
+        bonus = self.zeta * (-self.k_next * clarity).exp()
+        has_next = owner == owner.roll(-1)
+        has_next[-1] = False
+        bonus = torch.where(has_next, bonus.roll(-1), 0.0)
+        modulated = rollouts.advantages * factor[step] + bonus[step]
+        return rollouts.at_tokens(modulated - step_mean(modulated).mean())
+
+    def _steps(self, rollouts: Rollouts) -> tuple[Tensor, Tensor]:
+        """[B, R] the step of every token, 0 at padding, counted over all responses; [S] the row of every step."""
+        border = re.compile(f"(?:{'|'.join(map(re.escape, self.borders))})+") if self.borders else None
+        starts = torch.zeros(rollouts.response_mask.shape, dtype=torch.bool)
+        starts[:, :1] = True
+        for row, pieces in zip(starts, rollouts.pieces, strict=True):
+            found = border.finditer("".join(pieces)) if border else ()
+            after = [stop for _, stop in token_spans(pieces, [match.span() for match in found])]
+            row[[i for i in after if i < len(row)]] = True
+        starts = starts.to(rollouts.response_mask.device) & rollouts.response_mask
+        number = starts.flatten().cumsum(0).reshape(starts.shape) - 1
+        return torch.where(rollouts.response_mask, number, 0), torch.nonzero(starts)[:, 0]
+
+
+def _scaled(values: Tensor) -> Tensor:
+    """[S] in [0, 1] by the smallest and the largest; zeros where they are equal."""
+    low, high = values.min(), values.max()
+    return (values - low) / (high - low) if high > low else torch.zeros_like(values)

@@ -1,0 +1,90 @@
+"""AEPO (arbitrary entropy): correct responses drawn hotter or colder steer the entropy to a target."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from paec_loss.fields import non_negative, positive, share
+from paec_loss.method import Method, Rollouts, Sampling, Tracker
+
+
+@dataclass(frozen=True)
+class AEPO(Method):
+    """A share of the prompts is drawn at T_high while Hbar < target, else at T_low; their A is alpha max(R, 0).
+
+    Hbar is the mean token entropy of the last step's other responses, nats. The responses drawn apart have no group
+    baseline: those of a positive reward are reinforced, on-policy with the gradient alpha R grad log pi, the rest has
+    advantage 0. Their ratio and clip are the surrogate's, at the rollout's own temperature: there is no correction for
+    the one they were drawn at, which is what moves the entropy. All other responses keep the estimator's advantages.
+    Before the first step nothing is known of the entropy, and it counts as 0: T_high.
+    """
+
+    paper: ClassVar[str] = "Arbitrary entropy policy optimization, arXiv 2510.08141"
+    on_policy: ClassVar[str] = "the same: a plain REINFORCE term on the responses drawn apart"
+    spans: ClassVar[str] = "the step: mean entropy, for the step after it"
+    released: ClassVar[str] = (
+        "the released code draws the share besides the batch and puts at most 60 of its responses of positive GRPO "
+        "advantage (half of them while the entropy is high) in place of others, with A = 1; here the share is part of "
+        "the batch, and the reward decides, as in the text"
+    )
+
+    target: float = positive(0.75, "entropy to steer to, nats")
+    temperature_high: float = positive(1.2, "temperature while the entropy is below the target")
+    temperature_low: float = positive(0.8, "temperature otherwise")
+    share: float = share(0.25, "share of a step's prompts that are drawn at that temperature")
+    alpha: float = non_negative(1.0, "weight of the responses drawn apart; 0: they are not learned from")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.temperature_low > self.temperature_high:
+            raise ValueError(
+                f"method.temperature_low={self.temperature_low!r}: must not be above "
+                f"method.temperature_high={self.temperature_high!r}"
+            )
+
+    def tracker(self) -> Tracker:
+        return EntropyTracker()
+
+    def sampling(self, signal: Mapping[str, float]) -> Sampling:
+        low = signal.get("entropy", 0.0) < self.target
+        return Sampling(self.share, self.temperature_high if low else self.temperature_low)
+
+    def advantages(self, rollouts: Rollouts) -> Tensor:
+        if rollouts.apart is None:
+            return rollouts.advantages
+        reinforced = self.alpha * rollouts.rewards.clamp_min(0)[:, None]
+        return rollouts.at_tokens(torch.where(rollouts.apart[:, None], reinforced, rollouts.advantages))
+
+
+class EntropyTracker:
+    """The last step's mean token entropy over the responses that were not drawn apart; None before the first."""
+
+    def __init__(self) -> None:
+        self.entropy: float | None = None
+
+    def observe(self, rollouts: Rollouts) -> dict[str, float]:
+        own = rollouts.response_mask
+        if rollouts.apart is not None:
+            own = own & ~rollouts.apart[:, None]
+        if own.any():
+            self.entropy = max(rollouts.entropy[own].double().mean().item(), 0.0)  # rounding can leave -1e-9
+        return self.signal(rollouts.step)
+
+    def signal(self, step: int) -> dict[str, float]:
+        return {} if self.entropy is None else {"entropy": self.entropy}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"entropy": self.entropy}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        value = state.get("entropy") if isinstance(state, dict) and set(state) == {"entropy"} else math.nan
+        known = isinstance(value, float) and math.isfinite(value) and value >= 0
+        if value is not None and not known:
+            raise ValueError(f"AEPO's state {state!r} is none that a run wrote: it holds an entropy >= 0, or null")
+        self.entropy = value

@@ -219,6 +219,8 @@ class Method:
     """Of "text", "pieces" and "clusters", what `Rollouts` must bring."""
     needs_reference: ClassVar[bool] = False
     """Whether `Tokens.ref_log_prob` must be there."""
+    own_advantages: ClassVar[bool] = False
+    """Whether `advantages` is made from the rewards, so that what methods before it did is lost."""
     curriculum: ClassVar[bool] = False
     """Whether the training data must have an order (data.curriculum)."""
 

@@ -58,6 +58,14 @@ class MethodStack:
                         f"{name_of(changer)} brings a clip range and {name_of(owner)} a policy loss with a range of "
                         "its own: choose one of them"
                     )
+        earlier: list[str] = []
+        for method in self._having("advantages"):
+            if method.own_advantages and earlier:
+                raise ValueError(
+                    f"{name_of(method)} makes its own advantages from the rewards and would discard those of "
+                    f"{' and '.join(earlier)}: name it first, or leave it out"
+                )
+            earlier.append(name_of(method))
 
     def _having(self, hook: str) -> list[Method]:
         return [method for method in self.methods if method.overrides(hook)]

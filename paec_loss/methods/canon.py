@@ -26,6 +26,7 @@ class CANON(Method):
         "the released code divides by the longest response length besides (Dr.GRPO's constant, a matter of "
         "loss_agg_mode), and gives a group of one its reward; here 0"
     )
+    own_advantages: ClassVar[bool] = True
 
     mu: float = between(0, 1, 1.0, "weight of the comparison between the halves; the rest is that within them")
 

@@ -29,6 +29,7 @@ class SEEDGRPO(Method):
         "f and alpha here are a third party's, SE is the entropy itself"
     )
     needs: ClassVar[frozenset[str]] = frozenset({"clusters"})
+    own_advantages: ClassVar[bool] = True
 
     alpha: float = non_negative(0.0417, "weight of the semantic entropy; 0 is Dr.GRPO's R - mean R")
     weights: str = choice(

@@ -35,10 +35,13 @@ MAX_LOG_RATIO = 20.0
 
 @dataclass(frozen=True)
 class Clip:
-    """Clip range of the surrogate: ratios in [1 - low, 1 + high]; where A < 0 the loss is at most dual * |A|."""
+    """Clip range of the surrogate: ratios in [1 - low, 1 + high]; where A < 0 the loss is at most dual * |A|.
 
-    low: float
-    high: float
+    `low` and `high` may be tensors [B, R], a range for every token.
+    """
+
+    low: float | Tensor
+    high: float | Tensor
     dual: float
 
 

@@ -1,0 +1,78 @@
+"""HAPO: advantages and clip ranges that follow the token's entropy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from paec_loss.fields import between
+from paec_loss.method import BatchMethod, Clip, Tokens, Update, clipped_surrogate
+
+FLOOR = 1e-8
+"""Entropies below this count as this, nats: a certain token's ln H would be -inf."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Of the mini-batch: the pivot of ln H, and the largest distances from it on both sides (1 for a side unused)."""
+
+    pivot: float
+    above: float
+    below: float
+
+
+@dataclass(frozen=True)
+class HAPO(BatchMethod):
+    """A (1 + beta h), and a clip range of (1 - alpha h) low and (1 + alpha h) high, h in [-1, 1] from the entropy.
+
+    h = (ln H - Q(ln H)) / rms over the mini-batch, Q the quantile `pivot`, then divided by its own maximum where
+    h > 0, by the absolute value of its minimum where h < 0 (rms cancels). Tokens with h > 0 have the new advantage
+    where the ratio has left the band [1 - low / 2, 1 + high / 2] of their own clip range, the others where it has not.
+    """
+
+    paper: ClassVar[str] = "HAPO, arXiv 2509.16591, without its adaptive temperature and group average"
+    on_policy: ClassVar[str] = "shrinks the advantages of tokens with h <= 0, nothing else"
+    spans: ClassVar[str] = "quantile, maximum and minimum of ln H"
+    released: ClassVar[str] = (
+        "the released code divides by the signed minimum, so that h >= 0 everywhere, and moves one bound of a token's "
+        "range only (high where h > 0, else low); here both, as in the formula"
+    )
+
+    alpha: float = between(0, 1, 1.0, "how far the clip range follows h")
+    beta: float = between(0, 1, 1.0, "how far the advantage follows h")
+    pivot: float = between(0, 1, 0.8, "quantile of ln H at which h is 0")
+
+    def prepare(self, batch: Tokens, update: Update) -> Scale:
+        values = batch.masked(_log_entropy(batch)).sort().values
+        if not values.numel():
+            return Scale(0.0, 1.0, 1.0)
+        pivot = values[round(self.pivot * (len(values) - 1))].item()
+        return Scale(pivot, values[-1].item() - pivot or 1.0, pivot - values[0].item() or 1.0)
+
+    def _position(self, tokens: Tokens, context: Scale) -> Tensor:
+        """[B, R] h in [-1, 1], float64; 0 at padding."""
+        distance = _log_entropy(tokens) - context.pivot
+        scaled = torch.where(distance > 0, distance / context.above, distance / context.below)
+        return torch.where(tokens.response_mask, scaled, 0.0)
+
+    def _clip(self, position: Tensor, clip: Clip) -> Clip:
+        shift = self.alpha * position
+        return Clip(clip.low * (1 - shift), clip.high * (1 + shift), clip.dual)
+
+    def token_advantages(self, tokens: Tokens, context: Scale, update: Update) -> Tensor:
+        position, ratio = self._position(tokens, context), tokens.log_ratio.detach().exp()
+        clip = self._clip(position, update.clip)
+        inside = (ratio >= 1 - clip.low / 2) & (ratio <= 1 + clip.high / 2)
+        changed = tokens.advantages * (1 + self.beta * position).to(tokens.advantages.dtype)
+        return torch.where(inside == (position <= 0), changed, tokens.advantages)
+
+    def policy_loss(self, tokens: Tokens, context: Scale, update: Update) -> Tensor:
+        position = self._position(tokens, context).to(tokens.log_prob.dtype)
+        return clipped_surrogate(tokens, self._clip(position, update.clip))
+
+
+def _log_entropy(tokens: Tokens) -> Tensor:
+    return tokens.entropy.detach().double().clamp_min(FLOOR).log()

@@ -1,0 +1,53 @@
+"""AEPO (agentic): uncertain tokens weigh more, and a token clipped above still learns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from paec_loss.fields import number
+from paec_loss.method import BatchMethod, Tokens, Update
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Of the entropy over the mini-batch, nats."""
+
+    mean: float
+    deviation: float
+
+
+@dataclass(frozen=True)
+class AgenticAEPO(BatchMethod):
+    """Clipped surrogate of A (1 + weight z(H)) in which a ratio clipped above, 1 + high, becomes (1 + high) r / sg(r).
+
+    z standardises over the mini-batch (sample standard deviation; 0 where all entropies are equal), sg stops the
+    gradient: the loss is the surrogate's, the gradient of such a token has size (1 + high) |A| in log p instead of 0.
+    """
+
+    paper: ClassVar[str] = "AEPO (agentic), arXiv 2510.14545, its policy update; the rollout tree is not here"
+    on_policy: ClassVar[str] = "the advantages alone: no ratio is clipped"
+    spans: ClassVar[str] = "mean and standard deviation of H"
+    released: ClassVar[str] = "the released code takes mean and deviation over the micro-batch"
+
+    weight: float = number(0.2, "weight of the standardised entropy in the advantage")
+
+    def prepare(self, batch: Tokens, update: Update) -> Moments:
+        inside = batch.masked(batch.entropy)
+        deviation = inside.std().item() if inside.numel() > 1 else 0.0
+        return Moments(batch.mean(batch.entropy), deviation or 1.0)
+
+    def token_advantages(self, tokens: Tokens, context: Moments, update: Update) -> Tensor:
+        z = (tokens.entropy.detach().double() - context.mean) / context.deviation
+        return tokens.advantages * (1 + self.weight * z).to(tokens.advantages.dtype)
+
+    def policy_loss(self, tokens: Tokens, context: Moments, update: Update) -> Tensor:
+        clip, advantages, ratio = update.clip, tokens.advantages, tokens.log_ratio.exp()
+        # r / sg(r) from the log-probs, because the clamp inside log_ratio has no gradient.
+        kept = (1 + clip.high) * (tokens.log_prob - tokens.log_prob.detach()).exp()
+        clipped = torch.where(ratio > 1 + clip.high, kept, ratio.clamp_min(1 - clip.low))
+        loss = torch.maximum(-advantages * ratio, -advantages * clipped)
+        return torch.where(advantages < 0, torch.minimum(loss, -advantages * clip.dual), loss)

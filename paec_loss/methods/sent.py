@@ -1,0 +1,75 @@
+"""SENT: easy prompts first, and a KL to the reference on the tokens of low entropy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from paec_loss.fields import non_negative, share
+from paec_loss.method import MAX_LOG_RATIO, BatchMethod, Tokens, Update
+from paec_loss.methods.clip_cov import covariance
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """Of the mini-batch: up to which entropy a token counts, from which covariance on it counts more, and the means."""
+
+    entropy: float
+    covariance: float
+    mean_advantage: float
+    mean_log_prob: float
+
+
+@dataclass(frozen=True)
+class SENT(BatchMethod):
+    """Loss term sum_t w_t KL_t / N over the tokens of low entropy; the prompts come in the order of a curriculum.
+
+    KL_t = exp(d) - d - 1 with d = log p_ref - log p, N the mini-batch's tokens. The `low_entropy` share of lowest
+    entropy has w = coefficient * low; of these, the max(1, floor(ratio K)) of K with the highest covariance
+    (A - mean A)(log p - mean log p), the means over these tokens, have w = coefficient * high. Equal values at an edge
+    are on the same side.
+    """
+
+    paper: ClassVar[str] = "SENT, arXiv 2512.04359"
+    on_policy: ClassVar[str] = "the same: the KL is to the reference (the released penalty does nothing)"
+    spans: ClassVar[str] = "thresholds of entropy and covariance, means of A and log p"
+    released: ClassVar[str] = (
+        "the released code penalises |log p - log p_old| instead, on the ratio of highest (x2) and of lowest (x0.5) "
+        "covariance, without clip, over the micro-batch, and indexes with an integer mask; this is the text's KL, "
+        "beside the clipped surrogate"
+    )
+    needs_reference: ClassVar[bool] = True
+    curriculum: ClassVar[bool] = True
+
+    coefficient: float = non_negative(0.1, "weight of the KL that `low` and `high` multiply")
+    low: float = non_negative(0.5, "factor for tokens of low entropy")
+    high: float = non_negative(2.0, "factor for those of high covariance")
+    ratio: float = share(2e-4, "share of the tokens of low entropy that have high covariance")
+    low_entropy: float = share(0.8, "share of the mini-batch's tokens that have low entropy")
+
+    def prepare(self, batch: Tokens, update: Update) -> Thresholds:
+        if not update.tokens:
+            return Thresholds(0.0, 0.0, 0.0, 0.0)
+        entropy = batch.masked(batch.entropy)
+        edge = _edge(entropy, max(1, int(self.low_entropy * len(entropy))))
+        low = entropy <= edge
+        advantage, log_prob = (batch.masked(x)[low].mean().item() for x in (batch.advantages, batch.log_prob))
+        falling = -batch.masked(covariance(batch, advantage, log_prob))[low]
+        return Thresholds(edge, -_edge(falling, max(1, int(self.ratio * len(falling)))), advantage, log_prob)
+
+    def loss_term(self, tokens: Tokens, context: Thresholds, update: Update) -> Tensor:
+        low = tokens.response_mask & (tokens.entropy.detach().double() <= context.entropy)
+        high = covariance(tokens, context.mean_advantage, context.mean_log_prob) >= context.covariance
+        difference = (tokens.ref_log_prob - tokens.log_prob).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
+        kl = difference.exp() - difference - 1
+        weighted = torch.where(high, self.high * kl, self.low * kl)
+        return torch.where(low, weighted, 0.0).sum(dtype=torch.float64) * (self.coefficient / max(update.tokens, 1))
+
+
+def _edge(values: Tensor, count: int) -> float:
+    """Halfway between the `count`-th smallest value and the next, so that rounding moves no token across."""
+    ordered = values.sort().values
+    return ordered[count - 1 : count + 1].mean().item()

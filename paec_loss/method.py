@@ -222,6 +222,8 @@ class Method:
     """Of "text", "pieces" and "clusters", what `Rollouts` must bring."""
     needs_reference: ClassVar[bool] = False
     """Whether `Tokens.ref_log_prob` must be there."""
+    uses_clip: ClassVar[bool] = True
+    """Whether `policy_loss` has the clip range of `Update.clip`."""
     own_advantages: ClassVar[bool] = False
     """Whether `advantages` is made from the rewards, so that what methods before it did is lost."""
     curriculum: ClassVar[bool] = False

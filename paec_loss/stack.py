@@ -53,10 +53,10 @@ class MethodStack:
                 raise ValueError(f"{' and '.join(owners)} each bring {what}: choose one of them")
         for changer in self._having("clip"):
             for owner in self._having("policy_loss"):
-                if owner is not changer:
+                if not owner.uses_clip:
                     raise ValueError(
-                        f"{name_of(changer)} brings a clip range and {name_of(owner)} a policy loss with a range of "
-                        "its own: choose one of them"
+                        f"{name_of(changer)} brings a clip range and {name_of(owner)} a policy loss without any: "
+                        "choose one of them"
                     )
         earlier: list[str] = []
         for method in self._having("advantages"):
@@ -167,14 +167,19 @@ class MethodStack:
             updates: the update as each method sees it (its own signal).
             previous: every method's context and `report` totals of the mini-batch before, None at the first.
         """
-        contexts = []
-        for i, method in enumerate(self.methods):
-            if not method.overrides("prepare"):
-                contexts.append(None)
-            elif method.statistics == "lagged" and previous is not None:
-                contexts.append(method.carry(*previous[i], updates[i]))
-            else:
-                contexts.append(method.prepare(batches["step" if method.statistics == "step" else "exact"], updates[i]))
+        contexts: list[Any] = []
+        for i, (method, update) in enumerate(zip(self.methods, updates, strict=True)):
+            context = None
+            if method.overrides("prepare") and method.statistics == "lagged" and previous is not None:
+                context = method.carry(*previous[i], update)
+            elif method.overrides("prepare"):
+                context = method.prepare(batches["step" if method.statistics == "step" else "exact"], update)
+            contexts.append(context)
+            if method.overrides("token_advantages"):  # the next method's statistics are of what it will see
+                batches = {
+                    source: replace(batch, advantages=method.token_advantages(batch, context, update).detach())
+                    for source, batch in batches.items()
+                }
         return contexts
 
     def token_advantages(self, tokens: Tokens, contexts: Sequence[Any], updates: Sequence[Update]) -> Tensor:

@@ -14,7 +14,8 @@ import torch
 from ranks import torchrun_cases
 
 from data_prep import tiny_model
-from paec_loss import PAECConfig, position_mask, token_statistics
+from paec_loss import MethodStack, PAECConfig, position_mask, token_statistics
+from paec_loss.methods import METHODS
 
 LENGTHS = [(5, 9), (3, 1), (8, 14), (4, 6), (6, 11), (2, 7), (7, 3), (5, 12)]  # prompt, response
 TEMPERATURES = (1.0, 0.7)
@@ -46,6 +47,26 @@ VARIANTS = {
 }
 
 
+METHOD_CASES = {
+    # name: fields and signal with which it acts visibly on a mini-batch of 60 tokens
+    "agentic_aepo": ({}, {}),
+    "clip_cov": ({"ratio": 0.2, "lower": 0.01}, {}),
+    "entropy_adaptive": ({}, {"coefficient": 0.01}),
+    "entropy_advantage": ({}, {}),
+    "entropy_bonus": ({"coefficient": 0.01}, {}),
+    "entropy_target": ({"coefficient": 0.01}, {}),
+    "epo": ({"coefficient": 0.01}, {"past_entropy": 3.0}),
+    "forking_tokens": ({}, {}),
+    "hapo": ({}, {}),
+    "kl_cov": ({"ratio": 0.2}, {}),
+    "paec": (ACTIVE, {"floor": FLOOR}),
+    "sent": ({"ratio": 0.2}, {}),
+    "siren": ({"lambda_low": 0.5}, {"floor": 4.0}),
+    "steer": ({}, {}),
+}
+"""Every method that acts in the actor; the others change advantages before the mini-batches are made."""
+
+
 def case(name: str, **changes) -> dict:
     return {**BASE, "name": name, **changes}
 
@@ -54,8 +75,19 @@ def paec(**fields) -> tuple[str, dict]:
     return "paec", {**ACTIVE, **fields}
 
 
+def method_case(name: str, prefix: str, **changes) -> dict:
+    fields, signal = METHOD_CASES[name]
+    return case(f"{prefix}-{name}", method=(name, fields), signal=signal, **changes)
+
+
 def cases_one_rank() -> list[dict]:
     cases = []
+    for name in METHOD_CASES:
+        for micro in (1, "all", "dynamic"):
+            cases.append(method_case(name, f"1-method-{micro}", micro=micro))
+        for agg in ("seq-mean-token-mean", "seq-mean-token-sum"):
+            for micro in (2, "all"):
+                cases.append(method_case(name, f"1-{agg}-{micro}", micro=micro, loss_agg_mode=agg))
     for variant, fields in VARIANTS.items():
         method = paec(**fields)
         for micro in (1, 2, 4, "all", "dynamic"):
@@ -86,7 +118,7 @@ def cases_one_rank() -> list[dict]:
 
 
 def cases_two_ranks() -> list[dict]:
-    cases = []
+    cases = [method_case(name, f"2-sp{sp}-method", sp=sp, micro=2) for name in METHOD_CASES for sp in (1, 2)]
     for sp in (1, 2):
         for variant, fields in VARIANTS.items():
             cases.append(case(f"2-sp{sp}-{variant}", sp=sp, method=paec(**fields), micro=2))
@@ -245,6 +277,26 @@ def test_one_rank_is_the_definition(work, one_rank, variant):
     assert relative(result["gradient"], gradient) < DEFINITION
     assert result["metrics"]["paec/update_selected_entropy"][0] == pytest.approx(hbar, rel=DEFINITION)
     assert 0.1 < hbar < FLOOR - 1, "entropy must be there and the penalty active for this test to say anything"
+
+
+def test_every_method_of_the_actor_has_a_case():
+    acting = {name for name, method in METHODS.items() if MethodStack([method()]).acts_in_actor}
+    assert acting == set(METHOD_CASES)
+
+
+@pytest.mark.parametrize("name", METHOD_CASES)
+def test_every_method_whatever_the_split(one_rank, two_ranks, name):
+    """Micro-batches, dynamic batches, data-parallel and Ulysses ranks, three ways to aggregate."""
+    whole = one_rank[f"1-method-all-{name}"]
+    others = [one_rank[f"1-method-{micro}-{name}"] for micro in (1, "dynamic")]
+    for other in [*others, *(two_ranks[f"2-sp{sp}-method-{name}"] for sp in (1, 2))]:
+        assert relative(other["gradient"], whole["gradient"]) < TOLERANCE
+        assert other["loss"] == pytest.approx(whole["loss"], rel=TOLERANCE, abs=1e-6)
+    for agg in ("seq-mean-token-mean", "seq-mean-token-sum"):
+        split, together = (one_rank[f"1-{agg}-{micro}-{name}"] for micro in (2, "all"))
+        assert relative(split["gradient"], together["gradient"]) < TOLERANCE
+    plain = one_rank["1-none-vanilla-paec"]["gradient"]
+    assert relative(whole["gradient"], plain) > 1e-3, "the method must do something for this test to say anything"
 
 
 def test_the_term_matters(work, one_rank):

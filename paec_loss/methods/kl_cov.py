@@ -26,6 +26,8 @@ class KLCov(BatchMethod):
     spans: ClassVar[str] = "means of A and log p, number of tokens, the largest covariances"
     released: ClassVar[str] = "the released code takes everything over the micro-batch, and clamps no log-ratio"
 
+    uses_clip: ClassVar[bool] = False
+
     ratio: float = share(2e-3, "share of the mini-batch's tokens that are held; published: 2e-3 at 7B, 2e-4 at 32B")
     beta: float = non_negative(1.0, "weight of |log r|")
 

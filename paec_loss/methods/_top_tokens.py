@@ -29,15 +29,14 @@ class TopTokens:
         places = torch.nonzero(batch.response_mask)[order[:count]]
         chosen = torch.zeros_like(batch.response_mask)
         chosen[places[:, 0], places[:, 1]] = True
-        real = batch.response_mask.any(-1)
+        real = batch.response_mask.any(-1)  # a padding row may carry the number of a response
         return cls(batch.response[real], chosen[real])
 
     def among(self, tokens: Tokens) -> Tensor:
         """[B, R] bool, which of these tokens are chosen; a response that is not in the mini-batch has none."""
         found = torch.zeros_like(tokens.response_mask)
-        mine, theirs = torch.nonzero(
-            tokens.response[:, None] == self.response.to(tokens.response.device), as_tuple=True
-        )
+        same = tokens.response[:, None] == self.response.to(found.device)
+        mine, theirs = torch.nonzero(same, as_tuple=True)
         length = min(found.shape[1], self.chosen.shape[1])
         found[mine, :length] = self.chosen.to(found.device)[theirs, :length]
         return found & tokens.response_mask

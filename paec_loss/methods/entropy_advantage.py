@@ -17,7 +17,7 @@ class EntropyAdvantage(Method):
     paper: ClassVar[str] = "Reasoning with Exploration: An Entropy Perspective, arXiv 2506.14758"
     on_policy: ClassVar[str] = "the same: entropy does not need a ratio"
 
-    alpha: float = non_negative(0.4, "weight of the entropy; published: 0.4 with GRPO, 0.1 with PPO")
+    alpha: float = non_negative(0.4, "weight of the entropy")
     kappa: float = positive(2.0, "the addition is at most |A| / kappa; above 1 no advantage changes its sign")
 
     def token_advantages(self, tokens: Tokens, context: Any, update: Update) -> Tensor:

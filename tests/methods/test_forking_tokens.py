@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from batches import (
@@ -77,6 +79,17 @@ def test_of_equal_entropies_a_lot_keeps_the_exact_number_in_every_split():
     order = torch.tensor([2, 0, 1])
     shuffled, _ = kept(method, rows(tokens, order))
     assert (shuffled == mask[order]).all()
+
+
+@pytest.mark.parametrize(
+    "padding, expected", [(0, [[0, 0, 0], [1, 0, 0], [0, 1, 0]]), (2, [[0, 1, 0], [1, 0, 0], [0, 0, 0]])]
+)
+def test_a_padding_row_may_carry_the_number_of_a_response(padding, expected):
+    """A row without tokens has the number of the second: it hides nothing of it, and has nothing kept."""
+    mask, response = TOKENS.response_mask.clone(), torch.tensor([5, 7, 9])
+    mask[padding], response[padding] = False, 7
+    tokens = replace(TOKENS, response_mask=mask, response=response)
+    assert kept(ForkingTokens(rho=0.5), tokens)[0].int().tolist() == expected
 
 
 def test_all_tokens_are_the_clipped_surrogate():

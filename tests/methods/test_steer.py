@@ -11,7 +11,7 @@ from batches import assert_any_split, detached, hand_batch, isclose, mini_batch_
 
 from paec_loss.method import Clip
 from paec_loss.methods.clip_higher import ClipHigher
-from paec_loss.methods.steer import STEER
+from paec_loss.methods.steer import STEER, Changes
 
 HALF = math.log(0.5)
 # On-policy, p = 1/2: Omega = A / 2 (ln 1/2 + H); H = ln 2 + 1 gives A / 2: 1, 0.5, 0.25, and 0 for H = ln 2.
@@ -48,6 +48,15 @@ def test_the_range_is_at_least_a_fiftieth():
     small = replace(HAND, advantages=HAND.advantages / 100)
     expected = torch.tensor([0.8**0.5, 0.8**0.25, 0.8**0.125, 1.0], dtype=torch.float64)
     torch.testing.assert_close(weights(STEER(), small), expected, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("variant, least, most", [("exponential", 0.8, 1.0), ("linear", 0.8, 1.2)])
+def test_a_change_beyond_the_measured_range_stays_within_the_bounds(variant, least, most):
+    """With statistics=step an update is not where its range was measured."""
+    method, update = STEER(variant=variant, statistics="step"), update_of(HAND, STEER())
+    shaped = method.token_advantages(HAND, Changes(0.3, 0.4), update)
+    found = (shaped / HAND.advantages)[HAND.response_mask]
+    torch.testing.assert_close(found[[0, 1, 3]], torch.tensor([least, least, most]).double(), rtol=1e-7, atol=0)
 
 
 def test_equal_changes():

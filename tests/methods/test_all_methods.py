@@ -7,34 +7,20 @@ from dataclasses import fields, replace
 
 import pytest
 import torch
-from batches import CLIP, assert_any_split, grpo, mini_batch_loss, random_batch, statistics_of
+from batches import CLIP, assert_any_split, mini_batch_loss, random_batch, random_rollouts, statistics_of
 
 from paec_loss.method import Method, Rollouts
 from paec_loss.methods import METHODS
 
 METHOD = pytest.mark.parametrize("name", sorted(METHODS))
-LENGTHS = (5, 1, 7, 3, 0, 6)
-PROMPT = (0, 0, 0, 1, 1, 1)
 
 
-def rollouts_like(step: int, equal: bool) -> Rollouts:
-    """Two groups of three random responses; the empty one is padding. Rewards alternate, or are all 1."""
-    _, tokens = random_batch(step, LENGTHS)
-    rewards = torch.ones(6).double() if equal else torch.tensor([1.0, 0.0, 1.0, 0.0, 1.0, 0.0]).double()
-    prompt, inside = torch.tensor(PROMPT), tokens.response_mask
-    return Rollouts(
-        statistics=tokens.statistics.detach(),
-        response_mask=inside,
-        prompt=prompt,
-        step=step,
-        seed=1,
-        tokens=torch.randint(0, 11, inside.shape, generator=torch.Generator().manual_seed(step)),
-        rewards=rewards,
-        advantages=torch.where(inside, grpo(rewards, prompt)[:, None], 0.0),
-        text=["first, however, 4", "4", "so the answer is 4", "wait", "", "check: 5"],
-        clusters=torch.tensor([0, 0, 1, 0, 1, 0]),
-        apart=torch.tensor([False, False, False, True, True, True]),
-    )
+def rollouts_at(step: int, equal: bool = False) -> Rollouts:
+    """Random responses of a step; with `equal` their rewards are all 1."""
+    rollouts = replace(random_rollouts(step), step=step)
+    if not equal:
+        return rollouts
+    return replace(rollouts, rewards=torch.ones_like(rollouts.rewards), advantages=rollouts.advantages * 0)
 
 
 def signal_of(method: Method, steps: int = 6) -> dict[str, float]:
@@ -43,7 +29,7 @@ def signal_of(method: Method, steps: int = 6) -> dict[str, float]:
     if tracker is None:
         return {}
     for step in range(1, steps):
-        tracker.observe(rollouts_like(step, equal=False))
+        tracker.observe(rollouts_at(step))
     return tracker.signal(steps)
 
 
@@ -80,12 +66,12 @@ def test_any_split(name):
 def test_it_is_finite_on_odd_responses(name, equal):
     """A single token, an empty response, a group whose rewards are all equal; padding holds 1e6 everywhere."""
     method = METHODS[name]()
-    rollouts = rollouts_like(7, equal)
+    rollouts = rollouts_at(7, equal)
     rollouts = replace(rollouts, rewards=method.rewards(rollouts))
     advantages = method.advantages(rollouts)
     assert torch.isfinite(rollouts.rewards).all() and advantages.shape == rollouts.response_mask.shape
     assert torch.isfinite(advantages[rollouts.response_mask]).all()
-    logits, tokens = random_batch(7, LENGTHS)
+    logits, tokens = random_batch(7, tuple(rollouts.lengths.tolist()))
     tokens = replace(tokens, advantages=torch.where(tokens.response_mask, advantages, 1e6))
     loss = mini_batch_loss(method, tokens, **signal_of(method))
     (gradient,) = torch.autograd.grad(loss, logits)
@@ -97,7 +83,7 @@ def test_it_is_finite_on_odd_responses(name, equal):
 def test_it_is_finite_where_the_policy_is_certain(name):
     """Entropies of 0 and log-probs of 0, as in a policy that has collapsed."""
     method = METHODS[name]()
-    logits, tokens = random_batch(3, LENGTHS)
+    logits, tokens = random_batch(3)
     labels = logits.argmax(-1)
     certain = (torch.nn.functional.one_hot(labels, 11) * 1e4).double().requires_grad_()
     statistics = statistics_of(certain, labels)
@@ -116,10 +102,10 @@ def test_its_tracker_resumes(name):
         return
     first, second = method.tracker(), method.tracker()
     for step in range(1, 4):
-        first.observe(rollouts_like(step, equal=False))
+        first.observe(rollouts_at(step))
     second.load_state_dict(first.state_dict())
     for step in range(4, 8):
-        assert first.observe(rollouts_like(step, False)) == second.observe(rollouts_like(step, False))
+        assert first.observe(rollouts_at(step)) == second.observe(rollouts_at(step))
         assert first.signal(step) == second.signal(step)
     with pytest.raises(ValueError):
         second.load_state_dict({**first.state_dict(), "strange": 1.0})

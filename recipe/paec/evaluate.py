@@ -238,8 +238,11 @@ def check_prompts(config: DictConfig, folder: Path, problems: Iterable[Problem])
     }
 
 
-def generate(config: DictConfig, target: Target, problems: dict[str, list[Problem]]) -> None:
-    """Fill the journal of `target.output`, showing progress; UserError if generation fails or stalls."""
+def generate(config: DictConfig, target: Target, problems: dict[str, list[Problem]], log_probs: bool = False) -> None:
+    """Fill the journal of `target.output`, showing progress; UserError if generation fails or stalls.
+
+    `log_probs`: each line also has log_prob, the response's as a whole under the distribution it is drawn from, nats.
+    """
     journal, everything = target.output / JOURNAL, [problem for group in problems.values() for problem in group]
     samples = samples_per_problem(config, problems)
     mend_journal(journal)
@@ -267,6 +270,9 @@ def generate(config: DictConfig, target: Target, problems: dict[str, list[Proble
     )
     workers = config.cluster.nodes * config.cluster.gpus_per_node
     sampling = {key: config.protocol[key] for key in ("temperature", "top_p", "top_k", "max_tokens")}
+    if log_probs:
+        sampling["logprobs"] = 0  # of the drawn tokens alone
+        engine["logprobs_mode"] = "processed_logprobs"
     ray_arguments = {"address": config.cluster.ray_address}
     if config.cluster.ray_address is None:
         ray_arguments |= {"num_gpus": config.cluster.gpus_per_node, "num_cpus": config.cluster.num_cpus}

@@ -37,7 +37,7 @@ class Job:
     """Responses a problem, by benchmark."""
     seed: int
     sampling: dict[str, Any]
-    """temperature, top_p, top_k, max_tokens."""
+    """temperature, top_p, top_k, max_tokens; with logprobs, a line of the journal has log_prob too."""
     max_model_len: int
     """Prompt + response, tokens."""
     engine: dict[str, Any]
@@ -119,7 +119,7 @@ class Replica:
         prompt = {"prompt_token_ids": request["prompt_token_ids"]}
         async for output in self.engine.generate(prompt, parameters, f"{benchmark}/{problem}/{sample}"):
             final = output.outputs[0]
-        return {
+        line = {
             "benchmark": benchmark,
             "problem": problem,
             "sample": sample,
@@ -128,6 +128,9 @@ class Replica:
             "tokens": len(final.token_ids),
             "seed": request["sampling"]["seed"],
         }
+        if "logprobs" in request["sampling"]:
+            line["log_prob"] = final.cumulative_logprob
+        return line
 
 
 def run(job: Job) -> None:

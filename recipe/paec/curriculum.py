@@ -1,0 +1,226 @@
+"""`python -m recipe.paec.curriculum <arguments of a training>`: score its prompts by the policy's own samples.
+
+Draws data.curriculum.samples responses to every training prompt with vLLM, as training would (recipe.paec.generation),
+takes equivalent answers together (math_verify) and writes the semantic entropy of every prompt, in nats, as
+extra_info.semantic_entropy into a copy of the data file: X.parquet -> X.semantic_entropy.parquet beside it. The same
+arguments for recipe.paec.train then train in stages. What has been drawn lies in RUN_ROOT/curriculum/<file>-<digest>/
+and is not drawn again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from data_prep.contract import ContractError, validate_rows
+from data_prep.files import atomic_write
+from paec_loss.semantic import semantic_entropy
+from recipe.grading.pool import GraderPool
+from recipe.paec import curriculum_order, doctor, machine, preflight, safety
+from recipe.paec.command_line import hydra_command, say
+from recipe.paec.curriculum_order import SCORE, original_path, scored_path
+from recipe.paec.errors import UserError
+from recipe.paec.evaluate import JOURNAL, continue_or_start, digests, generate, hold
+from recipe.paec.model_files import model_folder
+from recipe.paec.prompts import encode, load_tokenizer
+from recipe.paec.results import by_problem, grade, journaled
+from recipe.paec.runs import resolved, resolved_paths
+from recipe.paec.samples import Problem
+from recipe.paec.targets import Target, fingerprint
+from recipe.paec.train import run_preparation
+
+GROUP = "curriculum=semantic_entropy"
+PROVENANCE = SCORE.encode()
+"""Key of the scored file's schema metadata: what the scores were made with, JSON."""
+
+
+def sampling_of(config: DictConfig) -> DictConfig:
+    """The training's own way of drawing responses, as `evaluate.generate` takes it."""
+    data, rollout = config.data, config.actor_rollout_ref.rollout
+    return OmegaConf.create(
+        {
+            "protocol": {
+                **{key: rollout[key] for key in ("temperature", "top_p", "top_k")},
+                "max_tokens": data.max_response_length,
+                "samples": data.curriculum.samples,
+                "samples_of": {},
+            },
+            "engine": {
+                **{key: rollout[key] for key in ("dtype", "enforce_eager", "max_num_seqs")},
+                "tensor_parallel_size": config.cluster.tensor_parallel,
+            },
+            "cluster": config.cluster,
+            "chat_template": config.model.chat_template,
+            "context_length": preflight.sequence_length(config),
+            "seed": config.seed,
+            "stall_timeout": config.run.stall_timeout,
+        }
+    )
+
+
+def load_prompts(path: Path, tokenizer: Any, longest: int) -> dict[str, list[Problem]]:
+    """The prompts of a training file by data source, `id` being the row; those of more than `longest` tokens left out.
+
+    Raises:
+        UserError: the file breaks the row contract.
+    """
+    try:
+        frame = validate_rows(path)
+    except (ContractError, FileNotFoundError) as error:
+        raise UserError(f"data.train_files: {error}") from None
+    prompts: dict[str, list[Problem]] = {}
+    for number, row in enumerate(frame.to_dict("records")):
+        turns = [dict(turn) for turn in row["prompt"]]
+        if len(encode(tokenizer, turns)) <= longest:
+            truth = str(row["reward_model"]["ground_truth"])
+            problem = Problem(row["data_source"], str(number), turns, truth, turns[-1]["content"])
+            prompts.setdefault(problem.benchmark, []).append(problem)
+    return prompts
+
+
+def entropy_of(samples: list[dict[str, Any]]) -> float:
+    """Semantic entropy of one prompt's graded samples, nats; a response without answer agrees with no other."""
+    groups = [-1 - place if s["group"] is None else s["group"] for place, s in enumerate(samples)]
+    log_prob = torch.tensor([s["log_prob"] for s in samples], dtype=torch.float64)
+    return semantic_entropy(torch.tensor(groups), log_prob)
+
+
+def write_scores(source: Path, target: Path, scores: dict[int, float], identity: dict[str, Any]) -> None:
+    """A copy of a data file with extra_info.semantic_entropy, null in the rows that `scores` lacks.
+
+    Everything else stays as it is, types, rows and their order included. The copy appears whole or not at all.
+    """
+    table = pq.ParquetFile(source).read()
+    place = table.schema.get_field_index("extra_info")
+    extra = table.column(place).combine_chunks()
+    fields = {field.name: extra.field(i) for i, field in enumerate(extra.type)}
+    fields[SCORE] = pa.array([scores.get(row) for row in range(table.num_rows)], pa.float64())
+    new = pa.StructArray.from_arrays(list(fields.values()), names=list(fields))
+    table = table.set_column(place, "extra_info", new)
+    table = table.replace_schema_metadata({**(table.schema.metadata or {}), PROVENANCE: json.dumps(identity)})
+    with atomic_write(target) as partial:
+        pq.write_table(table, partial)
+        validate_rows(partial)
+
+
+def provenance(file: Path) -> dict[str, Any] | None:
+    """What the scores of a file were made with; None if it does not say."""
+    metadata = pq.read_schema(file).metadata or {}
+    return json.loads(metadata[PROVENANCE]) if PROVENANCE in metadata else None
+
+
+def is_scored(target: Path, identity: dict[str, Any], fresh: bool) -> bool:
+    """Whether the scored file is there already; UserError if it was made in another way and may not be replaced."""
+    if fresh or not target.is_file():
+        return False
+    found = provenance(target) or {}
+    for key in sorted(identity.keys() | found.keys()):
+        if found.get(key) != identity.get(key):
+            raise UserError(
+                f"{target} was scored in another way: its {key} is {found.get(key)!r:.200}, this one's "
+                f"{identity.get(key)!r:.200}. run.fresh=true replaces it"
+            )
+    return True
+
+
+def summary(file: Path, graded: dict[tuple[str, str], list[dict[str, Any]]], scores: dict[int, float], stages: int):
+    """A line a stage: rows, range of their semantic entropy, accuracy of their samples."""
+    correct = {int(row): sum(s["correct"] for s in samples) / len(samples) for (_, row), samples in graded.items()}
+    order, rows = sorted(scores, key=lambda row: (scores[row], row)), len(scores)
+    for stage in range(stages):
+        part = order[rows * stage // stages : rows * (stage + 1) // stages]
+        if part:
+            yield (
+                f"  stage {stage + 1} of {stages}: {len(part)} rows, semantic entropy {scores[part[0]]:.3f} to "
+                f"{scores[part[-1]]:.3f} nats, accuracy of the samples {sum(correct[r] for r in part) / len(part):.3f}"
+            )
+
+
+def score_file(config: DictConfig, file: Path, folder: Path, tokenizer: Any) -> None:
+    """One training file from its prompts to the scored copy; one that is there already is left alone."""
+    sampling, target = sampling_of(config), scored_path(file)
+    problems = load_prompts(file, tokenizer, config.data.max_prompt_length)
+    identity = {
+        "model": fingerprint(folder),
+        "sampling": OmegaConf.to_container(sampling.protocol),
+        "seed": config.seed,
+        "chat_template": sampling.chat_template,
+        "context_length": sampling.context_length,
+        "dtype": sampling.engine.dtype,
+        "prompts": digests(problems),
+    }
+    if is_scored(target, identity, config.run.fresh):
+        say(f"{target} is scored already (run.fresh=true scores it again)")
+        return
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
+    output = Path(config.run.root) / "curriculum" / f"{file.stem}-{digest}"
+    held = hold(output)
+    try:
+        continue_or_start(output, identity, config.run.fresh)
+        say(f"scoring {sum(map(len, problems.values()))} prompts of {file} by {config.data.curriculum.samples} samples")
+        generate(sampling, Target(config.model.path, folder, False, None, None, output), problems, log_probs=True)
+        with GraderPool() as pool:
+            graded = by_problem(grade(journaled(problems, output / JOURNAL), pool))
+        scores = {int(row): entropy_of(samples) for (_, row), samples in graded.items()}
+        if bad := [row for row, score in scores.items() if not math.isfinite(score)]:
+            raise UserError(f"{file}, row {bad[0]}: its responses have no finite log-prob: see {output / JOURNAL}")
+        write_scores(file, target, scores, identity)
+        say(f"{target}: extra_info.{SCORE} of {len(scores)} rows")
+        say("\n".join(summary(target, graded, scores, config.data.curriculum.stages)))
+    finally:
+        for printed in safety.scrub(output):
+            say(f"note: a secret of the environment had been printed into {printed}; {safety.HIDDEN} is there now")
+        held.close()
+
+
+def run(config: DictConfig) -> None:
+    """Score all training files; UserError for everything a user can mend."""
+    config = resolved(config)
+    if problems := preflight.check_config(config):
+        raise UserError(*problems)
+    if config.data.curriculum is None:
+        raise UserError(f"curriculum=none: there is nothing to score for; add {GROUP}, or leave it out here")
+    if config.data.apply_chat_template_kwargs:
+        raise UserError("data.apply_chat_template_kwargs: not known here; put them into model.chat_template")
+    files = [original_path(file) for file in curriculum_order.train_files(config)]
+    plain = config.copy()  # what is asked of the data before it has scores
+    plain.data.curriculum, plain.data.train_files = None, [str(file) for file in files]
+    checks = doctor.basics(config) + (machine.ray_checks(config) if config.cluster.ray_address is None else [])
+    problems = [problem for check in checks for problem in check.problems]
+    if config.run.prepare and not config.run.dry_run and not problems:
+        run_preparation([sys.executable, *shlex.split(config.run.prepare)])
+        config, plain = resolved_paths(config), resolved_paths(plain)
+    problems += preflight.check_inputs(plain)
+    if problems:
+        raise UserError(*problems)
+    if config.run.dry_run:
+        say("\n".join(f"{file} -> {scored_path(file)}" for file in files) + "\nall checks passed")
+        return
+    folder = model_folder(config.model.path)
+    name, remedy = f"model.path={config.model.path}", "set model.chat_template to one"
+    tokenizer = load_tokenizer(folder, config.model.chat_template, name, remedy)
+    for file in files:
+        score_file(config, file, folder, tokenizer)
+    say("train with the same arguments: python -m recipe.paec.train ... " + GROUP)
+
+
+def main() -> int:
+    """Command line entry; returns the exit code."""
+    arguments = ["run.dry_run=true" if a == "--dry-run" else a for a in sys.argv[1:]]
+    if not any(a.startswith("curriculum=") for a in arguments):
+        arguments.append(GROUP)
+    return hydra_command("train", run, arguments, "the same command goes on from the responses that there are")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -18,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from data_prep.contract import ContractError, validate_rows
 from paec_loss import MethodStack
 from recipe.grading import sources
-from recipe.paec import prompts, safety, versions
+from recipe.paec import curriculum_order, prompts, safety, versions
 from recipe.paec.config import OWN_SURROGATE, SECTIONS, TRAINER_MODES
 from recipe.paec.errors import UserError
 from recipe.paec.methods import stack_of
@@ -90,6 +90,7 @@ def check_config(config: DictConfig) -> list[str]:
             )
     problems += _check_batches(config) + _check_mode(config) + _check_lora(config)
     problems += _check_methods(config, stack)
+    problems += curriculum_order.check_config(config)
     return problems + _check_lengths(config)
 
 
@@ -117,6 +118,11 @@ def _check_methods(config: DictConfig, stack: MethodStack) -> list[str]:
         problems.append(
             f"actor_rollout_ref.actor.policy_loss.loss_mode={actor.policy_loss.loss_mode}: {names} brings a policy "
             "loss of its own: leave it out"
+        )
+    if stack.curriculum and config.data.curriculum is None:
+        problems.append(
+            f"{names} trains on the prompts in an order: add curriculum=semantic_entropy ({curriculum_order.COMMAND} "
+            "writes the scores)"
         )
     if stack.has("clip"):
         given = [o for o in config.run.overrides if o.startswith("actor_rollout_ref.actor.clip_ratio")]
@@ -407,6 +413,7 @@ def identity(config: DictConfig) -> dict[str, Any]:
         "model": fingerprint,
         "data.train_files": [files] if isinstance(files, str) else list(files),
         "data.train_batch_size": config.data.train_batch_size,
+        "data.curriculum.stages": config.data.curriculum and config.data.curriculum.stages,
         "seed": config.seed,
         "mode": trainer_mode(config),
         **{f"lora.{key}": value for key, value in lora.items() if key != "merge"},
@@ -460,4 +467,5 @@ def check_inputs(config: DictConfig, to_come: Path | None = None) -> list[str]:
             problems = check_tokenizer(config, folder, tokenizer)
         except UserError as error:
             problems = error.problems
-    return problems + check_data(config, tokenizer, to_come)
+    problems += check_data(config, tokenizer, to_come)
+    return problems or curriculum_order.check_files(config)

@@ -13,6 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from paec_loss import Clip
+from recipe.paec import curriculum_order
 from recipe.paec.config import OWN_SURROGATE, register_methods
 from recipe.paec.errors import UserError
 from recipe.paec.methods import method_nodes, stack_of
@@ -59,6 +60,7 @@ def resolved(config: DictConfig) -> DictConfig:
         for key in ("default_local_dir", "rollout_data_dir", "validation_data_dir"):
             if config.trainer[key] is not None:
                 config.trainer[key] = str(Path(config.trainer[key]).expanduser().absolute())
+        curriculum_order.use_scored_files(config)
         mark = hashlib.sha256(config.run.directory.encode()).hexdigest()[:12]
         # Ray takes text only, and an override such as cluster.env.OMP_NUM_THREADS=2 is a number.
         config.cluster.env = {**{key: str(value) for key, value in config.cluster.env.items()}, RUN_VARIABLE: mark}

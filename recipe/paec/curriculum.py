@@ -30,11 +30,11 @@ from recipe.paec import curriculum_order, doctor, machine, preflight, safety
 from recipe.paec.command_line import hydra_command, say
 from recipe.paec.curriculum_order import SCORE, original_path, scored_path
 from recipe.paec.errors import UserError
-from recipe.paec.evaluate import JOURNAL, continue_or_start, digests, generate, hold
+from recipe.paec.evaluate import JOURNAL, continue_or_start, digests, generate
 from recipe.paec.model_files import model_folder
 from recipe.paec.prompts import encode, load_tokenizer
 from recipe.paec.results import by_problem, grade, journaled
-from recipe.paec.runs import resolved, resolved_paths
+from recipe.paec.runs import lock, resolved, resolved_paths
 from recipe.paec.samples import Problem
 from recipe.paec.targets import Target, fingerprint
 from recipe.paec.train import run_preparation
@@ -164,7 +164,10 @@ def score_file(config: DictConfig, file: Path, folder: Path, tokenizer: Any) -> 
         return
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
     output = Path(config.run.root) / "curriculum" / f"{file.stem}-{digest}"
-    held = hold(output)
+    try:
+        held = lock(output)
+    except UserError:
+        raise UserError(f"these prompts are being scored by another process, in {output}: wait for it") from None
     try:
         continue_or_start(output, identity, config.run.fresh)
         say(f"scoring {sum(map(len, problems.values()))} prompts of {file} by {config.data.curriculum.samples} samples")

@@ -9,18 +9,17 @@ from omegaconf import DictConfig, OmegaConf
 from paec_loss import Method, MethodStack
 from paec_loss.methods import find
 
-CUSTOM = "target"
-"""Field of `method=custom` that names the class of a user's own method."""
-
-
 def method_nodes(config: DictConfig) -> list[dict[str, Any]]:
-    """`{"_target_": import path, field: value, ...}` of each method, the run's first."""
+    """`{"_target_": import path, field: value, ...}` of each method, the run's first.
+
+    `method=custom` has the import path twice, as `target` too: that one is no field.
+    """
     sections = [config.method, *config.also.values()]
     nodes = []
     for section in sections:
         node = OmegaConf.to_container(section, resolve=True)
-        node["_target_"] = node.pop(CUSTOM) if CUSTOM in node else node["_target_"]
-        nodes.append(node)
+        custom = "target" in node and node["target"] == node["_target_"]
+        nodes.append({name: value for name, value in node.items() if not (custom and name == "target")})
     return nodes
 
 

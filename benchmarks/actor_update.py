@@ -4,7 +4,8 @@ For each variant a fresh process builds verl's FSDP2 engine around a model of Qw
 weights, the head scaled so that the rows are as peaked as a trained model's) and runs what a training step runs: the
 log-prob pass of the step (with entropy, as verl's trainer asks for it) and one update: forward, loss, backward, AdamW.
 Variants: verl's engine with `method=none`, ours with `none`, ours with `paec`, the latter with `fused_head`. About a
-quarter of an hour and 16 GiB on 2 cores; `--layers 6` takes half of both.
+quarter of an hour and 16 GiB on 2 cores; `--layers 6` takes half of both. `--methods all` (or names) has a variant for
+each method that acts on the actor's tokens instead.
 
 Time: median over the rounds after a first one that is not counted. Memory: the largest resident set (on CUDA:
 allocated) during the update, and what of it is beyond the state between updates. Ratios are to verl's engine. `--out`
@@ -27,11 +28,13 @@ from pathlib import Path
 from data_prep.files import atomic_write
 
 VARIANTS = {
-    "verl, none": {"stock": True, "method": None, "fused": False},
-    "ours, none": {"stock": False, "method": None, "fused": False},
-    "ours, paec": {"stock": False, "method": {}, "fused": False},
-    "ours, paec, fused head": {"stock": False, "method": {}, "fused": True},
+    "verl, none": {"stock": True, "method": "none", "fused": False},
+    "ours, none": {"stock": False, "method": "none", "fused": False},
+    "ours, paec": {"stock": False, "method": "paec", "fused": False},
+    "ours, paec, fused head": {"stock": False, "method": "paec", "fused": True},
 }
+SIGNALS = {"paec": {"floor": 20.0}, "siren": {"floor": 20.0}, "entropy_adaptive": {"coefficient": 1e-3}}
+"""What a method's memory says, so that it acts: a floor above every entropy, a coefficient."""
 SHAPE = dict(hidden_size=896, intermediate_size=4864, num_attention_heads=14, num_key_value_heads=2)
 VOCAB_SIZE = 151936
 
@@ -59,7 +62,8 @@ def build_engine(folder: Path, variant: dict):
     from verl.workers.config import FSDPEngineConfig, FSDPOptimizerConfig, HFModelConfig
     from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
 
-    from paec_loss import NoMethodConfig, PAECConfig
+    from paec_loss import Clip
+    from paec_loss.methods import METHODS
     from recipe.paec.engine import PAECEngine
     from recipe.paec.engine_config import MethodEngineConfig
 
@@ -77,9 +81,10 @@ def build_engine(folder: Path, variant: dict):
     if variant["stock"]:
         engine = FSDPEngineWithLMHead(model, FSDPEngineConfig(**common), optimizer, None)
     else:
-        method = NoMethodConfig() if variant["method"] is None else PAECConfig(**variant["method"])
-        ours = MethodEngineConfig(**common, method=method, fused_head=variant["fused"], head_chunk_size=None)
-        engine = PAECEngine(model, ours, optimizer, None)
+        method = METHODS[variant["method"]]()
+        head = {"fused_head": variant["fused"], "head_chunk_size": None}
+        clip = method.clip(Clip(0.2, 0.2, 3.0))
+        engine = PAECEngine(model, MethodEngineConfig(**common, **head, methods=[method], clip=clip), optimizer, None)
     engine.initialize()
     return engine
 
@@ -88,6 +93,8 @@ def batch(sequences: int, tokens: int):
     """`sequences` rows of `tokens` tokens, a quarter of each the prompt, in verl's nested layout."""
     import torch
     from tensordict import TensorDict
+
+    from recipe.paec.statistics import RESPONSE_NUMBER
 
     def nested(rows):
         return torch.nested.as_nested_tensor(list(rows), layout=torch.jagged)
@@ -105,11 +112,13 @@ def batch(sequences: int, tokens: int):
         "loss_mask": nested(torch.ones_like(responses)),
         "old_log_probs": nested(torch.full(responses.shape, -1.0)),
         "advantages": nested(torch.randn(sequences, 1, generator=generator).expand_as(responses)),
+        "ref_log_prob": nested(torch.full(responses.shape, -1.0)),
+        RESPONSE_NUMBER: torch.arange(sequences),
     }
     return TensorDict(fields, batch_size=sequences)
 
 
-def settings(data, sequences: int, micro: int, calculate_entropy: bool):
+def settings(data, sequences: int, micro: int, calculate_entropy: bool, method: str):
     """A copy of the batch with the settings that verl's trainer sends along."""
     from verl.utils import tensordict_utils as tu
 
@@ -124,7 +133,8 @@ def settings(data, sequences: int, micro: int, calculate_entropy: bool):
         use_fused_kernels=False,
         calculate_entropy=calculate_entropy,
         pad_token_id=0,
-        entropy_floor=20.0,  # above every entropy, so that the penalty of `paec` pulls
+        trainer_step=1,
+        method_signals={method: SIGNALS[method]} if method in SIGNALS else {},
     )
     return data
 
@@ -170,11 +180,12 @@ def child(options: argparse.Namespace) -> None:
     from verl.workers.utils.padding import response_to_nested
 
     import recipe.paec.worker  # noqa: F401
-    from paec_loss import position_score, regularized_entropy
-    from recipe.paec.loss import calibrated_policy_loss
+    from recipe.paec.config import OWN_SURROGATE
+    from recipe.paec.loss import method_loss
+    from recipe.paec.statistics import OUTPUT_NAMES, response_statistics
 
     cuda = torch.cuda.is_available()
-    variant = VARIANTS[options.child]
+    variant = json.loads(options.variant)
     dist.init_process_group(
         "nccl" if cuda else "gloo",
         init_method=f"file://{options.folder}/rendezvous-{os.getpid()}",
@@ -183,40 +194,38 @@ def child(options: argparse.Namespace) -> None:
     )
     torch.manual_seed(0)
     engine = build_engine(options.folder, variant)
+    acts = not variant["stock"] and engine.stack.acts_in_actor
+    mode = OWN_SURROGATE if acts and engine.stack.own_surrogate else "vanilla"
     config = FSDPActorConfig(
         strategy="fsdp2",
         rollout_n=2,
         use_dynamic_bsz=True,
-        policy_loss=PolicyLossConfig(),
+        policy_loss=PolicyLossConfig(loss_mode=mode),
         fsdp_config=engine.engine_config,
     )
-    loss = functools.partial(ppo_loss if variant["method"] is None else calibrated_policy_loss, config=config)
+    loss = functools.partial(method_loss if acts else ppo_loss, config=config)
     data = batch(options.sequences, options.tokens)
     figures: dict[str, list] = {"log_prob_s": [], "update_s": [], "peak_mib": [], "resting_mib": []}
     nucleus = None
     for _ in range(options.rounds + 1):
         start = time.perf_counter()
         with engine.eval_mode(), torch.no_grad():
-            inputs = settings(data, options.sequences, options.micro, calculate_entropy=True)
+            inputs = settings(data, options.sequences, options.micro, True, variant["method"])
             output = engine.forward_backward_batch(inputs, None, forward_only=True)["model_output"]
         figures["log_prob_s"].append(time.perf_counter() - start)
-        if variant["method"] is not None:
-            from recipe.paec.statistics import response_statistics
-
+        if acts:
             found = response_statistics(output, data, VOCAB_SIZE)
             nucleus = found.nucleus_size.double().mean().item()
-            for name, values in (
-                ("position_score", position_score(found, engine.method)),
-                ("position_entropy", regularized_entropy(found, engine.method)),
-            ):
-                data[name] = response_to_nested(values.float(), data["response_mask"])
+            data["entropy"] = response_to_nested(found.entropy, data["response_mask"])
+            for name in set(OUTPUT_NAMES.values()) - {"log_probs", "entropy"}:
+                data[name] = output[name]
         del output
         peak = Peak(cuda)
         peak.start()
         start = time.perf_counter()
         with engine.train_mode():
             engine.optimizer_zero_grad()
-            inputs = settings(data, options.sequences, options.micro, calculate_entropy=False)
+            inputs = settings(data, options.sequences, options.micro, False, variant["method"])
             engine.forward_backward_batch(inputs, loss)
             engine.optimizer_step()
         figures["update_s"].append(time.perf_counter() - start)
@@ -227,9 +236,21 @@ def child(options: argparse.Namespace) -> None:
     print(json.dumps({**figures, "nucleus": nucleus}), flush=True)
 
 
-def run_variant(name: str, options: argparse.Namespace, folder: Path) -> dict:
+def variants_of(names: list[str]) -> dict[str, dict]:
+    """verl's engine, ours with `none`, and each method of `names` (`all`: all that act on the actor's tokens)."""
+    from paec_loss import MethodStack
+    from paec_loss.methods import METHODS
+
+    if names == ["all"]:
+        names = [name for name, method in METHODS.items() if MethodStack([method()]).acts_in_actor]
+    first = dict(list(VARIANTS.items())[:2])
+    return first | {name: {"stock": False, "method": name, "fused": False} for name in names}
+
+
+def run_variant(variant: dict, options: argparse.Namespace, folder: Path) -> dict:
     """The figures of one variant from a process of its own, without the first round."""
-    command = [sys.executable, "-m", "benchmarks.actor_update", "--child", name, "--folder", str(folder)]
+    command = [sys.executable, "-m", "benchmarks.actor_update", "--variant", json.dumps(variant)]
+    command += ["--folder", str(folder)]
     for key in ("sequences", "tokens", "micro", "rounds"):
         command += [f"--{key}", str(getattr(options, key))]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment())
@@ -293,24 +314,28 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=1, help="counted updates of a process")
     parser.add_argument("--repeats", type=int, default=1, help="processes of each variant, in turn")
     parser.add_argument("--out", type=Path, default=Path("build/actor_update.json"))
-    parser.add_argument("--child", help=argparse.SUPPRESS)
+    parser.add_argument("--methods", nargs="+", help="instead of the variants: methods, or `all`")
+    parser.add_argument("--variant", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.child:
+    if options.variant:
         child(options)
         return
-    figures: dict[str, list[dict]] = {name: [] for name in VARIANTS}
+    variants = VARIANTS if options.methods is None else variants_of(options.methods)
+    figures: dict[str, list[dict]] = {name: [] for name in variants}
     with tempfile.TemporaryDirectory() as folder:
         print(f"building the model ({options.layers} layers)", file=sys.stderr, flush=True)
         build_model(Path(folder) / "model", options.layers)
         for repeat in range(options.repeats):
-            for name in VARIANTS:
+            for name, variant in variants.items():
                 print(f"round {repeat + 1} of {options.repeats}: {name}", file=sys.stderr, flush=True)
-                figures[name].append(run_variant(name, options, Path(folder) / "model"))
+                figures[name].append(run_variant(variant, options, Path(folder) / "model"))
     rows = table(figures)
     show(rows)
-    paec = rows[2]
-    print(f"bars: update time <= 1.05 x: {paec['update_ratio']:.3f}; peak memory <= 1.0 x: {paec['peak_ratio']:.3f}")
+    for paec in rows[2:3] if options.methods is None else []:
+        print(
+            f"bars: update time <= 1.05 x: {paec['update_ratio']:.3f}; peak memory <= 1.0 x: {paec['peak_ratio']:.3f}"
+        )
     record = {"options": {key: str(value) for key, value in vars(options).items()}, "rows": rows, "figures": figures}
     options.out.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(options.out) as temporary:

@@ -59,7 +59,7 @@ def together(tiny, tmp_path_factory) -> tuple[Path, str, int]:
             "method=custom",
             "method.target=my_methods.Told",
             "+method.top=0.05",
-            "also=[aepo,seed_grpo,kl_cov]",
+            "also=[seed_grpo,aepo,kl_cov]",
             "also.aepo.temperature_low=0.001",
             "also.aepo.temperature_high=0.001",
         )
@@ -72,11 +72,17 @@ def together(tiny, tmp_path_factory) -> tuple[Path, str, int]:
     return folder / "runs" / "together", output, process.returncode
 
 
-def test_methods_of_four_kinds_train_together(together):
+def steps_of(together) -> list[dict]:
+    """The records of the run, which has finished."""
     directory, output, code = together
     assert code == 0, output
-    steps = records(directory)
-    assert [record["step"] for record in steps] == [1, 2]
+    found = records(directory)
+    assert [record["step"] for record in found] == [1, 2]
+    return found
+
+
+def test_methods_of_four_kinds_train_together(together):
+    steps = steps_of(together)
     assert all(math.isfinite(record["actor/grad_norm"]) and record["actor/grad_norm"] > 0 for record in steps)
 
 
@@ -91,18 +97,18 @@ def test_a_quarter_of_the_prompts_was_drawn_at_its_own_temperature(together):
 
 def test_advantages_are_the_methods(together):
     """(R - mean R) f, and 0 or 1 where drawn apart: within [-1, 1], where GRPO's standard deviation would lead out."""
-    for record in records(together[0]):
+    for record in steps_of(together):
         assert -1 < record["critic/advantages/min"] < 0 < record["critic/advantages/max"] <= 1
 
 
 def test_a_method_from_outside_acts_on_the_whole_mini_batch(together):
-    for record in records(together[0]):
+    for record in steps_of(together):
         assert record["actor/my_methods.Told/left"] == pytest.approx(0.05, abs=0.01)
 
 
 def test_memory_is_in_the_checkpoint(together):
     state = json.loads((together[0] / "checkpoints" / "global_step_2" / "paec_state.json").read_text())
-    assert state["methods"] == {"aepo": {"entropy": records(together[0])[-1]["actor/aepo/entropy"]}}
+    assert state["methods"] == {"aepo": {"entropy": steps_of(together)[-1]["actor/aepo/entropy"]}}
     assert state["identity"]["method"] == "my_methods.Told" and state["identity"]["also.seed_grpo.alpha"] == 0.0417
 
 

@@ -49,10 +49,21 @@ def read_rollouts(
         seed=seed,
         tokens=tokens,
         text=[tokenizer.decode(row) for row in ids] if "text" in stack.needs else None,
-        pieces=[[tokenizer.decode([i]) for i in row] for row in ids] if "pieces" in stack.needs else None,
+        pieces=token_pieces(ids, tokenizer) if "pieces" in stack.needs else None,
         clusters=_clusters(data, prompts) if "clusters" in stack.needs else None,
         apart=torch.tensor(data[ROLLOUT_TEMPERATURE].tolist()) > 0 if stack.has("sampling") else None,
     )
+
+
+def token_pieces(ids: list[list[int]], tokenizer: Any) -> list[list[str]]:
+    """The text of every token by itself, each distinct one decoded once; a part of a character is U+FFFD.
+
+    Decoded behind another token, because some tokenizers drop the space at the beginning of a text.
+    """
+    before = tokenizer.encode("a", add_special_tokens=False)
+    start = len(tokenizer.decode(before))
+    text = {i: tokenizer.decode([*before, i])[start:] for i in set().union(*ids)}
+    return [[text[i] for i in row] for row in ids]
 
 
 def _clusters(data: TensorDict, prompts: list[str]) -> torch.Tensor:

@@ -9,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from paec_loss import Method, MethodStack
 from paec_loss.methods import find
 
+
 def method_nodes(config: DictConfig) -> list[dict[str, Any]]:
     """`{"_target_": import path, field: value, ...}` of each method, the run's first.
 

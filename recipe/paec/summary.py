@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 ENTROPY = "actor/entropy"
-PAEC = "actor/paec/"
+HBAR = "/selected_entropy"
 
 
 def accuracy(record: dict[str, Any]) -> dict[str, float]:
@@ -15,16 +15,23 @@ def accuracy(record: dict[str, Any]) -> dict[str, float]:
     }
 
 
+def anchored(record: dict[str, Any]) -> str | None:
+    """Metric prefix of the method with an anchor, `actor/paec/` or a relative's; None without one."""
+    found = (key for key in record if key.startswith("actor/") and key.endswith(HBAR) and "update" not in key)
+    return next((key.removesuffix(HBAR) + "/" for key in found), None)
+
+
 def step_line(record: dict[str, Any], total_steps: int) -> str:
     """One line for one step."""
     parts = [f"step {record['step']:>4}/{total_steps}"]
+    method = anchored(record) or ""
     columns = [
         ("reward", "critic/score/mean", ".3f"),
         ("entropy", ENTROPY, ".4f"),
-        ("Hbar", PAEC + "selected_entropy", ".4f"),
-        ("anchor", PAEC + "anchor", ".4f"),
-        ("floor", PAEC + "floor", ".4f"),
-        ("penalty", PAEC + "penalty", ".2e"),
+        ("Hbar", method + "selected_entropy", ".4f"),
+        ("anchor", method + "anchor", ".4f"),
+        ("floor", method + "floor", ".4f"),
+        ("penalty", method + "penalty", ".2e"),
         ("grad", "actor/grad_norm", ".3f"),
         ("length", "response_length/mean", ".1f"),
         ("s", "timing_s/step", ".1f"),
@@ -51,14 +58,15 @@ def closing_lines(records: list[dict[str, Any]], files: dict[str, str]) -> list[
     if trained:
         first, last = trained[0], trained[-1]
         lines.append(f"  token entropy (nats): {first[ENTROPY]:.4f} (step {first['step']}) -> {last[ENTROPY]:.4f}")
-        if PAEC + "selected_entropy" in last:
+        method = anchored(last)
+        if method is not None:
             lines.append(
-                f"  Hbar, entropy at selected positions: {first[PAEC + 'selected_entropy']:.4f} -> "
-                f"{last[PAEC + 'selected_entropy']:.4f}"
+                f"  Hbar, entropy at selected positions: {first[method + 'selected_entropy']:.4f} -> "
+                f"{last[method + 'selected_entropy']:.4f}"
             )
-            active = sum(record.get(PAEC + "penalty_active", 0.0) or 0.0 for record in trained)
+            active = sum(record.get(method + "penalty_active", 0.0) or 0.0 for record in trained)
             lines.append(
-                f"  anchor {last[PAEC + 'anchor']:.4f}, floor {last[PAEC + 'floor']:.4f}; the penalty acted in "
+                f"  anchor {last[method + 'anchor']:.4f}, floor {last[method + 'floor']:.4f}; the penalty acted in "
                 f"{int(active)} of {len(trained)} steps"
             )
     return lines + [f"  {label}: {path}" for label, path in files.items()]

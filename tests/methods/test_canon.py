@@ -35,6 +35,12 @@ def test_an_odd_group_has_the_larger_half_above():
     assert CANON().advantages(rollouts)[:, 0].tolist() == [0.0, -1.0, 0.5]
 
 
+def test_a_group_of_two():
+    rollouts = rollouts_of([1.0, 0.0], [0] * 2, [[-1.0]] * 2, entropy=[[3.0], [2.0]])
+    assert CANON().advantages(rollouts)[:, 0].tolist() == [1.0, -1.0]
+    assert CANON(mu=0.0).advantages(rollouts)[:, 0].tolist() == [0.0, 0.0]
+
+
 def test_equal_entropies_keep_their_order():
     rollouts = rollouts_of([1.0, 0.0, 0.0, 0.0], [0] * 4, [[-1.0]] * 4, entropy=[[1.0]] * 4)
     assert CANON().advantages(rollouts)[:, 0].tolist() == [1.0, 0.0, -0.5, -0.5]

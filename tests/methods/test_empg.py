@@ -102,6 +102,16 @@ def test_limits():
     assert EMPG(k=9.0).advantages(alike).tolist() == [[1], [-1]]
 
 
+def test_one_response():
+    """Scaled entropies 0 and 1; the last step has no next one, and the first step is not it."""
+    pieces = [["a\n\n", "b"]]
+    rollouts = rollouts_of([1.0], [0], [[-1.0] * 2], entropy=[[1.0, 3.0]], pieces=pieces, advantages=[2.0])
+    mean = (1 + math.exp(-1)) / 2
+    first, second = 2 / mean + 0.05 * math.exp(-1), 2 * math.exp(-1) / mean
+    center = (first + second) / 2
+    assert EMPG().advantages(rollouts)[0].tolist() == pytest.approx([first - center, second - center], rel=1e-12)
+
+
 def test_one_step_and_no_step():
     one = rollouts_of([1.0], [0], [[-1.0]], entropy=[[2.0]], pieces=[["a"]], advantages=[3.0])
     assert EMPG().advantages(one).tolist() == [[0]]

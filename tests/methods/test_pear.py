@@ -23,6 +23,7 @@ def test_by_hand():
     assert reward(PEAR(alpha=0.0), pieces) == pytest.approx(0.6, rel=1e-12)
     assert reward(PEAR(alpha=-1.0), pieces) == pytest.approx(0.4, rel=1e-12)
     assert reward(PEAR(alpha=3.0), pieces) == 1  # 0.4 - 0.6 < 0: no penalty
+    assert reward(PEAR(alpha=3.0), pieces, graded=0.5) == 0.5
     assert reward(PEAR(), pieces, graded=2.0) == 1  # at most 1
     assert reward(PEAR(), pieces, graded=0.5) == pytest.approx(0.3, rel=1e-12)
 

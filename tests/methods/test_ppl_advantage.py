@@ -19,10 +19,10 @@ def test_by_hand():
 
 
 def test_an_outlier_is_in_no_statistic():
-    """1, 2, 3, 2 and 100: the quartiles are 2 and 3, so 100 is out; the rest has mean 2 and deviation sqrt(1/2)."""
-    log_prob = [[-1.0], [-2.0], [-3.0], [-2.0], [-100.0]]
+    """1, 2, 3, 2 and 5: the quartiles are 2 and 3, so 5 > 4.5 is out; the rest has mean 2 and deviation sqrt(1/2)."""
+    log_prob = [[-1.0], [-2.0], [-3.0], [-2.0], [-5.0]]
     rollouts = rollouts_of([0.0] * 5, [0] * 5, log_prob, advantages=[1.0] * 5)
-    expected = torch.tensor([1 + 0.02 * 2**0.5, 1, 1 - 0.02 * 2**0.5, 1, 0.8], dtype=torch.float64)
+    expected = torch.tensor([1 + 0.02 * 2**0.5, 1, 1 - 0.02 * 2**0.5, 1, 1 - 0.06 * 2**0.5], dtype=torch.float64)
     torch.testing.assert_close(PPLAdvantage(alpha=0.02).advantages(rollouts)[:, 0], expected, rtol=1e-7, atol=0)
 
 

@@ -13,13 +13,14 @@ from paec_loss.method import Method, Rollouts
 class ETTRLAdvantage(Method):
     """A_i (1 + (Hbar - H_i) / Hbar), H_i the response's mean token entropy and Hbar the mean of its group's H_i, nats.
 
-    The factor is 2 - H_i / Hbar: negative for a response of more than twice the mean, as in the paper. Where Hbar is 0
-    the advantages stay.
+    The factor is 2 - H_i / Hbar, negative for a response of more than twice the mean: the formula has no bound. Where
+    Hbar is 0 the advantages stay.
     """
 
     paper: ClassVar[str] = "ETTRL, arXiv 2508.11356, entropy-based advantage reshaping (Adv-Res)"
     on_policy: ClassVar[str] = "the same: it needs no ratio"
     spans: ClassVar[str] = "the group: its mean entropy; nothing beyond it"
+    released: ClassVar[str] = "no code by the authors found; this is the text"
 
     def advantages(self, rollouts: Rollouts) -> Tensor:
         entropy = rollouts.response_mean(rollouts.entropy)

@@ -36,7 +36,9 @@ class HICRA(Method):
 
     paper: ClassVar[str] = "HICRA, arXiv 2509.03646, Section 3; phrases: Appendix A"
     on_policy: ClassVar[str] = "the same: it needs no ratio"
-    released: ClassVar[str] = "no code released; the paper's base advantage is R - mean R, here it is the estimator's"
+    released: ClassVar[str] = (
+        "no code by the authors found; the paper's base advantage is R - mean R, here it is the estimator's"
+    )
     needs: ClassVar[frozenset[str]] = frozenset({"pieces"})
 
     alpha: float = between(0, 1, 0.2, "share of the advantage that is added; 0 leaves the advantages as they are")

@@ -25,6 +25,7 @@ class PEAR(Method):
     paper: ClassVar[str] = "PEAR, arXiv 2510.08026, Eq. 5-7"
     on_policy: ClassVar[str] = "the same: it needs no ratio"
     spans: ClassVar[str] = "the response; what compares responses is the advantage estimator"
+    released: ClassVar[str] = "the authors' code was not at hand and is not compared; this is the text"
     needs: ClassVar[frozenset[str]] = frozenset({"pieces"})
 
     alpha: float = number(1.0, "weight of the answer's entropy; 0 penalises all entropy of the thinking")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -189,6 +189,15 @@ class MethodStack:
                 tokens = replace(tokens, advantages=method.token_advantages(tokens, context, update).detach())
         return tokens.advantages
 
+    def _one_by_one(
+        self, tokens: Tokens, contexts: Sequence[Any], updates: Sequence[Update]
+    ) -> Iterator[tuple[Method, Tokens, Any, Update]]:
+        """Every method with its context, its update, and the tokens with the advantages that those before it leave."""
+        for method, context, update in zip(self.methods, contexts, updates, strict=True):
+            yield method, tokens, context, update
+            if method.overrides("token_advantages"):
+                tokens = replace(tokens, advantages=method.token_advantages(tokens, context, update).detach())
+
     def selection(self, tokens: Tokens, contexts: Sequence[Any], updates: Sequence[Update]) -> tuple[Tensor, int]:
         """[B, R] bool, tokens in the surrogate's mean, and how many there are in the whole mini-batch."""
         for method, context, update in zip(self.methods, contexts, updates, strict=True):
@@ -206,15 +215,16 @@ class MethodStack:
     def loss_term(self, tokens: Tokens, contexts: Sequence[Any], updates: Sequence[Update]) -> Tensor:
         """The sum of all terms beside the policy loss, this micro-batch's share: a scalar with gradient."""
         term = torch.zeros((), dtype=tokens.log_prob.dtype, device=tokens.log_prob.device)
-        for method, context, update in zip(self.methods, contexts, updates, strict=True):
+        for method, seen, context, update in self._one_by_one(tokens, contexts, updates):
             if method.overrides("loss_term"):
-                term = term + method.loss_term(tokens, context, update).to(term.dtype)
+                term = term + method.loss_term(seen, context, update).to(term.dtype)
         return term
 
     def report(self, tokens: Tokens, contexts: Sequence[Any], updates: Sequence[Update]) -> list[list[float]]:
         """Every method's sums over a micro-batch."""
-        triples = zip(self.methods, contexts, updates, strict=True)
-        return [method.report(tokens, context, update) for method, context, update in triples]
+        return [
+            m.report(seen, context, update) for m, seen, context, update in self._one_by_one(tokens, contexts, updates)
+        ]
 
     def metrics(
         self, contexts: Sequence[Any], totals: Sequence[list[float]], updates: Sequence[Update]

@@ -107,24 +107,26 @@ def detached(tokens: Tokens) -> Tokens:
     return replace(tokens, statistics=tokens.statistics.detach())
 
 
-def update_of(tokens: Tokens, method: Method, step: int = 3, seed: int = 1, **signal: float) -> Update:
+def update_of(tokens: Tokens, method: Method | MethodStack, step: int = 3, seed: int = 1, **signal: float) -> Update:
     """The update of this mini-batch."""
     return Update(step, seed, int(tokens.response_mask.sum()), method.clip(CLIP), signal)
 
 
-def mini_batch_loss(method: Method, tokens: Tokens, parts: list[list[int]] | None = None, **signal: float) -> Tensor:
+def mini_batch_loss(
+    method: Method | list[Method], tokens: Tokens, parts: list[list[int]] | None = None, **signal: float
+) -> Tensor:
     """The loss of the mini-batch (loss_agg_mode=token-mean) with gradient, summed over micro-batches `parts`."""
-    stack = MethodStack([method])
-    update = update_of(tokens, method, **signal)
+    stack = MethodStack(method if isinstance(method, list) else [method])
+    updates = [update_of(tokens, stack, **signal)] * len(stack.methods)
     whole = detached(tokens)
-    contexts = stack.prepare({"exact": whole, "step": whole}, [update], None)
+    contexts = stack.prepare({"exact": whole, "step": whole}, updates, None)
     total = torch.zeros((), dtype=torch.float64)
     for part in parts or [list(range(len(tokens.response)))]:
         micro = rows(tokens, torch.tensor(part))
-        term = stack.loss_term(micro, contexts, [update])
-        micro = replace(micro, advantages=stack.token_advantages(micro, contexts, [update]))
-        losses = stack.policy_loss(micro, contexts, [update])
-        mask, count = stack.selection(micro, contexts, [update])
+        term = stack.loss_term(micro, contexts, updates)
+        micro = replace(micro, advantages=stack.token_advantages(micro, contexts, updates))
+        losses = stack.policy_loss(micro, contexts, updates)
+        mask, count = stack.selection(micro, contexts, updates)
         total = total + torch.where(mask, losses, 0.0).sum() / count + term
     return total
 
@@ -132,7 +134,7 @@ def mini_batch_loss(method: Method, tokens: Tokens, parts: list[list[int]] | Non
 SPLITS = ([[0, 1, 2], [3, 4, 5]], [[i] for i in range(6)], [[5, 3], [0, 4, 1], [2]])
 
 
-def assert_any_split(method: Method, **signal: float) -> None:
+def assert_any_split(method: Method | list[Method], **signal: float) -> None:
     """Loss and gradient of a random mini-batch are the same for every way of splitting it."""
     logits, tokens = random_batch()
     (whole,) = torch.autograd.grad(mini_batch_loss(method, tokens, **signal), logits, retain_graph=True)

@@ -1,0 +1,76 @@
+"""Methods together on the actor's tokens: in order, whatever the split, and what is refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from batches import assert_any_split, detached, mini_batch_loss, random_batch, update_of
+
+from paec_loss import MethodStack
+from paec_loss.methods import METHODS
+
+FORKING, KL_COV = METHODS["forking_tokens"](rho=0.5), METHODS["kl_cov"](ratio=0.3)
+ADVANTAGE, STEER = METHODS["entropy_advantage"](), METHODS["steer"]()
+BONUS, HIGHER = METHODS["entropy_bonus"](coefficient=0.1), METHODS["clip_higher"]()
+SENT = METHODS["sent"](ratio=0.3)
+
+
+@pytest.mark.parametrize(
+    "methods", [[ADVANTAGE, STEER, BONUS], [FORKING, KL_COV, ADVANTAGE, BONUS], [ADVANTAGE, SENT, HIGHER]]
+)
+def test_any_split(methods):
+    assert_any_split(methods)
+
+
+def test_terms_add_up():
+    _, tokens = random_batch()
+    plain, first, second = (mini_batch_loss(m, tokens).item() for m in (METHODS["none"](), BONUS, SENT))
+    assert mini_batch_loss([BONUS, SENT], tokens).item() == pytest.approx(first + second - plain, rel=1e-12)
+
+
+def test_advantages_pass_from_one_to_the_next():
+    """STEER behind entropy_advantage weighs, and takes its maximum over, the advantages that that one leaves."""
+    _, tokens = random_batch()
+    update = update_of(tokens, STEER)
+    shaped = replace(tokens, advantages=ADVANTAGE.token_advantages(tokens, None, update))
+    context = STEER.prepare(detached(shaped), update)
+    expected = STEER.token_advantages(shaped, context, update)
+    stack = MethodStack([ADVANTAGE, STEER])
+    contexts = stack.prepare({"exact": detached(tokens)}, [update, update], None)
+    assert contexts == [None, context] and context != STEER.prepare(detached(tokens), update)
+    found = stack.token_advantages(tokens, contexts, [update, update])
+    inside = tokens.response_mask
+    torch.testing.assert_close(found[inside], expected[inside], rtol=1e-12, atol=0)
+
+
+def test_a_term_sees_what_its_statistics_saw():
+    """SENT's covariance behind entropy_advantage is of the same advantages as its threshold."""
+    _, tokens = random_batch()
+    update = update_of(tokens, SENT)
+    shaped = replace(tokens, advantages=ADVANTAGE.token_advantages(tokens, None, update))
+    expected = SENT.loss_term(shaped, SENT.prepare(detached(shaped), update), update)
+    stack = MethodStack([ADVANTAGE, SENT])
+    contexts = stack.prepare({"exact": detached(tokens)}, [update, update], None)
+    assert stack.loss_term(tokens, contexts, [update, update]).item() == pytest.approx(expected.item(), rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("names", "sentence"),
+    [
+        (["kl_cov", "hapo"], "kl_cov and hapo each bring a policy loss"),
+        (["clip_cov", "steer"], "clip_cov and steer each bring a clip range"),
+        (["kl_cov", "clip_higher"], "clip_higher brings a clip range and kl_cov a policy loss without any"),
+        (["empo", "pear"], "empo and pear each bring a reward"),
+        (["paec", "clip_higher", "paec"], "also=paec: paec acts already"),
+    ],
+)
+def test_refused(names, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        MethodStack([METHODS[name]() for name in names])
+
+
+def test_a_clip_range_for_a_policy_loss_that_has_one():
+    stack = MethodStack([METHODS["hapo"](), HIGHER])
+    assert stack.clip(update_of(random_batch()[1], METHODS["none"]()).clip).high == 0.28

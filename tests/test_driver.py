@@ -12,7 +12,7 @@ from recipe.paec.driver import token_pieces
 def tokenizer(tmp_path_factory):
     from transformers import AutoTokenizer
 
-    folder = tmp_path_factory.mktemp("pieces")
+    folder = tmp_path_factory.mktemp("pieces") / "model"
     tiny_model.build(folder)
     return AutoTokenizer.from_pretrained(folder)
 

@@ -173,7 +173,8 @@ class PAECTrainer(PPOTrainer):
     def _compute_old_log_prob(self, batch, metrics: dict):
         self.heartbeat.beat("log-probs", self.global_steps)
         batch.extra_info["trainer_step"] = self.global_steps
-        driver.number_responses(batch)
+        if self.stack.acts_in_actor:
+            driver.number_responses(batch)
         batch = super()._compute_old_log_prob(batch, metrics)
         data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=["extra_fields"])
         metrics.update(reward_metrics([extra["reward_extra_info"] for extra in data["extra_fields"]]))

@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# Scores the prompts of a training for its curriculum, with vLLM on every GPU of this machine (docs/curriculum.md).
+#
+#   bash launch/curriculum.sh experiment=qwen7b
+#
+# Arguments are the training's, Hydra's overrides: data=..., model.path=..., data.curriculum.samples=16, --dry-run ...
+#
+#   VENV  the virtual environment  (default .venv)
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+cd "$PAEC_ROOT"
+VENV=$VENV bash launch/setup_env.sh "$(paec_stack)"
+exec "$VENV/bin/python" -m recipe.paec.curriculum "$@"

@@ -41,8 +41,7 @@ def kill(process: subprocess.Popen) -> None:
     family = descendants(process.pid)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    _, survivors = psutil.wait_procs(family, timeout=60)
-    assert [p.name() for p in survivors if p.is_running()] == []
+    psutil.wait_procs(family, timeout=60)
 
 
 @pytest.fixture(scope="module")

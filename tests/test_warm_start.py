@@ -98,6 +98,15 @@ def test_second_call_does_nothing(made, capsys):
     assert {path: path.stat().st_mtime_ns for path in made.rglob("*")} == before
 
 
+def test_another_file_beside_them_stays(made):
+    """Such as a scored copy of the data."""
+    beside = made / "data" / "train.semantic_entropy.parquet"
+    beside.write_bytes(b"scores")
+    assert not tiny.make(made, steps=STEPS, train=60, validation=10)
+    assert beside.read_bytes() == b"scores"
+    beside.unlink()
+
+
 def test_manifest_lists_every_file(made):
     listed = set(manifest(made)["sha256"])
     assert listed == {str(p.relative_to(made)) for p in made.rglob("*") if p.is_file()} - {"manifest.json"}

@@ -14,6 +14,7 @@ import json
 import math
 import shlex
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +134,9 @@ def is_scored(target: Path, identity: dict[str, Any], fresh: bool) -> bool:
     return True
 
 
-def summary(file: Path, graded: dict[tuple[str, str], list[dict[str, Any]]], scores: dict[int, float], stages: int):
+def summary(
+    graded: dict[tuple[str, str], list[dict[str, Any]]], scores: dict[int, float], stages: int
+) -> Iterator[str]:
     """A line a stage: rows, range of their semantic entropy, accuracy of their samples."""
     correct = {int(row): sum(s["correct"] for s in samples) / len(samples) for (_, row), samples in graded.items()}
     order, rows = sorted(scores, key=lambda row: (scores[row], row)), len(scores)
@@ -179,7 +182,7 @@ def score_file(config: DictConfig, file: Path, folder: Path, tokenizer: Any) -> 
             raise UserError(f"{file}, row {bad[0]}: its responses have no finite log-prob: see {output / JOURNAL}")
         write_scores(file, target, scores, identity)
         say(f"{target}: extra_info.{SCORE} of {len(scores)} rows")
-        say("\n".join(summary(target, graded, scores, config.data.curriculum.stages)))
+        say("\n".join(summary(graded, scores, config.data.curriculum.stages)))
     finally:
         for printed in safety.scrub(output):
             say(f"note: a secret of the environment had been printed into {printed}; {safety.HIDDEN} is there now")
@@ -203,7 +206,8 @@ def run(config: DictConfig) -> None:
     if config.run.prepare and not config.run.dry_run and not problems:
         run_preparation([sys.executable, *shlex.split(config.run.prepare)])
         config, plain = resolved_paths(config), resolved_paths(plain)
-    problems += preflight.check_inputs(plain)
+    to_come = Path(config.run.prepared) if config.run.prepare and config.run.dry_run else None
+    problems += preflight.check_inputs(plain, to_come)
     if problems:
         raise UserError(*problems)
     if config.run.dry_run:

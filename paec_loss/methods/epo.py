@@ -33,9 +33,8 @@ class EPO(BatchMethod):
     on_policy: ClassVar[str] = "the same; statistics=step is then exact"
     spans: ClassVar[str] = "Hbar and number of tokens; over the steps the mean of Hbar"
     released: ClassVar[str] = (
-        "the released penalty is 0.1 for every token outside the corridor, a constant without gradient; here the hinge "
-        "of the text, with its gradient. The released weight falls from 1 to 0.04 in 150 steps, and the hinge could "
-        "then only weaken the bonus; beta_k here follows a summary of the paper, not the paper itself"
+        "the released penalty is a constant, without gradient, and its weight falls to 0.04; here the hinge with its "
+        "gradient, and a beta_k as summaries of the paper give it (its own schedule was not seen)"
     )
 
     coefficient: float = non_negative(0.001, "weight of the mean entropy and of its hinge")

@@ -37,9 +37,8 @@ class SENT(BatchMethod):
     on_policy: ClassVar[str] = "the same: the KL is to the reference (the released penalty does nothing)"
     spans: ClassVar[str] = "thresholds of entropy and covariance, means of A and log p"
     released: ClassVar[str] = (
-        "the released code penalises |log p - log p_old| instead, on the ratio of highest (x2) and of lowest (x0.5) "
-        "covariance, without clip, over the micro-batch, and indexes with an integer mask; this is the text's KL, "
-        "beside the clipped surrogate"
+        "the released code has abs(log p - log p_old) on the highest (x2) and lowest (x0.5) covariances of a "
+        "micro-batch, without clip, by an integer mask; here the text's KL, beside the clipped surrogate"
     )
     needs_reference: ClassVar[bool] = True
     curriculum: ClassVar[bool] = True

@@ -118,7 +118,7 @@ def picture(curves: Sequence[Curve]) -> Figure:
     for row, (metric, label) in zip(panels, METRICS.items(), strict=True):
         for panel, benchmark in zip(row, tqdm(benchmarks, desc=label, disable=None), strict=True):
             ends = [_line(panel, i, curve, benchmark, metric) for i, curve in enumerate(curves)]
-            _tidy(panel)
+            tidy(panel)
         row[0].set_ylabel(f"{label}, %", color=INK)
         _names(row[-1], curves, ends)
     for panel, benchmark in zip(panels[0], benchmarks, strict=True):
@@ -129,7 +129,8 @@ def picture(curves: Sequence[Curve]) -> Figure:
     return figure
 
 
-def _style(index: int) -> dict[str, object]:
+def line_style(index: int) -> dict[str, object]:
+    """Colour and dashes of the index-th line of a picture."""
     return {
         "color": COLOURS[index % len(COLOURS)],
         "linestyle": DASHES[index // len(COLOURS) % len(DASHES)],
@@ -139,17 +140,20 @@ def _style(index: int) -> dict[str, object]:
 def _line(panel: Axes, index: int, curve: Curve, benchmark: str, metric: str) -> float:
     """Draw one curve with its band; returns the height of its end, percent."""
     values = [100 * float(problem_means(method, benchmark, metric).mean()) for method in curve.methods]
-    panel.plot(curve.steps, values, marker="o", markersize=3, linewidth=1.8, clip_on=False, zorder=3, **_style(index))
+    panel.plot(
+        curve.steps, values, marker="o", markersize=3, linewidth=1.8, clip_on=False, zorder=3, **line_style(index)
+    )
     # Bands of three metrics and several runs would hide the lines: avg shows how wide they are.
     if metric == "avg":
         estimates = [estimate(method, [benchmark], metric) for method in curve.methods]
         if all(e.low is not None for e in estimates):
             low, high = [100 * e.low for e in estimates], [100 * e.high for e in estimates]
-            panel.fill_between(curve.steps, low, high, color=_style(index)["color"], alpha=0.12, linewidth=0)
+            panel.fill_between(curve.steps, low, high, color=line_style(index)["color"], alpha=0.12, linewidth=0)
     return values[-1]
 
 
-def _tidy(panel: Axes) -> None:
+def tidy(panel: Axes) -> None:
+    """Faint grid instead of a frame; ticks at whole steps."""
     panel.spines[["top", "right"]].set_visible(False)
     panel.spines[["left", "bottom"]].set_color(FAINT)
     panel.tick_params(colors=INK, labelsize=8, length=0)
@@ -178,6 +182,6 @@ def _names(panel: Axes, curves: Sequence[Curve], ends: Sequence[float]) -> None:
             va="center",
             fontsize=9,
             fontweight="bold",
-            color=_style(i)["color"],
+            color=line_style(i)["color"],
             annotation_clip=False,
         ).set_in_layout(False)

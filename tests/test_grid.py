@@ -1,0 +1,401 @@
+"""Grids of runs: what a command line means, what is refused, values by hand, and grids killed and started again.
+
+The runs of most tests are a script's in place of the training's; the last ones train the tiny experiment.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+from omegaconf import OmegaConf
+from pipeline_runs import REPOSITORY, descendants, finish, records, wait_for
+
+from recipe.paec import checkpoints, grid, grid_table
+from recipe.paec.errors import UserError
+from recipe.paec.grid_table import Run
+
+# ---- the command line ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "word, label, method, overrides",
+    [
+        ("paec", "paec", "paec", ()),
+        ("paec:method.rho=0.7", "paec-rho=0.7", "paec", ("method.rho=0.7",)),
+        ("low=paec:method.rho=0.7:+x=[a,b]", "low", "paec", ("method.rho=0.7", "+x=[a,b]")),
+        ("grpo=none", "grpo", "none", ()),
+        ("custom:method.target=my.Method", "custom-target=my.Method", "custom", ("method.target=my.Method",)),
+    ],
+)
+def test_a_word_of_methods(word, label, method, overrides):
+    assert grid.parse_entry(word) == grid.Entry(label, method, overrides)
+
+
+def test_names_do_not_depend_on_where_it_runs(capsys):
+    words = ["METHODS=none low=paec:method.rho=0.7", "SEEDS=3 04", "lora.rank=2", "trainer.save_freq=1"]
+    found = grid.parse(words, {"EXPERIMENT": "qwen7b", "SEEDS": "9"})
+    names = [found.run_name(entry, seed) for entry, seed in found.pairs()]
+    assert names == [f"qwen7b-{label}-lora.rank=2-seed{seed}" for seed in (3, 4) for label in ("none", "low")]
+    assert found.name == "compare-qwen7b-lora.rank=2"
+    assert grid.run([*words, "EXPERIMENT=qwen7b", "--task", "3"]) == 0  # what the array's task asks
+    expected = ["low", "4", "method=paec", "method.rho=0.7", "seed=4", *words[2:], f"run.name='{names[3]}'"]
+    assert capsys.readouterr().out.splitlines() == expected
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ([], 'METHODS="none paec ...": say what to compare'),
+        (["METHODS=none:"], "METHODS: 'none:' is not [LABEL=]METHOD[:OVERRIDE]..., as in low=paec:method.rho_min=0.5"),
+        (["METHODS=none:rho"], "METHODS: 'none:rho': 'rho' is not an override (key=value)"),
+        (["METHODS=a/b"], "METHODS: 'a/b' becomes part of a folder's name"),
+        (["METHODS=none paec none"], "METHODS: none occurs twice: leave one out, or give it a LABEL= of its own"),
+        (["METHODS=none", "SEEDS=1 2 01"], "SEEDS: 1 occurs twice"),
+        (["METHODS=none", "SEEDS=1 -2"], "SEEDS: -2 is no whole number"),
+        (["METHODS=none", "SEEDS= "], 'SEEDS="0 1 2": give at least one'),
+        (["METHODS=none", "GRID=../x"], "GRID=../x: a folder's name"),
+        (["METHODS=none", "--dry"], "--dry: neither an override (key=value), nor METHODS="),
+        (["METHODS=none", "method=siren"], "method=siren: a grid sets method by itself: use METHODS"),
+        (["METHODS=none:seed=2"], "seed=2: a grid sets seed by itself: use SEEDS"),
+        (["METHODS=none", "run.fresh=true"], "run.fresh=true: a grid sets run.fresh by itself"),
+        (["METHODS=none", "+x.api_key=abcdefgh"], "x.api_key would put a secret where others can read it"),
+        (["METHODS=none paec", "SEEDS=1 2", "--task", "4"], "2 methods and 2 seeds: submit with sbatch --array=0-3"),
+    ],
+)
+def test_refused_at_once(arguments, message, monkeypatch):
+    for knob in grid.KNOBS:
+        monkeypatch.delenv(knob, raising=False)
+    with pytest.raises(UserError) as error:
+        grid.run(arguments)
+    assert str(error.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    "words, problems",
+    [
+        (["METHODS=none sirn"], ["sirn: no method sirn: did you mean siren? There are .*, paec, .*, siren.*"]),
+        (["METHODS=none", "EXPERIMENT=tiny"], ["no experiment tiny: did you mean tiny_cpu? There are .*"]),
+        (
+            ["METHODS=none paec:method.rho=7 bad=paec:metod.rho=1"],
+            ["paec-rho=7: method.rho=7: must be .*", "bad: unknown configuration key metod.rho: did you mean .*"],
+        ),
+        (["METHODS=none paec", "data.train_batch_size=7"], ["data.train_batch_size=7 must be a multiple of .*"]),
+        (
+            ["METHODS=none long=none:trainer.total_training_steps=50", "trainer.test_freq=0"],
+            [
+                "trainer.test_freq=0: without validation there is no accuracy",
+                "long and none cannot be compared: trainer.total_training_steps is 50 and 40: give it to all runs, .*",
+            ],
+        ),
+    ],
+)
+def test_everything_is_checked_before_anything_starts(words, problems, tmp_path):
+    with pytest.raises(UserError) as error:
+        grid.run([*words, f"run.root={tmp_path / 'runs'}"])
+    assert len(error.value.problems) == len(problems)
+    for problem, expected in zip(error.value.problems, problems, strict=True):
+        assert re.fullmatch(expected.replace("? ", r"\? "), problem), problem
+    assert not (tmp_path / "runs").exists()
+
+
+# ---- what a directory holds ------------------------------------------------------------------------------------------
+
+
+def made_run(folder: Path, lines: list[dict], saved: int | None = None, config: str = "", steps: int = 2) -> Run:
+    """A run directory as a training leaves it."""
+    folder.mkdir(parents=True)
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (folder / "config.yaml").write_text(config)
+    if saved is not None:
+        state = checkpoints.folder_of(folder / "checkpoints", saved)
+        state.mkdir(parents=True)
+        (state / "paec_state.json").write_text("{}")
+    label, seed = re.fullmatch(r".*-(\w+)-seed(\d+)", folder.name).groups()
+    return Run(label, int(seed), folder, steps, saves=True, exports=True)
+
+
+def test_what_is_done(tmp_path):
+    whole = [{"step": 0}, {"step": 1}, {"step": 2}]
+    assert not Run("a", 1, tmp_path / "none", 2, saves=True, exports=True).finished()
+    assert not made_run(tmp_path / "t-early-seed1", whole[:2], saved=1).finished()
+    assert not made_run(tmp_path / "t-unsaved-seed1", whole, saved=1).finished(), "killed before its checkpoint counted"
+    run = made_run(tmp_path / "t-whole-seed1", whole, saved=2)
+    assert run.finished() and not run.done(), "killed before the export"
+    (run.directory / "huggingface").mkdir()
+    assert run.done()
+    assert Run("whole", 1, run.directory, 2, saves=False, exports=True).done()
+    assert not Run("whole", 1, run.directory, 3, saves=True, exports=True).finished(), "asked for more since"
+
+
+def test_another_run_in_the_directory_is_refused(compose, tmp_path):
+    """Lengths, places and watching may differ, as for a run that goes on; nothing else may."""
+    config = compose("experiment=tiny_cpu", "trainer.total_training_steps=2", "run.poll_interval=0.3")
+    text = OmegaConf.to_yaml(config)
+    run = made_run(tmp_path / "t-paec-seed1", [{"step": 2}], config=text)
+    same = compose("experiment=tiny_cpu", "trainer.total_training_steps=5", "cluster.nodes=2")
+    assert grid._other_run(run, config) == grid._other_run(run, same) == []
+    other = compose("experiment=tiny_cpu", "actor_rollout_ref.actor.optim.lr=1e-4")
+    (problem,) = grid._other_run(run, other)
+    assert problem == (
+        f"{run.directory} holds another run: actor_rollout_ref.actor.optim.lr is 5e-05 there and 0.0001 here: use "
+        "another run.root, or delete that folder"
+    )
+    longer = Run("paec", 1, run.directory, 1, saves=True, exports=True)
+    (problem,) = grid._other_run(longer, config)
+    assert problem.startswith(f"{run.directory} was trained to step 2, this asks for 1 steps: use another run.root")
+
+
+# ---- values ----------------------------------------------------------------------------------------------------------
+
+
+def line(step: int, entropy: float | None, length: float, seconds: float, save: float = 0.0, **val: float) -> dict:
+    record = {"step": step, "actor/entropy": entropy, "response_length/mean": length, "timing_s/step": seconds}
+    record |= {"timing_s/save_checkpoint": save} if save else {}
+    return record | {f"val/{key.replace('__', '/')}".replace("_at_", "@"): value for key, value in val.items()}
+
+
+def test_values_of_a_run_by_hand():
+    """12 steps: the last tenth, rounded up, are two; validation before the first and after the last."""
+    steps = [line(s, 1.0 / s, 10.0 * s, 2.0 + s, save=s % 2) for s in range(1, 12)]
+    steps.append(line(12, 0.25, 100.0, 50.0, save=40.0, amc__avg_at_2=0.5, amc__maj_at_2=0.25, aime__avg_at_2=0.1))
+    found = grid_table.run_values([{"step": 0, "val/amc/avg@2": 0.9}, *steps])
+    assert found["accuracy"] == {
+        "aime": {"avg@2": 0.1},
+        "amc": {"avg@2": 0.5, "maj@2": 0.25},
+        "average": {"avg@2": pytest.approx(0.3)},
+    }
+    assert found["entropy"] == pytest.approx((1 / 11 + 0.25) / 2)
+    assert found["length"] == pytest.approx((110 + 100) / 2)
+    assert found["seconds"] == pytest.approx(8.0)  # the middle of 2 4 4 6 6 8 8 10 10 10 12 12
+    assert grid_table.run_values([line(1, None, 3.0, 1.0)])["entropy"] is None, "NaN is no value"
+
+
+def finished_pair(root: Path) -> list[Run]:
+    """Two methods with two seeds; one run has not ended, one has not begun."""
+    source = {"amc23__avg_at_4": 0.25, "amc23__maj_at_4": 0.5, "amc23__pass_at_4": 0.75, "amc23__pass_at_2": 0.6}
+    better = {**source, "amc23__avg_at_4": 0.35}
+    return [
+        made_run(root / "t-none-seed0", [line(1, 0.4, 9, 3), line(2, 0.5, 10, 4, **source)], 2),
+        made_run(root / "t-none-seed1", [line(1, 0.4, 9, 3), line(2, 0.7, 12, 6, **better)], 2),
+        made_run(root / "t-paec-seed0", [line(1, 0.4, 9, 3), line(2, 0.6, 11, 5, **better)], 2),
+        made_run(root / "t-paec-seed1", [line(1, 0.4, 9, 3)], 1),
+        Run("siren", 0, root / "t-siren-seed0", 2, saves=True, exports=True),
+    ]
+
+
+ABOUT = {"experiment": "t", "methods": ["none", "paec", "siren"], "overrides": ["lora.rank=2"]}
+
+
+def test_means_and_intervals_by_hand(tmp_path):
+    runs = finished_pair(tmp_path)
+    result = grid_table.summarize(runs, {runs[3].directory: "disk full"}, ABOUT)
+    none, paec, siren = result["methods"]
+    assert (none["label"], none["seeds"], none["of"]) == ("none", [0, 1], 2)
+    half = 12.706204736 * math.sqrt(2 * 0.05**2) / math.sqrt(2)  # t of one degree of freedom, sd / sqrt(n)
+    expected = {"value": 0.3, "low": 0.3 - half, "high": 0.3 + half}
+    assert none["accuracy"]["amc23"]["avg@4"] == pytest.approx(expected)
+    assert none["accuracy"]["amc23"]["pass@2"] == pytest.approx({"value": 0.6, "low": 0.6, "high": 0.6})
+    assert none["entropy"]["value"] == pytest.approx(0.6) and none["length"]["value"] == pytest.approx(11)
+    assert none["seconds"]["value"] == pytest.approx((3.5 + 4.5) / 2)
+    assert (paec["seeds"], paec["of"]) == ([0], 2)
+    assert paec["accuracy"]["amc23"]["avg@4"] == {"value": 0.35, "low": None, "high": None}
+    assert siren["seeds"] == [] and siren["accuracy"] == {} and siren["entropy"] is None
+    assert [run["step"] for run in result["runs"]] == [2, 2, 2, 1, None]
+
+
+def test_the_table_as_text(tmp_path):
+    runs = finished_pair(tmp_path)
+    text = grid_table.to_markdown(grid_table.summarize(runs, {runs[3].directory: "disk full"}, ABOUT))
+    lines = text.splitlines()
+    cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in lines if row.startswith("|")]
+    assert cells[0] == ["Method", "seeds", "avg@4", "maj@4", "pass@4", "entropy", "length", "s / step"]
+    assert cells[2] == [
+        "none",
+        "2",
+        "30.0 ± 63.5",
+        "50.0 ± 0.0",
+        "75.0 ± 0.0",
+        "0.6000 ± 1.2706",
+        "11.0 ± 12.7",
+        "4.0 ± 6.4",
+    ]
+    assert cells[3] == ["paec", "1 of 2", "35.0", "50.0", "75.0", "0.6000", "11.0", "4.0"]
+    assert cells[4] == ["siren", "0 of 1", "-", "-", "-", "-", "-", "-"]
+    assert "t, 2 steps." in text and "validation on amc23 after the last step" in text and "lora.rank=2" in text
+    assert lines[-2:] == [
+        "* paec, seed 1: at step 1 of 2; its last start failed: disk full",
+        "* siren, seed 0: not begun",
+    ]
+
+
+def test_several_validation_sets_have_their_columns_and_a_mean(tmp_path):
+    values = {f"{name}__{m}_at_2": v for name, v in (("math500", 0.5), ("aime24", 0.1)) for m in ("avg", "maj", "pass")}
+    run = made_run(tmp_path / "t-none-seed0", [line(2, 0.5, 1, 1, **values)], 2)
+    head, _, row = grid_table.to_markdown(grid_table.summarize([run], {}, ABOUT)).splitlines()[:3]
+    names = [cell.strip() for cell in head.strip("|").split("|")]
+    assert names[2:8:3] == ["AIME24 avg@2", "MATH500 avg@2"] and names[8] == "average avg@2"
+    assert [cell.strip() for cell in row.strip("|").split("|")][2:11:3] == ["10.0", "50.0", "30.0"]
+
+
+def test_different_commits_are_remarked_upon(tmp_path):
+    runs = finished_pair(tmp_path)
+    for run, commit in zip(runs, ("aa", "aa", "bb-dirty"), strict=False):
+        (run.directory / "versions.json").write_text(json.dumps({"git_commit": commit}))
+    (remark,) = grid_table.summarize(runs, {}, ABOUT)["remarks"]
+    assert remark.endswith("different commits of this repository: aa (t-none-seed0), bb-dirty (t-paec-seed0)")
+
+
+def test_the_picture_draws_means_and_the_range_over_seeds(tmp_path):
+    runs = finished_pair(tmp_path / "runs")
+    accuracy, entropy = grid_table.picture(runs).axes
+    assert [list(line.get_ydata()) for line in entropy.lines] == [pytest.approx([0.4, 0.6])] * 2
+    (band,) = entropy.collections
+    assert {tuple(point) for point in band.get_paths()[0].vertices.round(9)} >= {(2.0, 0.5), (2.0, 0.7), (1.0, 0.4)}
+    assert accuracy.get_title("left") == "AMC23 avg@4, %"
+    assert [line.get_ydata()[0] for line in accuracy.lines] == pytest.approx([30.0, 35.0])
+    text, files = grid_table.write(tmp_path, runs, {}, ABOUT)
+    assert [file.name for file in files] == ["table.md", "table.json", "curves.png"]
+    assert files[0].read_text() == text and files[2].read_bytes().startswith(b"\x89PNG")
+    assert json.loads(files[1].read_text())["methods"][0]["label"] == "none"
+    assert grid_table.picture(runs[3:]) is None
+
+
+# ---- grids of a script in place of the training ----------------------------------------------------------------------
+
+TRAINING = """
+import json, os, re, signal, sys, time
+from pathlib import Path
+given = dict(a.split("=", 1) for a in sys.argv[1:])
+folder = Path(given["run.root"]) / given["run.name"].strip("'")
+steps, pause = int(given["trainer.total_training_steps"]), float(os.environ.get("PAUSE", "0"))
+folder.mkdir(exist_ok=True)
+(folder / "starts").open("a").write(f"{os.getpid()}\\n")
+if given["method"] == os.environ.get("FAILS"):
+    sys.exit("error: no room on the disk")
+asked = []
+signal.signal(signal.SIGTERM, lambda number, _: asked.append(number))
+signal.signal(signal.SIGINT, lambda number, _: asked.append(number))
+state = lambda step: folder / "checkpoints" / f"global_step_{step}" / "paec_state.json"
+first = 1 + max((step for step in range(steps + 1) if state(step).is_file()), default=0)
+for step in range(first, steps + 1):
+    time.sleep(pause)
+    record = {"step": step, "actor/entropy": 0.5, "response_length/mean": 7, "timing_s/step": 1.0}
+    record |= {f"val/s/{m}@4": int(given["seed"]) / 4 for m in ("avg", "maj", "pass")} if step == steps else {}
+    (folder / "metrics.jsonl").open("a").write(json.dumps(record) + "\\n")
+    print(f"step {step}/{steps}", flush=True)
+    state(step).parent.mkdir(parents=True)
+    state(step).write_text("{}")
+    if asked:
+        print("stopped, as asked", flush=True)
+        sys.exit(128 + asked[0])
+"""
+GRID = """
+import sys
+from recipe.paec import grid
+grid.TRAIN = [sys.executable, {script!r}]
+sys.exit(grid.main())
+"""
+
+
+@pytest.fixture
+def launch(tmp_path, monkeypatch):
+    """launch(*arguments, ENVIRONMENT=...) -> a started grid of two methods with seeds 1 and 3."""
+    script = tmp_path / "training.py"
+    script.write_text(TRAINING)
+    started = []
+
+    def start(*arguments: str, **env: str) -> subprocess.Popen:
+        for name, value in {"PAUSE": "0", "FAILS": "", **env}.items():
+            monkeypatch.setenv(name, value)
+        command = [sys.executable, "-c", GRID.format(script=str(script)), "METHODS=none paec", "SEEDS=1 3", "GRID=g"]
+        command += [f"run.root={tmp_path}", "trainer.total_training_steps=3", "run.export=false", *arguments]
+        pipe = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        started.append(subprocess.Popen(command, cwd=REPOSITORY, **pipe))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def starts(root: Path) -> dict[str, int]:
+    """Run -> how often it was started."""
+    return {file.parent.name.removeprefix("tiny_cpu-"): len(file.read_text().split()) for file in root.glob("*/starts")}
+
+
+def values(root: Path) -> dict:
+    return json.loads((root / "g" / "table.json").read_text())
+
+
+def test_a_grid_from_beginning_to_end(launch, tmp_path):
+    """One method fails: the others go on, it is said, and the same command does what is missing and no more."""
+    process = launch(FAILS="paec")
+    output = finish(process)
+    assert process.returncode == 1, output
+    assert starts(tmp_path) == {"none-seed1": 1, "paec-seed1": 1, "none-seed3": 1, "paec-seed3": 1}
+    assert [m["seeds"] for m in values(tmp_path)["methods"]] == [[1, 3], []]
+    assert "* paec, seed 3: not begun; its last start failed: no room on the disk" in output
+    assert "=== run 3 of 4: none, seed 3, about 0 min left ===\nstep 1/3\nstep 2/3\n" in output
+    assert "error: paec, seed 1: no room on the disk" in output
+    process = launch()
+    output = finish(process)
+    assert process.returncode == 0, output
+    assert starts(tmp_path) == {"none-seed1": 1, "paec-seed1": 2, "none-seed3": 1, "paec-seed3": 2}
+    assert "4 runs of tiny_cpu, 2 of them done" in output and "Not in the table" not in output
+    assert [m["seeds"] for m in values(tmp_path)["methods"]] == [[1, 3], [1, 3]]
+    assert values(tmp_path)["methods"][1]["accuracy"]["s"]["avg@4"]["value"] == 0.5
+    third = launch("--table-only")
+    assert "| 50.0 ±" in finish(third) and sum(starts(tmp_path).values()) == 6
+
+
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=SLOW), pytest.param(signal.SIGKILL, marks=SLOW)]
+)
+def test_killed_and_started_again(launch, tmp_path, number):
+    first = launch(PAUSE="1")
+    directory = tmp_path / "tiny_cpu-paec-seed1"
+    wait_for(lambda: len(records(directory)) == 1, 120, first)
+    family = descendants(first.pid)
+    first.send_signal(number)
+    output = finish(first)
+    _, left = psutil.wait_procs(family, timeout=20)
+    assert [p.pid for p in left] == []
+    assert first.returncode == {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGKILL: -9}[number], output
+    before = len(records(directory))
+    if number != signal.SIGKILL:
+        assert "stopped, as asked" in output and f"stopped by {number.name}; the same command goes on" in output
+        assert before == 2, "the step it was in was saved"
+        assert f"* paec, seed 1: at step {before} of 3" in output
+    second = launch()
+    output = finish(second)
+    assert second.returncode == 0, output
+    assert starts(tmp_path) == {"none-seed1": 1, "paec-seed1": 2, "none-seed3": 1, "paec-seed3": 1}
+    assert f"=== run 1 of 3: paec, seed 1, at step {before} of 3 ===" in output
+    assert [record["step"] for record in records(directory)] == [1, 2, 3]
+    assert [m["seeds"] for m in values(tmp_path)["methods"]] == [[1, 3], [1, 3]]
+
+
+@pytest.mark.slow
+def test_two_at_once_are_refused(launch, tmp_path):
+    first = launch(PAUSE="60")
+    wait_for(lambda: starts(tmp_path), 120, first)
+    second = launch()
+    output = finish(second)
+    assert second.returncode == 2 and f"error: {tmp_path / 'g'} is in use by another run" in output
+    look = launch("--table-only")
+    assert "* none, seed 1: not begun" in finish(look) and look.returncode == 0
+
+
+# ---- the real pipeline -----------------------------------------------------------------------------------------------

@@ -51,7 +51,7 @@ def read_rollouts(
         text=[tokenizer.decode(row) for row in ids] if "text" in stack.needs else None,
         pieces=token_pieces(ids, tokenizer) if "pieces" in stack.needs else None,
         clusters=_clusters(data, prompts) if "clusters" in stack.needs else None,
-        apart=torch.tensor(data[ROLLOUT_TEMPERATURE].tolist()) > 0 if stack.has("sampling") else None,
+        apart=torch.tensor(list(data[ROLLOUT_TEMPERATURE])) > 0 if stack.has("sampling") else None,
     )
 
 

@@ -60,8 +60,8 @@ def together(tiny, tmp_path_factory) -> tuple[Path, str, int]:
             "method.target=my_methods.Told",
             "+method.top=0.05",
             "also=[seed_grpo,aepo,kl_cov]",
-            "also.aepo.temperature_low=0.001",
-            "also.aepo.temperature_high=0.001",
+            "also.aepo.temperature_low=0.000001",
+            "also.aepo.temperature_high=0.000001",
         )
         output = finish(process)
     finally:
@@ -87,7 +87,7 @@ def test_methods_of_four_kinds_train_together(together):
 
 
 def test_a_quarter_of_the_prompts_was_drawn_at_its_own_temperature(together):
-    """At a temperature next to 0 all responses of a prompt are the same; at 1 they are not."""
+    """At a temperature that vLLM takes for 0 all responses of a prompt are the same; at 1 they are not."""
     for step in (1, 2):
         drawn = rollouts(together[0], step)
         assert len(drawn) == PROMPTS and {len(texts) for texts in drawn.values()} == {SAMPLES}

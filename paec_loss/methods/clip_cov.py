@@ -10,22 +10,13 @@ from torch import Tensor
 
 from paec_loss.fields import between, non_negative, number, share
 from paec_loss.method import BatchMethod, Clip, Tokens, Update
-from paec_loss.randomness import token_uniform
+from paec_loss.methods._top_tokens import TopTokens
 
 
 def covariance(tokens: Tokens, mean_advantage: float, mean_log_prob: float) -> Tensor:
     """[B, R] c_t = (A - mean A)(log p - mean log p), float64, without gradient (arXiv 2505.22617)."""
     log_prob, advantages = tokens.log_prob.detach().double(), tokens.advantages.double()
     return (advantages - mean_advantage) * (log_prob - mean_log_prob)
-
-
-@dataclass(frozen=True)
-class Candidates:
-    """What the mini-batch says: the means, and the random number below which a candidate is dropped."""
-
-    mean_advantage: float
-    mean_log_prob: float
-    below: float
 
 
 @dataclass(frozen=True)
@@ -54,24 +45,16 @@ class ClipCov(BatchMethod):
     def clip(self, clip: Clip) -> Clip:
         return Clip(self.clip_low, self.clip_high, float("inf"))
 
-    def prepare(self, batch: Tokens, update: Update) -> Candidates:
-        mean_advantage, mean_log_prob = batch.mean(batch.advantages), batch.mean(batch.log_prob)
-        chosen = self._candidates(batch, mean_advantage, mean_log_prob, update)
-        count = max(1, int(self.ratio * update.tokens))
-        lots = self._lots(batch, update)[chosen].sort().values
-        below = lots[count].item() if count < len(lots) else 1.0
-        return Candidates(mean_advantage, mean_log_prob, below)
+    def prepare(self, batch: Tokens, update: Update) -> TopTokens:
+        candidates = self._candidates(batch, update)
+        count = min(max(1, int(self.ratio * update.tokens)), int(candidates.sum()))
+        return TopTokens.of(candidates, batch, update, count)  # candidates are equal, so the lot decides
 
-    def _candidates(self, tokens: Tokens, mean_advantage: float, mean_log_prob: float, update: Update) -> Tensor:
-        ratio, advantages = tokens.log_ratio.detach().exp(), tokens.advantages
+    def _candidates(self, batch: Tokens, update: Update) -> Tensor:
+        ratio, advantages = batch.log_ratio.exp(), batch.advantages
         clipped = -advantages * ratio.clamp(1 - update.clip.low, 1 + update.clip.high) > -advantages * ratio
-        value = covariance(tokens, mean_advantage, mean_log_prob)
-        return tokens.response_mask & ~clipped & (value > self.lower) & (value < self.upper)
+        value = covariance(batch, batch.mean(advantages), batch.mean(batch.log_prob))
+        return batch.response_mask & ~clipped & (value > self.lower) & (value < self.upper)
 
-    def _lots(self, tokens: Tokens, update: Update) -> Tensor:
-        return token_uniform(update.seed, update.step, tokens.response, tokens.response_mask.shape[1])
-
-    def token_advantages(self, tokens: Tokens, context: Candidates, update: Update) -> Tensor:
-        candidates = self._candidates(tokens, context.mean_advantage, context.mean_log_prob, update)
-        dropped = candidates & (self._lots(tokens, update) < context.below)
-        return torch.where(dropped, 0.0, tokens.advantages)
+    def token_advantages(self, tokens: Tokens, context: TopTokens, update: Update) -> Tensor:
+        return torch.where(context.among(tokens), 0.0, tokens.advantages)

@@ -34,7 +34,7 @@ class EPO(BatchMethod):
     spans: ClassVar[str] = "Hbar and number of tokens; over the steps the mean of Hbar"
     released: ClassVar[str] = (
         "the released penalty is a constant, without gradient, and its weight falls to 0.04; here the hinge with its "
-        "gradient, and a beta_k as summaries of the paper give it (its own schedule was not seen)"
+        "gradient, and a beta_k as a summary of the paper gives it (its own schedule was not seen)"
     )
 
     coefficient: float = non_negative(0.001, "weight of the mean entropy and of its hinge")

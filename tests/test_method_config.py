@@ -1,0 +1,122 @@
+"""Methods in the configuration: several at once, a user's own, what they set in verl's keys, and what is refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from paec_loss.methods import METHODS
+from paec_loss.methods.clip_higher import ClipHigher
+from paec_loss.methods.kl_cov import KLCov
+from paec_loss.methods.paec import PAEC
+from recipe.paec import preflight
+from recipe.paec.methods import stack_of
+
+MINE = '''
+"""A method that is not of this repository."""
+from dataclasses import dataclass
+from paec_loss import Method
+from paec_loss.fields import positive
+
+@dataclass(frozen=True)
+class Doubled(Method):
+    """Advantages times a factor."""
+    factor: float = positive(2.0, "factor of the advantages")
+
+    def advantages(self, rollouts):
+        return self.factor * rollouts.advantages
+'''
+
+
+@pytest.fixture()
+def mine(tmp_path, monkeypatch):
+    """A module `mine` outside this repository."""
+    (tmp_path / "mine.py").write_text(MINE)
+    monkeypatch.syspath_prepend(tmp_path)
+
+
+def test_two_at_once(compose):
+    config = compose("also=clip_higher", "also.clip_higher.clip_high=0.3", "method.rho=0.7")
+    assert preflight.check_config(config) == []
+    assert stack_of(config).methods == (PAEC(rho=0.7), ClipHigher(clip_high=0.3))
+    assert config.run.name == "tiny_cpu-paec-also.clip_higher.clip_high=0.3,also=clip_higher,rho=0.7"
+    identity = preflight.identity(config)
+    assert (identity["method"], identity["method.rho"], identity["also.clip_higher.clip_high"]) == ("paec", 0.7, 0.3)
+    three = compose("method=none", "also=[clip_higher,w_reinforce]")
+    assert stack_of(three).names == ["none", "clip_higher", "w_reinforce"]
+
+
+@pytest.mark.parametrize("name", sorted(METHODS))
+def test_every_method_beside_another(compose, name):
+    """Each can be added to `none`, and what it needs of verl's keys is there."""
+    order = ["curriculum=semantic_entropy"] if METHODS[name].curriculum else []
+    config = compose("method=entropy_bonus" if name == "none" else "method=none", f"also={name}", *order)
+    assert preflight.check_config(config) == []
+    actor, stack = config.actor_rollout_ref.actor, stack_of(config)
+    assert actor.policy_loss.loss_mode == ("method" if stack.own_surrogate else "vanilla")
+    assert (actor.use_kl_loss, actor.kl_loss_coef if actor.use_kl_loss else 0) == (METHODS[name].needs_reference, 0)
+
+
+def test_the_clip_range_reaches_verl(compose):
+    actor = compose("method=steer").actor_rollout_ref.actor
+    assert (actor.clip_ratio_low, actor.clip_ratio_high, actor.clip_ratio_c) == (0.2, 0.28, 10.0)
+    assert dict(actor.fsdp_config.clip) == {"_target_": "paec_loss.Clip", "low": 0.2, "high": 0.28, "dual": 10.0}
+    actor = compose("method=clip_cov").actor_rollout_ref.actor
+    assert (actor.clip_ratio_low, actor.clip_ratio_high, actor.clip_ratio_c) == (1.0, 1.0, 1e30)
+    actor = compose("method=paec", "actor_rollout_ref.actor.clip_ratio_high=0.5").actor_rollout_ref.actor
+    assert actor.fsdp_config.clip.high == 0.5
+
+
+def test_bases(compose):
+    config = compose("base=dr_grpo", "data.max_response_length=64")
+    assert preflight.check_config(config) == []
+    actor = config.actor_rollout_ref.actor
+    assert not config.algorithm.norm_adv_by_std_in_grpo
+    assert (actor.loss_agg_mode, actor.loss_scale_factor) == ("seq-mean-token-sum-norm", 64)
+    config = compose("base=dapo", "method=forking_tokens")
+    assert preflight.check_config(config) == []
+    assert (config.actor_rollout_ref.actor.clip_ratio_high, config.algorithm.filter_groups.enable) == (0.28, True)
+
+
+def test_a_method_from_outside(compose, mine):
+    config = compose("method=custom", "method.target=mine.Doubled", "+method.factor=3", "also=kl_cov")
+    assert preflight.check_config(config) == []
+    doubled, kl_cov = stack_of(config).methods
+    assert (type(doubled).__name__, doubled.factor, kl_cov) == ("Doubled", 3.0, KLCov())
+    nodes = config.actor_rollout_ref.actor.fsdp_config.methods
+    assert dict(nodes[0]) == {"_target_": "mine.Doubled", "factor": 3}
+    assert preflight.identity(config)["method"] == "mine.Doubled"
+    assert config.run.name == "tiny_cpu-custom-also=kl_cov,factor=3,target=mine.Doubled"
+
+
+REFUSED = [
+    (["method=custom"], "method.target=null: method=custom needs the import path"),
+    (["method=custom", "method.target=no_such_package.Thing"], "method.target=no_such_package.Thing: cannot be import"),
+    (["method=custom", "method.target=os.path.join"], "method.target=os.path.join: must be a subclass"),
+    (["method=custom", "method.target=mine.Doubled", "+method.factor=0"], "method.factor=0: must be > 0; it is the"),
+    (["method=custom", "method.target=mine.Doubled", "+method.faktor=1"], "unexpected keyword argument 'faktor'"),
+    (["method=sent"], "sent trains on the prompts in an order: add curriculum=semantic_entropy"),
+    (["method=steer", "also=clip_cov"], "steer and clip_cov each bring a clip range: choose one"),
+    (["method=paec", "also=paec"], "paec acts already"),
+    (["method=kl_cov", "actor_rollout_ref.actor.policy_loss.loss_mode=gspo"], "loss_mode=gspo: kl_cov brings"),
+    (["method=steer", "actor_rollout_ref.actor.clip_ratio_high=0.3"], "clip_ratio_high=0.3: steer sets the clip"),
+    (["method=aepo", "base=dapo"], "algorithm.filter_groups.enable=true: aepo"),
+    (["method=aepo", "mode=colocate_async"], "mode=colocate_async: aepo"),
+    (["method=empg", "algorithm.rollout_correction.bypass_mode=true"], "bypass_mode=true skips the log-prob pass"),
+    (["method=steer", "method.statistics=step", "algorithm.rollout_correction.bypass_mode=true"], "that steer reads"),
+    (["method=hapo", "actor_rollout_ref.model.use_fused_kernels=true"], "use_fused_kernels=true"),
+    (["method=paec", "also=siren", "also.siren.top_p=0.9"], "want nuclei of mass"),
+    (["method=clip_cov", "method.lower=6"], "method.lower=6.0: must be below method.upper=5.0"),
+]
+
+
+@pytest.mark.parametrize(("overrides", "words"), REFUSED, ids=[" ".join(overrides) for overrides, _ in REFUSED])
+def test_refused_in_one_sentence(compose, mine, overrides, words):
+    (problem,) = preflight.check_config(compose(*overrides))
+    assert words in problem and "\n" not in problem
+
+
+def test_what_a_method_without_statistics_leaves_alone(compose):
+    """bypass_mode and fused kernels are refused only where something is read that they leave out."""
+    config = compose("method=clip_higher", "algorithm.rollout_correction.bypass_mode=true")
+    assert preflight.check_config(config) == []
+    assert preflight.check_config(compose("method=none", "actor_rollout_ref.model.use_fused_kernels=true")) == []

@@ -42,7 +42,7 @@ def tiny_files(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def tiny(tmp_path_factory) -> Path:
     """An empty folder for the quick start's data and model, which the first launch makes."""
     return tmp_path_factory.mktemp("tiny")

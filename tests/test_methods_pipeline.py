@@ -118,13 +118,13 @@ QUIET = {"none"}
 """Methods that train exactly as GRPO in two steps of the tiny model."""
 
 
-def scored(tiny: Path) -> list[str]:
+def scored(tiny: Path, root: Path) -> list[str]:
     """Overrides for a method with an order of the prompts; the scores are made up."""
     file = tiny / "data" / "train.parquet"
     frame = pandas.read_parquet(file)
     frame["extra_info"] = [{**extra, "semantic_entropy": 0.01 * i} for i, extra in enumerate(frame["extra_info"])]
-    frame.to_parquet(tiny / "scored.parquet")
-    return ["curriculum=semantic_entropy", f"data.train_files={tiny / 'scored.parquet'}"]
+    frame.to_parquet(root / "scored.parquet")
+    return ["curriculum=semantic_entropy", f"data.train_files={root / 'scored.parquet'}"]
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +134,7 @@ def plain(tiny, tmp_path_factory) -> list[dict]:
 
 
 def trained(tiny: Path, root: Path, name: str) -> list[dict]:
-    needs = scored(tiny) if METHODS[name].curriculum else []
+    needs = scored(tiny, root) if METHODS[name].curriculum else []
     process = start(tiny, root, *SHORT, f"method={name}", f"run.name={name}", *needs)
     output = finish(process)
     assert process.returncode == 0, output

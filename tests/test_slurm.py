@@ -6,6 +6,7 @@ The last test trains the tiny experiment over both nodes; the others put a comma
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -170,8 +171,39 @@ def test_sweep(slurm):
     slurm.until(lambda: not slurm.call("squeue", "--noheader"), 150)
     outputs = [(slurm.folder / f"sweep-{task}.out").read_text() for task in range(4)]
     pairs = [re.findall(r"^pair (\w+) (\d+)$", output, re.MULTILINE) for output in outputs]
-    assert pairs == [[("paec", "3")], [("paec", "4")], [("none", "3")], [("none", "4")]]
+    assert pairs == [[("paec", "3")], [("none", "3")], [("paec", "4")], [("none", "4")]]
     assert all("exit code 0" in output for output in outputs)
+    slurm.nothing_left()
+
+
+# What a training of one step leaves.
+TRAINED = """
+folder=$GRID_ROOT/tiny_cpu-$METHOD-seed$SEED
+mkdir -p $folder/checkpoints/global_step_1 && echo '{}' > $folder/checkpoints/global_step_1/paec_state.json
+echo "{\\"step\\": 1, \\"actor/entropy\\": 0.5, \\"response_length/mean\\": 7, \\"timing_s/step\\": 1.0, \\
+\\"val/s/avg@4\\": 0.$SEED, \\"val/s/maj@4\\": 0.5, \\"val/s/pass@4\\": 0.5}" > $folder/metrics.jsonl
+"""
+
+
+def test_comparison(slurm):
+    """launch/compare.sh as an array: what is done is not submitted, and a job behind it makes the table."""
+    root = slurm.folder / "grid"
+    slurm.call("bash", "-c", TRAINED, GRID_ROOT=str(root), METHOD="none", SEED="3")
+    command = ["bash", str(REPOSITORY / "launch" / "compare.sh"), "METHODS=none paec", "SEEDS=3 4"]
+    command += ["SLURM=--nodes=1", f"run.root={root}", "trainer.total_training_steps=1", "run.export=false"]
+    slurm.until(lambda: slurm.idle() == ["n1", "n2"], 90)
+    said = slurm.call(*command, COMMAND=TRAINED, GRID_ROOT=str(root))
+    assert "submitted 3 of 4 runs as the array" in said, said
+    again = subprocess.run(command, env=slurm.env, capture_output=True, text=True, timeout=120, check=False)
+    assert again.returncode == 2 and re.search(r"job \d+ does this already", again.stderr), again.stderr
+    slurm.until(lambda: not slurm.call("squeue", "--noheader"), 200)
+    outputs = sorted(file.name for file in root.glob("compare-tiny_cpu/slurm-*.out"))
+    assert [name.rpartition("_")[2] for name in outputs[:3]] == ["1.out", "2.out", "3.out"] and len(outputs) == 4
+    table = json.loads((root / "compare-tiny_cpu" / "table.json").read_text())
+    assert [(m["label"], m["seeds"]) for m in table["methods"]] == [("none", [3, 4]), ("paec", [3, 4])]
+    assert table["methods"][1]["accuracy"]["s"]["avg@4"]["value"] == pytest.approx(0.35)
+    assert "| 35.0 \N{PLUS-MINUS SIGN} 63.5 |" in slurm.call(*command), "all is done: nothing is submitted"
+    assert not slurm.call("squeue", "--noheader")
     slurm.nothing_left()
 
 

@@ -297,7 +297,8 @@ def show_table(grid: Grid, runs: Sequence[Run], folder: Path, failed: Mapping[Pa
 
 
 def _write_table(grid: Grid, runs: Sequence[Run], folder: Path, failed: Mapping[Path, str]) -> tuple[str, list[Path]]:
-    about = {"experiment": grid.experiment, "methods": grid.words["METHODS"].split(), "overrides": list(grid.overrides)}
+    overrides = [o for o in grid.overrides if not o.lstrip("+").startswith(("run.", "cluster"))]
+    about = {"experiment": grid.experiment, "methods": grid.words["METHODS"].split(), "overrides": overrides}
     return grid_table.write(folder, runs, failed, about)
 
 
@@ -410,7 +411,7 @@ def submit(grid: Grid, runs: Sequence[Run], folder: Path) -> None:
     array = array.split(";")[0]
     say(f"submitted {len(tasks)} of {len(runs)} runs as the array {array}: {folder}/slurm-{array}_*.out")
     table = ["bash", "launch/python.sh", "-m", "recipe.paec.grid", "--table-only", *overrides]
-    once = [f"--dependency=afterany:{array}", f"--output={folder}/slurm-%A-table.out", "--nodes=1", "--ntasks=1"]
+    once = [f"--dependency=afterany:{array}", f"--output={folder}/slurm-%j-table.out", "--nodes=1", "--ntasks=1"]
     job = _slurm(["sbatch", *options, *once, "--time=10", f"--wrap={shlex.join(table)}"], words)
     say(f"job {job.split(';')[0]} makes the table after them; in between: the same command with --table-only")
 

@@ -92,7 +92,7 @@ def test_refused_at_once(arguments, message, monkeypatch):
         (
             ["METHODS=none long=none:trainer.total_training_steps=50", "trainer.test_freq=0"],
             [
-                "trainer.test_freq=0: without validation there is no accuracy",
+                "none, long: trainer.test_freq must be positive: .*",
                 "long and none cannot be compared: trainer.total_training_steps is 50 and 40: give it to all runs, .*",
             ],
         ),

@@ -239,8 +239,8 @@ def _unequal_terms(configs: Mapping[str, DictConfig]) -> list[str]:
     """What makes validations of the methods, label -> configuration, no measure of the same thing."""
     problems = []
     (first, reference), *others = configs.items()
-    if reference.trainer.test_freq <= 0:
-        problems.append(f"trainer.test_freq={reference.trainer.test_freq}: without validation there is no accuracy")
+    if blind := [label for label, config in configs.items() if config.trainer.test_freq <= 0]:
+        problems.append(f"{', '.join(blind)}: trainer.test_freq must be positive: without validation, no accuracy")
     for key in TERMS:
         wanted = OmegaConf.select(reference, key)
         for label, config in others:
@@ -258,10 +258,8 @@ def _other_run(run: Run, config: DictConfig) -> list[str]:
     remedy = "use another run.root, or delete that folder"
     if (run.step() or 0) > run.steps:
         return [f"{run.directory} was trained to step {run.step()}, this asks for {run.steps} steps: {remedy}"]
-    recorded, wanted = (
-        _settings(OmegaConf.load(run.directory / "config.yaml")),
-        _settings(OmegaConf.create(OmegaConf.to_yaml(config))),
-    )
+    recorded = _settings(OmegaConf.load(run.directory / "config.yaml"))
+    wanted = _settings(OmegaConf.create(OmegaConf.to_yaml(config)))  # numbers as that file's were read
     for key in sorted(recorded.keys() | wanted.keys()):
         if recorded.get(key) != wanted.get(key):
             return [

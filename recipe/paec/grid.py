@@ -333,10 +333,9 @@ class Stop:
 
 def train(grid: Grid, run: Run, arguments: Sequence[str], log: Path, stop: Stop) -> str | None:
     """Start a training, show what it prints until it ends; returns why it failed, None if it is finished."""
-    tree = ProcessTree([*TRAIN, f"experiment={grid.experiment}", *arguments], log, dict(os.environ))
-    stop.watch(tree.process)
-    with open(log, encoding="utf-8", errors="replace") as stream:
-        stream.seek(0, os.SEEK_END)
+    with open(log, "a+", encoding="utf-8", errors="replace") as stream:  # at its end: an earlier start's is old news
+        tree = ProcessTree([*TRAIN, f"experiment={grid.experiment}", *arguments], log, dict(os.environ))
+        stop.watch(tree.process)
         printed: list[str] = []
 
         def show() -> None:

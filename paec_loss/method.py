@@ -218,6 +218,8 @@ class Method:
     released: ClassVar[str] = ""
     """Where the released code differs from the published text, and which of the two this is; "" where it does not."""
 
+    statistics: ClassVar[str] = "exact"
+    """Where `prepare` takes the mini-batch from; a field of `BatchMethod`."""
     needs: ClassVar[frozenset[str]] = frozenset()
     """Of "text", "pieces" and "clusters", what `Rollouts` must bring."""
     needs_reference: ClassVar[bool] = False

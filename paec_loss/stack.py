@@ -74,6 +74,10 @@ class MethodStack:
         """Whether a method has this hook."""
         return bool(self._having(hook))
 
+    def owner(self, hook: str) -> str:
+        """Name of the first method that has this hook."""
+        return name_of(self._having(hook)[0])
+
     @property
     def acts_in_actor(self) -> bool:
         """Whether the actor's loss is anything but the plain surrogate."""

@@ -105,6 +105,7 @@ REFUSED = [
     (["method=steer", "method.statistics=step", "algorithm.rollout_correction.bypass_mode=true"], "that steer reads"),
     (["method=hapo", "actor_rollout_ref.model.use_fused_kernels=true"], "use_fused_kernels=true"),
     (["method=paec", "also=siren", "also.siren.top_p=0.9"], "want nuclei of mass"),
+    (["actor_rollout_ref.actor.loss_agg_mode=seq-mean-token-sum-norm"], "loss_scale_factor says by what"),
     (["method=clip_cov", "method.lower=6"], "method.lower=6.0: must be below method.upper=5.0"),
 ]
 

@@ -21,10 +21,13 @@ ROLLOUT_TEMPERATURE = "rollout_temperature"
 
 
 def number_responses(batch: KVBatchMeta) -> None:
-    """Give every response of `batch` its number in the queue: 62 bits of the SHA-256 of its key."""
-    digests = [hashlib.sha256(key.encode()).digest() for key in batch.keys]
-    numbers = torch.tensor([int.from_bytes(digest[:8], "big") >> 2 for digest in digests])
-    _put(batch, {RESPONSE_NUMBER: numbers})
+    """Give every response of `batch` its number in the queue: that of its key."""
+    _put(batch, {RESPONSE_NUMBER: torch.tensor([_number(key) for key in batch.keys])})
+
+
+def _number(name: str) -> int:
+    """62 bits of a name's SHA-256."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") >> 2
 
 
 def read_rollouts(
@@ -39,12 +42,11 @@ def read_rollouts(
     inside = padded_mask(data["response_mask"], statistics.entropy.shape[1])
     tokens = data["responses"].to_padded_tensor(0)
     prompts = [key.rsplit("_", 2)[0] for key in batch.keys]
-    number = {prompt: place for place, prompt in enumerate(sorted(set(prompts)))}
     ids = [row[: int(length)].tolist() for row, length in zip(tokens, inside.sum(-1), strict=True)]
     return Rollouts(
         statistics=statistics,
         response_mask=inside,
-        prompt=torch.tensor([number[prompt] for prompt in prompts]),
+        prompt=torch.tensor([_number(prompt) for prompt in prompts]),
         step=step,
         seed=seed,
         tokens=tokens,

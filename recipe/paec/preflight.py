@@ -90,6 +90,11 @@ def check_config(config: DictConfig) -> list[str]:
             )
     problems += _check_batches(config) + _check_mode(config) + _check_lora(config)
     problems += _check_methods(config, stack)
+    if actor.loss_agg_mode == "seq-mean-token-sum-norm" and not actor.loss_scale_factor:
+        problems.append(
+            "actor_rollout_ref.actor.loss_agg_mode=seq-mean-token-sum-norm divides by the longest response of each "
+            "micro-batch unless actor_rollout_ref.actor.loss_scale_factor says by what: base=dr_grpo sets both"
+        )
     problems += curriculum_order.check_config(config)
     return problems + _check_lengths(config)
 

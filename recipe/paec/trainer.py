@@ -202,7 +202,7 @@ class PAECTrainer(PPOTrainer):
         if self.stack.has("rewards"):
             rollouts = replace(rollouts, rewards=self.stack.rewards(rollouts))
             driver.put_rewards(batch, rollouts.rewards, scores)
-            metrics["actor/method_reward"] = rollouts.rewards.double().mean().item()
+            metrics[f"actor/{self.stack.owner('rewards')}/reward"] = rollouts.rewards.double().mean().item()
         batch = super()._compute_advantage(batch, metrics)
         if self.stack.has("rewards"):
             driver.put_scores(batch, scores)  # metrics and records go on showing the graded ones

@@ -5,7 +5,7 @@
 #
 # The same command again skips what is done and goes on with what was interrupted. Overrides are Hydra's, for all runs.
 #
-#   METHODS     files of configs/method, or [LABEL=]METHOD[:OVERRIDE]...: low=paec:method.rho_min=0.5
+#   METHODS     methods (docs/methods.md), or [LABEL=]METHOD[:OVERRIDE]...: low=paec:method.rho_min=0.5
 #   SEEDS       seeds of whole runs                                             (default "0 1 2")
 #   EXPERIMENT  a file of configs/experiment                                    (default tiny_cpu)
 #   GRID        folder of the table, below run.root                             (default compare-EXPERIMENT)

@@ -3,7 +3,7 @@
 One training after the other on this machine, or (SLURM="--nodes=1 --time=24:00:00") as an array of Slurm jobs; what is
 done is skipped, what was interrupted goes on. Then one table (recipe.paec.grid_table), written anew after every run.
 
-    METHODS     what is compared: files of configs/method, or [LABEL=]METHOD[:OVERRIDE]... with Hydra's overrides, as in
+    METHODS     what is compared: methods (docs/methods.md), or [LABEL=]METHOD[:OVERRIDE]... with Hydra's overrides:
                 paec:method.rho_min=0.5 or low=paec:method.rho_min=0.5:method.rho=0.7
     SEEDS       seeds of whole runs                                               (default "0 1 2")
     EXPERIMENT  a file of configs/experiment                                      (default tiny_cpu)

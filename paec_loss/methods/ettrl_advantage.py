@@ -17,7 +17,7 @@ class ETTRLAdvantage(Method):
     Hbar is 0 the advantages stay.
     """
 
-    paper: ClassVar[str] = "ETTRL, arXiv 2508.11356, entropy-based advantage reshaping (Adv-Res)"
+    paper: ClassVar[str] = "ETTRL, arXiv 2508.11356, its advantage reshaping (Adv-Res); its tree rollout is not here"
     on_policy: ClassVar[str] = "the same: it needs no ratio"
     spans: ClassVar[str] = "the group: its mean entropy; nothing beyond it"
     released: ClassVar[str] = "no code by the authors found; this is the text"

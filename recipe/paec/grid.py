@@ -188,7 +188,7 @@ def compose(overrides: Sequence[str]) -> DictConfig:
 def _no_such_file(error: MissingConfigException) -> str:
     """`no method sirn: did you mean siren?` and what there is."""
     group, _, name = (error.missing_cfg_file or "").rpartition("/")
-    options = [option for option in error.options or () if not option.endswith("_defaults")]
+    options = list(error.options or ())
     close = difflib.get_close_matches(name, options, n=1)
     hint = f"did you mean {close[0]}? " if close else ""
     return f"no {group} {name}: {hint}There are {', '.join(options)}"

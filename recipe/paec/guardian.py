@@ -16,7 +16,7 @@ import ray
 from ray._private.state import actors
 from ray.core.generated.common_pb2 import ActorDiedErrorContext
 
-from recipe.paec.train_worker import write_failure
+from recipe.paec.run_log import write_failure
 
 INTERVAL = 2.0
 """Seconds between looks."""

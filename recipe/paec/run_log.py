@@ -1,4 +1,4 @@
-"""What a run tells the outside: `metrics.jsonl`, one line a step, and `heartbeat.json`, where it is right now."""
+"""What a run tells the outside: metrics.jsonl, one line a step; heartbeat.json, where it is; failure.json, why not."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from recipe.paec.checkpoints import write_json
+
 METRICS_FILE = "metrics.jsonl"
 HEARTBEAT_FILE = "heartbeat.json"
+FAILURE_FILE = "failure.json"
 STOP_FILE = "stop"
 """Asks the trainer for a checkpoint and an end after the step it is in."""
 
@@ -22,6 +25,12 @@ def _plain(value: Any) -> Any:
     if isinstance(number, float) and not math.isfinite(number):
         return None
     return number
+
+
+def write_failure(directory: Path, kind: str, message: str) -> None:
+    """Leave the reason of a failure for the launcher, unless one is there: the first one is the cause of the others."""
+    if not (directory / FAILURE_FILE).exists():
+        write_json(directory / FAILURE_FILE, {"type": kind, "message": message})
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -25,11 +25,10 @@ from recipe.paec import checkpoints, doctor, preflight, safety, versions
 from recipe.paec.command_line import git_commit, hydra_command, say
 from recipe.paec.errors import UserError
 from recipe.paec.export import export_in_process, holds
-from recipe.paec.run_log import HEARTBEAT_FILE, METRICS_FILE, STOP_FILE, read_metrics, truncate_metrics
+from recipe.paec.run_log import FAILURE_FILE, HEARTBEAT_FILE, METRICS_FILE, STOP_FILE, read_metrics, truncate_metrics
 from recipe.paec.runs import clear, lock, resolved, resolved_paths
 from recipe.paec.summary import closing_lines, step_line
 from recipe.paec.supervise import ProcessTree, die_with_parent, printed
-from recipe.paec.train_worker import FAILURE_FILE
 
 RAY_ENDED = "Raylet is terminated"
 """What Ray prints before it ends a process whose node has gone."""

@@ -13,9 +13,7 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from recipe.paec.checkpoints import write_json
-
-FAILURE_FILE = "failure.json"
+from recipe.paec.run_log import write_failure
 
 
 def check_registrations(config) -> None:
@@ -52,12 +50,6 @@ def validate(config) -> None:
         use_reference_policy=need_reference_policy(config),
         use_critic=need_critic(config),
     )
-
-
-def write_failure(directory: Path, kind: str, message: str) -> None:
-    """Leave the reason of a failure for the launcher, unless one is there: the first one is the cause of the others."""
-    if not (directory / FAILURE_FILE).exists():
-        write_json(directory / FAILURE_FILE, {"type": kind, "message": message})
 
 
 def root_cause(error: BaseException) -> BaseException:

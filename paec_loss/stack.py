@@ -224,6 +224,17 @@ class MethodStack:
                 term = term + method.loss_term(seen, context, update).to(term.dtype)
         return term
 
+    def loss(self, tokens: Tokens, update: Update) -> Tensor:
+        """Loss of a whole mini-batch in one piece, token mean, with gradient: for a trainer without micro-batches."""
+        whole = replace(tokens, statistics=tokens.statistics.detach())
+        updates = [update] * len(self.methods)
+        contexts = self.prepare({"exact": whole, "step": whole}, updates, None)
+        term = self.loss_term(tokens, contexts, updates)
+        tokens = replace(tokens, advantages=self.token_advantages(tokens, contexts, updates))
+        mask, count = self.selection(tokens, contexts, updates)
+        losses = self.policy_loss(tokens, contexts, updates)
+        return torch.where(mask, losses, 0.0).sum() / max(count, 1) + term
+
     def report(self, tokens: Tokens, contexts: Sequence[Any], updates: Sequence[Update]) -> list[list[float]]:
         """Every method's sums over a micro-batch."""
         return [

@@ -47,7 +47,7 @@ def together(tiny, tmp_path_factory) -> tuple[Path, str, int]:
     """A method from outside (that of docs/methods.md) with AEPO, SEED-GRPO and KL-Cov beside it."""
     folder = tmp_path_factory.mktemp("mine")
     page = (REPOSITORY / "docs" / "methods.md").read_text(encoding="utf-8")
-    (code,) = re.findall(r"```python\n(.*?)```", page, flags=re.S)
+    (code,) = [block for block in re.findall(r"```python\n(.*?)```", page, flags=re.S) if "class Calm" in block]
     (folder / "my_methods.py").write_text(code + TOLD)
     os.environ["PYTHONPATH"], before = str(folder), os.environ.get("PYTHONPATH")
     try:

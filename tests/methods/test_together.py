@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -69,6 +71,26 @@ def test_a_term_sees_what_its_statistics_saw():
 def test_refused(names, sentence):
     with pytest.raises(ValueError, match=sentence):
         MethodStack([METHODS[name]() for name in names])
+
+
+@pytest.mark.parametrize("methods", [[ADVANTAGE, STEER, BONUS], [FORKING, KL_COV], [SENT], [METHODS["none"]()]])
+def test_the_loss_in_one_piece(methods):
+    _, tokens = random_batch()
+    stack = MethodStack(methods)
+    loss = stack.loss(tokens, update_of(tokens, stack))
+    torch.testing.assert_close(loss, mini_batch_loss(methods, tokens, [[2, 4], [0], [5, 1, 3]]), rtol=1e-12, atol=0)
+
+
+def test_the_page_shows_it():
+    """The code of docs/methods.md, run as it stands."""
+    page = (Path(__file__).parents[2] / "docs" / "methods.md").read_text(encoding="utf-8")
+    (code,) = [block for block in re.findall(r"```python\n(.*?)```", page, flags=re.S) if "stack.loss" in block]
+    logits, tokens = random_batch()
+    given = dict(logits=logits, labels=torch.zeros(tokens.response_mask.shape, dtype=torch.long))
+    given |= dict(old_log_prob=tokens.old_log_prob, advantages=tokens.advantages, response_mask=tokens.response_mask)
+    exec(code, given)
+    given["loss"].backward()
+    assert torch.isfinite(given["loss"]) and logits.grad.abs().max() > 0
 
 
 def test_a_clip_range_for_a_policy_loss_that_has_one():

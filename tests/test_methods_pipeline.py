@@ -49,8 +49,8 @@ def together(tiny, tmp_path_factory) -> tuple[Path, str, int]:
     page = (REPOSITORY / "docs" / "methods.md").read_text(encoding="utf-8")
     (code,) = [block for block in re.findall(r"```python\n(.*?)```", page, flags=re.S) if "class Calm" in block]
     (folder / "my_methods.py").write_text(code + TOLD)
-    os.environ["PYTHONPATH"], before = str(folder), os.environ.get("PYTHONPATH")
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
         process = start(
             tiny,
             folder / "runs",
@@ -63,12 +63,7 @@ def together(tiny, tmp_path_factory) -> tuple[Path, str, int]:
             "also.aepo.temperature_low=0.000001",
             "also.aepo.temperature_high=0.000001",
         )
-        output = finish(process)
-    finally:
-        if before is None:
-            del os.environ["PYTHONPATH"]
-        else:
-            os.environ["PYTHONPATH"] = before
+    output = finish(process)
     return folder / "runs" / "together", output, process.returncode
 
 

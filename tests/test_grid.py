@@ -431,7 +431,7 @@ def test_a_comparison_killed_twice(tiny, tmp_path):
             output = finish(process)
         finally:
             process.kill()
-        _, left = psutil.wait_procs(family, timeout=60)
+        _, left = psutil.wait_procs(family, timeout=180)  # Ray's agents wait a minute for their head
         assert [p.name() for p in left] == []
         assert process.returncode == (143 if number == signal.SIGTERM else -number), output
         return output

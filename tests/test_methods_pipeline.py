@@ -109,8 +109,8 @@ def test_memory_is_in_the_checkpoint(together):
 
 # ---- each by itself --------------------------------------------------------------------------------------------------
 
-QUIET = {"clip_higher"}
-"""Methods that train exactly as GRPO in two steps of the tiny model: no ratio is beyond 1.2."""
+QUIET = {"clip_higher", "hicra"}
+"""Methods that train exactly as GRPO in two steps of the tiny model: no ratio beyond 1.2, no phrase of planning."""
 
 
 def scored(tiny: Path, root: Path) -> list[str]:

@@ -36,6 +36,7 @@ SEVEN = Setup(
     param_offload=False,
     optimizer_offload=False,
     cpu_policy=False,
+    reference=False,
     rollout_bytes=2,
     memory_fraction=0.6,
     sleeps=True,
@@ -213,6 +214,7 @@ def test_offload():
     assert of(param_offload=True) == ([[1, 1, 2], [0, 0, 2], [0, 0, 2]], 8)
     assert of(optimizer_offload=True) == ([[1, 1, 2], [1, 0, 0], [1, 0, 0]], 16)
     assert of(cpu_policy=True) == ([[0, 0, 0], [0, 0, 0], [0, 0, 0]], 32)
+    assert of(reference=True)[1] == of()[1] + 8  # one more copy of the parameters, a quarter of the four states
 
 
 def test_vllm_that_does_not_sleep_is_there_during_the_update():

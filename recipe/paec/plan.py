@@ -187,6 +187,8 @@ class Setup:
     """verl moves the optimizer states to the host between updates."""
     cpu_policy: bool
     """FSDP2 keeps parameters, gradients and optimizer on the host all the time (offload_policy)."""
+    reference: bool
+    """There is a reference policy; verl keeps its parameters on the host all the time."""
     rollout_bytes: int
     """Of an element of vLLM's weights, activations and KV cache."""
     memory_fraction: float
@@ -203,6 +205,11 @@ class Setup:
     """Longest prompt + response, tokens."""
     bucket: int
     """Bytes of the weight sync's bucket."""
+
+
+def has_reference(config: DictConfig) -> bool:
+    """Whether the run has a reference policy (FSDP2: its parameters are on the host, sharded)."""
+    return bool(config.actor_rollout_ref.actor.use_kl_loss or config.algorithm.use_kl_in_reward)
 
 
 def read_setup(config: DictConfig) -> Setup:
@@ -249,6 +256,7 @@ def read_setup(config: DictConfig) -> Setup:
         param_offload=fsdp.param_offload,
         optimizer_offload=fsdp.optimizer_offload,
         cpu_policy=fsdp.offload_policy,
+        reference=has_reference(config),
         rollout_bytes=rollout_bytes,
         memory_fraction=rollout.gpu_memory_utilization,
         sleeps=rollout.free_cache_engine,
@@ -367,7 +375,8 @@ def estimate(shape: ModelShape, setup: Setup, gpu_memory: float) -> Estimate:
         "weight-sync bucket and largest tensor": setup.bucket + shape.embedding * setup.parameter_bytes,
         "vLLM: weights": weights,
     }
-    host = (params_away + 2 * optimizer_away + setup.cpu_policy) * shard * setup.gpus_per_node
+    states = params_away + 2 * optimizer_away + setup.cpu_policy + setup.reference
+    host = states * shard * setup.gpus_per_node
     return Estimate(
         phases={
             "update": {**update, **asleep},
@@ -411,6 +420,7 @@ def host_memory(config: DictConfig) -> float:
     parameters = parameter_count(config.model.path) or 0
     tied = parameters and folder is not None and read_config(folder).get("tie_word_embeddings", False)
     states = 4 if cpu or fsdp.offload_policy else fsdp.param_offload + 2 * fsdp.optimizer_offload
+    states += has_reference(config)
     sharded = states * DTYPES.get(fsdp.model_dtype, 4) / cluster.nodes
     rollout = 4 * workers // cluster.tensor_parallel if cpu else 0
     each = 4 * (workers if tied else 1) + sharded + rollout

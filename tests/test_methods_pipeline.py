@@ -44,7 +44,7 @@ def rollouts(directory: Path, step: int) -> dict[str, list[str]]:
 
 @pytest.fixture(scope="module")
 def together(tiny, tmp_path_factory) -> tuple[Path, str, int]:
-    """A method from outside (that of docs/methods.md) with AEPO, SEED-GRPO and KL-Cov beside it."""
+    """A method from outside (that of docs/methods.md) with AEPO, SEED-GRPO and KL-Cov beside it, on two workers."""
     folder = tmp_path_factory.mktemp("mine")
     page = (REPOSITORY / "docs" / "methods.md").read_text(encoding="utf-8")
     (code,) = [block for block in re.findall(r"```python\n(.*?)```", page, flags=re.S) if "class Calm" in block]
@@ -55,6 +55,7 @@ def together(tiny, tmp_path_factory) -> tuple[Path, str, int]:
             tiny,
             folder / "runs",
             *SHORT,
+            "cluster.gpus_per_node=2",
             "run.name=together",
             "method=custom",
             "method.target=my_methods.Told",

@@ -28,6 +28,7 @@ def test_ulysses_on_two_workers(tiny, tmp_path):
     assert AutoModelForCausalLM.from_pretrained(run_directory(tmp_path) / "huggingface").config.vocab_size == 259
 
 
+@pytest.mark.slow
 def test_method_none_on_two_workers(tiny, tmp_path):
     """Plain GRPO: two FSDP ranks and two vLLM replicas, validation and export."""
     process = start(tiny, tmp_path, *TWO_WORKERS, "method=none")

@@ -11,10 +11,8 @@ one. The generated table of docs/methods.md reads the same meanings.
 import difflib
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import MISSING, field, fields
+from dataclasses import field, fields
 from typing import Any
-
-Number = float | int
 
 
 def number(default: Any, meaning: str) -> Any:
@@ -46,11 +44,6 @@ def whole(default: Any, meaning: str, at_least: int = 1) -> Any:
     """A whole number, at least `at_least`."""
     remedy = f"must be a whole number >= {at_least}"
     return _field(default, meaning, accepts=lambda v: v >= at_least, remedy=remedy, kind=int)
-
-
-def switch(default: Any, meaning: str) -> Any:
-    """true or false."""
-    return _field(default, meaning, accepts=lambda v: True, remedy="must be true or false", kind=bool)
 
 
 def choice(options: Sequence[str], default: Any, meaning: str) -> Any:
@@ -97,7 +90,7 @@ def _numeric(default: Any, meaning: str, accepts: Callable[[float], bool], remed
 
 
 def _field(default: Any, meaning: str, **metadata: Any) -> Any:
-    return field(default=MISSING if default is MISSING else default, metadata={"meaning": meaning, **metadata})
+    return field(default=default, metadata={"meaning": meaning, **metadata})
 
 
 def _checked(name: str, value: Any, rules: Any) -> Any:
@@ -111,7 +104,6 @@ def _checked(name: str, value: Any, rules: Any) -> Any:
         if not is_list or not all(isinstance(word, str) and word for word in value):
             raise ValueError(f"method.{name}={value!r}: {rules['remedy']}; it is the {meaning}")
         return tuple(value)
-    right_type = isinstance(value, bool) if kind is bool else isinstance(value, int) and not isinstance(value, bool)
-    if not right_type or not rules["accepts"](value):
+    if not isinstance(value, int) or isinstance(value, bool) or not rules["accepts"](value):
         raise ValueError(f"method.{name}={value!r}: {rules['remedy']}; it is the {meaning}")
     return value

@@ -61,8 +61,34 @@ class Update:
     """What the method's tracker says about this step."""
 
 
+class _Padded:
+    """What `Tokens` and `Rollouts` share: statistics of padded rows, and which places are response tokens."""
+
+    statistics: TokenStatistics
+    response_mask: Tensor
+
+    @property
+    def log_prob(self) -> Tensor:
+        """[B, R] log-prob of the response's tokens, nats, with the gradient of `statistics`."""
+        return self.statistics.log_prob
+
+    @property
+    def entropy(self) -> Tensor:
+        """[B, R] entropy over the vocabulary, nats, with the gradient of `statistics`."""
+        return self.statistics.entropy
+
+    def masked(self, values: Tensor) -> Tensor:
+        """[N] the values of the response tokens, in float64 and without gradient: for statistics."""
+        return values.detach()[self.response_mask].double()
+
+    def mean(self, values: Tensor) -> float:
+        """Mean over the response tokens in float64, without gradient; 0 when there are none."""
+        inside = self.masked(values)
+        return inside.mean().item() if inside.numel() else 0.0
+
+
 @dataclass(frozen=True)
-class Tokens:
+class Tokens(_Padded):
     """Response tokens, [B, R], padded on the right: a micro-batch with gradient, or a whole mini-batch without.
 
     What padded places hold is arbitrary: use `response_mask`, or the helpers, which do.
@@ -82,28 +108,9 @@ class Tokens:
     """[B, R] log-prob under the reference policy; None without one (`needs_reference`)."""
 
     @property
-    def log_prob(self) -> Tensor:
-        """[B, R] log-prob of the response's tokens, nats, with gradient."""
-        return self.statistics.log_prob
-
-    @property
-    def entropy(self) -> Tensor:
-        """[B, R] entropy over the vocabulary, nats, with gradient."""
-        return self.statistics.entropy
-
-    @property
     def log_ratio(self) -> Tensor:
         """[B, R] log of the importance ratio, clamped to +-20."""
         return (self.log_prob - self.old_log_prob).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
-
-    def masked(self, values: Tensor) -> Tensor:
-        """[N] the values of the response tokens, in float64 and without gradient: for statistics."""
-        return values.detach()[self.response_mask].double()
-
-    def mean(self, values: Tensor) -> float:
-        """Mean over the response tokens in float64, without gradient; 0 when there are none."""
-        inside = self.masked(values)
-        return inside.mean().item() if inside.numel() else 0.0
 
     def total(self, values: Tensor) -> Tensor:
         """Sum over the response tokens, float64 scalar, with gradient; whatever stands at padding has no effect."""
@@ -111,7 +118,7 @@ class Tokens:
 
 
 @dataclass(frozen=True)
-class Rollouts:
+class Rollouts(_Padded):
     """All responses that the driver processes together, [B, R], after the log-prob pass: no gradient anywhere.
 
     A step's responses, in mode separate_async a mini-batch's.
@@ -143,16 +150,6 @@ class Rollouts:
     """[B] bool, responses that `sampling` drew in its own way; None: none."""
 
     @property
-    def log_prob(self) -> Tensor:
-        """[B, R] log-prob of the tokens, nats."""
-        return self.statistics.log_prob
-
-    @property
-    def entropy(self) -> Tensor:
-        """[B, R] entropy over the vocabulary, nats."""
-        return self.statistics.entropy
-
-    @property
     def lengths(self) -> Tensor:
         """[B] int64, number of response tokens."""
         return self.response_mask.sum(-1)
@@ -161,11 +158,6 @@ class Rollouts:
         """[B] float64 mean over each response's tokens; 0 for one without tokens."""
         total = torch.where(self.response_mask, values, 0.0).sum(-1, dtype=torch.float64)
         return total / self.lengths.clamp_min(1)
-
-    def mean(self, values: Tensor) -> float:
-        """Mean over all response tokens in float64; 0 when there are none."""
-        inside = values[self.response_mask].double()
-        return inside.mean().item() if inside.numel() else 0.0
 
     def at_tokens(self, values: Tensor) -> Tensor:
         """[B, R] `values` ([B], one a response, or [B, R]) at the tokens, 0 at padding, in the advantages' dtype."""

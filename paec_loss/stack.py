@@ -32,6 +32,13 @@ def name_of(method: Method) -> str:
     return NAMES.get(kind, f"{kind.__module__}.{kind.__qualname__}")
 
 
+def _after(method: Method, tokens: Tokens, context: Any, update: Update) -> Tokens:
+    """The tokens with the advantages that a method leaves, without gradient."""
+    if not method.overrides("token_advantages"):
+        return tokens
+    return replace(tokens, advantages=method.token_advantages(tokens, context, update).detach())
+
+
 class MethodStack:
     """Methods in the order in which they act; the first is the run's, the others were added (`also=`).
 
@@ -179,18 +186,14 @@ class MethodStack:
             elif method.overrides("prepare"):
                 context = method.prepare(batches["step" if method.statistics == "step" else "exact"], update)
             contexts.append(context)
-            if method.overrides("token_advantages"):  # the next method's statistics are of what it will see
-                batches = {
-                    source: replace(batch, advantages=method.token_advantages(batch, context, update).detach())
-                    for source, batch in batches.items()
-                }
+            # The next method's statistics are of what it will see.
+            batches = {source: _after(method, batch, context, update) for source, batch in batches.items()}
         return contexts
 
     def token_advantages(self, tokens: Tokens, contexts: Sequence[Any], updates: Sequence[Update]) -> Tensor:
         """[B, R] advantages for the surrogate, without gradient, each method's from the one before."""
         for method, context, update in zip(self.methods, contexts, updates, strict=True):
-            if method.overrides("token_advantages"):
-                tokens = replace(tokens, advantages=method.token_advantages(tokens, context, update).detach())
+            tokens = _after(method, tokens, context, update)
         return tokens.advantages
 
     def _one_by_one(
@@ -199,8 +202,7 @@ class MethodStack:
         """Every method with its context, its update, and the tokens with the advantages that those before it leave."""
         for method, context, update in zip(self.methods, contexts, updates, strict=True):
             yield method, tokens, context, update
-            if method.overrides("token_advantages"):
-                tokens = replace(tokens, advantages=method.token_advantages(tokens, context, update).detach())
+            tokens = _after(method, tokens, context, update)
 
     def selection(self, tokens: Tokens, contexts: Sequence[Any], updates: Sequence[Update]) -> tuple[Tensor, int]:
         """[B, R] bool, tokens in the surrogate's mean, and how many there are in the whole mini-batch."""

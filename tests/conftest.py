@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import hydra
 import pytest
 import torch
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, open_dict
 
 from recipe.paec import runs
-from recipe.paec.command_line import CONFIGS
 
 torch.set_num_threads(1)
 
@@ -20,15 +16,7 @@ torch.set_num_threads(1)
 def compose():
     """compose("method.rho=0.7", ...) -> the resolved configuration of that command line."""
 
-    def make(*overrides: str) -> DictConfig:
-        with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
-            config = hydra.compose("train", overrides=list(overrides), return_hydra_config=True)
-        HydraConfig.instance().set_config(config)
-        with open_dict(config):
-            del config["hydra"]
-        return runs.resolved(config)
-
-    return make
+    return lambda *overrides: runs.resolved(runs.composed(*overrides))
 
 
 @pytest.fixture(scope="session")

@@ -6,17 +6,13 @@ import json
 import math
 from collections import Counter
 
-import hydra
 import pyarrow.parquet as pq
 import pytest
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import open_dict
 from torchdata.stateful_dataloader import StatefulDataLoader
 
 from data_prep.contract import validate_rows, write_parquet
 from recipe.grading.pool import GraderPool
-from recipe.paec import curriculum, curriculum_order, preflight
-from recipe.paec.command_line import CONFIGS
+from recipe.paec import curriculum, curriculum_order, preflight, runs
 from recipe.paec.curriculum_order import SCORE, CurriculumSampler, original_path, scored_path
 from recipe.paec.errors import UserError
 from recipe.paec.results import grade
@@ -38,12 +34,7 @@ def row(index: int, **extra) -> dict:
 
 def command(*overrides: str) -> None:
     """The command with these arguments."""
-    with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        config = hydra.compose("train", overrides=list(overrides), return_hydra_config=True)
-    HydraConfig.instance().set_config(config)
-    with open_dict(config):
-        del config["hydra"]
-    curriculum.run(config)
+    curriculum.run(runs.composed(*overrides))
 
 
 @pytest.fixture

@@ -47,7 +47,7 @@ def explain(error: Exception, overrides: list[str], config_name: str) -> str:
         return text
     key = unknown[1].split("@")[0]
     with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        names = "experiment|method|model|data|data@data|cluster|curriculum|protocol"
+        names = "experiment|method|also|base|model|data|data@data|cluster|mode|curriculum|protocol"
         groups = [o for o in overrides if re.match(f"({names})=", o)]
         if config_name != "train":
             groups = [o for o in groups if o.startswith(("cluster=", "protocol="))]

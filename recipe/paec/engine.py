@@ -191,7 +191,8 @@ class PAECEngine(FSDPEngineWithLMHead):
             batches["step"] = self._gathered(queued_tokens(data, self._vocab_size))
         if "exact" in sources or ("lagged" in sources and self._previous is None):
             batches["exact"] = self._gathered(self.forward_tokens(data))
-        return MiniBatch(self.stack.prepare(batches, updates, self._previous), updates, self._vocab_size)
+        contexts = self.stack.prepare(batches, updates, self._previous)
+        return MiniBatch(self.stack, contexts, updates, self._vocab_size)
 
     def forward_tokens(self, data: TensorDict) -> Tokens:
         """The tokens of this rank's `data` under the current parameters; one forward pass, no gradient."""

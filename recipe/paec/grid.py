@@ -32,17 +32,15 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import hydra
-from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from recipe.paec import grid_table, preflight, safety
-from recipe.paec.command_line import CONFIGS, REPOSITORY, complain, explain, say
+from recipe.paec.command_line import REPOSITORY, complain, explain, say
 from recipe.paec.errors import UserError
 from recipe.paec.grid_table import Run
-from recipe.paec.runs import lock, resolved, run_suffix
+from recipe.paec.runs import composed, lock, resolved, run_suffix
 from recipe.paec.supervise import ProcessTree
 
 KNOBS = {"METHODS": "", "SEEDS": "0 1 2", "EXPERIMENT": "tiny_cpu", "GRID": "", "SLURM": ""}
@@ -173,12 +171,7 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> Grid:
 def compose(overrides: Sequence[str]) -> DictConfig:
     """The resolved configuration of a training's command line; UserError for keys and values that do not exist."""
     try:
-        with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
-            config = hydra.compose("train", overrides=list(overrides), return_hydra_config=True)
-        HydraConfig.instance().set_config(config)
-        with open_dict(config):
-            del config["hydra"]
-        return resolved(config)
+        return resolved(composed(*overrides))
     except MissingConfigException as error:
         raise UserError(_no_such_file(error)) from None
     except (HydraException, OmegaConfBaseException) as error:

@@ -26,6 +26,7 @@ _surrogate: ContextVar[Callable] = ContextVar("surrogate")
 class MiniBatch:
     """What the loss of a micro-batch needs to know about its mini-batch; the same on every rank."""
 
+    stack: MethodStack
     contexts: list[Any]
     """What each method prepared."""
     updates: list[Update]
@@ -40,8 +41,8 @@ def method_loss(config: ActorConfig, model_output: dict, data: TensorDict, dp_gr
     gradients over the data-parallel ranks, hence the factor dp_size. With a surrogate of a method's own, verl's
     `policy_loss.loss_mode` is OWN_SURROGATE.
     """
-    stack, mini_batch = config.engine.stack, data["mini_batch"]
-    contexts, updates = mini_batch.contexts, mini_batch.updates
+    mini_batch = data["mini_batch"]
+    stack, contexts, updates = mini_batch.stack, mini_batch.contexts, mini_batch.updates
     tokens = micro_batch_tokens(model_output, data, mini_batch.vocab_size)
     term = stack.loss_term(tokens, contexts, updates)
     sums = stack.report(tokens, contexts, updates)
@@ -49,7 +50,7 @@ def method_loss(config: ActorConfig, model_output: dict, data: TensorDict, dp_gr
         tokens = replace(tokens, advantages=stack.token_advantages(tokens, contexts, updates))
         data = data.copy()
         data["advantages"] = response_to_nested(tokens.advantages.to(tokens.log_prob.dtype), data["response_mask"])
-    previous = _surrogate.set(partial(_own_surrogate, stack, mini_batch, tokens))
+    previous = _surrogate.set(partial(_own_surrogate, mini_batch, tokens))
     try:
         loss, metrics = ppo_loss(config=config, model_output=model_output, data=data, dp_group=dp_group)
     finally:
@@ -65,7 +66,6 @@ def _from_the_methods(**arguments) -> tuple[torch.Tensor, dict[str, Any]]:
 
 
 def _own_surrogate(
-    stack: MethodStack,
     mini_batch: MiniBatch,
     tokens: Tokens,
     *,
@@ -78,13 +78,14 @@ def _own_surrogate(
     rollout_is_weights: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, dict[str, Any]]:
     """The methods' policy loss over their selection of tokens, aggregated as verl aggregates its own."""
-    losses = stack.policy_loss(tokens, mini_batch.contexts, mini_batch.updates)
+    stack, contexts, updates = mini_batch.stack, mini_batch.contexts, mini_batch.updates
+    losses = stack.policy_loss(tokens, contexts, updates)
     if rollout_is_weights is not None:
         losses = losses * rollout_is_weights
     whole = config.global_batch_info
     mask = tokens.response_mask
     if stack.has("selection"):
-        mask, count = stack.selection(tokens, mini_batch.contexts, mini_batch.updates)
+        mask, count = stack.selection(tokens, contexts, updates)
         whole = {**whole, "batch_num_tokens": max(count, 1)}
     loss = agg_loss(loss_mat=torch.where(mask, losses, 0.0), loss_mask=mask, loss_agg_mode=loss_agg_mode, **whole)
     inside = tokens.response_mask

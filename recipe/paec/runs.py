@@ -9,11 +9,13 @@ import shutil
 from dataclasses import asdict
 from pathlib import Path
 
+import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from paec_loss import Clip
 from recipe.paec import curriculum_order
+from recipe.paec.command_line import CONFIGS
 from recipe.paec.config import OWN_SURROGATE, register_methods
 from recipe.paec.errors import UserError
 from recipe.paec.methods import method_nodes, stack_of
@@ -37,6 +39,16 @@ def run_suffix(overrides: list[str]) -> str:
     text = ",".join(o.removeprefix("method.").removeprefix("actor_rollout_ref.") for o in sorted(chosen))
     text = re.sub(r"[^A-Za-z0-9=.,_-]", "_", text)
     return "-" + (text if len(text) <= 80 else hashlib.sha256(text.encode()).hexdigest()[:12])
+
+
+def composed(*overrides: str) -> DictConfig:
+    """A training's configuration of this command line, as Hydra hands it to `resolved`; Hydra's own errors."""
+    with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        config = hydra.compose("train", overrides=list(overrides), return_hydra_config=True)
+    HydraConfig.instance().set_config(config)
+    with open_dict(config):
+        del config["hydra"]
+    return config
 
 
 def resolved(config: DictConfig) -> DictConfig:

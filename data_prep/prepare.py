@@ -27,6 +27,7 @@ from data_prep.reading import Fault, InputError, Record, Source
 from data_prep.sets import BadField, DataSet, Layout, Problem, read_problem
 from data_prep.templates import TEMPLATES, render
 from recipe.grading import strict
+from recipe.grading.time_limit import time_limit
 
 VERSION = 1
 """Of this preparation, in every manifest: raise it when the same input would give other rows."""
@@ -38,6 +39,8 @@ REPEATED_SHARE = 0.95
 """A file counts as repeated if at least this share of its distinct rows occurs more than once."""
 
 _HEAD, _SHOWN = 1000, 20
+ROW_LIMIT = 10.0
+"""Seconds for reading one row; it takes microseconds."""
 
 
 @dataclass
@@ -202,9 +205,12 @@ def read(data_set: DataSet, source: Source) -> Reading:
         else:
             layout = layout or _layout(data_set, source, row.values)
             try:
-                problem = read_problem(data_set, layout, row)
+                with time_limit(ROW_LIMIT):
+                    problem = read_problem(data_set, layout, row)
             except BadField as bad:
                 reading.faults.append(Fault(row.where, *bad.args))
+            except TimeoutError as late:
+                reading.faults.append(Fault(row.where, "row", str(late)))
             else:
                 reading.problems.append(problem)
                 reading.stripped += problem.stripped

@@ -106,10 +106,10 @@ _ARGUMENT_OF_LAYOUT = re.compile(
 _SAME_CHARACTER = str.maketrans("−‐–’‘′", "---'''", "\u00ad\u200b\u200c\u200d\u200e\u200f\u2060\ufeff")
 _SUPERSCRIPT = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹ⁿ]+")
 _VULGAR_FRACTION = re.compile("[¼-¾⅐-⅞]")  # 3½ is not 31/2
-_FIGURE = re.compile(r"\[asy\](?:(?!\[asy\]).)*?\[/asy\]")
+_FIGURE_MARK = re.compile(r"\[/?asy\]")
 _DEGREE, _PRIME = (re.compile(rf"\^\s*(?:\\{name}(?![a-z])|\{{\s*\\{name}\s*\}})") for name in ("circ", "prime"))
 # Not after an opening bracket or before a closing one: f(1,100) has two arguments.
-_GROUPED_DIGITS = re.compile(r"(?<![\d.,(\[{])\d{1,3}(?:(?:,\\!|,|\{,\}|\\[,!])\d{3})+(?![\d)\]}])")
+_GROUPED_DIGITS = re.compile(r"(?<![\d.,(\[{])\d{1,3}(?:(?:,\\!|,|\{,\}|\\[,!])\d{3})+")
 _HALF_A_FRACTION = re.compile(r"\\[dtc]?frac\s*(\d)\s*(\d)")
 # One token, so that a_{1} is a_1; but x^{2y} is not x^2y, nor x^{ab} x^ab.
 _ONE_IN_BRACES = re.compile(r"(?<!\\)\{\s*(\d+|[^\W\d_]|(?<![\^_]\{)[^\W\d_]+|\\[a-z]+)\s*\}")
@@ -127,7 +127,7 @@ _TOKEN = re.compile(
     | 最[大小] | [{_IDEOGRAPH}]
     | {_LETTER}+(?:'{_LETTER}+)?
     | (?<!{_LETTER}{_LETTER})(?<={_LETTER})['!]+     # f', n! but not "students'" nor "Go!"
-    | (?<=[\d)\]}}])!+(?!=)
+    | (?<=[\d)\]}}])!{{1,9}}(?!=)
     | [<>!]= | [^\s\w,.;:?!$'"`~&\#\\_“”…—、。《》「」]   # any other symbol
     """,
     re.VERBOSE,
@@ -144,7 +144,7 @@ def tokens(text: str, figures: bool = True) -> list[str]:
     text = _SUPERSCRIPT.sub(r"^\g<0>", _VULGAR_FRACTION.sub(r" \g<0>", text))
     text = " ".join(unicodedata.normalize("NFKC", text).casefold().translate(_SAME_CHARACTER).split())
     if not figures:
-        text = _FIGURE.sub(" ", text)
+        text = _without_figures(text)
     if "\\" in text or "{" in text:
         text = _DEGREE.sub("°", text)
         text = _PRIME.sub("'", text)
@@ -157,8 +157,28 @@ def tokens(text: str, figures: bool = True) -> list[str]:
     return [f"0{t}" if t[0] == "." else _CANONICAL.get(t, t) for t in found]
 
 
-def _digits(match: re.Match[str]) -> str:
-    return "".join(c for c in match.group() if c.isdecimal())
+def _without_figures(text: str) -> str:
+    """The text with each [asy]...[/asy] that holds no other [asy] replaced by a space."""
+    pieces, end, opened = [], 0, None
+    for mark in _FIGURE_MARK.finditer(text):
+        if mark.group() == "[asy]":
+            opened = mark.start()
+        elif opened is not None:
+            pieces.append(text[end:opened])
+            end, opened = mark.end(), None
+    return " ".join([*pieces, text[end:]])
+
+
+def _digits(grouped: re.Match[str]) -> str:
+    """1,234,567 without its separators; a last group before another digit or a closing bracket stays apart."""
+    number, rest = grouped.group(), ""
+    follower = grouped.string[grouped.end() : grouped.end() + 1]
+    if follower.isdecimal() or follower in tuple(")]}"):
+        end = len(number) - 3
+        while not number[end - 1].isdecimal():
+            end -= 1
+        number, rest = number[:end], number[end:]
+    return "".join(character for character in number if character.isdecimal()) + rest
 
 
 def is_number(token: str) -> bool:

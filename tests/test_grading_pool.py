@@ -190,7 +190,7 @@ def test_nothing_tries_to_make_code_of_an_answer_and_the_guard_would_refuse_it()
     script = r"""
 import json, os, subprocess, sys
 from recipe.grading import verify, worker
-guard = worker._Guard()
+guard = worker.Guard()
 def ask(gold, answer):
     request = {"kind": "math", "gold": gold, "answer": answer, "both_ways": True}
     return worker.answer(request, guard, 1 << 40), list(guard.refused)
@@ -318,16 +318,17 @@ def test_a_closed_pool_says_so():
 
 
 def test_who_waits_for_a_pool_that_is_closed_is_told():
-    pool = GraderPool(workers=1, time_limit=1.5)
+    pool = GraderPool(workers=1, time_limit=60.0)
     pool.judge("math500", r"\boxed{6}", "5")
     with ThreadPoolExecutor(4) as threads:
         waiting = [threads.submit(pool.judge, "math500", r"\boxed{10^{10^{10}}}", "5") for _ in range(4)]
         time.sleep(0.3)
+        closing = time.monotonic()
         pool.close()
         errors = [future.exception(timeout=20) for future in waiting]
     told = [error for error in errors if isinstance(error, RuntimeError) and "closed" in str(error)]
-    assert len(told) == 3 and errors.count(None) == 1  # the one that was being graded was finished
-    assert [future.result().status for future, error in zip(waiting, errors, strict=True) if not error] == ["timeout"]
+    assert len(told) == 4
+    assert time.monotonic() - closing < 1.0
 
 
 def test_a_forked_child_is_refused_the_processes_of_its_parent():
@@ -350,7 +351,7 @@ with GraderPool(workers=1) as pool:
 
 
 def test_a_process_that_cannot_start_is_one_clear_error():
-    with GraderPool(workers=1, memory_limit=10 << 20) as pool:
+    with GraderPool(workers=1, memory_limit=60 << 20) as pool:  # too little for sympy
         with pytest.raises(RuntimeError, match="a grader's process did not start .*recipe.grading.worker"):
             pool.judge("math500", r"\boxed{6}", "5")
 

@@ -1,10 +1,12 @@
 """The reward function: hand cases, hostile text, unknown sources."""
 
 import json
+import os
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +16,7 @@ from recipe.grading.sources import supports
 from recipe.paec import rewards
 from recipe.paec.rewards import compute_score
 
+ROOT = Path(__file__).resolve().parents[1]
 TRUTH = json.dumps({"metadata": {"numbers": [7, 5, 1], "target": 2}})
 
 
@@ -119,9 +122,27 @@ def test_training_is_strict_and_evaluation_is_math_verify():
     assert compute_score("math500", response, truth, TEST) == result(1, "x^2+2x+1", strict=0)
 
 
-def test_training_starts_no_process(monkeypatch):
-    monkeypatch.setattr(rewards, "_pool", lambda: pytest.fail("a grader was asked for"))
-    assert compute_score("math500", r"\boxed{5}", "5", TRAIN) == result(1, "5")
+def test_training_grades_in_a_process_without_math_verify(monkeypatch):
+    with GraderPool(workers=1) as pool:
+        monkeypatch.setattr(rewards, "_pool", lambda: pool)
+        assert compute_score("math500", r"\boxed{5}", "5", TRAIN) == result(1, "5")
+        assert compute_score("math500", r"\boxed{6}", "5", TRAIN) == result(0, "6")
+        assert pool._idle.queue[0]._prepared == {""}
+
+
+def test_a_strict_rule_that_hangs_costs_the_time_limit_and_is_flagged(monkeypatch, tmp_path):
+    """Should a pattern ever take exponential time again: nothing in the caller waits for it."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import re, recipe.grading.strict as strict\n"
+        "strict._WORDS_ONLY = re.compile(r'(?:[A-Za-z][a-z]{2,}|[Nn]o)(?: [A-Za-z]?[a-z]+)*')\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    sentence = "the first card is equal to the number of ways to choose the second card since both of them are the same"
+    with GraderPool(workers=1, time_limit=1.0) as pool:
+        monkeypatch.setattr(rewards, "_pool", lambda: pool)
+        found = compute_score("math500", rf"\boxed{{{sentence} so 36}}", "36", TRAIN)
+        assert found == result(0, "", grader_timeout=1, unparsable=0)
+        assert compute_score("math500", r"\boxed{36}", "36", TRAIN) == result(1, "36")
 
 
 def test_a_grader_that_does_not_finish_is_flagged_and_scores_zero(monkeypatch):
@@ -202,6 +223,6 @@ def test_unknown_source_is_refused():
 
 def test_import_is_light():
     heavy = "{'torch', 'ray', 'verl', 'reasoning_gym', 'math_verify', 'sympy', 'transformers'} & set(sys.modules)"
-    code = f"import sys; import recipe.paec.rewards; print(sorted({heavy}))"
+    code = f"import sys; import recipe.paec.rewards, recipe.grading.worker; print(sorted({heavy}))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert found.stdout.strip() == "[]"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from recipe.grading.notation import visible
+
 # A backslash takes the next character with it, so that \{ and \} (set braces) do not count as groups; \\boxed, a box
 # whose backslash was escaped once too often, is taken for a box.
 _TOKEN = re.compile(r"(\\\\?(?:boxed|fbox)\s*\{)|\\\\?(?:boxed|fbox) +(-?[\d.]+)(?=\s*\$)|\\.|[{}]", re.DOTALL)
@@ -26,8 +28,10 @@ def extract(response: str) -> str | None:
     3. the line after "####";
     4. the rest of the sentence after "final answer is", or the first sentence below it.
 
-    White space, and for 2 to 4 Markdown emphasis, dollars around the whole and a final period, are stripped.
+    White space, and for 2 to 4 Markdown emphasis, dollars around the whole and a final period, are stripped; so are
+    characters that are never seen, such as zero-width spaces.
     """
+    response = visible(response)
     boxed = _last_box(response)
     if boxed is not None:
         return boxed

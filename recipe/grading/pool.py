@@ -1,9 +1,11 @@
-"""Grading by math_verify and by reasoning_gym's scorers, in processes that a hostile answer may ruin.
+"""Grading in processes that a hostile answer may ruin: extraction, the strict rule, math_verify, library scorers.
 
     with GraderPool() as pool:
         verdicts = pool.grade([("math500", response, reference), ...])
 
-Nothing but these processes ever parses an answer; the caller imports neither sympy nor the libraries.
+Nothing but these processes ever reads a response, and each has a wall-clock limit; the caller imports neither sympy nor
+the libraries, and can be interrupted whatever a response holds. (Countdown's answers, which pass a filter of characters
+and length, are scored in the caller.)
 """
 
 from __future__ import annotations
@@ -16,22 +18,26 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from recipe.grading import countdown, reasoning_gym, sources, strict
-from recipe.grading.extract import extract
+from recipe.grading.strict import Form
+from recipe.grading.units import Unit
 
 ROOT = Path(__file__).resolve().parents[2]
 STARTUP_LIMIT = 120.0
 """Seconds that a grader's process may take to import its libraries; not part of an answer's time."""
 
 Status = Literal["ok", "unparsable", "timeout", "error"]
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
@@ -57,7 +63,8 @@ class GraderPool:
 
     Args:
         workers: processes at most; the number of processors, up to 8, if None.
-        time_limit: wall-clock seconds for one answer. Then the process is killed, and the verdict is "timeout".
+        time_limit: wall-clock seconds for one answer, by the strict rule and by math_verify each. Then the process is
+            killed, and the verdict is "timeout".
         memory_limit: bytes of address space per process. Reaching it, or half of it with a negative verdict, is an
             "error".
     """
@@ -74,6 +81,8 @@ class GraderPool:
         self._starter = ThreadPoolExecutor(1, thread_name_prefix="grader-starter")
         self._owner = os.getpid()
         self._closed = False
+        self._lock = Lock()
+        self._living: set[_Process] = set()
 
     def __enter__(self) -> GraderPool:
         return self
@@ -82,50 +91,70 @@ class GraderPool:
         self.close()
 
     def close(self) -> None:
-        """End the processes, after what they are grading; whoever waits for one or comes later gets a RuntimeError."""
-        if self._closed:
-            return
-        self._closed = True
+        """End the processes at once; whoever waits for one, is being answered or comes later gets a RuntimeError."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            living = list(self._living)
+        for process in living:
+            process.end()
         for process in [self._idle.get() for _ in range(self.workers)]:
             if process:
                 process.kill()
             self._idle.put(None)
         self._starter.shutdown()
 
-    def judge(self, data_source: str, response: str, ground_truth: str) -> Verdict:
+    def judge(self, data_source: str, response: str, ground_truth: str, strictly: bool = False) -> Verdict:
         """Grade one response.
+
+        Args:
+            data_source: a data source of `recipe.grading.sources`.
+            response: untrusted.
+            ground_truth: the reference answer.
+            strictly: of a mathematical source, by the strict rule alone.
 
         Raises:
             ValueError: no scorer for the data source, or a reference that it cannot read.
             RuntimeError: a grader's process cannot be started, the pool is closed, or it was opened before a fork.
         """
-        if problem := sources.check_ground_truth(data_source, ground_truth):
-            raise ValueError(f"field reward_model.ground_truth of {data_source}: {problem}")
         scorer = sources.kind(data_source)
+        if scorer is None:
+            raise ValueError(sources.why_not(data_source))
+        if not isinstance(ground_truth, str):
+            problem = sources.check_ground_truth(data_source, ground_truth)
+            raise ValueError(f"field reward_model.ground_truth of {data_source}: {problem}")
         if scorer == "countdown":
             correct, answer = countdown.score(response, ground_truth)
             return Verdict(correct, correct, answer, "ok" if answer else "unparsable", "" if answer else "no answer")
-        answer = extract(response)
+        found = self._ask({"kind": "strict", "source": data_source, "gold": ground_truth, "response": response})
+        if found["status"] == "reference":
+            raise ValueError(f"field reward_model.ground_truth of {data_source}: {found['detail']}")
+        answer = found.get("answer")
         if answer is None:
-            return Verdict(False, False, None, "unparsable", "no answer")
+            return Verdict(False, False, None, found["status"], found["detail"])
         if scorer == "reasoning_gym":
             task = data_source.removeprefix(reasoning_gym.PREFIX)
             reply = self._ask({"kind": "reasoning_gym", "task": task, "gold": ground_truth, "answer": answer})
-            strictly = reply["correct"]
-        else:
-            strictly = strict.equal(ground_truth, answer)
-            reply = _reply("ok", correct=True) if strictly else self._compare(ground_truth, answer)
-        return Verdict(reply["correct"], strictly, answer, reply["status"], reply["detail"])
+            return Verdict(reply["correct"], reply["correct"], answer, reply["status"], reply["detail"])
+        reply = found if strictly or found["correct"] else self._compare(ground_truth, answer)
+        return Verdict(reply["correct"], found["correct"], answer, reply["status"], reply["detail"])
 
     def grade(self, items: Iterable[tuple[str, str, str]]) -> list[Verdict]:
         """`judge` for many (data source, response, reference), `workers` at a time, in the order given."""
-        with ThreadPoolExecutor(self.workers) as threads:
-            return list(threads.map(lambda item: self.judge(*item), items))
+        return self._for_each(lambda item: self.judge(*item), items)
 
     def groups(self, problems: Iterable[tuple[str, Sequence[str | None]]]) -> list[list[int | None]]:
         """`group` for many (data source, answers), `workers` at a time, in the order given."""
+        return self._for_each(lambda problem: self.group(*problem), problems)
+
+    def _for_each(self, function: Callable[[_Item], _Result], items: Iterable[_Item]) -> list[_Result]:
         with ThreadPoolExecutor(self.workers) as threads:
-            return list(threads.map(lambda problem: self.group(*problem), problems))
+            try:
+                return list(threads.map(function, items))
+            except (KeyboardInterrupt, SystemExit):
+                self.close()  # or the executor would wait for the answers at hand
+                raise
 
     def group(self, data_source: str, answers: Sequence[str | None]) -> list[int | None]:
         """Which of one problem's answers are the same: a class number each, by first appearance; None for no answer.
@@ -138,46 +167,54 @@ class GraderPool:
         time limits at most, not one for every other answer.
         """
         mathematical = sources.kind(data_source) != "reasoning_gym"
-        classes: dict[str, int] = {}
-        first: list[str] = []
+        classes: dict[Form, int] = {}
+        first: list[tuple[str, Form]] = []
         apart: set[int] = set()
         groups: list[int | None] = []
         for answer in answers:
             if answer is None:
                 groups.append(None)
                 continue
-            form = strict.canonical(answer)
+            form = self._form(answer)
             if form not in classes:
-                classes[form] = self._class_of(answer, first, apart) if mathematical else len(classes)
+                classes[form] = self._class_of((answer, form), first, apart) if mathematical else len(classes)
             groups.append(classes[form])
         return groups
 
-    def _class_of(self, answer: str, first: list[str], apart: set[int]) -> int:
-        """The class of a new form; `first` (the first answer of every class) and `apart` (no longer compared) grow."""
-        new = len(first)
+    def _form(self, answer: str) -> Form:
+        """The answer's normal form; without one in time, the answer as it is."""
+        reply = self._ask({"kind": "form", "answer": answer})
+        if reply["status"] != "ok":
+            self.failed_comparisons += 1
+            return Form("", answer, None)
+        label, value, unit = reply["form"]
+        return Form(label, value, unit and Unit(*unit))
+
+    def _class_of(self, new: tuple[str, Form], first: list[tuple[str, Form]], apart: set[int]) -> int:
+        """The class of a new answer; `first` (the first of every class) and `apart` (no longer compared) grow."""
         for number, other in enumerate(first):
-            status, same = ("ok", strict.equal(other, answer)) if number in apart else self._same(other, answer)
+            status, same = ("ok", strict.same(other[1], new[1])) if number in apart else self._same(other, new)
             if same:
                 return number
             if status in ("timeout", "error"):
                 self.failed_comparisons += 1
                 # Which of the two it was: the one that cannot be compared with a plain number either, else the new one.
-                if self._fails(answer) or not self._fails(other):
-                    apart.add(new)
+                if self._fails(new[0]) or not self._fails(other[0]):
+                    apart.add(len(first))
                     break
                 apart.add(number)
-        first.append(answer)
-        return new
+        first.append(new)
+        return len(first) - 1
 
     def _fails(self, answer: str) -> bool:
         return self._compare("1", answer)["status"] in ("timeout", "error")
 
-    def _same(self, a: str, b: str) -> tuple[Status, bool]:
-        if strict.equal(a, b):
+    def _same(self, a: tuple[str, Form], b: tuple[str, Form]) -> tuple[Status, bool]:
+        if strict.same(a[1], b[1]):
             return "ok", True
-        if strict.number(a) is not None and strict.number(b) is not None:
+        if strict.number(a[1]) is not None and strict.number(b[1]) is not None:
             return "ok", False
-        reply = self._compare(a, b, both_ways=True)
+        reply = self._compare(a[0], b[0], both_ways=True)
         return reply["status"], reply["correct"]
 
     def _compare(self, gold: str, answer: str, both_ways: bool = False) -> dict[str, Any]:
@@ -190,18 +227,39 @@ class GraderPool:
             raise RuntimeError("this GraderPool was opened before a fork; open another one in the child")
         process, kept = self._idle.get(), None
         try:
-            if self._closed:
-                raise RuntimeError("this GraderPool is closed; open another one")
+            self._check_open()
             if process is None or not process.alive():
-                process = self._starter.submit(_Process, self.time_limit, self.memory_limit).result()
+                process = self._start()
             reply = process.ask(request, self.time_limit)
+            self._check_open()
             if reply["status"] not in ("timeout", "error"):
                 kept = process
+        except RuntimeError:
+            self._check_open()
+            raise
         finally:  # also when interrupted: a reply that is still to come must not answer the next request
             if process is not None and kept is None:
+                self._living.discard(process)
                 process.kill()
             self._idle.put(kept)
         return reply
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise RuntimeError("this GraderPool is closed; open another one")
+
+    def _start(self) -> _Process:
+        try:
+            process = self._starter.submit(_Process, self.time_limit, self.memory_limit).result()
+        except RuntimeError:
+            self._check_open()  # then the thread that starts processes has been shut down
+            raise
+        with self._lock:
+            self._living.add(process)
+            closed = self._closed
+        if closed:
+            process.end()
+        return process
 
 
 def _reply(status: Status, detail: str = "", correct: bool = False) -> dict[str, Any]:
@@ -226,15 +284,9 @@ class _Process:
             start_new_session=True,
         )
         self._buffer = b""
+        self._command = f"python -m recipe.grading.worker {os.getppid()} {time_limit} {memory_limit}"
         self._prepared: set[str] = set()
-        try:
-            self._receive(STARTUP_LIMIT)
-        except (TimeoutError, EOFError) as error:
-            self.kill()
-            raise RuntimeError(
-                f"a grader's process did not start ({error}): "
-                f'run "python -m recipe.grading.worker {os.getppid()} {time_limit} {memory_limit}" to see why'
-            ) from None
+        self._prepare("")
 
     def alive(self) -> bool:
         """Whether the process still runs."""
@@ -242,17 +294,35 @@ class _Process:
 
     def ask(self, request: dict[str, Any], time_limit: float) -> dict[str, Any]:
         """The reply to a request; a time-out or the end of the process is a reply too, and the process is of no use."""
+        self._prepare({"math": "math", "reasoning_gym": request.get("task", "")}.get(request["kind"], ""))
         try:
-            if (task := request.get("task")) and task not in self._prepared:
-                self._send({"kind": "prepare", "task": task})
-                self._receive(STARTUP_LIMIT)
-                self._prepared.add(task)
             self._send(request)
             return self._receive(time_limit)
         except TimeoutError:
             return _reply("timeout", f"not graded within {time_limit:g} s")
         except (EOFError, BrokenPipeError):
             return _reply("error", f"the grader's process ended with {self._process.wait()}")
+
+    def _prepare(self, needs: str) -> None:
+        """Wait until the process has started and holds what a request needs; RuntimeError if it cannot."""
+        if needs in self._prepared:
+            return
+        try:
+            if needs:
+                self._send({"kind": "prepare", "needs": needs})
+            self._receive(STARTUP_LIMIT)
+        except (TimeoutError, EOFError, BrokenPipeError) as error:
+            self.kill()
+            raise RuntimeError(
+                f'a grader\'s process did not start ({error}): run "{self._command}" to see why'
+            ) from None
+        self._prepared |= {"", needs}
+
+    def end(self) -> None:
+        """End the process, from any thread; the one that uses it still has to `kill` it."""
+        if self.alive():
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
 
     def kill(self) -> None:
         """End the process and whatever it started."""

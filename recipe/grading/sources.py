@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from recipe.grading import countdown, reasoning_gym, strict
+from recipe.grading.time_limit import time_limit
 
 Kind = Literal["math", "countdown", "reasoning_gym"]
 
@@ -22,6 +23,10 @@ searchR1_* (a search service).
 """
 KNOWN = (*MATH, countdown.DATA_SOURCE, f"{reasoning_gym.PREFIX}<task>")
 """What to tell someone whose data source has no scorer."""
+
+
+READING_LIMIT = 10.0
+"""Seconds for reading one reference answer; it takes microseconds."""
 
 
 def kind(data_source: str) -> Kind | None:
@@ -62,7 +67,12 @@ def check_ground_truth(data_source: str, ground_truth: object) -> str | None:
         return countdown.check_entry(ground_truth)
     if scorer == "reasoning_gym":
         return reasoning_gym.check_entry(ground_truth)
-    if not strict.canonical(ground_truth):
+    try:
+        with time_limit(READING_LIMIT):
+            form = strict.canonical(ground_truth)
+    except TimeoutError:
+        return f"{ground_truth!r:.80} was not read within {READING_LIMIT:g} s: not a final answer"
+    if not form:
         return f"{ground_truth!r} holds no answer"
     if len(ground_truth) > strict.MAX_LENGTH:
         return f"{len(ground_truth)} characters, {strict.MAX_LENGTH} at most: not a final answer"

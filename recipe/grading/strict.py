@@ -1,23 +1,26 @@
 r"""The strict rule: two answers are equal if their normal forms are; cheap enough for every training response.
 
 It rewrites notation and computes nothing but plain fractions (`fractions.Fraction`, never floats), so that it is linear
-in the length of the answer and never calls a wrong answer right. What it does not know it compares as text. The normal
-form of an answer has three parts:
+in the length of the answer (`tests/test_patterns.py` proves it of every pattern) and never calls a wrong answer right.
+What it does not know it compares as text. The normal form of an answer has three parts:
 
     label   x =, f(x) =, y \in      may be left out in one of two answers, but not differ
     value   numbers exactly (0.5 = 1/2 = \frac12 = 50/100); sets and bare lists without order and repetition; tuples and
             intervals by their brackets, part by part; a \pm b as two values; anything else as text
-    unit    a word after the value, \text{cm^2}, %, a degree sign, a currency sign; as with labels. A percent sign is a
-            unit like any other: 50\% equals 50 and 50 percent, not 0.5.
+    unit    cm, \text{ cm}^2, miles per hour, %, a degree sign, a currency sign: the words and symbols that
+            `recipe.grading.units` lists, and no others; as with labels. A percent sign is a unit like any other: 50\%
+            equals 50 and 50 percent, not 0.5.
 """
 
 from __future__ import annotations
 
 import re
-import unicodedata
 from fractions import Fraction
 from functools import lru_cache
 from typing import NamedTuple
+
+from recipe.grading import units
+from recipe.grading.notation import to_latex
 
 MAX_LENGTH = 2000
 """Longer answers, in characters, are compared as they are (and are not shown to math_verify)."""
@@ -25,80 +28,6 @@ MAX_DIGITS = 400
 """Longer numbers are text: exact arithmetic must stay cheap."""
 MAX_EXPONENT = 100
 """Largest power of ten that scientific notation is expanded to."""
-
-_SYMBOLS = str.maketrans(
-    {
-        "−": "-",
-        "–": "-",
-        "—": "-",
-        "‐": "-",
-        "⁄": "/",
-        "∕": "/",
-        "÷": "/",
-        "×": r"\times ",
-        "·": r"\cdot ",
-        "⋅": r"\cdot ",
-        "∙": r"\cdot ",
-        "π": r"\pi ",
-        "∞": r"\infty ",
-        "√": r"\sqrt ",
-        "°": r"^{\circ}",
-        "º": r"^{\circ}",
-        "±": r"\pm ",
-        "∓": r"\mp ",
-        "≤": r"\le ",
-        "≥": r"\ge ",
-        "≠": r"\ne ",
-        "≈": r"\approx ",
-        "∈": r"\in ",
-        "∪": r"\cup ",
-        "∩": r"\cap ",
-        "∅": r"\emptyset ",
-        "ℝ": r"\mathbb{R}",
-        "ℤ": r"\mathbb{Z}",
-        "ℕ": r"\mathbb{N}",
-        "θ": r"\theta ",
-        "α": r"\alpha ",
-        "β": r"\beta ",
-        "λ": r"\lambda ",
-        "′": "'",
-        "’": "'",
-        "“": '"',
-        "”": '"',
-    }
-)
-_SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺ⁿ", "0123456789-+n")
-_SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
-_SUPERSCRIPT_RUN = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺ⁿ]+")
-_SUBSCRIPT_RUN = re.compile("[₀₁₂₃₄₅₆₇₈₉]+")
-_VULGAR = re.compile("[¼½¾⅐-⅞]")
-_PLAIN_MIXED = re.compile(r"\s*([-+]?\d+) +(\d+)/(\d+)\s*", re.ASCII)
-_E_NOTATION = re.compile(r"\s*([-+]?(?:\d+(?:\.\d*)?|\.\d+))[eE]([-+]?\d+)\s*", re.ASCII)
-_ROOT = re.compile(r"\\sqrt (\d+|[A-Za-z])(?![\d])")
-
-
-def to_latex(answer: str) -> str:
-    """An answer with the notation of plain text as LaTeX, and full-width characters as ASCII; both graders read this.
-
-    Unicode symbols, and as the whole of an answer 2 1/2 (a mixed number) and 1.5e-3.
-    """
-    if plain := _PLAIN_MIXED.fullmatch(answer):
-        return r"{}\frac{{{}}}{{{}}}".format(*plain.groups())
-    if plain := _E_NOTATION.fullmatch(answer):
-        return r"{}\times 10^{{{}}}".format(*plain.groups())
-    if answer.isascii():
-        return answer
-    answer = _SUPERSCRIPT_RUN.sub(lambda run: "^{" + run.group().translate(_SUPERSCRIPTS) + "}", answer)
-    answer = _SUBSCRIPT_RUN.sub(lambda run: "_{" + run.group().translate(_SUBSCRIPTS) + "}", answer)
-    answer = _VULGAR.sub(_vulgar_fraction, answer)
-    answer = unicodedata.normalize("NFKC", answer.translate(_SYMBOLS)).translate(_SYMBOLS)
-    return _ROOT.sub(r"\\sqrt{\1}", answer)
-
-
-def _vulgar_fraction(character: re.Match[str]) -> str:
-    top, _, bottom = unicodedata.normalize("NFKC", character.group()).partition("⁄")
-    return rf"\frac{{{top}}}{{{bottom}}}"
-
 
 # ---- notation --------------------------------------------------------------------------------------------------------
 
@@ -133,36 +62,28 @@ _REPLACED = [
         (r"(\\frac\s*\{[^{}]*\})\s*([0-9A-Za-z])", r"\1{\2}"),
         (r"\\sqrt\s*([0-9A-Za-z])", r"\\sqrt{\1}"),
         (r"([\^_])(-?\d+|[A-Za-z])", r"\1{\2}"),
-        # The words between two answers; two letters of a word are never apart.
-        (r",?\s*(?:\\text\{\s*(?:and|or)\s*\}|(?<![A-Za-z\\{])(?:and|or)(?![A-Za-z}]))\s*", ", "),
     )
 ]
-_PERIOD = re.compile(r"(?<!\.) ?\.$")
 _SPACES = re.compile(r"\s+")
+# The words between two answers; two letters of a word are never apart. Spaces are single by now.
+_CONJUNCTION = re.compile(r",? ?(?:\\text\{ ?(?:and|or) ?\}|(?<![A-Za-z\\{])(?:and|or)(?![A-Za-z}])) ?")
+_PERIOD = re.compile(r"(?<!\.) ?\.$")
 # A space means something between two digits, and between a command and a letter; nowhere else.
 _LOOSE_SPACE = re.compile(r"(\\[A-Za-z]+ (?=[A-Za-z])|\d (?=\d))| ")
 _THOUSANDS = re.compile(r"[-+]?\d{1,3}(?:,\d{3})+(?:\.\d+)?|[-+]?\d{1,3}(?: \d{3})+(?:\.\d+)?")
 
-_WORDS = (
-    "degrees?|percent|percentage|dollars?|cents?|euros?|pounds?|"
-    "(?:square |cubic |sq\\.? ?|cu\\.? ?)?(?:units?|inch(?:es)?|in|foot|feet|ft|yards?|yd|miles?|mi|[kcmdn]m|"
-    "(?:centi|kilo|milli|deci)?(?:met(?:er|re))s?|kg|mg|(?:kilo)?grams?|lit(?:er|re)s?|m?L)|"
-    "mph|km/h|m/s|seconds?|sec|minutes?|min|hours?|hrs?|days?|weeks?|months?|years?|people|students?|ways?"
+_BARE_WORD = re.compile(r"\\[A-Za-z]+|[A-Za-z]")
+_LETTERS = re.compile("[A-Za-z]+")
+_SCALE = re.compile(r"(?:\\text\{ ?)?([CF])(?:elsius|ahrenheit)?(?: ?\})?")
+_IN_VALUES = {r"\frac", r"\sqrt", r"\pi", r"\pm"}
+"""Commands of the values that a unit may stand behind: sin 30 is not sin 30 degrees."""
+_GREEK = (
+    "alpha|beta|gamma|delta|epsilon|zeta|eta|theta|kappa|lambda|mu|nu|xi|rho|sigma|tau|phi|varphi|chi|psi|omega|ell"
 )
-_UNIT = re.compile(
-    rf"(.*[\d)}}])\s*(?:\\text\{{((?:[^{{}}]|\{{[^{{}}]*\}})*)\}}|({_WORDS}))(\^\{{\d\}})?|(.*\S)\s*([%°¤])|([¤£€¥])(.+)"
-)
-_UNITLESS = re.compile(r"\\(?:frac|sqrt|pi|pm)(?![A-Za-z])|[^A-Za-z\\]")
-_NO_UNIT = re.compile(
-    "hundred|thousand|million|billion|trillion|dozen|more|less|fewer|least|most|mod|base|remainder", re.IGNORECASE
-)
-"""Words behind a number that change it."""
-_ALIASES = {"percent": "%", "percentage": "%", "degree": "°", "dollar": "¤", "feet": "foot", "ft": "foot"}
-_ALIASES |= {"inche": "inch", "in": "inch"}
 _LABEL = re.compile(
-    r"([A-Za-z](?:_\{\w+\})?(?:\([A-Za-z]\))?|(?:\\angle ?)?[A-Z]{2,4}|\\[a-z]+) ?(?:=|\\in(?![A-Za-z]))([^=]*)"
+    r"([A-Za-z](?:_\{(?:\w+|\\text\{\w+\})\})?(?:\([A-Za-z]\))?|(?:\\angle ?)?[A-Z]{2,4}"
+    rf"|\\(?:{_GREEK})) ?(?:=|\\in(?![A-Za-z]))([^=]*)"
 )
-_OPERATORS = {r"\in", r"\le", r"\ge", r"\ne", r"\pm", r"\mp", r"\frac", r"\sqrt", r"\text", r"\cup", r"\cap"}
 
 # ---- values ----------------------------------------------------------------------------------------------------------
 
@@ -171,78 +92,112 @@ _PLAIN = re.compile(rf"([-+]?)({_NUMBER})(?:/({_NUMBER}))?")
 _FRAC = re.compile(rf"([-+]?)(\d*)\\frac\{{([-+]?)({_NUMBER})\}}\{{([-+]?)({_NUMBER})\}}")
 _SCIENTIFIC = re.compile(rf"([-+]?(?:{_NUMBER}))\*10\^\{{([-+]?\d+)\}}")
 _POWER_OF_TEN = re.compile(r"([-+]?)10\^\{([-+]?\d+)\}")
-_TERM = re.compile(r"(-?)\\frac\{((?:\\[A-Za-z]+ ?|[0-9A-Za-z])+)\}\{(\d+|[A-Za-z]|\\[A-Za-z]+)\}")
+# Commands, letters and digits; where a command ends is not left open, or matching would take exponential time.
+_FACTORS = r"[0-9A-Za-z]*(?:\\[A-Za-z]+(?: [0-9A-Za-z]*|[0-9][0-9A-Za-z]*)?)*"
+_TERM = re.compile(rf"(-?)\\frac\{{(?!\}})({_FACTORS})\}}\{{(\d+|[A-Za-z]|\\[A-Za-z]+)\}}")
+_REPEATING = re.compile(r"([-+]?)(\d*)\.(\d*)\\(?:overline|bar)\{(\d+)\}")
 _DELIMITER = re.compile(r"(\\\{|\\\}|[()\[\],;]|\\cup(?![A-Za-z]))")
 _OPEN, _CLOSE = {"(", "[", r"\{", "{", r"\text{"}, {")", "]", r"\}", "}"}
 _STRUCTURE = re.compile(r"\\text\{|\\[{}]|\\[A-Za-z]+|[()\[\]{},;]")
-_WORDS_ONLY = re.compile(r"(?:[A-Za-z][a-z]{2,}|[Nn]o)(?: [A-Za-z]?[a-z]+)*")
+_WORDS_ONLY = re.compile(r"(?:[A-Za-z][a-z]{2,}|[Nn]o)(?: [A-Z]?[a-z]+)*")
 
 
-class _Answer(NamedTuple):
+class Form(NamedTuple):
+    """The normal form of an answer; a part that it does not have is "" or None."""
+
     label: str
     value: str
-    unit: str
+    unit: units.Unit | None
+
+    @property
+    def unit_name(self) -> str:
+        """The unit's name, "" without one."""
+        return self.unit.name if self.unit else ""
+
+    def __str__(self) -> str:
+        label = f"{self.label}=" if self.label else ""
+        return label + self.value + (f" {self.unit_name}" if self.unit_name else "")
 
 
 def canonical(answer: str) -> str:
     """The normal form of an answer, one line of text: answers with the same one are equal."""
-    label, value, unit = _normal(answer)
-    return (f"{label}=" if label else "") + value + (f" {unit}" if unit else "")
+    return str(normal_form(answer))
 
 
 def equal(a: str, b: str) -> bool:
     """Whether two answers are equal by the strict rule; symmetric. Empty answers equal nothing."""
-    left, right = _normal(a), _normal(b)
+    return same(normal_form(a), normal_form(b))
+
+
+def same(left: Form, right: Form) -> bool:
+    """`equal` of two answers by their normal forms."""
     return bool(
         left.value
         and left.value == right.value
-        and (left.unit == right.unit or not (left.unit and right.unit))
+        and (left.unit_name == right.unit_name or not (left.unit_name and right.unit_name))
         and (left.label == right.label or not (left.label and right.label))
     )
 
 
-def number(answer: str) -> Fraction | None:
+def units_differ(a: str, b: str) -> bool:
+    """Whether two answers have units of measure, and not the same: 5 cm and 5 m, but not 5 students and 5 people."""
+    left, right = normal_form(a).unit, normal_form(b).unit
+    if left is None or right is None or not (left.measure and right.measure) or left.name == right.name:
+        return False
+    return not (left.name + right.name).startswith("°°")  # 25 degrees, and 25 degrees Celsius
+
+
+def number(form: Form) -> Fraction | None:
     """The value of an answer that is a plain number without label and unit, else None."""
-    label, value, unit = _normal(answer)
-    plain = None if label or unit or len(value) > MAX_DIGITS else _PLAIN.fullmatch(value)
-    return Fraction(value) if plain else None
+    plain = None if form.label or form.unit or len(form.value) > MAX_DIGITS else _PLAIN.fullmatch(form.value)
+    return Fraction(form.value) if plain else None
 
 
 @lru_cache(maxsize=4096)
-def _normal(answer: str) -> _Answer:
+def normal_form(answer: str) -> Form:
+    """The normal form of an answer; the module's docstring has its parts."""
     answer = answer.strip()
     if len(answer) > MAX_LENGTH:
-        return _Answer("", answer, "")
+        return Form("", answer, None)
     text = to_latex(answer)
     for pattern, replacement in _REPLACED:
         text = pattern.sub(replacement, text)
     text = _SPACES.sub(" ", text).strip().rstrip(",;")
     text = _PERIOD.sub("", text).strip()
+    text = _CONJUNCTION.sub(", ", text)
     label = ""
-    if (found := _LABEL.fullmatch(text)) and found.group(1) not in _OPERATORS:
+    if found := _LABEL.fullmatch(text):
         label, text = found.group(1), found.group(2).strip()
-    text, unit = _split_unit(text)
-    return _Answer(label, _value(text), unit)
+    text, unit = split_unit(text)
+    return Form(label, _value(text), unit)
 
 
-def _split_unit(text: str) -> tuple[str, str]:
-    found = _UNIT.fullmatch(text)
-    if not found:
-        return text, ""
-    before, command, word, power, signed, sign, currency, after = found.groups()
-    value, name = before or signed or after, command or word or sign or currency
-    # Behind letters a word may be a variable, and sin 30 is not sin 30 degrees.
-    if _UNITLESS.sub("", value) or _NO_UNIT.search(name):
-        return text, ""
-    name = "".join(character for character in name if not character.isspace() and character != ".")
-    name = name.casefold() if len(name) > 3 else name  # Hours, but not mW and MW
-    name = name.rstrip("s") if len(name) > 2 else name
-    return value.strip(), _ALIASES.get(name, name) + (power or "")
+def split_unit(text: str) -> tuple[str, units.Unit | None]:
+    """An answer in this module's notation as its value and its unit, if a listed unit is all that follows a value."""
+    # A word before it may be a variable, and sin 30 is not sin 30 degrees.
+    begin = next((word.start() for word in _BARE_WORD.finditer(text) if word.group() not in _IN_VALUES), len(text))
+    if begin == len(text):
+        if text[:1] in ("¤", "£", "€", "¥") and len(text) > 1:
+            return text[1:].strip(), units.parse(text[0])
+        if text[-1:] in ("%", "°", "¤") and len(text) > 1:
+            return text[:-1].strip(), units.parse(text[-1])
+    before, behind = text[:begin].rstrip(), text[begin:]
+    if before.endswith("°") and (scale := _SCALE.fullmatch(behind)):
+        return before[:-1].rstrip(), units.Unit(f"°{scale[1]}", True)
+    if not before.endswith((*"0123456789)}", r"\pi")):
+        return text, None
+    if bare := _LETTERS.match(behind):
+        # 3m, 3nm and 3 m are products of variables; 3 nm, 3 cm, 3inches and 3 m/s are not.
+        short = len(bare.group()) <= 2
+        if (short and begin == len(before)) or (len(bare.group()) == 1 and not behind.startswith("/", bare.end())):
+            return text, None
+    unit = units.parse(behind)
+    return (before, unit) if unit else (text, None)
 
 
 def _value(text: str) -> str:
     if (inner := _inside(text, r"\text{", "}")) is not None:
-        text = inner.strip()
+        text = _PERIOD.sub("", inner.strip())
     if _THOUSANDS.fullmatch(text):
         return _scalar(text.replace(",", "").replace(" ", ""))
     if _WORDS_ONLY.fullmatch(text):
@@ -304,9 +259,11 @@ def _parts(text: str) -> str:
 
 def _scalar(text: str) -> str:
     if (inner := _inside(text, r"\text{", "}")) is not None:
-        text = inner.strip()
+        text = _PERIOD.sub("", inner.strip())
     if len(text) > MAX_DIGITS:
         return text
+    if found := _REPEATING.fullmatch(text):
+        return str(repeating_decimal(*found.groups()))
     try:
         if found := _PLAIN.fullmatch(text):
             sign, top, bottom = found.groups()
@@ -330,6 +287,12 @@ def _scalar(text: str) -> str:
     if _WORDS_ONLY.fullmatch(text):
         return text.casefold()
     return text.removeprefix("+")
+
+
+def repeating_decimal(sign: str, whole: str, digits: str, period: str) -> Fraction:
+    """The value of sign whole.digits and then the period for ever: -1.2 and 3 is -1.2333... = -37/30."""
+    beginning = int(sign + (whole + digits or "0") + period) - int(sign + (whole + digits or "0"))
+    return Fraction(beginning, (10 ** len(period) - 1) * 10 ** len(digits))
 
 
 def _power_of_ten(mantissa: Fraction, exponent: str) -> str | None:

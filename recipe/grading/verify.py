@@ -9,15 +9,19 @@ from __future__ import annotations
 import logging
 import re
 import sys
-from typing import Any
+from typing import Any, NamedTuple
 
 import math_verify
 import sympy
 import sympy.parsing.sympy_parser
 import sympy.physics.units  # simplify imports it late, and it reads its names with parse_expr
 from latex2sympy2_extended.antlr_parser import PSParser
+from math_verify.grader import is_assignment_relation, is_relation
+from sympy.core.function import AppliedUndef
 
 from recipe.grading import strict
+from recipe.grading.guard import TEXT_EVENT
+from recipe.grading.readable import Unreadable, readable
 
 logging.getLogger("math_verify").setLevel(logging.CRITICAL)  # it warns that its guards are off
 
@@ -25,8 +29,6 @@ logging.getLogger("math_verify").setLevel(logging.CRITICAL)  # it warns that its
 # percentage and every number in E notation would be unparsable.
 PSParser.AtomContext.FUNC_GAMMA = lambda self: None
 
-TEXT_EVENT = "recipe.grading.text"
-"""Audit event of text that would have been evaluated; its argument is the text."""
 _RATIONAL = re.compile(r"[-+]?\d+(?:/\d+)?", re.ASCII)
 _DECIMAL = re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d{1,4})?", re.ASCII)
 
@@ -48,19 +50,28 @@ _CONFIG = [math_verify.LatexExtractionConfig(boxed_match_priority=0)]
 """The answer arrives extracted, so its box is the only thing to look for."""
 
 
-def parse(answer: str) -> Any | None:
-    """The sympy object that math_verify makes of an answer, None if it cannot or the answer is too long."""
-    if len(answer) > strict.MAX_LENGTH:
-        return None
+_RELATION = re.compile(r"(?<![<>!:\\])=|\\(?:approx|simeq|doteq)(?![A-Za-z])")
+_APPROXIMATELY = re.compile(r"\\(?:approx|simeq|doteq)(?![A-Za-z])")
+_SEPARATOR = re.compile(r"[,;<>]|\\(?:[lg]eq?|[lg]t|ne|neq|in|pm|begin)(?![A-Za-z])")
+_DIGITS = re.compile(r"\d\.(\d+)")
+
+
+class _Parsed(NamedTuple):
+    text: str
+    value: Any | None
+    """The sympy object that math_verify makes of it, None if it cannot."""
+
+
+def _parsed(text: str) -> _Parsed:
     found = math_verify.parse(
-        rf"\boxed{{{strict.to_latex(answer)}}}",
+        rf"\boxed{{{text}}}",
         _CONFIG,
         fallback_mode="no_fallback",
         extraction_mode="first_match",  # all of the answer, not a part that parses
         parsing_timeout=None,
         raise_on_error=True,
     )
-    return found[0] if found else None
+    return _Parsed(text, found[0] if found else None)
 
 
 def compare(gold: str, answer: str, both_ways: bool = False) -> dict[str, Any]:
@@ -72,12 +83,63 @@ def compare(gold: str, answer: str, both_ways: bool = False) -> dict[str, Any]:
         both_ways: accept equivalence in the other direction too, for two answers of which neither is the reference.
 
     Returns:
-        {"status": "ok" | "unparsable", "correct": bool, "detail": str}; "unparsable" is an answer that does not parse.
+        {"status": "ok" | "unparsable", "correct": bool, "detail": str}; "unparsable" is an answer that does not parse,
+        or must not be shown to math_verify.
     """
-    parsed_gold, parsed = parse(gold), parse(answer)
-    if parsed_gold is None or parsed is None:
-        status, what = ("unparsable", "answer") if parsed is None else ("ok", "reference")
-        return {"status": status, "correct": False, "detail": f"math_verify cannot parse the {what}"}
-    pairs = [(parsed_gold, parsed), (parsed, parsed_gold)][: 1 + both_ways]
-    correct = any(math_verify.verify(a, b, timeout_seconds=None, raise_on_error=True) for a, b in pairs)
+    parsed = []
+    for what, text in (("reference", gold), ("answer", answer)):
+        status = "unparsable" if what == "answer" else "ok"
+        try:
+            parsed.append(_parsed(readable(text)))
+        except Unreadable as reason:
+            return {"status": status, "correct": False, "detail": f"the {what} is not shown to math_verify: {reason}"}
+        if parsed[-1].value is None:
+            return {"status": status, "correct": False, "detail": f"math_verify cannot parse the {what}"}
+    if strict.units_differ(gold, answer):
+        return {"status": "ok", "correct": False, "detail": "the units differ"}
+    correct = _equivalent(*parsed) or (both_ways and _equivalent(*reversed(parsed)))
     return {"status": "ok", "correct": correct, "detail": ""}
+
+
+def _equivalent(gold: _Parsed, answer: _Parsed) -> bool:
+    if _verify(gold.value, answer.value):
+        return _sides_agree(gold, answer)
+    # math_verify reads x >= 0 as an interval only where it is the reference.
+    return isinstance(gold.value, sympy.Set) and is_relation(answer.value) and _verify(answer.value, gold.value)
+
+
+def _verify(gold: Any, answer: Any) -> bool:
+    return bool(math_verify.verify(gold, answer, timeout_seconds=None, raise_on_error=True))
+
+
+def _sides_agree(gold: _Parsed, answer: _Parsed) -> bool:
+    r"""Whether all sides of `answer` are what `gold` is, if that is a number: 2 + 3 = 5 is 5, and 6 = 5 is not.
+
+    math_verify looks at the last side of an equation, and of an approximation at the first. A side of an approximation
+    may be rounded or cut off at its last digit: \frac23 \approx 0.67 and \frac23 \approx 0.66 are \frac23.
+    """
+    named = isinstance(gold.value, sympy.Eq) and is_assignment_relation(gold.value) and not gold.value.lhs.is_Add
+    value = gold.value.rhs if named else gold.value
+    sides = _RELATION.split(answer.text)
+    if len(sides) == 1 or not _is_number(value) or _SEPARATOR.search(answer.text):
+        return True
+    roughly = _APPROXIMATELY.search(answer.text) is not None
+    for side in sides:
+        found = _parsed(side.strip()).value
+        if found is None:
+            return False
+        if _is_number(found) and not _verify(value, found) and not (roughly and _near(value, found, side, gold.text)):
+            return False
+    return True
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, sympy.Expr) and not value.free_symbols and not value.atoms(AppliedUndef)
+
+
+def _near(value: Any, found: Any, *texts: str) -> bool:
+    """Whether one of two numbers is the other one rounded or cut off at the last digit that one of the texts has."""
+    digits = min((len(decimal[1]) for text in texts if (decimal := _DIGITS.search(text))), default=0)
+    off = abs(sympy.N(value - found)) * 10**digits
+    outward = abs(sympy.N(found)) > abs(sympy.N(value))
+    return bool(off <= 0.5 or (off < 1 and not outward))

@@ -2,9 +2,12 @@
 
 One JSON object a line on standard input, one a line on standard output:
 
-    {"kind": "math", "gold", "answer", "both_ways"}                 recipe.grading.verify.compare
-    {"kind": "reasoning_gym", "task", "gold", "answer"}             recipe.grading.reasoning_gym.score
-    {"kind": "prepare", "task"}                                     import that task's scorer, without a limit of time
+    {"kind": "strict", "source", "gold", "response"}       the answer of a response, and what the strict rule says of it
+    {"kind": "form", "answer"}                             recipe.grading.strict.normal_form
+    {"kind": "math", "gold", "answer", "both_ways"}        recipe.grading.verify.compare
+    {"kind": "reasoning_gym", "task", "gold", "answer"}    recipe.grading.reasoning_gym.score
+    {"kind": "prepare", "needs"}                           import math_verify ("math") or a task's scorer, with no limit
+                                                           of time; before the first request that needs it
 
 What it reads was written by a model, so it gives itself nothing to harm with: memory and processor time are limited by
 the kernel, it dies with its parent, and while an answer is at hand an audit hook refuses to turn text into code (the
@@ -22,55 +25,39 @@ import signal
 import sys
 from typing import Any
 
-from recipe.grading import reasoning_gym, verify
+from recipe.grading import reasoning_gym, sources, strict
+from recipe.grading.extract import extract
+from recipe.grading.guard import Guard
 
 RECURSION_LIMIT = 3000
 """Enough for the grammar at about a hundred nested brackets; a deeper answer cannot be parsed."""
 PR_SET_PDEATHSIG = 1
-GENERATORS = ("dataclasses", "collections", "typing", "sympy.polys.monomials")
-"""Modules that make code from text of their own: field names, annotations, the number of a polynomial's variables."""
-_FORBIDDEN = (
-    *(verify.TEXT_EVENT, "os.system", "os.exec", "os.posix_spawn", "os.fork", "subprocess.Popen"),
-    *("socket.connect", "socket.bind"),
-)
 
 
-class _Guard:
-    """The audit hook; a hook cannot be removed, so it is armed and disarmed. `refused` lists what it refused."""
-
-    def __init__(self) -> None:
-        self.armed = False
-        self.refused: list[str] = []
-        sys.addaudithook(self._hook)
-
-    def _hook(self, event: str, arguments: tuple[Any, ...]) -> None:
-        if self.armed and (event in _FORBIDDEN or _makes_code(event, arguments)):
-            self.refused.append(event)
-            raise RuntimeError(f"{event} is refused while an answer is graded")
-
-
-def _makes_code(event: str, arguments: tuple[Any, ...]) -> bool:
-    # Modules that sympy imports late are code from a file; code from text has a name such as <string>.
-    if event == "compile":
-        name = arguments[1]
-    elif event == "exec":
-        name = arguments[0].co_filename
-    else:
-        return False
-    name = os.fsdecode(name) if name is not None else "<unknown>"
-    if not name.startswith("<") or name.startswith("<frozen "):
-        return False
-    caller = sys._getframe(2)  # this function, the hook, and what called compile, exec or eval
-    return caller.f_globals.get("__name__") not in GENERATORS
-
-
-def _grade(request: dict[str, Any], guard: _Guard) -> dict[str, Any]:
+def _grade(request: dict[str, Any], guard: Guard) -> dict[str, Any]:
+    if request["kind"] == "strict":
+        return _grade_strictly(request["source"], request["gold"], request["response"])
+    if request["kind"] == "form":
+        return {"status": "ok", "correct": False, "detail": "", "form": strict.normal_form(request["answer"])}
     if request["kind"] == "math":
+        from recipe.grading import verify
+
         guard.armed = True
         return verify.compare(request["gold"], request["answer"], request["both_ways"])
     scorer = reasoning_gym.scorer(request["task"])
     guard.armed = True
     return reasoning_gym.score(scorer, request["gold"], request["answer"])
+
+
+def _grade_strictly(source: str, gold: str, response: str) -> dict[str, Any]:
+    """The answer of a response and the strict rule's verdict; of a reasoning_gym task the answer alone."""
+    if problem := sources.check_ground_truth(source, gold):
+        return {"status": "reference", "correct": False, "detail": problem}
+    answer = extract(response)
+    if answer is None:
+        return {"status": "unparsable", "correct": False, "detail": "no answer", "answer": None}
+    correct = sources.kind(source) == "math" and strict.equal(gold, answer)
+    return {"status": "ok", "correct": correct, "detail": "", "answer": answer}
 
 
 def _peak_memory() -> int:
@@ -79,8 +66,8 @@ def _peak_memory() -> int:
         return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmPeak:"))
 
 
-def answer(request: dict[str, Any], guard: _Guard, memory_limit: int) -> dict[str, Any]:
-    """The reply to one request: {"status", "correct", "detail"}."""
+def answer(request: dict[str, Any], guard: Guard, memory_limit: int) -> dict[str, Any]:
+    """The reply to one request: {"status", "correct", "detail"}, and what its kind adds."""
     guard.refused.clear()
     try:
         reply = _grade(request, guard)
@@ -91,7 +78,7 @@ def answer(request: dict[str, Any], guard: _Guard, memory_limit: int) -> dict[st
     if guard.refused:
         return {"status": "error", "correct": False, "detail": f"refused: {guard.refused[0]}"}
     # math_verify takes a MemoryError of its own for "not equal"; having come near the limit tells.
-    if not reply["correct"] and _peak_memory() > memory_limit / 2:
+    if request["kind"] in ("math", "reasoning_gym") and not reply["correct"] and _peak_memory() > memory_limit / 2:
         return {"status": "error", "correct": False, "detail": f"memory: near the limit of {memory_limit >> 20} MiB"}
     return reply
 
@@ -106,19 +93,27 @@ def main(parent: int, seconds: float, memory_limit: int) -> None:
     sys.setrecursionlimit(RECURSION_LIMIT)
     resource.setrlimit(resource.RLIMIT_AS, (memory_limit, memory_limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    guard = _Guard()
-    verify.compare(r"\frac{1}{2}", "x+1")  # the first parse loads the grammar
+    guard = Guard()
     print(json.dumps({"status": "ready"}), file=replies, flush=True)
     for line in sys.stdin:
         request = json.loads(line)
         if request["kind"] == "prepare":
             _limit_time(None)
-            reasoning_gym.scorer(request["task"])
+            _prepare(request["needs"])
             reply = {"status": "ready"}
         else:
             _limit_time(seconds)
             reply = answer(request, guard, memory_limit)
         print(json.dumps(reply), file=replies, flush=True)
+
+
+def _prepare(needs: str) -> None:
+    if needs == "math":
+        from recipe.grading import verify
+
+        verify.compare(r"\frac{1}{2}", "x+1")  # the first parse loads the grammar
+    else:
+        reasoning_gym.scorer(needs)
 
 
 def _limit_time(seconds: float | None) -> None:

@@ -1,0 +1,145 @@
+r"""What of an answer may be shown to math_verify: formulas, and nothing that it would silently leave out.
+
+math_verify drops the text in an answer, so 5\text{ or more} and 5\text{ dozen} would be 5 to it. Here words between
+values become commas, listed units are taken off, and an answer with any other words is not shown to it at all.
+"""
+
+from __future__ import annotations
+
+import re
+
+from recipe.grading import strict, units
+from recipe.grading.notation import to_latex
+
+
+class Unreadable(ValueError):
+    """An answer that math_verify must not see; the message is a phrase that says why."""
+
+
+_FUNCTIONS = set(
+    "sin cos tan cot sec csc sinh cosh tanh arcsin arccos arctan arccot log ln lg exp lim max min sup inf gcd lcm det "
+    "sgn arg deg dim ker mod Re Im Var erf sqrt".split()
+)
+_GROUP = re.compile(
+    r"(\\(?:text(?:bf|it|rm|sf|tt|sc|up|normal)?|[hm]box|math(?:rm|it|sf|tt|bf)|operatorname\*?|emph) ?\{)"
+    r"|\\[A-Za-z]+|\\.|[{}]"
+)
+_SPACING = re.compile(r"\\[ ,;:!>]|\\q?quad(?![A-Za-z])|~|[{}]")
+_POWER = re.compile(r" ?\^ ?(?:[23]|\{ ?[23] ?\})")
+_NO_TEXT_FOLLOWS = re.compile(r" ?(?:$|[,;)\]}=]|\\[\]}),;]|\\right(?![A-Za-z]))")
+_SCALE = re.compile(r"(\^ ?(?:\\circ|\{ ?\\circ ?\})) ?(?:\\(?:text|mathrm|mbox) ?\{ ?[CF] ?\}|[CF](?![A-Za-z]))")
+_DOTS = re.compile(r"\.\.\.|\\[lc]?dots[cbmio]?(?![A-Za-z])")
+_CHOICE = re.compile(r"\(?[A-J]\)?[.:]?")
+_ANSWER_IS = re.compile(r"(?:the )?(?:final )?answer(?: is)?:?", re.IGNORECASE)
+_LABEL_WORDS = re.compile(r"[A-Za-z]+(?: [A-Za-z]+){0,4}:?")
+_NEGATIONS = re.compile(r"\b(?:not|no|never|non|less|more|than|about|least|most)\b|\b(?:un|in|approx)", re.IGNORECASE)
+_BEHIND_A_VALUE = re.compile(r"[\d)}] *([A-Za-z][A-Za-z .]*)$")
+_SHORT_WORDS = set("or to is no if by th st nd rd at of as so we not and".split())
+_WORDS = re.compile(r"(?:[A-Za-z][a-z]{3,}|[Nn]o|[Yy]es)(?:[ ,.'-]{1,2}[A-Za-z]+)*[.!]?")
+_REPEATING = re.compile(r"(?<!\d)(\d{0,30})\.(\d{0,30})\\(?:overline|bar) ?\{(\d{1,30})\}")
+_DECIMAL_EXPONENT = re.compile(r"\^ ?\{ ?(-?)(\d+)\.(\d+) ?\}")
+
+
+def readable(answer: str) -> str:
+    r"""An answer in LaTeX that holds formulas alone: "3\text{ or }5\text{ cm}" is "3, 5".
+
+    Also, recurring decimals and decimal exponents become fractions.
+
+    Raises:
+        Unreadable: it is in words, says something in words that is neither a listed unit nor "and" or "or", has dots
+            that may stand for anything, or is too long.
+    """
+    if len(answer) > strict.MAX_LENGTH:
+        raise Unreadable(f"longer than {strict.MAX_LENGTH} characters")
+    text = " ".join(to_latex(answer).split())
+    if _DOTS.search(text):
+        raise Unreadable("dots in it")
+    text = _without_text(_SCALE.sub(r"\1", text)).removeprefix("=")
+    if _WORDS.fullmatch(text):
+        raise Unreadable("it is in words")
+    if behind := _BEHIND_A_VALUE.search(text):
+        if units.parse(behind[1]):
+            text = text[: behind.start(1)].rstrip()
+        elif any(_is_english(word) for word in behind[1].replace(".", " ").split()):
+            raise Unreadable(f"words that are no unit: {behind[1][:40]!r}")
+    text = _REPEATING.sub(_fraction, text)
+    return _DECIMAL_EXPONENT.sub(_exponent, text)
+
+
+def _without_text(text: str) -> str:
+    r"""`text` with every \text{...} replaced by what it stands for; Unreadable if that is not known."""
+    pieces: list[str] = []
+    end = 0
+    for start, content_start, content_end, command in _groups(text):
+        content = " ".join(_SPACING.sub(" ", text[content_start:content_end]).split())
+        whole = not text[:start].strip() and not text[content_end + 1 :].strip()
+        pieces.append(text[end:start])
+        end = content_end + 1
+        joined = content.strip(",; ").casefold() in ("and", "or")
+        if joined or not any(character.isalnum() for character in content):
+            pieces.append(", " if joined else content)
+        elif whole:
+            pieces.append(content)
+        elif _is_formula(command, content):
+            pieces.append(text[start:end])
+        elif units.parse(content) and _unit_ends(text, end):
+            if power := _POWER.match(text, end):
+                end = power.end()
+        elif not _is_label(text[:start], content, text[end:]):
+            raise Unreadable(f"words that are no unit: {content[:40]!r}")
+    return "".join([*pieces, text[end:]]).strip()
+
+
+def _groups(text: str) -> list[tuple[int, int, int, str]]:
+    r"""Every outermost \text{...} and its like: where it starts, where its content starts and ends, and its command."""
+    found: list[tuple[int, int, int, str]] = []
+    depth, opened = 0, None
+    for token in _GROUP.finditer(text):
+        if token.group(1):
+            if opened is None:
+                opened = depth, token.start(), token.end(), token.group(1).rstrip("{ ")
+            depth += 1
+        elif token.group() == "{":
+            depth += 1
+        elif token.group() == "}":
+            depth -= 1
+            if opened is not None and depth == opened[0]:
+                found.append((opened[1], opened[2], token.start(), opened[3]))
+                opened = None
+    return found
+
+
+def _is_formula(command: str, content: str) -> bool:
+    r"""Whether a group holds a symbol, as \mathrm{e}, \mathbf{x}, \operatorname{lcm} and \text{lcm} do."""
+    return content in _FUNCTIONS or (len(content) == 1 and content.isalpha() and command not in (r"\text", r"\mbox"))
+
+
+def _unit_ends(text: str, end: int) -> bool:
+    """Whether the value of a unit that ends at `end` ends there, too: 5 feet 6 inches has another one behind it."""
+    power = _POWER.match(text, end)
+    return bool(_NO_TEXT_FOLLOWS.match(text, power.end() if power else end))
+
+
+def _is_label(before: str, content: str, behind: str) -> bool:
+    r"""Whether words only name what follows, as in \text{Area} = 5, \textbf{(D)}\ 5 and v_{\text{max}}."""
+    if before.rstrip().endswith(("_", "_{")):
+        return content.isalpha() and content.casefold() not in ("and", "or", "not")
+    if before.strip():
+        return False
+    if _CHOICE.fullmatch(content) or _ANSWER_IS.fullmatch(content):
+        return True
+    return bool(behind.lstrip().startswith("=") and _LABEL_WORDS.fullmatch(content) and not _NEGATIONS.search(content))
+
+
+def _is_english(word: str) -> bool:
+    return word not in _FUNCTIONS and (len(word) > 2 or word.casefold() in _SHORT_WORDS)
+
+
+def _fraction(decimal: re.Match[str]) -> str:
+    value = strict.repeating_decimal("", *decimal.groups())
+    return rf"\frac{{{value.numerator}}}{{{value.denominator}}}"
+
+
+def _exponent(exponent: re.Match[str]) -> str:
+    sign, whole, digits = exponent.groups()
+    return rf"^{{{sign}\frac{{{whole}{digits}}}{{1{'0' * len(digits)}}}}}"

@@ -235,7 +235,7 @@ class GraderPool:
             if reply["status"] not in ("timeout", "error"):
                 kept = process
         except RuntimeError:
-            self._check_open()
+            self._check_open()  # closing ends what starts processes, too
             raise
         finally:  # also when interrupted: a reply that is still to come must not answer the next request
             if process is not None and kept is None:
@@ -249,11 +249,7 @@ class GraderPool:
             raise RuntimeError("this GraderPool is closed; open another one")
 
     def _start(self) -> _Process:
-        try:
-            process = self._starter.submit(_Process, self.time_limit, self.memory_limit).result()
-        except RuntimeError:
-            self._check_open()  # then the thread that starts processes has been shut down
-            raise
+        process = self._starter.submit(_Process, self.time_limit, self.memory_limit).result()
         with self._lock:
             self._living.add(process)
             closed = self._closed
@@ -325,9 +321,8 @@ class _Process:
                 os.killpg(self._process.pid, signal.SIGKILL)
 
     def kill(self) -> None:
-        """End the process and whatever it started."""
-        if self.alive():
-            os.killpg(self._process.pid, signal.SIGKILL)
+        """End the process and whatever it started, and close what leads to it."""
+        self.end()
         self._process.wait()
         with suppress(BrokenPipeError):  # of a request that it did not live to read
             self._process.stdin.close()

@@ -361,7 +361,7 @@ def test_options_that_do_not_fit_together(tmp_path, small, capsys):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("failing", ["write_parquet", "version"])
+@pytest.mark.parametrize("failing", ["write_parquet_part", "version"])
 def test_a_failure_while_writing_leaves_nothing(tmp_path, monkeypatch, capsys, failing):
     def fail(*arguments):
         raise OSError(28, "No space left on device")

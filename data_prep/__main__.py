@@ -97,6 +97,8 @@ def _seed(text: str) -> int:
 
 def _run(options: argparse.Namespace) -> str:
     path = prepare.output_path(options.output, options.split, options.overwrite)
+    for leftover in prepare.clear_leftovers(path):
+        print(f"removed {leftover}, which a killed run had left", file=sys.stderr)
     if options.set == "reasoning_gym":
         from data_prep import reasoning_gym_sets  # the library takes seconds to import
 

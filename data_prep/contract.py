@@ -61,10 +61,15 @@ def validate_rows(path: str | Path) -> pd.DataFrame:
 
 def write_parquet(rows: Iterable[Mapping[str, Any]], path: str | Path) -> None:
     """Check `rows` against the contract, then write them to `path` as a whole or not at all."""
-    rows = list(rows)
-    _check(rows, COLUMNS, str(path))
     with atomic_write(path) as partial:
-        pd.DataFrame(rows).to_parquet(partial, index=False)
+        write_parquet_part(rows, partial, str(path))
+
+
+def write_parquet_part(rows: Iterable[Mapping[str, Any]], partial: Path, name: str) -> None:
+    """Check `rows` against the contract, then write them to a file of `atomic_write`; errors say `name`."""
+    rows = list(rows)
+    _check(rows, COLUMNS, name)
+    pd.DataFrame(rows).to_parquet(partial, index=False)
 
 
 def _check(rows: Sequence[Mapping[str, Any]], columns: Collection[str], name: str) -> None:

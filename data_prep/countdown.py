@@ -11,6 +11,8 @@ that is scored. A problem has several correct traces, so a policy has something 
 
 import argparse
 import json
+import os
+import sys
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -222,16 +224,23 @@ def write(output: str | Path, train: int = 2048, validation: int = 100, seed: in
     )
 
 
-def main() -> None:
-    """Command line of this module."""
+def main() -> int:
+    """Command line of this module: 0 done, 1 refused with one sentence on stderr."""
     parser = argparse.ArgumentParser(description="Write the countdown task's data.")
     parser.add_argument("--output", type=Path, required=True, help="folder for the three files")
     parser.add_argument("--train", type=int, default=2048, help="training rows")
     parser.add_argument("--validation", type=int, default=100, help="validation rows")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
     options = parser.parse_args()
+    for name in (TRAIN_FILE, VALIDATION_FILE, WARM_START_FILE):
+        if os.path.lexists(options.output / name) and not options.overwrite:
+            file = options.output / name
+            print(f"error: {file} exists: pass --overwrite to replace it, or name another --output", file=sys.stderr)
+            return 1
     print(write(options.output, options.train, options.validation, options.seed, progress=True))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

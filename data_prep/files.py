@@ -1,32 +1,64 @@
 """Files and folders that appear whole or not at all: built under a temporary sibling name, then renamed."""
 
+import errno
+import fcntl
 import hashlib
 import os
+import re
+import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 PARTIAL = ".partial-"
-"""What marks a temporary name; `remove_leftovers` finds the remains of a killed process by it."""
+"""What marks a temporary name. Its writer holds a lock on it, so what nobody holds is the remains of a killed one."""
+
+_LEFTOVER = re.compile(r"(?P<process>\d+)(?P<unique>-[0-9a-f]{8})?")
+"""What follows PARTIAL: the writer's process; without the second part, of a version that held no lock."""
 
 
-def _partial(path: Path) -> Path:
-    # A sibling, because os.replace is atomic within one file system only; the process id keeps writers apart.
+@contextmanager
+def _partial(path: Path, folder: bool) -> Iterator[Path]:
+    """A new temporary sibling of `path`, a folder or an empty file, locked while the block runs and removed after it.
+
+    A sibling, because os.replace is atomic within one file system only. What killed writers of `path` left goes first.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    return path.with_name(f".{path.name}{PARTIAL}{os.getpid()}")
+    remove_leftovers(path)
+    while True:
+        partial = path.with_name(f".{path.name}{PARTIAL}{os.getpid()}-{secrets.token_hex(4)}")
+        if folder:
+            partial.mkdir()
+        try:
+            descriptor = os.open(partial, os.O_RDONLY if folder else os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        except FileNotFoundError:
+            continue  # as below
+        _lock(descriptor, wait=True)
+        if partial.exists():
+            break
+        os.close(descriptor)  # another process took it for a leftover before it was locked
+    try:
+        yield partial
+    finally:
+        _delete(partial)
+        os.close(descriptor)
 
 
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path to write; on success it replaces `path`, on an exception it is removed."""
     path = Path(path)
-    partial = _partial(path)
-    try:
+    with _partial(path, folder=False) as partial:
         yield partial
         os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def building_directory(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary folder beside `path` to fill and to rename; it is removed if it was not renamed."""
+    with _partial(Path(path), folder=True) as partial:
+        yield partial
 
 
 @contextmanager
@@ -38,23 +70,54 @@ def atomic_directory(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     _refuse_existing(path)
-    partial = _partial(path)
-    partial.mkdir()
-    try:
+    with building_directory(path) as partial:
         yield partial
         _refuse_existing(path)
         os.rename(partial, path)
-    finally:
+
+
+def remove_leftovers(path: str | Path) -> list[Path]:
+    """Remove what killed writers of `path` left beside it, and nothing of one that still lives; returns what it was."""
+    path = Path(path)
+    start, removed = f".{path.name}{PARTIAL}", []
+    for name in os.listdir(path.parent):
+        match = _LEFTOVER.fullmatch(name.removeprefix(start)) if name.startswith(start) else None
+        partial = path.with_name(name)
+        if match is None or partial.is_symlink():
+            continue
+        if match["unique"] is None and Path("/proc", match["process"]).exists():
+            continue
+        try:
+            descriptor = os.open(partial, os.O_RDONLY | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            continue  # its writer has just finished
+        if _lock(descriptor, wait=False):
+            _delete(partial)
+            removed.append(partial)
+        os.close(descriptor)
+    return removed
+
+
+def _lock(descriptor: int, wait: bool) -> bool:
+    """Lock an open file or folder; whether it is locked now.
+
+    It is not if another process holds it, or on a file system without such locks (NFS has none for folders): then no
+    leftovers are recognised there, and none are removed.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in (errno.EWOULDBLOCK, errno.EBADF, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK):
+            raise
+        return False
+    return True
+
+
+def _delete(partial: Path) -> None:
+    if partial.is_dir():
         shutil.rmtree(partial, ignore_errors=True)
-
-
-def remove_leftovers(folder: str | Path) -> None:
-    """Remove what killed `atomic_write` and `atomic_directory` calls left directly in `folder`."""
-    for partial in Path(folder).glob(f".*{PARTIAL}*"):
-        if partial.is_dir():
-            shutil.rmtree(partial)
-        else:
-            partial.unlink()
+    else:
+        partial.unlink(missing_ok=True)
 
 
 def sha256(path: str | Path) -> str:

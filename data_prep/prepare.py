@@ -8,6 +8,7 @@ so a data file without one is not finished.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -17,12 +18,14 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from data_prep.contamination import benchmarks_of, find_contamination
-from data_prep.contract import write_parquet
+from data_prep.contract import COLUMNS, write_parquet_part
 from data_prep.duplicates import find_duplicates
-from data_prep.files import atomic_write, sha256
+from data_prep.files import atomic_write, remove_leftovers, sha256
 from data_prep.reading import Fault, InputError, Record, Source
 from data_prep.sets import BadField, DataSet, Layout, Problem, read_problem
 from data_prep.templates import TEMPLATES, render
@@ -41,6 +44,9 @@ REPEATED_SHARE = 0.95
 _HEAD, _SHOWN = 1000, 20
 ROW_LIMIT = 10.0
 """Seconds for reading one row; it takes microseconds."""
+
+_FIELDS = ({"malformed", "left_out", "repetition"}, {"tasks"}, {"set", "split", "source", "output"})
+"""By which a report, one of generated rows, and a manifest are recognised."""
 
 
 @dataclass
@@ -171,7 +177,8 @@ def output_path(output: Path, split: str, overwrite: bool) -> Path:
     """The parquet file that `output` means.
 
     Raises:
-        InputError: it, its report or its manifest exists and `overwrite` is false, or it cannot be a file there.
+        InputError: it, its report or its manifest exists and `overwrite` is false, or was not written by this command;
+            or it cannot be a file there.
     """
     path = output if output.suffix == ".parquet" else output / f"{split}.parquet"
     if path.is_dir():
@@ -179,10 +186,41 @@ def output_path(output: Path, split: str, overwrite: bool) -> Path:
     parent = next(folder for folder in path.parents if folder.exists())
     if not parent.is_dir():
         raise InputError(f"{parent}: is a file, and {path} cannot stand in it; name another --output")
-    for file in (path, _beside(path, "report"), _beside(path, "manifest")):
-        if file.exists() and not overwrite:
+    for file in _files(path):
+        if not os.path.lexists(file):
+            continue
+        if not overwrite:
             raise InputError(f"{file}: exists already; pass --overwrite to replace it, or name another --output")
+        if not _is_ours(file):
+            raise InputError(
+                f"{file}: exists and was not written by this command; move it away, or name another --output"
+            )
     return path
+
+
+def clear_leftovers(path: Path) -> list[Path]:
+    """Remove what killed runs for the output `path` left beside it; returns what it was."""
+    return [left for file in _files(path) if file.parent.is_dir() for left in remove_leftovers(file)]
+
+
+def _files(path: Path) -> tuple[Path, Path, Path]:
+    return path, _beside(path, "report"), _beside(path, "manifest")
+
+
+def _is_ours(file: Path) -> bool:
+    """Whether a parquet file, report or manifest was written here, by its columns or fields."""
+    if file.is_symlink():
+        return False
+    try:
+        if file.suffix == ".parquet":
+            schema = pq.read_schema(file)
+            return (
+                set(COLUMNS) <= set(schema.names) and schema.field("extra_info").type.get_field_index("template") >= 0
+            )
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, AttributeError, pa.ArrowException):
+        return False
+    return isinstance(found, dict) and any(keys <= found.keys() for keys in _FIELDS)
 
 
 def read(data_set: DataSet, source: Source) -> Reading:
@@ -302,7 +340,7 @@ def write(
         atomic_write(report_file) as report_part,
         atomic_write(path) as part,
     ):
-        write_parquet(rows, part)
+        write_parquet_part(rows, part, str(path))
         manifest = {
             **manifest,
             "counts": {**manifest["counts"], "written": len(rows)},

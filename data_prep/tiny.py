@@ -4,14 +4,15 @@
 
 makes DIR/data/{train.parquet, validation.parquet, warm_start.jsonl}, DIR/model (a Hugging Face folder) and, last,
 DIR/manifest.json with the options and the SHA-256 of every file. Where the manifest is there and agrees, nothing is
-done; what a killed run left, or other options made, is removed and made anew.
+done; what a killed run left, or other options made, is removed and made anew. Other files are never removed: those in
+DIR/data stay, and one in DIR/model is an error.
 """
 
 import argparse
 import fcntl
 import json
 import os
-import shutil
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,31 @@ from typing import Any
 from transformers.utils import logging
 
 from data_prep import countdown, tiny_model, warm_start
-from data_prep.files import atomic_write, remove_leftovers, sha256
+from data_prep.cleaning import contents, remove
+from data_prep.files import atomic_write, sha256
 
 DATA, MODEL, MANIFEST = "data", "model", "manifest.json"
 
 BUILDING = ".building"
 """Marks a folder whose contents are ours to remove, from the first write until the manifest stands."""
+
+_MODEL_FILES = (
+    "config.json",
+    "generation_config.json",
+    "model.safetensors",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+    "special_tokens_map.json",
+    "vocab.json",
+    "merges.txt",
+    "added_tokens.json",
+)
+WRITTEN = (
+    *(f"{DATA}/{name}" for name in (countdown.TRAIN_FILE, countdown.VALIDATION_FILE, countdown.WARM_START_FILE)),
+    *(f"{MODEL}/{name}" for name in _MODEL_FILES),
+)
+"""What this module makes below its folder, but for BUILDING and the manifest, as patterns of `data_prep.cleaning`."""
 
 VERSION = 1
 """Part of the options: raise it when the same options would make other files."""
@@ -78,34 +98,52 @@ def _make(output: Path, steps: int, train: int, validation: int, seed: int, thre
     manifest = {"options": options, "outcome": vars(outcome), "sha256": _checksums(output)}
     with atomic_write(output / MANIFEST) as partial:
         partial.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-    shutil.rmtree(output / BUILDING)
+    remove(output, [f"{BUILDING}/**"])
     return True
 
 
 def is_complete(output: str | Path, options: dict[str, Any]) -> bool:
     """Whether `output` has a manifest with these options and every file still has its checksum."""
     output = Path(output)
-    manifest = output / MANIFEST
-    if not manifest.is_file():
+    recorded = _manifest(output)
+    if recorded is None:
         return False
-    recorded = json.loads(manifest.read_text(encoding="utf-8"))
     found = _checksums(output)  # more may lie beside them, such as a scored copy of the data
     return recorded["options"] == options and recorded["sha256"].items() <= found.items()
 
 
+def _manifest(output: Path) -> dict[str, Any] | None:
+    """The manifest of this module, None where there is none: another program's has the same name."""
+    try:
+        found = json.loads((output / MANIFEST).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+    ours = isinstance(found, dict) and isinstance(found.get("options"), dict) and isinstance(found.get("sha256"), dict)
+    return found if ours and {"version", "steps"} <= found["options"].keys() else None
+
+
 def _clear(output: Path) -> None:
+    """Remove what this module has made before; FileExistsError, with nothing removed, where something else is there."""
     # The marker comes first and the manifest goes next: whenever this is killed, the rest is recognised as ours.
     marker, manifest = output / BUILDING, output / MANIFEST
-    made = [path for path in (output / DATA, output / MODEL) if path.exists()]
-    if made and not (marker.exists() or manifest.exists()):
+    held = contents(output, (*WRITTEN, MANIFEST, f"{BUILDING}/**"))
+    if held.links:
+        raise FileExistsError(
+            f"{output / held.links[0]} is a symbolic link, behind which nothing is removed; name another --output"
+        )
+    ours = marker.is_dir() or _manifest(output) is not None
+    made = [path for path in (output / DATA, output / MODEL, manifest) if path.exists()]
+    if made and not ours:
         raise FileExistsError(f"{made[0]} exists and was not made by this command; name another folder with --output")
+    if strangers := [path for path in held.foreign if path.startswith(f"{MODEL}/")]:
+        raise FileExistsError(
+            f"{output / strangers[0]} was not made by this command, which makes {output / MODEL} anew; move it away, "
+            "or name another folder with --output"
+        )
     marker.mkdir(parents=True, exist_ok=True)
     manifest.unlink(missing_ok=True)
-    for path in made:
-        shutil.rmtree(path)
-    shutil.rmtree(marker)
-    marker.mkdir()
-    remove_leftovers(output)
+    remove(output, WRITTEN)
+    remove(marker, ["**"])
 
 
 def _checksums(output: Path) -> dict[str, str]:
@@ -113,8 +151,8 @@ def _checksums(output: Path) -> dict[str, str]:
     return {str(path.relative_to(output)): sha256(path) for path in files}
 
 
-def main() -> None:
-    """Command line of this module."""
+def main() -> int:
+    """Command line of this module: 0 done, 1 refused with one sentence on stderr."""
     parser = argparse.ArgumentParser(description="Make the quick start's data and warm-started model.")
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=warm_start.STEPS, help="steps of the warm start")
@@ -124,8 +162,13 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=warm_start.default_threads())
     options = parser.parse_args()
     logging.disable_progress_bar()
-    make(options.output, options.steps, options.train, options.validation, options.seed, options.threads)
+    try:
+        make(options.output, options.steps, options.train, options.validation, options.seed, options.threads)
+    except FileExistsError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -128,3 +128,18 @@ def test_written_files(tmp_path):
     assert keys["train"] | keys["held_out"] | validation == set(solvable())
     assert all(line["traces"] == correct_traces(line["numbers"], line["target"]) for line in lines)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["train.parquet", "validation.parquet", "warm_start.jsonl"]
+
+
+def test_the_command_overwrites_nothing_unasked(tmp_path, monkeypatch, capsys):
+    (tmp_path / "validation.parquet").write_text("mine")
+    command = ["countdown", "--output", str(tmp_path), "--train", "4", "--validation", "4"]
+    monkeypatch.setattr("sys.argv", command)
+    assert countdown.main() == 1
+    assert capsys.readouterr().err == (
+        f"error: {tmp_path}/validation.parquet exists: pass --overwrite to replace it, or name another --output\n"
+    )
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("validation.parquet", "mine")]
+    monkeypatch.setattr("sys.argv", [*command, "--overwrite"])
+    assert countdown.main() == 0
+    names = ["train.parquet", "validation.parquet", "warm_start.jsonl"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -143,6 +144,48 @@ def test_existing_output_is_refused_before_the_input_is_read(tmp_path, capsys):
     (tmp_path / "out" / "test.parquet").unlink()
     assert run(tmp_path, "aime25", problems(30)) == 1
     assert "test.report.json: exists already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["test.parquet", "test.report.json", "test.manifest.json"])
+def test_a_file_of_somebody_else_is_not_overwritten(tmp_path, capsys, name):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / name).write_text('{"mine": 1}')
+    assert run(tmp_path, "aime25", problems(30), "--overwrite") == 1
+    assert capsys.readouterr().err.endswith(
+        f"out/{name}: exists and was not written by this command; move it away, or name another --output\n"
+    )
+    assert [(p.name, p.read_text()) for p in (tmp_path / "out").iterdir()] == [(name, '{"mine": 1}')]
+
+
+def test_what_a_killed_run_left_is_removed(tmp_path, capsys):
+    """Before the input is read, so that it goes even when this run fails."""
+    left = [f"out/.test.{kind}.partial-99999999-0123abcd" for kind in ("parquet", "report.json", "manifest.json")]
+    (tmp_path / "out").mkdir()
+    for name in (*left, "out/.test.parquet.partial-mine", "out/.train.parquet.partial-99999999"):
+        (tmp_path / name).write_text("half")
+    assert run(tmp_path, "aime25", ["not JSON"]) == 1
+    err = capsys.readouterr().err
+    assert all(f"removed {tmp_path / name}, which a killed run had left" in err for name in left)
+    rest = [".test.parquet.partial-mine", ".train.parquet.partial-99999999"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == rest
+
+
+def test_a_run_that_is_killed_while_writing_leaves_nothing_after_the_next(tmp_path):
+    script = """
+import os, signal, sys
+from data_prep import prepare
+prepare.version = lambda _: os.kill(os.getpid(), signal.SIGKILL)
+from data_prep.__main__ import main
+main(sys.argv[1:])
+"""
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in problems(30)))
+    options = ["aime25", "--input", str(tmp_path / "in.jsonl"), "--output", str(tmp_path / "out")]
+    done = subprocess.run([sys.executable, "-c", script, *options], capture_output=True)
+    assert done.returncode == -signal.SIGKILL
+    assert len([path for path in (tmp_path / "out").iterdir() if ".partial-" in path.name]) == 3
+    assert main(options) == 0
+    names = ["test.manifest.json", "test.parquet", "test.report.json"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == names
 
 
 def test_an_output_that_cannot_be_is_refused_before_the_input_is_read(tmp_path, capsys):
@@ -361,7 +404,7 @@ def test_options_that_do_not_fit_together(tmp_path, small, capsys):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("failing", ["write_parquet", "version"])
+@pytest.mark.parametrize("failing", ["write_parquet_part", "version"])
 def test_a_failure_while_writing_leaves_nothing(tmp_path, monkeypatch, capsys, failing):
     def fail(*arguments):
         raise OSError(28, "No space left on device")

@@ -19,7 +19,7 @@ import torch
 import yaml
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from recipe.paec import collective, doctor, machine, model_files, plan, preflight, runs, versions
+from recipe.paec import collective, doctor, folders, machine, model_files, plan, preflight, versions
 from recipe.paec.checks import GIB
 from recipe.paec.command_line import REPOSITORY
 
@@ -383,11 +383,14 @@ def test_ray_addresses(tiny_config, closed_port, tmp_path, monkeypatch):
 def test_run_directory_in_use(tiny_config):
     config = tiny_config()
     assert doctor.run_directory(config).problems == ()
-    held = runs.lock(Path(config.run.directory))
+    held = folders.lock(Path(config.run.directory))
     (problem,) = doctor.run_directory(config).problems
     assert problem.startswith(f"{config.run.directory} is in use by another run")
     held.close()
     assert doctor.run_directory(config).problems == ()
+    (Path(config.run.directory) / "thesis.tex").touch()
+    (problem,) = doctor.run_directory(config).problems
+    assert problem == f"{config.run.directory} holds thesis.tex and no run: choose another run.name"
 
 
 # ---- GPUs ------------------------------------------------------------------------------------------------------------

@@ -432,6 +432,48 @@ def test_a_folder_with_something_else_is_left_alone(tmp_path, fresh):
     assert sorted(entry.name for entry in tmp_path.iterdir()) == [".lock", "model"]
 
 
+@pytest.mark.parametrize("fresh", [False, True])
+def test_a_dry_run_knows_what_a_start_would_refuse(evaluation, tmp_path, aime, fresh, capsys):
+    problems = {"aime24": samples.load_benchmark(aime / "aime24" / "test.parquet")}
+    config = evaluation("model=m", "benchmarks=[a]", f"fresh={str(fresh).lower()}")
+    other = evaluation("model=m", "benchmarks=[a]", "seed=7")
+    (tmp_path / "model").mkdir()
+
+    def found(output: Path, steps: int = 1) -> list[str]:
+        target = targets.Target("m", tmp_path / "model", False, None, None, output)
+        return evaluate.output_problems(config, [target] * steps, problems)
+
+    output = tmp_path / "out" / "step_2"
+    assert found(output) == [] and not output.exists(), "a check makes nothing"
+    identity = evaluate.identity_of(other, targets.Target("m", tmp_path / "model", False, None, None, output), problems)
+    with evaluate.hold(output):
+        evaluate.continue_or_start(output, identity, fresh=False)
+    differs = f"{output} holds another evaluation: its seed is 7, this one's 0. Name another folder"
+    assert [text[: len(differs)] for text in found(output)] == ([] if fresh else [differs])
+    evaluate.show(config, [targets.Target("m", tmp_path / "model", False, None, None, output)], problems)
+    wanted = f"fresh=true deletes the evaluation in {output}: evaluation.json"
+    assert (wanted in capsys.readouterr().out) == fresh
+    assert found(tmp_path) == [
+        f"{tmp_path} holds data and no evaluation: name an empty or a new folder with output=..."
+    ]
+    assert found(tmp_path / "data" / "aime24" / "test.parquet")[0].endswith(
+        "/test.parquet is no folder: name an empty or a new folder with output=..."
+    )
+    (problem,) = found(tmp_path / "data" / "aime24" / "test.parquet" / "deeper")
+    assert problem.endswith(
+        "so " + str(tmp_path / "data/aime24/test.parquet/deeper") + " cannot be made: name another "
+        "folder with output=..."
+    )
+    assert found(Path("/proc/paec"))[0].startswith("/proc cannot be written (")
+    (tmp_path / "out" / "curve.png").touch()
+    (problem,) = found(tmp_path / "out" / "step_4", steps=2)
+    assert problem.startswith(f"{tmp_path / 'out' / 'curve.png'} exists and is no curve of an evaluation")
+    (tmp_path / "out" / "curve.json").write_text('{"run": "r", "steps": []}')
+    assert found(tmp_path / "out" / "step_4", steps=2) == []
+    (tmp_path / "out" / "curve.json").write_text('["mine"]')
+    assert len(found(tmp_path / "out" / "step_4", steps=2)) == 1
+
+
 def test_two_evaluations_do_not_share_a_folder(tmp_path):
     with evaluate.hold(tmp_path / "out"), pytest.raises(UserError, match="in use by another evaluation: .*output=..."):
         evaluate.hold(tmp_path / "out")

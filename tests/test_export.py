@@ -174,14 +174,14 @@ def test_model_card(work, exported):
         "| workers | 2 |",
         "| sampling in training | temperature 0.7, top_p 0.9, top_k 20 |",
         "| rho | 0.7 |",
-        f"| {run}/data/train.parquet | `{sha256(run / 'data' / 'train.parquet')}` |",
-        f"| {run}/data/train.manifest.json | `{sha256(run / 'data' / 'train.manifest.json')}` |",
+        f"| train.parquet | `{sha256(run / 'data' / 'train.parquet')}` |",
+        f"| train.manifest.json | `{sha256(run / 'data' / 'train.manifest.json')}` |",
         "| countdown/avg@4 | 0.4321 |",
         "| git_commit | c0ffee |",
         "Its license is that of the base model.",
     ):
         assert line in card, card
-    assert "python -m recipe.paec.train experiment=tiny_cpu method.rho=0.7" in card
+    assert "python -m recipe.paec.train experiment=tiny_cpu method.rho=0.7 data.train_files=train.parquet" in card
     assert "0.1000" not in card, "a score of another step"
 
 
@@ -195,13 +195,68 @@ def test_a_base_model_of_the_hub(work):
     assert "| base model | Qwen/Qwen2.5-Math-7B (revision b101308fe89651ea) |" in card
 
 
+def test_no_local_path_is_in_the_card(work, compose, tmp_path):
+    """Base model, data, run and command are named without the folders they lie in on this machine."""
+    secret = tmp_path / "home" / "alice smith" / "secret-project"
+    for name in ("a/train.parquet", "b/train.parquet"):
+        (secret / name).parent.mkdir(parents=True, exist_ok=True)
+        (secret / name).write_text(name)
+    files = [str(secret / name) for name in ("a/train.parquet", "b/train.parquet", "gone.parquet")]
+    listed = ",".join(f"'{file}'" for file in files)
+    config = compose(
+        "experiment=tiny_cpu",
+        "method.rho=0.6",
+        f"model.path='{secret}/my model'",
+        f"data.train_files=[{listed}]",
+        "data.val_files=../secret-project/val.parquet",
+        f"run.root='{secret}/outputs'",
+        f"run.prepared='{secret}/prepared'",
+        "+data.note='~/secret-project/v.parquet'",
+        "+data.more={x:/home/alice/y,z:1}",
+        r"+data.escaped=/home/alice\,bob/z",
+    )
+    assert "alice" in config.run.name and "secret-project" in config.run.name, "or nothing is tried"
+    checkpoint = checkpoints.read(work / "tied-2")
+    checkpoint.state["identity"]["data.train_files"] = files
+    card = export.model_card(checkpoint, config, "float32")
+    for word in ("alice", "smith", "secret", "bob", "home", str(tmp_path), "/"):
+        assert word not in card.replace("(config.json / bytes of weights)", "").replace("s / step", ""), word
+    for line in (
+        "# my model after 3 steps of paec",
+        "| base model | my model |",
+        f"| train.parquet | `{sha256(secret / 'a/train.parquet')}` |",
+        f"| train.parquet | `{sha256(secret / 'b/train.parquet')}` |",
+        "| gone.parquet | no longer there |",
+        "data.val_files=val.parquet",
+        "'+data.more={x:y,z:1}'",
+    ):
+        assert line in card, card
+    assert "base_model:" not in card and "run.root" not in card
+
+
+def test_a_hub_id_stays_in_the_command():
+    base = "Qwen/Qwen2.5-Math-7B"
+    given = [f"model.path={base}", "run.name=x", "reward.custom_reward_function.path=pkg://recipe.paec.rewards"]
+    assert export._reproduction(given, base) == [given[0], given[2]]
+    assert export._reproduction(["model.path=models/Qwen"], "Qwen") == ["model.path=Qwen"]
+
+
+def test_no_local_path_is_in_an_exported_folder(work, exported):
+    for name, folder in exported.items():
+        for file in folder.iterdir():
+            if file.suffix in (".json", ".md", ".jinja"):
+                assert str(work.parent.parent) not in file.read_text(), (name, file.name)
+
+
 def test_a_checkpoint_away_from_its_run(work, tmp_path):
     """The weights and the method are known still; what is not known is not made up."""
     shutil.copytree(work / "tied-2", tmp_path / "global_step_3")
     export.export(tmp_path / "global_step_3", tmp_path / "model")
     card = (tmp_path / "model" / "README.md").read_text()
     assert "| base model | unknown |" in card and "its command is not known" in card and "| rho | 0.7 |" in card
-    assert json.loads((tmp_path / "model" / "paec_export.json").read_text()) == {"run": None, "step": STEP}
+    record = json.loads((tmp_path / "model" / "paec_export.json").read_text())
+    assert (record["run"], record["step"]) == (None, STEP)
+    assert record["files"] == sorted(path.name for path in (tmp_path / "model").iterdir())
     assert GenerationConfig.from_pretrained(tmp_path / "model").eos_token_id == 258
 
 
@@ -281,8 +336,14 @@ def test_an_existing_target(work, tmp_path):
     with pytest.raises(UserError, match="exists and is not empty"):
         export.export(work / "untied-1", target)
     assert (target / "model.safetensors").read_bytes() == weights
+    (target / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match="notes.txt is not part of the export"):
+        export.export(work / "untied-1", target, replace=True)
+    assert (target / "model.safetensors").read_bytes() == weights
+    (target / "notes.txt").rename(tmp_path / "notes.txt")
     export.export(work / "untied-1", target, replace=True)
     assert "lm_head.weight" in load_file(target / "model.safetensors")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "notes.txt"]
 
 
 def test_no_room(work, tmp_path, monkeypatch):

@@ -7,7 +7,7 @@ import shutil
 import pandas
 import pytest
 
-from recipe.paec import checkpoints, preflight, runs, train, versions
+from recipe.paec import checkpoints, folders, preflight, train, versions
 from recipe.paec.errors import UserError
 
 
@@ -185,11 +185,11 @@ def test_prune_keeps_the_newest(tmp_path):
 
 
 def test_two_runs_in_one_directory(tmp_path):
-    held = runs.lock(tmp_path)
+    held = folders.lock(tmp_path)
     with pytest.raises(UserError, match="in use"):
-        runs.lock(tmp_path)
+        folders.lock(tmp_path)
     held.close()
-    runs.lock(tmp_path).close()
+    folders.lock(tmp_path).close()
 
 
 @pytest.mark.parametrize("value", ["-1", "0.5", "some", "true"])

@@ -127,10 +127,12 @@ def test_changed_options_damage_and_kills_are_repaired(tmp_path, few_samples, mo
         with pytest.raises(ZeroDivisionError):
             tiny.make(output, **options)
     assert not (output / "manifest.json").exists()
-    (output / ".model.partial-1").mkdir()
+    (output / ".model.partial-99999999").mkdir()
+    (output / "data" / "notes.txt").write_text("mine")
     assert tiny.make(output, **options)
     assert manifest(output)["sha256"] == first  # the same options give the same bytes
     assert sorted(p.name for p in output.iterdir()) == ["data", "manifest.json", "model"]
+    assert (output / "data" / "notes.txt").read_text() == "mine"
 
 
 def test_folders_of_others_are_left_alone(tmp_path):
@@ -138,6 +140,36 @@ def test_folders_of_others_are_left_alone(tmp_path):
     with pytest.raises(FileExistsError, match="was not made by this command"):
         tiny.make(tmp_path, steps=1)
     assert [p.name for p in tmp_path.iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize("manifest", ['{"name": "a web app"}', "[]", "no JSON"])
+def test_the_manifest_of_another_program_is_no_licence(tmp_path, manifest):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "train.parquet").write_text("mine")
+    (tmp_path / "manifest.json").write_text(manifest)
+    with pytest.raises(FileExistsError, match="data exists and was not made by this command"):
+        tiny.make(tmp_path, steps=1)
+    assert (tmp_path / "data" / "train.parquet").read_text() == "mine"
+    assert (tmp_path / "manifest.json").read_text() == manifest
+
+
+def test_a_file_in_the_model_folder_keeps_it_from_being_made_anew(tmp_path):
+    options = {"options": {"version": 0, "steps": 1}, "sha256": {}}
+    (tmp_path / "manifest.json").write_text(json.dumps(options))
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("made")
+    (tmp_path / "model" / "notes.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match="notes.txt was not made by this command.*move it away"):
+        tiny.make(tmp_path, steps=1)
+    assert {p.name: p.read_text() for p in (tmp_path / "model").iterdir()} == {
+        "config.json": "made",
+        "notes.txt": "mine",
+    }
+    (tmp_path / "model" / "notes.txt").unlink()
+    (tmp_path / "data").symlink_to(tmp_path / "model")
+    with pytest.raises(FileExistsError, match="data is a symbolic link"):
+        tiny.make(tmp_path, steps=1)
+    assert (tmp_path / "model" / "config.json").read_text() == "made"
 
 
 def test_missing_data_is_named(tmp_path):

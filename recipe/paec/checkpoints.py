@@ -11,12 +11,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-STATE_FILE = "paec_state.json"
+from data_prep.cleaning import remove
+from recipe.paec import folders
+
+STATE_FILE = folders.CHECKPOINT_STATE
 FORMAT = 3
 BLOCK, BLOCKS = 1 << 20, 16
 """A digest covers at most so many blocks of so many bytes, spread evenly: files of up to 16 MiB wholly."""
@@ -124,9 +127,9 @@ def steps(root: Path) -> list[tuple[int, Path]]:
     """All `global_step_N` folders under `root`, newest first, complete or not."""
     found = []
     for folder in root.glob("global_step_*"):
-        number = folder.name.removeprefix("global_step_")
-        if folder.is_dir() and number.isdigit():
-            found.append((int(number), folder))
+        match = re.fullmatch(r"global_step_(0|[1-9][0-9]*)", folder.name)
+        if match and folder.is_dir():
+            found.append((int(match[1]), folder))
     return sorted(found, reverse=True)
 
 
@@ -151,20 +154,30 @@ def latest(root: Path) -> tuple[Checkpoint | None, list[DamagedCheckpoint]]:
     return None, damaged
 
 
+def _delete(folder: Path) -> list[str]:
+    """Delete the files of a checkpoint, the state first, so that a kill leaves no half; then its folder if it is empty.
+
+    Returns:
+        The deleted files. Nothing is deleted behind a symbolic link, and no file that a checkpoint does not have.
+    """
+    if folder.is_symlink():
+        return []
+    patterns = [f"{folder.name}/{pattern}" for pattern in folders.checkpoint_files(folder)]
+    return remove(folder, [STATE_FILE]) + remove(folder.parent, patterns)
+
+
 def remove_incomplete(root: Path) -> list[Path]:
-    """Delete the remains of killed saves; returns what was deleted."""
-    removed = [folder for _, folder in steps(root) if not is_complete(folder)]
-    for folder in removed:
-        shutil.rmtree(folder)
-    return removed
+    """Delete the remains of killed saves; returns the folders in which something was deleted."""
+    return [folder for _, folder in steps(root) if not is_complete(folder) and (_delete(folder) or not folder.exists())]
 
 
 def set_aside(folder: Path) -> Path:
     """Rename a damaged checkpoint, so that its step can be saved again; returns its new place."""
-    place = folder.with_name(f"damaged_{folder.name}")
-    if place.exists():
-        shutil.rmtree(place)
-    os.replace(folder, place)
+    place, copies = folder.with_name(f"damaged_{folder.name}"), 1
+    while os.path.lexists(place):
+        copies += 1
+        place = folder.with_name(f"damaged_{folder.name}-{copies}")
+    os.rename(folder, place)
     return place
 
 
@@ -202,15 +215,11 @@ def best(root: Path) -> list[Checkpoint]:
 
 
 def prune(root: Path, keep: int, keep_best: int = 0) -> None:
-    """Delete complete checkpoints but the newest `keep` and the `keep_best` with the highest score.
-
-    The state file goes first, so a kill leaves no half.
-    """
+    """Delete complete checkpoints but the newest `keep` and the `keep_best` with the highest score."""
     kept = {*complete(root)[:keep], *(checkpoint.folder for checkpoint in best(root)[:keep_best])}
     for folder in complete(root):
         if folder not in kept:
-            (folder / STATE_FILE).unlink()
-            shutil.rmtree(folder)
+            _delete(folder)
 
 
 def identity_difference(wanted: dict[str, Any], found: dict[str, Any]) -> str | None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import shlex
 import sys
 from collections.abc import Iterator
@@ -27,15 +28,15 @@ from data_prep.contract import ContractError, validate_rows
 from data_prep.files import atomic_write
 from paec_loss.semantic import semantic_entropy
 from recipe.grading.pool import GraderPool
-from recipe.paec import curriculum_order, doctor, machine, preflight, safety
+from recipe.paec import curriculum_order, doctor, folders, machine, preflight, safety
 from recipe.paec.command_line import hydra_command, say
 from recipe.paec.curriculum_order import SCORE, original_path, scored_path
 from recipe.paec.errors import UserError
-from recipe.paec.evaluate import JOURNAL, continue_or_start, digests, generate
+from recipe.paec.evaluate import JOURNAL, continue_or_start, digests, generate, refuse
 from recipe.paec.model_files import model_folder
 from recipe.paec.prompts import encode, load_tokenizer
 from recipe.paec.results import by_problem, grade, journaled
-from recipe.paec.runs import lock, resolved, resolved_paths
+from recipe.paec.runs import resolved, resolved_paths
 from recipe.paec.samples import Problem
 from recipe.paec.targets import Target, fingerprint
 from recipe.paec.train import run_preparation
@@ -116,15 +117,25 @@ def write_scores(source: Path, target: Path, scores: dict[int, float], identity:
 
 def provenance(file: Path) -> dict[str, Any] | None:
     """What the scores of a file were made with; None if it does not say."""
-    metadata = pq.read_schema(file).metadata or {}
+    try:
+        metadata = pq.read_schema(file).metadata or {}
+    except (OSError, pa.ArrowException):
+        return None
     return json.loads(metadata[PROVENANCE]) if PROVENANCE in metadata else None
 
 
 def is_scored(target: Path, identity: dict[str, Any], fresh: bool) -> bool:
-    """Whether the scored file is there already; UserError if it was made in another way and may not be replaced."""
-    if fresh or not target.is_file():
+    """Whether the scored file is there already; UserError if it was made in another way and may not be replaced.
+
+    With `fresh` it is to be made again, in place of a file that holds such scores, and of no other.
+    """
+    if not os.path.lexists(target):
         return False
-    found = provenance(target) or {}
+    found = None if target.is_symlink() else provenance(target)
+    if found is None:
+        raise UserError(f"{target} exists and holds no scores of this command: move it away")
+    if fresh:
+        return False
     for key in sorted(identity.keys() | found.keys()):
         if found.get(key) != identity.get(key):
             raise UserError(
@@ -167,12 +178,13 @@ def score_file(config: DictConfig, file: Path, folder: Path, tokenizer: Any) -> 
         return
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
     output = Path(config.run.root) / "curriculum" / f"{file.stem}-{digest}"
+    refuse(output, identity, config.run.fresh, folders.CURRICULUM)
     try:
-        held = lock(output)
+        held = folders.lock(output)
     except UserError:
         raise UserError(f"these prompts are being scored by another process, in {output}: wait for it") from None
+    continue_or_start(output, identity, config.run.fresh, folders.CURRICULUM)
     try:
-        continue_or_start(output, identity, config.run.fresh)
         say(f"scoring {sum(map(len, problems.values()))} prompts of {file} by {config.data.curriculum.samples} samples")
         generate(sampling, Target(config.model.path, folder, False, None, None, output), problems, log_probs=True)
         with GraderPool() as pool:

@@ -15,14 +15,14 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from recipe.paec import checkpoints, machine, plan, preflight, versions
+from recipe.paec import checkpoints, folders, machine, plan, preflight, versions
 from recipe.paec.checks import GIB, Check, Report, gib
 from recipe.paec.collective import Collective
 from recipe.paec.command_line import hydra_command, say
 from recipe.paec.errors import UserError
 from recipe.paec.machine import existing
 from recipe.paec.ray_node import host_of
-from recipe.paec.runs import lock, resolved
+from recipe.paec.runs import resolved, whose
 
 OTHER_FILES = 1.0 * GIB
 """Bytes of a run directory beside checkpoints and model: logs, rollouts, metrics."""
@@ -142,12 +142,13 @@ def unreachable(address: str) -> str | None:
 
 
 def run_directory(config: DictConfig) -> Check:
-    """Not in use, and which checkpoints it holds."""
+    """This run's own, not in use, and which checkpoints it holds."""
     directory = Path(config.run.directory)
-    problems = []
-    if (directory / ".lock").is_file():
+    problem = folders.problem_of(directory, folders.RUN, whose(config), config.run.fresh)
+    problems = [problem] if problem else []
+    if not problems and (directory / folders.LOCK).is_file():
         try:
-            lock(directory).close()
+            folders.lock(directory).close()
         except UserError as error:
             problems = error.problems
     steps = [step for step, _ in checkpoints.steps(Path(config.trainer.default_local_dir))]

@@ -20,7 +20,6 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import sys
 import time
 from collections.abc import Iterable
@@ -32,8 +31,9 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from data_prep.files import sha256
-from recipe.paec import checkpoints, doctor, machine, preflight, safety, versions
+from data_prep.cleaning import remove
+from data_prep.files import remove_leftovers, sha256
+from recipe.paec import checkpoints, doctor, folders, machine, preflight, safety, versions
 from recipe.paec.command_line import hydra_command, say
 from recipe.paec.config import EvaluationConfig
 from recipe.paec.curve import draw
@@ -41,13 +41,13 @@ from recipe.paec.errors import UserError
 from recipe.paec.generation import Job, max_new_tokens, missing
 from recipe.paec.prompts import encode, load_tokenizer
 from recipe.paec.results import GENERATION, SCORES, TABLE, journaled, training_files, training_texts, write_results
-from recipe.paec.runs import clear, lock
 from recipe.paec.samples import Problem, load_benchmark, mend_journal, problems_in, read_samples
 from recipe.paec.supervise import ProcessTree, printed
 from recipe.paec.targets import EXPORTED, Target, context_of, exported, find_targets, fingerprint
 from recipe.paec.train import Stalled
 
-EVALUATION, JOB, JOURNAL, CURVE = "evaluation.json", "job.json", "journal.jsonl", "curve.json"
+EVALUATION, JOB, JOURNAL = "evaluation.json", "job.json", "journal.jsonl"
+CURVE, PICTURE = "curve.json", "curve.png"
 
 
 # ---- what is evaluated -----------------------------------------------------------------------------------------------
@@ -122,6 +122,8 @@ def resolved(config: DictConfig) -> DictConfig:
         problems.append(f"stall_timeout={typed.stall_timeout}: must be positive")
     if typed.samples is None and (typed.model.path is None or not typed.benchmarks):
         problems.append("give model=... and benchmarks=[...], or samples=FILE.jsonl to score responses made before")
+    if typed.output is not None and (problem := folders.path_problem("output", typed.output)):
+        problems.append(problem)
     if typed.samples is not None and typed.model.path is not None:
         problems.append("samples=... scores responses made before, model=... generates new ones: give one of them")
     if problems:
@@ -169,40 +171,54 @@ def identity_of(config: DictConfig, target: Target, problems: dict[str, list[Pro
 def hold(folder: Path) -> IO[str]:
     """The lock of an output folder, to be closed at the end; UserError if another evaluation has it."""
     try:
-        return lock(folder)
+        return folders.lock(folder)
     except UserError:
         raise UserError(
             f"{folder} is in use by another evaluation: wait for it, or name another folder with output=..."
         ) from None
 
 
-def continue_or_start(folder: Path, identity: dict[str, Any], fresh: bool) -> None:
-    """Record the identity in an empty folder, check it in another.
+def problem_of(folder: Path, identity: dict[str, Any], fresh: bool, kind: folders.Kind) -> str | None:
+    """Why the evaluation `identity` cannot be in `folder`, None if it can; touches nothing.
+
+    The folder holds something else, or without `fresh` another evaluation: then the first difference is named.
+    """
+    if problem := folders.problem_of(folder, kind, {}, fresh):
+        return problem
+    file = folder / EVALUATION
+    if fresh or not file.is_file():
+        return None
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        return f"{file} is damaged ({error}): {kind.fresh} starts over, or {kind.elsewhere}"
+    for key in sorted(identity.keys() | found.keys()):
+        if found.get(key) != identity.get(key):
+            return (
+                f"{folder} holds another evaluation: its {key} is {found.get(key)!r:.200}, this one's "
+                f"{identity.get(key)!r:.200}. Name another folder with output=..., or start over with {kind.fresh}, "
+                "which deletes it"
+            )
+    return None
+
+
+def continue_or_start(
+    folder: Path, identity: dict[str, Any], fresh: bool, kind: folders.Kind = folders.EVALUATION
+) -> None:
+    """Record the identity in an empty folder, which is held, and check it in another.
 
     Args:
         fresh: delete the evaluation that the folder holds, and only an evaluation, first.
+        kind: whether it is an evaluation or a scoring of prompts.
 
     Raises:
-        UserError: the folder holds another evaluation (the first difference is named), or something else.
+        UserError: of `problem_of`; nothing was deleted.
     """
-    file = folder / EVALUATION
-    if fresh and file.is_file():
-        clear(folder)
-    if not file.is_file():
-        if strangers := sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith(".")):
-            raise UserError(
-                f"{folder} holds {strangers[0]} and no evaluation: name an empty or a new folder with output=..."
-            )
-        checkpoints.write_json(file, identity)
-        return
-    found = json.loads(file.read_text(encoding="utf-8"))
-    for key in sorted(identity.keys() | found.keys()):
-        if found.get(key) != identity.get(key):
-            raise UserError(
-                f"{folder} holds another evaluation: its {key} is {found.get(key)!r:.200}, this one's "
-                f"{identity.get(key)!r:.200}. "
-                "Name another folder with output=..., or start over with fresh=true, which deletes it"
-            )
+    if problem := problem_of(folder, identity, fresh, kind):
+        raise UserError(problem)
+    folders.take(folder, kind, {}, fresh, say)
+    if not (folder / EVALUATION).is_file():
+        checkpoints.write_json(folder / EVALUATION, identity)
 
 
 # ---- generation ------------------------------------------------------------------------------------------------------
@@ -317,7 +333,10 @@ def tidy(target: Target) -> None:
     """Delete what only a generation needs; a start that was killed just after its last response leaves it behind."""
     (target.output / JOB).unlink(missing_ok=True)
     if target.is_checkpoint:
-        shutil.rmtree(target.output / EXPORTED, ignore_errors=True)
+        exported = target.output / EXPORTED
+        patterns = folders.exported_files(exported)
+        remove(target.output, [f"{EXPORTED}/{pattern}" for pattern in patterns])
+        remove_leftovers(exported)
 
 
 def last_error(log: Path, start: int) -> str:
@@ -382,13 +401,59 @@ def as_trained(config: DictConfig, target: Target) -> DictConfig:
     return OmegaConf.merge(config, {"chat_template": template})
 
 
+def refuse(folder: Path, identity: dict[str, Any], fresh: bool, kind: folders.Kind = folders.EVALUATION) -> None:
+    """UserError for a folder that `continue_or_start` would refuse, before anything is written there."""
+    if problem := problem_of(folder, identity, fresh, kind):
+        raise UserError(problem)
+
+
+def output_problems(config: DictConfig, targets: list[Target], problems: dict[str, list[Problem]]) -> list[str]:
+    """What keeps the results from their folders, one sentence each; tries to write beside those that are to be made."""
+    found = []
+    for target in targets:
+        identity = identity_of(as_trained(config, target), target, problems)
+        found.append(
+            problem_of(target.output, identity, config.fresh, folders.EVALUATION) or _unwritable(target.output)
+        )
+    if len(targets) > 1:
+        found.append(curve_problem(targets[0].output.parent))
+    return list(dict.fromkeys(problem for problem in found if problem))
+
+
+def _unwritable(folder: Path) -> str | None:
+    place = machine.existing(folder.absolute())
+    if not os.path.lexists(folder) and place != folder.absolute():
+        below = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.parent == place)
+        if os.path.lexists(below):
+            return f"{below} is no folder, so {folder} cannot be made: name another folder with output=..."
+    if reason := machine.unwritable(place):
+        return f"{place} cannot be written ({reason}): name another folder with output=..."
+    return None
+
+
+def curve_problem(folder: Path) -> str | None:
+    """Why no curve can be written into `folder`, the one that holds the steps: files of others have its names."""
+    file = folder / CURVE
+    try:
+        ours = {"run", "steps"} == json.loads(file.read_text(encoding="utf-8")).keys()
+    except (FileNotFoundError, NotADirectoryError):
+        ours = not (folder / PICTURE).exists()
+    except (OSError, ValueError, AttributeError):
+        ours = False
+    if ours:
+        return None
+    there = file if file.exists() else folder / PICTURE
+    return f"{there} exists and is no curve of an evaluation: move it away, or name another folder with output=..."
+
+
 def evaluate_target(config: DictConfig, target: Target, problems: dict[str, list[Problem]]) -> None:
     """One model from generation to table; a finished evaluation only shows its table."""
-    held = hold(target.output)
     config = as_trained(config, target)
+    identity = identity_of(config, target, problems)
+    refuse(target.output, identity, config.fresh)
+    held = hold(target.output)
+    continue_or_start(target.output, identity, config.fresh)
     try:
-        identity = identity_of(config, target, problems)
-        continue_or_start(target.output, identity, config.fresh)
         label = target.source if target.step is None else f"step {target.step} ({target.source})"
         if (target.output / SCORES).is_file():
             say(
@@ -423,12 +488,15 @@ def run(config: DictConfig) -> None:
         raise UserError(*errors)
     targets = find_targets(config, label_of(config, problems))
     training_texts(training_files(config, targets[0].run))  # a bad file is an error now, not after the generation
+    errors += output_problems(config, targets, problems)
     if config.dry_run:
         show(config, targets, problems)
         if errors:
             raise UserError(*errors)
         say("all checks passed")
         return
+    if errors:
+        raise UserError(*errors)
     for target in targets:
         evaluate_target(config, target, problems)
     if targets[0].output.name.startswith("step_") and len(targets) > 1:
@@ -443,6 +511,8 @@ def show(config: DictConfig, targets: list[Target], problems: dict[str, list[Pro
         say(f"{name}: {len(group)} problems x {samples[name]} responses")
     for target in targets:
         say(f"{target.source} -> {target.output}")
+        if config.fresh and (sentence := folders.to_be_cleared(target.output, folders.EVALUATION)):
+            say(f"  fresh=true {sentence}")
 
 
 def score_samples(config: DictConfig, problems: dict[str, list[Problem]]) -> None:
@@ -452,12 +522,17 @@ def score_samples(config: DictConfig, problems: dict[str, list[Problem]]) -> Non
     problems = problems or problems_in(samples)
     training_texts(training_files(config, None))
     folder = Path(config.output).expanduser() if config.output else Path("outputs") / "evaluation" / path.stem
+    identity = {"samples": sha256(path), "benchmarks": digests(problems)}
+    problem = problem_of(folder, identity, config.fresh, folders.EVALUATION) or _unwritable(folder)
+    if problem:
+        raise UserError(problem)
     if config.dry_run:
+        if config.fresh and (sentence := folders.to_be_cleared(folder, folders.EVALUATION)):
+            say(f"fresh=true {sentence}")
         say(f"{len(samples)} responses would be graded -> {folder}")
         return
     held = hold(folder)
     try:
-        identity = {"samples": sha256(path), "benchmarks": digests(problems)}
         continue_or_start(folder, identity, config.fresh)
         write_results(config, folder, None, identity, problems, samples)
     finally:
@@ -469,8 +544,8 @@ def write_curve(targets: list[Target]) -> None:
     folder = targets[0].output.parent
     steps = [{"step": t.step, "scores": str((t.output / SCORES).relative_to(folder))} for t in targets]
     checkpoints.write_json(folder / CURVE, {"run": targets[0].run.name, "steps": steps})
-    draw([str(folder)], folder / "curve.png", None, False)
-    say(f"curve over the steps: {folder / 'curve.png'}")
+    draw([str(folder)], folder / PICTURE, None, False)
+    say(f"curve over the steps: {folder / PICTURE}")
 
 
 QUOTED = ("model.path", "output", "samples", "data_root", "chat_template")

@@ -18,19 +18,21 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from data_prep.files import sha256
-from recipe.paec import checkpoints
+from data_prep.cleaning import contents, remove
+from data_prep.files import building_directory, sha256
+from recipe.paec import checkpoints, folders
 from recipe.paec.command_line import NOT_OURS, complain, say
 from recipe.paec.errors import UserError
+from recipe.paec.model_files import is_hub_id
 from recipe.paec.run_log import METRICS_FILE, read_metrics
 from recipe.paec.supervise import die_with_parent
 
-EXPORT_FILE = "paec_export.json"
-"""In an exported folder: the run and the step that it holds."""
+EXPORT_FILE = folders.EXPORT_RECORD
+"""In an exported folder: the run and the step that it holds, and the names of its files."""
 CARD = "README.md"
 DTYPES = ("float32", "bfloat16", "float16")
 ADAPTER_FILE = "lora_train_meta.json"
@@ -57,8 +59,40 @@ def _origin(checkpoint: Path, step: int) -> dict[str, Any]:
 
 def holds(folder: Path, checkpoint: Path, step: int) -> bool:
     """Whether `folder` is the export of this checkpoint, whose step is `step`."""
-    record = folder / EXPORT_FILE
-    return record.is_file() and json.loads(record.read_text(encoding="utf-8")) == _origin(checkpoint, step)
+    found, origin = _record(folder), _origin(checkpoint, step)
+    return found is not None and {key: found[key] for key in origin} == origin
+
+
+def _record(folder: Path) -> dict[str, Any] | None:
+    """What EXPORT_FILE says; None for a folder that is no export."""
+    try:
+        found = json.loads((folder / EXPORT_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) and {"run", "step"} <= found.keys() else None
+
+
+def target_problem(target: Path, replace: bool) -> str | None:
+    """Why nothing can be exported to `target`, None if it can; touches nothing.
+
+    Replaced is only what this command has written: a folder with other files stays as it is.
+    """
+    if target.is_symlink():
+        return f"{target} is a symbolic link: name the folder itself, or a new one"
+    if target.exists() and not target.is_dir():
+        return f"{target} is a file: name a new folder"
+    if not target.exists() or not any(target.iterdir()):
+        return None
+    if not replace:
+        return f"{target} exists and is not empty: name a new folder, or delete it"
+    if _record(target) is None:
+        return f"{target} was not written by this command: name a new folder, or delete it"
+    found = contents(target, folders.exported_files(target))
+    if strangers := found.links + found.foreign:
+        return (
+            f"{target / strangers[0]} is not part of the export that {target} holds: move it away, or name a new folder"
+        )
+    return None
 
 
 # ---- weights ---------------------------------------------------------------------------------------------------------
@@ -205,27 +239,69 @@ def _generation_config(model, folder: Path, sampling: dict[str, Any] | None) -> 
         model.generation_config.update(do_sample=True, **{**sampling, "top_k": top_k})
 
 
-def _table(head: tuple[str, str], rows: dict[str, Any]) -> str:
-    lines = [f"| {head[0]} | {head[1]} |", "|---|---|", *(f"| {key} | {value} |" for key, value in rows.items())]
+def _table(head: tuple[str, str], rows: Iterable[tuple[str, Any]]) -> str:
+    lines = [f"| {head[0]} | {head[1]} |", "|---|---|", *(f"| {key} | {value} |" for key, value in rows)]
     return "\n".join(lines)
 
 
-def _data_files(identity: dict[str, Any]) -> dict[str, str]:
-    """Digest of every training file as it is now, and of the manifest that `data_prep` left beside it, by its path."""
-    found = {}
+def _data_files(identity: dict[str, Any]) -> list[tuple[str, str]]:
+    """Name and digest of every training file as it is now, and of the manifest that `data_prep` left beside it."""
+    rows = []
     for name in identity["data.train_files"]:
         file = Path(name).expanduser()
-        for path in (file, file.with_name(f"{file.stem}.manifest.json")):
-            if path.is_file():
-                found[str(path)] = f"`{sha256(path)}`"
-        found.setdefault(str(file), "no longer there")
-    return found
+        found = [path for path in (file, file.with_name(f"{file.stem}.manifest.json")) if path.is_file()]
+        rows += [(path.name, f"`{sha256(path)}`") for path in found]
+        if file not in found:
+            rows.append((file.name, "no longer there"))
+    return rows
 
 
 def _base_model(path: str) -> str:
-    """A model's path as others know it: a snapshot in the Hugging Face cache is a hub id and a revision."""
+    """A model as others know it: of a folder its name, of a snapshot in the hub's cache hub id and revision."""
     snapshot = re.search(r"/models--([^/]+?)--([^/]+)/snapshots/([0-9a-f]+)$", path)
-    return f"{snapshot[1]}/{snapshot[2]} (revision {snapshot[3]})" if snapshot else path
+    if snapshot:
+        return f"{snapshot[1]}/{snapshot[2]} (revision {snapshot[3]})"
+    return path if is_hub_id(path) else Path(path).name
+
+
+_WHERE = ("run.", "hydra.", "cluster.env", "cluster.ray_address", "trainer.default_", "data.curriculum.folder")
+"""Overrides that say where a run was, not what it was."""
+_VALUE = re.compile(r"""(?P<quoted>'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*")|(?P<bare>(?:\\.|[^\[\]{},'"\\])+)""")
+"""A value of Hydra's grammar within an override."""
+
+
+def _portable(override: str, base: str) -> str:
+    """An override in which local paths are cut to their last part; the hub id `base` is none."""
+
+    def shorten(match: re.Match[str]) -> str:
+        text = match[0]
+        mark = text[0] if match["quoted"] else ""
+        value = text[1:-1] if mark else text
+        if "/" not in value or value.strip() == base or value.strip().startswith("pkg://"):
+            return text
+        key, colon, rest = value.partition(":") if not mark else ("", "", value)  # an entry of a dictionary
+        prefix, value = (key + colon, rest) if colon and "/" not in key else ("", value)
+        return mark + prefix + (value.rstrip("/ ").rpartition("/")[2] or "...") + mark
+
+    key, equals, value = override.partition("=")
+    return key + equals + _VALUE.sub(shorten, value)
+
+
+def _reproduction(overrides: Iterable[str], base: str) -> list[str]:
+    """The overrides that make the run what it is, without local paths."""
+    kept = [override for override in overrides if not override.lstrip("+~").startswith(_WHERE)]
+    return [_portable(override, base) for override in kept]
+
+
+def _run_name(name: str, overrides: Iterable[str], base: str) -> str:
+    """A run's name without the folders that overrides put into it (`runs.run_suffix`)."""
+    for override in overrides:
+        local, portable = (
+            re.sub(r"[^A-Za-z0-9=.,_-]", "_", o.partition("=")[2]) for o in (override, _portable(override, base))
+        )
+        if local != portable:
+            name = name.replace(local, portable)
+    return name
 
 
 def model_card(checkpoint: checkpoints.Checkpoint, config: Any | None, dtype: str) -> str:
@@ -240,11 +316,12 @@ def model_card(checkpoint: checkpoints.Checkpoint, config: Any | None, dtype: st
     method = {key.removeprefix("method."): value for key, value in identity.items() if key.startswith("method.")}
     base = _base_model(config.model.path) if config is not None else "unknown"
     front = ["---", "library_name: transformers", "pipeline_tag: text-generation", "tags: [paec, verl]"]
-    if config is not None and not Path(base).is_absolute():
-        front.append(f"base_model: {base.partition(' ')[0]}")
+    hub_id = base.partition(" ")[0]
+    if is_hub_id(hub_id):
+        front.append(f"base_model: {hub_id}")
     parts = [
         "\n".join([*front, "---"]),
-        f"# {Path(base.partition(' ')[0]).name} after {checkpoint.step} steps of {identity['method']}",
+        f"# {Path(hub_id).name} after {checkpoint.step} steps of {identity['method']}",
         "Trained with reinforcement learning with verifiable rewards by the PAEC recipe for verl. Its license is that "
         "of the base model.",
     ]
@@ -260,7 +337,7 @@ def model_card(checkpoint: checkpoints.Checkpoint, config: Any | None, dtype: st
     if config is not None:
         rollout = config.actor_rollout_ref.rollout
         facts |= {
-            "run": config.run.name,
+            "run": _run_name(config.run.name, config.run.overrides, hub_id),
             "responses a prompt": rollout.n,
             "sampling in training": f"temperature {rollout.temperature}, top_p {rollout.top_p}, top_k {rollout.top_k}",
             "advantage": config.algorithm.adv_estimator,
@@ -269,8 +346,11 @@ def model_card(checkpoint: checkpoints.Checkpoint, config: Any | None, dtype: st
         }
         if config.actor_rollout_ref.model.lora_rank > 0:
             facts["adapter"] = f"LoRA of rank {config.actor_rollout_ref.model.lora_rank}, merged into these weights"
-    parts += ["## Provenance", _table(("what", "value"), facts)]
-    parts += [f"## Method: {identity['method']}", _table(("field", "value"), method) if method else "No fields."]
+    parts += ["## Provenance", _table(("what", "value"), facts.items())]
+    parts += [
+        f"## Method: {identity['method']}",
+        _table(("field", "value"), method.items()) if method else "No fields.",
+    ]
     parts += ["## Training data", _table(("file", "SHA-256"), _data_files(identity))]
     if run is not None:
         records = [record for record in read_metrics(run / METRICS_FILE) if record["step"] == checkpoint.step]
@@ -280,17 +360,17 @@ def model_card(checkpoint: checkpoints.Checkpoint, config: Any | None, dtype: st
             for key, value in record.items()
             if key.startswith("val/") and value is not None
         }
-        shown = _table(("metric", "value"), scores) if scores else "None at this step."
+        shown = _table(("metric", "value"), scores.items()) if scores else "None at this step."
         parts += [f"## Validation at step {checkpoint.step}", shown]
         versions = run / "versions.json"
         if versions.is_file():
             found = json.loads(versions.read_text(encoding="utf-8"))
-            parts += ["## Versions", _table(("package", "version"), {k: v for k, v in found.items() if v})]
+            parts += ["## Versions", _table(("package", "version"), [(k, v) for k, v in found.items() if v])]
     if config is None:
         parts += ["## Reproduction", "The checkpoint was outside of its run, so its command is not known."]
     else:
-        command = shlex.join(["python", "-m", "recipe.paec.train", *config.run.overrides])
-        parts += ["## Reproduction", f"```\n{command}\n```"]
+        command = shlex.join(["python", "-m", "recipe.paec.train", *_reproduction(config.run.overrides, hub_id)])
+        parts += ["## Reproduction", "Files and folders are named without their places.", f"```\n{command}\n```"]
     return "\n\n".join(parts) + "\n"
 
 
@@ -302,7 +382,7 @@ def export(folder: Path, target: Path, dtype: str | None = None, replace: bool =
 
     Args:
         dtype: precision of the weights, one of DTYPES; None: that of the run's rollouts, or without a run as saved.
-        replace: a target that exists is replaced once the new one is whole.
+        replace: an export that `target` holds is replaced once the new one is whole.
 
     Raises:
         UserError: not a checkpoint, an incomplete or damaged one, a target in use, no room.
@@ -313,19 +393,16 @@ def export(folder: Path, target: Path, dtype: str | None = None, replace: bool =
         checkpoint = checkpoints.verify(folder)
     except checkpoints.CheckpointError as error:
         raise UserError(f"{error}; name a folder checkpoints/global_step_N of a run") from None
-    if target.exists() and not replace and (not target.is_dir() or any(target.iterdir())):
-        raise UserError(f"{target} exists and is not empty: name a new folder, or delete it")
+    target = Path(os.path.abspath(target))
+    if problem := target_problem(target, replace):
+        raise UserError(problem)
     run = run_of(folder)
     config = OmegaConf.load(run / "config.yaml") if run is not None else None
     if dtype is None and config is not None and config.actor_rollout_ref.rollout.dtype in DTYPES:
         dtype = config.actor_rollout_ref.rollout.dtype
     actor = folder / "actor"
     state = merged(_read_shards(actor))
-    temporary = target.with_name(f".{target.name}.tmp")
-    if temporary.exists():
-        shutil.rmtree(temporary)
-    temporary.mkdir(parents=True)
-    try:
+    with building_directory(target) as temporary:
         _copy_configuration(actor / "huggingface", temporary)
         model = _model(state, actor, temporary, dtype)
         size = sum(parameter.nbytes for parameter in model.parameters())
@@ -342,12 +419,13 @@ def export(folder: Path, target: Path, dtype: str | None = None, replace: bool =
             shutil.copymode(temporary / "config.json", file)  # safetensors makes its files private
         card = model_card(checkpoint, config, str(model.dtype).removeprefix("torch."))
         (temporary / CARD).write_text(card, encoding="utf-8")
-        checkpoints.write_json(temporary / EXPORT_FILE, _origin(folder, checkpoint.step))
-        if replace and target.exists():
-            shutil.rmtree(target)
-        os.replace(temporary, target)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        names = sorted([EXPORT_FILE, *(file.name for file in temporary.iterdir())])
+        checkpoints.write_json(temporary / EXPORT_FILE, {**_origin(folder, checkpoint.step), "files": names})
+        if problem := target_problem(target, replace):
+            raise UserError(problem)
+        if target.exists():
+            remove(target, folders.exported_files(target))
+        os.rename(temporary, target)
     say(f"step {checkpoint.step} is exported to {target}")
 
 

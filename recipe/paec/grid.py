@@ -36,11 +36,11 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from recipe.paec import grid_table, preflight, safety
+from recipe.paec import folders, grid_table, preflight, safety
 from recipe.paec.command_line import REPOSITORY, complain, explain, say
 from recipe.paec.errors import UserError
 from recipe.paec.grid_table import Run
-from recipe.paec.runs import composed, lock, resolved, run_suffix
+from recipe.paec.runs import composed, resolved, run_suffix, whose
 from recipe.paec.supervise import ProcessTree
 
 KNOBS = {"METHODS": "", "SEEDS": "0 1 2", "EXPERIMENT": "tiny_cpu", "GRID": "", "SLURM": ""}
@@ -160,6 +160,8 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> Grid:
             raise UserError(f"{what}: {twice} occurs twice: leave one out, or give it a LABEL= of its own")
     experiment = words["EXPERIMENT"]
     name = words["GRID"] or f"compare-{experiment}{run_suffix(overrides)}"
+    if problem := folders.name_problem("GRID", name):
+        raise UserError(problem)
     if not re.fullmatch(r"[\w.,=+-]+", name, re.ASCII):
         raise UserError(f"GRID={name}: a folder's name: letters, digits and . , = + - _ only")
     return Grid(experiment, tuple(entries), tuple(map(int, seeds)), tuple(overrides), name, words)
@@ -220,9 +222,16 @@ def prepare(grid: Grid) -> list[Run]:
             saves=config.trainer.save_freq > 0,
             exports=config.run.export,
         )
-        if (run.directory / "config.yaml").is_file():
+        mark = {**whose(config), "name": grid.run_name(entry, seed)}
+        problem = folders.name_problem("run.name", mark["name"])
+        if problem := problem or folders.problem_of(run.directory, folders.RUN, mark, fresh=False):
+            found.append(problem)
+        elif (run.directory / "config.yaml").is_file():
             found += _other_run(run, grid.configuration(entry, seed))
         runs.append(run)
+    table = runs[0].directory.parent / grid.name
+    if problem := folders.problem_of(table, folders.GRID, {}, fresh=False):
+        found.append(problem)
     if found:
         raise UserError(*found)
     return runs
@@ -434,8 +443,9 @@ def run(arguments: Sequence[str]) -> int:
     if "--table-only" in flags:
         show_table(grid, runs, folder, {})
         return 0
-    held = lock(folder)
+    held = folders.lock(folder)
     try:
+        folders.take(folder, folders.GRID, {}, False, say)
         if grid.words["SLURM"]:
             submit(grid, runs, folder)
             return 0

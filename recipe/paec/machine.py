@@ -247,6 +247,18 @@ def existing(path: Path) -> Path:
     return next(folder for folder in (path, *path.parents) if folder.is_dir())
 
 
+def unwritable(folder: Path) -> str | None:
+    """Why no file can be written in `folder`, None if one was (it is deleted again)."""
+    try:
+        with tempfile.NamedTemporaryFile(prefix=".paec-doctor-", dir=folder) as stream:
+            stream.write(b"x" * 2**16)
+            stream.flush()
+            os.fsync(stream.fileno())
+    except OSError as error:
+        return error.strerror
+    return None
+
+
 def write_access(config: DictConfig) -> Check:
     """A file really written, and deleted, where the run and its checkpoints will be."""
     problems = []
@@ -254,15 +266,8 @@ def write_access(config: DictConfig) -> Check:
     for folder in (config.run.directory, config.trainer.default_local_dir):
         places.setdefault(existing(Path(folder)), folder)
     for place, folder in places.items():
-        try:
-            with tempfile.NamedTemporaryFile(prefix=".paec-doctor-", dir=place) as stream:
-                stream.write(b"x" * 2**16)
-                stream.flush()
-                os.fsync(stream.fileno())
-        except OSError as error:
-            problems.append(
-                f"{folder}: {place} cannot be written ({error.strerror}): set run.root to a folder that can"
-            )
+        if reason := unwritable(place):
+            problems.append(f"{folder}: {place} cannot be written ({reason}): set run.root to a folder that can")
     return Check("write access", ", ".join(map(str, places)), tuple(problems))
 
 

@@ -20,13 +20,18 @@ def model_folder(path: str) -> Path | None:
     folder = Path(path).expanduser()
     if folder.is_dir():
         return folder
-    if path.count("/") == 1 and not path.startswith((".", "~", "/")):
+    if is_hub_id(path):
         from huggingface_hub import try_to_load_from_cache
 
         cached = try_to_load_from_cache(path, "config.json")
         if isinstance(cached, str):
             return Path(cached).parent
     return None
+
+
+def is_hub_id(path: str) -> bool:
+    """Whether the path of a model that is no local folder has the form `owner/name`."""
+    return path.count("/") == 1 and not path.startswith((".", "~", "/"))
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import re
-import shutil
 from dataclasses import asdict
 from pathlib import Path
 
@@ -14,7 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from paec_loss import Clip
-from recipe.paec import curriculum_order
+from recipe.paec import curriculum_order, folders
 from recipe.paec.command_line import CONFIGS
 from recipe.paec.config import OWN_SURROGATE, register_methods
 from recipe.paec.errors import UserError
@@ -52,7 +50,11 @@ def composed(*overrides: str) -> DictConfig:
 
 
 def resolved(config: DictConfig) -> DictConfig:
-    """The configuration of this run with nothing left to look up, and its name made from the command line."""
+    """The configuration of this run with nothing left to look up, and its name made from the command line.
+
+    Raises:
+        UserError: run.root, run.name and run.directory do not name a folder of this run alone.
+    """
     overrides = list(HydraConfig.get().overrides.task)
     with open_dict(config):
         if not any(o.startswith(("run.name=", "run.directory=")) for o in overrides):
@@ -60,6 +62,8 @@ def resolved(config: DictConfig) -> DictConfig:
         config.run.overrides = overrides
         config.identity = {}
         OmegaConf.resolve(config)
+        if problems := folders.run_problems(config.run.root, config.run.name, config.run.directory):
+            raise UserError(*problems)
         apply_methods(config)
         if config.cluster.ray_address is not None:
             # What a running cluster offers was said when it was started; Ray refuses to hear it again. So was its
@@ -78,6 +82,11 @@ def resolved(config: DictConfig) -> DictConfig:
         config.cluster.env = {**{key: str(value) for key, value in config.cluster.env.items()}, RUN_VARIABLE: mark}
         config.ray_kwargs.ray_init.runtime_env.env_vars = config.cluster.env
     return resolved_paths(config)
+
+
+def whose(config: DictConfig) -> dict[str, str]:
+    """What the mark of the run's directory says: its experiment and its name."""
+    return {"experiment": str(config.run.experiment), "name": str(config.run.name)}
 
 
 def apply_methods(config: DictConfig) -> None:
@@ -108,22 +117,3 @@ def resolved_paths(config: DictConfig) -> DictConfig:
         if folder is not None:
             section.path = str(folder.absolute())
     return config
-
-
-def lock(directory: Path):
-    """Hold the run directory for this process; UserError if another run does."""
-    directory.mkdir(parents=True, exist_ok=True)
-    stream = open(directory / ".lock", "w", encoding="ascii")
-    try:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise UserError(f"{directory} is in use by another run: wait for it, or choose another run.name") from None
-    return stream
-
-
-def clear(directory: Path) -> None:
-    """Delete what an earlier run left (run.fresh=true); the lock stays."""
-    for entry in directory.iterdir():
-        if entry.name == ".lock":
-            continue
-        shutil.rmtree(entry) if entry.is_dir() else entry.unlink()

@@ -106,7 +106,12 @@ def scrub(folder: Path) -> list[Path]:
     """
     changed, known = [], [value.encode() for value in environment_secrets()]
     for file in folder.rglob("*") if known else ():
-        if file.suffix not in WRITTEN or not file.is_file() or BULK & set(file.relative_to(folder).parts):
+        if (
+            file.suffix not in WRITTEN
+            or not file.is_file()
+            or file.is_symlink()
+            or BULK & set(file.relative_to(folder).parts)
+        ):
             continue
         content = clean = file.read_bytes()
         for value in known:

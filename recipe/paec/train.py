@@ -21,12 +21,12 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from recipe.paec import checkpoints, doctor, preflight, safety, versions
+from recipe.paec import checkpoints, doctor, folders, preflight, safety, versions
 from recipe.paec.command_line import git_commit, hydra_command, say
 from recipe.paec.errors import UserError
 from recipe.paec.export import export_in_process, holds
 from recipe.paec.run_log import FAILURE_FILE, HEARTBEAT_FILE, METRICS_FILE, STOP_FILE, read_metrics, truncate_metrics
-from recipe.paec.runs import clear, lock, resolved, resolved_paths
+from recipe.paec.runs import resolved, resolved_paths, whose
 from recipe.paec.summary import closing_lines, step_line
 from recipe.paec.supervise import ProcessTree, die_with_parent, printed
 
@@ -272,7 +272,10 @@ def check_with_verl(config: DictConfig) -> list[str]:
 def run(config: DictConfig) -> None:
     """A whole run; UserError for everything a user can mend."""
     config = resolved(config)
+    directory, run_of = Path(config.run.directory), (folders.RUN, whose(config), config.run.fresh)
     problems = preflight.check_config(config)
+    if not problems and (problem := folders.problem_of(directory, *run_of)):
+        problems = [problem]
     if problems:
         raise UserError(*problems)
     problems = doctor.examine(config)
@@ -282,8 +285,9 @@ def run(config: DictConfig) -> None:
         problems = preflight.check_inputs(config)
     with open_dict(config):
         config.identity = preflight.identity(config)
-    directory = Path(config.run.directory)
     if config.run.dry_run:
+        if config.run.fresh and (sentence := folders.to_be_cleared(directory, folders.RUN)):
+            say(f"run.fresh=true {sentence}")
         checkpoint, damaged = (None, []) if config.run.fresh or config.identity.model is None else find_resume(config)
         for error in damaged:
             say(f"{error}; it will not be used")
@@ -292,10 +296,9 @@ def run(config: DictConfig) -> None:
     if problems:
         raise UserError(*problems)
 
-    held = lock(directory)
+    held = folders.lock(directory)
+    folders.take(directory, *run_of, say)
     try:
-        if config.run.fresh:
-            clear(directory)
         total = config.trainer.total_training_steps
         checkpoint, damaged = find_resume(config)
         for error in damaged:

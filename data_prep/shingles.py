@@ -2,8 +2,8 @@
 
 `tokens` undoes what an editor may change without changing a problem: Unicode forms (NFKC), case, white space, `$`,
 LaTeX spacing, sizing and fonts, punctuation, and spellings of one thing (`≤` and `\\leq`, `\\tfrac12`,
-`\\frac{1}{2}` and `1/2`, `1,000` and `1000`, `two` and `2`, `largest` and `maximum`). Chinese, Japanese and Korean
-text has no spaces: there every character is a token.
+`\\frac{1}{2}` and `1/2`, `1,000` and `1000`, `nine hundred` and `900` (`data_prep.number_words`), `largest` and
+`maximum`). Chinese, Japanese and Korean text has no spaces: there every character is a token.
 
 Two texts that agree letter by letter but for one number are different problems. So some tokens weigh more than others:
 `formal` picks out those of which none may differ between near-duplicates.
@@ -14,6 +14,8 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Collection, Iterable, Sequence
+
+from data_prep.number_words import in_digits
 
 # One token for several spellings. A token that begins with a backslash is formal, see `is_formal`.
 _SPELLINGS = {
@@ -49,20 +51,19 @@ _SPELLINGS = {
     "\\more": "more greater larger bigger",
     "\\less": "less fewer smaller",
     "\\not": "not no without",
-    "2": "two 二 两",
-    "3": "three 三",
-    "4": "four 四",
-    "5": "five 五",
-    "6": "six 六",
-    "7": "seven 七",
-    "8": "eight 八",
-    "9": "nine 九",
-    "10": "ten 十",
-    "11": "eleven",
-    "12": "twelve",
-    "20": "twenty",
-    "100": "hundred 百",
-    "1000": "thousand 千",
+    "2": "二 两",
+    "3": "三",
+    "4": "四",
+    "5": "五",
+    "6": "六",
+    "7": "七",
+    "8": "八",
+    "9": "九",
+    "10": "十",
+    "100": "百",
+    "1000": "千",
+    "10000": "万",
+    "100000000": "亿",
 }
 
 # Words of which one makes another problem of the same set-up: what is asked for, and of what kind it is.
@@ -72,7 +73,7 @@ _DECIDING = """
     increasing decreasing inside outside inscribed circumscribed convex concave up down left right remain remaining
     difference quotient remainder ratio mean median mode range variance probability
     area perimeter circumference volume radius diameter length width height slope
-    half third quarter twice double triple first second fourth fifth last
+    last
 """
 
 _GREEK = (
@@ -154,7 +155,7 @@ def tokens(text: str, figures: bool = True) -> list[str]:
         text = _FRACTION.sub(r" \1 / \2 ", text)
     text = _HYPHEN.sub(" ", _GROUPED_DIGITS.sub(_digits, text))
     found = (t for t in _TOKEN.findall(text) if t not in _LAYOUT and t not in _SPACING)
-    return [f"0{t}" if t[0] == "." else _CANONICAL.get(t, t) for t in found]
+    return [f"0{t}" if t[0] == "." else _CANONICAL.get(t, t) for t in in_digits(list(found))]
 
 
 def _without_figures(text: str) -> str:

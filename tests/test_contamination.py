@@ -112,10 +112,10 @@ def test_a_common_phrase_is_not_a_copy(text, problem):
 
 
 def test_a_problem_without_numbers():
-    problem = "Which regular polygons tile the plane when only one kind may be used?"
+    problem = "Which regular polygons tile the plane when only this kind may be used?"
     assert one(f"Part 7. {problem} Explain.", problem) == ("copy", 1.0)
     # 13 tokens, 10 runs: 7 are left, fewer than (1 + 0.45) / 2 of all.
-    assert one("Which regular polygons tile the plane when only one kind is taken?", problem) is None
+    assert one("Which regular polygons tile the plane when only this kind is taken?", problem) is None
 
 
 def test_short_problems_have_to_be_the_whole_text():

@@ -16,7 +16,7 @@ from omegaconf import OmegaConf, open_dict
 
 from data_prep.contract import write_parquet
 from recipe.grading.pool import GraderPool
-from recipe.paec import evaluate, results, samples, targets, versions
+from recipe.paec import compare, evaluate, results, samples, targets, versions
 from recipe.paec.command_line import CONFIGS, REPOSITORY
 from recipe.paec.errors import UserError
 from recipe.paec.generation import Job, max_new_tokens, missing
@@ -175,7 +175,7 @@ def test_watch_counts_and_notices_silence(tmp_path, capsys):
         with open(journal, "a") as stream:
             stream.write("{}\n")
         watch.tick()
-    assert "  5/5 responses, " in capsys.readouterr().out
+    assert "  5/5 responses" in capsys.readouterr().out
     time.sleep(0.15)
     journal.touch()  # what the engines do once they stand
     watch.tick()
@@ -184,6 +184,32 @@ def test_watch_counts_and_notices_silence(tmp_path, capsys):
     time.sleep(0.1)
     with pytest.raises(UserError, match="no response for"):
         watch.tick()
+
+
+def test_the_time_left_is_that_of_the_responses_alone(tmp_path, capsys, monkeypatch):
+    """400 s until the engines stand, 40 s until the first response, then one a second: 30 more take half a minute."""
+    now = [0.0]
+    monkeypatch.setattr(evaluate.time, "monotonic", lambda: now[0])
+    journal = tmp_path / "journal.jsonl"
+    journal.write_text("{}\n" * 50)  # of an earlier start
+    watch = evaluate.Watch(journal, 111, timeout=1000)
+
+    def at(seconds: float, count: int) -> str:
+        now[0] = seconds
+        with open(journal, "a") as stream:
+            stream.write("{}\n" * (count - journal.read_text().count("\n")))
+        watch.tick()
+        return capsys.readouterr().out
+
+    now[0] = 400
+    journal.touch()
+    watch.tick()
+    assert capsys.readouterr().out == ""
+    assert at(440, 51) == ""
+    assert at(449, 60) == ""
+    assert at(450, 61) == "  61/111 responses, 1.0 a second, 1 min left\n"
+    assert at(455, 66) == ""
+    assert at(500, 111) == "  111/111 responses, 1.0 a second, 0 min left\n"
 
 
 def test_the_error_of_an_earlier_start_is_not_repeated(tmp_path):
@@ -654,6 +680,84 @@ def test_scores_of_a_sample_file_by_hand(tmp_path, aime):
     partial = command(f"samples={file}", "benchmarks=[aime24]", f"data_root={aime}", f"output={tmp_path / 'o2'}")
     assert partial.returncode == 2 and "p2" in partial.stderr and "3 of 4 samples" in partial.stderr
     assert "graded" not in partial.stdout, "found out before anything is graded"
+
+
+@pytest.fixture
+def own(evaluation, aime, tmp_path, tiny_files) -> Path:
+    """The folder of an evaluation by this recipe, all but its engine."""
+    folder = tmp_path / "own"
+    folder.mkdir()
+    config = evaluation("model=m", "benchmarks=[aime24]", f"data_root={aime}", "protocol.samples_of.aime24=2", "seed=4")
+    problems = evaluate.load_problems(evaluate.find_benchmarks(config))
+    target = targets.Target("hub/model", tiny_files / "model", False, None, 7, folder)
+    identity = evaluate.identity_of(config, target, problems)
+    evaluate.continue_or_start(folder, identity, fresh=False)
+    generation = {"least_room": 30, "chat_template": "t", "engine": {"dtype": "float32"}}
+    (folder / "generation.json").write_text(json.dumps(generation))
+    responses = [{**line(f"p{i}", n), "response": f"\\boxed{{{100 + i * n}}}"} for i in range(3) for n in range(2)]
+    write_lines(folder / "journal.jsonl", responses)
+    found = results.journaled(problems, folder / "journal.jsonl")
+    results.write_results(config, folder, target, identity, problems, found)
+    return folder
+
+
+def graded_again(file: Path, output: Path, *more: str) -> dict:
+    done = command(f"samples={file}", f"output={output}", *more)
+    assert done.returncode == 0, done.stderr
+    return json.loads((output / "scores.json").read_text())["provenance"]
+
+
+@pytest.mark.parametrize("more", [(), ("benchmarks=[aime24]",)])
+def test_samples_of_this_recipe_keep_their_protocol(own, aime, tmp_path, more):
+    """Graded again they compare with their own evaluation, and so do the samples that this writes."""
+    before = json.loads((own / "scores.json").read_text())["provenance"]
+    assert before["protocol"]["samples_of"]["aime24"] == 2 and before["model"] == "hub/model"
+    first = graded_again(own / "samples.jsonl", tmp_path / "a", *more, f"data_root={aime}")
+    again = graded_again(tmp_path / "a" / "samples.jsonl", tmp_path / "b")
+    for found in (first, again):
+        for key in ("model", "model_fingerprint", "run", "step", "protocol", "seed", "generation", "benchmarks"):
+            assert found[key] == before[key]
+    assert first["samples"] == str(own / "samples.jsonl") and before["samples"] is None
+    assert compare.main([str(own), str(tmp_path / "a"), f"again={tmp_path / 'b'}"]) == 0
+
+
+def test_the_journal_says_whose_samples_they_are(own, tmp_path, capsys):
+    """Without scores.json, or with another reference, the responses are still those of the journal."""
+    samples_file = own / "samples.jsonl"
+    text = samples_file.read_text()
+    assert '"ground_truth": "102"' in text
+    samples_file.write_text(text.replace('"ground_truth": "102"', '"ground_truth": "103"'))
+    found = graded_again(samples_file, tmp_path / "a")
+    assert found["protocol"]["name"] == "luffy" and (found["model"], found["step"], found["seed"]) == (
+        "hub/model",
+        7,
+        4,
+    )
+    assert compare.main([str(own), str(tmp_path / "a")]) == 2
+    assert "differ in the prompts or references of aime24" in capsys.readouterr().err
+    samples_file.write_text(text)
+    (own / "scores.json").unlink()
+    found = graded_again(samples_file, tmp_path / "b")
+    assert found["protocol"]["samples_of"]["aime24"] == 2 and found["generation"]["least_room"] == 30
+    assert (found["model"], found["step"]) == (None, None)
+
+
+@pytest.mark.parametrize("edit", ["a response", "fewer samples", "no journal", "another folder"])
+def test_other_samples_have_no_protocol(own, tmp_path, edit):
+    file, lines = own / "samples.jsonl", (own / "samples.jsonl").read_text().splitlines()
+    if edit == "a response":
+        lines[0] = lines[0].replace("boxed{100}", "boxed{0}")
+    elif edit == "fewer samples":
+        lines = lines[:4]
+    elif edit == "no journal":
+        (own / "journal.jsonl").unlink()
+        (own / "scores.json").unlink()
+    else:
+        file = tmp_path / "samples.jsonl"
+    write_lines(file, lines)
+    found = graded_again(file, tmp_path / "a")
+    assert found["protocol"] == {"name": "samples file"}
+    assert all(found[key] is None for key in ("model", "model_fingerprint", "seed", "generation"))
 
 
 def test_contamination_stands_beside_the_scores(tmp_path, aime):

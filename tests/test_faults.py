@@ -124,13 +124,15 @@ def test_sigkill_of_a_worker(run, names, sentence):
     assert run.checkpoint() >= before
 
 
-def raylet(family: list[psutil.Process]) -> None:
-    next(p for p in family if p.name() == "raylet").kill()
-
-
-def test_sigkill_of_the_nodes_ray(run):
-    output, seconds = run.fault(raylet)
-    assert "Ray on this node has ended: it was killed" in error(output) and seconds < A_MINUTE, output
+@pytest.mark.parametrize(
+    ("server", "sentence", "most"),
+    [("raylet", "it was killed", A_MINUTE), ("gcs_server", "its gcs_server was killed", 45)],
+)
+def test_sigkill_of_the_nodes_ray(run, server, sentence, most):
+    """Ray itself would wait for a gcs_server for a minute."""
+    output, seconds = run.fault(lambda family: next(p for p in family if p.name() == server).kill())
+    assert f"Ray on this node has ended: {sentence}, or ran out of memory" in error(output), output
+    assert seconds < most, output
 
 
 def test_a_weight_sync_that_fails(run, tmp_path, monkeypatch):

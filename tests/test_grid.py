@@ -12,6 +12,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import psutil
@@ -356,6 +357,16 @@ def test_a_grid_from_beginning_to_end(launch, tmp_path):
     assert values(tmp_path)["methods"][1]["accuracy"]["s"]["avg@4"]["value"] == 0.5
     third = launch("--table-only")
     assert "| 50.0 ±" in finish(third) and sum(starts(tmp_path).values()) == 6
+
+
+def test_the_time_left_leaves_the_preparation_out(tmp_path):
+    """Ten minutes of making model and data, then a minute of training."""
+    run = Run("none", 1, tmp_path, 3, saves=True, exports=False)
+    now = time.time()
+    assert 660 <= grid.training_time(run, now - 660) < 720
+    (tmp_path / "config.yaml").touch()
+    os.utime(tmp_path / "config.yaml", (now - 60, now - 60))
+    assert 60 <= grid.training_time(run, now - 660) < 120
 
 
 SLOW = pytest.mark.slow

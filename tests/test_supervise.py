@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
 import sys
 import time
 
@@ -97,7 +99,84 @@ def test_failure_is_one_sentence(tmp_path):
     assert "ended with exit code 3 and left no reason" in train.failure_of(tmp_path, 3)
     ray = "(raylet) Raylet is terminated. Termination is unexpected."
     assert train.failure_of(tmp_path, 1, ray) == "Ray on this node has ended: it was killed, or ran out of memory"
+    ray = "rpc_client.h:204: Failed to connect to GCS within 15 seconds. GCS may have been killed."
+    assert train.failure_of(tmp_path, 1, ray).endswith("its gcs_server was killed, or ran out of memory")
     (tmp_path / "failure.json").write_text('{"type": "OSErr')  # what fitted on a full disk
     assert "ended with exit code 3 and left no reason" in train.failure_of(tmp_path, 3)
     (tmp_path / "failure.json").write_text(json.dumps({"type": "NonFiniteLogits", "message": "a\nlogits: NaN"}))
     assert train.failure_of(tmp_path, 1) == "NonFiniteLogits: logits: NaN"
+
+
+# ---- the keeper ------------------------------------------------------------------------------------------------------
+
+# A daemon of its own session whose parent has ended, deaf to SIGTERM, like some of Ray's; then what is asked for.
+DAEMON = """
+import subprocess, sys, time
+deaf = "import signal, time; signal.signal(15, signal.SIG_IGN); print('deaf', flush=True); time.sleep(600)"
+start = f"import subprocess, sys; d = subprocess.Popen([sys.executable, '-c', {deaf!r}], start_new_session=True, "
+start += "stdout=subprocess.PIPE); d.stdout.readline(); print('pid', d.pid, flush=True)"
+subprocess.run([sys.executable, "-c", start], check=True)
+"""
+
+
+def gone(pid: int) -> bool:
+    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+def daemon_of(log) -> int:
+    deadline = time.monotonic() + 60
+    while "pid" not in (text := log.read_text() if log.exists() else ""):
+        assert time.monotonic() < deadline, text
+        time.sleep(0.1)
+    return int(text.split()[-1])
+
+
+def test_a_daemon_whose_parent_has_ended_is_still_ours(tmp_path):
+    """Never looked at while its parent lived, and deaf to SIGTERM: killed after the grace."""
+    tree = supervise.ProcessTree([sys.executable, "-c", DAEMON + "time.sleep(600)"], tmp_path / "log", {})
+    daemon = daemon_of(tmp_path / "log")
+    began = time.monotonic()
+    tree.end(grace=1)
+    assert gone(daemon)
+    assert time.monotonic() - began < 1 + 2 * supervise.KILL_WAIT
+
+
+def test_the_keeper_leaves_nothing_when_the_command_ends(tmp_path):
+    tree = supervise.ProcessTree([sys.executable, "-c", DAEMON + "raise SystemExit(3)"], tmp_path / "log", {})
+    assert tree.wait(lambda: None) == 3
+    assert gone(daemon_of(tmp_path / "log"))
+    tree.end()
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM])
+def test_the_signal_of_the_command(tmp_path, number):
+    kill = f"import os; os.kill(os.getpid(), {int(number)})"
+    tree = supervise.ProcessTree([sys.executable, "-c", kill], tmp_path / "log", {})
+    assert tree.wait(lambda: None) == -number
+    tree.end()
+
+
+def test_sigterm_goes_on_to_the_command(tmp_path):
+    hears = "import signal, sys, time; signal.signal(15, lambda *_: sys.exit(9)); print('pid', 0, flush=True)"
+    tree = supervise.ProcessTree([sys.executable, "-c", hears + "; time.sleep(600)"], tmp_path / "log", {})
+    daemon_of(tmp_path / "log")
+    tree.process.terminate()
+    assert tree.wait(lambda: None) == 9
+    tree.end()
+
+
+def test_sigkill_of_the_launcher_leaves_nothing(tmp_path):
+    """Every process of the tree, daemons that were never looked at included, is gone soon."""
+    log = tmp_path / "log"
+    launcher = "import sys, time; from pathlib import Path; from recipe.paec.supervise import ProcessTree\n"
+    launcher += f"ProcessTree([sys.executable, '-c', {DAEMON + 'time.sleep(600)'!r}], Path({str(log)!r}), {{}})\n"
+    process = subprocess.Popen([sys.executable, "-c", launcher + "time.sleep(600)"])
+    daemon = daemon_of(log)
+    family = psutil.Process(process.pid).children(recursive=True)
+    assert daemon in {member.pid for member in family}
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 10
+    while not all(gone(member.pid) for member in family):
+        assert time.monotonic() < deadline, family
+        time.sleep(0.05)

@@ -39,15 +39,20 @@ from recipe.paec.config import EvaluationConfig
 from recipe.paec.curve import draw
 from recipe.paec.errors import UserError
 from recipe.paec.generation import Job, max_new_tokens, missing
+from recipe.paec.origin import EVALUATION, GENERATION, JOURNAL, SCORES, own_origin
 from recipe.paec.prompts import encode, load_tokenizer
-from recipe.paec.results import GENERATION, SCORES, TABLE, journaled, training_files, training_texts, write_results
+from recipe.paec.results import TABLE, journaled, training_files, training_texts, write_results
 from recipe.paec.samples import Problem, load_benchmark, mend_journal, problems_in, read_samples
 from recipe.paec.supervise import ProcessTree, printed
 from recipe.paec.targets import EXPORTED, Target, context_of, exported, find_targets, fingerprint
-from recipe.paec.train import Stalled
+from recipe.paec.train import Stalled, ray_ended
 
-EVALUATION, JOB, JOURNAL = "evaluation.json", "job.json", "journal.jsonl"
-CURVE, PICTURE = "curve.json", "curve.png"
+JOB, CURVE, PICTURE = "job.json", "curve.json", "curve.png"
+GRACE = 2.0
+"""Seconds that the engines have to end: time to give their shared memory back. They have nothing to save, the journal
+holds every response, and an evaluation must end within 10 s of SIGTERM."""
+LINE_EVERY = 10.0
+"""Seconds from one line of progress to the next."""
 
 
 # ---- what is evaluated -----------------------------------------------------------------------------------------------
@@ -319,11 +324,10 @@ def generate(config: DictConfig, target: Target, problems: dict[str, list[Proble
         try:
             code = tree.wait(watch.tick)
         finally:
-            tree.end()
+            tree.end(GRACE)
     if code != 0:
-        raise UserError(
-            f"the generation ended with exit code {code}: {last_error(log, before)}", f"the whole log: {log}"
-        )
+        reason = ray_ended(printed(log, before, most=1 << 20)) or last_error(log, before)
+        raise UserError(f"the generation ended with exit code {code}: {reason}", f"the whole log: {log}")
     if missing(everything, samples, journal):
         raise UserError(f"the generation ended without all responses: see {log}; the same command goes on")
     tidy(target)
@@ -354,7 +358,9 @@ class Watch:
         self._count, self._position, self._changed = 0, 0, 0
         self._last_sign = self._last_line = time.monotonic()
         self._count_new()
-        self._first, self._started = self._count, None
+        self._before = self._count
+        self._first: tuple[int, float] | None = None
+        """Count and time of the first responses of this start: what came before them is start-up, not pace."""
 
     def _count_new(self) -> bool:
         if not self._journal.is_file():
@@ -372,22 +378,27 @@ class Watch:
         return True
 
     def tick(self) -> None:
-        """Print what is new, at most every ten seconds; Stalled after too long a silence."""
+        """Print what is new, at most every `LINE_EVERY` seconds; Stalled after too long a silence."""
         now = time.monotonic()
         if self._count_new():
             self._last_sign = now
-            if self._started is None:  # before it, engines start
-                self._first, self._started = self._count, now
-            elif self._count > self._first and (now - self._last_line >= 10 or self._count == self._total):
-                rate = (self._count - self._first) / (now - self._started)
-                left = (self._total - self._count) / rate / 60
-                say(f"  {self._count}/{self._total} responses, {rate:.1f} a second, {left:.0f} min left")
+            if self._first is None and self._count > self._before:
+                self._first, self._last_line = (self._count, now), now
+            if self._first is not None and (now - self._last_line >= LINE_EVERY or self._count == self._total):
+                say(f"  {self._count}/{self._total} responses{self._pace(now)}")
                 self._last_line = now
         if now - self._last_sign > self._timeout:
             raise Stalled(
                 f"no response for {now - self._last_sign:.0f} s (stall_timeout): the generation was ended; the same "
                 "command goes on from what there is"
             )
+
+    def _pace(self, now: float) -> str:
+        count, began = self._first
+        if self._count == count or now <= began:
+            return ""
+        rate = (self._count - count) / (now - began)
+        return f", {rate:.1f} a second, {(self._total - self._count) / rate / 60:.0f} min left"
 
 
 # ---- the command -----------------------------------------------------------------------------------------------------
@@ -519,6 +530,9 @@ def score_samples(config: DictConfig, problems: dict[str, list[Problem]]) -> Non
     """Grade and score a file of responses made before."""
     path = Path(config.samples).expanduser()
     samples = read_samples(path, problems, next(iter(problems)) if len(problems) == 1 else None)
+    origin = own_origin(path, samples)
+    if origin is not None and problems:
+        origin.pop("benchmarks", None)  # those of the files that it is graded by now
     problems = problems or problems_in(samples)
     training_texts(training_files(config, None))
     folder = Path(config.output).expanduser() if config.output else Path("outputs") / "evaluation" / path.stem
@@ -534,7 +548,9 @@ def score_samples(config: DictConfig, problems: dict[str, list[Problem]]) -> Non
     held = hold(folder)
     try:
         continue_or_start(folder, identity, config.fresh)
-        write_results(config, folder, None, identity, problems, samples)
+        if origin is not None:
+            say(f"these are samples of this recipe, protocol {origin['protocol']['name']}")
+        write_results(config, folder, None, identity, problems, samples, origin)
     finally:
         held.close()
 

@@ -355,16 +355,26 @@ def train(grid: Grid, run: Run, arguments: Sequence[str], log: Path, stop: Stop)
     return "; ".join(errors) or f"it ended with exit code {code} at step {run.step() or 0}, see {log}"
 
 
+def training_time(run: Run, started: float) -> float:
+    """Seconds that a run which has just ended spent on training.
+
+    Making model and data, which only a grid's first run does, is over when a start writes its configuration.
+    """
+    file = run.directory / "config.yaml"
+    return time.time() - max(started, file.stat().st_mtime if file.is_file() else started)
+
+
 def train_all(grid: Grid, runs: Sequence[Run], folder: Path) -> int:
     """Train what is not done, one after the other, the table anew after each; returns the exit code."""
     to_do = [run for run in runs if not run.done()]
     say(f"{len(runs)} runs of {grid.experiment}, {len(runs) - len(to_do)} of them done; table and logs in {folder}")
     failed: dict[Path, str] = {}
-    began = time.monotonic()
+    seconds = trained = 0.0
     with Stop() as stop:
         for number, run in enumerate(to_do):
-            passed = time.monotonic() - began
-            left = f", about {passed / number * (len(to_do) - number) / 60:.0f} min left" if number else ""
+            before, started = run.step() or 0, time.time()
+            minutes = seconds * sum(r.steps - (r.step() or 0) for r in to_do[number:]) / max(trained, 1) / 60
+            left = f", about {minutes:.0f} min left" if trained else ""
             place = "" if run.step() is None else f", at step {run.step()} of {run.steps}"
             say(f"\n=== run {number + 1} of {len(to_do)}: {run.label}, seed {run.seed}{place}{left} ===")
             entry = next(entry for entry in grid.entries if entry.label == run.label)
@@ -375,6 +385,8 @@ def train_all(grid: Grid, runs: Sequence[Run], folder: Path) -> int:
             if failure is not None:
                 failed[run.directory] = failure
                 say(f"{run.label}, seed {run.seed} failed; the others go on")
+            else:
+                seconds, trained = seconds + training_time(run, started), trained + run.steps - before
             _write_table(grid, runs, folder, failed)
     show_table(grid, runs, folder, failed)
     if stop.number is not None:

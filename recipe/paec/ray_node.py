@@ -8,7 +8,6 @@ this process was killed). Ray's processes cannot outlive this one, not even when
 from __future__ import annotations
 
 import argparse
-import ctypes
 import fcntl
 import ipaddress
 import os
@@ -19,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -26,7 +26,7 @@ import psutil
 from recipe.paec.command_line import complain
 from recipe.paec.errors import UserError
 from recipe.paec.safety import cluster_token, write_token
-from recipe.paec.supervise import PR_SET_PDEATHSIG, die_with_parent
+from recipe.paec.supervise import PR_SET_CHILD_SUBREAPER, PR_SET_PDEATHSIG, die_with_parent, prctl
 
 NOT_JOINED = 3
 """Exit code when the cluster is not complete in time."""
@@ -34,6 +34,13 @@ LONGEST_SCRATCH = 40
 """Characters: Ray adds 65 for its Unix sockets, whose paths the kernel limits to 107."""
 LOCK = "lock"
 """File in a node's temporary folder that its process holds a lock on."""
+MARK = "paec ray node on {host}"
+"""What stands in that file: the folder is one of ours, and who can know whether it is in use."""
+GRACE = 6.0
+"""Seconds that Ray has to end when it is asked: 1 to 3 are usual, and as long again on a busy machine."""
+KILLED = 3.0
+"""Seconds for killed processes to disappear. With GRACE, and a second to remove files, less than the 12 that
+launch/slurm/paec.sbatch gives a node when Slurm is about to kill the job."""
 STOP = (signal.SIGTERM, signal.SIGUSR1)
 """Signals that end a node in order; srun forwards the second to its tasks, where the first makes it kill them."""
 
@@ -146,7 +153,10 @@ def run_node(arguments: list[str], name: str, address: str, gpus: int | None, cp
     scratch, log = private / "r", private / "start.log"
     held = open(private / "new", "w", encoding="ascii")
     fcntl.flock(held, fcntl.LOCK_EX)
+    held.write(MARK.format(host=socket.gethostname()))
+    held.flush()
     os.replace(private / "new", private / LOCK)  # there only when it is locked
+    prctl(PR_SET_CHILD_SUBREAPER, 1)  # Ray's daemons become our children when what started them ends
     interface = interface_of(address)
     env = {"NCCL_SOCKET_IFNAME": f"={interface}", "GLOO_SOCKET_IFNAME": interface, **os.environ}
     env.pop("ROCR_VISIBLE_DEVICES", None)  # Slurm may set it beside CUDA's on any GPU node, and verl refuses the two
@@ -167,19 +177,61 @@ def run_node(arguments: list[str], name: str, address: str, gpus: int | None, cp
         finally:
             end(ray)
     finally:
-        shutil.rmtree(private, ignore_errors=True)
+        remove(private)
         held.close()
 
 
+def remove(folder: Path) -> None:
+    """Remove a folder of ours; says so where something stays."""
+    shutil.rmtree(folder, ignore_errors=True)
+    if folder.exists():  # a process was still writing
+        time.sleep(0.5)
+        shutil.rmtree(folder, ignore_errors=True)
+    if folder.exists():
+        print(f"note: {folder} could not be removed; the next node of this user here does it", flush=True)
+
+
 def remove_leftovers(root: Path) -> None:
-    """Remove the temporary folders of this user's nodes that were killed: those whose lock nobody holds."""
-    for lock in root.glob(f"ray-*/{LOCK}"):
+    """Remove the temporary folders of nodes of this user and host that were killed, all of whose processes are gone.
+
+    Nothing is removed but private folders of this user with our mark in a lock that nobody holds. What others put
+    here, links among it, is neither followed nor waited for.
+    """
+    for folder in root.glob("ray-*"):
+        with suppress(OSError):  # in use, gone meanwhile, or somebody else's
+            _remove_leftover(folder)
+
+
+def _remove_leftover(folder: Path) -> None:
+    private = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        status = os.fstat(private)
+        if status.st_uid != os.getuid() or status.st_mode & 0o077:
+            return
+        lock = os.open(LOCK, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=private)
         try:
-            with open(lock, encoding="ascii") as stream:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(lock.parent, ignore_errors=True)
-        except (BlockingIOError, FileNotFoundError, PermissionError):
-            continue  # in use, gone meanwhile, or somebody else's
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            marked = os.read(lock, 4096).decode("ascii", "replace") == MARK.format(host=socket.gethostname())
+            if marked and not users(folder):
+                shutil.rmtree(folder, ignore_errors=True)
+        finally:
+            os.close(lock)
+    finally:
+        os.close(private)
+
+
+def users(folder: Path) -> list[int]:
+    """Processes of this user that name a folder in their command line or have a file in it open."""
+    found, mark = [], str(folder.absolute())
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):
+            if process.pid == os.getpid() or process.uids().real != os.getuid():
+                continue
+            files = Path(f"/proc/{process.pid}/fd").iterdir()
+            opened = (os.readlink(file) for file in files)
+            if any(mark in word for word in process.cmdline()) or any(f.startswith(f"{mark}/") for f in opened):
+                found.append(process.pid)
+    return found
 
 
 def _watch(ray: subprocess.Popen, address_file: Path, log: Path, on_start) -> int:
@@ -195,30 +247,24 @@ def _watch(ray: subprocess.Popen, address_file: Path, log: Path, on_start) -> in
     return 1
 
 
-def end(ray: subprocess.Popen, grace: float = 8.0) -> None:
-    """Terminate a Ray node and all its descendants; kill what is left after `grace` seconds."""
-    try:
-        family = psutil.Process(ray.pid).children(recursive=True)
-    except psutil.NoSuchProcess:
-        family = []
+def end(ray: subprocess.Popen, grace: float = GRACE) -> None:
+    """Terminate a Ray node; kill what is left of it and all below it after `grace` seconds; KILLED more at most."""
     ray.terminate()
-    try:
+    with suppress(subprocess.TimeoutExpired):
         ray.wait(grace)
-    except subprocess.TimeoutExpired:
-        ray.kill()
-        ray.wait()
-    for member in psutil.wait_procs(family, timeout=1)[1]:
-        try:
-            member.kill()
-        except psutil.NoSuchProcess:
-            continue
-    psutil.wait_procs(family, timeout=5)
+    deadline = time.monotonic() + KILLED
+    # All that a node has started is below this process. New ones may come while the old ones are killed.
+    while (left := psutil.Process().children(recursive=True)) and time.monotonic() < deadline:
+        for member in left:
+            with suppress(psutil.NoSuchProcess):
+                member.kill()
+        psutil.wait_procs(left, timeout=0.2)
 
 
 def head(options: argparse.Namespace) -> int:
     """A head node: makes the token, prints the cluster's address (and writes it to `--address-file`)."""
     if options.end_with_parent:
-        ctypes.CDLL("libc.so.6", use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN_PATH=str(token_file(create=True)))
     address = own_address(options.peer)
     arguments = ["--head", f"--port={options.port}", "--include-dashboard=false"]

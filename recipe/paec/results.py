@@ -15,16 +15,17 @@ from omegaconf import DictConfig, OmegaConf
 
 from data_prep.contamination import find_contamination, problems_of
 from data_prep.contract import ContractError
-from data_prep.files import atomic_write
+from data_prep.files import atomic_write, sha256
 from recipe.grading.pool import GraderPool
 from recipe.paec import checkpoints, versions
 from recipe.paec.command_line import git_commit, say
 from recipe.paec.errors import UserError
+from recipe.paec.origin import DIGEST, GENERATED, GENERATION, SAMPLES, SCORES
 from recipe.paec.samples import Problem, read_journal
 from recipe.paec.scores import heading, percent, score, table
 from recipe.paec.targets import Target, revision
 
-SAMPLES, SCORES, TABLE, GENERATION = "samples.jsonl", "scores.json", "scores.md", "generation.json"
+TABLE = "scores.md"
 GRADE_TOGETHER = 256
 """Responses handed to the graders at once: often enough for a line of progress."""
 
@@ -132,9 +133,17 @@ def contamination_lines(found: dict[str, Any] | None) -> str:
 
 
 def provenance(
-    config: DictConfig, folder: Path, target: Target | None, identity: dict[str, Any], pool: GraderPool
+    config: DictConfig,
+    folder: Path,
+    target: Target | None,
+    identity: dict[str, Any],
+    pool: GraderPool,
+    origin: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Everything that says where these scores come from; null for what a file of samples does not say."""
+    """Everything that says where these scores come from; null for what a file of samples does not say.
+
+    `origin`: what is known of a file of samples (`recipe.paec.origin.own_origin`).
+    """
     generated = (
         {
             "model": target.source,
@@ -149,14 +158,16 @@ def provenance(
         }
         if target is not None
         else {
-            **dict.fromkeys(("model", "revision", "model_fingerprint", "run", "step", "seed", "generation")),
-            "samples": config.samples,
+            **dict.fromkeys(GENERATED),
             "protocol": {"name": "samples file"},
+            **(origin or {}),
+            "samples": config.samples,
         }
     )
     return {
-        **generated,
         "benchmarks": identity["benchmarks"],
+        **generated,
+        DIGEST: sha256(folder / SAMPLES),
         "grader": {
             "time_limit": pool.time_limit,
             "memory_limit": pool.memory_limit,
@@ -177,14 +188,20 @@ def write_samples(path: Path, samples: list[dict[str, Any]]) -> None:
 
 
 def write_results(
-    config: DictConfig, folder: Path, target: Target | None, identity: dict, problems: dict, samples: list[dict]
+    config: DictConfig,
+    folder: Path,
+    target: Target | None,
+    identity: dict,
+    problems: dict,
+    samples: list[dict],
+    origin: dict[str, Any] | None = None,
 ) -> None:
     """Grade, score and write samples.jsonl, scores.md and, last, scores.json; print the table."""
     with GraderPool(config.grader.workers) as pool:
         graded = grade(samples, pool)
     write_samples(folder / SAMPLES, graded)
     scores = score(graded)
-    scores["provenance"] = provenance(config, folder, target, identity, pool)
+    scores["provenance"] = provenance(config, folder, target, identity, pool, origin)
     files = training_files(config, target.run if target else None)
     scores["contamination"] = contamination(files, graded, problems)
     text = table(scores) + "\n" + contamination_lines(scores["contamination"])

@@ -31,6 +31,9 @@ FORCE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 """torch obeys this variable where a caller asks for `weights_only=False`."""
 BULK = {"checkpoints", "rollouts", "validation"}
 """Folders of a run that hold no text of its own."""
+GCS_TIMEOUT = 15
+"""Seconds after which Ray's processes give up a gcs_server that was killed. Ray's own 60 allow for networks that fail
+for a while; on loopback only a dead server refuses connections, and a busy one keeps them."""
 _VARIABLE = re.compile(r"(^|_)(TOKEN|KEY|SECRET|PASSWORD|PASSWD|PASSPHRASE|APIKEY)$")
 _LOWER = re.compile(r"(^|_)(api_?key|secret|password|passwd|passphrase|(auth|access|hf)_token)$")
 
@@ -169,6 +172,7 @@ def private_ray(ray_address: str | None, folder: Path) -> Iterator[dict[str, str
             "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(file.absolute()),
+            "RAY_gcs_rpc_server_reconnect_timeout_s": str(GCS_TIMEOUT),
             # Between processes of one machine these carry the first handshake, not the data.
             **{name: os.environ.get(name, "lo") for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")},
         }

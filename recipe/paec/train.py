@@ -30,8 +30,11 @@ from recipe.paec.runs import resolved, resolved_paths, whose
 from recipe.paec.summary import closing_lines, step_line
 from recipe.paec.supervise import ProcessTree, die_with_parent, printed
 
-RAY_ENDED = "Raylet is terminated"
-"""What Ray prints before it ends a process whose node has gone."""
+RAY_ENDED = {
+    "Raylet is terminated": "it was killed, or ran out of memory",
+    "Failed to connect to GCS": "its gcs_server was killed, or ran out of memory",
+}
+"""What Ray prints before it ends a process that has lost a server of this node, and what that means."""
 FULL_DISK = 64 << 20
 """Free bytes below which a failure is put down to the disk."""
 
@@ -209,10 +212,15 @@ def train(config: DictConfig, config_file: Path, directory: Path) -> tuple[int, 
     return tree.peak_memory, stop.code
 
 
+def ray_ended(output: str) -> str | None:
+    """One sentence if Ray itself has ended, by what its processes have printed; else None."""
+    return next((f"Ray on this node has ended: {why}" for text, why in RAY_ENDED.items() if text in output), None)
+
+
 def failure_of(directory: Path, code: int, output: str = "") -> str:
     """One sentence on why the training process, which printed `output`, ended with `code`."""
-    if RAY_ENDED in output:
-        return "Ray on this node has ended: it was killed, or ran out of memory"
+    if lost := ray_ended(output):
+        return lost
     try:
         failure = json.loads((directory / FAILURE_FILE).read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):  # nothing, or what fitted on a full disk

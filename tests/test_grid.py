@@ -279,6 +279,8 @@ given = dict(a.split("=", 1) for a in sys.argv[1:])
 folder = Path(given["run.root"]) / given["run.name"].strip("'")
 steps, pause = int(given["trainer.total_training_steps"]), float(os.environ.get("PAUSE", "0"))
 folder.mkdir(exist_ok=True)
+mark = {"kind": "run", "experiment": given["experiment"], "name": folder.name}
+(folder / ".paec_folder.json").write_text(json.dumps(mark))
 (folder / "starts").open("a").write(f"{os.getpid()}\\n")
 if given["method"] == os.environ.get("FAILS"):
     sys.exit("error: no room on the disk")

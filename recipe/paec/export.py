@@ -316,7 +316,7 @@ def model_card(checkpoint: checkpoints.Checkpoint, config: Any | None, dtype: st
     method = {key.removeprefix("method."): value for key, value in identity.items() if key.startswith("method.")}
     base = _base_model(config.model.path) if config is not None else "unknown"
     front = ["---", "library_name: transformers", "pipeline_tag: text-generation", "tags: [paec, verl]"]
-    hub_id = base.partition(" ")[0]
+    hub_id = base.partition(" (revision ")[0]
     if is_hub_id(hub_id):
         front.append(f"base_model: {hub_id}")
     parts = [

@@ -160,10 +160,10 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> Grid:
             raise UserError(f"{what}: {twice} occurs twice: leave one out, or give it a LABEL= of its own")
     experiment = words["EXPERIMENT"]
     name = words["GRID"] or f"compare-{experiment}{run_suffix(overrides)}"
-    if problem := folders.name_problem("GRID", name):
-        raise UserError(problem)
     if not re.fullmatch(r"[\w.,=+-]+", name, re.ASCII):
         raise UserError(f"GRID={name}: a folder's name: letters, digits and . , = + - _ only")
+    if problem := folders.name_problem("GRID", name):
+        raise UserError(problem)
     return Grid(experiment, tuple(entries), tuple(map(int, seeds)), tuple(overrides), name, words)
 
 

@@ -442,6 +442,7 @@ def save(path: Path, options: argparse.Namespace, device: dict, figures: dict[st
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """The options."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--shape", choices=SHAPES, default="0.5B", help="Qwen2.5's; tiny to rehearse")
     parser.add_argument("--layers", type=int, help="instead of the shape's own number")

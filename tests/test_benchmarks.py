@@ -15,6 +15,7 @@ from benchmarks import actor_update, gpu
 from paec_loss.backends import reference
 
 ROOT = Path(__file__).parents[1]
+pytestmark = pytest.mark.timeout(1800)  # the interpreter and torch.compile take minutes where others use the machine
 
 
 # ---- benchmarks.gpu --------------------------------------------------------------------------------------------------
@@ -153,7 +154,25 @@ def test_shapes_have_the_parameters_of_their_names(shape, billions):
     assert actor_update.model_config(shape, 3).num_hidden_layers == 3
 
 
-@pytest.mark.timeout(1800)  # two processes that import verl and compile; a minute on an idle machine
+def test_the_model_is_made_on_the_device(tmp_path, monkeypatch):
+    """As on a GPU: no weights are written or read; verl's own way of loading ends in a model on the device."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+    from verl.utils.model import get_hf_auto_model_class
+
+    folder = tmp_path / "model"
+    actor_update.build_model(folder, "tiny", 3, weights=False)
+    assert not list(folder.glob("*.safetensors"))
+    config = AutoConfig.from_pretrained(folder)
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", None)
+    actor_update.build_on_device("meta")
+    with torch.device("cpu"):
+        model = get_hf_auto_model_class(hf_config=config).from_pretrained(
+            pretrained_model_name_or_path=folder, torch_dtype=torch.bfloat16, config=config, trust_remote_code=False
+        )
+    assert {(p.device.type, p.dtype) for p in model.parameters()} == {("meta", torch.bfloat16)}
+    assert model.config.num_hidden_layers == 3 and model.config.vocab_size == 512
+
+
 def test_an_update_of_the_tiny_shape(tmp_path, monkeypatch, capsys):
     """verl's engine and ours, each in a process of its own, in bf16."""
     names = ("verl, none", "ours, paec")

@@ -18,13 +18,20 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-BLOCK, WARPS, STAGES = 1024, 1, 3
-"""Forward: logits of a tile, warps that share it, and tiles in flight. One warp needs no barriers."""
-SEARCH_BLOCK, SEARCH_WARPS = 8192, 16
-"""The search of whole rows; rows that need it are few, so each gets many warps."""
-BACKWARD_BLOCK, BACKWARD_WARPS = 4096, 4
 GROUP_BYTES = 16
-"""Logits are listed in groups of this size: what one thread loads at once."""
+"""Logits are taken in groups of this size: what one thread loads at once."""
+GROUPS, WARPS, STAGES = 128, 1, 3
+"""Forward: groups of a tile, warps that share it, and tiles in flight. One warp needs no barriers."""
+SEARCH_GROUPS, SEARCH_WARPS = 512, 8
+"""The search of whole rows. With 16 warps its sums would not fit into the registers."""
+PIVOTS, ROUNDS = 16, 3
+"""The search divides its bracket into PIVOTS + 1 parts a read; after ROUNDS reads at the latest it lists the rest."""
+FOUND = 2048
+"""Logits, 4 bytes each, that the search can list."""
+LOOSE_GROUPS, LOOSE_SEARCH_GROUPS, LOOSE_PIVOTS = 32, 64, 8
+"""The same where rows are no sequence of aligned groups: each logit then has an address and a mask of its own, and more
+of them, or several tiles in flight, do not fit into the registers. See `whole_groups`."""
+BACKWARD_BLOCK, BACKWARD_WARPS = 4096, 4
 CAPACITY = 1024
 """Groups of a row, 4 bytes each, after which no more are listed but those that hold a new maximum."""
 RESERVE = 64
@@ -48,8 +55,8 @@ _DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 def forward(logits: Tensor, labels: Tensor, inv_temperature: Tensor, top_p: float) -> tuple[Tensor, Tensor]:
     """Scalars [10, T] and nucleus sizes [T]; see `paec_loss.backends`. At top_p = 1 the threshold is -inf.
 
-    Reads the logits once, and once more for every step of the search in the rows that need it. Allocates the results
-    and the lists, about 5 KiB a row. Never waits for the device.
+    Reads the logits once, and two to four times more in the rows that are searched whole. Allocates the results and
+    the lists, 8 KiB a row. Never waits for the device.
     """
     _check_dtype(logits)
     tokens, vocab_size = logits.shape
@@ -57,21 +64,11 @@ def forward(logits: Tensor, labels: Tensor, inv_temperature: Tensor, top_p: floa
     size = torch.empty(tokens, dtype=torch.int64, device=logits.device)
     if tokens == 0:
         return scalars, size
-    group = GROUP_BYTES // logits.element_size()
-    places = CAPACITY + BLOCK // group + RESERVE
-    listed = torch.empty(tokens, places, dtype=torch.int32, device=logits.device)
+    listed = torch.empty(tokens, list_places(), dtype=torch.int32, device=logits.device)
     arguments = (logits, labels.contiguous(), inv_temperature.contiguous(), scalars, size, listed, tokens, vocab_size)
     with torch.cuda.device_of(logits):
-        _forward_kernel[(tokens,)](
-            *arguments,
-            *logits.stride(),
-            *(top_p, CAPACITY, places, BLOCK // group, SELECT_GROUPS, group, STAGES),
-            num_warps=WARPS,
-        )
-        if top_p < 1:
-            _search_kernel[(tokens,)](
-                *arguments, *logits.stride(), top_p, SEARCH_BLOCK // group, group, num_warps=SEARCH_WARPS
-            )
+        for kernel, constants, warps in forward_launches(logits.dtype, top_p, whole=whole_groups(logits)):
+            kernel[(tokens,)](*arguments, *logits.stride(), **constants, num_warps=warps)
     return scalars, size
 
 
@@ -83,13 +80,49 @@ def backward(
     tokens, vocab_size = logits.shape
     if tokens == 0:
         return
+    kernel, constants, warps = backward_launch()
     with torch.cuda.device_of(logits):
-        _backward_kernel[(tokens,)](
+        kernel[(tokens,)](
             *(logits, labels.contiguous(), inv_temperature.contiguous(), scalars.contiguous(), upstream.contiguous()),
             *(out, tokens, vocab_size, *logits.stride(), *out.stride()),
-            BACKWARD_BLOCK,
-            num_warps=BACKWARD_WARPS,
+            **constants,
+            num_warps=warps,
         )
+
+
+# ---- what is launched, which benchmarks/kernel_resources.py compiles as well -----------------------------------------
+
+
+def whole_groups(logits: Tensor) -> bool:
+    """Whether every row is a sequence of aligned groups of 16 bytes: V and the rows' stride are divisible by 16, by
+    which Triton compiles, and neighbours lie side by side. So it is for the vocabularies in use (Qwen, Llama, ...).
+    """
+    aligned = logits.data_ptr() % GROUP_BYTES == 0 and logits.shape[1] % 16 == 0 and logits.stride(0) % 16 == 0
+    return aligned and logits.stride(1) == 1
+
+
+def list_places() -> int:
+    """Places of 4 bytes that a row's list has."""
+    return max(CAPACITY + max(GROUPS, LOOSE_GROUPS) + RESERVE, FOUND)
+
+
+def forward_launches(dtype: torch.dtype, top_p: float, *, whole: bool) -> list[tuple[triton.JITFunction, dict, int]]:
+    """Kernels, their compile-time arguments and warps, in order."""
+    group = GROUP_BYTES // dtype.itemsize
+    groups = GROUPS if whole else LOOSE_GROUPS
+    common = {"TOP_P": top_p, "PLACES": list_places(), "GROUP": group, "STAGES": STAGES if whole else 1}
+    lists = {"CAPACITY": CAPACITY, "RESERVED": CAPACITY + groups + RESERVE, "LISTED_GROUPS": SELECT_GROUPS}
+    launches = [(_forward_kernel, {**common, **lists, "GROUPS": groups}, WARPS)]
+    if top_p < 1:
+        groups, pivots = (SEARCH_GROUPS, PIVOTS) if whole else (LOOSE_SEARCH_GROUPS, LOOSE_PIVOTS)
+        search = {"GROUPS": groups, "PIVOTS": pivots, "ROUNDS": ROUNDS, "FOUND": FOUND}
+        launches.append((_search_kernel, {**common, **search}, SEARCH_WARPS))
+    return launches
+
+
+def backward_launch() -> tuple[triton.JITFunction, dict, int]:
+    """The kernel, its compile-time arguments and warps."""
+    return _backward_kernel, {"BLOCK": BACKWARD_BLOCK}, BACKWARD_WARPS
 
 
 def _check_dtype(logits: Tensor) -> None:
@@ -156,13 +189,13 @@ def _add_tile(
     FLOAT32: tl.constexpr,
     COUNT_FINITE: tl.constexpr,
     CAPACITY: tl.constexpr,
-    PLACES: tl.constexpr,
+    RESERVED: tl.constexpr,
 ):
     """The running state after the tile z [GROUPS, GROUP], whose groups have the numbers from `start` on.
 
     State: count of listed groups; maximum of the row; total and total_s, float64 sums [GROUPS] of e = exp(s /
     temperature) and of e s over what is not listed; listed_total, that of e over the list, roughly; cut, from which on
-    logits are listed; top1 and top2, the largest logits that are not; finite [GROUPS], numbers of logits beside -inf.
+    logits are listed; top1 and top2, the largest logits that are not; finite, the number of logits beside -inf.
 
     The common tile has no logit above the cut and pays one reduction, that of its maximum.
     """
@@ -196,25 +229,25 @@ def _add_tile(
     group_total += error
     group_s += error * tl.maximum(group_top - reference, lowest)
     if COUNT_FINITE:
-        finite += tl.sum((z != -_INF).to(tl.int32), axis=1)
+        finite += _count(z != -_INF)
 
     if (tile_top >= cut) & ((count < CAPACITY) | rises):
         seen = tl.sum(total.to(tl.float32) + group_total, axis=0) + listed_total
         cut = tl.maximum(cut, maximum + (tl.log2(seen) - LIST_BITS) / slope)
         large = (group_top >= cut) & ((count < CAPACITY) | (group_top == maximum))
         place = count + tl.cumsum(large.to(tl.int32), axis=0) - 1
-        kept = large & (place < PLACES)
+        kept = large & (place < RESERVED)
         tl.store(listed + place, start + tl.arange(0, z.shape[0]), mask=kept)
         count += tl.sum(large.to(tl.int32), axis=0)
         listed_total += tl.sum(tl.where(kept, group_total, 0.0), axis=0)
-        if count > PLACES:  # the new maximum itself may be outside, and then its ties count
+        if count > RESERVED:  # the new maximum itself may be outside, and then its ties count
             outside = tl.where(kept[:, None], -_INF, z)
             tile_top = _max(outside)
             second = _max(tl.where(outside < tile_top, outside, -_INF))
             top2 = tl.maximum(top2, tl.where(_count(outside == tile_top) > 1, tile_top, second))
         else:
             tile_top = tl.max(tl.where(kept, -_INF, group_top), axis=0)
-        count = tl.minimum(count, PLACES)
+        count = tl.minimum(count, RESERVED)
         group_total = tl.where(kept, 0.0, group_total)
         group_s = tl.where(kept, 0.0, group_s)
 
@@ -249,25 +282,22 @@ def _load_groups(row, numbers, valid, vocab_size, stride_v, GROUP: tl.constexpr)
 
 
 @triton.jit
-def _load_large(source, start, maximum, scales, LISTED: tl.constexpr, TILE: tl.constexpr, GROUP: tl.constexpr):
-    """The next tile of the list, or of the whole row: logits z, and in float64 s and e = exp(s / temperature).
-
-    On the list e has full float64 precision, on the row that of `_exp`. Where z is -inf, s and e are 0.
-    """
-    row, listed, groups, vocab_size, stride_v = source
+def _load_listed(source, start, maximum, scales, TILE: tl.constexpr, GROUP: tl.constexpr):
+    """The next tile of the list: logits z, and s and e = exp(s / temperature) in float64, both 0 where z is -inf."""
+    row, listed, count, vocab_size, stride_v = source
     numbers = start + tl.arange(0, TILE)
-    valid = numbers < groups
-    if LISTED:
-        numbers = tl.load(listed + numbers, mask=valid, other=0)
+    valid = numbers < count
+    numbers = tl.load(listed + numbers, mask=valid, other=0)
     z = _load_groups(row, numbers, valid, vocab_size, stride_v, GROUP)
-    if LISTED:
-        s = z.to(tl.float64) - maximum
-        e = tl.exp(s * scales[0])
-    else:
-        short, rest = _offset(z, maximum, scales[3], row.dtype.element_ty == tl.float32)
-        s = short.to(tl.float64)
-        e = _exp(short, rest, scales, row.dtype.element_ty == tl.float32).to(tl.float64)
-    return z, tl.where(z == -_INF, 0.0, s), tl.where(z == -_INF, 0.0, e)
+    s = z.to(tl.float64) - maximum
+    return z, tl.where(z == -_INF, 0.0, s), tl.where(z == -_INF, 0.0, tl.exp(s * scales[0]))
+
+
+@triton.jit
+def _middle(low, high):
+    """A number with low < middle <= high."""
+    middle = 0.5 * low + 0.5 * high
+    return tl.where(middle > low, tl.minimum(middle, high), high)
 
 
 @triton.jit
@@ -282,22 +312,20 @@ def _store_nucleus(
     size,
     tokens,
     TOP_P: tl.constexpr,
-    LISTED: tl.constexpr,
     TILE: tl.constexpr,
     GROUP: tl.constexpr,
 ):
-    """Threshold t, the largest logit such that the e of all logits >= t reach top_p x total, and what follows from it.
+    """Threshold t, the largest listed logit such that the e of all logits >= t reach top_p x total, and what follows.
 
     Bisection between low <= t <= high; after each pass the bracket moves to the nearest logit, so it ends at t.
     """
     while low < high:
-        middle = 0.5 * low + 0.5 * high
-        middle = tl.where(middle > low, tl.minimum(middle, high), high)
+        middle = _middle(low, high)
         mass = tl.zeros((), tl.float64)
         above = tl.full((), _INF, tl.float32)
         below = tl.full((), -_INF, tl.float32)
         for start in range(0, source[2], TILE):
-            z, _, e = _load_large(source, start, maximum, scales, LISTED, TILE, GROUP)
+            z, _, e = _load_listed(source, start, maximum, scales, TILE, GROUP)
             mass += _sum(tl.where(z >= middle, e, 0.0))
             above = tl.minimum(above, -_max(tl.where(z >= middle, -z, -_INF)))
             below = tl.maximum(below, _max(tl.where(z >= middle, -_INF, z)))
@@ -307,25 +335,48 @@ def _store_nucleus(
             high = below
     threshold = high
 
-    # The maximum counts 1; added last, it takes no digit from the rest.
     rest = tl.zeros((), tl.float64)
     nucleus_s = tl.zeros((), tl.float64)
     tops = tl.zeros((), tl.int32)
     inside = tl.zeros((), tl.int32)
     ties = tl.zeros((), tl.int32)
     for start in range(0, source[2], TILE):
-        z, s, e = _load_large(source, start, maximum, scales, LISTED, TILE, GROUP)
+        z, s, e = _load_listed(source, start, maximum, scales, TILE, GROUP)
         rest += _sum(tl.where((z > threshold) & (z < maximum), e, 0.0))
         nucleus_s += _sum(tl.where(z > threshold, e * s, 0.0))
         tops += _count((z > threshold) & (z == maximum))
         inside += _count(z > threshold)
         ties += _count(z == threshold)
+    _store_edge(threshold, maximum, total, scales, rest, tops, nucleus_s, inside, ties, scalars, size, tokens, TOP_P)
+
+
+@triton.jit
+def _store_edge(
+    threshold,
+    maximum,
+    total,
+    scales,
+    rest,
+    tops,
+    nucleus_s,
+    inside,
+    ties,
+    scalars,
+    size,
+    tokens,
+    TOP_P: tl.constexpr,
+):
+    """What follows from the threshold, at which `ties` logits lie, and from the `inside` logits above it.
+
+    Of these, `tops` equal the maximum; the e of the others add up to `rest`, and nucleus_s is the sum of e s.
+    """
     s = threshold.to(tl.float64) - maximum
     e = tl.exp(s * scales[0])
     missing = TOP_P * total - (rest + tops)
     tied = tl.floor(missing / e)
     tied = tl.where(tied * e < missing, tied + 1, tied)
     tied = tl.minimum(tl.maximum(tied, 1.0), ties.to(tl.float64))
+    # The maximum counts 1; added last, it takes no digit from the rest.
     rest += tied * e
     rest += tops - 1.0
     nucleus = 1.0 + rest
@@ -350,12 +401,13 @@ def _forward_kernel(
     stride_t,
     stride_v,
     TOP_P: tl.constexpr,
-    CAPACITY: tl.constexpr,
     PLACES: tl.constexpr,
-    GROUPS: tl.constexpr,
-    LISTED_GROUPS: tl.constexpr,
     GROUP: tl.constexpr,
     STAGES: tl.constexpr,
+    CAPACITY: tl.constexpr,
+    RESERVED: tl.constexpr,
+    LISTED_GROUPS: tl.constexpr,
+    GROUPS: tl.constexpr,
 ):
     """Everything of one row, unless its nucleus needs the whole row: then size is -1, for `_search_kernel`.
 
@@ -378,16 +430,16 @@ def _forward_kernel(
     nothing = tl.full((), -_INF, tl.float32)
     zeros = tl.zeros((GROUPS,), tl.float64)
     count = tl.zeros((), tl.int32)
-    state = (count, nothing, zeros, zeros, tl.zeros((), tl.float32), cut, nothing, nothing, zeros.to(tl.int32))
+    state = (count, nothing, zeros, zeros, tl.zeros((), tl.float32), cut, nothing, nothing, count)
     offsets = tl.arange(0, GROUPS)[:, None] * GROUP + tl.arange(0, GROUP)[None, :]
     offsets = offsets.to(tl.int64) * stride_v
     whole = vocab_size // (GROUPS * GROUP) * GROUPS
     for start in tl.range(0, whole, GROUPS, num_stages=STAGES):
         tile = tl.load(row + tl.cast(start, tl.int64) * GROUP * stride_v + offsets).to(tl.float32)
-        state = _add_tile(tile, start, listed, state, scales, FLOAT32, TOP_P >= 1, CAPACITY, PLACES)
+        state = _add_tile(tile, start, listed, state, scales, FLOAT32, TOP_P >= 1, CAPACITY, RESERVED)
     numbers = whole + tl.arange(0, GROUPS)
     tile = _load_groups(row, numbers, numbers >= 0, vocab_size, stride_v, GROUP)
-    state = _add_tile(tile, whole, listed, state, scales, FLOAT32, TOP_P >= 1, CAPACITY, PLACES)
+    state = _add_tile(tile, whole, listed, state, scales, FLOAT32, TOP_P >= 1, CAPACITY, RESERVED)
     count, maximum, total_parts, total_s_parts, _, _, top1, top2, finite = state
 
     tl.debug_barrier()  # the list was written by other threads
@@ -398,7 +450,7 @@ def _forward_kernel(
     tops = tl.zeros((), tl.int32)
     second = tl.full((), -_INF, tl.float32)
     for start in range(0, count, LISTED_GROUPS):
-        z, s, e = _load_large(source, start, maximum, scales, True, LISTED_GROUPS, GROUP)
+        z, s, e = _load_listed(source, start, maximum, scales, LISTED_GROUPS, GROUP)
         rest += _sum(tl.where(z == maximum, 0.0, e))
         total_s += _sum(e * s)
         certain += _sum(tl.where(z > top1, e, 0.0))
@@ -417,20 +469,20 @@ def _forward_kernel(
     tl.store(scalars, tl.where(sound, log_prob, _NAN))
     tl.store(scalars + tokens, tl.where(sound, entropy, _NAN))
     tl.store(scalars + 2 * tokens, tl.where(sound, entropy, _NAN))
-    tl.store(scalars + 3 * tokens, tl.where(sound, 1.0, _NAN).to(tl.float64))
+    tl.store(scalars + 3 * tokens, tl.where(sound, tl.where(searched, certain, 1.0), _NAN))
     tl.store(scalars + 4 * tokens, tl.where(sound, -log_sum, _NAN))
     tl.store(scalars + 5 * tokens, tl.where(sound, top2_log_prob, _NAN))
     tl.store(scalars + 6 * tokens, tl.where(sound, maximum, _NAN).to(tl.float64))
     tl.store(scalars + 7 * tokens, tl.where(sound, log_sum, _NAN))
     tl.store(scalars + 8 * tokens, tl.where(sound, tl.where(searched, top1, -_INF), _NAN).to(tl.float64))
     tl.store(scalars + 9 * tokens, tl.where(sound, tl.where(searched, total, 0.0), _NAN))
-    tl.store(size, tl.where(sound, tl.where(searched, -1, tl.sum(finite, axis=0)), 0).to(tl.int64))
+    tl.store(size, tl.where(sound, tl.where(searched, -1, finite), 0).to(tl.int64))
     if TOP_P < 1:
         if sound & (certain >= TOP_P * total):
             low = tl.maximum(_threshold_bound(maximum, log_sum, vocab_size, scales, TOP_P), top1)
             low = tl.where(tops >= TOP_P * total, maximum, low)
             _store_nucleus(
-                source, maximum, total, scales, low, maximum, scalars, size, tokens, TOP_P, True, LISTED_GROUPS, GROUP
+                source, maximum, total, scales, low, maximum, scalars, size, tokens, TOP_P, LISTED_GROUPS, GROUP
             )
 
 
@@ -439,6 +491,58 @@ def _threshold_bound(maximum, log_sum, vocab_size, scales, TOP_P: tl.constexpr):
     """A lower bound of the threshold: log-sum-exp - log(V / (1 - top_p)), and one nat for rounding."""
     nats = log_sum - tl.log(vocab_size / (1.0 - TOP_P + tl.zeros((), tl.float64))) - 1.0
     return tl.maximum((maximum + nats / scales[0]).to(tl.float32), _LOWEST)
+
+
+@triton.jit
+def _narrowed(
+    row,
+    maximum,
+    scales,
+    target,
+    bracket,
+    start,
+    first,
+    groups,
+    vocab_size,
+    stride_v,
+    PIVOTS: tl.constexpr,
+    GROUP: tl.constexpr,
+    GROUPS: tl.constexpr,
+    STAGES: tl.constexpr,
+):
+    """One read of the row, and the part of the bracket that is left.
+
+    A bracket is low < t <= high and the masses, sums of e, of all logits above low and above high: the former reaches
+    the target, the latter does not. Pivots divide what lies between start and high; the first is one part above start
+    (first = 1) or start itself (first = 0).
+    """
+    FLOAT32: tl.constexpr = row.dtype.element_ty == tl.float32
+    low, high, mass_low, mass_high = bracket
+    width = high.to(tl.float64) - start.to(tl.float64)
+    pivots = ()
+    sums = ()
+    for k in tl.static_range(PIVOTS):
+        share = (k + first).to(tl.float64) / (PIVOTS + first)
+        pivots = pivots + ((start.to(tl.float64) + width * share).to(tl.float32),)
+        sums = sums + (tl.zeros((GROUPS,), tl.float64),)
+    for tile in tl.range(0, groups, GROUPS, num_stages=STAGES):
+        numbers = tile + tl.arange(0, GROUPS)
+        z = _load_groups(row, numbers, numbers < groups, vocab_size, stride_v, GROUP)
+        s, rest = _offset(z, maximum, scales[3], FLOAT32)
+        e = _exp(s, rest, scales, FLOAT32)
+        more = ()
+        for k in tl.static_range(PIVOTS):
+            more = more + (sums[k] + tl.sum(tl.where(z > pivots[k], e, 0.0), axis=1),)
+        sums = more
+    for k in tl.static_range(PIVOTS):
+        mass = tl.sum(sums[k], axis=0)
+        rises = (mass >= target) & (pivots[k] > low)
+        falls = (mass < target) & (pivots[k] < high)
+        low = tl.where(rises, pivots[k], low)
+        mass_low = tl.where(rises, mass, mass_low)
+        high = tl.where(falls, pivots[k], high)
+        mass_high = tl.where(falls, mass, mass_high)
+    return low, high, mass_low, mass_high
 
 
 @triton.jit(do_not_specialize=["tokens"])
@@ -454,26 +558,126 @@ def _search_kernel(
     stride_t,
     stride_v,
     TOP_P: tl.constexpr,
-    GROUPS: tl.constexpr,
+    PLACES: tl.constexpr,
     GROUP: tl.constexpr,
+    STAGES: tl.constexpr,
+    GROUPS: tl.constexpr,
+    PIVOTS: tl.constexpr,
+    ROUNDS: tl.constexpr,
+    FOUND: tl.constexpr,
 ):
     """The nucleus of a row that `_forward_kernel` left open; all logits above its largest unlisted one fall short.
 
-    One read of the row for each step of the search, and a last one.
+    Narrows a bracket around the threshold until at most FOUND logits are in it, lists these, sums what is above, and
+    finds the threshold on the list. How many are left is bounded by their mass, as none has less e than the lower end.
+    Where that does not fall (a few values, each many times), it lists after ROUNDS reads all the same. Should more than
+    fit be found then, a single value is the threshold; several are searched anew between the smallest and the largest,
+    with the smallest as a pivot, so that each time at least one of them is dropped.
     """
     token = tl.program_id(0).to(tl.int64)
     scalars += token
     size += token
     tokens = tokens.to(tl.int64)
     if tl.load(size) < 0:
+        FLOAT32: tl.constexpr = logits.dtype.element_ty == tl.float32
+        row = logits + token * stride_t
+        listed += token * PLACES
+        groups = tl.cdiv(vocab_size, GROUP)
         scales = _scales(tl.load(inv_temperature + token))
         maximum = tl.load(scalars + 6 * tokens).to(tl.float32)
-        log_sum = tl.load(scalars + 7 * tokens)
-        high = tl.load(scalars + 8 * tokens).to(tl.float32)
         total = tl.load(scalars + 9 * tokens)
-        low = _threshold_bound(maximum, log_sum, vocab_size, scales, TOP_P)
-        source = (logits + token * stride_t, listed, tl.cdiv(vocab_size, GROUP), vocab_size, stride_v)
-        _store_nucleus(source, maximum, total, scales, low, high, scalars, size, tokens, TOP_P, False, GROUPS, GROUP)
+        target = TOP_P * total
+        low = _threshold_bound(maximum, tl.load(scalars + 7 * tokens), vocab_size, scales, TOP_P)
+        # Below the threshold, not at it, even where a nat is less than what rounding takes from large logits.
+        low = tl.where(low == _LOWEST, -_INF, low - tl.abs(low) * 2.4e-7)
+        start = tl.maximum(low, _LOWEST)
+        high = tl.load(scalars + 8 * tokens).to(tl.float32)
+        mass_low = total
+        mass_high = tl.load(scalars + 3 * tokens)
+        first = tl.full((), 1, tl.int32)
+        least = start
+        found = tl.full((), 0, tl.int32)
+        inside = found
+        tops = found
+        rest = tl.zeros((), tl.float64)
+        nucleus_s = rest
+        searching = found == 0
+        while searching:
+            rounds = 0
+            bound = tl.full((), _INF, tl.float64)
+            while (bound > FOUND) & (rounds < ROUNDS):
+                bracket = (low, high, mass_low, mass_high)
+                low, high, mass_low, mass_high = _narrowed(
+                    *(row, maximum, scales, target, bracket, start, first, groups, vocab_size, stride_v),
+                    *(PIVOTS, GROUP, GROUPS, STAGES),
+                )
+                start = tl.maximum(low, _LOWEST)
+                first = tl.full((), 1, tl.int32)
+                bound = (mass_low - mass_high) / tl.exp((start.to(tl.float64) - maximum) * scales[0])
+                rounds += 1
+
+            found = tl.full((), 0, tl.int32)
+            rest_parts = tl.zeros((GROUPS,), tl.float64)
+            s_parts = tl.zeros((GROUPS,), tl.float64)
+            tops_parts = tl.zeros((GROUPS,), tl.int32)
+            inside_parts = tl.zeros((GROUPS,), tl.int32)
+            least_parts = tl.full((GROUPS,), _INF, tl.float32)
+            largest_parts = tl.full((GROUPS,), -_INF, tl.float32)
+            for tile in tl.range(0, groups, GROUPS, num_stages=STAGES):
+                numbers = tile + tl.arange(0, GROUPS)
+                z = _load_groups(row, numbers, numbers < groups, vocab_size, stride_v, GROUP)
+                s, s_rest = _offset(z, maximum, scales[3], FLOAT32)
+                e = tl.where(z > high, _exp(s, s_rest, scales, FLOAT32), 0.0).to(tl.float64)
+                rest_parts += tl.sum(tl.where(z < maximum, e, 0.0), axis=1)
+                s_parts += tl.sum(e * s, axis=1)
+                tops_parts += tl.sum(((z > high) & (z == maximum)).to(tl.int32), axis=1)
+                inside_parts += tl.sum((z > high).to(tl.int32), axis=1)
+                here = (z > low) & (z <= high)
+                least_parts = tl.minimum(least_parts, tl.min(tl.where(here, z, _INF), axis=1))
+                largest_parts = tl.maximum(largest_parts, tl.max(tl.where(here, z, -_INF), axis=1))
+                ones = here.to(tl.int32)
+                each = tl.sum(ones, axis=1)
+                now = tl.sum(each, axis=0)
+                if (now > 0) & (found < FOUND):
+                    place = found + (tl.cumsum(each, axis=0) - each)[:, None] + (tl.cumsum(ones, axis=1) - ones)
+                    tl.store(listed + place, z.to(tl.int32, bitcast=True), mask=here & (place < FOUND))
+                found += now
+            least = tl.min(least_parts, axis=0)
+            largest = tl.max(largest_parts, axis=0)
+            rest = tl.sum(rest_parts, axis=0)
+            nucleus_s = tl.sum(s_parts, axis=0)
+            tops = tl.sum(tops_parts, axis=0)
+            inside = tl.sum(inside_parts, axis=0)
+            start = least
+            high = largest
+            mass_high = rest + tops
+            first = tl.full((), 0, tl.int32)
+            searching = (found > FOUND) & (least < largest)
+
+        tl.debug_barrier()  # the list was written by other threads
+        places = tl.arange(0, FOUND)
+        z = tl.load(listed + places, mask=places < found, other=0).to(tl.float32, bitcast=True)
+        z = tl.where(places < found, z, -_INF)
+        s = tl.where(places < found, z.to(tl.float64) - maximum, 0.0)
+        e = tl.where(places < found, tl.exp(s * scales[0]), 0.0)
+        low = least
+        while low < high:
+            middle = _middle(low, high)
+            mass = rest + tops + tl.sum(tl.where(z >= middle, e, 0.0), axis=0)
+            if mass >= target:
+                low = tl.min(tl.where(z >= middle, z, _INF), axis=0)
+            else:
+                high = tl.max(tl.where(z >= middle, -_INF, z), axis=0)
+        above = z > high
+        rest += tl.sum(tl.where(above & (z < maximum), e, 0.0), axis=0)
+        nucleus_s += tl.sum(tl.where(above, e * s, 0.0), axis=0)
+        tops += tl.sum((above & (z == maximum)).to(tl.int32), axis=0)
+        inside += tl.sum(above.to(tl.int32), axis=0)
+        ties = tl.where(found > FOUND, found, tl.sum((z == high).to(tl.int32), axis=0))
+        _store_edge(
+            *(high, maximum, total, scales, rest, tops, nucleus_s, inside, ties),
+            *(scalars, size, tokens, TOP_P),
+        )
 
 
 @triton.jit(do_not_specialize=["tokens"])
@@ -550,6 +754,9 @@ def _backward_kernel(
             a * label_s + b + inside * (a_nucleus * label_s + b_nucleus)
         )
         label_grad = tl.where(label_logit == -_INF, 0.0, label_grad).to(tl.float32)
+        # In place, a warp that is ahead writes where the label's logit lies: all must have read it first. Tiles need no
+        # barrier: a thread writes what it has read itself, or Triton exchanges the tile between threads, with one.
+        tl.debug_barrier()
 
         top = maximum.to(tl.float32)
         edge = threshold.to(tl.float32)

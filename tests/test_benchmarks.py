@@ -1,0 +1,208 @@
+"""The benchmarks that are meant for a GPU: every line runs here, small, and their verdicts are right."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import actor_update, gpu
+from paec_loss.backends import reference
+
+ROOT = Path(__file__).parents[1]
+pytestmark = pytest.mark.timeout(1800)  # the interpreter and torch.compile take minutes where others use the machine
+
+
+# ---- benchmarks.gpu --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def rehearsal(tmp_path_factory) -> dict:
+    pytest.importorskip("triton")
+    file = tmp_path_factory.mktemp("gpu") / "deep" / "found.json"
+    command = [sys.executable, "-m", "benchmarks.gpu", "--rehearse", "--json", file]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return json.loads(file.read_text())
+
+
+def test_every_section_runs(rehearsal):
+    assert [section["name"] for section in rehearsal["sections"]] == ["machine", *gpu.SECTIONS]
+    assert not rehearsal["failed"]
+    for section in rehearsal["sections"]:
+        assert section["error"] is None and section["lines"] and section["seconds"] > 0
+
+
+def test_exactness_passes_in_the_interpreter(rehearsal):
+    lines = [line for section in rehearsal["sections"] for line in section["lines"]]
+    exact = [line for line in lines if line["what"].startswith("exact")]
+    # default 1, dtypes 2 + 4, loose 2, torch 2, on the one kind of rows of a rehearsal
+    assert len(exact) == 11 and all(line["verdict"] for line in exact)
+    assert all(line["sizes"] == 0 and max(line["errors"].values()) < 1e-6 for line in exact)
+
+
+def test_every_time_stands_beside_bytes_over_bandwidth(rehearsal):
+    bandwidth = rehearsal["machine"]["bandwidth"]
+    timed = [line for s in rehearsal["sections"] for line in s["lines"] if "floor_ms" in line]
+    assert len(timed) > 20
+    for line in timed:
+        assert line["floor_ms"] == pytest.approx(1e3 * line["bytes"] / bandwidth, rel=1e-12)
+        assert line["ratio"] == pytest.approx(line["milliseconds"] / line["floor_ms"], rel=1e-12)
+    bars = [line["what"] for line in timed if line["verdict"] is not None]
+    assert bars == ["time forward bf16 T=2 peaked", "time backward bf16 T=2 peaked"]
+
+
+def test_needs_a_gpu_or_a_rehearsal(capsys):
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    assert gpu.main([]) == 2
+    assert "needs a CUDA device" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("beyond", "size", "edges", "expected"),
+    [
+        (1e-7, 2, 1, 2),  # 0.8 does not reach 0.8 + 1e-7, but float32 cannot tell
+        (1e-7, 3, 0, 3),
+        (-1e-7, 3, 1, 3),
+        (1e-6, 2, 0, 3),  # too far: stays the definition's, and the size counts as wrong
+        (-1e-6, 3, 0, 2),
+        (1e-7, 1, 0, 3),  # off by two
+    ],
+)
+def test_knife_edges(beyond, size, edges, expected):
+    """Probabilities 0.5, 0.3, 0.2: two tokens have 0.8."""
+    logits = torch.tensor([[0.3, 0.5, 0.2]], dtype=torch.float64).log()
+    one, label = torch.ones(1, dtype=torch.float64), torch.zeros(1, dtype=torch.int64)
+    scalars, sizes, found = gpu.definition(logits, label, one, 0.8 + beyond, torch.tensor([size]))
+    assert (found, sizes.item()) == (edges, expected)
+    mass = {2: 0.8, 3: 1.0}[expected]
+    assert scalars[3].item() == pytest.approx(mass, rel=1e-12)
+
+
+class OffByOne:
+    """The reference, with the nucleus of the first row one token too large."""
+
+    backward = staticmethod(reference.backward)
+
+    @staticmethod
+    def forward(*arguments):
+        scalars, size = reference.forward(*arguments)
+        size[0] += 1
+        return scalars, size
+
+
+def test_exactness_of_a_right_and_a_wrong_backend():
+    given = gpu.inputs("peaked", "fp32", 4, 300, "cpu")
+    right, wrong = gpu.exactness(reference, given, 0.8), gpu.exactness(OffByOne, given, 0.8)
+    assert right.good and right.sizes == 0 and max(right.errors.values()) == 0
+    assert not wrong.good and wrong.sizes == 1
+
+
+def test_a_section_that_breaks_is_recorded_and_the_next_one_runs(tmp_path, capsys):
+    run = gpu.Run(gpu.REHEARSAL, reference, tmp_path / "found.json")
+
+    def breaks(run):
+        run.add("before", "1")
+        raise RuntimeError("out of memory")
+
+    run.section("first", breaks)
+    first = json.loads((tmp_path / "found.json").read_text())
+    assert first["failed"] and first["sections"][0]["error"] == "RuntimeError: out of memory"
+    run.section("second", lambda run: run.add("after", "2", False, exact=True))
+    both = json.loads((tmp_path / "found.json").read_text())
+    assert [s["name"] for s in both["sections"]] == ["first", "second"]
+    assert [line["value"] for s in both["sections"] for line in s["lines"]] == ["1", "2"]
+
+
+# ---- benchmarks.actor_update -----------------------------------------------------------------------------------------
+
+
+def figures(seconds: float, peak: float, **more) -> dict:
+    lists = {
+        "log_prob_s": [1.0],
+        "log_prob_peak_mib": [50.0],
+        "update_s": [seconds],
+        "peak_mib": [peak],
+        "resting_mib": [40.0],
+    }
+    return {**lists, "nucleus": None, "cross_entropy": "log_softmax row by row", **more}
+
+
+def test_table_and_bars():
+    runs = {"verl, none": [figures(2.0, 100.0)], "ours, none": [], "ours, paec": [figures(1.98, 96.0)]}
+    rows = actor_update.table(runs)
+    assert [row["variant"] for row in rows] == ["verl, none", "ours, paec"]  # one that broke is left out
+    assert rows[1]["update_ratio"] == pytest.approx(0.99) and rows[1]["peak_ratio"] == pytest.approx(0.96)
+    assert rows[1]["beyond_ratio"] == pytest.approx(56 / 60) and rows[1]["step_ratio"] == pytest.approx(2.98 / 3)
+    assert [line[:4] for line in actor_update.bars(rows, "cuda")] == ["PASS", "FAIL"]
+    assert [line[:4] for line in actor_update.bars(rows, "cpu")] == ["PASS", "PASS"]
+
+
+@pytest.mark.parametrize(("shape", "billions"), [("0.5B", 0.494), ("1.5B", 1.544), ("7B", 7.616)])
+def test_shapes_have_the_parameters_of_their_names(shape, billions):
+    from transformers import Qwen2ForCausalLM
+
+    with torch.device("meta"):
+        model = Qwen2ForCausalLM(actor_update.model_config(shape, None))
+    assert sum(p.numel() for p in model.parameters()) / 1e9 == pytest.approx(billions, abs=5e-4)
+    assert actor_update.model_config(shape, 3).num_hidden_layers == 3
+
+
+def test_the_model_is_made_on_the_device(tmp_path, monkeypatch):
+    """As on a GPU: no weights are written or read; verl's own way of loading ends in a model on the device."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+    from verl.utils.model import get_hf_auto_model_class
+
+    folder = tmp_path / "model"
+    actor_update.build_model(folder, "tiny", 3, weights=False)
+    assert not list(folder.glob("*.safetensors"))
+    config = AutoConfig.from_pretrained(folder)
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", None)
+    actor_update.build_on_device("meta")
+    with torch.device("cpu"):
+        model = get_hf_auto_model_class(hf_config=config).from_pretrained(
+            pretrained_model_name_or_path=folder, torch_dtype=torch.bfloat16, config=config, trust_remote_code=False
+        )
+    assert {(p.device.type, p.dtype) for p in model.parameters()} == {("meta", torch.bfloat16)}
+    assert model.config.num_hidden_layers == 3 and model.config.vocab_size == 512
+
+
+def test_an_update_of_the_tiny_shape(tmp_path, monkeypatch, capsys):
+    """verl's engine and ours, each in a process of its own, in bf16."""
+    names = ("verl, none", "ours, paec")
+    monkeypatch.setattr(actor_update, "VARIANTS", {name: actor_update.VARIANTS[name] for name in names})
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    out = tmp_path / "update.json"
+    options = ["--shape", "tiny", "--dtype", "bf16", "--sequences", "4", "--tokens", "32", "--micro", "2"]
+    assert actor_update.main([*options, "--out", str(out)]) == 0
+    record = json.loads(out.read_text())
+    stock, ours = record["rows"]
+    assert (stock["variant"], ours["variant"]) == names and record["errors"] == {}
+    assert stock["update_ratio"] == 1 and ours["update_s"] > 0 and ours["log_prob_s"] > 0
+    assert stock["peak_mib"] >= record["figures"]["verl, none"][0]["resting_mib"][0] > 100
+    assert 1 <= ours["nucleus"] <= 512 and stock["nucleus"] is None
+    if not torch.cuda.is_available():
+        assert stock["cross_entropy"] == "log_softmax row by row" and record["device"]["device"] == "cpu"
+    assert "| ours, paec |" in capsys.readouterr().out
+
+
+def test_a_variant_that_breaks_leaves_the_others(tmp_path, monkeypatch, capsys):
+    def run(variant, options, folder):
+        if variant["stock"]:
+            return figures(2.0, 100.0)
+        raise subprocess.CalledProcessError(7, "python")
+
+    monkeypatch.setattr(actor_update, "run_variant", run)
+    monkeypatch.setattr(actor_update, "build_model", lambda *_, **__: None)
+    out = tmp_path / "update.json"
+    assert actor_update.main(["--out", str(out)]) == 1
+    record = json.loads(out.read_text())
+    assert [row["variant"] for row in record["rows"]] == ["verl, none"]
+    assert set(record["errors"]) == {"ours, none", "ours, paec", "ours, paec, fused head"}
+    assert math.isclose(record["rows"][0]["update_s"], 2.0)

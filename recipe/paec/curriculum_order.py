@@ -62,6 +62,8 @@ def check_config(config: DictConfig) -> list[str]:
     section = config.data.curriculum
     if section is None:
         return []
+    if not isinstance(section, DictConfig):
+        return [f"data.curriculum={section}: choose with curriculum=none or curriculum=semantic_entropy"]
     problems = []
     for key, least in (("stages", 1), ("samples", 2)):
         value = OmegaConf.select(section, key)

@@ -7,6 +7,7 @@ them, where `data_prep.sets` names them. Column names are lower-cased.
 
 from __future__ import annotations
 
+import codecs
 import csv
 import json
 import re
@@ -24,6 +25,12 @@ SPLITS = ("train", "test", "validation")
 
 _BATCH = 1000
 _NOT_DATA = ("dataset_info.json", "dataset_infos.json")  # what the hub keeps beside the data
+_OTHER_ENCODINGS = {  # UTF-32 first: its mark begins with that of UTF-16
+    codecs.BOM_UTF32_LE: "UTF-32",
+    codecs.BOM_UTF32_BE: "UTF-32",
+    codecs.BOM_UTF16_LE: "UTF-16",
+    codecs.BOM_UTF16_BE: "UTF-16",
+}
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -120,10 +127,48 @@ def _data_files(folder: Path, split: str) -> list[Path]:
 def _record(where: str, values: Any) -> Record | Fault:
     if not isinstance(values, Mapping):
         return Fault(where, "row", f"{type(values).__name__} instead of an object with named fields")
+    if isinstance(values, _Doubled):
+        return Fault(where, values.name, "there twice in one JSON object; nothing says which one is right")
     lowered = {str(key).lower(): value for key, value in values.items()}
     if len(lowered) < len(values):
         return Fault(where, _twice(values) or "row", "there twice, in other case; nothing says which one is right")
     return Record(where, lowered)
+
+
+class _Doubled(dict):
+    """A JSON object that has a name twice, or holds one that has."""
+
+    def __init__(self, pairs: list[tuple[str, Any]], name: str, own: bool) -> None:
+        super().__init__(pairs)
+        self.name, self.own = name, own
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """json's `object_pairs_hook`: keeps in mind that a name came twice, of which json would drop the first."""
+    plain = dict(pairs)
+    if len(plain) < len(pairs):
+        names = [name for name, _ in pairs]
+        return _Doubled(pairs, next(name for name in names if names.count(name) > 1), own=True)
+    for value in plain.values():
+        inside = value if isinstance(value, list) else [value]
+        if doubled := next((v for v in inside if isinstance(v, _Doubled)), None):
+            return _Doubled(pairs, doubled.name, own=False)
+    return plain
+
+
+def _check_encoding(path: Path) -> None:
+    """InputError for text in another encoding than UTF-8, by its first bytes."""
+    with path.open("rb") as file:
+        start = file.read(4)
+    mark = next((mark for mark in _OTHER_ENCODINGS if start.startswith(mark)), None)
+    if mark is None and b"\0" not in start:
+        return
+    name = _OTHER_ENCODINGS.get(mark, "UTF-16")
+    found = f"it is {name}" if mark else "it begins with null bytes, as UTF-16 does"
+    raise InputError(
+        f"{path}: {found}, not UTF-8; convert it (iconv -f {name} -t UTF-8 {path.name} > NEW{path.suffix}) or save it "
+        "as UTF-8"
+    )
 
 
 def _twice(names: Iterable[str]) -> str | None:
@@ -172,6 +217,7 @@ def _batch_rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any] | tuple[str, s
 
 
 def _read_jsonl(path: Path, name: str) -> Iterator[Record | Fault]:
+    _check_encoding(path)
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             text = line.decode("utf-8-sig" if number == 1 else "utf-8", "surrogateescape").strip()
@@ -179,7 +225,7 @@ def _read_jsonl(path: Path, name: str) -> Iterator[Record | Fault]:
                 continue
             where = f"{name}, line {number}"
             try:
-                values = json.loads(text)
+                values = json.loads(text, object_pairs_hook=_object)
             except (ValueError, RecursionError) as error:
                 yield Fault(where, "line", f"not JSON ({error})")
             else:
@@ -187,9 +233,10 @@ def _read_jsonl(path: Path, name: str) -> Iterator[Record | Fault]:
 
 
 def _read_json(path: Path, name: str) -> Iterator[Record | Fault]:
+    _check_encoding(path)
     text = path.read_bytes().decode("utf-8-sig", "surrogateescape")
     try:
-        values = json.loads(text)
+        values = json.loads(text, object_pairs_hook=_object)
     except json.JSONDecodeError as error:
         # Several objects: the hub also names JSON lines .json. After an array it is garbage.
         if error.msg == "Extra data" and text.lstrip().startswith("{"):
@@ -200,7 +247,12 @@ def _read_json(path: Path, name: str) -> Iterator[Record | Fault]:
         raise InputError(f"{path}: not JSON ({error}); correct or get it again") from error
     if isinstance(values, Mapping):
         # {"data": [...]}, or a single row: MATH as first published has a file for each problem.
-        values = values["data"] if isinstance(values.get("data"), list) else [values]
+        if isinstance(values.get("data"), list):
+            if isinstance(values, _Doubled) and values.own:
+                raise InputError(f"{path}: {values.name} is there twice in its JSON object; leave one of them out")
+            values = values["data"]
+        else:
+            values = [values]
     if not isinstance(values, list):
         raise InputError(f'{path}: a JSON {type(values).__name__}; give an array of rows or {{"data": [...]}}')
     for number, row in enumerate(values, 1):
@@ -208,6 +260,7 @@ def _read_json(path: Path, name: str) -> Iterator[Record | Fault]:
 
 
 def _read_csv(path: Path, name: str) -> Iterator[Record | Fault]:
+    _check_encoding(path)
     csv.field_size_limit(1 << 30)  # the default refuses 128 KiB; data_prep.sets has the limit that counts
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
         reader = csv.reader(file, strict=True)

@@ -4,8 +4,13 @@
 the decision-sensitive positions; `measure`, `EntropyAnchor` and `penalty_coefficient` say how hard to hold their
 entropy above its floor; `entropy_term` is what a micro-batch adds to its policy loss. A `Method` is PAEC or any other
 entropy method: `paec_loss.methods` has one file for each, `MethodStack` uses several as one. The library knows no
-trainer: batches, ranks and checkpoints belong to the caller.
+trainer: batches, ranks and checkpoints belong to the caller. Methods and their fields are read without importing torch.
 """
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from paec_loss.calibration import (
     EntropyAnchor,
@@ -17,7 +22,6 @@ from paec_loss.calibration import (
     regularized_entropy,
 )
 from paec_loss.config import PAECConfig
-from paec_loss.linear import linear_token_statistics
 from paec_loss.method import (
     BatchMethod,
     Clip,
@@ -39,8 +43,11 @@ from paec_loss.position import (
 )
 from paec_loss.randomness import token_uniform
 from paec_loss.stack import MethodStack
-from paec_loss.statistics import TokenStatistics, token_statistics
 from paec_loss.summary import position_summary
+
+if TYPE_CHECKING:
+    from paec_loss.linear import linear_token_statistics
+    from paec_loss.statistics import TokenStatistics, token_statistics
 
 __all__ = [
     "BatchMethod",
@@ -73,3 +80,12 @@ __all__ = [
     "regularized_entropy",
     "token_statistics",
 ]
+
+_AT_FIRST_USE = {"TokenStatistics": "statistics", "linear_token_statistics": "linear", "token_statistics": "statistics"}
+"""Name -> its module, which defines autograd functions and so imports torch."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _AT_FIRST_USE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_AT_FIRST_USE[name]}"), name)

@@ -6,15 +6,20 @@ beforehand and without gradient, its gradient is the sum over micro-batches of t
 -(lambda_ent + 2 lambda_low max(0, H_low - Hbar)) * sum_t m_t E_t / Z, whatever the split.
 """
 
+from __future__ import annotations
+
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
+from paec_loss import _torch as torch
 from paec_loss.config import PAECConfig
 from paec_loss.position import mask_from_score, normalize_entropy, position_score, position_threshold
-from paec_loss.statistics import TokenStatistics
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from paec_loss.statistics import TokenStatistics
 
 
 def regularized_entropy(stats: TokenStatistics, config: PAECConfig) -> Tensor:
@@ -46,7 +51,7 @@ class Measurement:
     """The mini-batch's kappa with quantile_scope=mini_batch; None where the threshold is each response's own."""
 
     @classmethod
-    def of(cls, entropy: Tensor, mask: Tensor, response_mask: Tensor, threshold: float | None = None) -> "Measurement":
+    def of(cls, entropy: Tensor, mask: Tensor, response_mask: Tensor, threshold: float | None = None) -> Measurement:
         """The sums over tokens with entropy E_t, mask m_t and response mask, all of one shape; float64, no gradient."""
         return cls(
             weighted_entropy=_weighted_sum(mask, entropy.detach()).item(),
@@ -55,7 +60,7 @@ class Measurement:
             threshold=threshold,
         )
 
-    def __add__(self, other: "Measurement") -> "Measurement":
+    def __add__(self, other: Measurement) -> Measurement:
         """The measurement of both; ValueError when they were taken at different thresholds."""
         both_nan = self.threshold != self.threshold and other.threshold != other.threshold
         if self.threshold != other.threshold and not both_nan:

@@ -21,13 +21,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-import torch
-from torch import Tensor
-
+from paec_loss import _torch as torch
 from paec_loss.fields import check_fields
-from paec_loss.statistics import TokenStatistics
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from paec_loss.statistics import TokenStatistics
 
 MAX_LOG_RATIO = 20.0
 """Log-ratios are clamped to this on both sides before exp, as in verl's own surrogates."""
@@ -322,6 +324,8 @@ def joined(parts: list[Rollouts]) -> Rollouts:
     """All responses of `parts` (at least one, of one step) together, padded to the longest."""
     if len(parts) == 1:
         return parts[0]
+    from paec_loss.statistics import TokenStatistics
+
     length = max(part.response_mask.shape[1] for part in parts)
 
     def join(values: list[Any]) -> Any:
@@ -329,7 +333,7 @@ def joined(parts: list[Rollouts]) -> Rollouts:
         if isinstance(first, TokenStatistics):
             names = [f.name for f in fields(first) if f.name != "vocab_size"]
             return replace(first, **{name: join([getattr(v, name) for v in values]) for name in names})
-        if isinstance(first, Tensor):
+        if isinstance(first, torch.Tensor):
             wide = first.dim() == 2
             return torch.cat([torch.nn.functional.pad(v, (0, length - v.shape[1])) if wide else v for v in values])
         return sum(values, []) if isinstance(first, list) else first

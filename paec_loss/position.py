@@ -3,13 +3,18 @@
 Nothing here carries a gradient. Scores are float64, so that a tie at the threshold is a tie and not a rounding.
 """
 
+from __future__ import annotations
+
 import math
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
+from paec_loss import _torch as torch
 from paec_loss.config import PAECConfig
-from paec_loss.statistics import TokenStatistics
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from paec_loss.statistics import TokenStatistics
 
 
 def normalized_entropy(stats: TokenStatistics, config: PAECConfig) -> Tensor:

@@ -1,7 +1,13 @@
 """Random numbers that belong to a token: no state, no order, so no way of splitting a batch can change them."""
 
-import torch
-from torch import Tensor
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from paec_loss import _torch as torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15 as int64
 _MIX1 = -4658895280553007687  # 0xBF58476D1CE4E5B9

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
+
+from paec_loss import _torch as torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def cluster_probabilities(clusters: Tensor, log_prob: Tensor | None = None) -> tuple[Tensor, Tensor]:

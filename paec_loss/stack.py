@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-
+from paec_loss import _torch as torch
 from paec_loss.method import Clip, Method, Rollouts, Sampling, Tokens, Tracker, Update
 from paec_loss.methods import NAMES
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 ALONE = {
     "policy_loss": "a policy loss",

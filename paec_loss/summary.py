@@ -1,11 +1,17 @@
 """Metrics of a batch of tokens: what the mask selects and how the entropy is spread."""
 
-import torch
-from torch import Tensor
+from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from paec_loss import _torch as torch
 from paec_loss.config import PAECConfig
 from paec_loss.position import competition, masked_quantile, normalized_entropy
-from paec_loss.statistics import TokenStatistics
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from paec_loss.statistics import TokenStatistics
 
 
 def position_summary(

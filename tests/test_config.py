@@ -194,7 +194,7 @@ def test_long_suffixes_differ():
     [
         ("method.rhoo=0.7", ["unknown configuration key method.rhoo", "did you mean method.rho?"]),
         ("trainer.total_steps=3", ["unknown configuration key trainer.total_steps"]),
-        ("method=peac", ["method/peac", "paec"]),
+        ("method=peac", ["no method peac", "paec"]),
     ],
 )
 def test_unknown_keys_on_the_command_line(override, words):
@@ -213,22 +213,22 @@ def dry_run(tmp_path, *overrides: str) -> subprocess.CompletedProcess:
 
 
 def test_dry_run_starts_and_leaves_nothing(tmp_path):
-    done = dry_run(tmp_path, "method=siren")
+    done = dry_run(tmp_path, "method=siren", "--print-config")
     assert done.returncode == 0, done.stderr
     assert "model and data would be made first" in done.stdout and "all checks passed" in done.stdout
     assert "/tiny/model, made first where it is missing (run.prepare)" in done.stdout
     assert "the model is not there yet" in done.stdout and "ok    collective: 1 rank(s)" in done.stdout
+    assert done.stdout.splitlines()[-1] == "all checks passed"
     assert "two_sided" in done.stdout and "${" not in done.stdout
     assert list(tmp_path.iterdir()) == []
 
 
 def test_dry_run_names_what_is_missing(tmp_path):
-    done = dry_run(
-        tmp_path, "data.val_files=[/nowhere/v.parquet]", "actor_rollout_ref.actor.policy_loss.loss_mode=gpso"
-    )
+    done = dry_run(tmp_path, "data.val_files=[/nowhere/v.parquet]", "+actor_rollout_ref.actor.nonsense=1")
     assert done.returncode == 2
     assert done.stderr.splitlines() == [
         "error: data.val_files: /nowhere/v.parquet does not exist: python -m data_prep.tiny --output data/tiny"
     ]
-    done = dry_run(tmp_path, "actor_rollout_ref.actor.policy_loss.loss_mode=gpso")
-    assert done.returncode == 2 and "gpso" in done.stderr
+    assert "nothing was started" in done.stdout and len(done.stdout.splitlines()) < 60, "no YAML"
+    done = dry_run(tmp_path, "+actor_rollout_ref.actor.nonsense=1")  # what verl alone knows
+    assert done.returncode == 2 and "nonsense" in done.stderr

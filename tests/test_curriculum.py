@@ -12,8 +12,9 @@ from torchdata.stateful_dataloader import StatefulDataLoader
 
 from data_prep.contract import validate_rows, write_parquet
 from recipe.grading.pool import GraderPool
-from recipe.paec import curriculum, curriculum_order, preflight, runs
-from recipe.paec.curriculum_order import SCORE, CurriculumSampler, original_path, scored_path
+from recipe.paec import curriculum, curriculum_order, curriculum_sampler, preflight, runs
+from recipe.paec.curriculum_order import SCORE, original_path, scored_path
+from recipe.paec.curriculum_sampler import CurriculumSampler
 from recipe.paec.errors import UserError
 from recipe.paec.results import grade
 
@@ -227,7 +228,7 @@ def test_without_a_curriculum_nothing_changes(compose):
     config = compose()
     assert config.data.curriculum is None and curriculum_order.check_config(config) == []
     loader = object()
-    assert curriculum_order.staged(loader, config) is loader
+    assert curriculum_sampler.staged(loader, config) is loader
 
 
 @pytest.mark.parametrize(
@@ -284,7 +285,7 @@ def test_the_loader_of_a_run(tiny_config, scored):
     tokenizer = load_tokenizer(config.model.path, None, "model", "")
     data = create_rl_dataset(config.data.train_files, config.data, tokenizer, None)
     plain = StatefulDataLoader(data, 8, num_workers=0, collate_fn=collate_fn, drop_last=True)
-    steps = iter(curriculum_order.staged(plain, config))
+    steps = iter(curriculum_sampler.staged(plain, config))
     scores = [[extra[SCORE] for extra in next(steps)["extra_info"]] for _ in range(4)]
     assert all(len(step) == 8 for step in scores)
     assert max(sum(scores[:2], [])) < 0.32 <= min(sum(scores[2:], []))

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import tempfile
 from pathlib import Path
 
@@ -123,6 +124,42 @@ def test_a_column_that_is_there_twice(tmp_path):
     pq.write_table(pa.Table.from_arrays([pa.array([1]), pa.array([2])], names=["a", "a"]), tmp_path / "a.parquet")
     with pytest.raises(InputError, match="a.parquet: two columns a; leave one of them out"):
         rows_of(tmp_path / "a.parquet")
+
+
+@pytest.mark.parametrize("suffix", [".json", ".jsonl", ".csv"])
+@pytest.mark.parametrize(
+    "encoding, found",
+    [
+        ("utf-16", "it is UTF-16, not UTF-8; convert it (iconv -f UTF-16 -t UTF-8 a{} > NEW{})"),
+        ("utf-32", "it is UTF-32, not UTF-8; convert it (iconv -f UTF-32 -t UTF-8 a{} > NEW{})"),
+        ("utf-16-le", "it begins with null bytes, as UTF-16 does, not UTF-8; "),
+        ("utf-16-be", "it begins with null bytes, as UTF-16 does, not UTF-8; "),
+    ],
+)
+def test_other_encodings(tmp_path, suffix, encoding, found):
+    path = tmp_path / f"a{suffix}"
+    path.write_text('{"a": "caf\u00e9"}\n' if suffix != ".csv" else "a\ncaf\u00e9\n", encoding=encoding)
+    with pytest.raises(InputError, match=re.escape(f"{path}: " + found.format(suffix, suffix))):
+        rows_of(path)
+
+
+def test_a_name_that_is_twice_in_a_json_object(tmp_path):
+    """json keeps the last one in silence."""
+    rows = ['{"a": 1}', '{"a": 1, "b": 2, "a": 3}', '{"a": {"c": 1, "c": 2}}', '{"a": [{"d": 1, "d": 1}]}']
+    end = "there twice in one JSON object; nothing says which one is right"
+    (tmp_path / "a.jsonl").write_text("\n".join(rows))
+    assert rows_of(tmp_path / "a.jsonl") == [
+        Record("a.jsonl, line 1", {"a": 1}),
+        *(Fault(f"a.jsonl, line {line}", name, end) for line, name in ((2, "a"), (3, "c"), (4, "d"))),
+    ]
+    (tmp_path / "a.json").write_text(f'{{"data": [{", ".join(rows)}]}}')
+    assert rows_of(tmp_path / "a.json") == [
+        Record("a.json, row 1", {"a": 1}),
+        *(Fault(f"a.json, row {row}", name, end) for row, name in ((2, "a"), (3, "c"), (4, "d"))),
+    ]
+    (tmp_path / "a.json").write_text('{"data": [{"a": 1}], "data": [{"a": 2}]}')
+    with pytest.raises(InputError, match="a.json: data is there twice"):
+        rows_of(tmp_path / "a.json")
 
 
 def test_parquet_dates_beyond_python(tmp_path):

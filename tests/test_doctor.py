@@ -410,7 +410,7 @@ def test_gpu_memory(compose, tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-bb")
     assert len(machine.gpu_memory(config, 1).problems) == 1
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
-    lora = compose("experiment=qwen7b", "actor_rollout_ref.model.lora_rank=8")
+    lora = compose("experiment=qwen7b", "lora.rank=8")
     assert machine.gpu_memory(lora, 1).problems == ()  # not planned: vLLM's share alone
     large = compose("experiment=qwen7b", "actor_rollout_ref.actor.ppo_max_token_len_per_gpu=200000")
     (note,) = machine.gpu_memory(large, 1).notes

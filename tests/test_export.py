@@ -384,3 +384,59 @@ def test_errors_reach_the_one_who_started_it(copy, tmp_path):
     cut_off(copy / "actor")
     with pytest.raises(UserError, match="failed: .*rank_1.pt is damaged.*export.log"):
         export.export_in_process(copy, tmp_path / "model", tmp_path / "export.log")
+
+
+# ---- which checkpoint ------------------------------------------------------------------------------------------------
+
+
+def saved(run: Path, *steps: int) -> Path:
+    """A run with checkpoints that hold next to nothing."""
+    for step in steps:
+        (run / "checkpoints" / f"global_step_{step}").mkdir(parents=True)
+        (run / "checkpoints" / f"global_step_{step}" / "weights").write_text("x")
+        checkpoints.commit(run / "checkpoints", step, {"method": "none"}, {})
+    return run
+
+
+def test_a_run_is_its_newest_whole_checkpoint(tmp_path):
+    run = saved(tmp_path / "run", 2, 10)
+    newest, older = (run / "checkpoints" / f"global_step_{step}" for step in (10, 2))
+    assert export.checkpoint_in(run) == export.checkpoint_in(run / "checkpoints") == newest
+    assert export.checkpoint_in(older) == older
+    (newest / "weights").write_text("changed")
+    assert export.checkpoint_in(run) == older
+    (older / "weights").unlink()
+    with pytest.raises(UserError, match="weights is missing\nno checkpoint in .*checkpoints is whole"):
+        export.checkpoint_in(run)
+
+
+@pytest.mark.parametrize(
+    "arguments, sentence",
+    [
+        (
+            ["{}/nowhere"],
+            "error: {}/nowhere: no such folder: name a folder checkpoints/global_step_N of a run, or a run",
+        ),
+        (
+            ["{}/nowhere", "{}/out"],
+            "error: {}/nowhere: no such folder: name a folder checkpoints/global_step_N of a run",
+        ),
+        (["{}/run"], "error: name the folder to be made: python -m recipe.paec.export {}/run TARGET"),
+        (
+            ["{}/empty", "{}/out"],
+            "error: {}/empty: a run without any checkpoint yet (trainer.save_freq): train it first",
+        ),
+        (["{}/run/checkpoints/global_step_1/..", "{}/run"], "error: {}/run exists and is not empty"),
+        (
+            ["{}", "{}/out"],
+            "error: {}: no paec_state.json, so it was not saved completely by this recipe; name a folder",
+        ),
+    ],
+)
+def test_what_cannot_be_exported(arguments, sentence, tmp_path, monkeypatch, capsys):
+    saved(tmp_path / "run", 1)
+    (tmp_path / "empty" / "checkpoints").mkdir(parents=True)
+    monkeypatch.setattr(sys, "argv", ["export", *(argument.format(tmp_path) for argument in arguments)])
+    assert export.main() == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith(sentence.format(tmp_path, tmp_path)) and not (tmp_path / "out").exists()

@@ -91,7 +91,7 @@ def test_refused_at_once(arguments, message, monkeypatch):
         ),
         (["METHODS=none paec", "data.train_batch_size=7"], ["data.train_batch_size=7 must be a multiple of .*"]),
         (
-            ["METHODS=none long=none:trainer.total_training_steps=50", "trainer.test_freq=0"],
+            ["METHODS=none long=none:trainer.total_training_steps=50", "trainer.test_freq=-1"],
             [
                 "none, long: trainer.test_freq must be positive: .*",
                 "long and none cannot be compared: trainer.total_training_steps is 50 and 40: give it to all runs, .*",

@@ -1,13 +1,16 @@
 """CANON: responses of high and of low entropy, each compared with the other half of the group."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import torch
-from torch import Tensor
-
+from paec_loss import _torch as torch
 from paec_loss.fields import between
 from paec_loss.method import Method, Rollouts
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)

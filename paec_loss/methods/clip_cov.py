@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import torch
-from torch import Tensor
-
+from paec_loss import _torch as torch
 from paec_loss.fields import between, non_negative, number, share
 from paec_loss.method import BatchMethod, Clip, Tokens, Update
 from paec_loss.methods._top_tokens import TopTokens
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def covariance(tokens: Tokens, mean_advantage: float, mean_log_prob: float) -> Tensor:

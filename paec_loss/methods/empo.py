@@ -1,13 +1,16 @@
 """EMPO: the answer that most of the group gives is the right one; no labels."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import torch
-from torch import Tensor
-
+from paec_loss import _torch as torch
 from paec_loss.method import Method, Rollouts
 from paec_loss.semantic import cluster_probabilities
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,16 @@
 """Entropy advantage: tokens of high entropy get a larger advantage, by less than would turn its sign."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
-from torch import Tensor
-
+from paec_loss import _torch as torch
 from paec_loss.fields import non_negative, positive
 from paec_loss.method import Method, Tokens, Update
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,15 @@
 """Entropy bonus: the mean token entropy, rewarded alike everywhere."""
 
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from __future__ import annotations
 
-from torch import Tensor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from paec_loss.fields import number
 from paec_loss.method import Method, Tokens, Update
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)

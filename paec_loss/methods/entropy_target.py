@@ -1,12 +1,15 @@
 """Targeted entropy regularisation: the mean token entropy is drawn to a target from both sides."""
 
-from dataclasses import dataclass
-from typing import ClassVar
+from __future__ import annotations
 
-from torch import Tensor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
 
 from paec_loss.fields import non_negative
 from paec_loss.method import BatchMethod, Tokens, Update
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,15 @@
 """ETTRL's advantage reshaping: confident responses of a group count more."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import torch
-from torch import Tensor
-
+from paec_loss import _torch as torch
 from paec_loss.method import Method, Rollouts
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import torch
-from torch import Tensor
-
+from paec_loss import _torch as torch
 from paec_loss.fields import between
 from paec_loss.method import BatchMethod, Clip, Tokens, Update, clipped_surrogate
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FLOOR = 1e-8
 """Entropies below this count as this, nats: a certain token's ln H would be -inf."""

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import torch
-from torch import Tensor
-
+from paec_loss import _torch as torch
 from paec_loss.fields import between, words
 from paec_loss.method import Method, Rollouts
 from paec_loss.pieces import token_spans
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 PHRASES = (
     *("another approach", "let's try a different", "what if we", "one way to", "consider the case where"),

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import torch
-from torch import Tensor
-
+from paec_loss import _torch as torch
 from paec_loss.fields import non_negative, share
 from paec_loss.method import BatchMethod, Tokens, Update
 from paec_loss.methods._top_tokens import TopTokens
 from paec_loss.methods.clip_cov import covariance
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from paec_loss.calibration import (
     EntropyAnchor,
@@ -20,6 +18,9 @@ from paec_loss.config import PAECConfig
 from paec_loss.method import Method, Rollouts, Tokens, Update
 from paec_loss.position import mask_from_score, position_mask, position_score, position_threshold
 from paec_loss.summary import position_summary
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import torch
-from torch import Tensor
-
+from paec_loss import _torch as torch
 from paec_loss.fields import between, non_negative
 from paec_loss.method import Method, Rollouts
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 REACH = 1.5
 """Log-perplexities further than this many interquartile ranges outside the quartiles are outliers."""

@@ -1,15 +1,18 @@
 """SEED-GRPO: small steps on prompts whose answers disagree."""
 
+from __future__ import annotations
+
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import torch
-from torch import Tensor
-
+from paec_loss import _torch as torch
 from paec_loss.fields import choice, non_negative
 from paec_loss.method import Method, Rollouts
 from paec_loss.semantic import semantic_entropy
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)

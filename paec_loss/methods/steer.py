@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import torch
-from torch import Tensor
-
+from paec_loss import _torch as torch
 from paec_loss.fields import between, choice, non_negative, positive, share
 from paec_loss.method import BatchMethod, Clip, Tokens, Update
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 LEAST_RANGE = 0.02
 """The exponential weight takes the largest |Omega| of the mini-batch to be at least this."""

@@ -47,7 +47,9 @@ class RunConfig:
     prepared: str | None
     """Folder in which `prepare` makes them."""
     dry_run: bool
-    """Check everything, print the resolved configuration, start nothing (`--dry-run`)."""
+    """Check everything, start nothing (`--dry-run`)."""
+    print_config: bool
+    """Print the resolved configuration, some 1,200 lines (`--print-config`)."""
     fresh: bool
     """Delete what an earlier run left in `directory` and start at step 0."""
     stall_timeout: float
@@ -187,6 +189,7 @@ class EvaluationConfig:
     context_length: int | None
     trained_on: list[str] | None
     dry_run: bool
+    print_config: bool
     stall_timeout: float
     protocol: ProtocolSection
     cluster: ClusterSection

@@ -29,7 +29,7 @@ from data_prep.files import atomic_write
 from paec_loss.semantic import semantic_entropy
 from recipe.grading.pool import GraderPool
 from recipe.paec import curriculum_order, doctor, folders, machine, preflight, safety
-from recipe.paec.command_line import hydra_command, say
+from recipe.paec.command_line import hydra_command, say, with_flags
 from recipe.paec.curriculum_order import SCORE, original_path, scored_path
 from recipe.paec.errors import UserError
 from recipe.paec.evaluate import JOURNAL, continue_or_start, digests, generate, refuse
@@ -235,7 +235,7 @@ def run(config: DictConfig) -> None:
 
 def main() -> int:
     """Command line entry; returns the exit code."""
-    arguments = ["run.dry_run=true" if a == "--dry-run" else a for a in sys.argv[1:]]
+    arguments = with_flags(sys.argv[1:], "run.")
     if not any(a.startswith("curriculum=") for a in arguments):
         arguments.append(GROUP)
     return hydra_command("train", run, arguments, "the same command goes on from the responses that there are")

@@ -1,4 +1,4 @@
-"""A curriculum in training: prompts in stages, easiest first, by the scores that `recipe.paec.curriculum` wrote.
+"""A curriculum in training: its files and its checks. The order itself is recipe.paec.curriculum_sampler.
 
     data.curriculum.stages=N     stage s of N has the s-th easiest part of the rows and total_training_steps / N steps
 
@@ -8,18 +8,10 @@ file FILE.parquet, training reads that one.
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import pyarrow.parquet as pq
-import torch
 from omegaconf import DictConfig, OmegaConf
-from torch.utils.data import Sampler
-from torchdata.stateful_dataloader import StatefulDataLoader
-
-from recipe.paec.seeds import response_seed
 
 SCORE = "semantic_entropy"
 """Field of `extra_info`, and what marks the name of a scored file."""
@@ -56,6 +48,8 @@ def use_scored_files(config: DictConfig) -> None:
 
 def scores_in(file: str | Path) -> list[float | None]:
     """The score of every row of a data file, None where it has none."""
+    import pyarrow.parquet as pq  # for data alone: a configuration is checked without it
+
     extra = pq.ParquetFile(Path(file).expanduser()).read(columns=["extra_info"]).column("extra_info")
     return [row.get(SCORE) for row in extra.to_pylist()]
 
@@ -68,6 +62,8 @@ def check_config(config: DictConfig) -> list[str]:
     section = config.data.curriculum
     if section is None:
         return []
+    if not isinstance(section, DictConfig):
+        return [f"data.curriculum={section}: choose with curriculum=none or curriculum=semantic_entropy"]
     problems = []
     for key, least in (("stages", 1), ("samples", 2)):
         value = OmegaConf.select(section, key)
@@ -107,80 +103,13 @@ def check_files(config: DictConfig) -> list[str]:
         elif bad := [score for score in known if not 0 <= score < math.inf]:
             problems.append(f"data.train_files: {file}: extra_info.{SCORE} is {bad[0]} in a row: score it again")
     if not problems and rows // config.data.curriculum.stages < config.data.train_batch_size:
-        problems.append(_too_few(rows, config.data.curriculum.stages, config.data.train_batch_size))
+        problems.append(too_few(rows, config.data.curriculum.stages, config.data.train_batch_size))
     return problems
 
 
-def _too_few(rows: int, stages: int, batch_size: int) -> str:
+def too_few(rows: int, stages: int, batch_size: int) -> str:
+    """The sentence on stages with fewer rows than a batch."""
     return (
         f"data.curriculum.stages={stages}: a stage has {rows // stages} of the {rows} rows, fewer than "
         f"data.train_batch_size={batch_size}: lower one of them"
-    )
-
-
-# ---- the order -------------------------------------------------------------------------------------------------------
-
-
-class CurriculumSampler(Sampler[int]):
-    """Row numbers in the order of training, a whole number of batches a stage; the last stage does not end.
-
-    Rows go by score, equal ones by number. Within a stage they come in passes, each in an order of its own (seed,
-    stage, pass) and without the rest that fills no batch, so that no row is twice in a step. The order has no state but
-    the position: a loader that is resumed skips what it had drawn.
-
-    Args:
-        scores: of every row, nats.
-        stages: N.
-        steps: of the whole run; stage s has those from s/N to (s+1)/N of them.
-        batch_size: rows a step.
-        seed: of the run.
-
-    Raises:
-        ValueError: a row without score, or a stage with fewer rows than a batch.
-    """
-
-    def __init__(self, scores: Sequence[float | None], stages: int, steps: int, batch_size: int, seed: int) -> None:
-        rows = len(scores)
-        if missing := sum(score is None for score in scores):
-            raise ValueError(f"{missing} of {rows} training rows have no extra_info.{SCORE}: {COMMAND} writes it")
-        if rows // stages < batch_size:
-            raise ValueError(_too_few(rows, stages, batch_size))
-        order = sorted(range(rows), key=lambda row: (scores[row], row))
-        self.stages = [order[rows * s // stages : rows * (s + 1) // stages] for s in range(stages)]
-        self.steps, self.batch_size, self.seed = steps, batch_size, seed
-
-    def __len__(self) -> int:
-        return self.steps * self.batch_size
-
-    def __iter__(self) -> Iterator[int]:
-        count = len(self.stages)
-        for stage in range(count):
-            steps = self.steps * (stage + 1) // count - self.steps * stage // count
-            endless = stage == count - 1  # asynchronous trainers draw ahead of the last step
-            for batch in itertools.islice(self._batches(stage), None if endless else steps):
-                yield from batch
-
-    def _batches(self, stage: int) -> Iterator[list[int]]:
-        rows = self.stages[stage]
-        for number in itertools.count():
-            generator = torch.Generator().manual_seed(response_seed(self.seed, "curriculum", stage, number))
-            order = [rows[place] for place in torch.randperm(len(rows), generator=generator).tolist()]
-            for begin in range(0, len(rows) - self.batch_size + 1, self.batch_size):
-                yield order[begin : begin + self.batch_size]
-
-
-def staged(loader: StatefulDataLoader, config: DictConfig) -> StatefulDataLoader:
-    """verl's loader of the training data with the order of the curriculum; the same one without."""
-    section = config.data.curriculum
-    if section is None:
-        return loader
-    scores = [extra.get(SCORE) for extra in loader.dataset.dataframe["extra_info"]]
-    steps, batch_size = config.trainer.total_training_steps, config.data.train_batch_size
-    return StatefulDataLoader(
-        dataset=loader.dataset,
-        batch_size=loader.batch_size,
-        num_workers=loader.num_workers,
-        collate_fn=loader.collate_fn,
-        sampler=CurriculumSampler(scores, section.stages, steps, batch_size, config.seed),
-        drop_last=True,
     )

@@ -33,8 +33,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from data_prep.cleaning import remove
 from data_prep.files import remove_leftovers, sha256
-from recipe.paec import checkpoints, doctor, folders, machine, preflight, safety, versions
-from recipe.paec.command_line import hydra_command, say
+from data_prep.sets import DATA_SETS
+from recipe.paec import checkpoints, doctor, folders, keys, machine, preflight, safety, versions
+from recipe.paec.command_line import hydra_command, say, with_flags
 from recipe.paec.config import EvaluationConfig
 from recipe.paec.curve import draw
 from recipe.paec.errors import UserError
@@ -77,6 +78,13 @@ def find_benchmarks(config: DictConfig) -> dict[str, Path]:
         if path.suffix != ".parquet":
             path = Path(config.data_root).expanduser() / entry / "test.parquet"
             if not path.is_file():
+                if entry not in DATA_SETS:
+                    known = [name for name, data_set in DATA_SETS.items() if "test" in data_set.counts]
+                    hint = keys.closest(entry, known, "did you mean {}? ")
+                    raise UserError(
+                        f"benchmarks: {entry}: there is no {path}, and no data set of this name: {hint}There are "
+                        f"{', '.join(known)}; other files are named by their path, ending in .parquet"
+                    )
                 raise UserError(
                     f"benchmarks: {path} does not exist: python -m data_prep {entry} --output {path.parent} makes it "
                     "(python -m data_prep --list shows all sets); other files are named by their path, ending in "
@@ -110,6 +118,7 @@ def resolved(config: DictConfig) -> DictConfig:
         typed = OmegaConf.merge(OmegaConf.structured(EvaluationConfig), OmegaConf.to_container(OmegaConf.create(own)))
     except OmegaConfBaseException as error:
         raise UserError(f"{error.full_key}: {error.msg.splitlines()[0]}") from None
+    problems += keys.check_values(typed, keys.EVALUATION_RULES)
     protocol = typed.protocol
     counts = {"protocol.samples": protocol.samples, "protocol.max_tokens": protocol.max_tokens}
     counts |= {"context_length": typed.context_length, "grader.workers": typed.grader.workers}
@@ -485,6 +494,8 @@ def evaluate_target(config: DictConfig, target: Target, problems: dict[str, list
 def run(config: DictConfig) -> None:
     """A whole evaluation; UserError for everything a user can mend."""
     config = resolved(config)
+    if config.print_config:
+        say(OmegaConf.to_yaml(config))
     problems = load_problems(find_benchmarks(config))
     if config.samples is not None:
         score_samples(config, problems)
@@ -516,7 +527,6 @@ def run(config: DictConfig) -> None:
 
 def show(config: DictConfig, targets: list[Target], problems: dict[str, list[Problem]]) -> None:
     """What would be done (`--dry-run`)."""
-    print(OmegaConf.to_yaml(config))
     samples = samples_per_problem(config, problems)
     for name, group in problems.items():
         say(f"{name}: {len(group)} problems x {samples[name]} responses")
@@ -574,7 +584,7 @@ def arguments_of(given: list[str]) -> list[str]:
     `model` is also a group of `configs/`, so its value has a key below it; and paths are quoted, because a run's name
     may hold "=" and ",", and so are chat templates. In a list the comma separates, unless its paths are quoted already.
     """
-    arguments = ["dry_run=true" if a == "--dry-run" else a for a in given]
+    arguments = with_flags(given)
     arguments = [f"model.path={a.removeprefix('model=')}" if a.startswith("model=") else a for a in arguments]
     # A protocol names some benchmarks only; this sets any.
     arguments = [f"++{a}" if a.startswith("protocol.samples_of.") else a for a in arguments]

@@ -429,6 +429,30 @@ def export(folder: Path, target: Path, dtype: str | None = None, replace: bool =
     say(f"step {checkpoint.step} is exported to {target}")
 
 
+def checkpoint_in(folder: Path) -> Path:
+    """The checkpoint that `folder` is, or the newest whole one of the run (or of the `checkpoints/`) that it is.
+
+    Raises:
+        UserError: there is no such folder, or none in it that is whole.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder: name a folder checkpoints/global_step_N of a run, or a run")
+    root = folder / "checkpoints" if (folder / "checkpoints").is_dir() else folder
+    if not checkpoints.steps(root):
+        if root != folder:
+            raise UserError(f"{folder}: a run without any checkpoint yet (trainer.save_freq): train it first")
+        return folder
+    try:
+        newest, damaged = checkpoints.latest(root)
+    except checkpoints.CheckpointError as error:
+        raise UserError(f"{error}; name another checkpoint") from None
+    if newest is None:
+        raise UserError(
+            *(str(error) for error in damaged), f"no checkpoint in {root} is whole: there is nothing to export"
+        )
+    return newest.folder
+
+
 def export_in_process(checkpoint: Path, target: Path, log: Path) -> None:
     """`export` in a process of its own, replacing `target`, its output in `log`; UserError if it fails."""
     command = [sys.executable, "-m", "recipe.paec.export", str(checkpoint), str(target), "--replace"]
@@ -442,15 +466,20 @@ def export_in_process(checkpoint: Path, target: Path, log: Path) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="recipe.paec.export", description=__doc__.splitlines()[0])
-    parser.add_argument("checkpoint", type=Path, help="checkpoints/global_step_N of a run")
-    parser.add_argument("target", type=Path, help="the folder to be made")
+    parser.add_argument("checkpoint", type=Path, help="checkpoints/global_step_N of a run, or a run: its newest one")
+    parser.add_argument("target", type=Path, nargs="?", help="the folder to be made")
     parser.add_argument("--dtype", choices=DTYPES, help="of the weights (default: that of the run's rollouts)")
     parser.add_argument("--replace", action="store_true", help="replace a target that exists")
     options = parser.parse_args()
     from safetensors import SafetensorError
 
     try:
-        export(options.checkpoint, options.target, options.dtype, options.replace)
+        checkpoint = checkpoint_in(options.checkpoint)
+        if options.target is None:
+            raise UserError(f"name the folder to be made: python -m recipe.paec.export {options.checkpoint} TARGET")
+        if checkpoint != options.checkpoint:
+            say(f"{options.checkpoint}: its newest whole checkpoint is {checkpoint.name}")
+        export(checkpoint, options.target, options.dtype, options.replace)
     except UserError as error:
         return complain(error.problems)
     except SafetensorError as error:

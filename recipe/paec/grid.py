@@ -16,7 +16,6 @@ The words before "=" may be variables of the environment instead. Overrides behi
 
 from __future__ import annotations
 
-import difflib
 import getpass
 import os
 import re
@@ -32,11 +31,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from recipe.paec import folders, grid_table, preflight, safety
+from recipe.paec import folders, grid_table, keys, preflight, safety
 from recipe.paec.command_line import REPOSITORY, complain, explain, say
 from recipe.paec.errors import UserError
 from recipe.paec.grid_table import Run
@@ -148,6 +147,11 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> Grid:
         key = override.lstrip("+~").partition("=")[0]
         if key in OURS:
             raise UserError(f"{override}: a grid sets {key} by itself: use {OURS[key]}")
+    common = {override.lstrip("+~").partition("=")[0] for override in overrides}
+    for entry in entries:
+        for override in entry.overrides:
+            if (key := override.lstrip("+~").partition("=")[0]) in common:
+                raise UserError(f"{key} is given for {entry.label} and for all runs, which would count: leave one out")
     seeds = words["SEEDS"].split()
     for seed in seeds:
         if not re.fullmatch(r"\d+", seed, re.ASCII):
@@ -172,21 +176,12 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> Grid:
 
 def compose(overrides: Sequence[str]) -> DictConfig:
     """The resolved configuration of a training's command line; UserError for keys and values that do not exist."""
+    if problems := keys.check_overrides(overrides):
+        raise UserError(*problems)
     try:
         return resolved(composed(*overrides))
-    except MissingConfigException as error:
-        raise UserError(_no_such_file(error)) from None
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(explain(error, list(overrides), "train")) from None
-
-
-def _no_such_file(error: MissingConfigException) -> str:
-    """`no method sirn: did you mean siren?` and what there is."""
-    group, _, name = (error.missing_cfg_file or "").rpartition("/")
-    options = list(error.options or ())
-    close = difflib.get_close_matches(name, options, n=1)
-    hint = f"did you mean {close[0]}? " if close else ""
-    return f"no {group} {name}: {hint}There are {', '.join(options)}"
 
 
 def prepare(grid: Grid) -> list[Run]:
@@ -469,7 +464,10 @@ def run(arguments: Sequence[str]) -> int:
 def print_task(arguments: list[str]) -> int:
     """`--task N`, for launch/slurm/sweep.sbatch: label, seed and overrides of the N-th run, a line each."""
     place = arguments.index("--task")
-    task = int(arguments[place + 1])
+    given = "".join(arguments[place + 1 : place + 2])
+    if not re.fullmatch(r"\d+", given, re.ASCII):
+        raise UserError(f"--task {given}: give the number of a run, from 0")
+    task = int(given)
     grid = parse(arguments[:place] + arguments[place + 2 :], os.environ)
     pairs = grid.pairs()
     if not 0 <= task < len(pairs):

@@ -35,8 +35,11 @@ def stack_of(config: DictConfig) -> MethodStack:
 
 def _made(node: dict[str, Any]) -> Method:
     fields = {name: value for name, value in node.items() if name != "_target_"}
-    if not node["_target_"]:
-        raise ValueError("method.target=null: method=custom needs the import path of your class, package.module.Class")
+    if not isinstance(node["_target_"], str) or not node["_target_"]:
+        target = "null" if node["_target_"] is None else node["_target_"]
+        raise ValueError(
+            f"method.target={target}: method=custom needs the import path of your class, package.module.Class"
+        )
     kind = find(node["_target_"])
     try:
         return kind(**fields)

@@ -11,6 +11,8 @@ from safetensors import SafetensorError, safe_open
 INDEX = "model.safetensors.index.json"
 EMBEDDING = "embed_tokens.weight"
 """How the name of the input embedding ends, in the decoders that the recipe trains."""
+LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+"""Names of the linear layers in the decoders that the recipe trains, for a model that is still to be made."""
 STRETCHED = ("linear", "dynamic", "yarn")
 """Kinds of rotary embedding whose context is a multiple (`factor`) of the one that was trained."""
 
@@ -71,6 +73,19 @@ def tensor_shapes(files: list[Path]) -> dict[str, list[int]]:
             for name in stream.keys():  # noqa: SIM118  (not a dict)
                 shapes[name] = stream.get_slice(name).get_shape()
     return shapes
+
+
+def module_problems(folder: Path | None, wanted: list[str]) -> list[str]:
+    """Names of `wanted` (lora.target_modules) that no linear layer of the model has; None: a model still to be made."""
+    layers = set(LINEARS)
+    if folder is not None:
+        shapes = tensor_shapes(weight_files(folder))
+        layers = {name.removesuffix(".weight") for name, shape in shapes.items() if len(shape) == 2}
+    absent = [name for name in wanted if not any(f".{layer}".endswith(f".{name}") for layer in layers)]
+    if not absent:
+        return []
+    last = sorted({layer.rpartition(".")[2] for layer in layers})
+    return [f"lora.target_modules: the model has no layer {', '.join(absent)}; it has {', '.join(last)}"]
 
 
 def file_problems(folder: Path, name: str) -> list[str]:

@@ -16,7 +16,6 @@ from itertools import combinations
 
 from omegaconf import DictConfig, OmegaConf
 
-from paec_loss.linear import CHUNK_SIZE
 from recipe.paec import preflight
 from recipe.paec.checks import GIB
 from recipe.paec.command_line import complain, hydra_command, say
@@ -248,7 +247,7 @@ def read_setup(config: DictConfig) -> Setup:
         tensor_parallel=cluster.tensor_parallel,
         sequence_parallel=cluster.sequence_parallel,
         tokens=actor.ppo_max_token_len_per_gpu,
-        head_rows=(fsdp.head_chunk_size or CHUNK_SIZE) if fsdp.fused_head else None,
+        head_rows=(fsdp.head_chunk_size or chunk_size()) if fsdp.fused_head else None,
         checkpointing=config.actor_rollout_ref.model.enable_gradient_checkpointing,
         parameter_bytes=parameter_bytes,
         compute_bytes=compute_bytes,
@@ -267,6 +266,13 @@ def read_setup(config: DictConfig) -> Setup:
         length=length,
         bucket=rollout.checkpoint_engine.update_weights_bucket_megabytes * 2**20,
     )
+
+
+def chunk_size() -> int:
+    """Rows whose logits exist at once with fused_head, where none are given."""
+    from paec_loss.linear import CHUNK_SIZE  # imports torch
+
+    return CHUNK_SIZE
 
 
 # ---- formulas --------------------------------------------------------------------------------------------------------
@@ -468,7 +474,7 @@ def knobs(shape: ModelShape, setup: Setup) -> list[tuple[str, dict]]:
     if setup.gpus_per_node % double_tp == 0 and shape.heads % double_tp == 0:
         found.append((f"cluster.tensor_parallel={double_tp}", {"tensor_parallel": double_tp}))
     if setup.head_rows is None:
-        found.append((f"{actor}.fsdp_config.fused_head=true", {"head_rows": CHUNK_SIZE}))
+        found.append((f"{actor}.fsdp_config.fused_head=true", {"head_rows": chunk_size()}))
     if not setup.optimizer_offload:
         found.append((f"{actor}.fsdp_config.optimizer_offload=true", {"optimizer_offload": True}))
     if not setup.cpu_policy:

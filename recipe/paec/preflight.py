@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import os
 import shutil
 import subprocess
@@ -15,70 +14,37 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from data_prep.contract import ContractError, validate_rows
 from paec_loss import MethodStack
 from recipe.grading import sources
-from recipe.paec import curriculum_order, prompts, safety, versions
+from recipe.paec import curriculum_order, keys, prompts, safety, versions
 from recipe.paec.config import OWN_SURROGATE, SECTIONS, TRAINER_MODES
 from recipe.paec.errors import UserError
 from recipe.paec.methods import stack_of
-from recipe.paec.model_files import context_length, file_problems, head_dim, model_folder, read_config
+from recipe.paec.model_files import context_length, file_problems, head_dim, model_folder, module_problems, read_config
 
 PLUGIN_GROUPS, PLUGIN_NAME = ("verl.plugins", "vllm.general_plugins"), "paec"
 """Entry-point groups in which this package must be found, and its name there."""
-WHOLE_NUMBERS = (
-    "trainer.total_training_steps",
-    "run.keep_checkpoints",
-    "data.train_batch_size",
-    "data.max_prompt_length",
-    "data.max_response_length",
-    "actor_rollout_ref.actor.ppo_mini_batch_size",
-    "actor_rollout_ref.rollout.n",
-    "cluster.nodes",
-    "cluster.gpus_per_node",
-    "cluster.tensor_parallel",
-    "cluster.sequence_parallel",
-)
-"""Configuration keys that must be whole numbers of at least 1."""
-POSITIVE_NUMBERS = (
-    "actor_rollout_ref.actor.optim.lr",
-    "actor_rollout_ref.rollout.temperature",
-    "run.stall_timeout",
-    "run.poll_interval",
-)
-"""Configuration keys that must be positive and finite."""
 
 
 def check_config(config: DictConfig) -> list[str]:
     """Types and ranges of our own sections, combinations that cannot work, and secrets that would be written down."""
-    problems = safety.check_config(config)
+    problems = safety.check_config(config) + keys.check_overrides(config.run.overrides)
+    told = set()
     for name, schema in SECTIONS.items():
         section = OmegaConf.to_container(config[name], resolve=True)
         try:
             OmegaConf.merge(OmegaConf.structured(schema), section)
         except OmegaConfBaseException as error:
-            problems.append(f"{error.full_key and f'{name}.{error.full_key}' or name}: {error.msg.splitlines()[0]}")
+            told.add(key := f"{name}.{error.full_key}" if error.full_key else name)
+            problems.append(f"{key}: {error.msg.splitlines()[0]}")
     try:
         stack = stack_of(config)
     except (ValueError, TypeError) as error:
         problems.append(str(error))
-    for key in WHOLE_NUMBERS:
-        value = OmegaConf.select(config, key)
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            problems.append(f"{key}={value}: must be a whole number of at least 1")
-    for key in POSITIVE_NUMBERS:
-        value = OmegaConf.select(config, key)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-            problems.append(f"{key}={value}: must be a positive number")
-    for key in ("seed", "run.keep_best"):
-        value = OmegaConf.select(config, key)
-        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-            problems.append(f"{key}={value}: must be a whole number of at least 0")
+    problems += [problem for problem in keys.check_values(config) if problem.split("=")[0] not in told]
     if problems:
-        return problems
+        return list(dict.fromkeys(problems))
     actor = config.actor_rollout_ref.actor
-    if actor.strategy not in ("fsdp", "fsdp2"):
-        problems.append(f"actor_rollout_ref.actor.strategy={actor.strategy}: choose fsdp2 (or fsdp)")
     if config.cluster.platform == "cpu" and actor.strategy != "fsdp2":
         problems.append("actor_rollout_ref.actor.strategy: on cluster=cpu only fsdp2 works, FSDP1 needs a GPU")
     if config.cluster.platform == "cpu" and config.cluster.sequence_parallel > 1:
@@ -88,7 +54,7 @@ def check_config(config: DictConfig) -> list[str]:
                 f"cluster.sequence_parallel={config.cluster.sequence_parallel} with attn_implementation={attention} is "
                 "silently wrong on CPU: add actor_rollout_ref.model.override_config.attn_implementation=ulysses_sdpa"
             )
-    problems += _check_batches(config) + _check_mode(config) + _check_lora(config)
+    problems += _check_batches(config) + _check_mode(config) + _check_loss(config)
     problems += _check_methods(config, stack)
     if actor.loss_agg_mode == "seq-mean-token-sum-norm" and not actor.loss_scale_factor:
         problems.append(
@@ -248,11 +214,27 @@ def _check_mode(config: DictConfig) -> list[str]:
     return problems
 
 
-def _check_lora(config: DictConfig) -> list[str]:
-    lora = config.lora
-    if lora.rank < 0 or lora.alpha < 1:
-        return [f"lora.rank={lora.rank}, lora.alpha={lora.alpha}: the rank is at least 0, alpha at least 1"]
-    return []
+def _check_loss(config: DictConfig) -> list[str]:
+    """Estimator, clip range and number of responses against each other."""
+    actor, estimator, n = (
+        config.actor_rollout_ref.actor,
+        config.algorithm.adv_estimator,
+        config.actor_rollout_ref.rollout.n,
+    )
+    problems = []
+    if estimator in keys.GROUPED and n < 2:
+        problems.append(
+            f"actor_rollout_ref.rollout.n={n}: algorithm.adv_estimator={estimator} compares the responses to one "
+            "prompt: draw at least 2, or use algorithm.adv_estimator=reinforce_plus_plus"
+        )
+    mode = actor.policy_loss.loss_mode
+    given = [o for o in config.run.overrides if o.lstrip("+").startswith("actor_rollout_ref.actor.clip_ratio=")]
+    if given and mode not in keys.ONE_CLIP_RATIO:
+        problems.append(
+            f"{given[0]} has no effect with policy_loss.loss_mode={mode}: set "
+            "actor_rollout_ref.actor.clip_ratio_low and actor_rollout_ref.actor.clip_ratio_high"
+        )
+    return problems
 
 
 def check_versions() -> list[str]:
@@ -338,6 +320,8 @@ def check_data(config: DictConfig, tokenizer: Any | None, to_come: Path | None =
 
     A file below `to_come` may be missing still.
     """
+    from data_prep.contract import ContractError, validate_rows  # imports pandas
+
     problems = []
     for key in ("train_files", "val_files"):
         files = config.data[key]
@@ -464,6 +448,8 @@ def check_inputs(config: DictConfig, to_come: Path | None = None) -> list[str]:
     """Problems of model and data; what lies below `to_come` will be made first, so it may be missing."""
     problems = check_model(config, to_come)
     folder, tokenizer = model_folder(config.model.path), None
+    if not problems and config.lora.target_modules != "all-linear":
+        problems = module_problems(folder, list(config.lora.target_modules))
     if folder is not None and not problems:
         try:
             tokenizer = prompts.load_tokenizer(

@@ -7,13 +7,12 @@ import re
 from dataclasses import asdict
 from pathlib import Path
 
-import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from paec_loss import Clip
-from recipe.paec import curriculum_order, folders
-from recipe.paec.command_line import CONFIGS
+from recipe.paec import curriculum_order, folders, keys
+from recipe.paec.command_line import compose
 from recipe.paec.config import OWN_SURROGATE, register_methods
 from recipe.paec.errors import UserError
 from recipe.paec.methods import method_nodes, stack_of
@@ -40,20 +39,15 @@ def run_suffix(overrides: list[str]) -> str:
 
 
 def composed(*overrides: str) -> DictConfig:
-    """A training's configuration of this command line, as Hydra hands it to `resolved`; Hydra's own errors."""
-    with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        config = hydra.compose("train", overrides=list(overrides), return_hydra_config=True)
-    HydraConfig.instance().set_config(config)
-    with open_dict(config):
-        del config["hydra"]
-    return config
+    """A training's configuration of this command line, as `resolved` takes it; Hydra's own errors."""
+    return compose("train", overrides)
 
 
 def resolved(config: DictConfig) -> DictConfig:
     """The configuration of this run with nothing left to look up, and its name made from the command line.
 
     Raises:
-        UserError: run.root, run.name and run.directory do not name a folder of this run alone.
+        UserError: a path is not one, or run.root, run.name and run.directory do not name a folder of this run alone.
     """
     overrides = list(HydraConfig.get().overrides.task)
     with open_dict(config):
@@ -62,7 +56,8 @@ def resolved(config: DictConfig) -> DictConfig:
         config.run.overrides = overrides
         config.identity = {}
         OmegaConf.resolve(config)
-        if problems := folders.run_problems(config.run.root, config.run.name, config.run.directory):
+        problems = keys.check_values(config, names=keys.PATHS)
+        if problems := problems or folders.run_problems(config.run.root, config.run.name, config.run.directory):
             raise UserError(*problems)
         apply_methods(config)
         if config.cluster.ray_address is not None:

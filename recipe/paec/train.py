@@ -1,4 +1,8 @@
-"""`python -m recipe.paec.train experiment=... [key=value ...] [--dry-run]`: a run from configuration to summary.
+"""`python -m recipe.paec.train experiment=... [key=value ...]`: a run from configuration to summary.
+
+    --check         the configuration alone, in seconds: starts nothing, reads no file of model or data
+    --dry-run       everything that can be checked; starts nothing
+    --print-config  the resolved configuration, with either or before the run
 
 This process stays light: it checks everything that can be checked, prepares the run directory, starts the training
 process (`recipe.paec.train_worker`), shows its progress, ends it when it hangs, exports the model and sums up.
@@ -22,7 +26,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from recipe.paec import checkpoints, doctor, folders, preflight, safety, versions
-from recipe.paec.command_line import git_commit, hydra_command, say
+from recipe.paec.command_line import complain, git_commit, hydra_command, say, with_flags
 from recipe.paec.errors import UserError
 from recipe.paec.export import export_in_process, holds
 from recipe.paec.run_log import FAILURE_FILE, HEARTBEAT_FILE, METRICS_FILE, STOP_FILE, read_metrics, truncate_metrics
@@ -239,8 +243,7 @@ def export(checkpoint: checkpoints.Checkpoint, directory: Path) -> None:
 
 
 def dry_run(config: DictConfig, problems: list[str], checkpoint: checkpoints.Checkpoint | None) -> None:
-    """Print the resolved configuration, what would be started, and what is missing."""
-    print(OmegaConf.to_yaml(config))
+    """Print what would be started, and what is missing."""
     if config.run.prepare:
         say(f"model and data would be made first, unless they are there: python {config.run.prepare}")
     workers = config.cluster.nodes * config.cluster.gpus_per_node
@@ -277,6 +280,16 @@ def check_with_verl(config: DictConfig) -> list[str]:
         return [] if done.returncode == 0 else [failure_of(Path(scratch), done.returncode)]
 
 
+def check(config: DictConfig) -> None:
+    """The configuration alone (`--check`), without torch, verl or any file; UserError for what is wrong with it."""
+    config = resolved(config)
+    if problems := preflight.check_config(config):
+        raise UserError(*problems)
+    if config.run.print_config:
+        say(OmegaConf.to_yaml(config))
+    say(f"the configuration of {config.run.name} is sound; --dry-run looks at model, data and this machine too")
+
+
 def run(config: DictConfig) -> None:
     """A whole run; UserError for everything a user can mend."""
     config = resolved(config)
@@ -293,6 +306,8 @@ def run(config: DictConfig) -> None:
         problems = preflight.check_inputs(config)
     with open_dict(config):
         config.identity = preflight.identity(config)
+    if config.run.print_config:
+        say(OmegaConf.to_yaml(config))
     if config.run.dry_run:
         if config.run.fresh and (sentence := folders.to_be_cleared(directory, folders.RUN)):
             say(f"run.fresh=true {sentence}")
@@ -369,8 +384,12 @@ def files_of(directory: Path) -> dict[str, str]:
 
 def main() -> int:
     """Command line entry; returns the exit code."""
-    arguments = ["run.dry_run=true" if a == "--dry-run" else a for a in sys.argv[1:]]
-    return hydra_command("train", run, arguments, "the same command goes on from the last checkpoint")
+    given = sys.argv[1:]
+    arguments = with_flags([a for a in given if a != "--check"], "run.")
+    if {"--check", "--dry-run"} <= {*given}:
+        return complain(["--check and --dry-run: give one of them; --dry-run checks the configuration too"])
+    command = check if "--check" in given else run
+    return hydra_command("train", command, arguments, "the same command goes on from the last checkpoint")
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from verl.utils.config import omega_conf_to_dataclass
 
 from paec_loss import Rollouts
 from paec_loss.method import joined
-from recipe.paec import checkpoints, curriculum_order, driver
+from recipe.paec import checkpoints, curriculum_sampler, driver
 from recipe.paec.config import TRAINER_MODES
 from recipe.paec.guardian import Guardian, RolloutFailed
 from recipe.paec.loss import method_loss
@@ -77,7 +77,7 @@ class PAECTrainer(PPOTrainer):
 
     def _init_dataloader(self):
         super()._init_dataloader()
-        self.train_dataloader = curriculum_order.staged(self.train_dataloader, self.config)
+        self.train_dataloader = curriculum_sampler.staged(self.train_dataloader, self.config)
 
     def _build_replay_buffer(self):
         buffer = super()._build_replay_buffer()

@@ -8,14 +8,18 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 RUN_VARIABLE = "PAEC_RUN"
 """Environment variable of all workers of a run: what tells the runs of one host apart."""
 
 
 def _keep_weight(layer: torch.nn.Module, remove_weight: bool) -> None:
+    import torch
+
     layer.cpu_linear = torch.nn.functional.linear
 
 

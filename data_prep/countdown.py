@@ -11,7 +11,7 @@ that is scored. A problem has several correct traces, so a policy has something 
 
 import argparse
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
 from itertools import combinations_with_replacement, permutations
@@ -146,6 +146,17 @@ def _reduce(terms: list[tuple[int, str, int]]) -> Iterator[tuple[int, list[str],
             )
             for result, steps, expression in _reduce([*rest, (value, text, strength)]):
                 yield result, [f"{a}{operator}{b}={value}", *steps], expression
+
+
+def prompts(line: Mapping[str, Any]) -> list[str]:
+    """The user turns of a line of warm_start.jsonl: its numbers in every order, as they stand there first."""
+    return [Problem(order, line["target"]).text for order in dict.fromkeys(permutations(line["numbers"]))]
+
+
+def score(line: Mapping[str, Any], response: str) -> float:
+    """The library's score, 0 or 1, of a response to a line of warm_start.jsonl."""
+    (row,) = rows([Problem(tuple(line["numbers"]), line["target"])], line["split"])
+    return float(scorer.score(response, row["reward_model"]["ground_truth"])[0])
 
 
 def rows(pool: Collection[Problem], split: str) -> list[dict[str, Any]]:

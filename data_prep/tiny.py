@@ -92,7 +92,7 @@ def _make(output: Path, options: dict[str, Any], threads: int | None) -> bool:
         merges = tiny_model.learn_merges(
             _texts(kind, warm_start.read_problems(output / DATA, "train", task)), kind.merges
         )
-        tiny_model.build(untrained, seed, merges)
+        tiny_model.build(untrained, seed, merges, kind.initializer_range)
         outcome = warm_start.run(untrained, output / DATA, output / MODEL, steps, seed, threads, task=task)
     print(f"{output / MODEL}: {warm_start.describe(outcome)}")
     manifest = {"options": options, "outcome": vars(outcome), "sha256": _checksums(output)}

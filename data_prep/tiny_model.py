@@ -20,6 +20,8 @@ from data_prep.files import atomic_directory
 
 END_OF_TEXT, IM_START, IM_END = SPECIALS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 MAX_POSITIONS = 512
+INITIALIZER_RANGE = 0.02
+"""Standard deviation of the initial weights: Qwen2's own."""
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
@@ -70,7 +72,7 @@ def learn_merges(texts: Iterable[str], count: int) -> list[tuple[str, str]]:
     return [tuple(pair) for pair in json.loads(learned.backend_tokenizer.to_str())["model"]["merges"]]
 
 
-def config(tokens: Qwen2Tokenizer) -> Qwen2Config:
+def config(tokens: Qwen2Tokenizer, initializer_range: float = INITIALIZER_RANGE) -> Qwen2Config:
     """3 layers, hidden 128, 4 heads of 32, MLP 384, tied embeddings, float32."""
     return Qwen2Config(
         vocab_size=len(tokens),
@@ -79,6 +81,7 @@ def config(tokens: Qwen2Tokenizer) -> Qwen2Config:
         num_hidden_layers=3,
         num_attention_heads=4,
         num_key_value_heads=4,
+        initializer_range=initializer_range,
         max_position_embeddings=MAX_POSITIONS,
         tie_word_embeddings=True,
         use_sliding_window=False,
@@ -89,12 +92,17 @@ def config(tokens: Qwen2Tokenizer) -> Qwen2Config:
     )
 
 
-def build(path: str | Path, seed: int = 0, merges: Sequence[tuple[str, str]] = ()) -> None:
+def build(
+    path: str | Path,
+    seed: int = 0,
+    merges: Sequence[tuple[str, str]] = (),
+    initializer_range: float = INITIALIZER_RANGE,
+) -> None:
     """Write an untrained model and its tokenizer to the new folder `path`; the same seed gives the same weights."""
     tokens = tokenizer(merges)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = Qwen2ForCausalLM(config(tokens))
+        model = Qwen2ForCausalLM(config(tokens, initializer_range))
     save(model, tokens, path)
 
 

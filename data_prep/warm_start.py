@@ -26,10 +26,6 @@ from data_prep.countdown import WARM_START_FILE
 from data_prep.tasks import TASKS, Line, Task
 from data_prep.tiny_model import save
 
-BATCH_SIZE = 32
-"""On countdown, at the same number of examples (38,400) and so the same time, batches of 128 / 64 / 32 / 16 end at a
-held-out mean score of 0.17 / 0.26 / 0.32 / 0.30 (one seed, initializer_range 0.06; the noise is about 0.03)."""
-PEAK_LR = 2e-3
 LR_WARMUP_STEPS = 50
 BETAS = (0.9, 0.98)
 WEIGHT_DECAY = 0.01
@@ -76,11 +72,11 @@ def read_problems(data: str | Path, split: str, task: str = "countdown") -> list
     return found
 
 
-def learning_rate(step: int, steps: int) -> float:
-    """Linear warm-up, then a half cosine down to zero at `steps`."""
+def learning_rate(step: int, steps: int, peak: float) -> float:
+    """Linear warm-up to `peak`, then a half cosine down to zero at `steps`."""
     if step < LR_WARMUP_STEPS:
-        return PEAK_LR * (step + 1) / LR_WARMUP_STEPS
-    return PEAK_LR * 0.5 * (1 + math.cos(math.pi * (step - LR_WARMUP_STEPS) / max(1, steps - LR_WARMUP_STEPS)))
+        return peak * (step + 1) / LR_WARMUP_STEPS
+    return peak * 0.5 * (1 + math.cos(math.pi * (step - LR_WARMUP_STEPS) / max(1, steps - LR_WARMUP_STEPS)))
 
 
 def train(
@@ -98,12 +94,14 @@ def train(
         The loss of every step, nats per response token.
     """
     batches = _batches(_tokenise(tokens, task, problems), batch_size, tokens.pad_token_id, random.Random(seed))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK_LR, betas=BETAS, weight_decay=WEIGHT_DECAY, fused=True)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=task.peak_lr, betas=BETAS, weight_decay=WEIGHT_DECAY, fused=True
+    )
     losses: list[float] = []
     model.train()
     with tqdm(range(steps), desc="warm start") as bar:
         for step in bar:
-            optimizer.param_groups[0]["lr"] = learning_rate(step, steps)
+            optimizer.param_groups[0]["lr"] = learning_rate(step, steps, task.peak_lr)
             inputs, targets = next(batches)
             # Padding stands on the right, where causal attention never looks back from, so no mask is needed; and
             # only the rows that carry loss go through the head.
@@ -216,18 +214,19 @@ def run(
     steps: int | None = None,
     seed: int = 0,
     threads: int | None = None,
-    batch_size: int = BATCH_SIZE,
+    batch_size: int | None = None,
     task: str = "countdown",
 ) -> Outcome:
     """Train the model in folder `model` on `data`/warm_start.jsonl, measure it and write it to the new folder `output`.
 
     Args:
-        steps: None for the task's own number.
+        steps, batch_size: None for the task's own.
         threads: of torch, for the whole process; None leaves them as they are.
         task: a name of `data_prep.tasks.TASKS`.
     """
     kind = TASKS[task]
     steps = kind.steps if steps is None else steps
+    batch_size = kind.batch_size if batch_size is None else batch_size
     for field, value in (("steps", steps), ("batch_size", batch_size)):
         if value < 1:
             raise ValueError(f"field {field}: {value}; give at least 1")
@@ -258,7 +257,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, help="new folder for the trained model")
     parser.add_argument("--task", choices=TASKS, default="countdown")
     parser.add_argument("--steps", type=int, help="default: the task's own number")
-    parser.add_argument("--batch-size", type=int, default=BATCH_SIZE)
+    parser.add_argument("--batch-size", type=int, help="default: the task's own")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=default_threads())
     options = parser.parse_args()

@@ -103,17 +103,17 @@ def test_countdown_is_what_it_always_was(made):
     assert digest((made / "model" / "tokenizer.json").read_text()) == "c81f694cd45ce8b8"
     tokens, task = tiny_model.tokenizer(), TASKS["countdown"]
     examples = warm_start._tokenise(tokens, task, warm_start.read_problems(made / "data", "train"))
-    batches = warm_start._batches(examples, warm_start.BATCH_SIZE, tokens.pad_token_id, warm_start.random.Random(0))
+    batches = warm_start._batches(examples, task.batch_size, tokens.pad_token_id, warm_start.random.Random(0))
     drawn = [[inputs.tolist(), targets.tolist()] for inputs, targets in (next(batches) for _ in range(3))]
     assert digest(drawn) == "73d77c106da04179"
-    assert (task.steps, task.max_response, warm_start.BATCH_SIZE) == (1800, 28, 32)
+    assert (task.steps, task.batch_size, task.peak_lr, task.max_response) == (1800, 32, 2e-3, 28)
 
 
 def test_learning_rate():
-    assert warm_start.learning_rate(0, 576) == pytest.approx(2e-3 / 50)
-    assert warm_start.learning_rate(49, 576) == pytest.approx(2e-3)
-    assert warm_start.learning_rate(313, 576) == pytest.approx(1e-3)
-    assert warm_start.learning_rate(575, 576) < 1e-7
+    assert warm_start.learning_rate(0, 576, 2e-3) == pytest.approx(2e-3 / 50)
+    assert warm_start.learning_rate(49, 576, 2e-3) == pytest.approx(2e-3)
+    assert warm_start.learning_rate(313, 576, 2e-3) == pytest.approx(1e-3)
+    assert warm_start.learning_rate(575, 576, 2e-3) < 1e-7
 
 
 def test_second_call_does_nothing(made, capsys):

@@ -134,7 +134,7 @@ def test_every_template_has_problems_in_every_pool(pools):
 def test_no_problem_twice(pools, problems):
     """By template and numbers, by question, and by the rule for training sets, which also finds other wordings."""
     assert (len(pools.validation), len(pools.held_out)) == (100, word_problems.HELD_OUT)
-    assert len(problems) > 5500
+    assert len(problems) > 3500
     assert (
         len({problem.key for problem in problems}) == len({problem.question for problem in problems}) == len(problems)
     )
@@ -151,7 +151,7 @@ def test_validation_is_not_in_the_training_data(pools):
 
 def test_answers_vary(problems):
     references = Counter(problem.answer for problem in problems)
-    assert len(references) > 700 and references.most_common(1)[0][1] < 0.03 * len(problems)
+    assert len(references) > 500 and references.most_common(1)[0][1] < 0.03 * len(problems)
     for mark in (r"\$", r"\%", r"\frac", "hours", "km", "years", "students"):
         assert sum(mark in reference for reference in references) >= 10, mark
 

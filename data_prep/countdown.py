@@ -13,7 +13,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
 from itertools import combinations_with_replacement, permutations
@@ -24,11 +24,10 @@ from reasoning_gym.games.countdown import CountdownConfig, CountdownDataset
 from tqdm import tqdm
 
 from data_prep.contract import write_parquet
-from data_prep.files import atomic_write
+from data_prep.files import TRAIN_FILE, VALIDATION_FILE, WARM_START_FILE, atomic_write
 from recipe.grading import countdown as scorer
 
 PROMPT_TEMPLATE = "{numbers} > {target}"
-TRAIN_FILE, VALIDATION_FILE, WARM_START_FILE = "train.parquet", "validation.parquet", "warm_start.jsonl"
 
 NUMBERS, MAX_VALUE, MAX_TARGET = 3, 9, 99
 
@@ -148,6 +147,17 @@ def _reduce(terms: list[tuple[int, str, int]]) -> Iterator[tuple[int, list[str],
             )
             for result, steps, expression in _reduce([*rest, (value, text, strength)]):
                 yield result, [f"{a}{operator}{b}={value}", *steps], expression
+
+
+def prompts(line: Mapping[str, Any]) -> list[str]:
+    """The user turns of a line of warm_start.jsonl: its numbers in every order, as they stand there first."""
+    return [Problem(order, line["target"]).text for order in dict.fromkeys(permutations(line["numbers"]))]
+
+
+def score(line: Mapping[str, Any], response: str) -> float:
+    """The library's score, 0 or 1, of a response to a line of warm_start.jsonl."""
+    (row,) = rows([Problem(tuple(line["numbers"]), line["target"])], line["split"])
+    return float(scorer.score(response, row["reward_model"]["ground_truth"])[0])
 
 
 def rows(pool: Collection[Problem], split: str) -> list[dict[str, Any]]:

@@ -14,6 +14,9 @@ from pathlib import Path
 PARTIAL = ".partial-"
 """What marks a temporary name. Its writer holds a lock on it, so what nobody holds is the remains of a killed one."""
 
+TRAIN_FILE, VALIDATION_FILE, WARM_START_FILE = "train.parquet", "validation.parquet", "warm_start.jsonl"
+"""The files of a task that has a tiny model."""
+
 _LEFTOVER = re.compile(r"(?P<process>\d+)(?P<unique>-[0-9a-f]{8})?")
 """What follows PARTIAL: the writer's process; without the second part, of a version that held no lock."""
 

@@ -1,6 +1,6 @@
-"""Everything the quick start needs, in one command: data, model, warm start.
+"""Everything a tiny experiment needs, in one command: data, model, warm start.
 
-    python -m data_prep.tiny --output DIR [--steps 1800]
+    python -m data_prep.tiny --output DIR [--task countdown --steps 1800]
 
 makes DIR/data/{train.parquet, validation.parquet, warm_start.jsonl}, DIR/model (a Hugging Face folder) and, last,
 DIR/manifest.json with the options and the SHA-256 of every file. Where the manifest is there and agrees, nothing is
@@ -14,14 +14,16 @@ import json
 import os
 import sys
 import tempfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from transformers.utils import logging
 
-from data_prep import countdown, tiny_model, warm_start
+from data_prep import tiny_model, warm_start
 from data_prep.cleaning import contents, remove
-from data_prep.files import atomic_write, sha256
+from data_prep.files import TRAIN_FILE, VALIDATION_FILE, WARM_START_FILE, atomic_write, sha256
+from data_prep.tasks import TASKS, Line, Task
 
 DATA, MODEL, MANIFEST = "data", "model", "manifest.json"
 
@@ -41,7 +43,7 @@ _MODEL_FILES = (
     "added_tokens.json",
 )
 WRITTEN = (
-    *(f"{DATA}/{name}" for name in (countdown.TRAIN_FILE, countdown.VALIDATION_FILE, countdown.WARM_START_FILE)),
+    *(f"{DATA}/{name}" for name in (TRAIN_FILE, VALIDATION_FILE, WARM_START_FILE)),
     *(f"{MODEL}/{name}" for name in _MODEL_FILES),
 )
 """What this module makes below its folder, but for BUILDING and the manifest, as patterns of `data_prep.cleaning`."""
@@ -49,23 +51,28 @@ WRITTEN = (
 VERSION = 1
 """Part of the options: raise it when the same options would make other files."""
 
+UNNAMED = {"task": "countdown"}
+"""The option that manifests lack which were written when there was one task."""
+
 
 def make(
     output: str | Path,
-    steps: int = warm_start.STEPS,
+    steps: int | None = None,
     train: int = 2048,
     validation: int = 100,
     seed: int = 0,
     threads: int | None = None,
+    task: str = "countdown",
 ) -> bool:
     """Make data and model under `output` unless they are there already, made with the same options.
 
     Args:
-        steps: of the warm start.
+        steps: of the warm start; None for the task's own number.
         train: training rows.
         validation: validation rows.
         seed: of data, initial weights and warm start.
         threads: of torch; not an option that the manifest compares. None leaves them as they are.
+        task: a name of `data_prep.tasks.TASKS`.
 
     Returns:
         Whether anything was made.
@@ -74,32 +81,52 @@ def make(
         FileExistsError: `output` holds a data or model folder that this function did not make.
     """
     output = Path(output)
+    steps = TASKS[task].steps if steps is None else steps
+    options = {
+        "version": VERSION,
+        "task": task,
+        "steps": steps,
+        "train": train,
+        "validation": validation,
+        "seed": seed,
+    }
     output.mkdir(parents=True, exist_ok=True)
     folder = os.open(output, os.O_RDONLY)
     try:
         fcntl.flock(folder, fcntl.LOCK_EX)  # a second build waits, and then finds the first one's work
-        return _make(output, steps, train, validation, seed, threads)
+        return _make(output, options, threads)
     finally:
         os.close(folder)
 
 
-def _make(output: Path, steps: int, train: int, validation: int, seed: int, threads: int | None) -> bool:
-    options = {"version": VERSION, "steps": steps, "train": train, "validation": validation, "seed": seed}
+def _make(output: Path, options: dict[str, Any], threads: int | None) -> bool:
     if is_complete(output, options):
         print(f"{output}: complete already, with the same options; nothing to do")
         return False
     _clear(output)
-    print(countdown.write(output / DATA, train, validation, seed, progress=True))
+    task, steps, seed = options["task"], options["steps"], options["seed"]
+    kind = TASKS[task]
+    print(kind.write(output / DATA, options["train"], options["validation"], seed, progress=True))
     with tempfile.TemporaryDirectory(prefix="untrained-", dir=output / BUILDING) as folder:
         untrained = Path(folder) / MODEL
-        tiny_model.build(untrained, seed)
-        outcome = warm_start.run(untrained, output / DATA, output / MODEL, steps, seed, threads)
+        merges = tiny_model.learn_merges(
+            _texts(kind, warm_start.read_problems(output / DATA, "train", task)), kind.merges
+        )
+        tiny_model.build(untrained, seed, merges, kind.initializer_range)
+        outcome = warm_start.run(untrained, output / DATA, output / MODEL, steps, seed, threads, task=task)
     print(f"{output / MODEL}: {warm_start.describe(outcome)}")
     manifest = {"options": options, "outcome": vars(outcome), "sha256": _checksums(output)}
     with atomic_write(output / MANIFEST) as partial:
         partial.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
     remove(output, [f"{BUILDING}/**"])
     return True
+
+
+def _texts(task: Task, lines: Iterable[Line]) -> Iterator[str]:
+    """What a tokenizer learns from: both turns of every line, each behind its role, as the chat template has it."""
+    for line in lines:
+        yield from (f"user\n{prompt}" for prompt in task.prompts(line))
+        yield from (f"assistant\n{response}" for response in task.responses(line))
 
 
 def is_complete(output: str | Path, options: dict[str, Any]) -> bool:
@@ -109,7 +136,7 @@ def is_complete(output: str | Path, options: dict[str, Any]) -> bool:
     if recorded is None:
         return False
     found = _checksums(output)  # more may lie beside them, such as a scored copy of the data
-    return recorded["options"] == options and recorded["sha256"].items() <= found.items()
+    return UNNAMED | recorded["options"] == options and recorded["sha256"].items() <= found.items()
 
 
 def _manifest(output: Path) -> dict[str, Any] | None:
@@ -153,9 +180,10 @@ def _checksums(output: Path) -> dict[str, str]:
 
 def main() -> int:
     """Command line of this module: 0 done, 1 refused with one sentence on stderr."""
-    parser = argparse.ArgumentParser(description="Make the quick start's data and warm-started model.")
+    parser = argparse.ArgumentParser(description="Make a tiny experiment's data and warm-started model.")
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=warm_start.STEPS, help="steps of the warm start")
+    parser.add_argument("--task", choices=TASKS, default="countdown")
+    parser.add_argument("--steps", type=int, help="steps of the warm start; default: the task's own number")
     parser.add_argument("--train", type=int, default=2048, help="training rows")
     parser.add_argument("--validation", type=int, default=100, help="validation rows")
     parser.add_argument("--seed", type=int, default=0)
@@ -163,7 +191,7 @@ def main() -> int:
     options = parser.parse_args()
     logging.disable_progress_bar()
     try:
-        make(options.output, options.steps, options.train, options.validation, options.seed, options.threads)
+        make(**vars(options))
     except FileExistsError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -1,14 +1,16 @@
-"""The quick start's policy before any training: a Qwen2 of 674 k parameters and a byte-level tokenizer.
+"""The tiny policies before any training: a Qwen2 of 674 k parameters and a byte-level tokenizer, with merges or not.
 
 Small enough for a CPU, yet nothing about it is special to verl, vLLM or transformers:
 
 - head_dim is 32, the least that vLLM's CPU attention takes;
 - vocab_size equals len(tokenizer): vLLM masks ids beyond the tokenizer and the actor does not, so spare rows in the
   embedding would show as a constant gap between rollout and actor log_prob;
-- no merges, hence one token per UTF-8 byte whatever the pre-tokenizer is (AutoTokenizer replaces it for model_type
-  qwen2), and the token id of a byte is the byte.
+- without merges every UTF-8 byte is a token whatever the pre-tokenizer is (AutoTokenizer replaces it for model_type
+  qwen2), and the token id of a byte is the byte; merges are learned with Qwen2's pre-tokenizer and come behind.
 """
 
+import json
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -18,6 +20,8 @@ from data_prep.files import atomic_directory
 
 END_OF_TEXT, IM_START, IM_END = SPECIALS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 MAX_POSITIONS = 512
+INITIALIZER_RANGE = 0.02
+"""Standard deviation of the initial weights: Qwen2's own."""
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
@@ -41,13 +45,14 @@ def byte_alphabet() -> list[str]:
     return alphabet
 
 
-def tokenizer() -> Qwen2Tokenizer:
-    """A tokenizer of 259 tokens: ids 0..255 are the bytes, 256..258 the specials."""
+def tokenizer(merges: Sequence[tuple[str, str]] = ()) -> Qwen2Tokenizer:
+    """A tokenizer of 259 tokens (ids 0..255 are the bytes, 256..258 the specials), and one more for every merge."""
     vocab = {symbol: byte for byte, symbol in enumerate(byte_alphabet())}
     vocab |= {special: 256 + i for i, special in enumerate(SPECIALS)}
+    vocab |= {left + right: len(vocab) + i for i, (left, right) in enumerate(merges)}
     return Qwen2Tokenizer(
         vocab=vocab,
-        merges=[],
+        merges=list(merges),
         unk_token=None,
         eos_token=IM_END,
         pad_token=END_OF_TEXT,
@@ -58,7 +63,16 @@ def tokenizer() -> Qwen2Tokenizer:
     )
 
 
-def config(tokens: Qwen2Tokenizer) -> Qwen2Config:
+def learn_merges(texts: Iterable[str], count: int) -> list[tuple[str, str]]:
+    """The first `count` merges of byte-pair encoding on `texts`, fewer if the texts have no more; [] for 0."""
+    if count == 0:
+        return []
+    plain = tokenizer()
+    learned = plain.train_new_from_iterator([texts], vocab_size=len(plain) + count, show_progress=False)
+    return [tuple(pair) for pair in json.loads(learned.backend_tokenizer.to_str())["model"]["merges"]]
+
+
+def config(tokens: Qwen2Tokenizer, initializer_range: float = INITIALIZER_RANGE) -> Qwen2Config:
     """3 layers, hidden 128, 4 heads of 32, MLP 384, tied embeddings, float32."""
     return Qwen2Config(
         vocab_size=len(tokens),
@@ -67,6 +81,7 @@ def config(tokens: Qwen2Tokenizer) -> Qwen2Config:
         num_hidden_layers=3,
         num_attention_heads=4,
         num_key_value_heads=4,
+        initializer_range=initializer_range,
         max_position_embeddings=MAX_POSITIONS,
         tie_word_embeddings=True,
         use_sliding_window=False,
@@ -77,12 +92,17 @@ def config(tokens: Qwen2Tokenizer) -> Qwen2Config:
     )
 
 
-def build(path: str | Path, seed: int = 0) -> None:
+def build(
+    path: str | Path,
+    seed: int = 0,
+    merges: Sequence[tuple[str, str]] = (),
+    initializer_range: float = INITIALIZER_RANGE,
+) -> None:
     """Write an untrained model and its tokenizer to the new folder `path`; the same seed gives the same weights."""
-    tokens = tokenizer()
+    tokens = tokenizer(merges)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = Qwen2ForCausalLM(config(tokens))
+        model = Qwen2ForCausalLM(config(tokens, initializer_range))
     save(model, tokens, path)
 
 

@@ -1,9 +1,10 @@
-"""Supervised warm start of the quick start's policy: after it, RL finds both right and wrong answers to learn from.
+"""Supervised warm start of a tiny policy: after it, RL finds both right and wrong answers to learn from.
 
-Each draw takes a problem, shuffles its numbers and takes one of its correct traces, all uniformly; the loss is the
-cross-entropy (nats per token) over the response including the <|im_end|> that closes it, and over nothing else.
+Each draw takes a problem, one of its prompts (countdown: an order of its numbers) and one of its correct responses, all
+uniformly; the loss is the cross-entropy (nats per token) over the response including the <|im_end|> that closes it, and
+over nothing else.
 
-    python -m data_prep.warm_start --model DIR --data DIR --output DIR [--steps 1800 --seed 0 --threads 2]
+    python -m data_prep.warm_start --model DIR --data DIR --output DIR [--task countdown --steps 1800 --seed 0 ...]
 """
 
 import argparse
@@ -13,7 +14,6 @@ import os
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import permutations
 from pathlib import Path
 
 import torch
@@ -22,20 +22,13 @@ from tqdm import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from data_prep.countdown import WARM_START_FILE, Problem, rows
+from data_prep.files import WARM_START_FILE
+from data_prep.tasks import TASKS, Line, Task
 from data_prep.tiny_model import save
-from recipe.grading import countdown
 
-STEPS = 1800
-BATCH_SIZE = 32
-"""At the same number of examples (38,400) and so the same time, batches of 128 / 64 / 32 / 16 end at a held-out mean
-score of 0.17 / 0.26 / 0.32 / 0.30 (one seed, initializer_range 0.06; the noise is about 0.03)."""
-PEAK_LR = 2e-3
 LR_WARMUP_STEPS = 50
 BETAS = (0.9, 0.98)
 WEIGHT_DECAY = 0.01
-MAX_RESPONSE = 28
-"""Tokens; the longest correct trace has 22 and its <|im_end|>."""
 SAMPLES = 8
 """Responses per held-out problem."""
 LOSS_WINDOW = 50
@@ -61,35 +54,36 @@ class Outcome:
 
 @dataclass(frozen=True)
 class _Example:
-    """One problem, tokenised: prompts in every order of its numbers, and its correct responses."""
+    """One problem, tokenised: its prompts, and its correct responses."""
 
     prompts: list[list[int]]
     responses: list[list[int]]
 
 
-def read_problems(data: str | Path, split: str) -> list[dict]:
+def read_problems(data: str | Path, split: str, task: str = "countdown") -> list[Line]:
     """The lines of `data`/warm_start.jsonl that belong to `split` ("train" or "held_out")."""
-    path = Path(data) / WARM_START_FILE
+    path, remedy = Path(data) / WARM_START_FILE, f'write it with "python -m data_prep.{task}"'
     if not path.is_file():
-        raise FileNotFoundError(f'{path}: no warm-start data; write it with "python -m data_prep.countdown"')
+        raise FileNotFoundError(f"{path}: no warm-start data; {remedy}")
     with path.open(encoding="utf-8") as file:
         found = [problem for line in file if (problem := json.loads(line))["split"] == split]
     if not found:
-        raise ValueError(f'{path}, field split: no line says "{split}"; write it with "python -m data_prep.countdown"')
+        raise ValueError(f'{path}, field split: no line says "{split}"; {remedy}')
     return found
 
 
-def learning_rate(step: int, steps: int) -> float:
-    """Linear warm-up, then a half cosine down to zero at `steps`."""
+def learning_rate(step: int, steps: int, peak: float) -> float:
+    """Linear warm-up to `peak`, then a half cosine down to zero at `steps`."""
     if step < LR_WARMUP_STEPS:
-        return PEAK_LR * (step + 1) / LR_WARMUP_STEPS
-    return PEAK_LR * 0.5 * (1 + math.cos(math.pi * (step - LR_WARMUP_STEPS) / max(1, steps - LR_WARMUP_STEPS)))
+        return peak * (step + 1) / LR_WARMUP_STEPS
+    return peak * 0.5 * (1 + math.cos(math.pi * (step - LR_WARMUP_STEPS) / max(1, steps - LR_WARMUP_STEPS)))
 
 
 def train(
     model: PreTrainedModel,
     tokens: PreTrainedTokenizerBase,
-    problems: list[dict],
+    task: Task,
+    problems: list[Line],
     steps: int,
     batch_size: int,
     seed: int,
@@ -99,13 +93,15 @@ def train(
     Returns:
         The loss of every step, nats per response token.
     """
-    batches = _batches(_tokenise(tokens, problems), batch_size, tokens.pad_token_id, random.Random(seed))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK_LR, betas=BETAS, weight_decay=WEIGHT_DECAY, fused=True)
+    batches = _batches(_tokenise(tokens, task, problems), batch_size, tokens.pad_token_id, random.Random(seed))
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=task.peak_lr, betas=BETAS, weight_decay=WEIGHT_DECAY, fused=True
+    )
     losses: list[float] = []
     model.train()
     with tqdm(range(steps), desc="warm start") as bar:
         for step in bar:
-            optimizer.param_groups[0]["lr"] = learning_rate(step, steps)
+            optimizer.param_groups[0]["lr"] = learning_rate(step, steps, task.peak_lr)
             inputs, targets = next(batches)
             # Padding stands on the right, where causal attention never looks back from, so no mask is needed; and
             # only the rows that carry loss go through the head.
@@ -127,21 +123,20 @@ def _recent(losses: list[float]) -> float:
     return sum(window) / len(window)
 
 
-def _tokenise(tokens: PreTrainedTokenizerBase, problems: list[dict]) -> list[_Example]:
-    # Everything once, beforehand: a problem has at most 6 orders and 14 traces. The chat template is applied by its
+def _tokenise(tokens: PreTrainedTokenizerBase, task: Task, problems: list[Line]) -> list[_Example]:
+    # Everything once, beforehand: a problem has at most 6 prompts and 14 responses. The chat template is applied by its
     # own renderer, as verl does it for the rollout.
     examples = []
     for problem in problems:
-        orders = dict.fromkeys(permutations(problem["numbers"]))
-        texts = [_prompt(tokens, Problem(order, problem["target"])) for order in orders]
+        texts = [_prompt(tokens, prompt) for prompt in task.prompts(problem)]
         prompts = tokens(texts, add_special_tokens=False)["input_ids"]
-        responses = tokens([trace + tokens.eos_token for trace in problem["traces"]], add_special_tokens=False)
-        examples.append(_Example(prompts, responses["input_ids"]))
+        closed = [response + tokens.eos_token for response in task.responses(problem)]
+        examples.append(_Example(prompts, tokens(closed, add_special_tokens=False)["input_ids"]))
     return examples
 
 
-def _prompt(tokens: PreTrainedTokenizerBase, problem: Problem) -> str:
-    turns = [{"role": "user", "content": problem.text}]
+def _prompt(tokens: PreTrainedTokenizerBase, text: str) -> str:
+    turns = [{"role": "user", "content": text}]
     return tokens.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
 
 
@@ -166,16 +161,20 @@ def _batches(
 
 @torch.no_grad()
 def evaluate(
-    model: PreTrainedModel, tokens: PreTrainedTokenizerBase, problems: list[dict], samples: int, seed: int
+    model: PreTrainedModel,
+    tokens: PreTrainedTokenizerBase,
+    task: Task,
+    problems: list[Line],
+    samples: int,
+    seed: int,
 ) -> tuple[float, float]:
-    """Sample at temperature 1 without truncation.
+    """Sample at temperature 1 without truncation of the distribution.
 
     Returns:
         The mean score over all problems and samples, and the mean entropy of the policy over the sampled tokens
         (nats, up to and including <|im_end|>).
     """
-    pool = [Problem(tuple(problem["numbers"]), problem["target"]) for problem in problems]
-    texts = [_prompt(tokens, problem) for problem in pool]
+    texts = [_prompt(tokens, task.prompts(problem)[0]) for problem in problems]
     batch = tokens(texts, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=False)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -186,7 +185,7 @@ def evaluate(
             top_k=0,
             top_p=1.0,
             num_return_sequences=samples,
-            max_new_tokens=MAX_RESPONSE,
+            max_new_tokens=task.max_response,
             return_dict_in_generate=True,
             output_logits=True,
         )
@@ -197,8 +196,8 @@ def evaluate(
     inside = (ended == 0) | ((ended == 1) & (responses == tokens.eos_token_id))
     solutions = tokens.batch_decode(responses, skip_special_tokens=True)
     scores = [
-        float(countdown.score(solution, row["reward_model"]["ground_truth"])[0])
-        for row, group in zip(rows(pool, "held_out"), _grouped(solutions, samples), strict=True)
+        task.score(problem, solution)
+        for problem, group in zip(problems, _grouped(solutions, samples), strict=True)
         for solution in group
     ]
     return sum(scores) / len(scores), entropy[inside].mean().item()
@@ -212,26 +211,32 @@ def run(
     model: str | Path,
     data: str | Path,
     output: str | Path,
-    steps: int = STEPS,
+    steps: int | None = None,
     seed: int = 0,
     threads: int | None = None,
-    batch_size: int = BATCH_SIZE,
+    batch_size: int | None = None,
+    task: str = "countdown",
 ) -> Outcome:
     """Train the model in folder `model` on `data`/warm_start.jsonl, measure it and write it to the new folder `output`.
 
     Args:
+        steps, batch_size: None for the task's own.
         threads: of torch, for the whole process; None leaves them as they are.
+        task: a name of `data_prep.tasks.TASKS`.
     """
+    kind = TASKS[task]
+    steps = kind.steps if steps is None else steps
+    batch_size = kind.batch_size if batch_size is None else batch_size
     for field, value in (("steps", steps), ("batch_size", batch_size)):
         if value < 1:
             raise ValueError(f"field {field}: {value}; give at least 1")
     if threads is not None:
         torch.set_num_threads(threads)
-    held_out, training = read_problems(data, "held_out"), read_problems(data, "train")
+    held_out, training = read_problems(data, "held_out", task), read_problems(data, "train", task)
     tokens = AutoTokenizer.from_pretrained(model, trust_remote_code=False)
     policy = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32, trust_remote_code=False)
-    losses = train(policy, tokens, training, steps, batch_size, seed)
-    accuracy, entropy = evaluate(policy, tokens, held_out, SAMPLES, seed)
+    losses = train(policy, tokens, kind, training, steps, batch_size, seed)
+    accuracy, entropy = evaluate(policy, tokens, kind, held_out, SAMPLES, seed)
     save(policy, tokens, output)
     return Outcome(first_loss=losses[0], loss=_recent(losses), accuracy=accuracy, entropy=entropy)
 
@@ -246,12 +251,13 @@ def describe(outcome: Outcome) -> str:
 
 def main() -> None:
     """Command line of this module."""
-    parser = argparse.ArgumentParser(description="Supervised warm start of the quick start's policy.")
+    parser = argparse.ArgumentParser(description="Supervised warm start of a tiny policy.")
     parser.add_argument("--model", type=Path, required=True, help="folder that data_prep.tiny_model.build wrote")
-    parser.add_argument("--data", type=Path, required=True, help="folder that data_prep.countdown wrote")
+    parser.add_argument("--data", type=Path, required=True, help="folder that data_prep.TASK wrote")
     parser.add_argument("--output", type=Path, required=True, help="new folder for the trained model")
-    parser.add_argument("--steps", type=int, default=STEPS)
-    parser.add_argument("--batch-size", type=int, default=BATCH_SIZE)
+    parser.add_argument("--task", choices=TASKS, default="countdown")
+    parser.add_argument("--steps", type=int, help="default: the task's own number")
+    parser.add_argument("--batch-size", type=int, help="default: the task's own")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=default_threads())
     options = parser.parse_args()

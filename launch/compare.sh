@@ -19,8 +19,8 @@ source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 for argument in "$@"; do
   [[ $argument == EXPERIMENT=* ]] && EXPERIMENT=${argument#*=}
 done
-stack=cpu # the quick start's, whatever the machine has
-[[ ${EXPERIMENT:-tiny_cpu} == tiny_cpu ]] || stack=$(paec_stack)
+stack=cpu # that of the tiny experiments, whatever the machine has
+[[ ${EXPERIMENT:-tiny_cpu} == tiny_* ]] || stack=$(paec_stack)
 cd "$PAEC_ROOT"
 [[ -n ${CONTAINER:-} ]] || VENV=$VENV bash launch/setup_env.sh "$stack"
 exec bash launch/python.sh -m recipe.paec.grid "$@"

@@ -343,7 +343,7 @@ def test_the_peaks_of_the_document(layers, head_rows, mib):
 
 def test_every_gpu_experiment_is_planned():
     files = {path.stem for path in (CONFIGS / "experiment").glob("*.yaml")}
-    assert files == {name for name, _ in FITTING} | {"tiny_cpu"}
+    assert files == {name for name, _ in FITTING} | {"tiny_cpu", "tiny_math"}
 
 
 def test_setup_of_qwen7b(compose):

@@ -31,6 +31,21 @@ def test_every_byte_is_one_token_with_its_own_id(tokens):
     assert len(set(tiny_model.byte_alphabet())) == 256
 
 
+def test_merges_make_tokens_behind_the_specials(tmp_path):
+    """Learned with Qwen2's pre-tokenizer: no merge joins two words or two digits; and they survive saving."""
+    text = "Ana has 12 pens.\n\nThe answer is \\boxed{12}."
+    merges = tiny_model.learn_merges([text] * 9 + ["Ana"], 20)
+    assert len(merges) == 20 and tiny_model.learn_merges([text], 0) == []
+    tiny_model.build(tmp_path / "model", merges=merges)
+    tokens = AutoTokenizer.from_pretrained(tmp_path / "model")
+    assert len(tokens) == 279 == AutoConfig.from_pretrained(tmp_path / "model").vocab_size
+    assert tokens.convert_tokens_to_ids(["A", "<|endoftext|>", "<|im_end|>"]) == [65, 256, 258]
+    ids = tokens(text)["input_ids"]
+    assert tokens.decode(ids) == text and max(ids) > 258 and len(ids) < len(text)
+    assert {"1", "2"} <= set(tokens.tokenize(text))
+    assert ids == tiny_model.tokenizer(merges)(text)["input_ids"]
+
+
 def test_alphabet_is_that_of_byte_level_bpe():
     from tokenizers.pre_tokenizers import ByteLevel
 

@@ -1,5 +1,6 @@
-"""The warm start and the one command of the quick start, on a small data set."""
+"""The warm start and the one command of the tiny experiments, on small data sets."""
 
+import hashlib
 import json
 import math
 
@@ -8,6 +9,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from data_prep import countdown, tiny, tiny_model, warm_start
+from data_prep.contract import validate_rows
+from data_prep.tasks import TASKS
 
 STEPS = 30
 
@@ -61,7 +64,7 @@ def test_output_loads_and_has_learned_the_alphabet(made):
 def test_batches_carry_loss_on_the_response_only():
     tokens = tiny_model.tokenizer()
     problem = {"numbers": [7, 5, 1], "target": 2, "traces": ["7-5=2,1*2=2;1*(7-5)"]}
-    examples = warm_start._tokenise(tokens, [problem])
+    examples = warm_start._tokenise(tokens, TASKS["countdown"], [problem])
     assert len(examples[0].prompts) == 6
     inputs, targets = next(warm_start._batches(examples, 4, tokens.pad_token_id, warm_start.random.Random(0)))
     for line, target in zip(inputs.tolist(), targets.tolist(), strict=True):
@@ -84,11 +87,33 @@ def test_loss_ignores_padding():
     torch.testing.assert_close(alone, among, atol=1e-6, rtol=1e-5)
 
 
+def digest(value: str | list) -> str:
+    return hashlib.sha256((value if isinstance(value, str) else json.dumps(value)).encode()).hexdigest()[:16]
+
+
+def test_countdown_is_what_it_always_was(made):
+    """Data, tokenizer and batches of a seed; the weights depend on the kind of CPU too."""
+    rows = [
+        [row["prompt"][0]["content"], row["reward_model"]["ground_truth"]]
+        for name in ("train", "validation")
+        for row in validate_rows(made / "data" / f"{name}.parquet").to_dict("records")
+    ]
+    assert (len(rows), digest(rows)) == (70, "1405e61b56141b56")
+    assert digest((made / "data" / "warm_start.jsonl").read_text()) == "f976107279066601"
+    assert digest((made / "model" / "tokenizer.json").read_text()) == "c81f694cd45ce8b8"
+    tokens, task = tiny_model.tokenizer(), TASKS["countdown"]
+    examples = warm_start._tokenise(tokens, task, warm_start.read_problems(made / "data", "train"))
+    batches = warm_start._batches(examples, task.batch_size, tokens.pad_token_id, warm_start.random.Random(0))
+    drawn = [[inputs.tolist(), targets.tolist()] for inputs, targets in (next(batches) for _ in range(3))]
+    assert digest(drawn) == "73d77c106da04179"
+    assert (task.steps, task.batch_size, task.peak_lr, task.max_response) == (1800, 32, 2e-3, 28)
+
+
 def test_learning_rate():
-    assert warm_start.learning_rate(0, 576) == pytest.approx(2e-3 / 50)
-    assert warm_start.learning_rate(49, 576) == pytest.approx(2e-3)
-    assert warm_start.learning_rate(313, 576) == pytest.approx(1e-3)
-    assert warm_start.learning_rate(575, 576) < 1e-7
+    assert warm_start.learning_rate(0, 576, 2e-3) == pytest.approx(2e-3 / 50)
+    assert warm_start.learning_rate(49, 576, 2e-3) == pytest.approx(2e-3)
+    assert warm_start.learning_rate(313, 576, 2e-3) == pytest.approx(1e-3)
+    assert warm_start.learning_rate(575, 576, 2e-3) < 1e-7
 
 
 def test_second_call_does_nothing(made, capsys):
@@ -96,6 +121,16 @@ def test_second_call_does_nothing(made, capsys):
     assert not tiny.make(made, steps=STEPS, train=60, validation=10)
     assert "nothing to do" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in made.rglob("*")} == before
+
+
+def test_a_manifest_from_when_there_was_one_task_counts(made):
+    file = made / "manifest.json"
+    text, recorded = file.read_text(), manifest(made)
+    assert recorded["options"].pop("task") == "countdown"
+    file.write_text(json.dumps(recorded))
+    assert not tiny.make(made, steps=STEPS, train=60, validation=10)
+    assert not tiny.is_complete(made, recorded["options"] | {"task": "word_problems"})
+    file.write_text(text)
 
 
 def test_another_file_beside_them_stays(made):
@@ -133,6 +168,27 @@ def test_changed_options_damage_and_kills_are_repaired(tmp_path, few_samples, mo
     assert manifest(output)["sha256"] == first  # the same options give the same bytes
     assert sorted(p.name for p in output.iterdir()) == ["data", "manifest.json", "model"]
     assert (output / "data" / "notes.txt").read_text() == "mine"
+
+
+def test_word_problems(tmp_path, few_samples):
+    """Tokenizer, data, model and warm start of the other task; the same seed gives the same files."""
+    options = {"steps": 2, "train": 20, "validation": 5, "task": "word_problems"}
+    assert tiny.make(tmp_path / "a", **options)
+    assert not tiny.make(tmp_path / "a", **options)
+    assert tiny.make(tmp_path / "b", **options)
+    made = [manifest(tmp_path / name) for name in "ab"]
+    assert made[0]["sha256"] == made[1]["sha256"] and made[0]["options"]["task"] == "word_problems"
+    tokens = AutoTokenizer.from_pretrained(tmp_path / "a" / "model")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "a" / "model")
+    assert model.config.vocab_size == len(tokens) == 259 + TASKS["word_problems"].merges
+    lines = warm_start.read_problems(tmp_path / "a" / "data", "train", "word_problems")
+    examples = warm_start._tokenise(tokens, TASKS["word_problems"], lines)
+    assert max(len(prompt) for example in examples for prompt in example.prompts) <= 72
+    assert max(len(response) for example in examples for response in example.responses) <= 64
+    for line, example in zip(lines[:50], examples, strict=False):
+        assert tokens.decode(example.prompts[0]).startswith(f"<|im_start|>user\n{line['prompt']}<|im_end|>")
+        texts = [tokens.decode(response) for response in example.responses]
+        assert texts == [solution + "<|im_end|>" for solution in line["solutions"]]
 
 
 def test_folders_of_others_are_left_alone(tmp_path):

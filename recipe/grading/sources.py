@@ -11,7 +11,7 @@ Kind = Literal["math", "countdown", "reasoning_gym"]
 
 MATH = (
     *("aime24", "aime25", "aime26", "amc23", "amc83", "math500", "minerva", "olympiadbench"),
-    *("gsm8k", "math", "dapo_math_17k", "openr1_math_46k"),
+    *("gsm8k", "math", "dapo_math_17k", "openr1_math_46k", "word_problems"),
     # verl's own names of such sets
     *("openai/gsm8k", "lighteval/MATH", "DigitalLearningGmbH/MATH-lighteval", "HuggingFaceH4/MATH-500"),
     *("math_dapo", "math_dapo_reasoning", "aime*"),

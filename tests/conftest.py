@@ -7,9 +7,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from recipe.paec import runs
+from recipe.paec import runs, versions
 
 torch.set_num_threads(1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if versions.stack() == "gpu":
+        skip = pytest.mark.skip(reason="is about the CPU stack, and the GPU stack is installed")
+        for item in items:
+            if item.get_closest_marker("cpu_stack"):
+                item.add_marker(skip)
 
 
 @pytest.fixture(scope="session")

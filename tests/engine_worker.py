@@ -24,8 +24,6 @@ from recipe.paec.config import OWN_SURROGATE
 from recipe.paec.runs import NO_DUAL_CLIP
 from recipe.paec.statistics import OUTPUT_NAMES, RESPONSE_NUMBER, response_statistics
 
-FP32 = {"param_dtype": "fp32", "reduce_dtype": "fp32", "buffer_dtype": "fp32"}
-
 
 def nested(rows: list[torch.Tensor]) -> torch.Tensor:
     return torch.nested.as_nested_tensor(rows, layout=torch.jagged)
@@ -96,7 +94,7 @@ def build_engine(work: Path, case: dict):
     common = dict(
         strategy="fsdp2",
         model_dtype="fp32",
-        mixed_precision=FP32,
+        mixed_precision={"param_dtype": case.get("compute", "fp32"), "reduce_dtype": "fp32", "buffer_dtype": "fp32"},
         use_torch_compile=False,
         ulysses_sequence_parallel_size=case["sp"],
     )
@@ -152,6 +150,7 @@ def add_step_statistics(engine, data: TensorDict) -> None:
 
     with engine.eval_mode(), torch.no_grad():
         output = super(type(engine), engine).forward_backward_batch(data, None, forward_only=True)["model_output"]
+    output = {name: values.cpu() for name, values in output.items()}
     statistics = response_statistics(output, data, engine._vocab_size)
     data["entropy"] = response_to_nested(statistics.entropy, data["response_mask"])
     for name in OUTPUT_NAMES.values():
@@ -209,7 +208,7 @@ def run(work: Path, case: dict) -> None:
                 engine.optimizer_zero_grad()
                 output = engine.forward_backward_batch(data.copy(), partial(loss, config=config))
             trained = [parameter for parameter in engine.module.parameters() if parameter.requires_grad]
-            result["gradient"] = torch.cat([p.grad.full_tensor().double().flatten() for p in trained])
+            result["gradient"] = torch.cat([p.grad.full_tensor().double().flatten() for p in trained]).cpu()
             local = torch.tensor(sum(output["loss"]), dtype=torch.float64)
             dist.all_reduce(local, group=group)
             result["loss"] = local.item() / dist.get_world_size(group)

@@ -232,7 +232,7 @@ PROTOCOLS = {
 
 
 @pytest.mark.parametrize("name", [path.stem for path in (CONFIGS / "protocol").glob("*.yaml")])
-@pytest.mark.parametrize("cluster", ["cpu", "gpu_1x8"])
+@pytest.mark.parametrize("cluster", ["cpu", "gpu_1x1", "gpu_1x8"])
 def test_protocols(evaluation, name, cluster):
     config = evaluation("model=m", "benchmarks=[b]", f"protocol={name}", f"cluster={cluster}")
     temperature, top_p, max_tokens, counts = PROTOCOLS[name]
@@ -240,8 +240,9 @@ def test_protocols(evaluation, name, cluster):
     assert (protocol.name, protocol.temperature, protocol.top_p) == (name, temperature, top_p)
     assert (protocol.top_k, protocol.max_tokens) == (-1, max_tokens)
     assert evaluate.samples_per_problem(config, dict.fromkeys(counts, [])) == counts
-    assert config.engine.dtype == {"cpu": "float32", "gpu_1x8": "bfloat16"}[cluster]
-    assert config.cluster.platform == {"cpu": "cpu", "gpu_1x8": "cuda"}[cluster]
+    assert config.engine.dtype == ("float32" if cluster == "cpu" else "bfloat16")
+    assert config.engine.enforce_eager is (cluster == "cpu")
+    assert config.cluster.platform == ("cpu" if cluster == "cpu" else "cuda")
 
 
 @pytest.mark.parametrize(

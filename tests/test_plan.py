@@ -15,7 +15,7 @@ import torch.multiprocessing as mp
 from omegaconf import OmegaConf
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from recipe.paec import plan
+from recipe.paec import attention_choice, plan
 from recipe.paec.command_line import CONFIGS, REPOSITORY
 from recipe.paec.errors import UserError
 from recipe.paec.plan import GIB, QWEN, Setup
@@ -29,6 +29,7 @@ SEVEN = Setup(
     sequence_parallel=1,
     tokens=8192,
     head_rows=None,
+    dense_mask=False,
     checkpointing=True,
     parameter_bytes=4,
     compute_bytes=2,
@@ -47,12 +48,18 @@ SEVEN = Setup(
     length=4096,
     bucket=2**31,
 )
-"""What experiment=qwen7b says, on one node."""
+"""What experiment=qwen7b says, on one node with flash-attn."""
 
 
 @pytest.fixture(autouse=True)
 def no_own_model(monkeypatch):
     monkeypatch.delenv("MODEL", raising=False)
+
+
+@pytest.fixture(autouse=True)
+def flash_attn(monkeypatch):
+    """Installed, whatever this machine has: the tables of the document."""
+    monkeypatch.setattr(attention_choice, "has_flash_attn", lambda: True)
 
 
 # ---- shapes ----------------------------------------------------------------------------------------------------------
@@ -66,6 +73,8 @@ def test_published_parameter_counts():
         "14B": 14_770_033_664,
         "32B": 32_763_876_352,
     }
+    # Qwen3-0.6B's files hold 751,632,384: the tied head is stored once more.
+    assert plan.QWEN3["0.6B"].parameters == 596_049_920 == 751_632_384 - 151_936 * 1024
 
 
 SMALL = dict(hidden_size=48, intermediate_size=112, num_hidden_layers=3, num_attention_heads=6, vocab_size=301)
@@ -102,6 +111,11 @@ def test_parameters_of_models_that_are_built(family, fields, tmp_path):
 )
 def test_models_that_are_not_here(path, size):
     assert plan.find_shape(path) == (QWEN[size], f"built-in table, Qwen2.5 {size}")
+
+
+@pytest.mark.parametrize("path", ["Qwen/Qwen3-0.6B", "Qwen/Qwen3-0.6B-Base", "models/Qwen3-0.6B/"])
+def test_qwen3_that_is_not_here(path):
+    assert plan.find_shape(path) == (plan.QWEN3["0.6B"], "built-in table, Qwen3 0.6B")
 
 
 @pytest.mark.parametrize("path", ["Qwen/Qwen2.5-3B", "Qwen/Qwen3-8B", "my/Qwen2.5-7B-tuned", ""])
@@ -198,6 +212,18 @@ def test_fused_head_by_hand():
 def test_without_checkpointing_every_layer_counts():
     with_it, without = (plan.activations(QWEN["7B"], replace(SEVEN, checkpointing=c)) for c in (True, False))
     assert without - with_it == 8192 * (27 * 225_912 - 28 * 7168)
+
+
+def test_sdpa_by_hand():
+    """A boolean mask [T, T], additive in bfloat16, and its padded copy; without checkpointing each layer keeps one."""
+    dense = replace(SEVEN, dense_mask=True)
+    assert plan.attention_mask(QWEN["7B"], dense) == 8192**2 * (1 + 2 + 2)
+    assert plan.attention_mask(QWEN["7B"], replace(dense, checkpointing=False)) == 8192**2 * (1 + 2 * 28 + 2)
+    assert plan.attention_mask(QWEN["7B"], replace(dense, sequence_parallel=2)) == 16384**2 * 5
+    assert plan.attention_mask(QWEN["7B"], SEVEN) == 0
+    with_it, without = (plan.estimate(QWEN["7B"], setup, 80 * GIB) for setup in (dense, SEVEN))
+    assert with_it.total("update") - without.total("update") == 8192**2 * 5
+    assert with_it.total("rollout") == without.total("rollout")
 
 
 def test_offload():
@@ -341,9 +367,33 @@ def test_the_peaks_of_the_document(layers, head_rows, mib):
     assert f"| {layers}{', fused' if head_rows else ''} | {mib} | " in DOCUMENT
 
 
+@pytest.mark.parametrize("experiment", ["qwen1.5b", "qwen7b"])
+def test_configurations_fit_without_flash_attn(compose, monkeypatch, experiment):
+    monkeypatch.setattr(attention_choice, "has_flash_attn", lambda: False)
+    config = compose(f"experiment={experiment}")
+    setup, (shape, _) = plan.read_setup(config), plan.find_shape(config.model.path)
+    assert setup.dense_mask and plan.problems_of(shape, setup, 80 * GIB) == []
+
+
+ONE_GPU = {"qwen0.6b_gsm8k": 24, "qwen0.6b_gsm8k_80gb": 80}
+"""GiB of the card that each configuration for one GPU is for; tests/test_one_gpu.py has what smaller ones show."""
+
+
+@pytest.mark.parametrize("experiment, memory", ONE_GPU.items())
+def test_the_table_for_one_gpu(compose, monkeypatch, experiment, memory):
+    monkeypatch.setattr(attention_choice, "has_flash_attn", lambda: False)
+    config = compose(f"experiment={experiment}")
+    setup, (shape, _) = plan.read_setup(config), plan.find_shape(config.model.path)
+    assert plan.problems_of(shape, setup, memory * GIB) == []
+    found = plan.estimate(shape, setup, memory * GIB)
+    phases = (f"{found.total(phase) / GIB:.1f}" for phase in ("update", "weight sync", "rollout"))
+    row = (f"{experiment}, {memory} GiB", setup.tokens, setup.memory_fraction, *phases, found.kv_tokens // setup.length)
+    assert f"| {' | '.join(map(str, row))} |" in DOCUMENT
+
+
 def test_every_gpu_experiment_is_planned():
     files = {path.stem for path in (CONFIGS / "experiment").glob("*.yaml")}
-    assert files == {name for name, _ in FITTING} | {"tiny_cpu", "tiny_math"}
+    assert files == {name for name, _ in FITTING} | set(ONE_GPU) | {"tiny_cpu", "tiny_math", "tiny_gpu"}
 
 
 def test_setup_of_qwen7b(compose):
@@ -392,7 +442,7 @@ def test_no_remedy(compose):
 
 
 REFUSED = {
-    ("cluster.platform", "cpu"): "add cluster=gpu_1x8",
+    ("cluster.platform", "cpu"): "add cluster=gpu_1x1",
     ("actor_rollout_ref.model.lora_rank", 8): "lora_rank=8",
     ("actor_rollout_ref.actor.use_dynamic_bsz", False): "use_dynamic_bsz=true",
     ("actor_rollout_ref.rollout.dtype", "int3"): "rollout.dtype=int3",

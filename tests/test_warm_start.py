@@ -233,4 +233,4 @@ def test_missing_data_is_named(tmp_path):
         warm_start.run(tmp_path, tmp_path, tmp_path / "out")
     with pytest.raises(ValueError, match="field steps: 0; give at least 1"):
         warm_start.run(tmp_path, tmp_path, tmp_path / "out", steps=0)
-    assert countdown.WARM_START_FILE == "warm_start.jsonl"
+    assert WARM_START_FILE == "warm_start.jsonl"

@@ -107,6 +107,13 @@ class ClusterSection:
     """How many of them a node."""
     weight_transfer: str
     """verl's checkpoint engine that carries weights to those GPUs."""
+    attention: str
+    """The actor's attention, transformers' name; `auto`: flash_attention_2 where it is installed or Ulysses needs it,
+    else sdpa."""
+    enforce_eager: bool
+    """vLLM without compilation and CUDA graphs: it starts sooner and generates more slowly."""
+    compile: bool
+    """torch.compile of what verl's engine computes by itself (the entropy of a reference policy)."""
     env: dict[str, str] = field(default_factory=dict)
     """Environment of every worker."""
 

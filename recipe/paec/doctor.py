@@ -15,7 +15,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from recipe.paec import checkpoints, folders, machine, plan, preflight, versions
+from recipe.paec import attention_choice, checkpoints, folders, machine, plan, preflight, versions
 from recipe.paec.checks import GIB, Check, Report, gib
 from recipe.paec.collective import Collective
 from recipe.paec.command_line import hydra_command, say
@@ -46,6 +46,8 @@ def examine(config: DictConfig) -> list[str]:
         report.add(run_directory(config), storage(config))
         if local:  # with a cluster, the collective looks at its nodes
             report.add(*machine.node_checks(config), machine.cpus(config))
+        if config.cluster.platform == "cuda":
+            report.add(attention_choice.check_installed(config))
         if local and config.cluster.platform == "cuda":
             report.add(machine.gpu_memory(config, config.cluster.gpus_per_node))
         if not local:

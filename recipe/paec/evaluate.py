@@ -608,7 +608,8 @@ def main() -> int:
     """Command line entry; returns the exit code."""
     arguments = arguments_of(sys.argv[1:])
     if not any(a.startswith("cluster=") for a in arguments) and versions.stack() != "cpu":
-        arguments += ["cluster=gpu_1x8", f"cluster.gpus_per_node={max(preflight.gpu_count(), 1)}"]
+        gpus = preflight.gpu_count()
+        arguments += ["cluster=gpu_1x8", f"cluster.gpus_per_node={gpus}"] if gpus > 1 else ["cluster=gpu_1x1"]
     return hydra_command("evaluate", run, arguments, "the same command goes on from the responses that there are")
 
 

@@ -16,7 +16,7 @@ from itertools import combinations
 
 from omegaconf import DictConfig, OmegaConf
 
-from recipe.paec import preflight
+from recipe.paec import attention_choice, preflight
 from recipe.paec.checks import GIB
 from recipe.paec.command_line import complain, hydra_command, say
 from recipe.paec.errors import UserError
@@ -42,6 +42,8 @@ CHECKPOINT_REST = 32 * 2**20
 """Bytes of a checkpoint beside the states: tokenizer, data loader, bookkeeping. The quick start's has 0.1 MiB."""
 DTYPES = {"fp32": 4, "float32": 4, "bf16": 2, "bfloat16": 2, "fp16": 2, "float16": 2}
 """Bytes of an element, by the names that verl and vLLM use."""
+DENSE = (attention_choice.SDPA, "ulysses_sdpa")
+"""Attention that keeps packed sequences apart by a mask."""
 MODELLED = {
     "actor_rollout_ref.actor.use_dynamic_bsz": True,
     "actor_rollout_ref.actor.fsdp_config.reshard_after_forward": True,
@@ -111,6 +113,9 @@ QWEN = {
     "32B": ModelShape(64, 5120, 27648, 40, 8, 128, 152064, False),
 }
 """Published shapes of Qwen2.5, from each model's config.json; Qwen2.5-Math and the instruct models have the same."""
+QWEN3 = {"0.6B": ModelShape(28, 1024, 3072, 16, 8, 128, 151936, True, qkv_bias=False, qk_norm=True)}
+"""Published shapes of Qwen3."""
+PUBLISHED = {"Qwen2.5": QWEN, "Qwen3": QWEN3}
 FAMILIES = {
     "qwen2": {"qkv_bias": True, "qk_norm": False},
     "qwen3": {"qkv_bias": False, "qk_norm": True},
@@ -149,13 +154,14 @@ def find_shape(path: str) -> tuple[ModelShape, str]:
             raise UserError(f"model.path={path}: {file} has no {error}: give a complete model folder") from None
         except ValueError as error:
             raise UserError(f"model.path={path}: {file}: {error}") from None
-    name = re.search(r"Qwen2\.5-(?:Math-)?([\d.]+B)(?:-Instruct)?/*$", path)
-    if name is None or name[1] not in QWEN:
+    name = re.search(r"(Qwen2\.5|Qwen3)-(?:Math-)?([\d.]+B)(?:-Instruct|-Base)?/*$", path)
+    if name is None or name[2] not in PUBLISHED[name[1]]:
+        known = "; ".join(f"{family} {', '.join(shapes)}" for family, shapes in PUBLISHED.items())
         raise UserError(
-            f"model.path={path}: not on this machine, and not among the published shapes (Qwen2.5 {', '.join(QWEN)}): "
-            "give a folder with the model's config.json"
+            f"model.path={path}: not on this machine, and not among the published shapes ({known}): give a folder with "
+            "the model's config.json"
         )
-    return QWEN[name[1]], f"built-in table, Qwen2.5 {name[1]}"
+    return PUBLISHED[name[1]][name[2]], f"built-in table, {name[1]} {name[2]}"
 
 
 @dataclass(frozen=True)
@@ -172,6 +178,8 @@ class Setup:
     """Tokens of a micro-batch on one GPU, its Ulysses share."""
     head_rows: int | None
     """Rows whose logits exist at once with the fused head; None: all."""
+    dense_mask: bool
+    """Attention is sdpa, which takes packed sequences with a mask [T, T]."""
     checkpointing: bool
     """Gradient checkpointing: of each layer only the input is kept."""
     parameter_bytes: int
@@ -225,7 +233,7 @@ def read_setup(config: DictConfig) -> Setup:
             "ppo_max_token_len_per_gpu: the plan only covers log-prob passes that are not larger than the update"
         )
     if config.cluster.platform != "cuda":
-        problems.append("the plan is about GPU memory: add cluster=gpu_1x8 or cluster=gpu_4x8")
+        problems.append("the plan is about GPU memory: add cluster=gpu_1x1, cluster=gpu_1x8 or cluster=gpu_4x8")
     fsdp, cluster = actor.fsdp_config, config.cluster
     names = {
         "fsdp_config.model_dtype": fsdp.model_dtype,
@@ -248,6 +256,7 @@ def read_setup(config: DictConfig) -> Setup:
         sequence_parallel=cluster.sequence_parallel,
         tokens=actor.ppo_max_token_len_per_gpu,
         head_rows=(fsdp.head_chunk_size or chunk_size()) if fsdp.fused_head else None,
+        dense_mask=attention_choice.name_of(config) in DENSE,
         checkpointing=config.actor_rollout_ref.model.enable_gradient_checkpointing,
         parameter_bytes=parameter_bytes,
         compute_bytes=compute_bytes,
@@ -302,6 +311,15 @@ def activations(shape: ModelShape, setup: Setup) -> int:
     gradients = width * (3 * shape.intermediate + 2 * shape.hidden)
     final_norm = 4 * shape.hidden + 4 + 2 * width * shape.hidden
     return setup.tokens * (kept + gradients + final_norm)
+
+
+def attention_mask(shape: ModelShape, setup: Setup) -> int:
+    """Bytes of sdpa's mask over a whole micro-batch: [T, T] boolean, and additive for the kernel, once more where it is
+    padded. Without checkpointing each layer keeps its additive one for the backward pass. Read, not measured."""
+    if not setup.dense_mask:
+        return 0
+    kept = 1 if setup.checkpointing else shape.layers
+    return (setup.tokens * setup.sequence_parallel) ** 2 * (1 + setup.compute_bytes * (kept + 1))
 
 
 def logits(shape: ModelShape, setup: Setup) -> int:
@@ -375,6 +393,7 @@ def estimate(shape: ModelShape, setup: Setup, gpu_memory: float) -> Estimate:
         "optimizer states (Adam's two moments)": on_gpu * 2 * shard,
         "gathered parameters and gradients": gathered(shape, setup),
         "activations": activations(shape, setup),
+        **({"attention mask (sdpa)": attention_mask(shape, setup)} if setup.dense_mask else {}),
         "logits and their statistics": logits(shape, setup),
     }
     sync = {

@@ -16,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from paec_loss import MethodStack
 from recipe.grading import sources
-from recipe.paec import curriculum_order, keys, prompts, safety, versions
+from recipe.paec import attention_choice, curriculum_order, keys, prompts, safety, versions
 from recipe.paec.config import OWN_SURROGATE, SECTIONS, TRAINER_MODES
 from recipe.paec.errors import UserError
 from recipe.paec.methods import stack_of
@@ -47,13 +47,7 @@ def check_config(config: DictConfig) -> list[str]:
     actor = config.actor_rollout_ref.actor
     if config.cluster.platform == "cpu" and actor.strategy != "fsdp2":
         problems.append("actor_rollout_ref.actor.strategy: on cluster=cpu only fsdp2 works, FSDP1 needs a GPU")
-    if config.cluster.platform == "cpu" and config.cluster.sequence_parallel > 1:
-        attention = config.actor_rollout_ref.model.override_config.get("attn_implementation")
-        if attention != "ulysses_sdpa":
-            problems.append(
-                f"cluster.sequence_parallel={config.cluster.sequence_parallel} with attn_implementation={attention} is "
-                "silently wrong on CPU: add actor_rollout_ref.model.override_config.attn_implementation=ulysses_sdpa"
-            )
+    problems += attention_choice.check_config(config)
     problems += _check_batches(config) + _check_mode(config) + _check_loss(config)
     problems += _check_methods(config, stack)
     if actor.loss_agg_mode == "seq-mean-token-sum-norm" and not actor.loss_scale_factor:

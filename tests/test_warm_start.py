@@ -8,8 +8,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from data_prep import countdown, tiny, tiny_model, warm_start
+from data_prep import tiny, tiny_model, warm_start
 from data_prep.contract import validate_rows
+from data_prep.files import WARM_START_FILE
 from data_prep.tasks import TASKS
 
 STEPS = 30

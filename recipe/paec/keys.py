@@ -103,6 +103,12 @@ FIXED = {
 
 FREE = {
     f"{_ROLLOUT}.max_model_len": "the experiments give a default that fits the model; a shorter one saves memory",
+    f"{_MODEL}.override_config.attn_implementation": "cluster.attention is its default; read from here alone",
+    f"{_ACTOR}.use_torch_compile": "cluster.compile is the default of all four, which may differ",
+    f"{_ACTOR}.fsdp_config.use_torch_compile": "as above",
+    "actor_rollout_ref.ref.use_torch_compile": "as above",
+    "actor_rollout_ref.ref.fsdp_config.use_torch_compile": "as above",
+    f"{_ROLLOUT}.enforce_eager": "cluster.enforce_eager is its default; read from here alone",
     f"{_ACTOR}.loss_scale_factor": "base=dr_grpo gives the usual constant; any other is a choice",
 }
 """Keys with an interpolation in configs/ that is a default alone -> why they may be overridden."""

@@ -212,6 +212,7 @@ def dry_run(tmp_path, *overrides: str) -> subprocess.CompletedProcess:
     return subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, env=env)
 
 
+@pytest.mark.cpu_stack
 def test_dry_run_starts_and_leaves_nothing(tmp_path):
     done = dry_run(tmp_path, "method=siren", "--print-config")
     assert done.returncode == 0, done.stderr
@@ -223,6 +224,7 @@ def test_dry_run_starts_and_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.cpu_stack
 def test_dry_run_names_what_is_missing(tmp_path):
     done = dry_run(tmp_path, "data.val_files=[/nowhere/v.parquet]", "+actor_rollout_ref.actor.nonsense=1")
     assert done.returncode == 2

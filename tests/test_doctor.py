@@ -101,6 +101,7 @@ def command(tiny: Path, root: Path, *overrides: str, before=None, module="doctor
 # ---- the command -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.cpu_stack
 def test_everything_is_there(tiny_files, tmp_path):
     """A line for each check, in order; nothing is left behind."""
     done = command(tiny_files, tmp_path / "runs")
@@ -112,6 +113,7 @@ def test_everything_is_there(tiny_files, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.cpu_stack
 def test_all_failures_at_once(tiny_files, tmp_path):
     """A cut-off model, a folder that cannot be written, open files and an interface: a sentence each, exit code 2."""
     shutil.copytree(tiny_files / "model", tmp_path / "model")
@@ -141,6 +143,7 @@ def test_all_failures_at_once(tiny_files, tmp_path):
     assert failed == [f"FAIL  {name}" for name in names]
 
 
+@pytest.mark.cpu_stack
 def test_training_begins_with_it(tiny_files, tmp_path):
     done = command(tiny_files, tmp_path / "runs", "cluster.num_cpus=3", module="train")
     assert done.returncode == 2 and "ok    versions: Python" in done.stdout

@@ -24,7 +24,7 @@ def run(*arguments: str, **env: str) -> str:
 @pytest.mark.slow
 def test_rehearsal():
     report = run("-m", "not pipeline", PAEC_GPU_TESTS_ON="cpu")
-    assert int(re.search(r"(\d+) passed", report)[1]) >= 80
+    assert int(re.search(r"(\d+) passed", report)[1]) >= 70
     reasons = re.findall(r"^SKIPPED \[\d+\] .*: (.*)$", report, re.MULTILINE)
     assert reasons and all(reason.endswith("not rehearsed") for reason in reasons)
 

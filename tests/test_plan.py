@@ -473,7 +473,7 @@ def command(*arguments: str) -> subprocess.CompletedProcess:
 
 
 def test_the_command():
-    done = command("experiment=qwen1.5b", "gpu_memory=60")
+    done = command("experiment=qwen1.5b", "cluster.attention=flash_attention_2", "gpu_memory=60")
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[0].startswith("Qwen/Qwen2.5-Math-1.5B: 1.54 B parameters") and lines[-1] == "it fits"

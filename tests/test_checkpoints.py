@@ -17,7 +17,7 @@ def saved(root, step, score=None, size=1000):
     """A complete checkpoint with two files."""
     folder = root / f"global_step_{step}"
     (folder / "actor").mkdir(parents=True)
-    (folder / "actor" / "model.pt").write_bytes(bytes(i % 251 for i in range(size)))
+    (folder / "actor" / "model_world_size_1_rank_0.pt").write_bytes(bytes(i % 251 for i in range(size)))
     (folder / "data.pt").write_bytes(b"position")
     checkpoints.commit(root, step, {"workers": 1}, {"observations": [0.5]}, score)
     return folder
@@ -28,23 +28,26 @@ def test_a_whole_checkpoint(tmp_path):
     checkpoint = checkpoints.verify(folder)
     assert (checkpoint.step, checkpoint.score, checkpoint.folder) == (4, 0.25, folder)
     files = json.loads((folder / "paec_state.json").read_text())["files"]
-    assert set(files) == {"actor/model.pt", "data.pt"}
+    assert set(files) == {"actor/model_world_size_1_rank_0.pt", "data.pt"}
     assert files["data.pt"] == {"bytes": 8, "sha256": hashlib.sha256(b"position").hexdigest()}
 
 
 @pytest.mark.parametrize(
     ("damage", "sentence"),
     [
-        (lambda f: f.write_bytes(f.read_bytes()[:-1]), "actor/model.pt has 999 bytes, 1000 were saved"),
-        (lambda f: f.write_bytes(b""), "actor/model.pt has 0 bytes, 1000 were saved"),
-        (lambda f: f.write_bytes(bytes(1000)), "actor/model.pt has changed since it was saved"),
-        (lambda f: f.unlink(), "actor/model.pt is missing"),
+        (
+            lambda f: f.write_bytes(f.read_bytes()[:-1]),
+            "actor/model_world_size_1_rank_0.pt has 999 bytes, 1000 were saved",
+        ),
+        (lambda f: f.write_bytes(b""), "actor/model_world_size_1_rank_0.pt has 0 bytes, 1000 were saved"),
+        (lambda f: f.write_bytes(bytes(1000)), "actor/model_world_size_1_rank_0.pt has changed since it was saved"),
+        (lambda f: f.unlink(), "actor/model_world_size_1_rank_0.pt is missing"),
     ],
 )
 def test_damage_is_found_and_the_previous_one_used(tmp_path, damage, sentence):
     saved(tmp_path, 2)
     newer = saved(tmp_path, 4)
-    damage(newer / "actor" / "model.pt")
+    damage(newer / "actor" / "model_world_size_1_rank_0.pt")
     found, damaged = checkpoints.latest(tmp_path)
     assert found.step == 2
     assert [str(error) for error in damaged] == [f"{newer} is damaged: {sentence}"]

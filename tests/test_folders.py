@@ -434,6 +434,7 @@ def root(tmp_path_factory) -> Path:
 def command(module: str, *arguments: str, root: Path) -> list[str]:
     """The error lines of a command, which must end with exit code 2."""
     env = {**os.environ, "PYTHONPATH": str(REPOSITORY), "HOME": str(root.parent)}
+    env |= dict.fromkeys(("MPLCONFIGDIR", "XDG_CACHE_HOME"), str(root.parent.parent / "cache"))
     given = [argument.format(root=root) for argument in arguments]
     done = subprocess.run(
         [sys.executable, "-m", f"recipe.paec.{module}", *given],
@@ -467,8 +468,8 @@ def test_hostile_commands_change_nothing(root, module, arguments, reason):
 def test_hostile_names_and_places_of_a_run(root, compose):
     """The same for more of them, without a process for each."""
     before = tree(root.parent)
-    names = ["..", ".", "a/b", "-x", "~", "'a b/../c'", "evaluation", "tiny_cpu-paec/checkpoints"]
-    for override in [f"run.name={name}" for name in names] + ["run.directory=", "run.directory=/", "run.root=/"]:
+    names = ["..", ".", "a/b", "-x", "~", "a b/../c", "evaluation", "tiny_cpu-paec/checkpoints"]
+    for override in [f"run.name='{name}'" for name in names] + ["run.directory=", "run.directory=/", "run.root=/"]:
         with pytest.raises(UserError):
             compose(f"run.root={root}", override, "run.fresh=true")
     for name in ("photos", "configured", "run_link", "photo_link", "compare-tiny_cpu", "qwen7b-paec", "saved"):

@@ -29,6 +29,8 @@ from pipeline_runs import (
 from torch.utils.data import RandomSampler
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from recipe.paec import folders
+
 ANCHOR = "method.anchor_steps=2"
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.timeout(900)]
@@ -166,6 +168,13 @@ def test_finished_run_says_so(killed_and_resumed):
     assert f"is finished: its checkpoint is at step {STEPS} of {STEPS}" in killed_and_resumed["again"]
     assert "run.fresh=true" in killed_and_resumed["again"]
     assert f"exporting the checkpoint of step {STEPS}" in killed_and_resumed["again"]
+
+
+def test_every_file_of_a_run_is_one_that_a_fresh_start_would_delete(killed_and_resumed):
+    directory = killed_and_resumed["directory"]
+    assert folders.mark_of(directory)["name"] == directory.name
+    found = folders.inside(directory, folders.RUN)
+    assert (found.foreign, found.links) == ([], []) and len(found.own) > 20
 
 
 # ---- evaluation ------------------------------------------------------------------------------------------------------

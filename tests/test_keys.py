@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -27,10 +28,13 @@ PACKAGES = {"data": "data", "model": "model", "method": "method"}
 def exit_code(monkeypatch, *overrides: str) -> int:
     """Of `python -m recipe.paec.train --check`, in this process."""
     monkeypatch.setattr(sys, "argv", ["train", "--check", *overrides])
+    before = signal.getsignal(signal.SIGTERM)
     try:
         return train.main()
     except SystemExit as ended:
         return ended.code
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def check(monkeypatch, capsys, *overrides: str) -> tuple[int, str, str]:

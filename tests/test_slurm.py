@@ -152,7 +152,13 @@ def test_both_nodes_work_and_the_exit_code_is_the_commands(slurm):
 def test_dry_run_of_the_training(slurm):
     """Without COMMAND: experiment and method out of one word, overrides passed on, address and nodes filled in."""
     job = slurm.submit(
-        "--nodes=2", str(BATCH), "--dry-run", "method.rho_min=0.7", EXPERIMENT="tiny_cpu_siren", GPUS_PER_NODE="1"
+        "--nodes=2",
+        str(BATCH),
+        "--dry-run",
+        "--print-config",
+        "method.rho_min=0.7",
+        EXPERIMENT="tiny_cpu_siren",
+        GPUS_PER_NODE="1",
     )
     code, output = slurm.finish(job)
     assert code == "0:0", output

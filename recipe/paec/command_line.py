@@ -149,9 +149,11 @@ def with_flags(arguments: Sequence[str], section: str = "") -> list[str]:
 
 def unknown_flags(arguments: Sequence[str]) -> list[str]:
     """One sentence for every option that neither the recipe nor Hydra has."""
-    known = (*FLAGS, "--check", *HYDRA_FLAGS)
+    known = [*FLAGS, "--check", *HYDRA_FLAGS]
     given = [a for a in arguments if a.startswith("-") and a.partition("=")[0] not in HYDRA_FLAGS]
-    return [f"{a}: no such option{keys.closest(a, known, ': did you mean {}?')}" for a in given]
+    # --check itself comes here from the commands that do not have it.
+    hints = {a: keys.closest(a, known, ": did you mean {}?") for a in given if a not in known}
+    return [f"{a}: no such option{hints.get(a, ' here')}" for a in given]
 
 
 def hydra_command(config_name: str, run: Callable[[DictConfig], None], arguments: list[str], interrupted: str) -> int:

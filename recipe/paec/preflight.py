@@ -29,19 +29,21 @@ PLUGIN_GROUPS, PLUGIN_NAME = ("verl.plugins", "vllm.general_plugins"), "paec"
 def check_config(config: DictConfig) -> list[str]:
     """Types and ranges of our own sections, combinations that cannot work, and secrets that would be written down."""
     problems = safety.check_config(config) + keys.check_overrides(config.run.overrides)
-    told = set()
+    values = keys.check_values(config)
+    told = {problem.split("=")[0] for problem in values}
     for name, schema in SECTIONS.items():
         section = OmegaConf.to_container(config[name], resolve=True)
         try:
             OmegaConf.merge(OmegaConf.structured(schema), section)
         except OmegaConfBaseException as error:
-            told.add(key := f"{name}.{error.full_key}" if error.full_key else name)
-            problems.append(f"{key}: {error.msg.splitlines()[0]}")
+            key = f"{name}.{error.full_key}" if error.full_key else name
+            if key not in told:
+                problems.append(f"{key}: {error.msg.splitlines()[0]}")
     try:
         stack = stack_of(config)
     except (ValueError, TypeError) as error:
         problems.append(str(error))
-    problems += [problem for problem in keys.check_values(config) if problem.split("=")[0] not in told]
+    problems += values
     if problems:
         return list(dict.fromkeys(problems))
     actor = config.actor_rollout_ref.actor

@@ -11,6 +11,7 @@ import sys
 import traceback
 from pathlib import Path
 
+from hydra.errors import InstantiationException
 from omegaconf import OmegaConf
 
 from recipe.paec.run_log import write_failure
@@ -68,6 +69,8 @@ def reason(cause: BaseException) -> str:
         from recipe.paec.guardian import dead_actors
 
         return "; ".join(dead_actors()) or str(cause).strip()
+    if isinstance(cause, InstantiationException):
+        return " ".join(str(cause).split())  # its last line is the key alone
     return str(cause).strip()
 
 

@@ -31,6 +31,7 @@ def rehearsal(tmp_path_factory) -> dict:
     return json.loads(file.read_text())
 
 
+@pytest.mark.slow
 def test_every_section_runs(rehearsal):
     assert [section["name"] for section in rehearsal["sections"]] == ["machine", *gpu.SECTIONS]
     assert not rehearsal["failed"]
@@ -38,6 +39,7 @@ def test_every_section_runs(rehearsal):
         assert section["error"] is None and section["lines"] and section["seconds"] > 0
 
 
+@pytest.mark.slow
 def test_exactness_passes_in_the_interpreter(rehearsal):
     lines = [line for section in rehearsal["sections"] for line in section["lines"]]
     exact = [line for line in lines if line["what"].startswith("exact")]
@@ -46,6 +48,7 @@ def test_exactness_passes_in_the_interpreter(rehearsal):
     assert all(line["sizes"] == 0 and max(line["errors"].values()) < 1e-6 for line in exact)
 
 
+@pytest.mark.slow
 def test_every_time_stands_beside_bytes_over_bandwidth(rehearsal):
     bandwidth = rehearsal["machine"]["bandwidth"]
     timed = [line for s in rehearsal["sections"] for line in s["lines"] if "floor_ms" in line]
@@ -173,6 +176,7 @@ def test_the_model_is_made_on_the_device(tmp_path, monkeypatch):
     assert model.config.num_hidden_layers == 3 and model.config.vocab_size == 512
 
 
+@pytest.mark.slow
 def test_an_update_of_the_tiny_shape(tmp_path, monkeypatch, capsys):
     """verl's engine and ours, each in a process of its own, in bf16."""
     names = ("verl, none", "ours, paec")

@@ -235,9 +235,11 @@ def worked(template: Template, numbers: Mapping[str, Fraction]) -> list[tuple[st
     """The equation and the result of every step; None if the numbers make no good problem.
 
     They make one if every result is a number above 0 and not above MAX_VALUE, whole or with at most two decimals (a
-    fraction only where the answer is one, and then one that is reduced on the way), and counts are whole.
+    fraction only where the answer is one, and then one that is reduced on the way), counts are whole, and
+    percentages are below 100.
     """
     values, steps = dict(numbers), []
+    limit = 99 if template.form == "percent" else MAX_VALUE
     for result, (_, expression) in zip("xyz", template.steps, strict=False):
         operands = re.split(r"([-+*/])", expression)
         terms = [values.get(term) or Fraction(term) for term in operands[::2]]
@@ -247,7 +249,7 @@ def worked(template: Template, numbers: Mapping[str, Fraction]) -> list[tuple[st
         last = len(steps) == len(template.steps) - 1
         fraction = last and template.form == "fraction"
         whole = not fraction and template.form not in ("money", "hours")
-        if not 0 < value <= MAX_VALUE or (whole and value.denominator > 1) or (not fraction and (value * 100) % 1):
+        if not 0 < value <= limit or (whole and value.denominator > 1) or (not fraction and (value * 100) % 1):
             return None
         left = "".join(operands[i] if i % 2 else written(terms[i // 2], template.form) for i in range(len(operands)))
         right = written(value, template.form)

@@ -320,7 +320,7 @@ def command(*overrides: str) -> subprocess.CompletedProcess:
             "protocol.temprature=1",
             ["unknown configuration key protocol.temprature", "did you mean protocol.temperature"],
         ),
-        ("protocol=lufy", ["protocol/lufy", "luffy"]),
+        ("protocol=lufy", ["no protocol lufy", "did you mean luffy?"]),
         ("benchmarks=[aime24]", ["give model=..."]),
     ],
 )

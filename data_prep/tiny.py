@@ -135,8 +135,8 @@ def is_complete(output: str | Path, options: dict[str, Any]) -> bool:
     recorded = _manifest(output)
     if recorded is None:
         return False
-    found = _checksums(output)  # more may lie beside them, such as a scored copy of the data
-    return UNNAMED | recorded["options"] == options and recorded["sha256"].items() <= found.items()
+    # More may lie beside them, such as a scored copy of the data.
+    return UNNAMED | recorded["options"] == options and recorded["sha256"] == _checksums(output)
 
 
 def _manifest(output: Path) -> dict[str, Any] | None:
@@ -174,8 +174,7 @@ def _clear(output: Path) -> None:
 
 
 def _checksums(output: Path) -> dict[str, str]:
-    files = sorted(path for folder in (DATA, MODEL) for path in (output / folder).rglob("*") if path.is_file())
-    return {str(path.relative_to(output)): sha256(path) for path in files}
+    return {path: sha256(output / path) for path in contents(output, WRITTEN).own}
 
 
 def main() -> int:

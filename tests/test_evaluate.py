@@ -803,7 +803,8 @@ def test_an_output_that_is_a_file_is_one_sentence(tmp_path, aime):
         f"output={tmp_path / 'file'}",
     )  # fmt: skip
     assert done.returncode == 2
-    assert done.stderr == f"error: {tmp_path / 'file'}: File exists: make room, or name a folder that can be written\n"
+    file = tmp_path / "file"
+    assert done.stderr == f"error: output={file}: {file} is a file: give the path of a folder\n"
 
 
 def test_samples_are_written_whole(tmp_path):

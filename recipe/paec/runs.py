@@ -56,8 +56,9 @@ def resolved(config: DictConfig) -> DictConfig:
         config.run.overrides = overrides
         config.identity = {}
         OmegaConf.resolve(config)
-        problems = keys.check_values(config, names=keys.PATHS)
-        if problems := problems or folders.run_problems(config.run.root, config.run.name, config.run.directory):
+        places = config.run.root, config.run.name, config.run.directory
+        problems = folders.run_problems(*places) if all(isinstance(place, str) for place in places) else []
+        if problems := problems or keys.check_values(config, names=keys.PATHS):
             raise UserError(*problems)
         apply_methods(config)
         attention_choice.resolve(config)

@@ -84,7 +84,7 @@ def test_refused_at_once(arguments, message, monkeypatch):
     "words, problems",
     [
         (["METHODS=none sirn"], ["sirn: no method sirn: did you mean siren? There are .*, paec, .*, siren.*"]),
-        (["METHODS=none", "EXPERIMENT=tiny"], ["no experiment tiny: did you mean tiny_cpu? There are .*"]),
+        (["METHODS=none", "EXPERIMENT=tiny_cp"], ["no experiment tiny_cp: did you mean tiny_cpu? There are .*"]),
         (
             ["METHODS=none paec:method.rho=7 bad=paec:metod.rho=1"],
             ["paec-rho=7: method.rho=7: must be .*", "bad: unknown configuration key metod.rho: did you mean .*"],

@@ -17,7 +17,7 @@ from recipe.grading import strict
 from recipe.grading.extract import extract
 
 STEPS, PROMPTS, SAMPLES, VALIDATION = 2, 16, 8, 16
-WARM_START = 240
+WARM_START = 360
 """Steps after which a few of a hundred responses are right and a few have no answer."""
 
 OVERRIDES = [f"trainer.total_training_steps={STEPS}", "trainer.save_freq=-1", f"trainer.test_freq={STEPS}"]

@@ -290,7 +290,7 @@ def _scalar(text: str) -> str:
 
 
 def repeating_decimal(sign: str, whole: str, digits: str, period: str) -> Fraction:
-    """The value of sign whole.digits and then the period for ever: -1.2 and 3 is -1.2333... = -37/30."""
+    """The value of sign whole.digits followed by the repeating digits: -1.2 and 3 is -1.2333... = -37/30."""
     beginning = int(sign + (whole + digits or "0") + period) - int(sign + (whole + digits or "0"))
     return Fraction(beginning, (10 ** len(period) - 1) * 10 ** len(digits))
 

@@ -132,7 +132,7 @@ setup(
         "sweep": SWEEP,
     },
     entry_points={
-        "verl.plugins": ["paec = recipe.paec.plugin"],
-        "vllm.general_plugins": ["paec = recipe.paec.vllm_plugin:install"],
+        "verl.plugins": ["paec = recipe.paec.plugins.verl_plugin"],
+        "vllm.general_plugins": ["paec = recipe.paec.plugins.vllm_plugin:install"],
     },
 )

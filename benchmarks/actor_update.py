@@ -127,12 +127,12 @@ def build_engine(folder: Path, variant: dict, dtype: str, states: str):
 
     from paec_loss import Clip
     from paec_loss.methods import METHODS
-    from recipe.paec.engine import PAECEngine
-    from recipe.paec.engine_config import MethodEngineConfig
+    from recipe.paec.actor.engine import PAECEngine
+    from recipe.paec.actor.engine_config import MethodEngineConfig
 
     model = HFModelConfig(
         path=str(folder),
-        external_lib="recipe.paec.worker",
+        external_lib="recipe.paec.plugins.register",
         use_remove_padding=True,
         enable_gradient_checkpointing=True,
         override_config={"attn_implementation": "sdpa"},
@@ -157,7 +157,7 @@ def batch(sequences: int, tokens: int, vocab_size: int):
     import torch
     from tensordict import TensorDict
 
-    from recipe.paec.statistics import RESPONSE_NUMBER
+    from recipe.paec.actor.batches import RESPONSE_NUMBER
 
     def nested(rows):
         return torch.nested.as_nested_tensor(list(rows), layout=torch.jagged)
@@ -271,10 +271,10 @@ def child(options: argparse.Namespace) -> None:
     from verl.workers.utils.losses import ppo_loss
     from verl.workers.utils.padding import response_to_nested
 
-    import recipe.paec.worker  # noqa: F401
-    from recipe.paec.config import OWN_SURROGATE
-    from recipe.paec.loss import method_loss
-    from recipe.paec.statistics import OUTPUT_NAMES, response_statistics
+    import recipe.paec.plugins.register  # noqa: F401
+    from recipe.paec.actor.batches import OUTPUT_NAMES, response_statistics
+    from recipe.paec.actor.loss import method_loss
+    from recipe.paec.config.schema import OWN_SURROGATE
 
     cuda = torch.cuda.is_available()
     variant = json.loads(options.variant)

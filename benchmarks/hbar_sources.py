@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from statistics import mean
 
-from recipe.paec.run_log import read_metrics
+from recipe.paec.run.log import read_metrics
 
 SOURCES = ("step", "lagged", "exact")
 

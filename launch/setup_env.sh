@@ -80,7 +80,7 @@ else
     install "${constraints[@]}" "$(pin flash-attn)" --no-build-isolation
   fi
 fi
-"$venv/bin/python" -m recipe.paec.versions
+"$venv/bin/python" -m recipe.paec.common.versions
 rm -f "$venv"/.paec-"$stack"-*
 touch "$stamp"
 echo "environment ready: $venv"

@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 from ranks import run_cases
 
-from recipe.paec.checkpoints import CheckpointError
+from recipe.paec.run.checkpoints import CheckpointError
 
 FP32 = {"param_dtype": "fp32", "reduce_dtype": "fp32", "buffer_dtype": "fp32"}
 PROMPT = torch.arange(12)[None]
@@ -41,12 +41,12 @@ def engine_of(work: Path, case: dict):
 
     from paec_loss import Clip
     from paec_loss.methods.paec import PAEC
-    from recipe.paec.engine import PAECEngine
-    from recipe.paec.engine_config import MethodEngineConfig
+    from recipe.paec.actor.engine import PAECEngine
+    from recipe.paec.actor.engine_config import MethodEngineConfig
 
     model = HFModelConfig(
         path=str(work / case["model"]),
-        external_lib="recipe.paec.worker",
+        external_lib="recipe.paec.plugins.register",
         use_remove_padding=True,
         enable_gradient_checkpointing=False,
         lora_rank=case["lora"],

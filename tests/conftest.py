@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from recipe.paec import runs, versions
+from recipe.paec.common import versions
+from recipe.paec.config import resolve
 
 torch.set_num_threads(1)
 
@@ -24,7 +25,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def compose():
     """compose("method.rho=0.7", ...) -> the resolved configuration of that command line."""
 
-    return lambda *overrides: runs.resolved(runs.composed(*overrides))
+    return lambda *overrides: resolve.resolved(resolve.composed(*overrides))
 
 
 @pytest.fixture(scope="session")

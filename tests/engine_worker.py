@@ -20,9 +20,9 @@ from tensordict import TensorDict
 
 from paec_loss import Clip
 from paec_loss.methods import METHODS
-from recipe.paec.config import OWN_SURROGATE
-from recipe.paec.runs import NO_DUAL_CLIP
-from recipe.paec.statistics import OUTPUT_NAMES, RESPONSE_NUMBER, response_statistics
+from recipe.paec.actor.batches import OUTPUT_NAMES, RESPONSE_NUMBER, response_statistics
+from recipe.paec.config.resolve import NO_DUAL_CLIP
+from recipe.paec.config.schema import OWN_SURROGATE
 
 
 def nested(rows: list[torch.Tensor]) -> torch.Tensor:
@@ -79,12 +79,12 @@ def build_engine(work: Path, case: dict):
     from verl.workers.config import FSDPEngineConfig, FSDPOptimizerConfig, HFModelConfig
     from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
 
-    from recipe.paec.engine import PAECEngine
-    from recipe.paec.engine_config import MethodEngineConfig
+    from recipe.paec.actor.engine import PAECEngine
+    from recipe.paec.actor.engine_config import MethodEngineConfig
 
     model = HFModelConfig(
         path=str(work / case["model"]),
-        external_lib="recipe.paec.worker",
+        external_lib="recipe.paec.plugins.register",
         use_remove_padding=not case["padded"],
         enable_gradient_checkpointing=False,
         override_config={"attn_implementation": "ulysses_sdpa" if case["sp"] > 1 else "sdpa"},
@@ -182,7 +182,7 @@ def restored(engine) -> list[torch.Tensor]:
 def run(work: Path, case: dict) -> None:
     from verl.workers.utils.losses import ppo_loss
 
-    from recipe.paec.loss import method_loss
+    from recipe.paec.actor.loss import method_loss
 
     batch = torch.load(work / "batch.pt")
     torch.manual_seed(0)

@@ -57,7 +57,7 @@ def run_cases(run: Callable[[Path, dict], None]) -> None:
     torch.set_num_threads(1)
     import verl  # noqa: F401  (loads the plugin)
 
-    import recipe.paec.worker  # noqa: F401
+    import recipe.paec.plugins.register  # noqa: F401
 
     if os.environ["VERL_PLATFORM"] == "cpu":
         dist.init_process_group("gloo")

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from recipe.paec import attention_choice, preflight
+from recipe.paec.config import attention, rules
+from recipe.paec.doctor import environment
 
-KEY = attention_choice.KEY
+KEY = attention.KEY
 
 
 @pytest.fixture
 def flash_attn(monkeypatch):
     """flash_attn(True or False): whether it is installed."""
-    return lambda there: monkeypatch.setattr(attention_choice, "has_flash_attn", lambda: there)
+    return lambda there: monkeypatch.setattr(attention, "has_flash_attn", lambda: there)
 
 
 @pytest.mark.parametrize("cluster", ["gpu_1x1", "gpu_1x8", "gpu_4x8"])
@@ -20,9 +21,9 @@ def flash_attn(monkeypatch):
 def test_auto_on_every_gpu_cluster(compose, flash_attn, cluster, there, name):
     flash_attn(there)
     config = compose("experiment=qwen1.5b", f"cluster={cluster}")
-    assert attention_choice.name_of(config) == name
-    assert preflight.check_config(config) == []
-    check = attention_choice.check_installed(config)
+    assert attention.name_of(config) == name
+    assert rules.check_config(config) == []
+    check = environment.check_installed(config)
     assert check.problems == () and check.found.startswith(name)
     assert ("FLASH_ATTN=1 bash launch/setup_env.sh gpu" in check.found) is not there
 
@@ -31,37 +32,37 @@ def test_auto_on_every_gpu_cluster(compose, flash_attn, cluster, there, name):
 def test_what_was_asked_for_by_name_is_not_replaced(compose, flash_attn, override):
     flash_attn(False)
     config = compose("experiment=qwen1.5b", override)
-    assert attention_choice.name_of(config) == "flash_attention_2"
-    (problem,) = attention_choice.check_installed(config).problems
+    assert attention.name_of(config) == "flash_attention_2"
+    (problem,) = environment.check_installed(config).problems
     assert problem.startswith("attn_implementation=flash_attention_2 was asked for, but flash-attn is not installed")
     assert "FLASH_ATTN=1" in problem and "cluster.attention=auto" in problem
     flash_attn(True)
-    assert attention_choice.check_installed(config).problems == ()
+    assert environment.check_installed(config).problems == ()
 
 
 def test_sdpa_by_name_is_sdpa_where_flash_attn_is_installed(compose, flash_attn):
     flash_attn(True)
     config = compose("experiment=qwen1.5b", "cluster.attention=sdpa")
-    assert attention_choice.name_of(config) == "sdpa"
-    assert attention_choice.check_installed(config).found == "sdpa"
+    assert attention.name_of(config) == "sdpa"
+    assert environment.check_installed(config).found == "sdpa"
 
 
 def test_ulysses_needs_flash_attn(compose, flash_attn):
     flash_attn(False)
     config = compose("experiment=qwen14b")
-    assert attention_choice.name_of(config) == "flash_attention_2"
-    assert preflight.check_config(config) == []
-    (problem,) = attention_choice.check_installed(config).problems
+    assert attention.name_of(config) == "flash_attention_2"
+    assert rules.check_config(config) == []
+    (problem,) = environment.check_installed(config).problems
     assert problem.startswith("cluster.sequence_parallel=2 needs flash-attn, which is not installed")
     ours = compose("experiment=qwen14b", "cluster.attention=ulysses_sdpa")
-    assert attention_choice.check_installed(ours).problems == () and preflight.check_config(ours) == []
+    assert environment.check_installed(ours).problems == () and rules.check_config(ours) == []
 
 
 @pytest.mark.parametrize("experiment", ["qwen14b", "tiny_cpu"])
 @pytest.mark.parametrize("name", ["sdpa", "eager"])
 def test_ulysses_with_attention_that_stays_within_a_rank_is_refused(compose, experiment, name):
     ranks = ["cluster.gpus_per_node=2", "cluster.sequence_parallel=2"]
-    (problem,) = preflight.check_config(compose(f"experiment={experiment}", f"cluster.attention={name}", *ranks))
+    (problem,) = rules.check_config(compose(f"experiment={experiment}", f"cluster.attention={name}", *ranks))
     assert problem.startswith(
         f"cluster.sequence_parallel=2 with attn_implementation={name} is silently wrong: add {KEY}="
     )
@@ -71,6 +72,6 @@ def test_triton_parts_of_flash_attn_alone_are_not_it(tmp_path, monkeypatch):
     (tmp_path / "flash_attn").mkdir()
     (tmp_path / "flash_attn" / "__init__.py").write_text("")
     monkeypatch.syspath_prepend(tmp_path)
-    assert not attention_choice.has_flash_attn()
+    assert not attention.has_flash_attn()
     (tmp_path / "flash_attn_2_cuda.py").write_text("")
-    assert attention_choice.has_flash_attn()
+    assert attention.has_flash_attn()

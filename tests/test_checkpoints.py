@@ -7,10 +7,10 @@ import json
 
 import pytest
 
-from recipe.paec import checkpoints
-from recipe.paec.checkpoints import BLOCK, BLOCKS, CheckpointError, DamagedCheckpoint
-from recipe.paec.errors import UserError
-from recipe.paec.validation import best_score
+from recipe.paec.common.errors import UserError
+from recipe.paec.driver.validation import best_score
+from recipe.paec.run import checkpoints
+from recipe.paec.run.checkpoints import BLOCK, BLOCKS, CheckpointError, DamagedCheckpoint
 
 
 def saved(root, step, score=None, size=1000):

@@ -11,11 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from recipe.paec import compare, curve
-from recipe.paec.compare import LATEX, MARKDOWN, SCORES_FILE, without_seed
-from recipe.paec.errors import UserError
-from recipe.paec.estimators import bootstrap_interval, paired_bootstrap, t_interval
-from recipe.paec.scores import score
+from recipe.paec.common.errors import UserError
+from recipe.paec.compare import command as compare_command
+from recipe.paec.compare import comparison, evaluations
+from recipe.paec.compare.curves import picture, read_curves
+from recipe.paec.compare.evaluations import SCORES_FILE, without_seed
+from recipe.paec.compare.tables import LATEX, MARKDOWN
+from recipe.paec.scoring.estimators import bootstrap_interval, paired_bootstrap, t_interval
+from recipe.paec.scoring.scores import score
 
 PROTOCOL = {"name": "luffy", "temperature": 0.6, "top_p": 1.0}
 
@@ -81,13 +84,13 @@ def folders(tmp_path):
 
 
 def run(capsys, *arguments) -> tuple[int, str, str]:
-    code = compare.main([str(argument) for argument in arguments])
+    code = compare_command.main([str(argument) for argument in arguments])
     return code, *capsys.readouterr()
 
 
 def table_of(folders, metric="avg", names=("grpo", "paec-seed1", "paec-seed2", "paec-seed3")):
-    methods = compare.read_methods([str(folders / name) for name in names])
-    return compare.compare(methods, metric, methods[0].name)
+    methods = evaluations.read_methods([str(folders / name) for name in names])
+    return comparison.compare(methods, metric, methods[0].name)
 
 
 # ---- numbers ---------------------------------------------------------------------------------------------------------
@@ -204,7 +207,7 @@ def test_a_name_loses_its_seed(folder, name):
 def test_names_are_given_or_derived(folders, monkeypatch):
     monkeypatch.chdir(folders)
     (folders / "grpo").rename("a=b")
-    methods = compare.read_methods(["a=b", "ours, ρ=0.7=paec-seed1", "ours, ρ=0.7=paec-seed2", "paec-seed3"])
+    methods = evaluations.read_methods(["a=b", "ours, ρ=0.7=paec-seed1", "ours, ρ=0.7=paec-seed2", "paec-seed3"])
     assert [(method.name, len(method.runs)) for method in methods] == [("a=b", 1), ("ours, ρ=0.7", 2), ("paec", 1)]
 
 
@@ -213,24 +216,24 @@ def test_the_training_run_gives_the_name(tmp_path):
     paths = [
         evaluation(tmp_path / name / "luffy-aime24" / "step_10", LOW, run=name) for name in ("grpo-seed1", "grpo-seed2")
     ]
-    (method,) = compare.read_methods(list(map(str, paths)))
+    (method,) = evaluations.read_methods(list(map(str, paths)))
     assert (method.name, len(method.runs)) == ("grpo", 2)
     step = evaluation(tmp_path / "grpo-seed1" / "luffy-aime24" / "step_20", LOW, run="grpo-seed1")
     with pytest.raises(UserError, match="^2 runs are called grpo-seed1: name them, as in my_method=FOLDER$"):
-        compare.read_methods([*map(str, paths), str(step)])
+        evaluations.read_methods([*map(str, paths), str(step)])
 
 
 def test_runs_that_nothing_tells_apart_are_refused(tmp_path, folders):
     other = evaluation(tmp_path / "other" / "grpo", LOW)
     with pytest.raises(UserError, match="^2 runs are called grpo: name them, as in my_method=FOLDER$"):
-        compare.read_methods([str(folders / "grpo"), str(other)])
-    assert len(compare.read_methods([str(folders / "grpo"), f"other={other}"])) == 2
+        evaluations.read_methods([str(folders / "grpo"), str(other)])
+    assert len(evaluations.read_methods([str(folders / "grpo"), f"other={other}"])) == 2
     with pytest.raises(UserError, match="grpo: given 2 times: a run counts once"):
-        compare.read_methods([str(folders / "grpo"), f"b={folders / 'grpo'}"])
+        evaluations.read_methods([str(folders / "grpo"), f"b={folders / 'grpo'}"])
     with pytest.raises(UserError, match="absent: no such folder: give an evaluation's folder, or name=FOLDER"):
-        compare.read_methods([str(tmp_path / "absent")])
+        evaluations.read_methods([str(tmp_path / "absent")])
     with pytest.raises(UserError, match="no such folder"):
-        compare.read_methods([f"={folders / 'grpo'}"])
+        evaluations.read_methods([f"={folders / 'grpo'}"])
 
 
 # ---- what is refused -------------------------------------------------------------------------------------------------
@@ -385,18 +388,18 @@ def test_a_bad_scores_file_is_named(folders, break_it, message):
     break_it(scores)
     path.write_text(json.dumps(scores))
     with pytest.raises(UserError, match=f"^{re.escape(str(path))}.*{message}"):
-        compare.read_run(path)
+        evaluations.read_run(path)
 
 
 def test_files_that_are_absent_or_not_json(tmp_path):
     with pytest.raises(UserError, match="scores.json: no such file: evaluate the model"):
-        compare.read_run(tmp_path / SCORES_FILE)
+        evaluations.read_run(tmp_path / SCORES_FILE)
     (tmp_path / SCORES_FILE).write_bytes(b"\xff{")
     with pytest.raises(UserError, match="scores.json: not readable as JSON"):
-        compare.read_run(tmp_path / SCORES_FILE)
+        evaluations.read_run(tmp_path / SCORES_FILE)
     (tmp_path / SCORES_FILE).write_text("[1]")
     with pytest.raises(UserError, match="scores.json: not the scores of an evaluation"):
-        compare.read_run(tmp_path / SCORES_FILE)
+        evaluations.read_run(tmp_path / SCORES_FILE)
 
 
 def test_an_unknown_baseline_or_metric(folders, capsys):
@@ -513,7 +516,7 @@ def curves(tmp_path):
 
 
 def test_curve_draws_the_scores(curves):
-    figure = curve.picture(curve.read_curves([str(folder) for folder in curves]))
+    figure = picture(read_curves([str(folder) for folder in curves]))
     assert len(figure.axes) == 6
     assert [panel.get_title(loc="left") for panel in figure.axes[:2]] == ["AIME24  (n = 4)", "MATH500  (n = 4)"]
     assert [figure.axes[i].get_ylabel() for i in (0, 2, 4)] == ["avg@n, %", "maj@n, %", "pass@n, %"]
@@ -538,7 +541,7 @@ def test_curve_draws_the_scores(curves):
 def test_names_stay_beside_their_panel(tmp_path, share):
     names = ["a", "b", "c", "d"]
     folders = [curve_folder(tmp_path / name, name, {0: {"aime24": [share] * 3}}) for name in names]
-    figure = curve.picture(curve.read_curves([str(folder) for folder in folders]))
+    figure = picture(read_curves([str(folder) for folder in folders]))
     for panel in figure.axes:
         heights = sorted(text.xy[1] for text in panel.texts)
         assert len(heights) == 4 and heights[0] >= 0 and heights[-1] <= 1 and min(np.diff(heights)) > 0.12
@@ -573,7 +576,7 @@ def test_curves_that_cannot_be_drawn(curves, tmp_path, capsys):
 
 def test_comparing_needs_no_trainer():
     code = (
-        "import sys, recipe.paec.compare, recipe.paec.curve; "
+        "import sys, recipe.paec.compare, recipe.paec.compare.curves; "
         "print({'verl', 'ray', 'vllm', 'torch'} & set(sys.modules) or 'none of them')"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

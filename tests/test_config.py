@@ -13,10 +13,12 @@ import pytest
 from paec_loss import PAECConfig
 from paec_loss.methods import METHODS
 from paec_loss.methods.paec import PAEC
-from recipe.paec import checkpoints, preflight, runs
-from recipe.paec.command_line import CONFIGS, REPOSITORY
-from recipe.paec.config import TRAINER_MODES
-from recipe.paec.methods import stack_of
+from recipe.paec.common.repository import CONFIGS, REPOSITORY
+from recipe.paec.config import resolve, rules
+from recipe.paec.config.identity import identity, trainer_mode
+from recipe.paec.config.methods import stack_of
+from recipe.paec.config.schema import TRAINER_MODES
+from recipe.paec.run import checkpoints
 
 EXPERIMENTS = sorted(path.stem for path in (CONFIGS / "experiment").glob("*.yaml"))
 PRESETS = {
@@ -41,7 +43,7 @@ def made(name: str):
 @pytest.mark.parametrize("experiment, method", [*product(EXPERIMENTS, ["paec"]), *product(["qwen7b"], METHODS)])
 def test_composes(compose, experiment, method):
     config = compose(f"experiment={experiment}", f"method={method}", *NEEDS.get(method, []))
-    assert preflight.check_config(config) == []
+    assert rules.check_config(config) == []
     assert config.run.name.startswith(f"{experiment}-{method}")
     assert stack_of(config).methods == (made(method),)
 
@@ -49,7 +51,7 @@ def test_composes(compose, experiment, method):
 @pytest.mark.parametrize("method", PRESETS)
 def test_presets(compose, method):
     config = compose(f"method={method}")
-    assert preflight.check_config(config) == []
+    assert rules.check_config(config) == []
     assert stack_of(config).methods == (made(method),)
 
 
@@ -87,15 +89,15 @@ def test_every_field_is_one_override(compose, field, value):
     ],
 )
 def test_values_out_of_range(compose, override, words):
-    problems = preflight.check_config(compose(override))
+    problems = rules.check_config(compose(override))
     assert problems and all(word in problems[0] for word in words), problems
 
 
 @pytest.mark.parametrize("mode", TRAINER_MODES)
 def test_every_mode_is_one_word(compose, mode):
     config = compose(f"mode={mode}")
-    assert preflight.check_config(config) == []
-    assert config.trainer.v1.trainer_mode == TRAINER_MODES[mode] and preflight.trainer_mode(config) == mode
+    assert rules.check_config(config) == []
+    assert config.trainer.v1.trainer_mode == TRAINER_MODES[mode] and trainer_mode(config) == mode
     rollout = config.actor_rollout_ref.rollout
     separate = ("gloo", 1, 1) if mode == "separate_async" else ("naive", 0, 1)
     assert (rollout.checkpoint_engine.backend, rollout.nnodes, rollout.n_gpus_per_node) == separate
@@ -126,13 +128,13 @@ SEPARATE = "mode=separate_async"
     ],
 )
 def test_what_a_mode_or_adapters_cannot_do(compose, overrides, words):
-    (problem,) = preflight.check_config(compose(*overrides))
+    (problem,) = rules.check_config(compose(*overrides))
     assert all(word in problem for word in words), problem
 
 
 def test_separate_rollout_takes_gpus_of_its_own(compose):
     config = compose(SEPARATE, "experiment=qwen7b", "cluster=gpu_1x8", "cluster.gpus_per_node=4")
-    assert preflight.check_config(config) == []
+    assert rules.check_config(config) == []
     assert (config.cluster.rollout_nodes, config.cluster.rollout_gpus_per_node) == (1, 4)
     assert config.actor_rollout_ref.rollout.checkpoint_engine.backend == "nccl"
     assert config.trainer.n_gpus_per_node == 4 and config.actor_rollout_ref.rollout.n_gpus_per_node == 4
@@ -145,13 +147,13 @@ def test_adapters_are_one_word(compose):
 
 def test_mode_and_adapters_are_part_of_a_checkpoints_identity(compose, tiny_files, monkeypatch):
     monkeypatch.setenv("PAEC_TINY_DIR", str(tiny_files))
-    plain = preflight.identity(compose())
+    plain = identity(compose())
     for override, key in (
         ("mode=colocate_async", "mode"),
         ("lora.rank=8", "lora.rank"),
         ("lora.alpha=8", "lora.alpha"),
     ):
-        difference = checkpoints.identity_difference(preflight.identity(compose(override)), plain)
+        difference = checkpoints.identity_difference(identity(compose(override)), plain)
         assert difference is not None and difference.startswith(f"{key} is "), difference
 
 
@@ -165,9 +167,9 @@ def test_a_running_cluster_is_not_told_its_size(compose):
 
 def test_ulysses_on_cpu_needs_our_attention(compose):
     silent = compose("cluster.gpus_per_node=2", "cluster.sequence_parallel=2")
-    assert "ulysses_sdpa" in preflight.check_config(silent)[0]
+    assert "ulysses_sdpa" in rules.check_config(silent)[0]
     safe = "actor_rollout_ref.model.override_config.attn_implementation=ulysses_sdpa"
-    assert preflight.check_config(compose("cluster.gpus_per_node=2", "cluster.sequence_parallel=2", safe)) == []
+    assert rules.check_config(compose("cluster.gpus_per_node=2", "cluster.sequence_parallel=2", safe)) == []
 
 
 @pytest.mark.parametrize(
@@ -181,11 +183,11 @@ def test_ulysses_on_cpu_needs_our_attention(compose):
     ],
 )
 def test_run_suffix(overrides, suffix):
-    assert runs.run_suffix(overrides) == suffix
+    assert resolve.run_suffix(overrides) == suffix
 
 
 def test_long_suffixes_differ():
-    one, two = (runs.run_suffix([f"data.train_files=[/{'x' * 90}/{name}]"]) for name in "ab")
+    one, two = (resolve.run_suffix([f"data.train_files=[/{'x' * 90}/{name}]"]) for name in "ab")
     assert len(one) == len(two) == 13 and one != two
 
 

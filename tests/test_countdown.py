@@ -10,7 +10,7 @@ from data_prep import countdown
 from data_prep.contract import validate_rows
 from data_prep.countdown import Pools, Problem, correct_traces, problems, rows, solvable, split
 from recipe.grading.countdown import DATA_SOURCE
-from recipe.paec.rewards import compute_score
+from recipe.paec.rollout.rewards import compute_score
 
 
 def test_traces_by_hand():

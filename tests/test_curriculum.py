@@ -12,11 +12,16 @@ from torchdata.stateful_dataloader import StatefulDataLoader
 
 from data_prep.contract import validate_rows, write_parquet
 from recipe.grading.pool import GraderPool
-from recipe.paec import curriculum, curriculum_order, curriculum_sampler, preflight, runs
-from recipe.paec.curriculum_order import SCORE, original_path, scored_path
-from recipe.paec.curriculum_sampler import CurriculumSampler
-from recipe.paec.errors import UserError
-from recipe.paec.results import grade
+from recipe.paec.common.errors import UserError
+from recipe.paec.config import resolve, rules, scored_files
+from recipe.paec.config.identity import identity
+from recipe.paec.config.scored_files import SCORE, original_path, scored_path
+from recipe.paec.curriculum import command as curriculum_command
+from recipe.paec.curriculum import prompt_scores
+from recipe.paec.doctor import inputs
+from recipe.paec.driver import curriculum_sampler
+from recipe.paec.driver.curriculum_sampler import CurriculumSampler
+from recipe.paec.evaluate.grading import grade
 
 # Rows 0..7, easiest first: 6, 1, 4, 3 | 0, 7, 2, 5 (equal scores by number).
 SCORES = [0.7, 0.1, 0.9, 0.5, 0.1, 2.0, 0.0, 0.7]
@@ -35,7 +40,7 @@ def row(index: int, **extra) -> dict:
 
 def command(*overrides: str) -> None:
     """The command with these arguments."""
-    curriculum.run(runs.composed(*overrides))
+    curriculum_command.run(resolve.composed(*overrides))
 
 
 @pytest.fixture
@@ -49,7 +54,9 @@ def tiny_config(compose, tiny_files, monkeypatch):
 def scored(tiny_files, tmp_path):
     """A copy of the tiny training file with scores: row i has i / 100."""
     path = tmp_path / "train.semantic_entropy.parquet"
-    curriculum.write_scores(tiny_files / "data" / "train.parquet", path, {i: i / 100 for i in range(64)}, {"seed": 1})
+    prompt_scores.write_scores(
+        tiny_files / "data" / "train.parquet", path, {i: i / 100 for i in range(64)}, {"seed": 1}
+    )
     return path
 
 
@@ -70,12 +77,12 @@ def test_semantic_entropy_of_samples_by_hand():
     responses = [("\\boxed{\\frac{1}{2}}", 0.4), ("no", 0.2), ("\\boxed{0.5}", 0.2), ("nor here", 0.2)]
     samples = graded([(text, math.log(p) - 700) for text, p in responses])
     assert [s["group"] for s in samples] == [0, None, 0, None]
-    assert curriculum.entropy_of(samples) == pytest.approx(-0.6 * math.log(0.6) - 0.4 * math.log(0.2), rel=1e-12)
+    assert prompt_scores.entropy_of(samples) == pytest.approx(-0.6 * math.log(0.6) - 0.4 * math.log(0.2), rel=1e-12)
 
 
 def test_one_answer_is_certain_and_none_is_the_hardest():
-    assert curriculum.entropy_of(graded([("\\boxed{3}", -1.0), ("\\boxed{3.0}", -9.0)])) == 0
-    assert curriculum.entropy_of(graded([("a", -2.0), ("b", -2.0)])) == pytest.approx(math.log(2), rel=1e-12)
+    assert prompt_scores.entropy_of(graded([("\\boxed{3}", -1.0), ("\\boxed{3.0}", -9.0)])) == 0
+    assert prompt_scores.entropy_of(graded([("a", -2.0), ("b", -2.0)])) == pytest.approx(math.log(2), rel=1e-12)
 
 
 # ---- the scored file -------------------------------------------------------------------------------------------------
@@ -90,39 +97,39 @@ def test_names():
 def test_nothing_is_lost(tmp_path):
     source, target = tmp_path / "train.parquet", tmp_path / "scored.parquet"
     write_parquet([row(i, problem=f"p{i}", weight=i) for i in range(3)], source)
-    curriculum.write_scores(source, target, {0: 0.5, 2: 1.5}, {"seed": 3})
+    prompt_scores.write_scores(source, target, {0: 0.5, 2: 1.5}, {"seed": 3})
     before, after = validate_rows(source).to_dict("records"), validate_rows(target).to_dict("records")
     scores = [one["extra_info"].pop(SCORE) for one in after]
-    assert scores == [0.5, None, 1.5] and curriculum_order.scores_in(target) == scores
+    assert scores == [0.5, None, 1.5] and scored_files.scores_in(target) == scores
     assert json.dumps(after, default=list) == json.dumps(before, default=list)
     old, new = pq.read_schema(source), pq.read_schema(target)
     assert [f for f in new.field("extra_info").type if f.name != SCORE] == list(old.field("extra_info").type)
-    assert curriculum.provenance(target) == {"seed": 3} and curriculum.provenance(source) is None
+    assert prompt_scores.provenance(target) == {"seed": 3} and prompt_scores.provenance(source) is None
 
 
 def test_scores_are_replaced_and_a_failure_leaves_the_file(tmp_path):
     source, target = tmp_path / "train.parquet", tmp_path / "train.semantic_entropy.parquet"
     write_parquet([row(i) for i in range(2)], source)
-    curriculum.write_scores(source, target, {0: 0.5, 1: 1.5}, {})
-    curriculum.write_scores(target, target, {0: 2.5, 1: 3.5}, {})
-    assert curriculum_order.scores_in(target) == [2.5, 3.5]
+    prompt_scores.write_scores(source, target, {0: 0.5, 1: 1.5}, {})
+    prompt_scores.write_scores(target, target, {0: 2.5, 1: 3.5}, {})
+    assert scored_files.scores_in(target) == [2.5, 3.5]
     with pytest.raises(TypeError):
-        curriculum.write_scores(source, target, {0: 1.0}, {"not": {"json"}})
-    assert curriculum_order.scores_in(target) == [2.5, 3.5]
+        prompt_scores.write_scores(source, target, {0: 1.0}, {"not": {"json"}})
+    assert scored_files.scores_in(target) == [2.5, 3.5]
     assert {path.name for path in tmp_path.iterdir()} == {source.name, target.name}
 
 
 def test_scored_in_another_way(scored):
-    assert curriculum.is_scored(scored, {"seed": 1}, fresh=False)
-    assert not curriculum.is_scored(scored, {"seed": 1}, fresh=True)
-    assert not curriculum.is_scored(scored.with_name("other"), {"seed": 1}, fresh=False)
+    assert prompt_scores.is_scored(scored, {"seed": 1}, fresh=False)
+    assert not prompt_scores.is_scored(scored, {"seed": 1}, fresh=True)
+    assert not prompt_scores.is_scored(scored.with_name("other"), {"seed": 1}, fresh=False)
     with pytest.raises(UserError, match="its seed is 1, this one's 2. run.fresh=true replaces it"):
-        curriculum.is_scored(scored, {"seed": 2}, fresh=False)
+        prompt_scores.is_scored(scored, {"seed": 2}, fresh=False)
 
 
 def test_prompts_are_the_trainings(tiny_files, tmp_path):
     """Every row by its number, with the turns of the file; a prompt that training drops is not asked."""
-    from recipe.paec.prompts import encode, load_tokenizer
+    from recipe.paec.common.prompts import encode, load_tokenizer
 
     tokenizer = load_tokenizer(tiny_files / "model", None, "model", "")
     rows = validate_rows(tiny_files / "data" / "train.parquet").to_dict("records")[:3]
@@ -130,19 +137,19 @@ def test_prompts_are_the_trainings(tiny_files, tmp_path):
     longest = max(len(encode(tokenizer, one["prompt"])) for one in rows)
     rows[1]["prompt"][0]["content"] *= 2
     write_parquet(rows, tmp_path / "train.parquet")
-    (problems,) = curriculum.load_prompts(tmp_path / "train.parquet", tokenizer, longest).values()
+    (problems,) = prompt_scores.load_prompts(tmp_path / "train.parquet", tokenizer, longest).values()
     assert [(p.benchmark, p.id) for p in problems] == [
         ("reasoning_gym/countdown", "0"),
         ("reasoning_gym/countdown", "2"),
     ]
     assert [p.prompt for p in problems] == [rows[0]["prompt"], rows[2]["prompt"]]
-    (problems,) = curriculum.load_prompts(tmp_path / "train.parquet", tokenizer, 2 * longest).values()
+    (problems,) = prompt_scores.load_prompts(tmp_path / "train.parquet", tokenizer, 2 * longest).values()
     assert [p.prompt for p in problems] == [one["prompt"] for one in rows]
 
 
 def test_sampling_is_the_trainings(tiny_config):
     config = tiny_config("actor_rollout_ref.rollout.temperature=0.7", "data.curriculum.samples=5", "seed=9")
-    sampling = curriculum.sampling_of(config)
+    sampling = prompt_scores.sampling_of(config)
     assert sampling.protocol == {
         **{"temperature": 0.7, "top_p": 1.0, "top_k": -1, "max_tokens": 32, "samples": 5, "samples_of": {}}
     }
@@ -226,7 +233,7 @@ def test_a_resumed_loader_goes_on_exactly(workers, batch_size):
 
 def test_without_a_curriculum_nothing_changes(compose):
     config = compose()
-    assert config.data.curriculum is None and curriculum_order.check_config(config) == []
+    assert config.data.curriculum is None and scored_files.check_config(config) == []
     loader = object()
     assert curriculum_sampler.staged(loader, config) is loader
 
@@ -244,11 +251,11 @@ def test_without_a_curriculum_nothing_changes(compose):
 )
 def test_bad_configurations(tiny_config, override, words):
     override = override.removeprefix("+") if "filter_groups" in override else override
-    assert any(words in problem for problem in preflight.check_config(tiny_config(override)))
+    assert any(words in problem for problem in rules.check_config(tiny_config(override)))
 
 
 def test_a_file_without_scores_names_the_command(tiny_config):
-    (problem,) = preflight.check_inputs(tiny_config())
+    (problem,) = inputs.check_inputs(tiny_config())
     assert "64 of 64 rows have no extra_info.semantic_entropy: python -m recipe.paec.curriculum" in problem
 
 
@@ -257,9 +264,9 @@ def test_a_scored_file_is_taken_where_it_stands(tiny_config, tiny_files, scored)
     copy.write_bytes(scored.read_bytes())
     try:
         config = tiny_config()
-        assert config.data.train_files == [str(copy)] and preflight.check_inputs(config) == []
-        assert preflight.identity(config)["data.curriculum.stages"] == 2
-        (problem,) = preflight.check_inputs(tiny_config("data.curriculum.stages=9"))
+        assert config.data.train_files == [str(copy)] and inputs.check_inputs(config) == []
+        assert identity(config)["data.curriculum.stages"] == 2
+        (problem,) = inputs.check_inputs(tiny_config("data.curriculum.stages=9"))
         assert "a stage has 7 of the 64 rows, fewer than data.train_batch_size=8" in problem
     finally:
         copy.unlink()
@@ -269,8 +276,8 @@ def test_a_scored_file_is_taken_where_it_stands(tiny_config, tiny_files, scored)
 def test_bad_scores(tiny_config, tiny_files, tmp_path, score, words):
     path = tmp_path / "scored.parquet"
     scores = {i: 0.5 for i in range(1, 64)} | ({} if score is None else {0: score})
-    curriculum.write_scores(tiny_files / "data" / "train.parquet", path, scores, {})
-    (problem,) = preflight.check_inputs(tiny_config(f"data.train_files=[{path}]"))
+    prompt_scores.write_scores(tiny_files / "data" / "train.parquet", path, scores, {})
+    (problem,) = inputs.check_inputs(tiny_config(f"data.train_files=[{path}]"))
     assert words in problem
 
 
@@ -279,7 +286,7 @@ def test_the_loader_of_a_run(tiny_config, scored):
     from verl.trainer.ppo.utils import create_rl_dataset
     from verl.utils.dataset.rl_dataset import collate_fn
 
-    from recipe.paec.prompts import load_tokenizer
+    from recipe.paec.common.prompts import load_tokenizer
 
     config = tiny_config(f"data.train_files=[{scored}]", "trainer.total_training_steps=4")
     tokenizer = load_tokenizer(config.model.path, None, "model", "")

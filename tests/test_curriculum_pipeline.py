@@ -18,8 +18,8 @@ from pipeline_runs import PROMPTS, REPOSITORY, SAMPLES, descendants, finish, rec
 from data_prep import tiny as tiny_data
 from data_prep.contract import validate_rows
 from recipe.grading.pool import GraderPool
-from recipe.paec.curriculum_order import SCORE
-from recipe.paec.curriculum_sampler import CurriculumSampler
+from recipe.paec.config.scored_files import SCORE
+from recipe.paec.driver.curriculum_sampler import CurriculumSampler
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.slow, pytest.mark.timeout(1800)]
 

@@ -19,9 +19,12 @@ import torch
 import yaml
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from recipe.paec import collective, doctor, folders, machine, model_files, plan, preflight, versions
-from recipe.paec.checks import GIB
-from recipe.paec.command_line import REPOSITORY
+from recipe.paec.common import folders, model_files, versions
+from recipe.paec.common.console import GIB
+from recipe.paec.common.repository import REPOSITORY
+from recipe.paec.config import rules
+from recipe.paec.doctor import cgroup, collective, examine, inputs, node_folders, node_limits, node_memory
+from recipe.paec.plan import formulas, shapes
 
 LINES = [
     "versions",
@@ -158,9 +161,9 @@ def test_training_begins_with_it(tiny_files, tmp_path):
 def test_memory(tiny_config):
     """What was measured: 6.9 GiB with one worker, 10.4 with two; the model itself is small."""
     for workers, measured in ((1, 6.9), (2, 10.4)):
-        need = plan.host_memory(tiny_config(f"cluster.gpus_per_node={workers}"))
+        need = formulas.host_memory(tiny_config(f"cluster.gpus_per_node={workers}"))
         assert measured * GIB <= need < (measured + 0.05) * GIB
-    (problem,) = machine.memory(tiny_config("cluster.gpus_per_node=1000")).problems
+    (problem,) = node_memory.memory(tiny_config("cluster.gpus_per_node=1000")).problems
     assert (
         "about 350" in problem
         and "GiB needed with 1000 worker(s)" in problem
@@ -177,31 +180,31 @@ def test_memory_of_the_control_group(tmp_path, monkeypatch):
         if controller in ("", "memory")
     )
     names = ("limit", "used") * 2
-    monkeypatch.setattr(machine, "CGROUP", tmp_path)
-    assert machine.cgroup_room("memory", *names) == float("inf")
+    monkeypatch.setattr(cgroup, "CGROUP", tmp_path)
+    assert cgroup.cgroup_room("memory", *names) == float("inf")
     (root / path).mkdir(parents=True, exist_ok=True)
     for folder, limit, cache in ((root / path, "1000", 30), (root, "5000", 0)):
         (folder / "limit").write_text(f"{limit}\n")
         (folder / "used").write_text("400\n")
         (folder / "memory.stat").write_text(f"anon 7\ninactive_file {cache}\n")
     expected = 1000 - 400 + 30 if path else 5000 - 400
-    assert machine.cgroup_room("memory", *names) == expected
+    assert cgroup.cgroup_room("memory", *names) == expected
     (root / path / "limit").write_text("max\n")
-    assert machine.cgroup_room("memory", *names) == (5000 - 400 if path else float("inf"))
+    assert cgroup.cgroup_room("memory", *names) == (5000 - 400 if path else float("inf"))
 
 
 def test_disk(tiny_config, tiny_files, small_disk):
     """Four checkpoints of 12 bytes a parameter and what they hold besides, the export, the logs."""
-    parameters = plan.parameter_count(str(tiny_files / "model"))
-    each = 12 * parameters + plan.CHECKPOINT_REST
-    assert plan.checkpoint_bytes(tiny_config(), parameters) == each
-    need = 4 * each + 4 * parameters + doctor.OTHER_FILES
+    parameters = shapes.parameter_count(str(tiny_files / "model"))
+    each = 12 * parameters + formulas.CHECKPOINT_REST
+    assert formulas.checkpoint_bytes(tiny_config(), parameters) == each
+    need = 4 * each + 4 * parameters + examine.OTHER_FILES
     folder = small_disk(900)
-    check = doctor.storage(tiny_config(root=folder))
+    check = examine.storage(tiny_config(root=folder))
     (problem,) = check.problems
     assert problem.startswith(f"disk: 0.9 GiB free at {folder}, {need / GIB:.1f} GiB needed (4 checkpoint(s) of 40 MiB")
     assert "lower run.keep_checkpoints" in problem
-    assert doctor.storage(tiny_config(root=small_disk(1200))).problems == ()
+    assert examine.storage(tiny_config(root=small_disk(1200))).problems == ()
 
 
 def test_disk_counts_what_is_there(tiny_config, small_disk):
@@ -210,16 +213,16 @@ def test_disk_counts_what_is_there(tiny_config, small_disk):
     checkpoint = Path(config.trainer.default_local_dir) / "global_step_10" / "actor"
     checkpoint.mkdir(parents=True)
     (checkpoint / "model.pt").write_bytes(bytes(110 * 2**20))
-    assert doctor.storage(config).problems == ()  # it stands for the checkpoints that it makes unnecessary
+    assert examine.storage(config).problems == ()  # it stands for the checkpoints that it makes unnecessary
     (folder / "other").write_bytes(bytes(110 * 2**20))
-    assert len(doctor.storage(config).problems) == 1
+    assert len(examine.storage(config).problems) == 1
 
 
 def test_disk_without_room_for_files(tiny_config, small_disk):
     folder = small_disk(2000)
     for i in range(4500):
         (folder / str(i)).touch()
-    (problem,) = doctor.storage(tiny_config(root=folder)).problems
+    (problem,) = examine.storage(tiny_config(root=folder)).problems
     assert "more files, 1000 needed" in problem
 
 
@@ -235,16 +238,16 @@ def test_disk_without_room_for_files(tiny_config, small_disk):
 )
 def test_checkpoints_at_once(tiny_config, overrides, count):
     """40 steps and one checkpoint every 10 in the quick start, which keeps the newest 2 and the best."""
-    assert doctor.saves_to_come(tiny_config(*overrides)) == count
+    assert examine.saves_to_come(tiny_config(*overrides)) == count
 
 
 def test_small_shared_memory(tiny_config, small_disk, monkeypatch):
-    monkeypatch.setattr(machine, "SHM", small_disk(64))
-    (problem,) = machine.shared_memory(tiny_config()).problems
+    monkeypatch.setattr(node_folders, "SHM", small_disk(64))
+    (problem,) = node_folders.shared_memory(tiny_config()).problems
     assert problem.startswith("shared memory: 64 MiB free in ") and "0.1 GiB needed" in problem
     assert "docker run --shm-size=16g" in problem
-    monkeypatch.setattr(machine, "SHM", small_disk(300))
-    check = machine.shared_memory(tiny_config())
+    monkeypatch.setattr(node_folders, "SHM", small_disk(300))
+    check = node_folders.shared_memory(tiny_config())
     assert check.problems == () and any("Ray wants" in note for note in check.notes)
 
 
@@ -260,16 +263,16 @@ def test_segments_of_killed_processes():
         "sys.stdin.read()"
     )
     owner = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    segment = machine.SHM / owner.stdout.readline().strip()
+    segment = node_folders.SHM / owner.stdout.readline().strip()
     try:
         assert segment.name.startswith("psm_")
         os.utime(segment, (time.time() - 3600,) * 2)
-        assert segment not in machine.leftover_segments()
+        assert segment not in node_folders.leftover_segments()
         owner.kill()
         owner.wait()
-        assert segment in machine.leftover_segments()
+        assert segment in node_folders.leftover_segments()
         os.utime(segment)
-        assert segment not in machine.leftover_segments()  # it may be about to be used
+        assert segment not in node_folders.leftover_segments()  # it may be about to be used
     finally:
         owner.kill()
         owner.communicate()
@@ -279,13 +282,13 @@ def test_segments_of_killed_processes():
 def test_folder_of_rays_files(tiny_config, small_disk, monkeypatch):
     folder = small_disk(100)
     monkeypatch.setenv("RAY_TMPDIR", str(folder))
-    (problem,) = machine.scratch(tiny_config()).problems
+    (problem,) = node_folders.scratch(tiny_config()).problems
     assert problem.startswith(f"{folder}: 100 MiB free for Ray's logs and objects, 2.0 GiB needed")
     (folder / "full").write_bytes(bytes(97 * 2**20))
-    (problem,) = machine.scratch(tiny_config()).problems
+    (problem,) = node_folders.scratch(tiny_config()).problems
     assert f"{folder}: its file system is 97% full, and above 95% Ray refuses" in problem and "RAY_TMPDIR" in problem
     monkeypatch.setenv("RAY_TMPDIR", str(folder / "nowhere"))
-    (problem,) = machine.scratch(tiny_config()).problems
+    (problem,) = node_folders.scratch(tiny_config()).problems
     assert "no such folder" in problem
 
 
@@ -305,7 +308,7 @@ def test_clusters_need_more_open_files(tiny_config):
 
 
 def test_too_few_processes(tiny_config):
-    (problem,) = machine.limits(tiny_config("cluster.gpus_per_node=10000000")).problems
+    (problem,) = node_limits.limits(tiny_config("cluster.gpus_per_node=10000000")).problems
     assert problem.startswith("processes: ") and "docker run --pids-limit" in problem
 
 
@@ -324,7 +327,7 @@ def test_too_few_processes(tiny_config):
     ],
 )
 def test_names_of_interfaces(name, wanted, good):
-    assert machine._matches(wanted, name, ["lo", "eth0"]) is good
+    assert node_limits._matches(wanted, name, ["lo", "eth0"]) is good
 
 
 def test_host_name_that_leads_nowhere(tiny_config):
@@ -359,40 +362,40 @@ def closed_port():
 def test_ray_addresses(tiny_config, closed_port, tmp_path, monkeypatch):
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    assert doctor.ray_address(tiny_config()).problems == ()
+    assert examine.ray_address(tiny_config()).problems == ()
     nobody = f"127.0.0.1:{closed_port}"
-    (problem,) = doctor.ray_address(tiny_config(f"cluster.ray_address={nobody}")).problems
+    (problem,) = examine.ray_address(tiny_config(f"cluster.ray_address={nobody}")).problems
     assert problem.startswith(f"cluster.ray_address={nobody}: nothing answers there (Connection refused)")
-    (problem,) = doctor.ray_address(tiny_config("cluster.ray_address=head")).problems
+    (problem,) = examine.ray_address(tiny_config("cluster.ray_address=head")).problems
     assert problem.startswith("cluster.ray_address=head: ") and "HOST:PORT" in problem
-    (problem,) = doctor.ray_address(tiny_config("cluster.ray_address=auto")).problems
+    (problem,) = examine.ray_address(tiny_config("cluster.ray_address=auto")).problems
     assert "neither RAY_ADDRESS nor " in problem
-    (problem,) = doctor.ray_address(tiny_config("cluster.nodes=2")).problems
+    (problem,) = examine.ray_address(tiny_config("cluster.nodes=2")).problems
     assert "cluster.nodes=2: several nodes need a Ray cluster" in problem
     (tmp_path / "ray").mkdir()
     (tmp_path / "ray" / "ray_current_cluster").write_text(nobody)
-    (problem,) = doctor.ray_address(tiny_config()).problems
+    (problem,) = examine.ray_address(tiny_config()).problems
     assert f"makes Ray join {nobody}, but cluster.ray_address is null" in problem
-    (problem,) = doctor.ray_address(tiny_config("cluster.ray_address=auto")).problems
+    (problem,) = examine.ray_address(tiny_config("cluster.ray_address=auto")).problems
     assert problem.startswith(f"cluster.ray_address={nobody}: nothing answers")
     monkeypatch.setenv("RAY_ADDRESS", nobody)
-    (problem,) = doctor.ray_address(tiny_config()).problems
+    (problem,) = examine.ray_address(tiny_config()).problems
     assert problem.startswith(f"RAY_ADDRESS={nobody} makes Ray join that cluster")
     with socket.create_server(("127.0.0.1", 0)) as server:
         open_port = f"127.0.0.1:{server.getsockname()[1]}"
-        assert doctor.ray_address(tiny_config(f"cluster.ray_address={open_port}")).problems == ()
+        assert examine.ray_address(tiny_config(f"cluster.ray_address={open_port}")).problems == ()
 
 
 def test_run_directory_in_use(tiny_config):
     config = tiny_config()
-    assert doctor.run_directory(config).problems == ()
+    assert examine.run_directory(config).problems == ()
     held = folders.lock(Path(config.run.directory))
-    (problem,) = doctor.run_directory(config).problems
+    (problem,) = examine.run_directory(config).problems
     assert problem.startswith(f"{config.run.directory} is in use by another run")
     held.close()
-    assert doctor.run_directory(config).problems == ()
+    assert examine.run_directory(config).problems == ()
     (Path(config.run.directory) / "thesis.tex").touch()
-    (problem,) = doctor.run_directory(config).problems
+    (problem,) = examine.run_directory(config).problems
     assert problem == f"{config.run.directory} holds thesis.tex and no run: choose another run.name"
 
 
@@ -407,16 +410,16 @@ def test_gpu_memory(compose, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     config = compose("experiment=qwen7b")
-    (problem,) = machine.gpu_memory(config, 8).problems
+    (problem,) = node_memory.gpu_memory(config, 8).problems
     assert problem.startswith("GPU 1: 40.0 GiB of 80.0 GiB are free, 60.6 GiB are needed (recipe.paec.plan)")
-    assert machine.gpu_memory(config, 1).problems == ()
+    assert node_memory.gpu_memory(config, 1).problems == ()
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-bb")
-    assert len(machine.gpu_memory(config, 1).problems) == 1
+    assert len(node_memory.gpu_memory(config, 1).problems) == 1
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     lora = compose("experiment=qwen7b", "lora.rank=8")
-    assert machine.gpu_memory(lora, 1).problems == ()  # not planned: vLLM's share alone
+    assert node_memory.gpu_memory(lora, 1).problems == ()  # not planned: vLLM's share alone
     large = compose("experiment=qwen7b", "actor_rollout_ref.actor.ppo_max_token_len_per_gpu=200000")
-    (note,) = machine.gpu_memory(large, 1).notes
+    (note,) = node_memory.gpu_memory(large, 1).notes
     assert "python -m recipe.paec.plan" in note
 
 
@@ -551,18 +554,18 @@ def sharded(model: Path) -> dict[str, str]:
 
 
 def test_parameters_of_one_file_and_of_several(model, tiny_files):
-    count = plan.parameter_count(str(model))
+    count = shapes.parameter_count(str(model))
     content = model_files.read_config(model)
-    assert count == plan.read_shape(content).parameters
+    assert count == shapes.read_shape(content).parameters
     sharded(model)
-    assert plan.parameter_count(str(model)) == count
+    assert shapes.parameter_count(str(model)) == count
     assert model_files.file_problems(model, "m") == []
 
 
 def test_lost_shard(model, tiny_config):
     sharded(model)
     (model / "model-00002-of-00002.safetensors").unlink()
-    (problem,) = preflight.check_model(tiny_config(f"model.path={model}"))
+    (problem,) = inputs.check_model(tiny_config(f"model.path={model}"))
     assert f"model.path={model}: 1 of the 2 weight files in {model_files.INDEX} are missing (model-00002" in problem
 
 
@@ -594,7 +597,7 @@ def test_pickled_weights_alone(model):
 )
 def test_model_that_does_not_fit(model, tiny_config, file, fields, words):
     changed(model / file, **fields)
-    (problem,) = preflight.check_inputs(tiny_config(f"model.path={model}", "model.context_length=0"))
+    (problem,) = inputs.check_inputs(tiny_config(f"model.path={model}", "model.context_length=0"))
     assert words in problem
 
 
@@ -602,7 +605,7 @@ def test_gpus_allow_a_padded_vocabulary(model, compose, tiny_files, monkeypatch)
     monkeypatch.setenv("PAEC_TINY_DIR", str(tiny_files))
     changed(model / "config.json", vocab_size=300, num_attention_heads=8)
     config = compose("cluster=gpu_1x8", f"model.path={model}")
-    assert preflight.check_inputs(config) == []
+    assert inputs.check_inputs(config) == []
 
 
 @pytest.mark.parametrize(
@@ -627,9 +630,9 @@ def test_context_as_vllm_derives_it(content, length):
 
 def test_token_budget(tiny_config):
     for key in ("actor.ppo_max_token_len_per_gpu", "rollout.log_prob_max_token_len_per_gpu"):
-        (problem,) = preflight.check_config(tiny_config(f"actor_rollout_ref.{key}=95"))
+        (problem,) = rules.check_config(tiny_config(f"actor_rollout_ref.{key}=95"))
         assert problem.startswith(f"actor_rollout_ref.{key} x cluster.sequence_parallel = 95 is less than prompt")
-        assert preflight.check_config(tiny_config(f"actor_rollout_ref.{key}=96")) == []
+        assert rules.check_config(tiny_config(f"actor_rollout_ref.{key}=96")) == []
 
 
 # ---- what the numbers rest on ----------------------------------------------------------------------------------------
@@ -643,4 +646,4 @@ def test_python_outside_the_pin(monkeypatch):
 
 def test_cpus_that_verl_reserves():
     source = Path(importlib.util.find_spec("verl").origin).parent / "single_controller" / "ray" / "base.py"
-    assert f"max_colocate_count: int = {machine.COLOCATED}\n" in source.read_text()
+    assert f"max_colocate_count: int = {node_limits.COLOCATED}\n" in source.read_text()

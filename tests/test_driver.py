@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from data_prep import tiny_model
-from recipe.paec.driver import token_pieces
+from recipe.paec.driver.queue_io import token_pieces
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from recipe.paec import estimators
-from recipe.paec.estimators import (
+from recipe.paec.scoring import estimators
+from recipe.paec.scoring.estimators import (
     Estimate,
     average,
     bootstrap_interval,

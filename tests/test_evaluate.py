@@ -16,11 +16,18 @@ from omegaconf import OmegaConf, open_dict
 
 from data_prep.contract import write_parquet
 from recipe.grading.pool import GraderPool
-from recipe.paec import compare, evaluate, results, samples, targets, versions
-from recipe.paec.command_line import CONFIGS, REPOSITORY
-from recipe.paec.errors import UserError
-from recipe.paec.generation import Job, max_new_tokens, missing
-from recipe.paec.samples import Problem
+from recipe.paec.common import versions
+from recipe.paec.common.errors import UserError
+from recipe.paec.common.repository import CONFIGS, REPOSITORY
+from recipe.paec.compare import command as compare_command
+from recipe.paec.evaluate import benchmarks, results, samples, settings, targets
+from recipe.paec.evaluate import generation as evaluate_generation
+from recipe.paec.evaluate.benchmarks import Problem
+from recipe.paec.evaluate.command import arguments_of, show
+from recipe.paec.evaluate.folder import continue_or_start, digests, hold, identity_of, label_of, output_problems
+from recipe.paec.evaluate.generation_process import Job, max_new_tokens, missing
+from recipe.paec.evaluate.grading import journaled
+from recipe.paec.evaluate.journal import journal_keys, mend_journal, read_journal
 
 
 def row(index: int, truth: str = "204", source: str = "aime24", **extra) -> dict:
@@ -45,13 +52,11 @@ def evaluation():
 
     def make(*overrides: str):
         with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
-            config = hydra.compose(
-                "evaluate", overrides=evaluate.arguments_of(list(overrides)), return_hydra_config=True
-            )
+            config = hydra.compose("evaluate", overrides=arguments_of(list(overrides)), return_hydra_config=True)
         HydraConfig.instance().set_config(config)
         with open_dict(config):
             del config["hydra"]
-        return evaluate.resolved(config)
+        return settings.resolved(config)
 
     return make
 
@@ -60,7 +65,7 @@ def evaluation():
 
 
 def test_benchmark_by_hand(aime):
-    problems = samples.load_benchmark(aime / "aime24" / "test.parquet")
+    problems = benchmarks.load_benchmark(aime / "aime24" / "test.parquet")
     assert problems[1] == Problem(
         benchmark="aime24",
         id="p1",
@@ -75,7 +80,7 @@ def test_benchmark_without_ids_or_text(tmp_path):
     for one in bare:
         del one["extra_info"]["id"], one["extra_info"]["problem"]
     write_parquet(bare, tmp_path / "b.parquet")
-    assert [(p.id, p.text) for p in samples.load_benchmark(tmp_path / "b.parquet")] == [
+    assert [(p.id, p.text) for p in benchmarks.load_benchmark(tmp_path / "b.parquet")] == [
         ("aime24-0", "Problem 0?\n\nBox it."),
         ("aime24-1", "Problem 1?\n\nBox it."),
     ]
@@ -92,26 +97,26 @@ def test_benchmark_without_ids_or_text(tmp_path):
 def test_bad_benchmarks(tmp_path, rows, words):
     write_parquet(rows, tmp_path / "b.parquet")
     with pytest.raises(UserError) as raised:
-        samples.load_benchmark(tmp_path / "b.parquet")
+        benchmarks.load_benchmark(tmp_path / "b.parquet")
     assert all(word in str(raised.value) for word in words)
 
 
 def test_benchmarks_by_name_and_path(aime, evaluation):
     path = aime / "aime24" / "test.parquet"
     by_name = evaluation("model=m", "benchmarks=[aime24]", f"data_root={aime}")
-    assert evaluate.find_benchmarks(by_name) == {"aime24": path}
+    assert benchmarks.find_benchmarks(by_name) == {"aime24": path}
     both = evaluation("model=m", f"benchmarks=[aime24,{path}]", f"data_root={aime}")
     with pytest.raises(UserError, match="is aime24, which another file is already"):
-        evaluate.load_problems(evaluate.find_benchmarks(both))
+        benchmarks.load_problems(benchmarks.find_benchmarks(both))
     absent = evaluation("model=m", "benchmarks=[math500]", f"data_root={aime}")
     with pytest.raises(UserError, match="python -m data_prep math500 --output"):
-        evaluate.find_benchmarks(absent)
+        benchmarks.find_benchmarks(absent)
 
 
 def test_a_benchmark_nobody_can_grade(tmp_path):
     write_parquet([row(0, source="riddles")], tmp_path / "b.parquet")
     with pytest.raises(UserError, match="no scorer for data_source 'riddles'"):
-        evaluate.load_problems({"b": tmp_path / "b.parquet"})
+        benchmarks.load_problems({"b": tmp_path / "b.parquet"})
 
 
 # ---- journal ---------------------------------------------------------------------------------------------------------
@@ -126,11 +131,11 @@ def test_journal_survives_a_kill(tmp_path, aime):
     path = tmp_path / "journal.jsonl"
     whole = [line("p0", 1), line("p2", 0)]
     path.write_text("".join(json.dumps(record) + "\n" for record in whole) + '{"benchmark": "aime24", "pro')
-    assert list(samples.read_journal(path)) == [("aime24", "p0", 1), ("aime24", "p2", 0)]
-    samples.mend_journal(path)
+    assert list(read_journal(path)) == [("aime24", "p0", 1), ("aime24", "p2", 0)]
+    mend_journal(path)
     with open(path, "a") as stream:
         stream.write(json.dumps(line("p1", 1)) + "\n")
-    problems = samples.load_benchmark(aime / "aime24" / "test.parquet")
+    problems = benchmarks.load_benchmark(aime / "aime24" / "test.parquet")
     left = [(problem.id, sample) for problem, sample in missing(problems, {"aime24": 2}, path)]
     assert left == [("p0", 0), ("p1", 0), ("p2", 1)]
 
@@ -143,16 +148,16 @@ def test_a_damaged_line_of_a_journal_is_named(tmp_path, bad):
     path.write_bytes(
         json.dumps(line("p0", 0)).encode() + b"\n" + bad + b"\n" + json.dumps(line("p1", 0)).encode() + b"\n"
     )
-    for read in (samples.read_journal, samples.journal_keys):
+    for read in (read_journal, journal_keys):
         with pytest.raises(UserError, match=r"journal.jsonl, line 2: not a whole response .*: delete this line, and"):
             read(path)
-    samples.mend_journal(path)
+    mend_journal(path)
     assert path.read_bytes().count(b"\n") == 3  # only a half-written end is cut off
 
 
 def test_no_journal_is_an_empty_one(tmp_path, aime):
-    samples.mend_journal(tmp_path / "none")
-    problems = samples.load_benchmark(aime / "aime24" / "test.parquet")
+    mend_journal(tmp_path / "none")
+    problems = benchmarks.load_benchmark(aime / "aime24" / "test.parquet")
     assert len(missing(problems, {"aime24": 4}, tmp_path / "none")) == 12
 
 
@@ -170,7 +175,7 @@ def test_job_travels(tmp_path, aime):
 def test_watch_counts_and_notices_silence(tmp_path, capsys):
     journal = tmp_path / "journal.jsonl"
     journal.write_text("{}\n" * 3)
-    watch = evaluate.Watch(journal, 5, timeout=0.2)
+    watch = evaluate_generation.Watch(journal, 5, timeout=0.2)
     for _ in range(2):
         with open(journal, "a") as stream:
             stream.write("{}\n")
@@ -189,10 +194,10 @@ def test_watch_counts_and_notices_silence(tmp_path, capsys):
 def test_the_time_left_is_that_of_the_responses_alone(tmp_path, capsys, monkeypatch):
     """400 s until the engines stand, 40 s until the first response, then one a second: 30 more take half a minute."""
     now = [0.0]
-    monkeypatch.setattr(evaluate.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(evaluate_generation.time, "monotonic", lambda: now[0])
     journal = tmp_path / "journal.jsonl"
     journal.write_text("{}\n" * 50)  # of an earlier start
-    watch = evaluate.Watch(journal, 111, timeout=1000)
+    watch = evaluate_generation.Watch(journal, 111, timeout=1000)
 
     def at(seconds: float, count: int) -> str:
         now[0] = seconds
@@ -215,10 +220,10 @@ def test_the_time_left_is_that_of_the_responses_alone(tmp_path, capsys, monkeypa
 def test_the_error_of_an_earlier_start_is_not_repeated(tmp_path):
     log = tmp_path / "generation.log"
     log.write_text("torch.OutOfMemoryError: CUDA out of memory\n")
-    assert evaluate.last_error(log, 0) == "torch.OutOfMemoryError: CUDA out of memory"
+    assert evaluate_generation.last_error(log, 0) == "torch.OutOfMemoryError: CUDA out of memory"
     before = log.stat().st_size
     log.write_text(log.read_text() + "loading é\n")
-    assert evaluate.last_error(log, before) == "no error message in the log (killed, or out of memory?)"
+    assert evaluate_generation.last_error(log, before) == "no error message in the log (killed, or out of memory?)"
 
 
 # ---- configuration ---------------------------------------------------------------------------------------------------
@@ -239,7 +244,7 @@ def test_protocols(evaluation, name, cluster):
     protocol = config.protocol
     assert (protocol.name, protocol.temperature, protocol.top_p) == (name, temperature, top_p)
     assert (protocol.top_k, protocol.max_tokens) == (-1, max_tokens)
-    assert evaluate.samples_per_problem(config, dict.fromkeys(counts, [])) == counts
+    assert settings.samples_per_problem(config, dict.fromkeys(counts, [])) == counts
     assert config.engine.dtype == ("float32" if cluster == "cpu" else "bfloat16")
     assert config.engine.enforce_eager is (cluster == "cpu")
     assert config.cluster.platform == ("cpu" if cluster == "cpu" else "cuda")
@@ -272,28 +277,28 @@ def test_bad_values_are_named(evaluation, overrides, words):
 def test_samples_of_a_benchmark(evaluation):
     """Of any benchmark that is evaluated, whether the protocol names it or not; of no other."""
     config = evaluation("model=m", "benchmarks=[a]", "protocol=dapo", "protocol.samples_of.math500=4")
-    assert evaluate.samples_per_problem(config, {"math500": [], "aime24": []}) == {"math500": 4, "aime24": 32}
-    evaluate.check_samples(config, {"math500": []})
+    assert settings.samples_per_problem(config, {"math500": [], "aime24": []}) == {"math500": 4, "aime24": 32}
+    settings.check_samples(config, {"math500": []})
     with pytest.raises(UserError, match="protocol.samples_of.math500: the benchmarks are aime24: name one of them"):
-        evaluate.check_samples(config, {"aime24": []})
+        settings.check_samples(config, {"aime24": []})
 
 
 def test_greedy_means_one_sample(evaluation):
     """LUFFY draws 32 on AIME, whatever protocol.samples is: the error names the key that counts."""
     greedy = ("model=m", "benchmarks=[a]", "protocol.temperature=0")
     with pytest.raises(UserError, match="set protocol.samples_of.aime24=1 protocol.samples=1 too"):
-        evaluate.check_samples(evaluation(*greedy), {"aime24": [], "math500": []})
+        settings.check_samples(evaluation(*greedy), {"aime24": [], "math500": []})
     one = evaluation(*greedy, "protocol.samples=1")
-    evaluate.check_samples(one, {"math500": []})
+    settings.check_samples(one, {"math500": []})
     with pytest.raises(UserError, match="every time: set protocol.samples_of.aime24=1 too"):
-        evaluate.check_samples(one, {"aime24": [], "math500": []})
+        settings.check_samples(one, {"aime24": [], "math500": []})
 
 
 def test_labels_tell_evaluations_apart(evaluation):
     plain = evaluation("model=m", "benchmarks=[a]")
-    assert evaluate.label_of(plain, ["aime24", "math500"]) == "luffy-aime24,math500"
+    assert label_of(plain, ["aime24", "math500"]) == "luffy-aime24,math500"
     other = evaluation("model=m", "benchmarks=[a]", "protocol.top_p=0.9", "seed=2")
-    assert evaluate.label_of(other, ["reasoning_gym/countdown"]) == "luffy,top_p=0.9,seed=2-reasoning_gym_countdown"
+    assert label_of(other, ["reasoning_gym/countdown"]) == "luffy,top_p=0.9,seed=2-reasoning_gym_countdown"
 
 
 def test_paths_may_hold_what_hydra_reads(evaluation):
@@ -368,12 +373,12 @@ def test_a_run_is_evaluated_with_its_own_chat_template(evaluation, run_directory
     """Also its step 0, whose tokenizer knows nothing of it; a template on the command line comes first."""
     plain = evaluation(f"model={run_directory}", "benchmarks=[a]")
     start = targets.find_targets(plain, "luffy-a")[0]
-    assert evaluate.as_trained(plain, start).chat_template is None
+    assert settings.as_trained(plain, start).chat_template is None
     file = run_directory / "config.yaml"
     file.write_text(file.read_text().replace("chat_template: null", "chat_template: '{{ messages }}'"))
-    assert evaluate.as_trained(plain, start).chat_template == "{{ messages }}"
+    assert settings.as_trained(plain, start).chat_template == "{{ messages }}"
     given = evaluation(f"model={run_directory}", "benchmarks=[a]", "chat_template=mine")
-    assert evaluate.as_trained(given, start).chat_template == "mine"
+    assert settings.as_trained(given, start).chat_template == "mine"
 
 
 def test_target_of_a_checkpoint(evaluation, run_directory):
@@ -436,15 +441,15 @@ def test_revision_of_a_hub_model(tmp_path):
 
 
 def test_another_evaluation_is_refused(tmp_path):
-    evaluate.continue_or_start(tmp_path, {"model": "a", "seed": 0}, fresh=False)
+    continue_or_start(tmp_path, {"model": "a", "seed": 0}, fresh=False)
     (tmp_path / "journal.jsonl").write_text("{}\n")
-    evaluate.continue_or_start(tmp_path, {"model": "a", "seed": 0}, fresh=False)
+    continue_or_start(tmp_path, {"model": "a", "seed": 0}, fresh=False)
     with pytest.raises(UserError, match="its seed is 0, this one's 1.*fresh=true"):
-        evaluate.continue_or_start(tmp_path, {"model": "a", "seed": 1}, fresh=False)
+        continue_or_start(tmp_path, {"model": "a", "seed": 1}, fresh=False)
     with pytest.raises(UserError, match="its model is 'a', this one's None"):
-        evaluate.continue_or_start(tmp_path, {"samples": "f"}, fresh=False)
+        continue_or_start(tmp_path, {"samples": "f"}, fresh=False)
     assert (tmp_path / "journal.jsonl").is_file()
-    evaluate.continue_or_start(tmp_path, {"model": "a", "seed": 1}, fresh=True)
+    continue_or_start(tmp_path, {"model": "a", "seed": 1}, fresh=True)
     assert not (tmp_path / "journal.jsonl").exists()
     assert json.loads((tmp_path / "evaluation.json").read_text()) == {"model": "a", "seed": 1}
 
@@ -455,29 +460,29 @@ def test_a_folder_with_something_else_is_left_alone(tmp_path, fresh):
     (tmp_path / ".lock").touch()
     (tmp_path / "model").mkdir()
     with pytest.raises(UserError, match="holds model and no evaluation: name an empty or a new folder with output="):
-        evaluate.continue_or_start(tmp_path, {"seed": 0}, fresh)
+        continue_or_start(tmp_path, {"seed": 0}, fresh)
     assert sorted(entry.name for entry in tmp_path.iterdir()) == [".lock", "model"]
 
 
 @pytest.mark.parametrize("fresh", [False, True])
 def test_a_dry_run_knows_what_a_start_would_refuse(evaluation, tmp_path, aime, fresh, capsys):
-    problems = {"aime24": samples.load_benchmark(aime / "aime24" / "test.parquet")}
+    problems = {"aime24": benchmarks.load_benchmark(aime / "aime24" / "test.parquet")}
     config = evaluation("model=m", "benchmarks=[a]", f"fresh={str(fresh).lower()}")
     other = evaluation("model=m", "benchmarks=[a]", "seed=7")
     (tmp_path / "model").mkdir()
 
     def found(output: Path, steps: int = 1) -> list[str]:
         target = targets.Target("m", tmp_path / "model", False, None, None, output)
-        return evaluate.output_problems(config, [target] * steps, problems)
+        return output_problems(config, [target] * steps, problems)
 
     output = tmp_path / "out" / "step_2"
     assert found(output) == [] and not output.exists(), "a check makes nothing"
-    identity = evaluate.identity_of(other, targets.Target("m", tmp_path / "model", False, None, None, output), problems)
-    with evaluate.hold(output):
-        evaluate.continue_or_start(output, identity, fresh=False)
+    identity = identity_of(other, targets.Target("m", tmp_path / "model", False, None, None, output), problems)
+    with hold(output):
+        continue_or_start(output, identity, fresh=False)
     differs = f"{output} holds another evaluation: its seed is 7, this one's 0. Name another folder"
     assert [text[: len(differs)] for text in found(output)] == ([] if fresh else [differs])
-    evaluate.show(config, [targets.Target("m", tmp_path / "model", False, None, None, output)], problems)
+    show(config, [targets.Target("m", tmp_path / "model", False, None, None, output)], problems)
     wanted = f"fresh=true deletes the evaluation in {output}: evaluation.json"
     assert (wanted in capsys.readouterr().out) == fresh
     assert found(tmp_path) == [
@@ -502,19 +507,19 @@ def test_a_dry_run_knows_what_a_start_would_refuse(evaluation, tmp_path, aime, f
 
 
 def test_two_evaluations_do_not_share_a_folder(tmp_path):
-    with evaluate.hold(tmp_path / "out"), pytest.raises(UserError, match="in use by another evaluation: .*output=..."):
-        evaluate.hold(tmp_path / "out")
+    with hold(tmp_path / "out"), pytest.raises(UserError, match="in use by another evaluation: .*output=..."):
+        hold(tmp_path / "out")
 
 
 def test_a_kill_after_the_last_response_leaves_no_weights(evaluation, tmp_path, aime):
-    problems = {"aime24": samples.load_benchmark(aime / "aime24" / "test.parquet")}
+    problems = {"aime24": benchmarks.load_benchmark(aime / "aime24" / "test.parquet")}
     write_lines(tmp_path / "journal.jsonl", [line(f"p{i}", 0) for i in range(3)])
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "model.safetensors").touch()
     (tmp_path / "job.json").touch()
     config = evaluation("model=m", "benchmarks=[a]", "protocol=tiny", "protocol.samples=1")
     target = targets.Target("c", tmp_path / "gone", True, None, 4, tmp_path)
-    evaluate.generate(config, target, problems)
+    evaluate_generation.generate(config, target, problems)
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["data", "journal.jsonl"]
 
 
@@ -522,20 +527,23 @@ def test_what_decides_how_a_model_is_asked(evaluation, tiny_files):
     """Digits are a token each, so the second prompt is six tokens longer."""
     problems = [Problem("aime24", f"p{n}", [{"role": "user", "content": "1" * n}], "1", "") for n in (3, 9)]
     config = evaluation("model=m", "benchmarks=[a]", "context_length=40", "protocol.max_tokens=32")
-    found = evaluate.check_prompts(config, tiny_files / "model", problems)
-    shorter = evaluate.check_prompts(config, tiny_files / "model", problems[:1])
+    found = evaluate_generation.check_prompts(config, tiny_files / "model", problems)
+    shorter = evaluate_generation.check_prompts(config, tiny_files / "model", problems[:1])
     assert found["longest_prompt"] == shorter["longest_prompt"] + 6
     assert found["least_room"] == min(32, 40 - found["longest_prompt"])
     assert found["context_length"] == 40 and found["chat_template"] == shorter["chat_template"]
     other = evaluation("model=m", "benchmarks=[a]", "context_length=40", "chat_template={{ messages[0]['content'] }}")
-    assert evaluate.check_prompts(other, tiny_files / "model", problems)["chat_template"] != found["chat_template"]
+    assert (
+        evaluate_generation.check_prompts(other, tiny_files / "model", problems)["chat_template"]
+        != found["chat_template"]
+    )
 
 
 def test_prompt_longer_than_the_context(evaluation, tiny_files):
     config = evaluation("model=m", "benchmarks=[a]", "context_length=20")
     long = Problem("aime24", "p7", [{"role": "user", "content": "x" * 40}], "1", "")
     with pytest.raises(UserError, match="problem p7: its prompt has .* the model's context is 20"):
-        evaluate.check_prompts(config, tiny_files / "model", [long])
+        evaluate_generation.check_prompts(config, tiny_files / "model", [long])
 
 
 # ---- a sample file ---------------------------------------------------------------------------------------------------
@@ -547,7 +555,7 @@ def write_lines(path: Path, records: list) -> Path:
 
 
 def test_sample_layouts(tmp_path, aime):
-    problems = {"aime24": samples.load_benchmark(aime / "aime24" / "test.parquet")}
+    problems = {"aime24": benchmarks.load_benchmark(aime / "aime24" / "test.parquet")}
     ours = [{**line("p1", 1), "finish_reason": "length", "seed": 9}, line("p1", 0)]
     dumps = [{"input": "Problem 0?", "output": output, "gts": "ignored", "score": 1.0} for output in "op"]
     many = {"question": "Problem 2?\n\nBox it.", "responses": ["r1", "r2"], "answer": "also ignored"}
@@ -609,7 +617,7 @@ def test_sample_files_of_other_systems(tmp_path):
 
 
 def test_samples_that_are_counted_twice_or_not_at_all(tmp_path, aime):
-    problems = {"aime24": samples.load_benchmark(aime / "aime24" / "test.parquet")}
+    problems = {"aime24": benchmarks.load_benchmark(aime / "aime24" / "test.parquet")}
     twice = write_lines(tmp_path / "s.jsonl", [line(problem, 0) for problem in ("p0", "p2", "p0", "p1")])
     with pytest.raises(UserError, match="line 3: benchmark aime24, problem p0, sample 0 occurs twice"):
         samples.read_samples(twice, problems, None)
@@ -620,15 +628,15 @@ def test_samples_that_are_counted_twice_or_not_at_all(tmp_path, aime):
 
 def test_problems_of_samples_without_a_benchmark():
     one = {"benchmark": "math", "problem": "b", "sample": 0, "prompt": "q", "ground_truth": "1"}
-    found = samples.problems_in([one, {**one, "sample": 1}, {**one, "problem": "a", "prompt": "r"}])
+    found = benchmarks.problems_in([one, {**one, "sample": 1}, {**one, "problem": "a", "prompt": "r"}])
     turns = [[{"role": "user", "content": text}] for text in "rq"]
     assert found == {"math": [Problem("math", "a", turns[0], "1", "r"), Problem("math", "b", turns[1], "1", "q")]}
-    other = samples.problems_in([{**one, "ground_truth": "2"}])
-    assert evaluate.digests({"math": found["math"][1:]})["math"] != evaluate.digests(other)["math"]
+    other = benchmarks.problems_in([{**one, "ground_truth": "2"}])
+    assert digests({"math": found["math"][1:]})["math"] != digests(other)["math"]
 
 
 def test_sample_of_an_unknown_problem(tmp_path, aime):
-    problems = {"aime24": samples.load_benchmark(aime / "aime24" / "test.parquet")}
+    problems = {"aime24": benchmarks.load_benchmark(aime / "aime24" / "test.parquet")}
     stray = write_lines(tmp_path / "s.jsonl", [{**line("p9", 0), "ground_truth": "1"}])
     with pytest.raises(UserError, match="line 1, field problem: 'p9' is not in the benchmark aime24"):
         samples.read_samples(stray, problems, "aime24")
@@ -689,15 +697,15 @@ def own(evaluation, aime, tmp_path, tiny_files) -> Path:
     folder = tmp_path / "own"
     folder.mkdir()
     config = evaluation("model=m", "benchmarks=[aime24]", f"data_root={aime}", "protocol.samples_of.aime24=2", "seed=4")
-    problems = evaluate.load_problems(evaluate.find_benchmarks(config))
+    problems = benchmarks.load_problems(benchmarks.find_benchmarks(config))
     target = targets.Target("hub/model", tiny_files / "model", False, None, 7, folder)
-    identity = evaluate.identity_of(config, target, problems)
-    evaluate.continue_or_start(folder, identity, fresh=False)
+    identity = identity_of(config, target, problems)
+    continue_or_start(folder, identity, fresh=False)
     generation = {"least_room": 30, "chat_template": "t", "engine": {"dtype": "float32"}}
     (folder / "generation.json").write_text(json.dumps(generation))
     responses = [{**line(f"p{i}", n), "response": f"\\boxed{{{100 + i * n}}}"} for i in range(3) for n in range(2)]
     write_lines(folder / "journal.jsonl", responses)
-    found = results.journaled(problems, folder / "journal.jsonl")
+    found = journaled(problems, folder / "journal.jsonl")
     results.write_results(config, folder, target, identity, problems, found)
     return folder
 
@@ -719,7 +727,7 @@ def test_samples_of_this_recipe_keep_their_protocol(own, aime, tmp_path, more):
         for key in ("model", "model_fingerprint", "run", "step", "protocol", "seed", "generation", "benchmarks"):
             assert found[key] == before[key]
     assert first["samples"] == str(own / "samples.jsonl") and before["samples"] is None
-    assert compare.main([str(own), str(tmp_path / "a"), f"again={tmp_path / 'b'}"]) == 0
+    assert compare_command.main([str(own), str(tmp_path / "a"), f"again={tmp_path / 'b'}"]) == 0
 
 
 def test_the_journal_says_whose_samples_they_are(own, tmp_path, capsys):
@@ -734,7 +742,7 @@ def test_the_journal_says_whose_samples_they_are(own, tmp_path, capsys):
         7,
         4,
     )
-    assert compare.main([str(own), str(tmp_path / "a")]) == 2
+    assert compare_command.main([str(own), str(tmp_path / "a")]) == 2
     assert "differ in the prompts or references of aime24" in capsys.readouterr().err
     samples_file.write_text(text)
     (own / "scores.json").unlink()

@@ -23,9 +23,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, 
 
 from data_prep import countdown, tiny_model
 from data_prep.files import sha256
-from recipe.paec import checkpoints, export
-from recipe.paec.errors import UserError
-from recipe.paec.runs import run_suffix
+from recipe.paec.common.errors import UserError
+from recipe.paec.common.files import write_json
+from recipe.paec.config.resolve import run_suffix
+from recipe.paec.export import command as export_command
+from recipe.paec.export import huggingface, model_card
+from recipe.paec.run import checkpoints
 
 STEP = 3
 CASE = {"model": "tied", "sp": 1, "lora": 0, "fsdp_size": -1}
@@ -66,7 +69,7 @@ def work(tmp_path_factory, compose) -> Path:
         "actor_rollout_ref.rollout.top_k=20",
     )  # fmt: skip
     (run / "config.yaml").write_text(OmegaConf.to_yaml(config))
-    checkpoints.write_json(run / "versions.json", {"verl": "0.9.1", "git_commit": "c0ffee", "vllm": None})
+    write_json(run / "versions.json", {"verl": "0.9.1", "git_commit": "c0ffee", "vllm": None})
     (run / "metrics.jsonl").write_text(
         '{"step": 2, "val/countdown/avg@4": 0.1}\n{"step": 3, "val/countdown/avg@4": 0.4321, "reward/format": 1.0}\n'
     )
@@ -82,7 +85,7 @@ def work(tmp_path_factory, compose) -> Path:
         # What the trainer writes last; without digests, so that the export itself meets what is wrong with a shard.
         state = {"format": checkpoints.FORMAT, "step": STEP, "identity": identity, "methods": {}, "score": None}
         state["files"] = {}
-        checkpoints.write_json(work / case["name"] / "paec_state.json", state)
+        write_json(work / case["name"] / "paec_state.json", state)
     return work
 
 
@@ -92,14 +95,14 @@ def test_a_changed_checkpoint(work, tmp_path):
     checkpoints.commit(tmp_path, STEP, json.loads((folder / "paec_state.json").read_text())["identity"], None)
     (folder / "actor" / "fsdp_config.json").write_text('{"world_size": 2}')
     with pytest.raises(UserError, match="is damaged: actor/fsdp_config.json has"):
-        export.export(folder, tmp_path / "target")
+        huggingface.export(folder, tmp_path / "target")
 
 
 @pytest.fixture(scope="module")
 def exported(work, tmp_path_factory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("exported")
     for case in ONE_RANK + TWO_RANKS:
-        export.export(work / case["name"], root / case["name"])
+        huggingface.export(work / case["name"], root / case["name"])
     return {case["name"]: root / case["name"] for case in ONE_RANK + TWO_RANKS}
 
 
@@ -145,8 +148,8 @@ def test_an_adapter_is_merged(exported):
 
 def test_precision(work, tmp_path):
     """`--dtype`, else that of the rollouts; a bfloat16 folder is the rounded float32 one."""
-    export.export(work / "tied-1", tmp_path / "bf16", dtype="bfloat16")
-    export.export(work / "tied-1", tmp_path / "fp32")
+    huggingface.export(work / "tied-1", tmp_path / "bf16", dtype="bfloat16")
+    huggingface.export(work / "tied-1", tmp_path / "fp32")
     rounded, exact = (load_file(tmp_path / name / "model.safetensors") for name in ("bf16", "fp32"))
     assert all(torch.equal(rounded[name], exact[name].bfloat16()) for name in exact)
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "bf16").dtype == torch.bfloat16
@@ -190,7 +193,7 @@ def test_a_base_model_of_the_hub(work):
     """The configuration names its folder in the cache; the card names what others can download."""
     config = OmegaConf.load(work.parent / "config.yaml")
     config.model.path = "/home/me/.cache/huggingface/hub/models--Qwen--Qwen2.5-Math-7B/snapshots/b101308fe89651ea"
-    card = export.model_card(checkpoints.read(work / "tied-2"), config, "bfloat16")
+    card = model_card.model_card(checkpoints.read(work / "tied-2"), config, "bfloat16")
     assert "base_model: Qwen/Qwen2.5-Math-7B\n" in card
     assert "# Qwen2.5-Math-7B after 3 steps of paec" in card
     assert "| base model | Qwen/Qwen2.5-Math-7B (revision b101308fe89651ea) |" in card
@@ -218,7 +221,7 @@ def test_no_local_path_is_in_the_card(work, compose, tmp_path):
     )
     checkpoint = checkpoints.read(work / "tied-2")
     checkpoint.state["identity"]["data.train_files"] = files
-    card = export.model_card(checkpoint, config, "float32")
+    card = model_card.model_card(checkpoint, config, "float32")
     for word in ("alice", "smith", "secret", "bob", "home", str(tmp_path)):
         assert word not in card, word
     assert "/" not in card.partition("## Reproduction")[2]
@@ -240,15 +243,15 @@ def test_a_runs_name_is_shown_without_folders():
     overrides = ["model.path='/home/alice smith/m'", "method.rho=0.6"]
     name = "tiny_cpu-paec" + run_suffix(overrides)
     assert name == "tiny_cpu-paec-rho=0.6,model.path=__home_alice_smith_m_"
-    assert export._run_name(name, overrides, "m") == "tiny_cpu-paec-rho=0.6,model.path=_m_"
-    assert export._run_name("mine", overrides, "m") == "mine"
+    assert model_card._run_name(name, overrides, "m") == "tiny_cpu-paec-rho=0.6,model.path=_m_"
+    assert model_card._run_name("mine", overrides, "m") == "mine"
 
 
 def test_a_hub_id_stays_in_the_command():
     base = "Qwen/Qwen2.5-Math-7B"
-    given = [f"model.path={base}", "run.name=x", "reward.custom_reward_function.path=pkg://recipe.paec.rewards"]
-    assert export._reproduction(given, base) == [given[0], given[2]]
-    assert export._reproduction(["model.path=models/Qwen"], "Qwen") == ["model.path=Qwen"]
+    given = [f"model.path={base}", "run.name=x", "reward.custom_reward_function.path=pkg://recipe.paec.rollout.rewards"]
+    assert model_card._reproduction(given, base) == [given[0], given[2]]
+    assert model_card._reproduction(["model.path=models/Qwen"], "Qwen") == ["model.path=Qwen"]
 
 
 def test_no_local_path_is_in_an_exported_folder(work, exported):
@@ -261,7 +264,7 @@ def test_no_local_path_is_in_an_exported_folder(work, exported):
 def test_a_checkpoint_away_from_its_run(work, tmp_path):
     """The weights and the method are known still; what is not known is not made up."""
     shutil.copytree(work / "tied-2", tmp_path / "global_step_3")
-    export.export(tmp_path / "global_step_3", tmp_path / "model")
+    huggingface.export(tmp_path / "global_step_3", tmp_path / "model")
     card = (tmp_path / "model" / "README.md").read_text()
     assert "| base model | unknown |" in card and "its command is not known" in card and "| rho | 0.7 |" in card
     record = json.loads((tmp_path / "model" / "paec_export.json").read_text())
@@ -318,7 +321,7 @@ def of_another(actor: Path) -> None:
 def test_damaged_checkpoints(copy, tmp_path, damage, sentence):
     damage(copy / "actor")
     with pytest.raises(UserError, match=sentence) as error:
-        export.export(copy, tmp_path / "model")
+        huggingface.export(copy, tmp_path / "model")
     assert len(error.value.problems) == 1 and "\n" not in str(error.value)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["global_step_3"], "nothing half-written"
 
@@ -327,31 +330,31 @@ def test_a_shard_is_never_executed(copy, tmp_path):
     canary = tmp_path / "canary"
     torch.save({"weight": Canary(canary)}, copy / "actor" / "model_world_size_2_rank_0.pt")
     with pytest.raises(UserError, match="rank_0.pt: holds something else than tensors"):
-        export.export(copy, tmp_path / "model")
+        huggingface.export(copy, tmp_path / "model")
     assert not canary.exists()
     with open(copy / "actor" / "model_world_size_2_rank_0.pt", "rb") as stream:
         torch.load(stream, weights_only=False)
     assert canary.exists(), "the canary must work for its absence to say anything"
     (copy / "actor" / "model_world_size_2_rank_0.pt").write_bytes(pickle.dumps(Canary(tmp_path / "second")))
     with pytest.raises(UserError, match="rank_0.pt"):
-        export.export(copy, tmp_path / "model")
+        huggingface.export(copy, tmp_path / "model")
     assert not (tmp_path / "second").exists()
 
 
 def test_an_existing_target(work, tmp_path):
     target = tmp_path / "model"
     target.mkdir()
-    export.export(work / "tied-1", target)  # an empty folder is none
+    huggingface.export(work / "tied-1", target)  # an empty folder is none
     weights = (target / "model.safetensors").read_bytes()
     with pytest.raises(UserError, match="exists and is not empty"):
-        export.export(work / "untied-1", target)
+        huggingface.export(work / "untied-1", target)
     assert (target / "model.safetensors").read_bytes() == weights
     (target / "notes.txt").write_text("mine")
     with pytest.raises(UserError, match="notes.txt is not part of the export"):
-        export.export(work / "untied-1", target, replace=True)
+        huggingface.export(work / "untied-1", target, replace=True)
     assert (target / "model.safetensors").read_bytes() == weights
     (target / "notes.txt").rename(tmp_path / "notes.txt")
-    export.export(work / "untied-1", target, replace=True)
+    huggingface.export(work / "untied-1", target, replace=True)
     assert "lm_head.weight" in load_file(target / "model.safetensors")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "notes.txt"]
 
@@ -359,7 +362,7 @@ def test_an_existing_target(work, tmp_path):
 def test_no_room(work, tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(2**20, 2**20 - 1000, 1000))
     with pytest.raises(UserError, match="make room"):
-        export.export(work / "tied-1", tmp_path / "model")
+        huggingface.export(work / "tied-1", tmp_path / "model")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -383,7 +386,7 @@ def test_command_line(work, tmp_path):
 def test_errors_reach_the_one_who_started_it(copy, tmp_path):
     cut_off(copy / "actor")
     with pytest.raises(UserError, match="failed: .*rank_1.pt is damaged.*export.log"):
-        export.export_in_process(copy, tmp_path / "model", tmp_path / "export.log")
+        huggingface.export_in_process(copy, tmp_path / "model", tmp_path / "export.log")
 
 
 # ---- which checkpoint ------------------------------------------------------------------------------------------------
@@ -401,13 +404,13 @@ def saved(run: Path, *steps: int) -> Path:
 def test_a_run_is_its_newest_whole_checkpoint(tmp_path):
     run = saved(tmp_path / "run", 2, 10)
     newest, older = (run / "checkpoints" / f"global_step_{step}" for step in (10, 2))
-    assert export.checkpoint_in(run) == export.checkpoint_in(run / "checkpoints") == newest
-    assert export.checkpoint_in(older) == older
+    assert huggingface.checkpoint_in(run) == huggingface.checkpoint_in(run / "checkpoints") == newest
+    assert huggingface.checkpoint_in(older) == older
     (newest / "weights").write_text("changed")
-    assert export.checkpoint_in(run) == older
+    assert huggingface.checkpoint_in(run) == older
     (older / "weights").unlink()
     with pytest.raises(UserError, match="weights is missing\nno checkpoint in .*checkpoints is whole"):
-        export.checkpoint_in(run)
+        huggingface.checkpoint_in(run)
 
 
 @pytest.mark.parametrize(
@@ -437,6 +440,6 @@ def test_what_cannot_be_exported(arguments, sentence, tmp_path, monkeypatch, cap
     saved(tmp_path / "run", 1)
     (tmp_path / "empty" / "checkpoints").mkdir(parents=True)
     monkeypatch.setattr(sys, "argv", ["export", *(argument.format(tmp_path) for argument in arguments)])
-    assert export.main() == 2
+    assert export_command.main() == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert line.startswith(sentence.format(tmp_path, tmp_path)) and not (tmp_path / "out").exists()

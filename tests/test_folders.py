@@ -13,8 +13,14 @@ import pytest
 import yaml
 
 from data_prep.cleaning import contents, leads_to, matches, remove
-from recipe.paec import checkpoints, curriculum, evaluate, export, folders, grid, runs
-from recipe.paec.errors import UserError
+from recipe.paec.common import folder_kinds, folder_names, folders
+from recipe.paec.common.errors import UserError
+from recipe.paec.config import resolve
+from recipe.paec.curriculum import prompt_scores
+from recipe.paec.evaluate.folder import continue_or_start, refuse
+from recipe.paec.export import huggingface
+from recipe.paec.grid import command as grid_command
+from recipe.paec.run import checkpoints
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 MINE = {"experiment": "tiny_cpu", "name": "mine"}
@@ -75,9 +81,9 @@ FOREIGN = (
 )
 
 
-def marked(folder: Path, kind: folders.Kind = folders.RUN, **about: str) -> Path:
+def marked(folder: Path, kind: folder_kinds.Kind = folder_kinds.RUN, **about: str) -> Path:
     write(folder, *RUN_FILES)
-    (folder / folders.MARK).write_text(json.dumps({"kind": kind.name, **(about or MINE)}))
+    (folder / folder_kinds.MARK).write_text(json.dumps({"kind": kind.name, **(about or MINE)}))
     return folder
 
 
@@ -132,7 +138,7 @@ def test_only_what_the_patterns_say_is_removed(tmp_path):
 
 @pytest.mark.parametrize("name", ["a", "tiny_cpu-paec-seed=7", "a,b", "my run", "Größe", 5, 1.5, "x" * 200])
 def test_names_that_can_be(name):
-    assert folders.name_problem("run.name", name) is None
+    assert folder_names.name_problem("run.name", name) is None
 
 
 @pytest.mark.parametrize(
@@ -163,7 +169,7 @@ def test_names_that_can_be(name):
     ],
 )
 def test_names_that_are_none(name, reason):
-    problem = folders.name_problem("run.name", name)
+    problem = folder_names.name_problem("run.name", name)
     assert problem.startswith("run.name=") and reason in problem and "\n" not in problem
     assert problem.endswith(("choose another name", "or leave run.name out"))
     problem.encode()  # can be printed
@@ -199,16 +205,16 @@ def test_places_that_are_none(tmp_path, monkeypatch, root, directory, reason):
     names = {"tmp": tmp_path, "home_above": tmp_path / "homes"}
     root, directory = (value and value.format(**names) for value in (root, directory))
     given = f"{root}/mine" if directory is None else directory
-    (problem,) = folders.run_problems(root, "mine", given)
+    (problem,) = folder_names.run_problems(root, "mine", given)
     assert reason.format(**names) in problem and "\n" not in problem
 
 
 def test_places_that_can_be(tmp_path):
     (tmp_path / "real").mkdir()
     (tmp_path / "root").symlink_to(tmp_path / "real")
-    assert folders.run_problems(str(tmp_path / "root"), "mine", str(tmp_path / "root" / "mine")) == []
-    assert folders.run_problems("outputs", "mine", "outputs/mine") == []
-    assert folders.run_problems(str(tmp_path), "mine", str(tmp_path.parent / "elsewhere")) == []
+    assert folder_names.run_problems(str(tmp_path / "root"), "mine", str(tmp_path / "root" / "mine")) == []
+    assert folder_names.run_problems("outputs", "mine", "outputs/mine") == []
+    assert folder_names.run_problems(str(tmp_path), "mine", str(tmp_path.parent / "elsewhere")) == []
 
 
 @pytest.mark.parametrize(
@@ -226,15 +232,15 @@ def test_a_new_folder_is_marked(tmp_path, compose):
     config = compose("run.name=mine")
     folder = tmp_path / "mine"
     with folders.lock(folder):
-        folders.take(folder, folders.RUN, runs.whose(config), False, print)
-    assert json.loads((folder / folders.MARK).read_text()) == {"kind": "run", **MINE}
-    assert sorted(path.name for path in folder.iterdir()) == [".lock", folders.MARK]
-    assert folders.problem_of(folder, folders.RUN, MINE, fresh=True) is None
+        folders.take(folder, folder_kinds.RUN, resolve.whose(config), False, print)
+    assert json.loads((folder / folder_kinds.MARK).read_text()) == {"kind": "run", **MINE}
+    assert sorted(path.name for path in folder.iterdir()) == [".lock", folder_kinds.MARK]
+    assert folders.problem_of(folder, folder_kinds.RUN, MINE, fresh=True) is None
 
 
 def test_output_that_a_shell_put_there_does_not_count(tmp_path):
     write(tmp_path / "mine", "nohup.out", "launch.log")
-    assert folders.problem_of(tmp_path / "mine", folders.RUN, MINE, fresh=False) is None
+    assert folders.problem_of(tmp_path / "mine", folder_kinds.RUN, MINE, fresh=False) is None
 
 
 @pytest.mark.parametrize("fresh", [False, True])
@@ -244,8 +250,8 @@ def test_folders_of_others_are_refused(tmp_path, fresh):
     write(outside, "a.txt")
     marked(root / "other", name="other", experiment="tiny_cpu")
     marked(root / "experiment", name="mine", experiment="qwen7b")
-    marked(root / "evaluation", folders.EVALUATION)
-    marked(root / "grid", folders.GRID)
+    marked(root / "evaluation", folder_kinds.EVALUATION)
+    marked(root / "grid", folder_kinds.GRID)
     write(root / "foreign", "config.yaml", "metrics.jsonl")
     write(root / "empty_folder" / "sub" / "x", "a")
     marked(root / "through_link")
@@ -267,11 +273,11 @@ def test_folders_of_others_are_refused(tmp_path, fresh):
     }
     before = tree(root)
     for name, reason in expected.items():
-        problem = folders.problem_of(root / name, folders.RUN, MINE, fresh)
+        problem = folders.problem_of(root / name, folder_kinds.RUN, MINE, fresh)
         assert problem is not None and reason.format(root=root) in problem, name
         assert "run.name" in problem or "run.root" in problem, "names the remedy"
         with pytest.raises(UserError):
-            folders.take(root / name, folders.RUN, MINE, fresh, print)
+            folders.take(root / name, folder_kinds.RUN, MINE, fresh, print)
     assert tree(root) == before
 
 
@@ -279,8 +285,8 @@ def test_a_run_folder_that_is_a_link_is_not_cleared(tmp_path):
     marked(tmp_path / "real")
     (tmp_path / "mine").symlink_to(tmp_path / "real")
     before = tree(tmp_path)
-    assert folders.problem_of(tmp_path / "mine", folders.RUN, MINE, fresh=False) is None, "it may be continued"
-    assert "is a symbolic link" in folders.problem_of(tmp_path / "mine", folders.RUN, MINE, fresh=True)
+    assert folders.problem_of(tmp_path / "mine", folder_kinds.RUN, MINE, fresh=False) is None, "it may be continued"
+    assert "is a symbolic link" in folders.problem_of(tmp_path / "mine", folder_kinds.RUN, MINE, fresh=True)
     assert tree(tmp_path) == before
 
 
@@ -291,13 +297,13 @@ def test_fresh_deletes_the_runs_own_files_and_says_so(tmp_path, recorded):
     write(folder, *FOREIGN)
     (folder / "outside").symlink_to(REPOSITORY)
     if not recorded:
-        (folder / folders.MARK).unlink()
+        (folder / folder_kinds.MARK).unlink()
         (folder / "config.yaml").write_text(yaml.dump({"run": {**MINE, "x": 1}, "identity": {"method": "paec"}}))
     said: list[str] = []
     with folders.lock(folder):
-        folders.take(folder, folders.RUN, MINE, True, said.append)
+        folders.take(folder, folder_kinds.RUN, MINE, True, said.append)
     left = {path for path, (kind, _) in tree(folder).items() if kind != "folder"}
-    assert left == {*FOREIGN, "outside", ".lock", folders.MARK}
+    assert left == {*FOREIGN, "outside", ".lock", folder_kinds.MARK}
     (sentence,) = said
     assert sentence.startswith(
         f"run.fresh=true: deletes the run in {folder}: .huggingface.tmp/ (1 files), checkpoints/ (7"
@@ -307,7 +313,7 @@ def test_fresh_deletes_the_runs_own_files_and_says_so(tmp_path, recorded):
         "; leaves checkpoints/global_step_2/why.txt, checkpoints/global_step_2_backup/, checkpoints/mine/" in sentence
     )
     said.clear()
-    folders.take(folder, folders.RUN, MINE, True, said.append)
+    folders.take(folder, folder_kinds.RUN, MINE, True, said.append)
     assert said == [], "there is nothing left to delete"
 
 
@@ -320,9 +326,9 @@ def test_files_that_records_list_are_the_recipes(tmp_path):
     listed = {"files": {"actor/of_a_later_verl.pt": {}, "../../config.yaml": {}, "*": {}}}
     (folder / "checkpoints/global_step_4/paec_state.json").write_text(json.dumps(listed))
     (folder / "huggingface/paec_export.json").write_text('{"files": ["tokenizer.special.json"]}')
-    folders.take(folder, folders.RUN, MINE, True, print)
+    folders.take(folder, folder_kinds.RUN, MINE, True, print)
     left = {path for path, (kind, _) in tree(folder).items() if kind == "file"}
-    assert left == {"checkpoints/global_step_4/mine.txt", "huggingface/mine.txt", folders.MARK}
+    assert left == {"checkpoints/global_step_4/mine.txt", "huggingface/mine.txt", folder_kinds.MARK}
 
 
 def test_an_older_evaluation_is_known_by_its_fields(tmp_path):
@@ -334,11 +340,11 @@ def test_an_older_evaluation_is_known_by_its_fields(tmp_path):
     with pytest.raises(
         UserError, match="theirs holds evaluation.json and no evaluation: name an empty or a new folder"
     ):
-        evaluate.continue_or_start(tmp_path / "theirs", identity, fresh=True)
+        continue_or_start(tmp_path / "theirs", identity, fresh=True)
     assert tree(tmp_path / "theirs") == before
     for name in ("ours", "scored"):
-        evaluate.continue_or_start(tmp_path / name, identity, fresh=True)
-        assert sorted(path.name for path in (tmp_path / name).iterdir()) == [folders.MARK, "evaluation.json"]
+        continue_or_start(tmp_path / name, identity, fresh=True)
+        assert sorted(path.name for path in (tmp_path / name).iterdir()) == [folder_kinds.MARK, "evaluation.json"]
 
 
 # ---- checkpoints -----------------------------------------------------------------------------------------------------
@@ -388,25 +394,25 @@ def test_scores_replace_scores_alone(tmp_path, fresh):
     target = tmp_path / "train.semantic_entropy.parquet"
     target.write_text("somebody's")
     with pytest.raises(UserError, match="holds no scores of this command: move it away"):
-        curriculum.is_scored(target, {"seed": 1}, fresh)
+        prompt_scores.is_scored(target, {"seed": 1}, fresh)
     assert target.read_text() == "somebody's"
 
 
 def test_an_export_replaces_an_export_alone(tmp_path):
     target = tmp_path / "model"
-    assert export.target_problem(target, replace=True) is None
+    assert huggingface.target_problem(target, replace=True) is None
     target.mkdir()
-    assert export.target_problem(target, replace=False) is None, "an empty folder is none"
+    assert huggingface.target_problem(target, replace=False) is None, "an empty folder is none"
     write(target, "config.json", "train.py")
-    assert "exists and is not empty" in export.target_problem(target, replace=False)
-    assert "was not written by this command" in export.target_problem(target, replace=True)
+    assert "exists and is not empty" in huggingface.target_problem(target, replace=False)
+    assert "was not written by this command" in huggingface.target_problem(target, replace=True)
     (target / "paec_export.json").write_text('{"run": "r", "step": 2}')
-    assert f"{target / 'train.py'} is not part of the export" in export.target_problem(target, replace=True)
+    assert f"{target / 'train.py'} is not part of the export" in huggingface.target_problem(target, replace=True)
     (target / "train.py").unlink()
-    assert export.target_problem(target, replace=True) is None
+    assert huggingface.target_problem(target, replace=True) is None
     (tmp_path / "link").symlink_to(target)
-    assert "is a symbolic link" in export.target_problem(tmp_path / "link", replace=True)
-    assert "is a file" in export.target_problem(target / "config.json", replace=True)
+    assert "is a symbolic link" in huggingface.target_problem(tmp_path / "link", replace=True)
+    assert "is a file" in huggingface.target_problem(target / "config.json", replace=True)
 
 
 # ---- real command lines ----------------------------------------------------------------------------------------------
@@ -475,7 +481,7 @@ def test_hostile_names_and_places_of_a_run(root, compose):
     for name in ("photos", "configured", "run_link", "photo_link", "compare-tiny_cpu", "qwen7b-paec", "saved"):
         about = {"experiment": "tiny_cpu", "name": name}
         with pytest.raises(UserError):
-            folders.take(root / name, folders.RUN, about, True, print)
+            folders.take(root / name, folder_kinds.RUN, about, True, print)
     assert tree(root.parent) == before
 
 
@@ -493,9 +499,9 @@ def test_hostile_outputs_of_an_evaluation(root):
     for output in outputs:
         for fresh in (False, True):
             with pytest.raises(UserError):
-                evaluate.refuse(root / output, {"seed": 0}, fresh)
+                refuse(root / output, {"seed": 0}, fresh)
             with pytest.raises(UserError):
-                evaluate.continue_or_start(root / output, {"seed": 0}, fresh)
+                continue_or_start(root / output, {"seed": 0}, fresh)
     assert tree(root.parent) == before
 
 
@@ -504,14 +510,14 @@ def test_a_grid_refuses_folders_of_others(root):
     for name, reason in (("photos", "no table of a grid"), ("tiny_cpu-paec", "holds a run and no table of a grid")):
         for flag in ([], ["--table-only"], ["--dry-run"]):
             with pytest.raises(UserError, match=reason):
-                grid.run(["METHODS=none", f"GRID={name}", f"run.root={root}", *flag])
+                grid_command.run(["METHODS=none", f"GRID={name}", f"run.root={root}", *flag])
     for name in ("a/b", "-x", ".hidden", "x" * 201):
         with pytest.raises(UserError, match="^GRID="):
-            grid.run(["METHODS=none", f"GRID={name}", f"run.root={root}"])
+            grid_command.run(["METHODS=none", f"GRID={name}", f"run.root={root}"])
     with pytest.raises(UserError, match="holds config.yaml and no run"):
         write(root / "tiny_cpu-none-seed1", "config.yaml")
         try:
-            grid.run(["METHODS=none", "SEEDS=1", "GRID=new", f"run.root={root}"])
+            grid_command.run(["METHODS=none", "SEEDS=1", "GRID=new", f"run.root={root}"])
         finally:
             shutil.rmtree(root / "tiny_cpu-none-seed1")
     assert tree(root.parent) == before

@@ -20,9 +20,12 @@ import pytest
 from omegaconf import OmegaConf
 from pipeline_runs import REPOSITORY, descendants, finish, records, wait_for
 
-from recipe.paec import checkpoints, grid, grid_table
-from recipe.paec.errors import UserError
-from recipe.paec.grid_table import Run
+from recipe.paec.common.errors import UserError
+from recipe.paec.grid import command as grid_command
+from recipe.paec.grid import local, prepare, request
+from recipe.paec.grid.runs import Run
+from recipe.paec.grid.table import PLAIN, picture, run_values, summarize, to_markdown, write
+from recipe.paec.run import checkpoints
 
 # ---- the command line ------------------------------------------------------------------------------------------------
 
@@ -38,16 +41,16 @@ from recipe.paec.grid_table import Run
     ],
 )
 def test_a_word_of_methods(word, label, method, overrides):
-    assert grid.parse_entry(word) == grid.Entry(label, method, overrides)
+    assert request.parse_entry(word) == request.Entry(label, method, overrides)
 
 
 def test_names_do_not_depend_on_where_it_runs(capsys):
     words = ["METHODS=none low=paec:method.rho=0.7", "SEEDS=3 04", "lora.rank=2", "trainer.save_freq=1"]
-    found = grid.parse(words, {"EXPERIMENT": "qwen7b", "SEEDS": "9"})
+    found = request.parse(words, {"EXPERIMENT": "qwen7b", "SEEDS": "9"})
     names = [found.run_name(entry, seed) for entry, seed in found.pairs()]
     assert names == [f"qwen7b-{label}-lora.rank=2-seed{seed}" for seed in (3, 4) for label in ("none", "low")]
     assert found.name == "compare-qwen7b-lora.rank=2"
-    assert grid.run([*words, "EXPERIMENT=qwen7b", "--task", "3"]) == 0  # what the array's task asks
+    assert grid_command.run([*words, "EXPERIMENT=qwen7b", "--task", "3"]) == 0  # what the array's task asks
     expected = ["low", "4", "method=paec", "method.rho=0.7", "seed=4", *words[2:], f"run.name='{names[3]}'"]
     assert capsys.readouterr().out.splitlines() == expected
 
@@ -73,10 +76,10 @@ def test_names_do_not_depend_on_where_it_runs(capsys):
     ],
 )
 def test_refused_at_once(arguments, message, monkeypatch):
-    for knob in grid.KNOBS:
+    for knob in request.KNOBS:
         monkeypatch.delenv(knob, raising=False)
     with pytest.raises(UserError) as error:
-        grid.run(arguments)
+        grid_command.run(arguments)
     assert str(error.value).startswith(message)
 
 
@@ -101,7 +104,7 @@ def test_refused_at_once(arguments, message, monkeypatch):
 )
 def test_everything_is_checked_before_anything_starts(words, problems, tmp_path):
     with pytest.raises(UserError) as error:
-        grid.run([*words, f"run.root={tmp_path / 'runs'}"])
+        grid_command.run([*words, f"run.root={tmp_path / 'runs'}"])
     assert len(error.value.problems) == len(problems)
     for problem, expected in zip(error.value.problems, problems, strict=True):
         assert re.fullmatch(expected.replace("? ", r"\? "), problem), problem
@@ -143,15 +146,15 @@ def test_another_run_in_the_directory_is_refused(compose, tmp_path):
     text = OmegaConf.to_yaml(config)
     run = made_run(tmp_path / "t-paec-seed1", [{"step": 2}], config=text)
     same = compose("experiment=tiny_cpu", "trainer.total_training_steps=5", "cluster.nodes=2")
-    assert grid._other_run(run, config) == grid._other_run(run, same) == []
+    assert prepare._other_run(run, config) == prepare._other_run(run, same) == []
     other = compose("experiment=tiny_cpu", "actor_rollout_ref.actor.optim.lr=1e-4")
-    (problem,) = grid._other_run(run, other)
+    (problem,) = prepare._other_run(run, other)
     assert problem == (
         f"{run.directory} holds another run: actor_rollout_ref.actor.optim.lr is 5e-05 there and 0.0001 here: use "
         "another run.root, or delete that folder"
     )
     longer = Run("paec", 1, run.directory, 1, saves=True, exports=True)
-    (problem,) = grid._other_run(longer, config)
+    (problem,) = prepare._other_run(longer, config)
     assert problem.startswith(f"{run.directory} was trained to step 2, this asks for 1 steps: use another run.root")
 
 
@@ -168,7 +171,7 @@ def test_values_of_a_run_by_hand():
     """12 steps: the last tenth, rounded up, are two; validation before the first and after the last."""
     steps = [line(s, 1.0 / s, 10.0 * s, 2.0 + s, save=s % 2) for s in range(1, 12)]
     steps.append(line(12, 0.25, 100.0, 50.0, save=40.0, amc__avg_at_2=0.5, amc__maj_at_2=0.25, aime__avg_at_2=0.1))
-    found = grid_table.run_values([{"step": 0, "val/amc/avg@2": 0.9}, *steps])
+    found = run_values([{"step": 0, "val/amc/avg@2": 0.9}, *steps])
     assert found["accuracy"] == {
         "aime": {"avg@2": 0.1},
         "amc": {"avg@2": 0.5, "maj@2": 0.25},
@@ -177,7 +180,7 @@ def test_values_of_a_run_by_hand():
     assert found["entropy"] == pytest.approx((1 / 11 + 0.25) / 2)
     assert found["length"] == pytest.approx((110 + 100) / 2)
     assert found["seconds"] == pytest.approx(8.0)  # the middle of 2 4 4 6 6 8 8 10 10 10 12 12
-    assert grid_table.run_values([line(1, None, 3.0, 1.0)])["entropy"] is None, "NaN is no value"
+    assert run_values([line(1, None, 3.0, 1.0)])["entropy"] is None, "NaN is no value"
 
 
 def finished_pair(root: Path) -> list[Run]:
@@ -198,7 +201,7 @@ ABOUT = {"experiment": "t", "methods": ["none", "paec", "siren"], "overrides": [
 
 def test_means_and_intervals_by_hand(tmp_path):
     runs = finished_pair(tmp_path)
-    result = grid_table.summarize(runs, {runs[3].directory: "disk full"}, ABOUT)
+    result = summarize(runs, {runs[3].directory: "disk full"}, ABOUT)
     none, paec, siren = result["methods"]
     assert (none["label"], none["seeds"], none["of"]) == ("none", [0, 1], 2)
     half = 12.706204736 * math.sqrt(2 * 0.05**2) / math.sqrt(2)  # t of one degree of freedom, sd / sqrt(n)
@@ -215,7 +218,7 @@ def test_means_and_intervals_by_hand(tmp_path):
 
 def test_the_table_as_text(tmp_path):
     runs = finished_pair(tmp_path)
-    text = grid_table.to_markdown(grid_table.summarize(runs, {runs[3].directory: "disk full"}, ABOUT))
+    text = to_markdown(summarize(runs, {runs[3].directory: "disk full"}, ABOUT))
     lines = text.splitlines()
     cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in lines if row.startswith("|")]
     assert cells[0] == ["Method", "seeds", "avg@4", "maj@4", "pass@4", "entropy", "length", "s / step"]
@@ -241,7 +244,7 @@ def test_the_table_as_text(tmp_path):
 def test_several_validation_sets_have_their_columns_and_a_mean(tmp_path):
     values = {f"{name}__{m}_at_2": v for name, v in (("math500", 0.5), ("aime24", 0.1)) for m in ("avg", "maj", "pass")}
     run = made_run(tmp_path / "t-none-seed0", [line(2, 0.5, 1, 1, **values)], 2)
-    head, _, row = grid_table.to_markdown(grid_table.summarize([run], {}, ABOUT)).splitlines()[:3]
+    head, _, row = to_markdown(summarize([run], {}, ABOUT)).splitlines()[:3]
     names = [cell.strip() for cell in head.strip("|").split("|")]
     assert names[2:8:3] == ["AIME24 avg@2", "MATH500 avg@2"] and names[8] == "average avg@2"
     assert [cell.strip() for cell in row.strip("|").split("|")][2:11:3] == ["10.0", "50.0", "30.0"]
@@ -251,23 +254,23 @@ def test_different_commits_are_remarked_upon(tmp_path):
     runs = finished_pair(tmp_path)
     for run, commit in zip(runs, ("aa", "aa", "bb-dirty"), strict=False):
         (run.directory / "versions.json").write_text(json.dumps({"git_commit": commit}))
-    (remark,) = grid_table.summarize(runs, {}, ABOUT)["remarks"]
+    (remark,) = summarize(runs, {}, ABOUT)["remarks"]
     assert remark.endswith("different commits of this repository: aa (t-none-seed0), bb-dirty (t-paec-seed0)")
 
 
 def test_the_picture_draws_means_and_the_range_over_seeds(tmp_path):
     runs = finished_pair(tmp_path / "runs")
-    accuracy, entropy = grid_table.picture(runs).axes
+    accuracy, entropy = picture(runs).axes
     assert [list(line.get_ydata()) for line in entropy.lines] == [pytest.approx([0.4, 0.6])] * 2
     (band,) = entropy.collections
     assert {tuple(point) for point in band.get_paths()[0].vertices.round(9)} >= {(2.0, 0.5), (2.0, 0.7), (1.0, 0.4)}
     assert accuracy.get_title("left") == "AMC23 avg@4, %"
     assert [line.get_ydata()[0] for line in accuracy.lines] == pytest.approx([30.0, 35.0])
-    text, files = grid_table.write(tmp_path, runs, {}, ABOUT)
+    text, files = write(tmp_path, runs, {}, ABOUT)
     assert [file.name for file in files] == ["table.md", "table.json", "curves.png"]
     assert files[0].read_text() == text and files[2].read_bytes().startswith(b"\x89PNG")
     assert json.loads(files[1].read_text())["methods"][0]["label"] == "none"
-    assert grid_table.picture(runs[3:]) is None
+    assert picture(runs[3:]) is None
 
 
 # ---- grids of a script in place of the training ----------------------------------------------------------------------
@@ -365,10 +368,10 @@ def test_the_time_left_leaves_the_preparation_out(tmp_path):
     """Ten minutes of making model and data, then a minute of training."""
     run = Run("none", 1, tmp_path, 3, saves=True, exports=False)
     now = time.time()
-    assert 660 <= grid.training_time(run, now - 660) < 720
+    assert 660 <= local.training_time(run, now - 660) < 720
     (tmp_path / "config.yaml").touch()
     os.utime(tmp_path / "config.yaml", (now - 60, now - 60))
-    assert 60 <= grid.training_time(run, now - 660) < 120
+    assert 60 <= local.training_time(run, now - 660) < 120
 
 
 SLOW = pytest.mark.slow
@@ -467,7 +470,7 @@ def test_a_comparison_killed_twice(tiny, tmp_path):
     for method in table["methods"]:
         assert method["seeds"] == [1, 2]
         (source,) = method["accuracy"]
-        for estimate in [*method["accuracy"][source].values(), *(method[key] for key in grid_table.PLAIN)]:
+        for estimate in [*method["accuracy"][source].values(), *(method[key] for key in PLAIN)]:
             assert estimate["low"] <= estimate["value"] <= estimate["high"]
         assert set(method["accuracy"][source]) == {"avg@2", "maj@2", "pass@1", "pass@2"}
         runs = [run["values"] for run in table["runs"] if run["label"] == method["label"]]

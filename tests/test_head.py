@@ -5,7 +5,7 @@ import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from paec_loss import token_statistics
-from recipe.paec.head import StatisticsHead, Targets
+from recipe.paec.actor.fused_head import StatisticsHead, Targets
 
 
 def model(**changes) -> Qwen2ForCausalLM:

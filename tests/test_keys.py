@@ -16,8 +16,10 @@ import numpy
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
-from recipe.paec import keys, preflight, train
-from recipe.paec.command_line import CONFIGS, REPOSITORY
+from recipe.paec.common.repository import CONFIGS, REPOSITORY
+from recipe.paec.config import keys, rules, values
+from recipe.paec.doctor import inputs
+from recipe.paec.train import command as train_command
 
 OURS = {"seed", "method", "also", "run", "model", "lora", "cluster"}
 """Top-level keys to which an interpolation makes another key the recipe's own."""
@@ -30,7 +32,7 @@ def exit_code(monkeypatch, *overrides: str) -> int:
     monkeypatch.setattr(sys, "argv", ["train", "--check", *overrides])
     before = signal.getsignal(signal.SIGTERM)
     try:
-        return train.main()
+        return train_command.main()
     except SystemExit as ended:
         return ended.code
     finally:
@@ -111,12 +113,14 @@ def test_what_is_to_be_used_instead_exists(key, compose):
     config = compose()
     first = keys.OWNED[key].replace(",", " ").split()[0]
     name = first.partition("=")[0]
-    assert name == "the" or name in keys.GROUPS or OmegaConf.select(config, name, default=keys.MISSING) != keys.MISSING
+    assert (
+        name == "the" or name in keys.GROUPS or OmegaConf.select(config, name, default=values.MISSING) != values.MISSING
+    )
 
 
 def test_what_a_default_gives_may_be_overridden(compose):
     for override in ("actor_rollout_ref.rollout.max_model_len=100", "actor_rollout_ref.actor.loss_scale_factor=7"):
-        assert preflight.check_config(compose(override)) == []
+        assert rules.check_config(compose(override)) == []
 
 
 KIT = (
@@ -317,7 +321,7 @@ def test_bad_combinations(overrides, words, monkeypatch, capsys):
         ["actor_rollout_ref.actor.policy_loss.loss_mode=dppo_tv", "actor_rollout_ref.actor.clip_ratio=0.3"],
         ["data.train_files=a.parquet", "data.val_files=[a.parquet,b.parquet]"],
         ["lora.rank=8", "lora.target_modules=[q_proj,v_proj]"],
-        [f"seed={2**32 - keys.REPLICAS}", "trainer.save_freq=-1", "trainer.test_freq=-1"],
+        [f"seed={2**32 - values.REPLICAS}", "trainer.save_freq=-1", "trainer.test_freq=-1"],
         ["trainer={save_freq: 5}", "++trainer.val_before_train=false", "+cluster.env.NAME=1"],
         ['run.root="/tmp/ü ñ"', "actor_rollout_ref.actor.fsdp_config={fused_head: true}"],
     ],
@@ -334,8 +338,8 @@ def test_adapters_go_to_layers_that_exist(made, compose, tiny_files, tmp_path, m
     good = compose(
         "lora.rank=8", "lora.target_modules=[q_proj,mlp.down_proj]" if made else "lora.target_modules=[q_proj]"
     )
-    assert preflight.check_inputs(good, to_come) == []
-    (problem,) = preflight.check_inputs(compose("lora.rank=8", "lora.target_modules=[nope,q_proj,proj]"), to_come)
+    assert inputs.check_inputs(good, to_come) == []
+    (problem,) = inputs.check_inputs(compose("lora.rank=8", "lora.target_modules=[nope,q_proj,proj]"), to_come)
     assert problem.startswith("lora.target_modules: the model has no layer nope, proj; it has down_proj, ")
 
 
@@ -345,17 +349,17 @@ def test_a_key_given_twice_is_said(monkeypatch, capsys):
 
 
 def test_every_seed_that_is_accepted_can_be_used():
-    last = 2**32 - keys.REPLICAS
-    assert keys.SEED.accepts(last) and not keys.SEED.accepts(last + 1)
-    numpy.random.RandomState(last + keys.REPLICAS - 1)
+    last = 2**32 - values.REPLICAS
+    assert values.SEED.accepts(last) and not values.SEED.accepts(last + 1)
+    numpy.random.RandomState(last + values.REPLICAS - 1)
     with pytest.raises(ValueError):
-        numpy.random.RandomState(last + keys.REPLICAS)
+        numpy.random.RandomState(last + values.REPLICAS)
 
 
 def test_every_rule_is_of_a_key_that_exists(compose):
     config = compose()
-    for key in keys.RULES:
-        assert OmegaConf.select(config, key, default=keys.MISSING) is not keys.MISSING, key
+    for key in values.RULES:
+        assert OmegaConf.select(config, key, default=values.MISSING) is not values.MISSING, key
     assert set(config) == set(keys.TOP_LEVEL)
 
 
@@ -369,11 +373,11 @@ def test_the_choices_are_verls():
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     estimators, losses, loggers = json.loads(done.stdout.strip().splitlines()[-1])
     assert {name.removeprefix("AdvantageEstimator.").lower() for name in estimators} == {
-        *keys.ESTIMATORS,
-        *keys.UNSUPPORTED,
+        *values.ESTIMATORS,
+        *values.UNSUPPORTED,
     }
-    assert set(losses) - {"method", "bypass_mode"} == set(keys.LOSS_MODES)
-    assert loggers == sorted(keys.LOGGERS)
+    assert set(losses) - {"method", "bypass_mode"} == set(values.LOSS_MODES)
+    assert loggers == sorted(values.LOGGERS)
 
 
 # ---- the check by itself ---------------------------------------------------------------------------------------------

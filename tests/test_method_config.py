@@ -8,8 +8,9 @@ from paec_loss.methods import METHODS
 from paec_loss.methods.clip_higher import ClipHigher
 from paec_loss.methods.kl_cov import KLCov
 from paec_loss.methods.paec import PAEC
-from recipe.paec import preflight
-from recipe.paec.methods import stack_of
+from recipe.paec.config import identity as config_identity
+from recipe.paec.config import rules
+from recipe.paec.config.methods import stack_of
 
 MINE = '''
 """A method that is not of this repository."""
@@ -36,10 +37,10 @@ def mine(tmp_path, monkeypatch):
 
 def test_two_at_once(compose):
     config = compose("also=clip_higher", "also.clip_higher.clip_high=0.3", "method.rho=0.7")
-    assert preflight.check_config(config) == []
+    assert rules.check_config(config) == []
     assert stack_of(config).methods == (PAEC(rho=0.7), ClipHigher(clip_high=0.3))
     assert config.run.name == "tiny_cpu-paec-also.clip_higher.clip_high=0.3,also=clip_higher,rho=0.7"
-    identity = preflight.identity(config)
+    identity = config_identity.identity(config)
     assert (identity["method"], identity["method.rho"], identity["also.clip_higher.clip_high"]) == ("paec", 0.7, 0.3)
     three = compose("method=none", "also=[clip_higher,w_reinforce]")
     assert stack_of(three).names == ["none", "clip_higher", "w_reinforce"]
@@ -50,7 +51,7 @@ def test_every_method_beside_another(compose, name):
     """Each can be added to `none`, and what it needs of verl's keys is there."""
     order = ["curriculum=semantic_entropy"] if METHODS[name].curriculum else []
     config = compose("method=entropy_bonus" if name == "none" else "method=none", f"also={name}", *order)
-    assert preflight.check_config(config) == []
+    assert rules.check_config(config) == []
     actor, stack = config.actor_rollout_ref.actor, stack_of(config)
     assert actor.policy_loss.loss_mode == ("method" if stack.own_surrogate else "vanilla")
     assert (actor.use_kl_loss, actor.kl_loss_coef if actor.use_kl_loss else 0) == (METHODS[name].needs_reference, 0)
@@ -68,23 +69,23 @@ def test_the_clip_range_reaches_verl(compose):
 
 def test_bases(compose):
     config = compose("base=dr_grpo", "data.max_response_length=64")
-    assert preflight.check_config(config) == []
+    assert rules.check_config(config) == []
     actor = config.actor_rollout_ref.actor
     assert not config.algorithm.norm_adv_by_std_in_grpo
     assert (actor.loss_agg_mode, actor.loss_scale_factor) == ("seq-mean-token-sum-norm", 64)
     config = compose("base=dapo", "method=forking_tokens")
-    assert preflight.check_config(config) == []
+    assert rules.check_config(config) == []
     assert (config.actor_rollout_ref.actor.clip_ratio_high, config.algorithm.filter_groups.enable) == (0.28, True)
 
 
 def test_a_method_from_outside(compose, mine):
     config = compose("method=custom", "method.target=mine.Doubled", "+method.factor=3", "also=kl_cov")
-    assert preflight.check_config(config) == []
+    assert rules.check_config(config) == []
     doubled, kl_cov = stack_of(config).methods
     assert (type(doubled).__name__, doubled.factor, kl_cov) == ("Doubled", 3.0, KLCov())
     nodes = config.actor_rollout_ref.actor.fsdp_config.methods
     assert dict(nodes[0]) == {"_target_": "mine.Doubled", "factor": 3}
-    assert preflight.identity(config)["method"] == "mine.Doubled"
+    assert config_identity.identity(config)["method"] == "mine.Doubled"
     assert config.run.name == "tiny_cpu-custom-also=kl_cov,factor=3,target=mine.Doubled"
 
 
@@ -112,12 +113,12 @@ REFUSED = [
 
 @pytest.mark.parametrize(("overrides", "words"), REFUSED, ids=[" ".join(overrides) for overrides, _ in REFUSED])
 def test_refused_in_one_sentence(compose, mine, overrides, words):
-    (problem,) = preflight.check_config(compose(*overrides))
+    (problem,) = rules.check_config(compose(*overrides))
     assert words in problem and "\n" not in problem
 
 
 def test_what_a_method_without_statistics_leaves_alone(compose):
     """bypass_mode and fused kernels are refused only where something is read that they leave out."""
     config = compose("method=clip_higher", "algorithm.rollout_correction.bypass_mode=true")
-    assert preflight.check_config(config) == []
-    assert preflight.check_config(compose("method=none", "actor_rollout_ref.model.use_fused_kernels=true")) == []
+    assert rules.check_config(config) == []
+    assert rules.check_config(compose("method=none", "actor_rollout_ref.model.use_fused_kernels=true")) == []

@@ -11,8 +11,13 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from data_prep import tiny_model
-from recipe.paec import attention_choice, machine, plan, preflight, prompts, versions
-from recipe.paec.checks import GIB
+from recipe.paec.common import prompts, versions
+from recipe.paec.common.console import GIB
+from recipe.paec.config import attention, rules
+from recipe.paec.config.identity import trainer_mode
+from recipe.paec.doctor import environment, inputs, node_limits, node_memory
+from recipe.paec.plan import command as plan_command
+from recipe.paec.plan import formulas, remedies, settings, shapes
 
 ONE_GPU = ("tiny_gpu", "qwen0.6b_gsm8k", "qwen0.6b_gsm8k_80gb")
 CARDS = {"qwen0.6b_gsm8k": 22.5, "qwen0.6b_gsm8k_80gb": 79.1}
@@ -24,21 +29,21 @@ def bare(monkeypatch, tiny_files):
     monkeypatch.delenv("MODEL", raising=False)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setenv("PAEC_TINY_DIR", str(tiny_files))
-    monkeypatch.setattr(attention_choice, "has_flash_attn", lambda: False)
+    monkeypatch.setattr(attention, "has_flash_attn", lambda: False)
 
 
 @pytest.mark.parametrize("experiment", ONE_GPU)
 def test_one_gpu_with_vllm_asleep_during_updates(compose, experiment):
     config = compose(f"experiment={experiment}")
     rollout = config.actor_rollout_ref.rollout
-    assert preflight.check_config(config) == []
+    assert rules.check_config(config) == []
     assert (config.cluster.platform, config.trainer.nnodes, config.trainer.n_gpus_per_node) == ("cuda", 1, 1)
-    assert rollout.free_cache_engine and rollout.enable_sleep_mode and preflight.trainer_mode(config) == "sync"
-    assert rollout.dtype == "bfloat16" and attention_choice.name_of(config) == "sdpa"
+    assert rollout.free_cache_engine and rollout.enable_sleep_mode and trainer_mode(config) == "sync"
+    assert rollout.dtype == "bfloat16" and attention.name_of(config) == "sdpa"
     env = config.ray_kwargs.ray_init.runtime_env.env_vars
     assert env["GLOO_SOCKET_IFNAME"] == env["NCCL_SOCKET_IFNAME"] == "lo"
     assert env["VLLM_USE_FLASHINFER_SAMPLER"] == "0"
-    assert machine.cpus(config).found == "16 for Ray, 6 reserved"
+    assert node_limits.cpus(config).found == "16 for Ray, 6 reserved"
 
 
 @pytest.mark.parametrize("cluster", ["gpu_1x1", "gpu_1x8", "gpu_4x8"])
@@ -67,25 +72,25 @@ def test_a_cluster_of_several_nodes_is_not_told_loopback(compose):
 @pytest.mark.parametrize("model", ["qwen3_0.6b", "qwen2.5_0.5b_instruct"])
 def test_they_fit(compose, capsys, experiment, memory, model):
     config = compose(f"experiment={experiment}", f"model={model}")
-    plan.plan(config, memory * GIB)
+    plan_command.plan(config, memory * GIB)
     assert capsys.readouterr().out.splitlines()[-1] == "it fits"
-    setup = plan.read_setup(config)
-    shape, _ = plan.find_shape(config.model.path)
+    setup = settings.read_setup(config)
+    shape, _ = shapes.find_shape(config.model.path)
     assert setup.dense_mask and setup.shards == 1
-    assert plan.estimate(shape, setup, memory * GIB).kv_tokens // setup.length >= 48
+    assert formulas.estimate(shape, setup, memory * GIB).kv_tokens // setup.length >= 48
 
 
 def test_the_larger_variant_does_not_fit_the_smaller_card(compose):
     config = compose("experiment=qwen0.6b_gsm8k_80gb")
-    setup, (shape, _) = plan.read_setup(config), plan.find_shape(config.model.path)
-    assert plan.problems_of(shape, setup, 22.5 * GIB)
+    setup, (shape, _) = settings.read_setup(config), shapes.find_shape(config.model.path)
+    assert remedies.problems_of(shape, setup, 22.5 * GIB)
 
 
 def test_the_tiny_experiment_needs_no_download(compose):
     config = compose("experiment=tiny_gpu")
-    assert preflight.check_inputs(config) == []
+    assert inputs.check_inputs(config) == []
     assert config.run.prepare.startswith("-m data_prep.tiny ") and config.run.name == "tiny_gpu-paec"
-    plan.plan(config, 8 * GIB)
+    plan_command.plan(config, 8 * GIB)
 
 
 def stand_in(folder, monkeypatch, mebibytes: int) -> None:
@@ -101,10 +106,10 @@ def test_the_checks_of_a_machine_with_one_card(compose, tmp_path, monkeypatch, e
     stand_in(tmp_path, monkeypatch, {"qwen0.6b_gsm8k_80gb": 81559}.get(experiment, 23034))
     monkeypatch.setattr(versions, "stack", lambda: "gpu")
     config = compose(f"experiment={experiment}")
-    assert preflight.check_cluster(config) == []
-    check = machine.gpu_memory(config, 1)
+    assert environment.check_cluster(config) == []
+    check = node_memory.gpu_memory(config, 1)
     assert check.problems == () == check.notes and check.found.startswith("free on 0: ")
-    (problem,) = preflight.check_cluster(compose(f"experiment={experiment}", "cluster.gpus_per_node=2"))
+    (problem,) = environment.check_cluster(compose(f"experiment={experiment}", "cluster.gpus_per_node=2"))
     assert problem.startswith("GPUs: 1 found on this node, cluster.gpus_per_node=2")
 
 
@@ -177,10 +182,10 @@ def test_every_family_passes_plan_and_checks(compose, capsys, model, experiment,
     batch = ["data.train_batch_size=16", "actor_rollout_ref.actor.ppo_mini_batch_size=16"]
     family = ["model.context_length=2048", "model.chat_template=null"]
     config = compose(f"experiment={experiment}", f"model.path={folder}", *family, *rows, *batch)
-    assert preflight.check_config(config) == []
-    assert preflight.check_inputs(config) == []
-    assert plan.parameter_count(str(folder)) == parameters
-    plan.plan(config, 24 * GIB)
+    assert rules.check_config(config) == []
+    assert inputs.check_inputs(config) == []
+    assert shapes.parameter_count(str(folder)) == parameters
+    plan_command.plan(config, 24 * GIB)
     assert capsys.readouterr().out.splitlines()[-1] == "it fits"
 
 
@@ -208,7 +213,7 @@ def test_qwen3_answers_without_a_thought(compose):
 
 def test_gsm8k_is_told_how_to_get(compose):
     config = compose("experiment=qwen0.6b_gsm8k", "data.train_files=[/nowhere/train.parquet]")
-    problem = preflight.check_data(config, None)[0]
+    problem = inputs.check_data(config, None)[0]
     assert problem.startswith("data.train_files: /nowhere/train.parquet does not exist: python -m data_prep gsm8k")
 
 
@@ -221,4 +226,4 @@ def test_gsm8k_from_its_published_rows(compose, tmp_path):
     raw.write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert main(["gsm8k", "--input", str(raw), "--output", str(tmp_path / "gsm8k"), "--allow-count-mismatch"]) == 0
     files = [f"data.{key}=[{tmp_path}/gsm8k/train.parquet]" for key in FILES]
-    assert preflight.check_data(compose("experiment=qwen0.6b_gsm8k", *files), None) == []
+    assert inputs.check_data(compose("experiment=qwen0.6b_gsm8k", *files), None) == []

@@ -29,7 +29,7 @@ from pipeline_runs import (
 from torch.utils.data import RandomSampler
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from recipe.paec import folders
+from recipe.paec.common import folder_kinds
 
 ANCHOR = "method.anchor_steps=2"
 
@@ -172,8 +172,8 @@ def test_finished_run_says_so(killed_and_resumed):
 
 def test_every_file_of_a_run_is_one_that_a_fresh_start_would_delete(killed_and_resumed):
     directory = killed_and_resumed["directory"]
-    assert folders.mark_of(directory)["name"] == directory.name
-    found = folders.inside(directory, folders.RUN)
+    assert folder_kinds.mark_of(directory)["name"] == directory.name
+    found = folder_kinds.inside(directory, folder_kinds.RUN)
     assert (found.foreign, found.links) == ([], []) and len(found.own) > 20
 
 

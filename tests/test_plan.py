@@ -15,10 +15,14 @@ import torch.multiprocessing as mp
 from omegaconf import OmegaConf
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from recipe.paec import attention_choice, plan
-from recipe.paec.command_line import CONFIGS, REPOSITORY
-from recipe.paec.errors import UserError
-from recipe.paec.plan import GIB, QWEN, Setup
+from recipe.paec.common.console import GIB
+from recipe.paec.common.errors import UserError
+from recipe.paec.common.repository import CONFIGS, REPOSITORY
+from recipe.paec.config import attention
+from recipe.paec.plan import command as plan_command
+from recipe.paec.plan import formulas, remedies, settings, shapes
+from recipe.paec.plan.settings import Setup
+from recipe.paec.plan.shapes import QWEN
 
 DOCUMENT = (REPOSITORY / "docs" / "plan.md").read_text(encoding="utf-8")
 SEVEN = Setup(
@@ -59,7 +63,7 @@ def no_own_model(monkeypatch):
 @pytest.fixture(autouse=True)
 def flash_attn(monkeypatch):
     """Installed, whatever this machine has: the tables of the document."""
-    monkeypatch.setattr(attention_choice, "has_flash_attn", lambda: True)
+    monkeypatch.setattr(attention, "has_flash_attn", lambda: True)
 
 
 # ---- shapes ----------------------------------------------------------------------------------------------------------
@@ -74,7 +78,7 @@ def test_published_parameter_counts():
         "32B": 32_763_876_352,
     }
     # Qwen3-0.6B's files hold 751,632,384: the tied head is stored once more.
-    assert plan.QWEN3["0.6B"].parameters == 596_049_920 == 751_632_384 - 151_936 * 1024
+    assert shapes.QWEN3["0.6B"].parameters == 596_049_920 == 751_632_384 - 151_936 * 1024
 
 
 SMALL = dict(hidden_size=48, intermediate_size=112, num_hidden_layers=3, num_attention_heads=6, vocab_size=301)
@@ -94,7 +98,7 @@ def test_parameters_of_models_that_are_built(family, fields, tmp_path):
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
     config.save_pretrained(tmp_path)
-    shape, source = plan.find_shape(str(tmp_path))
+    shape, source = shapes.find_shape(str(tmp_path))
     assert source == str(tmp_path / "config.json")
     assert shape.parameters == sum(p.numel() for p in model.parameters())
     assert shape.layer == sum(p.numel() for p in model.model.layers[0].parameters())
@@ -110,18 +114,18 @@ def test_parameters_of_models_that_are_built(family, fields, tmp_path):
     ],
 )
 def test_models_that_are_not_here(path, size):
-    assert plan.find_shape(path) == (QWEN[size], f"built-in table, Qwen2.5 {size}")
+    assert shapes.find_shape(path) == (QWEN[size], f"built-in table, Qwen2.5 {size}")
 
 
 @pytest.mark.parametrize("path", ["Qwen/Qwen3-0.6B", "Qwen/Qwen3-0.6B-Base", "models/Qwen3-0.6B/"])
 def test_qwen3_that_is_not_here(path):
-    assert plan.find_shape(path) == (plan.QWEN3["0.6B"], "built-in table, Qwen3 0.6B")
+    assert shapes.find_shape(path) == (shapes.QWEN3["0.6B"], "built-in table, Qwen3 0.6B")
 
 
 @pytest.mark.parametrize("path", ["Qwen/Qwen2.5-3B", "Qwen/Qwen3-8B", "my/Qwen2.5-7B-tuned", ""])
 def test_unknown_models_are_refused(path):
     with pytest.raises(UserError, match="config.json"):
-        plan.find_shape(path)
+        shapes.find_shape(path)
 
 
 @pytest.mark.parametrize(
@@ -135,7 +139,7 @@ def test_unknown_models_are_refused(path):
 def test_bad_model_folders(tmp_path, content, words):
     (tmp_path / "config.json").write_text(json.dumps(content), encoding="utf-8")
     with pytest.raises(UserError) as error:
-        plan.find_shape(str(tmp_path))
+        shapes.find_shape(str(tmp_path))
     assert words in str(error.value) and str(tmp_path) in str(error.value)
 
 
@@ -163,13 +167,13 @@ def test_what_a_layer_saves(dtype, width, tmp_path):
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         output = model.model.layers[0](hidden, attention_mask=None, position_embeddings=rotation)
-    shape, _ = plan.find_shape(str(tmp_path))
-    assert sum(saved.values()) == tokens * plan.saved_by_layer(shape, width)
+    shape, _ = shapes.find_shape(str(tmp_path))
+    assert sum(saved.values()) == tokens * formulas.saved_by_layer(shape, width)
     assert output.shape == hidden.shape
 
 
 def test_qwen7b_by_hand():
-    found = plan.estimate(QWEN["7B"], SEVEN, 80 * GIB)
+    found = formulas.estimate(QWEN["7B"], SEVEN, 80 * GIB)
     adam, bucket = "optimizer states (Adam's two moments)", "weight-sync bucket and largest tensor"
     working = "vLLM: activations, sampler, graphs"
     # 8192 tokens x 2 bytes x (3 x 18944 + 4 x 3584), 3 float32 copies of 256 rows of logits, and a GiB of graphs
@@ -205,23 +209,23 @@ def test_qwen7b_by_hand():
 def test_fused_head_by_hand():
     """1024 rows of logits, and the float32 gradient of the head's weight."""
     fused = replace(SEVEN, head_rows=1024)
-    assert plan.logits(QWEN["7B"], fused) == 1024 * (304_128 + 5120) + 4 * 152_064 * 3584
-    assert plan.logits(QWEN["7B"], replace(fused, tokens=512)) == 512 * (304_128 + 5120) + 4 * 152_064 * 3584
+    assert formulas.logits(QWEN["7B"], fused) == 1024 * (304_128 + 5120) + 4 * 152_064 * 3584
+    assert formulas.logits(QWEN["7B"], replace(fused, tokens=512)) == 512 * (304_128 + 5120) + 4 * 152_064 * 3584
 
 
 def test_without_checkpointing_every_layer_counts():
-    with_it, without = (plan.activations(QWEN["7B"], replace(SEVEN, checkpointing=c)) for c in (True, False))
+    with_it, without = (formulas.activations(QWEN["7B"], replace(SEVEN, checkpointing=c)) for c in (True, False))
     assert without - with_it == 8192 * (27 * 225_912 - 28 * 7168)
 
 
 def test_sdpa_by_hand():
     """A boolean mask [T, T], additive in bfloat16, and its padded copy; without checkpointing each layer keeps one."""
     dense = replace(SEVEN, dense_mask=True)
-    assert plan.attention_mask(QWEN["7B"], dense) == 8192**2 * (1 + 2 + 2)
-    assert plan.attention_mask(QWEN["7B"], replace(dense, checkpointing=False)) == 8192**2 * (1 + 2 * 28 + 2)
-    assert plan.attention_mask(QWEN["7B"], replace(dense, sequence_parallel=2)) == 16384**2 * 5
-    assert plan.attention_mask(QWEN["7B"], SEVEN) == 0
-    with_it, without = (plan.estimate(QWEN["7B"], setup, 80 * GIB) for setup in (dense, SEVEN))
+    assert formulas.attention_mask(QWEN["7B"], dense) == 8192**2 * (1 + 2 + 2)
+    assert formulas.attention_mask(QWEN["7B"], replace(dense, checkpointing=False)) == 8192**2 * (1 + 2 * 28 + 2)
+    assert formulas.attention_mask(QWEN["7B"], replace(dense, sequence_parallel=2)) == 16384**2 * 5
+    assert formulas.attention_mask(QWEN["7B"], SEVEN) == 0
+    with_it, without = (formulas.estimate(QWEN["7B"], setup, 80 * GIB) for setup in (dense, SEVEN))
     assert with_it.total("update") - without.total("update") == 8192**2 * 5
     assert with_it.total("rollout") == without.total("rollout")
 
@@ -232,7 +236,7 @@ def test_offload():
     one = 3_807_808_256
 
     def of(**changes):
-        found = plan.estimate(shape, replace(SEVEN, **changes), 80 * GIB)
+        found = formulas.estimate(shape, replace(SEVEN, **changes), 80 * GIB)
         phases = [[phase.get(item, 0) // one for item in states] for phase in found.phases.values()]
         return phases, found.host // one
 
@@ -244,7 +248,7 @@ def test_offload():
 
 
 def test_vllm_that_does_not_sleep_is_there_during_the_update():
-    awake, asleep = (plan.estimate(QWEN["7B"], replace(SEVEN, sleeps=s), 80 * GIB) for s in (False, True))
+    awake, asleep = (formulas.estimate(QWEN["7B"], replace(SEVEN, sleeps=s), 80 * GIB) for s in (False, True))
     assert awake.total("update") - asleep.total("update") == pytest.approx(48 * GIB - GIB, abs=1)
     assert awake.total("rollout") == asleep.total("rollout")
 
@@ -252,7 +256,7 @@ def test_vllm_that_does_not_sleep_is_there_during_the_update():
 @pytest.mark.parametrize("degree, heads", [(1, 4), (2, 2), (4, 1), (8, 1)])
 def test_kv_heads_are_divided_and_then_repeated(degree, heads):
     setup = replace(SEVEN, tensor_parallel=degree)
-    assert plan.kv_bytes_per_token(QWEN["7B"], setup) == 2 * 28 * heads * 128 * 2
+    assert formulas.kv_bytes_per_token(QWEN["7B"], setup) == 2 * 28 * heads * 128 * 2
 
 
 @pytest.mark.parametrize("name", QWEN)
@@ -271,8 +275,8 @@ def test_kv_heads_are_divided_and_then_repeated(degree, heads):
     ],
 )
 def test_directions(name, changes, phases, direction):
-    before = plan.estimate(QWEN[name], SEVEN, 80 * GIB)
-    after = plan.estimate(QWEN[name], replace(SEVEN, **changes), 80 * GIB)
+    before = formulas.estimate(QWEN[name], SEVEN, 80 * GIB)
+    after = formulas.estimate(QWEN[name], replace(SEVEN, **changes), 80 * GIB)
     for phase in before.phases:
         change = after.total(phase) - before.total(phase)
         assert change * direction > 0 if phase in phases else change == pytest.approx(0, abs=1), phase
@@ -308,8 +312,8 @@ def test_states_of_two_fsdp_ranks(tiny_files, tmp_path):
     (tmp_path / "model").symlink_to(tiny_files / "model")
     mp.spawn(_sharded_states, args=(2, str(tmp_path)), nprocs=2)
     measured = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
-    shape, _ = plan.find_shape(str(tmp_path / "model"))
-    update = plan.estimate(shape, replace(SEVEN, gpus_per_node=2, shards=2), 80 * GIB).phases["update"]
+    shape, _ = shapes.find_shape(str(tmp_path / "model"))
+    update = formulas.estimate(shape, replace(SEVEN, gpus_per_node=2, shards=2), 80 * GIB).phases["update"]
     items = {"parameters": 1, "gradients": 1, "optimizer states (Adam's two moments)": 2}
     for (item, factor), name in zip(items.items(), ("parameters", "gradients", "moments"), strict=True):
         assert sum(rank[name] for rank in measured) == 2 * update[item] == factor * 4 * 674_176
@@ -328,16 +332,16 @@ FITTING = [
 @pytest.mark.parametrize("experiment, cluster", FITTING)
 def test_configurations_fit_80_gib(compose, experiment, cluster):
     config = compose(f"experiment={experiment}", f"cluster={cluster}")
-    setup, (shape, _) = plan.read_setup(config), plan.find_shape(config.model.path)
+    setup, (shape, _) = settings.read_setup(config), shapes.find_shape(config.model.path)
     assert setup.shards == {"gpu_1x8": 8, "gpu_4x8": 32}[cluster]
-    assert plan.problems_of(shape, setup, 80 * GIB) == []
+    assert remedies.problems_of(shape, setup, 80 * GIB) == []
     # At least a hundred responses of full length are generated at once, and one fits a micro-batch.
     replicas = setup.nodes * setup.gpus_per_node // setup.tensor_parallel
-    kv_tokens = plan.estimate(shape, setup, 80 * GIB).kv_tokens
+    kv_tokens = formulas.estimate(shape, setup, 80 * GIB).kv_tokens
     assert replicas * (kv_tokens // setup.length) >= 100
     assert setup.tokens * setup.sequence_parallel >= setup.length
     assert shape.heads % setup.sequence_parallel == 0 == shape.heads % setup.tensor_parallel
-    found = plan.estimate(shape, setup, 80 * GIB)
+    found = formulas.estimate(shape, setup, 80 * GIB)
     row = (
         f"{experiment}, {cluster}",
         f"{setup.tokens} x {setup.sequence_parallel}",
@@ -350,7 +354,7 @@ def test_configurations_fit_80_gib(compose, experiment, cluster):
 
 
 def test_the_example_of_the_document(compose, capsys):
-    plan.plan(compose("experiment=qwen7b"), 80 * GIB)
+    plan_command.plan(compose("experiment=qwen7b"), 80 * GIB)
     printed = capsys.readouterr().out
     assert f"```\n{printed[printed.index('GiB per GPU') :]}```" in DOCUMENT
 
@@ -361,18 +365,18 @@ def test_the_example_of_the_document(compose, capsys):
 def test_the_peaks_of_the_document(layers, head_rows, mib):
     """The update that benchmarks/actor_update.py measures: float32, one rank, no GPU."""
     one = replace(SEVEN, gpus_per_node=1, shards=1, tokens=2048, compute_bytes=4, graphs=False, head_rows=head_rows)
-    found = plan.estimate(replace(QWEN["0.5B"], layers=layers), one, 80 * GIB)
-    total = round((found.total("update") - 2 * plan.CONTEXT) / 2**20)
+    found = formulas.estimate(replace(QWEN["0.5B"], layers=layers), one, 80 * GIB)
+    total = round((found.total("update") - 2 * formulas.CONTEXT) / 2**20)
     assert total == mib
     assert f"| {layers}{', fused' if head_rows else ''} | {mib} | " in DOCUMENT
 
 
 @pytest.mark.parametrize("experiment", ["qwen1.5b", "qwen7b"])
 def test_configurations_fit_without_flash_attn(compose, monkeypatch, experiment):
-    monkeypatch.setattr(attention_choice, "has_flash_attn", lambda: False)
+    monkeypatch.setattr(attention, "has_flash_attn", lambda: False)
     config = compose(f"experiment={experiment}")
-    setup, (shape, _) = plan.read_setup(config), plan.find_shape(config.model.path)
-    assert setup.dense_mask and plan.problems_of(shape, setup, 80 * GIB) == []
+    setup, (shape, _) = settings.read_setup(config), shapes.find_shape(config.model.path)
+    assert setup.dense_mask and remedies.problems_of(shape, setup, 80 * GIB) == []
 
 
 ONE_GPU = {"qwen0.6b_gsm8k": 24, "qwen0.6b_gsm8k_80gb": 80}
@@ -381,11 +385,11 @@ ONE_GPU = {"qwen0.6b_gsm8k": 24, "qwen0.6b_gsm8k_80gb": 80}
 
 @pytest.mark.parametrize("experiment, memory", ONE_GPU.items())
 def test_the_table_for_one_gpu(compose, monkeypatch, experiment, memory):
-    monkeypatch.setattr(attention_choice, "has_flash_attn", lambda: False)
+    monkeypatch.setattr(attention, "has_flash_attn", lambda: False)
     config = compose(f"experiment={experiment}")
-    setup, (shape, _) = plan.read_setup(config), plan.find_shape(config.model.path)
-    assert plan.problems_of(shape, setup, memory * GIB) == []
-    found = plan.estimate(shape, setup, memory * GIB)
+    setup, (shape, _) = settings.read_setup(config), shapes.find_shape(config.model.path)
+    assert remedies.problems_of(shape, setup, memory * GIB) == []
+    found = formulas.estimate(shape, setup, memory * GIB)
     phases = (f"{found.total(phase) / GIB:.1f}" for phase in ("update", "weight sync", "rollout"))
     row = (f"{experiment}, {memory} GiB", setup.tokens, setup.memory_fraction, *phases, found.kv_tokens // setup.length)
     assert f"| {' | '.join(map(str, row))} |" in DOCUMENT
@@ -397,7 +401,7 @@ def test_every_gpu_experiment_is_planned():
 
 
 def test_setup_of_qwen7b(compose):
-    assert plan.read_setup(compose("experiment=qwen7b")) == SEVEN
+    assert settings.read_setup(compose("experiment=qwen7b")) == SEVEN
     other = compose(
         "experiment=qwen7b",
         "cluster=gpu_4x8",
@@ -409,36 +413,36 @@ def test_setup_of_qwen7b(compose):
         "model.context_length=0",
     )
     expected = replace(SEVEN, nodes=4, head_rows=1024, reduce_bytes=2, tokens=10000)
-    assert plan.read_setup(other) == expected
+    assert settings.read_setup(other) == expected
 
 
 def test_one_node_of_80_gb_is_too_small_for_32b(compose, capsys):
     config = compose("experiment=qwen32b", "cluster=gpu_1x8")
     with pytest.raises(UserError) as error:
-        plan.plan(config, 80 * GIB)
+        plan_command.plan(config, 80 * GIB)
     (problem,) = error.value.problems
     assert problem == (
         "the update needs 77.1 GiB, more than the usable 76.0 GiB; the rollout needs 95.8 GiB, more than the usable "
         "76.0 GiB; it would fit with actor_rollout_ref.actor.fsdp_config.offload_policy=true"
     )
     assert "32.76 B parameters (shape: " in capsys.readouterr().out
-    plan.plan(config, 139 * GIB)  # an H200
+    plan_command.plan(config, 139 * GIB)  # an H200
     assert capsys.readouterr().out.splitlines()[-1] == "it fits"
 
 
 @pytest.mark.parametrize("experiment, memory", [("qwen14b", 64), ("qwen7b", 24)])
 def test_a_remedy_works(compose, experiment, memory):
     config = compose(f"experiment={experiment}")
-    shape = plan.find_shape(config.model.path)[0]
-    assert plan.problems_of(shape, plan.read_setup(config), memory * GIB)
-    sentence = plan.remedy(shape, plan.read_setup(config), memory * GIB)
+    shape = shapes.find_shape(config.model.path)[0]
+    assert remedies.problems_of(shape, settings.read_setup(config), memory * GIB)
+    sentence = remedies.remedy(shape, settings.read_setup(config), memory * GIB)
     assert sentence.startswith("it would fit with ")
     mended = compose(f"experiment={experiment}", *sentence.removeprefix("it would fit with ").split())
-    assert plan.problems_of(shape, plan.read_setup(mended), memory * GIB) == []
+    assert remedies.problems_of(shape, settings.read_setup(mended), memory * GIB) == []
 
 
 def test_no_remedy(compose):
-    assert "take more GPUs" in plan.remedy(QWEN["32B"], SEVEN, 8 * GIB)
+    assert "take more GPUs" in remedies.remedy(QWEN["32B"], SEVEN, 8 * GIB)
 
 
 REFUSED = {
@@ -458,13 +462,13 @@ def test_refusals(compose):
         config = base.copy()
         OmegaConf.update(config, key, value)
         with pytest.raises(UserError, match=words):
-            plan.plan(config, 80 * GIB)
+            plan_command.plan(config, 80 * GIB)
 
 
 def test_a_micro_batch_must_hold_a_sequence(compose):
     config = compose("experiment=qwen7b", "actor_rollout_ref.actor.ppo_max_token_len_per_gpu=2048")
     with pytest.raises(UserError, match="= 2048 is less than prompt . response = 4096"):
-        plan.plan(config, 80 * GIB)
+        plan_command.plan(config, 80 * GIB)
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess:
@@ -484,5 +488,5 @@ def test_the_command():
 @pytest.mark.parametrize("value", ["much", "0", "-80", "inf", "nan", ""])
 def test_gpu_memory_is_a_number(value, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["plan", "experiment=qwen1.5b", f"gpu_memory={value}"])
-    assert plan.main() == 2
+    assert plan_command.main() == 2
     assert capsys.readouterr().err == f"error: gpu_memory={value}: must be a positive number of GiB\n"

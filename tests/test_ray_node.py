@@ -17,8 +17,9 @@ import pipeline_runs
 import psutil
 import pytest
 
-from recipe.paec import ray_node
-from recipe.paec.errors import UserError
+from recipe.paec.common.errors import UserError
+from recipe.paec.ray_node import node as ray_node_node
+from recipe.paec.ray_node.addresses import free_port, host_of, interface_of, own_address, route_to
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -34,49 +35,49 @@ def addresses(family: int) -> list[str]:
 
 def test_the_route_decides_the_address(monkeypatch):
     monkeypatch.delenv("PAEC_INTERFACE", raising=False)
-    assert ray_node.route_to("127.0.0.1") == "127.0.0.1"
-    assert ray_node.route_to("localhost") == "127.0.0.1"  # IPv4 where both exist
+    assert route_to("127.0.0.1") == "127.0.0.1"
+    assert route_to("localhost") == "127.0.0.1"  # IPv4 where both exist
     for address in addresses(socket.AF_INET):
-        assert ray_node.own_address(address) == address
+        assert own_address(address) == address
 
 
 @pytest.mark.skipif(not addresses(socket.AF_INET6), reason="this machine has no IPv6 address")
 def test_ipv6(monkeypatch):
     monkeypatch.delenv("PAEC_INTERFACE", raising=False)
     for address in addresses(socket.AF_INET6):
-        assert ray_node.own_address(address) == address
+        assert own_address(address) == address
 
 
 def test_interface_overrides_the_route(monkeypatch):
     monkeypatch.setenv("PAEC_INTERFACE", "lo")
-    assert ray_node.own_address("192.0.2.99") == "127.0.0.1"
+    assert own_address("192.0.2.99") == "127.0.0.1"
     monkeypatch.setenv("PAEC_INTERFACE", "ib7")
     with pytest.raises(UserError, match=r"PAEC_INTERFACE=ib7: this machine has .*\blo\b"):
-        ray_node.own_address(None)
+        own_address(None)
 
 
 def test_interface_of_an_address():
-    assert ray_node.interface_of("127.0.0.1") == "lo"
+    assert interface_of("127.0.0.1") == "lo"
     with pytest.raises(UserError, match=r"203\.0\.113\.7 is no address of"):
-        ray_node.interface_of("203.0.113.7")
+        interface_of("203.0.113.7")
 
 
 def test_a_name_that_does_not_resolve():
     with pytest.raises(UserError, match=r"no-such-host\.invalid cannot be resolved"):
-        ray_node.route_to("no-such-host.invalid")
+        route_to("no-such-host.invalid")
 
 
 @pytest.mark.parametrize(
     ("address", "host"), [("10.0.0.1:6379", "10.0.0.1"), ("[fd00::2]:80", "fd00::2"), ("a:1", "a")]
 )
 def test_host_of(address, host):
-    assert ray_node.host_of(address) == host
+    assert host_of(address) == host
 
 
 @pytest.mark.parametrize("address", ["", "10.0.0.1", ":6379", "head:", "fd00::2:80", "head:port"])
 def test_host_of_nonsense(address):
     with pytest.raises(UserError, match=r"write HOST:PORT, or \[HOST\]:PORT"):
-        ray_node.host_of(address)
+        host_of(address)
 
 
 def test_address_as_an_override(compose):
@@ -96,21 +97,21 @@ def test_token_is_private_and_kept(tmp_path, monkeypatch):
     path = tmp_path / "new" / "token"
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(path))
     with pytest.raises(UserError, match="no token at"):
-        ray_node.token_file(create=False)
-    assert ray_node.token_file(create=True) == path
+        ray_node_node.token_file(create=False)
+    assert ray_node_node.token_file(create=True) == path
     first = path.read_text()
     assert len(first) == 64 and int(first, 16) > 0 and path.stat().st_mode & 0o777 == 0o600
-    assert ray_node.token_file(create=True).read_text() == first
+    assert ray_node_node.token_file(create=True).read_text() == first
     path.chmod(0o640)
     with pytest.raises(UserError, match="can be read by others"):
-        ray_node.token_file(create=False)
+        ray_node_node.token_file(create=False)
 
 
-def node_folder(root: Path, name: str, mark: str = ray_node.MARK) -> Path:
+def node_folder(root: Path, name: str, mark: str = ray_node_node.MARK) -> Path:
     """A node's temporary folder as `run_node` makes it."""
     folder = root / name
     folder.mkdir(mode=0o700)
-    (folder / ray_node.LOCK).write_text(mark.format(host=socket.gethostname()))
+    (folder / ray_node_node.LOCK).write_text(mark.format(host=socket.gethostname()))
     (folder / "r").mkdir()
     (folder / "r" / "file").touch()
     return folder
@@ -119,11 +120,11 @@ def node_folder(root: Path, name: str, mark: str = ray_node.MARK) -> Path:
 def test_only_folders_of_dead_nodes_are_removed(tmp_path):
     node_folder(tmp_path, "ray-dead")
     alive = node_folder(tmp_path, "ray-alive")
-    with open(alive / ray_node.LOCK) as held:
+    with open(alive / ray_node_node.LOCK) as held:
         fcntl.flock(held, fcntl.LOCK_EX)
-        ray_node.remove_leftovers(tmp_path)
+        ray_node_node.remove_leftovers(tmp_path)
         assert [path.name for path in tmp_path.iterdir()] == ["ray-alive"]
-    ray_node.remove_leftovers(tmp_path)
+    ray_node_node.remove_leftovers(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -136,12 +137,12 @@ def test_a_folder_stays_while_a_process_of_the_dead_node_lives(tmp_path, how):
             process = subprocess.Popen(command, stdin=stream)
         else:
             process = subprocess.Popen([*command, f"--temp-dir={folder}/r"])
-    assert ray_node.users(folder) == [process.pid]
-    ray_node.remove_leftovers(tmp_path)
+    assert ray_node_node.users(folder) == [process.pid]
+    ray_node_node.remove_leftovers(tmp_path)
     assert (folder / "r" / "file").is_file()
     process.kill()
     process.wait()
-    ray_node.remove_leftovers(tmp_path)
+    ray_node_node.remove_leftovers(tmp_path)
     assert not folder.exists()
 
 
@@ -155,21 +156,21 @@ def test_what_is_not_ours_is_neither_removed_nor_waited_for(tmp_path):
     node_folder(root, "ray-unmarked", "")
     node_folder(root, "ray-host", "paec ray node on another")
     node_folder(root, "ray-open").chmod(0o755)
-    lock = node_folder(root, "ray-lock") / ray_node.LOCK
+    lock = node_folder(root, "ray-lock") / ray_node_node.LOCK
     lock.rename(elsewhere / "lock")
     lock.symlink_to(elsewhere / "lock")
     os.mkfifo(node_folder(root, "ray-pipe", "") / "pipe")
-    (root / "ray-pipe" / "pipe").rename(root / "ray-pipe" / ray_node.LOCK)
+    (root / "ray-pipe" / "pipe").rename(root / "ray-pipe" / ray_node_node.LOCK)
     (root / "ray-file").touch()
     before = sorted(tmp_path.rglob("*"))
-    ray_node.remove_leftovers(root)
+    ray_node_node.remove_leftovers(root)
     assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_nothing_of_another_user(tmp_path, monkeypatch):
     folder = node_folder(tmp_path, "ray-theirs")
-    monkeypatch.setattr(ray_node.os, "getuid", lambda: folder.stat().st_uid + 1)
-    ray_node.remove_leftovers(tmp_path)
+    monkeypatch.setattr(ray_node_node.os, "getuid", lambda: folder.stat().st_uid + 1)
+    ray_node_node.remove_leftovers(tmp_path)
     assert (folder / "r" / "file").is_file()
 
 
@@ -207,11 +208,11 @@ print(time.monotonic() - began, folder.exists(), ray_node.users(folder))
     done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, timeout=60)
     seconds, *rest = done.stdout.split()
     assert rest == ["False", "[]"], done.stdout + done.stderr
-    assert 0.5 <= float(seconds) < 0.5 + ray_node.KILLED + 2
+    assert 0.5 <= float(seconds) < 0.5 + ray_node_node.KILLED + 2
 
 
 def test_free_port_is_free():
-    port = ray_node.free_port("127.0.0.1")
+    port = free_port("127.0.0.1")
     with socket.socket() as stream:
         stream.bind(("127.0.0.1", port))
         assert stream.getsockname()[1] == port
@@ -340,7 +341,7 @@ def test_two_nodes(short):
     assert joined.returncode == 0, joined.stderr
     assert "(2 of 2)" in joined.stdout
     missing = ray_nodes(folder, "wait", address, "n1", "n2", "n3", "n4", "--timeout", "2")
-    assert missing.returncode == ray_node.NOT_JOINED
+    assert missing.returncode == ray_node_node.NOT_JOINED
     assert f"n3, n4 did not join Ray at {address} within 2 s (2 of 4 nodes are there)" in missing.stderr
 
     stranger = subprocess.run(
@@ -358,7 +359,7 @@ def test_two_nodes(short):
         listening = [c.laddr for c in member.net_connections("tcp") if c.status == psutil.CONN_LISTEN]
         assert {port for _, port in listening}.isdisjoint({8265, 10001}), member.cmdline()  # dashboard, client
         if "ray.util.client.server" in member.cmdline():
-            assert {ip.removeprefix("::ffff:") for ip, _ in listening} == {"127.0.0.1", ray_node.host_of(address)}
+            assert {ip.removeprefix("::ffff:") for ip, _ in listening} == {"127.0.0.1", host_of(address)}
 
     started[1].process.kill()
     assert psutil.wait_procs(worker, timeout=20)[1] == []
@@ -367,7 +368,7 @@ def test_two_nodes(short):
     assert psutil.wait_procs(head, timeout=5)[1] == []
     # A killed process cannot remove its folder, one that was asked to end has; the next one tidies up.
     (left,) = (folder / "t").iterdir()
-    ray_node.remove_leftovers(folder / "t")
+    ray_node_node.remove_leftovers(folder / "t")
     assert not left.exists()
 
 

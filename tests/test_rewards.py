@@ -13,8 +13,8 @@ import pytest
 from recipe.grading.countdown import DATA_SOURCE as COUNTDOWN
 from recipe.grading.pool import GraderPool
 from recipe.grading.sources import supports
-from recipe.paec import rewards
-from recipe.paec.rewards import compute_score
+from recipe.paec.rollout import rewards
+from recipe.paec.rollout.rewards import compute_score
 
 ROOT = Path(__file__).resolve().parents[1]
 TRUTH = json.dumps({"metadata": {"numbers": [7, 5, 1], "target": 2}})
@@ -223,6 +223,6 @@ def test_unknown_source_is_refused():
 
 def test_import_is_light():
     heavy = "{'torch', 'ray', 'verl', 'reasoning_gym', 'math_verify', 'sympy', 'transformers'} & set(sys.modules)"
-    code = f"import sys; import recipe.paec.rewards, recipe.grading.worker; print(sorted({heavy}))"
+    code = f"import sys; import recipe.paec.rollout.rewards, recipe.grading.worker; print(sorted({heavy}))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert found.stdout.strip() == "[]"

@@ -26,11 +26,15 @@ from pipeline_runs import REPOSITORY, finish, run_directory, start
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from data_prep import tiny_model
-from recipe.paec import preflight, safety
-from recipe.paec.checkpoints import CheckpointError
-from recipe.paec.command_line import CONFIGS, complain
-from recipe.paec.errors import UserError
-from recipe.paec.prompts import load_tokenizer
+from recipe.paec.common import ray_access, secrets
+from recipe.paec.common.console import complain
+from recipe.paec.common.errors import UserError
+from recipe.paec.common.prompts import load_tokenizer
+from recipe.paec.common.repository import CONFIGS
+from recipe.paec.config import rules
+from recipe.paec.doctor import inputs
+from recipe.paec.run.checkpoints import CheckpointError
+from recipe.paec.run.safe_load import FORCE, tensors_only
 
 PLANTED = {"HF_TOKEN": "hf_plantedQ7d2Zk", "WANDB_API_KEY": "wandb-plantedX9f4Lm"}
 EXPERIMENTS = sorted(path.stem for path in (CONFIGS / "experiment").glob("*.yaml"))
@@ -53,7 +57,7 @@ def planted(monkeypatch) -> dict[str, str]:
      "MLFLOW_TRACKING_PASSWORD", "RAY_AUTH_TOKEN", "api_key", "wandb_api_key", "password", "hf_token", "TOKEN"],
 )  # fmt: skip
 def test_names_of_secrets(name):
-    assert safety.is_secret(name)
+    assert secrets.is_secret(name)
 
 
 @pytest.mark.parametrize(
@@ -63,15 +67,15 @@ def test_names_of_secrets(name):
      "GOOGLE_APPLICATION_CREDENTIALS"],
 )  # fmt: skip
 def test_names_of_others(name):
-    assert not safety.is_secret(name)
+    assert not secrets.is_secret(name)
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_nothing_in_the_configuration_looks_like_a_secret(compose, planted, experiment):
     config = compose(f"experiment={experiment}")
-    assert safety.check_config(config) == []
-    names = [key.rpartition(".")[2] for key, _ in safety._leaves(OmegaConf.to_container(config))]
-    assert len(names) > 500 and not any(map(safety.is_secret, names))
+    assert secrets.check_config(config) == []
+    names = [key.rpartition(".")[2] for key, _ in secrets._leaves(OmegaConf.to_container(config))]
+    assert len(names) > 500 and not any(map(secrets.is_secret, names))
 
 
 @pytest.mark.parametrize(
@@ -92,14 +96,14 @@ def test_a_secret_on_the_command_line_is_refused(planted, tmp_path, program, ove
 def test_a_secret_in_a_configuration_file_is_refused(compose, planted):
     """As in `env: {HF_TOKEN: ${oc.env:HF_TOKEN}}`; config.yaml, the logs and the loggers would hold it."""
     config = compose("+cluster.env.HF_TOKEN=${oc.env:HF_TOKEN}", "+trainer.url=https://${oc.env:WANDB_API_KEY}@host")
-    problems = preflight.check_config(config)
+    problems = rules.check_config(config)
     assert len([p for p in problems if "cluster.env.HF_TOKEN" in p and "export HF_TOKEN=..." in p]) == 1
     assert len([p for p in problems if p.startswith("trainer.url holds the value of a secret")]) == 1
     assert not any(value in problem for problem in problems for value in planted.values())
 
 
 def test_an_empty_one_is_none(compose):
-    assert safety.check_arguments(["+cluster.env.WANDB_API_KEY=", "trainer.save_freq=1", "--dry-run"]) == []
+    assert secrets.check_arguments(["+cluster.env.WANDB_API_KEY=", "trainer.save_freq=1", "--dry-run"]) == []
 
 
 def test_errors_hide_secrets(planted, capsys):
@@ -113,28 +117,28 @@ def test_logs_are_scrubbed(planted, tmp_path):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(f"login with {secret}\nnext line\n")
     (tmp_path / "clean.log").write_text("nothing\n")
-    assert sorted(safety.scrub(tmp_path)) == [tmp_path / "sub" / "metrics.jsonl", tmp_path / "train.log"]
+    assert sorted(secrets.scrub(tmp_path)) == [tmp_path / "sub" / "metrics.jsonl", tmp_path / "train.log"]
     assert (tmp_path / "train.log").read_text() == "login with <hidden>\nnext line\n"
     assert secret in (tmp_path / "weights.pt").read_text(), "not a text file of ours"
-    assert safety.scrub(tmp_path) == []
+    assert secrets.scrub(tmp_path) == []
 
 
 def test_short_values_are_not_searched_for(monkeypatch):
     monkeypatch.setenv("MY_TOKEN", "step")
-    assert safety.hide("step 3") == "step 3"
+    assert secrets.hide("step 3") == "step 3"
 
 
 # ---- ports -----------------------------------------------------------------------------------------------------------
 
 
 def test_the_token_of_a_local_ray(tmp_path):
-    with safety.private_ray(None, tmp_path) as first:
+    with ray_access.private_ray(None, tmp_path) as first:
         file = Path(first["RAY_AUTH_TOKEN_PATH"])
         token = file.read_text()
         assert stat.S_IMODE(file.stat().st_mode) == 0o600 and re.fullmatch("[0-9a-f]{64}", token)
         assert first["RAY_AUTH_MODE"] == "token" and first["NCCL_SOCKET_IFNAME"] == "lo"
     assert list(tmp_path.iterdir()) == []
-    with safety.private_ray(None, tmp_path) as second:
+    with ray_access.private_ray(None, tmp_path) as second:
         assert Path(second["RAY_AUTH_TOKEN_PATH"]).read_text() != token
 
 
@@ -142,13 +146,13 @@ def test_the_token_of_a_running_ray(tmp_path, monkeypatch):
     """Shown where there is one: Ray itself does not look for it when it is given an address."""
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "token"))
     monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
-    with safety.private_ray("10.0.0.1:6379", tmp_path) as environment:
+    with ray_access.private_ray("10.0.0.1:6379", tmp_path) as environment:
         assert environment == {} and list(tmp_path.iterdir()) == []
     (tmp_path / "token").touch()
-    with safety.private_ray("10.0.0.1:6379", tmp_path) as environment:
+    with ray_access.private_ray("10.0.0.1:6379", tmp_path) as environment:
         assert environment == {"RAY_AUTH_MODE": "token"}
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
-    with safety.private_ray("10.0.0.1:6379", tmp_path) as environment:
+    with ray_access.private_ray("10.0.0.1:6379", tmp_path) as environment:
         assert environment == {"RAY_AUTH_MODE": "disabled"}
 
 
@@ -157,7 +161,7 @@ def test_the_token_of_a_running_ray(tmp_path, monkeypatch):
 
 def test_remote_code_is_off(compose):
     config = OmegaConf.to_container(compose())
-    found = {key: value for key, value in safety._leaves(config) if key.endswith("trust_remote_code")}
+    found = {key: value for key, value in secrets._leaves(config) if key.endswith("trust_remote_code")}
     assert len(found) >= 3 and not any(found.values()), found
 
 
@@ -238,7 +242,7 @@ def test_training_data_is_not_executed(compose, tiny_files, tmp_path):
     file, canary = tmp_path / "train.parquet", tmp_path / "canary"
     file.write_bytes(pickle.dumps(Canary(canary)))
     config = compose(f"data.train_files={file}", f"data.val_files={tiny_files / 'data' / 'validation.parquet'}")
-    problems = preflight.check_data(config, None)
+    problems = inputs.check_data(config, None)
     assert len(problems) == 1 and problems[0].startswith("data.train_files") and not canary.exists()
 
 
@@ -253,14 +257,14 @@ def test_checkpoints_are_read_as_tensors_only(tmp_path):
     scheduler = {"base_lrs": [1e-6], "last_epoch": 3, "lr_lambdas": [{}]}
     torch.save({"lr_scheduler": scheduler, "rng": random_state()}, safe)
     torch.save({"weight": Canary(canary)}, bad)
-    with safety.tensors_only(tmp_path):
+    with tensors_only(tmp_path):
         content = torch.load(safe, weights_only=False)
     assert content["lr_scheduler"] == scheduler
     assert numpy.array_equal(content["rng"]["numpy"][1], numpy.random.get_state()[1])
     with pytest.raises(CheckpointError, match=f"{tmp_path}: a file holds something else than tensors"):
-        with safety.tensors_only(tmp_path):
+        with tensors_only(tmp_path):
             torch.load(bad, weights_only=False)
-    assert not canary.exists() and safety.FORCE not in os.environ
+    assert not canary.exists() and FORCE not in os.environ
     torch.load(bad, weights_only=False)
     assert canary.exists(), "the canary must work for its absence to say anything"
 

@@ -9,18 +9,11 @@ import random
 import numpy as np
 import pytest
 
-from recipe.paec.errors import UserError
-from recipe.paec.estimators import bootstrap_interval
-from recipe.paec.scores import (
-    Verdict,
-    in_papers_order,
-    markdown,
-    per_problem,
-    percent,
-    score,
-    table,
-    validation_metrics,
-)
+from recipe.paec.common.errors import UserError
+from recipe.paec.scoring.display import in_papers_order, markdown, percent, table
+from recipe.paec.scoring.estimators import bootstrap_interval
+from recipe.paec.scoring.scores import per_problem, score, validation_metrics
+from recipe.paec.scoring.verdicts import Verdict
 
 
 def sample(problem="a", index=0, correct=False, group=0, benchmark="aime24", **fields):

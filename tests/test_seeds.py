@@ -8,8 +8,9 @@ from itertools import product
 import pytest
 
 from benchmarks.reproducibility import compare
-from recipe.paec import preflight
-from recipe.paec.seeds import response_seed, rollout_seed
+from recipe.paec.common.seeds import response_seed, rollout_seed
+from recipe.paec.config import rules
+from recipe.paec.config.identity import identity
 
 
 def test_values():
@@ -32,13 +33,13 @@ def test_one_seed_for_a_run(compose):
     assert config.data.seed == config.actor_rollout_ref.rollout.seed == 7
     assert config.actor_rollout_ref.actor.data_loader_seed == 7
     assert config.run.name == "tiny_cpu-paec-seed=7"
-    assert preflight.identity(config)["seed"] == 7
+    assert identity(config)["seed"] == 7
     assert compose("experiment=qwen7b", "seed=8").data.seed == 8
 
 
 @pytest.mark.parametrize("seed", ["-1", "1.5", "true", "null", "x"])
 def test_a_seed_is_a_whole_number(compose, seed):
-    assert "must be a whole number of at least 0" in "\n".join(preflight.check_config(compose(f"seed={seed}")))
+    assert "must be a whole number of at least 0" in "\n".join(rules.check_config(compose(f"seed={seed}")))
 
 
 def test_a_seeded_prompt_is_prefilled_at_once_on_cpu(compose):
@@ -51,7 +52,7 @@ def test_batches_have_an_order_of_their_own():
     """By prompt, then sample, then output, as numbers; tags move with their keys."""
     from transfer_queue import KVBatchMeta
 
-    from recipe.paec.trainer import sample_in_order
+    from recipe.paec.driver.trainer import sample_in_order
 
     keys = ["000002-000001_10_0", "000002-000001_2_1", "000002-000001_2_0", "000002-000000_3_0"]
     batch = KVBatchMeta(partition_id="train", keys=keys, tags=[{"seq_len": number} for number in range(4)])

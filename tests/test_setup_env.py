@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from recipe.paec.command_line import REPOSITORY
+from recipe.paec.common.repository import REPOSITORY
 
 STAND_IN = f"""#!/bin/bash
 echo "$*" >> "$(dirname "$0")/../calls"

@@ -11,8 +11,11 @@ import time
 import psutil
 import pytest
 
-from recipe.paec import run_log, supervise, train
-from recipe.paec.summary import closing_lines, step_line
+from recipe.paec.common.errors import Stalled
+from recipe.paec.common.process_tree import KILL_WAIT, ProcessTree
+from recipe.paec.run.log import METRICS_FILE, MetricsFile, read_metrics, truncate_metrics
+from recipe.paec.run.summary import closing_lines, step_line
+from recipe.paec.train import watch
 
 HANG = """
 import subprocess, sys, time
@@ -28,10 +31,10 @@ time.sleep(600)
 def test_watchdog_ends_a_hanging_run(compose, tmp_path):
     config = compose()
     config.run.stall_timeout = 3.0
-    progress = train.Progress(config, tmp_path)
-    tree = supervise.ProcessTree([sys.executable, "-c", HANG, str(tmp_path)], tmp_path / "log", dict(train.os.environ))
+    progress = watch.Progress(config, tmp_path)
+    tree = ProcessTree([sys.executable, "-c", HANG, str(tmp_path)], tmp_path / "log", dict(watch.os.environ))
     started = time.monotonic()
-    with pytest.raises(train.Stalled, match=r"'weight sync' of step 5 .*run.stall_timeout"):
+    with pytest.raises(Stalled, match=r"'weight sync' of step 5 .*run.stall_timeout"):
         tree.wait(progress.tick)
     grandchild = int((tmp_path / "log").read_text().split()[1])
     assert psutil.pid_exists(grandchild)
@@ -44,36 +47,36 @@ def test_watchdog_ends_a_hanging_run(compose, tmp_path):
 def test_time_limit(compose, tmp_path):
     config = compose()
     config.run.time_limit = 1.0
-    tree = supervise.ProcessTree([sys.executable, "-c", HANG, str(tmp_path)], tmp_path / "log", dict(train.os.environ))
-    with pytest.raises(train.Stalled, match="run.time_limit=1 s"):
-        tree.wait(train.Progress(config, tmp_path).tick)
+    tree = ProcessTree([sys.executable, "-c", HANG, str(tmp_path)], tmp_path / "log", dict(watch.os.environ))
+    with pytest.raises(Stalled, match="run.time_limit=1 s"):
+        tree.wait(watch.Progress(config, tmp_path).tick)
     tree.end()
     assert tree.process.poll() is not None
 
 
 def test_exit_code_of_the_child(tmp_path):
-    tree = supervise.ProcessTree([sys.executable, "-c", "raise SystemExit(7)"], tmp_path / "log", {})
+    tree = ProcessTree([sys.executable, "-c", "raise SystemExit(7)"], tmp_path / "log", {})
     assert tree.wait(lambda: None) == 7
     tree.end()
 
 
 def test_metrics_file(tmp_path):
     written: list[int] = []
-    file = run_log.MetricsFile(tmp_path, written.append)
+    file = MetricsFile(tmp_path, written.append)
     file.log({"a": 1.5, "b": float("nan")}, step=1)
     file.log({"a": 2.5}, step=2)
     file.log({"a": 3.5}, step=3)
     file.finish()
     assert written == [{"step": 1, "a": 1.5, "b": None}, {"step": 2, "a": 2.5}, {"step": 3, "a": 3.5}]
-    path = tmp_path / run_log.METRICS_FILE
+    path = tmp_path / METRICS_FILE
     with open(path, "a") as stream:
         stream.write('{"step": 4, "a"')
-    assert run_log.read_metrics(path) == [
+    assert read_metrics(path) == [
         {"step": 1, "a": 1.5, "b": None},
         {"step": 2, "a": 2.5},
         {"step": 3, "a": 3.5},
     ]
-    run_log.truncate_metrics(path, 2)
+    truncate_metrics(path, 2)
     assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [1, 2]
 
 
@@ -95,16 +98,16 @@ def test_lines_for_people():
 
 
 def test_failure_is_one_sentence(tmp_path):
-    assert "was ended by SIGKILL and left no reason" in train.failure_of(tmp_path, -9)
-    assert "ended with exit code 3 and left no reason" in train.failure_of(tmp_path, 3)
+    assert "was ended by SIGKILL and left no reason" in watch.failure_of(tmp_path, -9)
+    assert "ended with exit code 3 and left no reason" in watch.failure_of(tmp_path, 3)
     ray = "(raylet) Raylet is terminated. Termination is unexpected."
-    assert train.failure_of(tmp_path, 1, ray) == "Ray on this node has ended: it was killed, or ran out of memory"
+    assert watch.failure_of(tmp_path, 1, ray) == "Ray on this node has ended: it was killed, or ran out of memory"
     ray = "rpc_client.h:204: Failed to connect to GCS within 15 seconds. GCS may have been killed."
-    assert train.failure_of(tmp_path, 1, ray).endswith("its gcs_server was killed, or ran out of memory")
+    assert watch.failure_of(tmp_path, 1, ray).endswith("its gcs_server was killed, or ran out of memory")
     (tmp_path / "failure.json").write_text('{"type": "OSErr')  # what fitted on a full disk
-    assert "ended with exit code 3 and left no reason" in train.failure_of(tmp_path, 3)
+    assert "ended with exit code 3 and left no reason" in watch.failure_of(tmp_path, 3)
     (tmp_path / "failure.json").write_text(json.dumps({"type": "NonFiniteLogits", "message": "a\nlogits: NaN"}))
-    assert train.failure_of(tmp_path, 1) == "NonFiniteLogits: logits: NaN"
+    assert watch.failure_of(tmp_path, 1) == "NonFiniteLogits: logits: NaN"
 
 
 # ---- the keeper ------------------------------------------------------------------------------------------------------
@@ -133,16 +136,16 @@ def daemon_of(log) -> int:
 
 def test_a_daemon_whose_parent_has_ended_is_still_ours(tmp_path):
     """Never looked at while its parent lived, and deaf to SIGTERM: killed after the grace."""
-    tree = supervise.ProcessTree([sys.executable, "-c", DAEMON + "time.sleep(600)"], tmp_path / "log", {})
+    tree = ProcessTree([sys.executable, "-c", DAEMON + "time.sleep(600)"], tmp_path / "log", {})
     daemon = daemon_of(tmp_path / "log")
     began = time.monotonic()
     tree.end(grace=1)
     assert gone(daemon)
-    assert time.monotonic() - began < 1 + 2 * supervise.KILL_WAIT
+    assert time.monotonic() - began < 1 + 2 * KILL_WAIT
 
 
 def test_the_keeper_leaves_nothing_when_the_command_ends(tmp_path):
-    tree = supervise.ProcessTree([sys.executable, "-c", DAEMON + "raise SystemExit(3)"], tmp_path / "log", {})
+    tree = ProcessTree([sys.executable, "-c", DAEMON + "raise SystemExit(3)"], tmp_path / "log", {})
     assert tree.wait(lambda: None) == 3
     assert gone(daemon_of(tmp_path / "log"))
     tree.end()
@@ -151,14 +154,14 @@ def test_the_keeper_leaves_nothing_when_the_command_ends(tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM])
 def test_the_signal_of_the_command(tmp_path, number):
     kill = f"import os; os.kill(os.getpid(), {int(number)})"
-    tree = supervise.ProcessTree([sys.executable, "-c", kill], tmp_path / "log", {})
+    tree = ProcessTree([sys.executable, "-c", kill], tmp_path / "log", {})
     assert tree.wait(lambda: None) == -number
     tree.end()
 
 
 def test_sigterm_goes_on_to_the_command(tmp_path):
     hears = "import signal, sys, time; signal.signal(15, lambda *_: sys.exit(9)); print('pid', 0, flush=True)"
-    tree = supervise.ProcessTree([sys.executable, "-c", hears + "; time.sleep(600)"], tmp_path / "log", {})
+    tree = ProcessTree([sys.executable, "-c", hears + "; time.sleep(600)"], tmp_path / "log", {})
     daemon_of(tmp_path / "log")
     tree.process.terminate()
     assert tree.wait(lambda: None) == 9
@@ -168,7 +171,7 @@ def test_sigterm_goes_on_to_the_command(tmp_path):
 def test_sigkill_of_the_launcher_leaves_nothing(tmp_path):
     """Every process of the tree, daemons that were never looked at included, is gone soon."""
     log = tmp_path / "log"
-    launcher = "import sys, time; from pathlib import Path; from recipe.paec.supervise import ProcessTree\n"
+    launcher = "import sys, time; from pathlib import Path; from recipe.paec.common.process_tree import ProcessTree\n"
     launcher += f"ProcessTree([sys.executable, '-c', {DAEMON + 'time.sleep(600)'!r}], Path({str(log)!r}), {{}})\n"
     process = subprocess.Popen([sys.executable, "-c", launcher + "time.sleep(600)"])
     daemon = daemon_of(log)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from recipe.paec.validation import reward_metrics, validation_scores
+from recipe.paec.driver.validation import reward_metrics, validation_scores
 
 
 def info(pred: str, acc: float, strict: float | None = None, **flags) -> dict:

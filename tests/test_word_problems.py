@@ -19,7 +19,7 @@ from data_prep.duplicates import find_duplicates
 from data_prep.word_problems import DATA_SOURCE, TEMPLATES_OF_PROBLEMS, Template, answers, keys, score, split, worked
 from recipe.grading import sources, strict
 from recipe.grading.extract import extract
-from recipe.paec.rewards import compute_score
+from recipe.paec.rollout.rewards import compute_score
 
 NUMBER = r"\d+(?:\.\d+)?"
 EQUATION = re.compile(rf"({NUMBER}(?:[-+*/]{NUMBER})+)=({NUMBER}(?:/{NUMBER})?)")

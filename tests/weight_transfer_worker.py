@@ -36,7 +36,7 @@ async def received(engine) -> dict[str, torch.Tensor]:
 def main() -> None:
     import verl  # noqa: F401  (loads the plugin)
 
-    from recipe.paec.weight_transfer import GlooCheckpointEngine
+    from recipe.paec.rollout.gloo_transfer import GlooCheckpointEngine
 
     dist.init_process_group("gloo")
     work, rank = Path(sys.argv[1]), dist.get_rank()

@@ -27,7 +27,7 @@ def group(tmp_path_factory, device):
 
 
 def test_the_doctors_collective(device, tmp_path):
-    from recipe.paec.collective import all_reduce
+    from recipe.paec.doctor.collective import all_reduce
 
     assert not dist.is_initialized()
     all_reduce(0, 1, f"file://{tmp_path / 'store'}", "cuda:0" if device.type == "cuda" else "cpu")

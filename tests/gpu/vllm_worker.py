@@ -33,7 +33,7 @@ def send(llm, folder: Path, cuda: bool) -> None:
     """All weights of a model to vLLM's worker, whose call waits for the sender and is therefore made in a thread."""
     from verl.workers.rollout.vllm_rollout.bucketed_weight_transfer import BucketedWeightSender
 
-    from recipe.paec.vllm_plugin import unique_job
+    from recipe.paec.common.run_mark import unique_job
 
     failure: list[BaseException] = []
 

@@ -1,0 +1,30 @@
+"""What commands print: progress, errors, sizes."""
+
+from __future__ import annotations
+
+import errno
+import sys
+
+from recipe.paec.common import secrets
+
+GIB = 2**30
+
+
+def gib(size: float) -> str:
+    """Bytes as text."""
+    return f"{size / GIB:.1f} GiB" if size >= 0.1 * GIB else f"{size / 2**20:.0f} MiB"
+
+
+NOT_OURS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR)
+"""Errors of the file system that no change of the code would mend: a full disk, a folder that cannot be written."""
+
+
+def say(text: str) -> None:
+    """Print at once: progress is no use in a buffer."""
+    print(text, flush=True)
+
+
+def complain(problems: list[str]) -> int:
+    """Print errors; returns the exit code."""
+    print(secrets.hide("\n".join(f"error: {problem}" for problem in problems)), file=sys.stderr, flush=True)
+    return 2

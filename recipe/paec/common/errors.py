@@ -1,0 +1,15 @@
+"""The error a user can act on."""
+
+from __future__ import annotations
+
+
+class UserError(Exception):
+    """One or more sentences, each naming what is wrong and the remedy; shown without a traceback."""
+
+    def __init__(self, *problems: str):
+        super().__init__("\n".join(problems))
+        self.problems = list(problems)
+
+
+class Stalled(UserError):
+    """The training process gave no sign of life for `run.stall_timeout` seconds, or ran past `run.time_limit`."""

@@ -1,0 +1,122 @@
+"""How folders of this recipe are checked, locked, marked and cleared.
+
+Only the files that recipe.paec.common.folder_kinds lists for a kind are deleted: files of others stay, other folders
+are refused, and nothing is deleted or written through a symbolic link.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from data_prep.cleaning import matches, remove
+from recipe.paec.common.errors import UserError
+from recipe.paec.common.folder_kinds import KINDS, LOCK, MARK, RUN, Kind, files_of, inside, mark_of, read_json, whole
+from recipe.paec.common.folder_names import protected
+
+_LOGS = (".log", ".out", ".err")
+"""Suffixes of files into which a shell or Slurm writes what a command prints, before the command can look."""
+
+
+def problem_of(folder: Path, kind: Kind, about: Mapping[str, Any], fresh: bool) -> str | None:
+    """Why `folder` cannot be used as a folder of this kind, None if it can; touches nothing.
+
+    Args:
+        about: what the mark must say besides the kind: of a run, its experiment and name.
+        fresh: whether it is to be cleared first.
+    """
+    if not os.path.lexists(folder):
+        return _within(folder, kind)
+    if not folder.is_dir():
+        return f"{folder} is no folder: {kind.elsewhere}"
+    if reason := protected(folder.resolve()):
+        return f"{folder}: {reason}: {kind.elsewhere}"
+    if folder.is_symlink() and fresh:
+        return (
+            f"{folder} is a symbolic link, behind which {kind.fresh} deletes nothing: {kind.elsewhere}, or clear "
+            f"{folder.resolve()} by hand"
+        )
+    mark, held = mark_of(folder), inside(folder, kind)
+    if held.links:
+        return (
+            f"{folder / held.links[0]} is a symbolic link, and nothing is written or deleted behind one: replace it by "
+            f"what it leads to, or {kind.elsewhere}"
+        )
+    if mark is None:
+        strangers = [
+            entry.name
+            for entry in sorted(folder.iterdir())
+            if not matches(entry.name, (*whole(MARK), LOCK)) and not (entry.is_file() and entry.suffix in _LOGS)
+        ]
+        if strangers:
+            return f"{folder} holds {strangers[0]} and no {kind.noun}: {kind.elsewhere}"
+        return _within(folder, kind)
+    if mark["kind"] != kind.name:
+        return f"{folder} holds a {KINDS[mark['kind']].noun} and no {kind.noun}: {kind.elsewhere}"
+    for key, wanted in about.items():
+        if mark.get(key) != wanted:
+            return (
+                f"{folder} holds another {kind.noun}: its {key} is {mark.get(key)!r}, this one's {wanted!r}: "
+                f"{kind.elsewhere}, or delete that folder by hand"
+            )
+    return None
+
+
+def _within(folder: Path, kind: Kind) -> str | None:
+    """A run does not lie in another run's folder."""
+    if kind is RUN:
+        for above in folder.resolve().parents:
+            if (mark := mark_of(above)) is not None:
+                noun = KINDS[mark["kind"]].noun
+                return f"{folder} would lie in {above}, the folder of a {noun}: set run.root to a folder beside it"
+    return None
+
+
+def lock(directory: Path) -> IO[str]:
+    """Hold the run directory for this process; UserError if another run does."""
+    directory.mkdir(parents=True, exist_ok=True)
+    stream = os.fdopen(os.open(directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), "w", encoding="ascii")
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        stream.close()
+        raise UserError(f"{directory} is in use by another run: wait for it, or choose another run.name") from None
+    return stream
+
+
+def take(folder: Path, kind: Kind, about: Mapping[str, Any], fresh: bool, say: Callable[[str], None]) -> None:
+    """Mark a folder that is held (`lock`); with `fresh`, delete in it what is of its kind first, and say what.
+
+    Raises:
+        UserError: of `problem_of`; nothing was deleted.
+    """
+    if problem := problem_of(folder, kind, about, fresh):
+        raise UserError(problem)
+    mark = {"kind": kind.name, **about}
+    if read_json(folder / MARK) != mark:
+        temporary = folder / f".{MARK}.{os.getpid()}.tmp"
+        temporary.write_text(json.dumps(mark, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        os.replace(temporary, folder / MARK)
+    if fresh and (sentence := to_be_cleared(folder, kind)):
+        say(f"{kind.fresh}: {sentence}")
+        patterns = files_of(folder, kind)
+        remove(folder, kind.first)
+        remove(folder, patterns)
+
+
+def to_be_cleared(folder: Path, kind: Kind) -> str | None:
+    """`deletes ... in FOLDER; leaves ...`: what clearing does; None where there is nothing to delete."""
+    if not folder.is_dir():
+        return None
+    held = inside(folder, kind)
+    if not held.own:
+        return None
+    files = Counter(path.partition("/")[0] + "/" * ("/" in path) for path in held.own)
+    parts = [f"{name} ({count} files)" if name.endswith("/") else name for name, count in files.items()]
+    left = f"; leaves {', '.join(held.foreign)}" if held.foreign else ""
+    return f"deletes the {kind.noun} in {folder}: {', '.join(parts)}{left}"

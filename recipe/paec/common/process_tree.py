@@ -1,0 +1,219 @@
+"""Runs a command as a process tree that cannot outlive us or hang for ever, and reports on it meanwhile.
+
+Between us and the command is a keeper (`keep`), the process that every orphan below it becomes a child of: so all of
+the tree stays in sight, daemons included, and is killed at once when we are.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+
+from recipe.paec.common.errors import UserError
+
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
+GRACE = 10.0
+"""Seconds from SIGTERM to SIGKILL: Ray's actors and vLLM's engines give their shared memory back meanwhile."""
+KILL_WAIT = 5.0
+"""Seconds for killed processes to disappear: the kernel frees the memory of a large one meanwhile."""
+PARENT_GONE = signal.SIGUSR2
+"""What a keeper gets when the process that started it ends."""
+
+
+def prctl(option: int, value: int) -> None:
+    """Set a property of this process (prctl(2))."""
+    ctypes.CDLL("libc.so.6", use_errno=True).prctl(option, value)
+
+
+def die_with_parent(number: int = signal.SIGKILL) -> None:
+    """For preexec_fn: the child gets this signal when the process that starts it ends, however it ends."""
+    # SIGKILL of the supervisor must not leave a training process behind that writes into the run directory.
+    prctl(PR_SET_PDEATHSIG, number)
+
+
+def printed(log: Path, since: int, most: int | None = None) -> str:
+    """What was written to `log` since it had so many bytes; the end of it, if that is more than `most`."""
+    start = since if most is None else max(since, log.stat().st_size - most)
+    with open(log, "rb") as stream:
+        stream.seek(start)
+        return stream.read().decode("utf-8", errors="replace")
+
+
+class ProcessTree:
+    """A child process, all its descendants, and their end."""
+
+    def __init__(self, command: list[str], log: Path, env: dict[str, str]):
+        self._log = open(log, "ab")
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", __name__, str(os.getpid()), *command],
+            stdin=subprocess.DEVNULL,
+            stdout=self._log,
+            stderr=subprocess.STDOUT,
+            env=env,
+            start_new_session=True,
+            preexec_fn=lambda: die_with_parent(PARENT_GONE),
+        )
+        # Descendants are remembered: where the keeper is killed, nothing says any more that they were ours.
+        self._seen: dict[tuple[int, float], psutil.Process] = {}
+        self.peak_memory = 0
+
+    def look(self) -> None:
+        """Remember the descendants that exist now, and the largest sum of their proportional memory so far."""
+        self.peak_memory = max(self.peak_memory, sum(_memory(member) for member in self._family()))
+
+    def _family(self) -> list[psutil.Process]:
+        try:
+            tree = psutil.Process(self.process.pid)
+            family = [tree, *tree.children(recursive=True)]
+        except psutil.NoSuchProcess:
+            return []
+        for member in family:
+            try:
+                self._seen[(member.pid, member.create_time())] = member
+            except psutil.NoSuchProcess:
+                continue
+        return family
+
+    def wait(self, on_tick: Callable[[], None], interval: float = 0.5) -> int:
+        """Exit code of the child; `on_tick` is called meanwhile and may raise to end it."""
+        ticks = 0
+        while True:
+            code = self.process.poll()
+            if ticks % 10 == 0:
+                self.look()
+            ticks += 1
+            on_tick()
+            if code is not None:
+                return code
+            time.sleep(interval)
+
+    def end(self, grace: float = GRACE) -> None:
+        """Terminate, then kill, whatever is left of the tree; at most `grace` + 2 `KILL_WAIT` seconds."""
+        _end(self._below, grace)
+        try:
+            self.process.wait(KILL_WAIT)  # by itself, since nothing is left to keep
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self._log.close()
+
+    def _below(self) -> list[psutil.Process]:
+        """What lives of the tree below the keeper."""
+        self._family()
+        return [member for member in self._seen.values() if member.pid != self.process.pid and _lives(member)]
+
+
+def _end(find: Callable[[], list[psutil.Process]], grace: float) -> None:
+    """Terminate, then kill the processes that `find` finds; those that appear meanwhile, too."""
+    asked: set[int] = set()
+    began = time.monotonic()
+    while (left := find()) and (passed := time.monotonic() - began) < grace + KILL_WAIT:
+        for member in left:
+            if passed >= grace:
+                _signal(member, signal.SIGKILL)
+            elif member.pid not in asked:
+                _signal(member, signal.SIGTERM)
+        asked |= {member.pid for member in left}
+        time.sleep(0.05)
+
+
+def _lives(member: psutil.Process) -> bool:
+    """Whether a process runs; one that waits to be reaped does not."""
+    try:
+        return member.is_running() and member.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+# ---- the keeper ------------------------------------------------------------------------------------------------------
+
+
+def keep(parent: int, command: list[str]) -> None:
+    """Run a command and end as it does, with its exit code or by its signal, when all below it has ended.
+
+    Orphans of the tree become our children. SIGTERM and SIGINT go on to the command. When `parent`, the process that
+    started us, ends, everything is killed.
+    """
+    prctl(PR_SET_CHILD_SUBREAPER, 1)
+    me, child = psutil.Process(), None
+
+    def everything() -> list[psutil.Process]:
+        _reap()
+        return [member for member in me.children(recursive=True) if _lives(member)]
+
+    def parent_gone(*_: object) -> None:
+        _end(everything, grace=0)
+        os._exit(1)
+
+    def pass_on(number: int, _: object) -> None:
+        if child is not None and child.returncode is None:
+            os.kill(child.pid, number)
+
+    signal.signal(PARENT_GONE, parent_gone)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, pass_on)
+    if os.getppid() != parent:
+        os._exit(1)
+    child = subprocess.Popen(command, preexec_fn=die_with_parent)
+    ended = 0
+    while ended != child.pid:
+        ended, status = os.waitpid(-1, 0)
+    child.returncode = code = os.waitstatus_to_exitcode(status)
+    _end(everything, GRACE)
+    if code < 0:
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # the command has left its own, where it was to
+        if -code != signal.SIGKILL:
+            signal.signal(-code, signal.SIG_DFL)
+        os.kill(os.getpid(), -code)
+    os._exit(code)
+
+
+def _reap() -> None:
+    """Take the exit codes of orphans that have ended."""
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    except ChildProcessError:
+        pass
+
+
+def _signal(member: psutil.Process, number: int) -> None:
+    try:
+        member.send_signal(number)
+    except psutil.NoSuchProcess:
+        pass
+
+
+def _memory(member: psutil.Process) -> int:
+    """Proportional set size: shared pages are counted once over all processes."""
+    try:
+        with open(f"/proc/{member.pid}/smaps_rollup", encoding="ascii") as stream:
+            for line in stream:
+                if line.startswith("Pss:"):
+                    return int(line.split()[1]) * 1024
+    except (OSError, ValueError):
+        return 0
+    return 0
+
+
+if __name__ == "__main__":
+    keep(int(sys.argv[1]), sys.argv[2:])
+
+
+# ---- before and after training ---------------------------------------------------------------------------------------
+
+
+def run_preparation(command: list[str]) -> None:
+    """Make model and data (run.prepare); its progress is shown, UserError if it fails."""
+    if subprocess.run(command, check=False, preexec_fn=die_with_parent).returncode != 0:
+        raise UserError(f"the preparation failed: {shlex.join(command)}")

@@ -1,0 +1,78 @@
+"""Ray for one run alone: its ports, its token, and how to join a cluster."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+TOKEN_FILE = ".ray_token"
+DEFAULT_TOKEN = Path("~/.ray/auth_token")
+"""Where Ray itself looks for the token."""
+GCS_TIMEOUT = 15
+"""Seconds after which Ray's processes give up a gcs_server that was killed. Ray's own 60 allow for networks that fail
+for a while; on loopback only a dead server refuses connections, and a busy one keeps them."""
+
+
+def running_ray() -> dict[str, str]:
+    """Environment for a process that joins a running Ray cluster by its address: shows the token, where there is one.
+
+    Ray itself looks for a token only where no address is named.
+    """
+    return {"RAY_AUTH_MODE": os.environ.get("RAY_AUTH_MODE", "token")} if cluster_token().is_file() else {}
+
+
+def cluster_token() -> Path:
+    """Where the token of a Ray cluster of several nodes lies, by `RAY_AUTH_TOKEN_PATH` or where Ray itself looks."""
+    return Path(os.environ.get("RAY_AUTH_TOKEN_PATH", DEFAULT_TOKEN)).expanduser()
+
+
+def write_token(file: Path) -> None:
+    """A new token for Ray in the new file `file`, readable for its owner only."""
+    with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as stream:
+        stream.write(secrets.token_hex(32))
+
+
+@contextmanager
+def private_ray(ray_address: str | None, folder: Path) -> Iterator[dict[str, str]]:
+    """Environment for a process that starts Ray on this machine for itself alone, while the block runs.
+
+    Ray's node address is the loopback one, so that its servers, and all that ask Ray for an address (vLLM's servers,
+    TransferQueue, the rendezvous), listen there; and every connection must show a token made for this run.
+
+    Args:
+        ray_address: of a running cluster, which has its own rules: the environment is then that of `running_ray`.
+        folder: where the token lies meanwhile, readable for its owner only.
+    """
+    if ray_address is not None:
+        yield running_ray()
+        return
+    file = folder / TOKEN_FILE
+    file.unlink(missing_ok=True)
+    write_token(file)
+    try:
+        yield {
+            # Ray's own switch between "one machine" and "cluster"; on Linux its default is the cluster.
+            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN_PATH": str(file.absolute()),
+            "RAY_gcs_rpc_server_reconnect_timeout_s": str(GCS_TIMEOUT),
+            # Between processes of one machine these carry the first handshake, not the data.
+            **{name: os.environ.get(name, "lo") for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")},
+        }
+    finally:
+        file.unlink(missing_ok=True)
+
+
+RAY_ENDED = {
+    "Raylet is terminated": "it was killed, or ran out of memory",
+    "Failed to connect to GCS": "its gcs_server was killed, or ran out of memory",
+}
+"""What Ray prints before it ends a process that has lost a server of this node, and what that means."""
+
+
+def ray_ended(output: str) -> str | None:
+    """One sentence if Ray itself has ended, by what its processes have printed; else None."""
+    return next((f"Ray on this node has ended: {why}" for text, why in RAY_ENDED.items() if text in output), None)

@@ -1,0 +1,8 @@
+"""`python -m recipe.paec.compare`."""
+
+import sys
+
+from recipe.paec.compare.command import main
+
+if __name__ == "__main__":
+    sys.exit(main())

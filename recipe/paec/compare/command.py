@@ -1,0 +1,75 @@
+"""`python -m recipe.paec.compare RUN ... [options]`: evaluations of several methods in one table, or their curves.
+
+A RUN is an evaluation's folder (with scores.json), or `name=folder`. Folders under one name are seeds of one method.
+Without a name it is the training run's, or else the folder's, less its seed: `paec-seed2` and `paec-trainer.seed=2` are
+seeds of `paec`.
+
+Compared is only what can be: the same protocol, grader, problems and, for maj and pass, samples a problem.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from data_prep.files import atomic_write
+from recipe.paec.common.console import complain
+from recipe.paec.common.errors import UserError
+from recipe.paec.compare.comparability import check
+from recipe.paec.compare.comparison import compare
+from recipe.paec.compare.evaluations import choose, read_methods
+from recipe.paec.compare.tables import FORMATS, render
+
+
+def _metric(text: str) -> str:
+    if not re.fullmatch(r"avg|maj|pass@[1-9]\d*", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is none of avg, maj, pass@K")
+    return text
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m recipe.paec.compare", description=__doc__.partition("\n\n")[2])
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="folder with scores.json, or name=folder")
+    parser.add_argument("--metric", nargs="+", type=_metric, help="avg (default), maj, pass@K: a table for each")
+    parser.add_argument("--benchmark", nargs="+", help="compare these only")
+    parser.add_argument("--baseline", help="the method that the others are tested against (default: the first)")
+    parser.add_argument("--format", choices=FORMATS, default=FORMATS[0], help="what is printed")
+    parser.add_argument("--output", type=Path, metavar="FOLDER", help="write comparison.md, .tex and .json there, too")
+    parser.add_argument("--curve", type=Path, metavar="FILE", help="draw the RUNs' curve.json instead, as .png or .svg")
+    parser.add_argument("--allow-protocol-mismatch", action="store_true", help="compare what was evaluated differently")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line entry; returns the exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        if options.curve:
+            if given := [name for name in ("metric", "baseline", "output") if getattr(options, name)]:
+                raise UserError(f"--curve draws one picture and no table: leave --{given[0]} out")
+            from recipe.paec.compare import curves  # matplotlib, which no table needs
+
+            for remark in curves.draw(options.runs, options.curve, options.benchmark, options.allow_protocol_mismatch):
+                print(f"warning: {remark}", file=sys.stderr)
+            return 0
+        methods = read_methods(options.runs)
+        if options.benchmark:
+            methods = choose(methods, options.benchmark)
+        metrics = options.metric or ["avg"]
+        remarks = check(methods, metrics, options.allow_protocol_mismatch)
+        baseline = options.baseline or methods[0].name
+        results = [compare(methods, metric, baseline, remarks) for metric in metrics]
+    except UserError as error:
+        return complain(error.problems)
+    for remark in results[0]["remarks"]:
+        print(f"warning: {remark}", file=sys.stderr)
+    texts = render(results)
+    print(texts[options.format], end="")
+    if options.output:
+        for form, suffix in zip(FORMATS, ("md", "tex", "json"), strict=True):
+            with atomic_write(options.output / f"comparison.{suffix}") as partial:
+                partial.write_text(texts[form], encoding="utf-8")
+    return 0

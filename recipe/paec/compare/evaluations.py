@@ -1,0 +1,138 @@
+"""Evaluations that were written before: one for each run, seeds grouped by method."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from recipe.paec.common.errors import UserError
+from recipe.paec.scoring.scores import FORMAT, per_problem
+
+AGAIN = "delete it and evaluate again, which keeps the responses"
+SCORES_FILE, CURVE_FILE = "scores.json", "curve.json"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One evaluation of one model."""
+
+    path: Path
+    """Its scores.json."""
+    scores: Mapping[str, Any]
+    """The content, the problems of each benchmark in the order of their ids."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """What a row of the table stands for: one run for each seed."""
+
+    name: str
+    runs: tuple[Run, ...]
+
+
+def read_json(path: Path, made_by: str) -> Any:
+    """The content of a JSON file; UserError if it cannot be read."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file: {made_by}") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: not readable as JSON ({error}): {made_by} again") from None
+
+
+def read_run(path: Path) -> Run:
+    """A scores.json; UserError if it is not one, or of another format."""
+    scores = read_json(path, "evaluate the model")
+    try:
+        if scores["format"] != FORMAT:
+            raise UserError(f"{path}: format {scores['format']!r}, this version reads {FORMAT}: {AGAIN}")
+        if not scores["benchmarks"] or not all(b["per_problem"] for b in scores["benchmarks"].values()):
+            raise UserError(f"{path}, field benchmarks: empty: evaluate the model on a benchmark")
+        provenance, copies = scores["provenance"], scores["contamination"]
+        provenance["protocol"].keys(), provenance["benchmarks"].keys(), provenance["run"], provenance["step"]
+        provenance["grader"].keys(), provenance["versions"].keys()
+        if generation := provenance["generation"]:
+            generation["least_room"], generation["chat_template"], generation["engine"].keys()
+        for name in scores["benchmarks"] if copies else []:
+            copies["benchmarks"][name]["ids"]
+        for benchmark in scores["benchmarks"].values():
+            benchmark["per_problem"] = dict(sorted(benchmark["per_problem"].items()))
+            for metric in ("avg", "maj", "pass"):
+                per_problem(benchmark, metric)
+    except KeyError as error:
+        raise UserError(f"{path}, field {error.args[0]}: missing: {AGAIN}") from None
+    except (TypeError, AttributeError, ValueError) as error:
+        raise UserError(f"{path}: not the scores of an evaluation ({error}): {AGAIN}") from None
+    return Run(path, scores)
+
+
+def without_seed(name: str) -> str:
+    """A run's name without the part that says its seed: `-seed2`, `_seed2`, `-trainer.seed=2`, `,data.seed=2`."""
+    part = r"(?:\w+\.)*seed=?\d+"
+    return re.sub(rf"[-_,]{part}$", "", re.sub(rf"(?<=[-_,]){part},", "", name))
+
+
+def grouped(named: Sequence[tuple[str | None, str, Any]]) -> dict[str, list[Any]]:
+    """Things by the name of their method, in order.
+
+    Args:
+        named: (name given or None, name to derive one from, thing).
+
+    Raises:
+        UserError: two things have the same underived name, so nothing says that they are seeds of one method.
+    """
+    for name, count in Counter(own for given, own, _ in named if given is None).items():
+        if count > 1:
+            raise UserError(f"{count} runs are called {name}: name them, as in my_method=FOLDER")
+    groups: dict[str, list[Any]] = {}
+    for given, own, thing in named:
+        groups.setdefault(" ".join((given or without_seed(own)).split()), []).append(thing)
+    return groups
+
+
+def parse_run(argument: str) -> tuple[str | None, Path]:
+    """(name or None, folder) of `folder` or `name=folder`; UserError if there is no such folder."""
+    # Names and folders hold = themselves where an override made them, so what exists decides.
+    if Path(argument).is_dir():
+        return None, Path(argument)
+    splits = [(argument[:i], argument[i + 1 :]) for i, character in enumerate(argument) if character == "="]
+    for name, folder in splits:
+        if name.strip() and Path(folder).is_dir():
+            return name, Path(folder)
+    raise UserError(f"{argument}: no such folder: give an evaluation's folder, or name=FOLDER")
+
+
+def distinct(arguments: Sequence[str]) -> list[tuple[str | None, Path]]:
+    """`parse_run` of each argument; UserError if a folder is given twice."""
+    runs = [parse_run(argument) for argument in arguments]
+    for folder, count in Counter(folder.resolve() for _, folder in runs).items():
+        if count > 1:
+            raise UserError(f"{folder}: given {count} times: a run counts once")
+    return runs
+
+
+def read_methods(arguments: Sequence[str]) -> list[Method]:
+    """The methods that a command line names, each with its seeds, in order; UserError as above."""
+    runs = []
+    for name, folder in distinct(arguments):
+        run = read_run(folder / SCORES_FILE)
+        runs.append((name, run.scores["provenance"]["run"] or folder.resolve().name, run))
+    return [Method(name, tuple(group)) for name, group in grouped(runs).items()]
+
+
+def choose(methods: Sequence[Method], benchmarks: Sequence[str]) -> list[Method]:
+    """The methods with these benchmarks only; UserError where a run lacks one."""
+
+    def chosen(run: Run) -> Run:
+        if absent := [name for name in benchmarks if name not in run.scores["benchmarks"]]:
+            raise UserError(f"{run.path} has no scores on {', '.join(absent)}: evaluate it there")
+        return Run(
+            run.path, {**run.scores, "benchmarks": {name: run.scores["benchmarks"][name] for name in benchmarks}}
+        )
+
+    return [Method(method.name, tuple(map(chosen, method.runs))) for method in methods]

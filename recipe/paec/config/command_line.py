@@ -1,0 +1,192 @@
+"""What the Hydra commands of this recipe (train, evaluate) share: composition, errors in one sentence, exit codes."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import re
+import shlex
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from recipe.paec.common import secrets
+from recipe.paec.common.console import NOT_OURS, complain, say
+from recipe.paec.common.errors import UserError
+from recipe.paec.common.repository import CONFIGS
+from recipe.paec.config import values
+from recipe.paec.config.keys import EVALUATION, TRAINING, check_overrides, given_twice
+
+
+def _verl_configs() -> str:
+    """Hydra's address of verl's configuration files, found without importing verl, which takes seconds."""
+    verl = importlib.util.find_spec("verl")
+    if verl is None:
+        raise ModuleNotFoundError("verl is not installed here: run launch/setup_env.sh, and use its Python")
+    return f"file://{Path(verl.submodule_search_locations[0]) / 'trainer' / 'config'}"
+
+
+OmegaConf.register_new_resolver("verl_configs", _verl_configs, replace=True)
+
+
+def compose(config_name: str, overrides: Sequence[str]) -> DictConfig:
+    """A configuration of this command line with nothing looked up yet, HydraConfig set; Hydra's own errors."""
+    with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        config = hydra.compose(config_name, overrides=list(overrides), return_hydra_config=True)
+    HydraConfig.instance().set_config(config)
+    with open_dict(config):
+        del config["hydra"]
+    return config
+
+
+def explain(error: Exception, overrides: Sequence[str], config_name: str) -> str:
+    """Hydra's complaint as one sentence with the remedy: the closest key or choice that exists."""
+    text = " ".join(str(error).split())
+    if isinstance(error, OverrideParseException):
+        key, _, value = error.override.partition("=")
+        quoted = value.strip("'\"").replace("\\", "\\\\").replace('"', '\\"')
+        if not value:
+            return f"{error.override}: not an override: write key=value"
+        remedy = shlex.quote(f'{key}="{quoted}"')
+        return f"{error.override}: Hydra cannot read this value: put quotes around special characters: {remedy}"
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        return no_such_file(error)
+    if (several := re.match(r"Multiple values for ([\w/@]+)\.", text)) is not None:
+        return f"{several[1]} is chosen more than once: leave one out (no + before it; {several[1]}=...)"
+    unknown = re.search(r"Could not override '([^']+)'", text)
+    if unknown is None:
+        where = getattr(error, "full_key", None) or " ".join(o for o in overrides if "${" in o)
+        return f"{where}: {text}" if where and where not in text else text
+    if (other := re.search(r"Did you mean to override (\S+)\?", text)) is not None:
+        return f"{unknown[1]} cannot be chosen: write {other[1]}=..."
+    key = unknown[1].split("@")[0]
+    if key.startswith("cluster.env."):
+        return f"{key} is not there yet: add it with a plus, +{key}=..."
+    if config_name == "train" and (sentence := _no_such_field(key, overrides)) is not None:
+        return sentence
+    names = "experiment|method|also|base|model|data|data@data|cluster|mode|curriculum|protocol"
+    groups = [o for o in overrides if re.fullmatch(rf"({names})=[\w.,\[\]-]+", o)]
+    if config_name != "train":
+        groups = [o for o in groups if o.startswith(("cluster=", "protocol="))]
+    known = _keys(compose(config_name, groups))
+    if key in known:
+        return f"{key}: {' '.join(str(error.__cause__).split())}"
+    close = difflib.get_close_matches(key, known, n=1)
+    hint = f": did you mean {close[0]}?" if close else ""
+    return f"unknown configuration key {key}{hint} (python -m recipe.paec.{config_name} --cfg job shows all keys)"
+
+
+def no_such_file(error: MissingConfigException) -> str:
+    """`no method sirn: did you mean siren?` and what there is."""
+    group, _, name = (error.missing_cfg_file or "").rpartition("/")
+    options = list(error.options or ())
+    close = difflib.get_close_matches(name, options, n=1)
+    hint = f"did you mean {close[0]}? " if close else ""
+    return f"no {group} {name}: {hint}There are {', '.join(options)}"
+
+
+def _no_such_field(key: str, overrides: Sequence[str]) -> str | None:
+    """`none has no field rho (it has none); paec has`, for a field of a method that others have; else None."""
+    from paec_loss.methods import METHODS
+
+    section, _, field = key.rpartition(".")
+    chosen = {o.partition("=")[0]: o.partition("=")[2] for o in overrides}
+    name = section.removeprefix("also.") if section.startswith("also.") else chosen.get("method", "paec")
+    has = [other for other, kind in METHODS.items() if field in {f.name for f in fields(kind)}]
+    if name not in METHODS or name in has or not has or section not in ("method", f"also.{name}"):
+        return None
+    own = ", ".join(f.name for f in fields(METHODS[name])) or "none"
+    return f"{key}: {name} has no field {field} (its fields: {own}); there is one in {', '.join(has)}"
+
+
+def _keys(node: Any, prefix: str = "") -> list[str]:
+    keys = []
+    for key in node:
+        keys.append(prefix + str(key))
+        if not OmegaConf.is_missing(node, key) and not OmegaConf.is_interpolation(node, key):
+            if isinstance(node[key], DictConfig):
+                keys += _keys(node[key], prefix + str(key) + ".")
+    return keys
+
+
+FLAGS = {"--dry-run": "dry_run=true", "--print-config": "print_config=true"}
+"""Options of the recipe's own -> the override that each stands for."""
+HYDRA_FLAGS = (
+    *("--help", "--hydra-help", "--version", "--cfg", "--resolve", "--package", "--run", "--multirun", "--info"),
+    *("--config-dir", "--config-name", "--config-path", "--shell-completion", "--experimental-rerun"),
+    *("-h", "-c", "-p", "-r", "-m", "-sc", "-cp", "-cn", "-cd", "-i"),
+)
+
+
+def with_flags(arguments: Sequence[str], section: str = "") -> list[str]:
+    """The command line with FLAGS as overrides of the keys in `section` ("run." or "")."""
+    return [section + FLAGS[a] if a in FLAGS else a for a in arguments]
+
+
+def unknown_flags(arguments: Sequence[str]) -> list[str]:
+    """One sentence for every option that neither the recipe nor Hydra has."""
+    known = [*FLAGS, "--check", *HYDRA_FLAGS]
+    given = [a for a in arguments if a.startswith("-") and a.partition("=")[0] not in HYDRA_FLAGS]
+    # --check itself comes here from the commands that do not have it.
+    hints = {a: values.closest(a, known, ": did you mean {}?") for a in given if a not in known}
+    return [f"{a}: no such option{hints.get(a, ' here')}" for a in given]
+
+
+def hydra_command(config_name: str, run: Callable[[DictConfig], None], arguments: list[str], interrupted: str) -> int:
+    """Compose `config_name` with the command line and call `run`; returns the exit code.
+
+    Args:
+        run: raises UserError for everything a user can mend.
+        arguments: the command line without the program; the recipe's own options (`flags`) have become overrides.
+        interrupted: what Ctrl-C means for what was done so far.
+    """
+    overrides = [a for a in arguments if not a.startswith("-")]
+    table = TRAINING if config_name == "train" else EVALUATION
+    problems = secrets.check_arguments(arguments) or unknown_flags(arguments) or check_overrides(overrides, table)
+    if problems:
+        return complain(problems)
+    for note in given_twice(overrides):
+        say(f"note: {note}")
+    signal.signal(signal.SIGTERM, _terminated)
+
+    def guarded(config: DictConfig) -> None:
+        # Inside Hydra, which would print its own report around these.
+        try:
+            run(config)
+        except UserError as error:
+            sys.exit(complain(error.problems))
+        except OmegaConfBaseException as error:
+            sys.exit(complain([explain(error, list(HydraConfig.get().overrides.task), config_name)]))
+        except OSError as error:
+            if error.errno not in NOT_OURS:
+                raise
+            place = error.filename or "while writing"
+            sys.exit(complain([f"{place}: {error.strerror}: make room, or name a folder that can be written"]))
+
+    try:
+        composed = compose(config_name, overrides) if len(overrides) == len(arguments) else None
+        if composed is not None and not any(o.lstrip("+~").startswith(("hydra.", "hydra/")) for o in overrides):
+            guarded(composed)
+        else:  # Hydra's own options (--cfg, --multirun, ...) and settings
+            sys.argv[1:] = arguments
+            hydra.main(config_path=str(CONFIGS), config_name=config_name, version_base="1.3")(guarded)()
+    except (ConfigCompositionException, HydraException, OmegaConfBaseException) as error:
+        return complain([explain(error, overrides, config_name)])
+    except KeyboardInterrupt:
+        print(f"interrupted; {interrupted}", file=sys.stderr, flush=True)
+        return 130
+    return 0
+
+
+def _terminated(*_: object) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not cut the clean-up short
+    sys.exit(143)

@@ -1,0 +1,51 @@
+"""What a checkpoint must agree with to be resumed."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from recipe.paec.common.model_files import model_folder
+from recipe.paec.config.methods import stack_of
+from recipe.paec.config.schema import TRAINER_MODES
+
+
+def trainer_mode(config: DictConfig) -> str:
+    """`sync`, `colocate_async` or `separate_async`; KeyError for a trainer that is not this recipe's."""
+    return {name: mode for mode, name in TRAINER_MODES.items()}[config.trainer.v1.trainer_mode]
+
+
+def identity(config: DictConfig) -> dict[str, Any]:
+    """What a checkpoint must agree with to be resumed: method, model, adapters, data, seed, mode, number of workers."""
+    folder = model_folder(config.model.path)
+    fingerprint = None
+    if folder is not None and (folder / "config.json").is_file():
+        digest = hashlib.sha256((folder / "config.json").read_bytes()).hexdigest()[:16]
+        weights = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+        fingerprint = f"{digest}/{weights}"
+    stack = stack_of(config)
+    methods = dict(zip(stack.names, stack.methods, strict=True))
+    first, *others = stack.names
+    files = config.data.train_files
+    lora = OmegaConf.to_container(config.lora, resolve=True)
+    return {
+        "method": first,
+        **{f"method.{key}": _plain(value) for key, value in asdict(methods[first]).items()},
+        **{f"also.{name}.{key}": _plain(v) for name in others for key, v in asdict(methods[name]).items()},
+        "model": fingerprint,
+        "data.train_files": [files] if isinstance(files, str) else list(files),
+        "data.train_batch_size": config.data.train_batch_size,
+        "data.curriculum.stages": config.data.curriculum and config.data.curriculum.stages,
+        "seed": config.seed,
+        "mode": trainer_mode(config),
+        **{f"lora.{key}": value for key, value in lora.items() if key != "merge"},
+        "workers": config.cluster.nodes * config.cluster.gpus_per_node,
+    }
+
+
+def _plain(value: Any) -> Any:
+    """As JSON gives it back."""
+    return list(value) if isinstance(value, tuple) else value

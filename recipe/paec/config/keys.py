@@ -1,0 +1,243 @@
+"""Which keys of a training or an evaluation may be overridden, and the check of a command line against them.
+
+`check_overrides` looks at a command line before anything is composed; recipe.paec.config.values at what a resolved
+configuration holds. Keys that the recipe sets itself, from its own sections or because it relies on them, are refused:
+they would pass every other check and then mean something else. Nothing here imports torch or verl.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+
+from recipe.paec.config.schema import EvaluationConfig
+from recipe.paec.config.values import ACTOR, MODEL, ROLLOUT, RULES, closest
+
+GROUPS = ("experiment", "method", "also", "base", "model", "data", "cluster", "mode", "curriculum")
+"""Groups of configs/: `<group>=<file>` chooses a file."""
+
+TOP_LEVEL = (
+    *("run", "seed", "method", "also", "model", "lora", "cluster"),
+    *("actor_rollout_ref", "algorithm", "data", "ray_kwargs", "reward", "trainer", "transfer_queue"),
+    *("critic", "custom_reward_function", "distillation", "global_profiler", "model_engine", "reward_model"),
+    *("sandbox_fusion", "skip", "identity"),
+)
+"""Top-level keys of a composed configuration: the recipe's, verl's that are used, verl's that are not."""
+
+OWNED = {
+    "run.experiment": "experiment=... (the file), run.name (the name)",
+    f"{MODEL}.path": "model.path",
+    f"{MODEL}.custom_chat_template": "model.chat_template",
+    f"{MODEL}.lora_rank": "lora.rank",
+    f"{MODEL}.lora_alpha": "lora.alpha",
+    f"{MODEL}.target_modules": "lora.target_modules",
+    f"{MODEL}.lora": "lora.rank, lora.alpha, lora.target_modules or lora.merge",
+    f"{MODEL}.tokenizer_path": "model.path, a folder with the tokenizer beside the weights",
+    f"{MODEL}.hf_config_path": "model.path, a folder with config.json beside the weights",
+    f"{ACTOR}.data_loader_seed": "seed",
+    f"{ACTOR}.rollout_n": f"{ROLLOUT}.n",
+    f"{ACTOR}.grad_clip": f"{ACTOR}.optim.clip_grad",
+    f"{ACTOR}.optim.total_training_steps": "trainer.total_training_steps",
+    f"{ACTOR}.ulysses_sequence_parallel_size": "cluster.sequence_parallel",
+    f"{ACTOR}.fsdp_config.ulysses_sequence_parallel_size": "cluster.sequence_parallel",
+    f"{ACTOR}.fsdp_config.methods": "method=... and also=...",
+    f"{ACTOR}.fsdp_config.clip": f"{ACTOR}.clip_ratio_low, {ACTOR}.clip_ratio_high or {ACTOR}.clip_ratio_c",
+    f"{ACTOR}.fsdp_config.seed": "seed",
+    "actor_rollout_ref.ref.rollout_n": f"{ROLLOUT}.n",
+    "actor_rollout_ref.ref.ulysses_sequence_parallel_size": "cluster.sequence_parallel",
+    f"{ROLLOUT}.tensor_model_parallel_size": "cluster.tensor_parallel",
+    f"{ROLLOUT}.seed": "seed",
+    f"{ROLLOUT}.prompt_length": "data.max_prompt_length",
+    f"{ROLLOUT}.response_length": "data.max_response_length",
+    f"{ROLLOUT}.nnodes": "cluster.rollout_nodes (mode=separate_async)",
+    f"{ROLLOUT}.n_gpus_per_node": "cluster.rollout_gpus_per_node (mode=separate_async)",
+    f"{ROLLOUT}.checkpoint_engine.backend": "cluster.weight_transfer",
+    "data.seed": "seed",
+    "trainer.nnodes": "cluster.nodes",
+    "trainer.n_gpus_per_node": "cluster.gpus_per_node",
+    "trainer.device": "cluster=cpu or a cluster with GPUs (configs/cluster)",
+    "trainer.experiment_name": "run.name",
+    "trainer.default_local_dir": "run.root or run.directory",
+    "trainer.rollout_data_dir": "run.root or run.directory",
+    "trainer.validation_data_dir": "run.root or run.directory",
+    "trainer.max_actor_ckpt_to_keep": "run.keep_checkpoints",
+    "trainer.total_epochs": "trainer.total_training_steps",
+    "trainer.resume_mode": "the same command, which resumes by itself, or run.fresh=true, which starts over",
+    "trainer.resume_from_path": "the same command, which resumes by itself, or run.fresh=true, which starts over",
+    "trainer.v1.trainer_mode": "mode=sync, mode=colocate_async or mode=separate_async",
+    "ray_kwargs.ray_init.num_cpus": "cluster.num_cpus",
+    "ray_kwargs.ray_init.num_gpus": "cluster.gpus_per_node, cluster.num_cpus",
+    "ray_kwargs.ray_init.address": "cluster.ray_address",
+    "ray_kwargs.ray_init.runtime_env.env_vars": "cluster.env",
+}
+"""Keys that the recipe sets from its own -> what to use. A key covers everything below it."""
+
+FIXED = {
+    "identity": "it is made of the whole configuration",
+    "run.overrides": "it records the command line",
+    "model_engine": "the actor is FSDP",
+    "critic": "no estimator of this recipe has a critic",
+    "custom_reward_function": "the score is recipe.grading's (docs/grading.md)",
+    "reward.custom_reward_function": "the score is recipe.grading's (docs/grading.md)",
+    "reward_model": "the score is recipe.grading's, no model's (docs/grading.md)",
+    "reward.reward_model": "the score is recipe.grading's, no model's (docs/grading.md)",
+    "sandbox_fusion": "no response is run as code (docs/grading.md)",
+    "reward.sandbox_fusion": "no response is run as code (docs/grading.md)",
+    "trainer.use_v1": "the recipe extends this trainer of verl's",
+    f"{MODEL}.external_lib": "it loads the recipe into every worker",
+    f"{ACTOR}.fsdp_config._target_": "the methods come with it",
+    f"{ROLLOUT}.name": "the rollouts are vLLM's",
+    f"{ROLLOUT}.mode": "the trainers take async rollouts alone",
+    f"{ROLLOUT}.checkpoint_engine.custom_backend_module": "mode=separate_async sets it",
+}
+"""Keys that cannot be changed -> why. A key covers everything below it."""
+
+FREE = {
+    f"{ROLLOUT}.max_model_len": "the experiments give a default that fits the model; a shorter one saves memory",
+    f"{MODEL}.override_config.attn_implementation": "cluster.attention is its default; read from here alone",
+    f"{ACTOR}.use_torch_compile": "cluster.compile is the default of all four, which may differ",
+    f"{ACTOR}.fsdp_config.use_torch_compile": "as above",
+    "actor_rollout_ref.ref.use_torch_compile": "as above",
+    "actor_rollout_ref.ref.fsdp_config.use_torch_compile": "as above",
+    f"{ROLLOUT}.enforce_eager": "cluster.enforce_eager is its default; read from here alone",
+    f"{ACTOR}.loss_scale_factor": "base=dr_grpo gives the usual constant; any other is a choice",
+}
+"""Keys with an interpolation in configs/ that is a default alone -> why they may be overridden."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """What a command's overrides are looked up in."""
+
+    groups: tuple[str, ...]
+    top_level: tuple[str, ...]
+    owned: Mapping[str, str]
+    fixed: Mapping[str, str]
+    sections: frozenset[str]
+    """Keys that hold others."""
+    needed: frozenset[str]
+    """Keys that must not be deleted."""
+
+    def owner(self, key: str) -> str | None:
+        """The entry of `owned` or `fixed` that covers a key."""
+        parts = key.split(".")
+        above = (".".join(parts[:depth]) for depth in range(len(parts), 0, -1))
+        return next((name for name in above if name in self.owned or name in self.fixed), None)
+
+
+def _sections(*names: str) -> frozenset[str]:
+    return frozenset(".".join(name.split(".")[:depth]) for name in names for depth in range(1, name.count(".") + 1))
+
+
+TRAINING = Table(
+    groups=GROUPS,
+    top_level=TOP_LEVEL,
+    owned=OWNED,
+    fixed=FIXED,
+    sections=_sections(
+        *(*OWNED, *FIXED, *RULES, *(f"{name}.KEY" for name in TOP_LEVEL if name not in ("seed", "identity"))),
+        *("cluster.env.NAME", "algorithm.rollout_correction.KEY", f"{MODEL}.override_config.KEY"),
+    ),
+    needed=frozenset(RULES),
+)
+EVALUATION = Table(
+    groups=("protocol", "cluster"),
+    top_level=tuple(field.name for field in fields(EvaluationConfig)),
+    owned={"engine.tensor_parallel_size": "cluster.tensor_parallel"},
+    fixed={
+        section: "an evaluation does not read it; its engine's settings are engine.*"
+        for section in ("actor_rollout_ref", "trainer", "reward", "ray_kwargs", "transfer_queue")
+    },
+    sections=_sections("cluster.env.NAME", *(f"{name}.KEY" for name in ("engine", "grader", "model"))),
+    needed=frozenset(field.name for field in fields(EvaluationConfig)),
+)
+
+
+def check_overrides(overrides: Sequence[str], table: Table = TRAINING) -> list[str]:
+    """One sentence for every override that the command would not follow; one that Hydra cannot read is left to it."""
+    parsed = _parsed(overrides)
+    return [problem for override in parsed for problem in _check(override, table)] + _methods_twice(parsed)
+
+
+def given_twice(overrides: Sequence[str]) -> list[str]:
+    """A note for every key or group that stands on the command line more than once: Hydra takes the last."""
+    last: dict[str, tuple[str, int]] = {}
+    for override in _parsed(overrides):
+        key = override.get_key_element().lstrip("+~")
+        last[key] = (override.input_line, last.get(key, ("", 0))[1] + 1)
+    return [f"{key} is given {times} times: {line} counts" for key, (line, times) in last.items() if times > 1]
+
+
+def _parsed(overrides: Sequence[str]) -> list[Override]:
+    parser, found = OverridesParser.create(), []
+    for line in overrides:
+        try:
+            found.append(parser.parse_override(line))
+        except HydraException:
+            continue
+    return found
+
+
+def _check(override: Override, table: Table) -> Iterator[str]:
+    key, line = override.key_or_group, override.input_line
+    top, sweep = key.split(".")[0], override.is_sweep_override()
+    value = None if sweep else override.value()
+    if not key:
+        yield f"{line}: not an override: write key=value"
+        return
+    if top == "hydra" or "/" in key:
+        if key == "hydra.searchpath":
+            yield f"{line}: hydra.searchpath cannot be changed: verl's defaults are found there"
+    elif key not in table.groups and top not in table.top_level and top not in table.fixed:
+        if override.is_add():
+            hint = closest(top, table.top_level, "did you mean {}?") or "use a key of a section that exists"
+            yield f"{line}: there is no section {top}, nothing would read it: {hint}"
+    elif override.is_delete():
+        if key in table.groups:
+            yield f"{line}: choose another {key} (a file of configs/{key}) instead of deleting it"
+        elif key in table.sections or key in table.needed or table.owner(key) or top in ("method", "also"):
+            yield f"{line}: this key is needed: give it a value instead of deleting it"
+    elif key in table.groups and not sweep and not isinstance(value, Mapping):
+        names = value if isinstance(value, list) else [value]
+        if not all(isinstance(name, str) for name in names):
+            yield f"{line}: {key} is chosen by name: {key}=<file of configs/{key}>"
+    elif key.startswith("cluster.env.") and not sweep and not isinstance(value, str | int | float):
+        yield f"{line}: a variable of the environment must be text or a number"
+    elif _holds_others(key, table) and not sweep and not isinstance(value, Mapping):
+        yield f"{line}: {key} holds other keys: set them one by one, {key}.<key>=<value>"
+    else:
+        for leaf in _leaves(key, value):
+            owner = table.owner(leaf)
+            if owner in table.owned:
+                yield f"{line}: {leaf} is set by the recipe itself: use {table.owned[owner]}"
+            elif owner is not None:
+                yield f"{line}: {leaf} cannot be changed: {table.fixed[owner]}"
+
+
+def _holds_others(key: str, table: Table) -> bool:
+    is_a_method = key.startswith("also.") and key.count(".") == 1
+    return is_a_method or (key in table.sections and table.owner(key) is None)
+
+
+def _leaves(key: str, value: Any) -> Iterator[str]:
+    if isinstance(value, Mapping) and value:
+        for name, inner in value.items():
+            yield from _leaves(f"{key}.{name}", inner)
+    else:
+        yield key
+
+
+def _methods_twice(parsed: Sequence[Override]) -> list[str]:
+    """A method that `also=` names again; the same file composed twice would count once, in silence."""
+    chosen = {
+        o.key_or_group: o.value() for o in parsed if o.key_or_group in ("method", "also") and not o.is_sweep_override()
+    }
+    also = chosen.get("also", [])
+    names = [chosen.get("method"), *([also] if isinstance(also, str) else also if isinstance(also, list) else [])]
+    twice = dict.fromkeys(name for name in names if isinstance(name, str) and names.count(name) > 1)
+    return [f"also={name}: {name} acts already; name every method once" for name in twice]

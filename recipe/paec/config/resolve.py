@@ -1,0 +1,118 @@
+"""A run's configuration with nothing left to look up, its name, and its directory."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import asdict
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from paec_loss import Clip
+from recipe.paec.common import folder_names
+from recipe.paec.common.errors import UserError
+from recipe.paec.common.model_files import model_folder
+from recipe.paec.common.run_mark import RUN_VARIABLE
+from recipe.paec.config import attention, scored_files, values
+from recipe.paec.config.command_line import compose
+from recipe.paec.config.methods import method_nodes, stack_of
+from recipe.paec.config.schema import OWN_SURROGATE, register_methods
+
+SAME_RUN = ("run.", "trainer.", "cluster", "experiment", "method=", "hydra.")
+"""Overrides that do not make another run: how long, how watched, where."""
+
+NO_DUAL_CLIP = 1e30
+"""`clip_ratio_c` for a method without a dual clip: verl multiplies it with advantages, of which some are 0."""
+
+register_methods()
+
+
+def run_suffix(overrides: list[str]) -> str:
+    """What the command line adds to a run's name, so that two different runs never share a directory."""
+    chosen = [o.lstrip("+~") for o in overrides if not o.lstrip("+~").startswith(SAME_RUN)]
+    if not chosen:
+        return ""
+    text = ",".join(o.removeprefix("method.").removeprefix("actor_rollout_ref.") for o in sorted(chosen))
+    text = re.sub(r"[^A-Za-z0-9=.,_-]", "_", text)
+    return "-" + (text if len(text) <= 80 else hashlib.sha256(text.encode()).hexdigest()[:12])
+
+
+def composed(*overrides: str) -> DictConfig:
+    """A training's configuration of this command line, as `resolved` takes it; Hydra's own errors."""
+    return compose("train", overrides)
+
+
+def resolved(config: DictConfig) -> DictConfig:
+    """The configuration of this run with nothing left to look up, and its name made from the command line.
+
+    Raises:
+        UserError: a path is not one, or run.root, run.name and run.directory do not name a folder of this run alone.
+    """
+    overrides = list(HydraConfig.get().overrides.task)
+    with open_dict(config):
+        if not any(o.startswith(("run.name=", "run.directory=")) for o in overrides):
+            config.run.name = config.run.name + run_suffix(overrides)
+        config.run.overrides = overrides
+        config.identity = {}
+        OmegaConf.resolve(config)
+        places = config.run.root, config.run.name, config.run.directory
+        problems = folder_names.run_problems(*places) if all(isinstance(place, str) for place in places) else []
+        if problems := problems or values.check_values(config, names=values.PATHS):
+            raise UserError(*problems)
+        apply_methods(config)
+        attention.resolve(config)
+        if config.cluster.ray_address is not None:
+            # What a running cluster offers was said when it was started; Ray refuses to hear it again. So was its
+            # interface, a name that may differ from node to node; loopback is for a Ray of our own on one host.
+            config.ray_kwargs.ray_init.update(num_cpus=None, num_gpus=None)
+            for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
+                if config.cluster.env.get(name) == "lo":
+                    del config.cluster.env[name]
+        for key in ("directory", "root"):
+            config.run[key] = str(Path(config.run[key]).expanduser().absolute())
+        for key in ("default_local_dir", "rollout_data_dir", "validation_data_dir"):
+            if config.trainer[key] is not None:
+                config.trainer[key] = str(Path(config.trainer[key]).expanduser().absolute())
+        scored_files.use_scored_files(config)
+        mark = hashlib.sha256(config.run.directory.encode()).hexdigest()[:12]
+        # Ray takes text only, and an override such as cluster.env.OMP_NUM_THREADS=2 is a number.
+        config.cluster.env = {**{key: str(value) for key, value in config.cluster.env.items()}, RUN_VARIABLE: mark}
+        config.ray_kwargs.ray_init.runtime_env.env_vars = config.cluster.env
+    return resolved_paths(config)
+
+
+def whose(config: DictConfig) -> dict[str, str]:
+    """What the mark of the run's directory says: its experiment and its name."""
+    return {"experiment": str(config.run.experiment), "name": str(config.run.name)}
+
+
+def apply_methods(config: DictConfig) -> None:
+    """Put into verl's keys what the methods ask of them: clip range, surrogate, reference policy.
+
+    Methods that cannot be made are left for `preflight.check_config`, which says why.
+    """
+    actor = config.actor_rollout_ref.actor
+    try:
+        stack = stack_of(config)
+    except (ValueError, TypeError):
+        return
+    actor.fsdp_config.methods = method_nodes(config)
+    clip = stack.clip(Clip(actor.clip_ratio_low, actor.clip_ratio_high, actor.clip_ratio_c))
+    actor.fsdp_config.clip.update(asdict(clip))
+    actor.clip_ratio_low, actor.clip_ratio_high = clip.low, clip.high
+    actor.clip_ratio_c = min(clip.dual, NO_DUAL_CLIP)
+    if stack.own_surrogate and actor.policy_loss.loss_mode == "vanilla":
+        actor.policy_loss.loss_mode = OWN_SURROGATE
+    if stack.needs_reference and not actor.use_kl_loss:
+        actor.use_kl_loss, actor.kl_loss_coef = True, 0.0
+
+
+def resolved_paths(config: DictConfig) -> DictConfig:
+    """Model paths made absolute where the model is on this machine."""
+    for section in (config.model, config.actor_rollout_ref.model):
+        folder = model_folder(section.path)
+        if folder is not None:
+            section.path = str(folder.absolute())
+    return config

@@ -1,0 +1,216 @@
+"""Rules between the keys of a configuration: what can be known to be wrong without a file or a machine."""
+
+from __future__ import annotations
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from paec_loss import MethodStack
+from recipe.paec.common import secrets
+from recipe.paec.config import attention, keys, scored_files
+from recipe.paec.config.identity import trainer_mode
+from recipe.paec.config.methods import stack_of
+from recipe.paec.config.schema import OWN_SURROGATE, SECTIONS, TRAINER_MODES
+from recipe.paec.config.values import GROUPED, ONE_CLIP_RATIO, check_values
+
+
+def check_config(config: DictConfig) -> list[str]:
+    """Types and ranges of our own sections, combinations that cannot work, and secrets that would be written down."""
+    problems = secrets.check_config(config) + keys.check_overrides(config.run.overrides)
+    values = check_values(config)
+    told = {problem.split("=")[0] for problem in values}
+    for name, schema in SECTIONS.items():
+        section = OmegaConf.to_container(config[name], resolve=True)
+        try:
+            OmegaConf.merge(OmegaConf.structured(schema), section)
+        except OmegaConfBaseException as error:
+            key = f"{name}.{error.full_key}" if error.full_key else name
+            if key not in told:
+                problems.append(f"{key}: {error.msg.splitlines()[0]}")
+    try:
+        stack = stack_of(config)
+    except (ValueError, TypeError) as error:
+        problems.append(str(error))
+    problems += values
+    if problems:
+        return list(dict.fromkeys(problems))
+    actor = config.actor_rollout_ref.actor
+    if config.cluster.platform == "cpu" and actor.strategy != "fsdp2":
+        problems.append("actor_rollout_ref.actor.strategy: on cluster=cpu only fsdp2 works, FSDP1 needs a GPU")
+    problems += attention.check_config(config)
+    problems += _check_batches(config) + _check_mode(config) + _check_loss(config)
+    problems += _check_methods(config, stack)
+    if actor.loss_agg_mode == "seq-mean-token-sum-norm" and not actor.loss_scale_factor:
+        problems.append(
+            "actor_rollout_ref.actor.loss_agg_mode=seq-mean-token-sum-norm divides by the longest response of each "
+            "micro-batch unless actor_rollout_ref.actor.loss_scale_factor says by what: base=dr_grpo sets both"
+        )
+    problems += scored_files.check_config(config)
+    return problems + _check_lengths(config)
+
+
+def _check_methods(config: DictConfig, stack: MethodStack) -> list[str]:
+    """What the methods need of the rest of the configuration."""
+    actor, names = config.actor_rollout_ref.actor, " and ".join(stack.names)
+    problems = []
+    try:
+        stack.top_p  # noqa: B018  (two methods may want different nuclei)
+    except ValueError as error:
+        problems.append(str(error))
+    acts = stack.acts_in_actor or stack.needs_rollouts
+    if acts and config.actor_rollout_ref.model.use_fused_kernels:
+        problems.append(
+            f"actor_rollout_ref.model.use_fused_kernels=true never materialises the logits that {names} reads: "
+            "set it to false, or method=none"
+        )
+    passes = stack.needs_rollouts or "step" in stack.sources()
+    if passes and config.algorithm.rollout_correction.get("bypass_mode", False):
+        problems.append(
+            f"algorithm.rollout_correction.bypass_mode=true skips the log-prob pass that {names} reads: set it to "
+            "false, or method=none"
+        )
+    if stack.own_surrogate and actor.policy_loss.loss_mode != OWN_SURROGATE:
+        problems.append(
+            f"actor_rollout_ref.actor.policy_loss.loss_mode={actor.policy_loss.loss_mode}: {names} brings a policy "
+            "loss of its own: leave it out"
+        )
+    if stack.curriculum and config.data.curriculum is None:
+        problems.append(
+            f"{names} trains on the prompts in an order: add curriculum=semantic_entropy ({scored_files.COMMAND} "
+            "writes the scores)"
+        )
+    if stack.has("clip"):
+        given = [o for o in config.run.overrides if o.startswith("actor_rollout_ref.actor.clip_ratio")]
+        if given:
+            problems.append(f"{given[0]}: {names} sets the clip range: give it as a field of the method instead")
+    if stack.has("sampling"):
+        if trainer_mode(config) != "sync":
+            problems.append(f"mode={trainer_mode(config)}: {names} draws some prompts in its own way: mode=sync only")
+        if config.algorithm.filter_groups.enable:
+            problems.append(
+                f"algorithm.filter_groups.enable=true: {names} draws some prompts in its own way: set false"
+            )
+    return problems
+
+
+def _check_lengths(config: DictConfig) -> list[str]:
+    """Prompt + response against everything that must hold one."""
+    actor, rollout = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
+    length = sequence_length(config)
+    problems = []
+    if config.model.context_length:
+        problems += check_context(length, config.model.context_length, "model.context_length")
+    if rollout.max_model_len is not None and length > rollout.max_model_len:
+        problems.append(
+            f"actor_rollout_ref.rollout.max_model_len={rollout.max_model_len} is less than prompt + response = {length}"
+        )
+    budgets = {
+        "actor.ppo_max_token_len_per_gpu": actor.use_dynamic_bsz and actor.ppo_max_token_len_per_gpu,
+        "rollout.log_prob_max_token_len_per_gpu": (
+            rollout.log_prob_use_dynamic_bsz and rollout.log_prob_max_token_len_per_gpu
+        ),
+    }
+    for key, tokens in budgets.items():
+        if tokens and tokens * config.cluster.sequence_parallel < length:
+            problems.append(
+                f"actor_rollout_ref.{key} x cluster.sequence_parallel = {tokens * config.cluster.sequence_parallel} is "
+                f"less than prompt + response = {length}, which verl refuses: raise one of them"
+            )
+    return problems
+
+
+def sequence_length(config: DictConfig) -> int:
+    """Longest prompt + response, tokens."""
+    return config.data.max_prompt_length + config.data.max_response_length
+
+
+def check_context(length: int, context: int, source: str) -> list[str]:
+    if length <= context:
+        return []
+    return [
+        f"data.max_prompt_length + data.max_response_length = {length} is more than the model's context of {context} "
+        f"tokens ({source}): lower one of them"
+    ]
+
+
+def _check_batches(config: DictConfig) -> list[str]:
+    batch, mini = config.data.train_batch_size, config.actor_rollout_ref.actor.ppo_mini_batch_size
+    ranks = config.cluster.nodes * config.cluster.gpus_per_node
+    problems = []
+    for degree in ("tensor_parallel", "sequence_parallel"):
+        if ranks % config.cluster[degree]:
+            problems.append(f"cluster.{degree}={config.cluster[degree]} does not divide the {ranks} workers")
+    if batch % mini:
+        problems.append(
+            f"data.train_batch_size={batch} must be a multiple of "
+            f"actor_rollout_ref.actor.ppo_mini_batch_size={mini} (both count prompts)"
+        )
+    data_parallel = ranks // config.cluster.sequence_parallel
+    if mini * config.actor_rollout_ref.rollout.n % data_parallel:
+        problems.append(
+            f"ppo_mini_batch_size x rollout.n = {mini * config.actor_rollout_ref.rollout.n} responses cannot be "
+            f"divided over {data_parallel} data-parallel ranks"
+        )
+    return problems
+
+
+def _check_mode(config: DictConfig) -> list[str]:
+    chosen, rollout, cluster = config.trainer.v1.trainer_mode, config.actor_rollout_ref.rollout, config.cluster
+    if chosen not in TRAINER_MODES.values():
+        return [f"trainer.v1.trainer_mode={chosen}: choose with mode={', mode='.join(TRAINER_MODES)}"]
+    gpus = cluster.rollout_nodes * cluster.rollout_gpus_per_node
+    if trainer_mode(config) != "separate_async":
+        if gpus:
+            return [
+                f"cluster.rollout_nodes={cluster.rollout_nodes}: only mode=separate_async has GPUs for rollout alone"
+            ]
+        return []
+    problems = []
+    if gpus < 1:
+        problems.append(
+            f"mode=separate_async needs GPUs for rollout alone: cluster.rollout_nodes={cluster.rollout_nodes} and "
+            f"cluster.rollout_gpus_per_node={cluster.rollout_gpus_per_node} must both be at least 1"
+        )
+    elif gpus % cluster.tensor_parallel:
+        problems.append(f"cluster.tensor_parallel={cluster.tensor_parallel} does not divide the {gpus} rollout GPUs")
+    batch, mini = config.data.train_batch_size, config.actor_rollout_ref.actor.ppo_mini_batch_size
+    given = config.trainer.v1.separate_async.parameter_sync_step
+    if given is not None and given * mini != batch:
+        problems.append(
+            f"trainer.v1.separate_async.parameter_sync_step={given}: a step of data.train_batch_size={batch} has "
+            f"{batch // mini} mini-batches of {mini}, and weights are sent once a step: leave it out"
+        )
+    backend = rollout.checkpoint_engine.backend
+    if backend == "naive" or (cluster.platform == "cpu" and backend != "gloo"):
+        problems.append(
+            f"actor_rollout_ref.rollout.checkpoint_engine.backend={backend} cannot carry weights to other "
+            f"{'processes without GPU: choose gloo' if cluster.platform == 'cpu' else 'GPUs: choose nccl'}"
+        )
+    if not config.actor_rollout_ref.hybrid_engine:
+        problems.append("actor_rollout_ref.hybrid_engine=false: verl 0.9.1 fails with it, leave it true")
+    if config.lora.rank and not config.lora.merge:
+        problems.append("lora.merge=false: mode=separate_async sends whole weights, without adapters: lora.merge=true")
+    return problems
+
+
+def _check_loss(config: DictConfig) -> list[str]:
+    """Estimator, clip range and number of responses against each other."""
+    actor, estimator, n = (
+        config.actor_rollout_ref.actor,
+        config.algorithm.adv_estimator,
+        config.actor_rollout_ref.rollout.n,
+    )
+    problems = []
+    if estimator in GROUPED and n < 2:
+        problems.append(
+            f"actor_rollout_ref.rollout.n={n}: algorithm.adv_estimator={estimator} compares the responses to one "
+            "prompt: draw at least 2, or use algorithm.adv_estimator=reinforce_plus_plus"
+        )
+    mode = actor.policy_loss.loss_mode
+    given = [o for o in config.run.overrides if o.lstrip("+").startswith("actor_rollout_ref.actor.clip_ratio=")]
+    if given and mode not in ONE_CLIP_RATIO:
+        problems.append(
+            f"{given[0]} has no effect with policy_loss.loss_mode={mode}: set "
+            "actor_rollout_ref.actor.clip_ratio_low and actor_rollout_ref.actor.clip_ratio_high"
+        )
+    return problems

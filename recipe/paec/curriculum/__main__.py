@@ -1,0 +1,8 @@
+"""`python -m recipe.paec.curriculum`."""
+
+import sys
+
+from recipe.paec.curriculum.command import main
+
+if __name__ == "__main__":
+    sys.exit(main())

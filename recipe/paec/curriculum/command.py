@@ -1,0 +1,67 @@
+"""`python -m recipe.paec.curriculum <arguments of a training>`: score its prompts by the policy's own samples.
+
+Draws data.curriculum.samples responses to every training prompt with vLLM, as training would, groups equivalent
+answers (math_verify) and writes the semantic entropy of every prompt, in nats, as extra_info.semantic_entropy into a
+copy of the data file: X.parquet -> X.semantic_entropy.parquet beside it. The same arguments for recipe.paec.train then
+train in stages. Responses are kept in RUN_ROOT/curriculum/<file>-<digest>/ and are not drawn again.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from recipe.paec.common.console import say
+from recipe.paec.common.errors import UserError
+from recipe.paec.common.model_files import model_folder
+from recipe.paec.common.process_tree import run_preparation
+from recipe.paec.common.prompts import load_tokenizer
+from recipe.paec.config import rules, scored_files
+from recipe.paec.config.command_line import hydra_command, with_flags
+from recipe.paec.config.resolve import resolved, resolved_paths
+from recipe.paec.config.scored_files import original_path, scored_path
+from recipe.paec.curriculum.prompt_scores import GROUP, score_file
+from recipe.paec.doctor import examine, inputs, node
+
+
+def run(config: DictConfig) -> None:
+    """Score all training files; UserError for everything a user can mend."""
+    config = resolved(config)
+    if problems := rules.check_config(config):
+        raise UserError(*problems)
+    if config.data.curriculum is None:
+        raise UserError(f"curriculum=none: there is nothing to score for; add {GROUP}, or leave it out here")
+    if config.data.apply_chat_template_kwargs:
+        raise UserError("data.apply_chat_template_kwargs: not known here; put them into model.chat_template")
+    files = [original_path(file) for file in scored_files.train_files(config)]
+    plain = config.copy()  # what is asked of the data before it has scores
+    plain.data.curriculum, plain.data.train_files = None, [str(file) for file in files]
+    checks = examine.basics(config) + (node.ray_checks(config) if config.cluster.ray_address is None else [])
+    problems = [problem for check in checks for problem in check.problems]
+    if config.run.prepare and not config.run.dry_run and not problems:
+        run_preparation([sys.executable, *shlex.split(config.run.prepare)])
+        config, plain = resolved_paths(config), resolved_paths(plain)
+    to_come = Path(config.run.prepared) if config.run.prepare and config.run.dry_run else None
+    problems += inputs.check_inputs(plain, to_come)
+    if problems:
+        raise UserError(*problems)
+    if config.run.dry_run:
+        say("\n".join(f"{file} -> {scored_path(file)}" for file in files) + "\nall checks passed")
+        return
+    folder = model_folder(config.model.path)
+    name, remedy = f"model.path={config.model.path}", "set model.chat_template to one"
+    tokenizer = load_tokenizer(folder, config.model.chat_template, name, remedy)
+    for file in files:
+        score_file(config, file, folder, tokenizer)
+    say("train with the same arguments: python -m recipe.paec.train ... " + GROUP)
+
+
+def main() -> int:
+    """Command line entry; returns the exit code."""
+    arguments = with_flags(sys.argv[1:], "run.")
+    if not any(a.startswith("curriculum=") for a in arguments):
+        arguments.append(GROUP)
+    return hydra_command("train", run, arguments, "the same command goes on from the responses that there are")

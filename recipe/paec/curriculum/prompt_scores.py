@@ -1,0 +1,191 @@
+"""Scores of prompts by the policy's own samples, and the files that hold them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from data_prep.contract import ContractError, validate_rows
+from data_prep.files import atomic_write
+from paec_loss.semantic import semantic_entropy
+from recipe.grading.pool import GraderPool
+from recipe.paec.common import folder_kinds, folders, secrets
+from recipe.paec.common.console import say
+from recipe.paec.common.errors import UserError
+from recipe.paec.common.prompts import encode
+from recipe.paec.config import rules
+from recipe.paec.config.scored_files import SCORE, scored_path
+from recipe.paec.evaluate.benchmarks import Problem
+from recipe.paec.evaluate.folder import JOURNAL, continue_or_start, digests, refuse
+from recipe.paec.evaluate.generation import generate
+from recipe.paec.evaluate.grading import by_problem, grade, journaled
+from recipe.paec.evaluate.targets import Target, fingerprint
+
+GROUP = "curriculum=semantic_entropy"
+PROVENANCE = SCORE.encode()
+"""Key of the scored file's schema metadata: what the scores were made with, JSON."""
+
+
+def sampling_of(config: DictConfig) -> DictConfig:
+    """The training's own way of drawing responses, as `evaluate.generate` takes it."""
+    data, rollout = config.data, config.actor_rollout_ref.rollout
+    return OmegaConf.create(
+        {
+            "protocol": {
+                **{key: rollout[key] for key in ("temperature", "top_p", "top_k")},
+                "max_tokens": data.max_response_length,
+                "samples": data.curriculum.samples,
+                "samples_of": {},
+            },
+            "engine": {
+                **{key: rollout[key] for key in ("dtype", "enforce_eager", "max_num_seqs")},
+                "tensor_parallel_size": config.cluster.tensor_parallel,
+            },
+            "cluster": config.cluster,
+            "chat_template": config.model.chat_template,
+            "context_length": rules.sequence_length(config),
+            "seed": config.seed,
+            "stall_timeout": config.run.stall_timeout,
+        }
+    )
+
+
+def load_prompts(path: Path, tokenizer: Any, longest: int) -> dict[str, list[Problem]]:
+    """The prompts of a training file by data source, `id` being the row; those of more than `longest` tokens left out.
+
+    Raises:
+        UserError: the file breaks the row contract.
+    """
+    try:
+        frame = validate_rows(path)
+    except (ContractError, FileNotFoundError) as error:
+        raise UserError(f"data.train_files: {error}") from None
+    prompts: dict[str, list[Problem]] = {}
+    for number, row in enumerate(frame.to_dict("records")):
+        turns = [dict(turn) for turn in row["prompt"]]
+        if len(encode(tokenizer, turns)) <= longest:
+            truth = str(row["reward_model"]["ground_truth"])
+            problem = Problem(row["data_source"], str(number), turns, truth, turns[-1]["content"])
+            prompts.setdefault(problem.benchmark, []).append(problem)
+    return prompts
+
+
+def entropy_of(samples: list[dict[str, Any]]) -> float:
+    """Semantic entropy of one prompt's graded samples, nats; a response without answer agrees with no other."""
+    groups = [-1 - place if s["group"] is None else s["group"] for place, s in enumerate(samples)]
+    log_prob = torch.tensor([s["log_prob"] for s in samples], dtype=torch.float64)
+    return semantic_entropy(torch.tensor(groups), log_prob)
+
+
+def write_scores(source: Path, target: Path, scores: dict[int, float], identity: dict[str, Any]) -> None:
+    """A copy of a data file with extra_info.semantic_entropy, null in the rows that `scores` lacks.
+
+    Everything else stays as it is, types, rows and their order included. The copy appears whole or not at all.
+    """
+    table = pq.ParquetFile(source).read()
+    place = table.schema.get_field_index("extra_info")
+    extra = table.column(place).combine_chunks()
+    fields = {field.name: extra.field(i) for i, field in enumerate(extra.type)}
+    fields[SCORE] = pa.array([scores.get(row) for row in range(table.num_rows)], pa.float64())
+    new = pa.StructArray.from_arrays(list(fields.values()), names=list(fields))
+    table = table.set_column(place, "extra_info", new)
+    table = table.replace_schema_metadata({**(table.schema.metadata or {}), PROVENANCE: json.dumps(identity)})
+    with atomic_write(target) as partial:
+        pq.write_table(table, partial)
+        validate_rows(partial)
+
+
+def provenance(file: Path) -> dict[str, Any] | None:
+    """What the scores of a file were made with; None if it does not say."""
+    try:
+        metadata = pq.read_schema(file).metadata or {}
+    except (OSError, pa.ArrowException):
+        return None
+    return json.loads(metadata[PROVENANCE]) if PROVENANCE in metadata else None
+
+
+def is_scored(target: Path, identity: dict[str, Any], fresh: bool) -> bool:
+    """Whether the scored file is there already; UserError if it was made in another way and may not be replaced.
+
+    With `fresh` it is to be made again, in place of a file that holds such scores, and of no other.
+    """
+    if not os.path.lexists(target):
+        return False
+    found = None if target.is_symlink() else provenance(target)
+    if found is None:
+        raise UserError(f"{target} exists and holds no scores of this command: move it away")
+    if fresh:
+        return False
+    for key in sorted(identity.keys() | found.keys()):
+        if found.get(key) != identity.get(key):
+            raise UserError(
+                f"{target} was scored in another way: its {key} is {found.get(key)!r:.200}, this one's "
+                f"{identity.get(key)!r:.200}. run.fresh=true replaces it"
+            )
+    return True
+
+
+def summary(
+    graded: dict[tuple[str, str], list[dict[str, Any]]], scores: dict[int, float], stages: int
+) -> Iterator[str]:
+    """A line a stage: rows, range of their semantic entropy, accuracy of their samples."""
+    correct = {int(row): sum(s["correct"] for s in samples) / len(samples) for (_, row), samples in graded.items()}
+    order, rows = sorted(scores, key=lambda row: (scores[row], row)), len(scores)
+    for stage in range(stages):
+        part = order[rows * stage // stages : rows * (stage + 1) // stages]
+        if part:
+            yield (
+                f"  stage {stage + 1} of {stages}: {len(part)} rows, semantic entropy {scores[part[0]]:.3f} to "
+                f"{scores[part[-1]]:.3f} nats, accuracy of the samples {sum(correct[r] for r in part) / len(part):.3f}"
+            )
+
+
+def score_file(config: DictConfig, file: Path, folder: Path, tokenizer: Any) -> None:
+    """One training file from its prompts to the scored copy; one that is there already is left alone."""
+    sampling, target = sampling_of(config), scored_path(file)
+    problems = load_prompts(file, tokenizer, config.data.max_prompt_length)
+    identity = {
+        "model": fingerprint(folder),
+        "sampling": OmegaConf.to_container(sampling.protocol),
+        "seed": config.seed,
+        "chat_template": sampling.chat_template,
+        "context_length": sampling.context_length,
+        "dtype": sampling.engine.dtype,
+        "prompts": digests(problems),
+    }
+    if is_scored(target, identity, config.run.fresh):
+        say(f"{target} is scored already (run.fresh=true scores it again)")
+        return
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
+    output = Path(config.run.root) / "curriculum" / f"{file.stem}-{digest}"
+    refuse(output, identity, config.run.fresh, folder_kinds.CURRICULUM)
+    try:
+        held = folders.lock(output)
+    except UserError:
+        raise UserError(f"these prompts are being scored by another process, in {output}: wait for it") from None
+    continue_or_start(output, identity, config.run.fresh, folder_kinds.CURRICULUM)
+    try:
+        say(f"scoring {sum(map(len, problems.values()))} prompts of {file} by {config.data.curriculum.samples} samples")
+        generate(sampling, Target(config.model.path, folder, False, None, None, output), problems, log_probs=True)
+        with GraderPool() as pool:
+            graded = by_problem(grade(journaled(problems, output / JOURNAL), pool))
+        scores = {int(row): entropy_of(samples) for (_, row), samples in graded.items()}
+        if bad := [row for row, score in scores.items() if not math.isfinite(score)]:
+            raise UserError(f"{file}, row {bad[0]}: its responses have no finite log-prob: see {output / JOURNAL}")
+        write_scores(file, target, scores, identity)
+        say(f"{target}: extra_info.{SCORE} of {len(scores)} rows")
+        say("\n".join(summary(graded, scores, config.data.curriculum.stages)))
+    finally:
+        for printed in secrets.scrub(output):
+            say(f"note: a secret of the environment had been printed into {printed}; {secrets.HIDDEN} is there now")
+        held.close()

@@ -1,0 +1,8 @@
+"""`python -m recipe.paec.doctor`."""
+
+import sys
+
+from recipe.paec.doctor.command import main
+
+if __name__ == "__main__":
+    sys.exit(main())

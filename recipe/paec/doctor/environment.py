@@ -1,0 +1,85 @@
+"""The doctor's checks of the environment: versions, plugins, GPUs, attention."""
+
+from __future__ import annotations
+
+import os
+from importlib.metadata import entry_points
+
+from omegaconf import DictConfig
+
+from recipe.paec.common import versions
+from recipe.paec.common.gpus import gpu_count
+from recipe.paec.config.attention import AUTO, FLASH, REMEDY, SDPA, has_flash_attn, name_of
+from recipe.paec.doctor.report import Check
+
+
+def check_installed(config: DictConfig) -> Check:
+    """The attention of a GPU run, and whether it is there."""
+    degree, name = config.cluster.sequence_parallel, name_of(config)
+    if name != FLASH or has_flash_attn():
+        absent = f", for flash-attn is not installed ({REMEDY})" if name == SDPA and not has_flash_attn() else ""
+        return Check("attention", f"{name}{absent}")
+    if degree > 1 and config.cluster.attention == AUTO:
+        problem = (
+            f"cluster.sequence_parallel={degree} needs flash-attn, which is not installed: {REMEDY}, or set "
+            "cluster.sequence_parallel=1, or for short contexts cluster.attention=ulysses_sdpa"
+        )
+    else:
+        problem = (
+            f"attn_implementation={FLASH} was asked for, but flash-attn is not installed: {REMEDY}, or set "
+            "cluster.attention=auto, which takes sdpa without it"
+        )
+    return Check("attention", f"{name}, which is not installed", (problem,))
+
+
+PLUGIN_GROUPS, PLUGIN_NAME = ("verl.plugins", "vllm.general_plugins"), "paec"
+"""Entry-point groups in which this package must be found, and its name there."""
+
+
+def check_versions() -> list[str]:
+    """verl and vLLM against the pin, and the plugin's entry point."""
+    problems = versions.pin_errors()
+    for group in PLUGIN_GROUPS:
+        if PLUGIN_NAME not in {point.name for point in entry_points(group=group)}:
+            problems.append(
+                f"the plugin {PLUGIN_NAME!r} is not installed (entry-point group {group}): "
+                f"run launch/setup_env.sh {versions.stack()}, which installs this package"
+            )
+    policy = os.environ.get("VERL_USE_EXTERNAL_PLUGINS", "auto").strip().lower()
+    if policy != "auto" and PLUGIN_NAME not in {name.strip() for name in policy.split(",")}:
+        problems.append(
+            f"VERL_USE_EXTERNAL_PLUGINS={policy} keeps verl from loading the plugin {PLUGIN_NAME!r}: unset it"
+        )
+    return problems
+
+
+def check_cluster(config: DictConfig) -> list[str]:
+    """vLLM's plugins, and GPUs of this node against `cluster.gpus_per_node`."""
+    plugins = config.cluster.env.get("VLLM_PLUGINS", os.environ.get("VLLM_PLUGINS"))
+    if plugins is not None and PLUGIN_NAME not in plugins.split(","):
+        return [
+            f"VLLM_PLUGINS={plugins} keeps vLLM from loading {PLUGIN_NAME!r}, the other end of the weight sync: add it"
+        ]
+    if config.cluster.platform == "cpu":
+        if versions.stack() != "cpu":
+            return ["cluster=cpu needs the CPU build of vLLM: run launch/setup_env.sh cpu"]
+        return []
+    if config.cluster.platform != "cuda":
+        return [f"cluster.platform={config.cluster.platform}: choose cuda or cpu"]
+    problems = []
+    if versions.stack() == "cpu":
+        problems.append(
+            "this environment holds the CPU stack: make one for GPUs with VENV=.venv-gpu bash launch/setup_env.sh gpu, "
+            "and use it with VENV=.venv-gpu"
+        )
+    if config.cluster.ray_address is not None or config.cluster.nodes > 1:
+        return problems  # The workers' nodes are not this one.
+    found, wanted = gpu_count(), config.cluster.gpus_per_node
+    also = config.cluster.rollout_nodes * config.cluster.rollout_gpus_per_node
+    if found < wanted + also:
+        rollout = f" and {also} for rollout" if also else ""
+        problems.append(
+            f"GPUs: {found} found on this node, cluster.gpus_per_node={wanted}{rollout}: start this on a "
+            "node that has them, or lower cluster.gpus_per_node"
+        )
+    return problems

@@ -1,0 +1,196 @@
+"""All checks of a run, in the order in which they are printed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import sys
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from recipe.paec.common import folder_kinds, folders, versions
+from recipe.paec.common.console import GIB, gib
+from recipe.paec.common.errors import UserError
+from recipe.paec.config.resolve import whose
+from recipe.paec.doctor import environment, node, node_folders, node_limits, node_memory
+from recipe.paec.doctor.collective import Collective
+from recipe.paec.doctor.inputs import check_inputs
+from recipe.paec.doctor.node_folders import existing
+from recipe.paec.doctor.report import Check, Report
+from recipe.paec.plan import formulas, shapes
+from recipe.paec.ray_node.addresses import host_of
+from recipe.paec.run import checkpoints
+
+OTHER_FILES = 1.0 * GIB
+"""Bytes of a run directory beside checkpoints and model: logs, rollouts, metrics."""
+INODES = 1000
+"""Files that a run makes, at least."""
+CONNECT = 5.0
+"""Seconds for a TCP connection to the Ray cluster."""
+
+
+def examine(config: DictConfig) -> list[str]:
+    """Print a line for every check of a resolved configuration that `preflight.check_config` accepts; the problems.
+
+    What lies below `run.prepared` may be missing where `run.prepare` is going to make it.
+    """
+    report, local = Report(), config.cluster.ray_address is None
+    to_come = Path(config.run.prepared) if config.run.prepare else None
+    report.add(*basics(config))
+    collective = None if report.problems else Collective(config)  # imports torch while the other checks go on
+    try:
+        report.add(inputs(config, to_come))
+        report.add(run_directory(config), storage(config))
+        if local:  # with a cluster, the collective looks at its nodes
+            report.add(*node.node_checks(config), node_limits.cpus(config))
+        if config.cluster.platform == "cuda":
+            report.add(environment.check_installed(config))
+        if local and config.cluster.platform == "cuda":
+            report.add(node_memory.gpu_memory(config, config.cluster.gpus_per_node))
+        if not local:
+            report.add(node_folders.write_access(config))
+        if collective:
+            report.add(*collective.result())
+    finally:
+        if collective:
+            collective.end()
+    return report.problems
+
+
+def basics(config: DictConfig) -> list[Check]:
+    """Versions, GPUs and Ray's address: without these the rest cannot be tried. Only `cluster` is read."""
+    cluster = config.cluster
+    found = {name: version for name, version in versions.report().items() if version}
+    stack = f"Python {sys.version.split()[0]}, " + ", ".join(f"{name} {version}" for name, version in found.items())
+    workers = f"{cluster.nodes} node(s) x {cluster.gpus_per_node} worker(s), {cluster.platform}"
+    return [
+        Check("versions", stack, tuple(environment.check_versions())),
+        Check("cluster", workers, tuple(environment.check_cluster(config))),
+        ray_address(config),
+    ]
+
+
+def inputs(config: DictConfig, to_come: Path | None) -> Check:
+    """Model and data, with the model's size; or that they will be made."""
+    problems, count = check_inputs(config, to_come), shapes.parameter_count(config.model.path)
+    found = f"{config.model.path}"
+    if count is not None:
+        found += f", {count / 1e6:.1f} M parameters"
+    elif to_come:
+        found += ", made first where it is missing (run.prepare)"
+    return Check("model and data", found, tuple(problems))
+
+
+# ---- Ray -------------------------------------------------------------------------------------------------------------
+
+
+def ray_address(config: DictConfig) -> Check:
+    """The cluster's address answers; or nothing keeps Ray from starting one of its own here."""
+    address, variable = config.cluster.ray_address, os.environ.get("RAY_ADDRESS")
+    current = Path(os.environ.get("RAY_TMPDIR", "/tmp")) / "ray" / "ray_current_cluster"
+    if address is None:
+        problems = []
+        if config.cluster.nodes > 1:
+            problems.append(
+                f"cluster.nodes={config.cluster.nodes}: several nodes need a Ray cluster that runs already: start it "
+                "(launch/ray_head.sh, launch/slurm/paec.sbatch) and give its address with cluster.ray_address"
+            )
+        elif variable:
+            problems.append(
+                f"RAY_ADDRESS={variable} makes Ray join that cluster, but cluster.ray_address is null: unset it, or "
+                "set cluster.ray_address to it"
+            )
+        elif current.is_file():
+            problems.append(
+                f"{current} makes Ray join {current.read_text(encoding='ascii').strip()}, but cluster.ray_address is "
+                "null: end that cluster (ray stop) or delete the file, or set cluster.ray_address to it"
+            )
+        return Check("Ray", "started here; it takes free ports by itself", tuple(problems))
+    found = address
+    if address == "auto":
+        found = variable or (current.read_text(encoding="ascii").strip() if current.is_file() else None)
+        if found is None:
+            return Check(
+                "Ray",
+                "no cluster",
+                (
+                    f"cluster.ray_address=auto: neither RAY_ADDRESS nor {current} names a cluster: start one "
+                    "(launch/ray_head.sh), or give its address HOST:PORT",
+                ),
+            )
+    problem = unreachable(found)
+    return Check("Ray", f"cluster at {found}", () if problem is None else (problem,))
+
+
+def unreachable(address: str) -> str | None:
+    """Why nothing answers at HOST:PORT, or None."""
+    try:
+        host = host_of(address)
+        socket.create_connection((host, int(address.rpartition(":")[2])), timeout=CONNECT).close()
+    except UserError as error:
+        return f"cluster.ray_address={address}: {error}"
+    except OSError as error:
+        return (
+            f"cluster.ray_address={address}: nothing answers there ({error.strerror or error}): is Ray's head running "
+            "(launch/ray_head.sh prints its address), and can this machine reach it?"
+        )
+    return None
+
+
+# ---- the run directory -----------------------------------------------------------------------------------------------
+
+
+def run_directory(config: DictConfig) -> Check:
+    """This run's own, not in use, and which checkpoints it holds."""
+    directory = Path(config.run.directory)
+    problem = folders.problem_of(directory, folder_kinds.RUN, whose(config), config.run.fresh)
+    problems = [problem] if problem else []
+    if not problems and (directory / folder_kinds.LOCK).is_file():
+        try:
+            folders.lock(directory).close()
+        except UserError as error:
+            problems = error.problems
+    steps = [step for step, _ in checkpoints.steps(Path(config.trainer.default_local_dir))]
+    found = f"{directory}, " + (f"checkpoint of step {steps[0]}" if steps else "no checkpoint yet")
+    return Check("run directory", found, tuple(problems))
+
+
+def saves_to_come(config: DictConfig) -> int:
+    """Checkpoints that lie on disk at once: those kept, and the one that is being written."""
+    every, total = config.trainer.save_freq, config.trainer.total_training_steps
+    saves = -(-total // every) if every > 0 else 0
+    return min(config.run.keep_checkpoints + config.run.keep_best + 1, saves)
+
+
+def storage(config: DictConfig) -> Check:
+    """Room for the checkpoints to come, the exported model and the logs, at the file systems where they will be."""
+    parameters = shapes.parameter_count(config.model.path)
+    saves = saves_to_come(config)
+    root, directory = Path(config.trainer.default_local_dir), Path(config.run.directory)
+    each = formulas.checkpoint_bytes(config, parameters or 0)
+    there = sum(file.stat().st_size for file in root.rglob("*") if file.is_file())
+    export = config.run.export * 4 * (parameters or 0)
+    wanted: dict[int, tuple[Path, float]] = {}
+    for folder, size in ((root, max(0, saves * each - there)), (directory, export + OTHER_FILES)):
+        place = existing(folder)
+        device = place.stat().st_dev
+        wanted[device] = (place, size + (wanted[device][1] if device in wanted else 0))
+    problems, found = [], []
+    for place, need in wanted.values():
+        system = os.statvfs(place)
+        free = shutil.disk_usage(place).free
+        found.append(f"{place} {gib(free)} free, {gib(need)} needed")
+        if free < need:
+            problems.append(
+                f"disk: {gib(free)} free at {place}, {gib(need)} needed ({saves} checkpoint(s) of {gib(each)}, the "
+                "exported model, logs): make room, set run.root to a larger file system, or lower run.keep_checkpoints"
+            )
+        elif system.f_files and system.f_favail < INODES:
+            problems.append(
+                f"disk: the file system of {place} has room for {system.f_favail} more files, {INODES} needed: delete "
+                "small files there, or set run.root to another"
+            )
+    size = f"{saves} checkpoint(s) of {gib(each)} at once" if parameters else "the model is not there yet"
+    return Check("disk", f"{'; '.join(found)} ({size})", tuple(problems))

@@ -1,0 +1,24 @@
+"""All checks of one node: what it has, against what a run needs.
+
+Every check is a function of the resolved configuration and looks at the node it runs on: the one where the command is
+given or, for a Ray cluster, each of its nodes (recipe.paec.doctor.collective).
+"""
+
+from __future__ import annotations
+
+from omegaconf import DictConfig
+
+from recipe.paec.doctor.node_folders import scratch, shared_memory, write_access
+from recipe.paec.doctor.node_limits import interfaces, limits
+from recipe.paec.doctor.node_memory import memory
+from recipe.paec.doctor.report import Check
+
+
+def node_checks(config: DictConfig) -> list[Check]:
+    """Everything that a training needs of a node, but for the GPUs."""
+    return [memory(config), shared_memory(config), write_access(config), *ray_checks(config)]
+
+
+def ray_checks(config: DictConfig) -> list[Check]:
+    """What Ray needs of a node; of the configuration only `cluster` is read."""
+    return [scratch(config), limits(config), interfaces(config)]

@@ -1,0 +1,152 @@
+"""The doctor's checks of a node's folders: shared memory, scratch, write access."""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import re
+import shutil
+import socket
+import tempfile
+import time
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from recipe.paec.common.console import GIB, gib
+from recipe.paec.common.model_files import model_folder
+from recipe.paec.doctor.node_memory import free_memory
+from recipe.paec.doctor.report import Check
+
+SHM = Path("/dev/shm")
+QUEUES, NCCL = 0.125 * GIB, 1.0 * GIB
+"""Bytes of /dev/shm for vLLM's message queues, and with GPUs (NCCL's own guide asks for so much)."""
+OBJECT_STORE = 0.3
+"""Share of the free memory that Ray gives its object store, in /dev/shm where that is large enough."""
+OBJECT_STORE_CAP = 10e9
+"""Bytes beyond which it is content with what /dev/shm has."""
+SEGMENTS = ("psm_*", "verl_weights_*")
+"""Shared memory of Python's (vLLM's) queues and of the weight transfer; a killed process leaves it behind."""
+SCRATCH = 2 * GIB
+"""Free bytes wanted where Ray keeps logs and sockets, and what its object store has no room for."""
+RAY_FULL = 0.95
+"""Share of a file system in use from which Ray refuses to store there (RAY_local_fs_capacity_threshold)."""
+
+
+def leftover_segments(folder: Path = SHM) -> list[Path]:
+    """Our segments in shared memory that no process has mapped, a minute old at least."""
+    found = {
+        str(file)
+        for file in folder.iterdir()
+        if any(fnmatch.fnmatch(file.name, pattern) for pattern in SEGMENTS)
+        and file.stat().st_uid == os.geteuid()
+        and time.time() - file.stat().st_mtime > 60
+    }
+    for maps in Path("/proc").glob("[0-9]*/maps") if found else ():
+        try:
+            found -= set(re.findall(rf"{folder}/\S+", maps.read_text(encoding="utf-8", errors="replace")))
+        except OSError:
+            continue  # it has ended, or is another user's
+    return [Path(name) for name in sorted(found)]
+
+
+def shared_memory(config: DictConfig) -> Check:
+    """/dev/shm against what the weight transfer, vLLM and NCCL put there; what killed processes have left in it."""
+    free = shutil.disk_usage(SHM).free
+    # With GPUs the weights travel from one to the other.
+    bucket = config.actor_rollout_ref.rollout.checkpoint_engine.update_weights_bucket_megabytes * 2**20
+    need = NCCL if config.cluster.platform == "cuda" else QUEUES + config.cluster.gpus_per_node * bucket
+    problems, notes = [], []
+    segments = leftover_segments()
+    advice = ""
+    if segments:
+        size = sum(segment.stat().st_blocks * 512 for segment in segments)
+        names = ", ".join(segment.name for segment in segments[:3]) + (", ..." if segments[3:] else "")
+        advice = (
+            f"{len(segments)} segment(s) that no process uses take {gib(size)} of {SHM} ({names}), killed runs left "
+            "them: delete them with rm"
+        )
+    if free < need:
+        problems.append(
+            f"shared memory: {gib(free)} free in {SHM}, {gib(need)} needed: make it larger (mount -o "
+            f"remount,size=16g {SHM}; docker run --shm-size=16g)" + (f"; {advice}" if advice else "")
+        )
+    elif advice:
+        notes.append(advice)
+    store = min(OBJECT_STORE * free_memory(), OBJECT_STORE_CAP)
+    if need <= free < store and config.cluster.ray_address is None:
+        notes.append(
+            f"shared memory: {gib(free)} free in {SHM}, Ray wants {gib(store)} for its object store and will use a "
+            "slower folder on disk: make it larger (docker run --shm-size=16g)"
+        )
+    return Check("shared memory", f"{gib(free)} free, {gib(need)} needed", tuple(problems), tuple(notes))
+
+
+def scratch_folder(config: DictConfig) -> Path:
+    """Where Ray's temporary folder is made."""
+    names = ("RAY_TMPDIR", "TMPDIR") if config.cluster.ray_address is None else ("PAEC_TMP", "RAY_TMPDIR", "TMPDIR")
+    return Path(next((os.environ[name] for name in names if os.environ.get(name)), "/tmp"))
+
+
+def scratch(config: DictConfig) -> Check:
+    """Room in the folder of Ray's temporary files."""
+    folder = scratch_folder(config)
+    knob = "RAY_TMPDIR" if config.cluster.ray_address is None else "PAEC_TMP"
+    if not folder.is_dir():
+        return Check("Ray's files", str(folder), (f"{folder}: no such folder for Ray's files: set {knob} to another",))
+    usage, most = shutil.disk_usage(folder), float(os.environ.get("RAY_local_fs_capacity_threshold", RAY_FULL))
+    full = 1 - usage.free / usage.total
+    problems = []
+    if full > most:
+        problems.append(
+            f"{folder}: its file system is {full:.0%} full, and above {most:.0%} Ray refuses to store there: make "
+            f"room, or set {knob} to a folder elsewhere"
+        )
+    elif usage.free < SCRATCH:
+        problems.append(
+            f"{folder}: {gib(usage.free)} free for Ray's logs and objects, {gib(SCRATCH)} needed: make room, or set "
+            f"{knob} to a folder elsewhere"
+        )
+    return Check("Ray's files", f"{folder}, {gib(usage.free)} free, {full:.0%} full", tuple(problems))
+
+
+def existing(path: Path) -> Path:
+    """The path, or the lowest folder above it that exists."""
+    return next(folder for folder in (path, *path.parents) if folder.is_dir())
+
+
+def unwritable(folder: Path) -> str | None:
+    """Why no file can be written in `folder`, None if one was (it is deleted again)."""
+    try:
+        with tempfile.NamedTemporaryFile(prefix=".paec-doctor-", dir=folder) as stream:
+            stream.write(b"x" * 2**16)
+            stream.flush()
+            os.fsync(stream.fileno())
+    except OSError as error:
+        return error.strerror
+    return None
+
+
+def write_access(config: DictConfig) -> Check:
+    """A file really written, and deleted, where the run and its checkpoints will be."""
+    problems = []
+    places: dict[Path, str] = {}
+    for folder in (config.run.directory, config.trainer.default_local_dir):
+        places.setdefault(existing(Path(folder)), folder)
+    for place, folder in places.items():
+        if reason := unwritable(place):
+            problems.append(f"{folder}: {place} cannot be written ({reason}): set run.root to a folder that can")
+    return Check("write access", ", ".join(map(str, places)), tuple(problems))
+
+
+def same_files(config: DictConfig) -> Check:
+    """Model and data, on a node that is not the one where they were checked."""
+    files = [file for key in ("train_files", "val_files") for file in config.data[key]]
+    missing = [file for file in files if not Path(file).expanduser().is_file()]
+    if model_folder(config.model.path) is None:
+        missing.insert(0, config.model.path)
+    problems = tuple(
+        f"{name} is not on node {socket.gethostname()}: model and data must lie at the same paths on all nodes"
+        for name in missing
+    )
+    return Check("files", "model and data are there", problems)

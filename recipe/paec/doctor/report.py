@@ -1,0 +1,32 @@
+"""The result of one doctor check (a status line, errors and notes), and the report that prints them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from recipe.paec.common.console import say
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the report: what was found; sentences for what must, and for what should be mended."""
+
+    name: str
+    found: str
+    problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+class Report:
+    """Prints checks as they come and keeps what is wrong."""
+
+    def __init__(self):
+        self.problems: list[str] = []
+
+    def add(self, *checks: Check) -> None:
+        """One line for each check, and one for each note."""
+        for check in checks:
+            say(f"{'FAIL' if check.problems else 'ok':<6}{check.name}: {check.found}")
+            for note in check.notes:
+                say(f"note  {note}")
+            self.problems += check.problems

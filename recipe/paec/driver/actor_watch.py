@@ -1,0 +1,75 @@
+"""Notices that an actor of this run has died, where verl would wait for it for ever or go on without it.
+
+verl counts a prompt whose engine or grader has died as failed, and pads the batch. Here a thread asks Ray which actors
+of this job have ended otherwise than by request, and ends the trainer's process with one sentence. What happens inside
+a living actor is seen by the trainer (`RolloutFailed`) and by the weight sync (`recipe.paec.rollout.server_adapter`).
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from pathlib import Path
+
+import ray
+from ray._private.state import actors
+from ray.core.generated.common_pb2 import ActorDiedErrorContext
+
+from recipe.paec.run.log import write_failure
+
+INTERVAL = 2.0
+"""Seconds between looks."""
+Reason = ActorDiedErrorContext.Reason
+NO_FAULT = tuple(Reason.Value(name) for name in ("RAY_KILL", "REF_DELETED", "OUT_OF_SCOPE", "OWNER_DIED"))
+"""Actors that were told to end, and those that follow the one that made them."""
+
+
+class RolloutFailed(RuntimeError):
+    """Responses that the rollout workers could not give."""
+
+
+def dead_actors() -> list[str]:
+    """One sentence on each actor of this job that has died and was not told to."""
+    job = ray.get_runtime_context().get_job_id()
+    dead = [
+        actor
+        for actor in actors(actor_state_name="DEAD").values()
+        if actor["JobID"] == job and actor["DeathCause"].actor_died_error_context.reason not in NO_FAULT
+    ]
+    names = {node["NodeID"]: node["NodeName"] for node in ray.nodes()} if dead else {}
+    found = []
+    for actor in dead:
+        address = actor["Address"]
+        node = names.get(address["NodeID"], address["IPAddress"])
+        name = actor["ActorClassName"].rpartition(".")[2]
+        found.append(f"{name} (process {actor['Pid']} on {node}) has died: {_cause(actor)}")
+    return found
+
+
+def _cause(actor: dict) -> str:
+    cause = actor["DeathCause"]
+    if cause.HasField("oom_context"):
+        return "Ray ended it because its node ran out of memory"
+    died = cause.actor_died_error_context
+    if died.reason == Reason.Value("NODE_DIED"):
+        return "its node has gone"
+    if died.reason == Reason.Value("WORKER_DIED"):
+        return "its process was killed, or ran out of memory"
+    return died.error_message.strip().split(". ")[0] or "no reason given"
+
+
+class Guardian(threading.Thread):
+    """Ends this process, the trainer's, when an actor of the run has died; the sentence is in the run directory."""
+
+    def __init__(self, directory: Path):
+        super().__init__(name="guardian", daemon=True)
+        self._directory = directory
+
+    def run(self) -> None:
+        while True:
+            time.sleep(INTERVAL)
+            dead = dead_actors()
+            if dead:
+                write_failure(self._directory, "ActorDied", "; ".join(dead))
+                os._exit(1)

@@ -1,0 +1,127 @@
+"""What the methods' hooks on the driver see of a step, from what its rollout and log-prob pass left in the queue."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cache
+from typing import Any
+
+import torch
+import transfer_queue as tq
+from tensordict import TensorDict
+from transfer_queue import KVBatchMeta
+from verl.workers.utils.padding import response_to_nested
+
+from paec_loss import MethodStack, Rollouts
+from recipe.grading.pool import GraderPool
+from recipe.paec.actor.batches import QUEUED_FIELDS, RESPONSE_NUMBER, padded_mask, queued_statistics
+from recipe.paec.rollout.agent_loop import ROLLOUT_TEMPERATURE
+
+
+def number_responses(batch: KVBatchMeta) -> None:
+    """Give every response of `batch` its number in the queue: that of its key."""
+    _put(batch, {RESPONSE_NUMBER: torch.tensor([_number(key) for key in batch.keys])})
+
+
+def _number(name: str) -> int:
+    """62 bits of a name's SHA-256."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") >> 2
+
+
+def read_rollouts(
+    batch: KVBatchMeta, stack: MethodStack, tokenizer: Any, vocab_size: int, step: int, seed: int
+) -> Rollouts:
+    """The responses of `batch` after their log-prob pass, without rewards; padded [B, R], in the order of its keys."""
+    wanted = [*QUEUED_FIELDS]
+    wanted += ["extra_fields", "data_source"] if "clusters" in stack.needs else []
+    wanted += [ROLLOUT_TEMPERATURE] if stack.has("sampling") else []
+    data = _get(batch, wanted)
+    statistics = queued_statistics(data, vocab_size)
+    inside = padded_mask(data["response_mask"], statistics.entropy.shape[1])
+    tokens = data["responses"].to_padded_tensor(0)
+    prompts = [key.rsplit("_", 2)[0] for key in batch.keys]
+    ids = [row[: int(length)].tolist() for row, length in zip(tokens, inside.sum(-1), strict=True)]
+    return Rollouts(
+        statistics=statistics,
+        response_mask=inside,
+        prompt=torch.tensor([_number(prompt) for prompt in prompts]),
+        step=step,
+        seed=seed,
+        tokens=tokens,
+        text=[tokenizer.decode(row) for row in ids] if "text" in stack.needs else None,
+        pieces=token_pieces(ids, tokenizer) if "pieces" in stack.needs else None,
+        clusters=_clusters(data, prompts) if "clusters" in stack.needs else None,
+        apart=torch.tensor(list(data[ROLLOUT_TEMPERATURE])) > 0 if stack.has("sampling") else None,
+    )
+
+
+def token_pieces(ids: list[list[int]], tokenizer: Any) -> list[list[str]]:
+    """The text of every token by itself, each distinct one decoded once; a part of a character is U+FFFD.
+
+    Decoded behind another token, because some tokenizers drop the space at the beginning of a text.
+    """
+    before = tokenizer.encode("a", add_special_tokens=False)
+    start = len(tokenizer.decode(before))
+    text = {i: tokenizer.decode([*before, i])[start:] for i in set().union(*ids)}
+    return [[text[i] for i in row] for row in ids]
+
+
+def _clusters(data: TensorDict, prompts: list[str]) -> torch.Tensor:
+    """[B] class of each response's answer among those of its prompt; one without an answer is a class of its own."""
+    answers = [extra["reward_extra_info"]["pred"] or None for extra in data["extra_fields"]]
+    sources = list(data["data_source"])
+    rows: dict[str, list[int]] = {}
+    for row, prompt in enumerate(prompts):
+        rows.setdefault(prompt, []).append(row)
+    found = _graders().groups((sources[of[0]], [answers[row] for row in of]) for of in rows.values())
+    clusters = torch.zeros(len(prompts), dtype=torch.int64)
+    for of, classes in zip(rows.values(), found, strict=True):
+        for row, number in zip(of, classes, strict=True):
+            clusters[row] = number if number is not None else -1 - row
+    return clusters
+
+
+@cache
+def _graders() -> GraderPool:
+    """The graders of this process; they end with it."""
+    return GraderPool()
+
+
+def read_rewards(batch: KVBatchMeta) -> tuple[torch.Tensor, torch.Tensor]:
+    """Graded rewards [B], and the nested [B, j] per-token scores that they come from."""
+    scores = _get(batch, ["rm_scores"])["rm_scores"]
+    return scores.to_padded_tensor(0.0).sum(-1), scores
+
+
+def put_scores(batch: KVBatchMeta, scores: torch.Tensor) -> None:
+    """Put nested [B, j] per-token scores into the queue, where the advantage estimator takes them from."""
+    _put(batch, {"rm_scores": scores})
+
+
+def put_rewards(batch: KVBatchMeta, rewards: torch.Tensor, scores: torch.Tensor) -> None:
+    """The same from rewards [B]: all of a response's reward at its last place, as in `scores`."""
+    padded = torch.zeros_like(scores.to_padded_tensor(0.0))
+    lengths = scores.offsets().diff()
+    padded[torch.arange(len(lengths)), (lengths - 1).clamp_min(0)] = rewards.to(padded.dtype)
+    put_scores(batch, response_to_nested(padded, scores))
+
+
+def read_advantages(batch: KVBatchMeta, length: int) -> torch.Tensor:
+    """[B, length] advantages of the estimator."""
+    advantages = _get(batch, ["advantages"])["advantages"].to_padded_tensor(0.0)
+    return torch.nn.functional.pad(advantages, (0, length - advantages.shape[1]))
+
+
+def put_advantages(batch: KVBatchMeta, advantages: torch.Tensor) -> None:
+    """Put [B, R] advantages into the queue."""
+    like = _get(batch, ["response_mask"])["response_mask"]
+    _put(batch, {"advantages": response_to_nested(advantages.float(), like)})
+
+
+def _get(batch: KVBatchMeta, names: list[str]) -> TensorDict:
+    return tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=names)
+
+
+def _put(batch: KVBatchMeta, columns: dict[str, torch.Tensor]) -> None:
+    fields = TensorDict(columns, batch_size=len(batch.keys))
+    tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=fields)

@@ -1,0 +1,291 @@
+"""The trainer: verl's PPO trainers with the methods' hooks, complete checkpoints, and signs of life.
+
+Only hooks that verl offers are overridden; `fit()` is verl's.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import transfer_queue as tq
+from omegaconf import OmegaConf, open_dict
+from verl.trainer.ppo.v1 import PPOTrainerColocateAsync, PPOTrainerSeparateAsync, PPOTrainerSync
+from verl.trainer.ppo.v1.trainer_base import PPOTrainer, register_trainer
+from verl.utils import tensordict_utils
+from verl.utils.config import omega_conf_to_dataclass
+
+from paec_loss import Rollouts
+from paec_loss.method import joined
+from recipe.paec.actor.loss import method_loss
+from recipe.paec.config.schema import TRAINER_MODES
+from recipe.paec.driver import curriculum_sampler, queue_io
+from recipe.paec.driver.actor_watch import Guardian, RolloutFailed
+from recipe.paec.driver.validation import best_score, reward_metrics, validation_scores
+from recipe.paec.rollout import agent_loop
+from recipe.paec.run import checkpoints
+from recipe.paec.run.log import STOP_FILE, Heartbeat, MetricsFile
+from recipe.paec.run.safe_load import tensors_only
+
+
+def _rollout_failure(what: str, step: int) -> str:
+    return (
+        f"the rollout of {what} failed at step {step}: a vLLM engine or a grader has died, or refuses the requests; "
+        "the first error is in the log"
+    )
+
+
+def sample_in_order(sample, *args, **kwargs):
+    """What the replay buffer's `sample` returns, by prompt and sample number instead of who finished first."""
+    batch, metrics = sample(*args, **kwargs)
+    places = [(uid, int(number), int(output)) for uid, number, output in (key.rsplit("_", 2) for key in batch.keys)]
+    batch.reorder(sorted(range(len(batch)), key=places.__getitem__))
+    return batch, metrics
+
+
+class PAECTrainer(PPOTrainer):
+    """Adds to each step what the methods do on the driver: sampling, rewards, advantages, and what they remember.
+
+    To be mixed into one of verl's trainers, whose mode is `mode`. A step has one log-prob pass, or in separate_async
+    one a mini-batch, all of them under the policy that the step began with.
+    """
+
+    mode: str
+
+    def __init__(self, config):
+        with open_dict(config):
+            # verl compares the mode with "sync" in several places; the name it was registered under is not a mode.
+            config.trainer.v1.trainer_mode = self.mode
+        super().__init__(config)
+        self.run_directory = Path(config.run.directory)
+        self.checkpoint_root = Path(config.trainer.default_local_dir)
+        self.heartbeat = Heartbeat(self.run_directory)
+        self.guardian = Guardian(self.run_directory)
+        self.metrics_file = MetricsFile(self.run_directory, written=self._step_recorded)
+        self.uncommitted_step: int | None = None
+        self.last_checkpoint: int | None = None
+        self.identity = OmegaConf.to_container(config.identity, resolve=True)
+        self.actor_config = omega_conf_to_dataclass(config.actor_rollout_ref.actor)
+        self.stack = self.actor_config.engine.stack
+        self.trackers = self.stack.trackers()
+        self.vocab_size = 0
+        self.prompts_drawn: Counter[int] = Counter()
+        self.rollouts: list[Rollouts] = []
+
+    # ---- set-up ------------------------------------------------------------------------------------------------------
+
+    def _init_dataloader(self):
+        super()._init_dataloader()
+        self.train_dataloader = curriculum_sampler.staged(self.train_dataloader, self.config)
+
+    def _build_replay_buffer(self):
+        buffer = super()._build_replay_buffer()
+        buffer.poll_interval = self.config.run.poll_interval
+        buffer.sample = partial(sample_in_order, buffer.sample)
+        return buffer
+
+    def _setup(self):
+        self.heartbeat.beat("starting workers", 0)
+        self.guardian.start()
+        super()._setup()
+        hf_config = omega_conf_to_dataclass(self.config.actor_rollout_ref.model).hf_config
+        self.vocab_size = int(hf_config.get_text_config().vocab_size)
+        if self.stack.acts_in_actor:
+            self.actor_rollout_wg.set_loss_fn(partial(method_loss, config=self.actor_config))
+
+    def on_init_end(self):
+        self.heartbeat.beat("first weight sync", self.global_steps)
+        super().on_init_end()
+
+    def _load_checkpoint(self):
+        with tensors_only(Path(self.config.trainer.resume_from_path or self.checkpoint_root)):
+            super()._load_checkpoint()
+        if self.global_steps == 0:
+            return
+        checkpoint = checkpoints.read(checkpoints.folder_of(self.checkpoint_root, self.global_steps))
+        for name, tracker in self.trackers.items():
+            tracker.load_state_dict(checkpoint.state["methods"][name])
+
+    # ---- signs of life -----------------------------------------------------------------------------------------------
+
+    def on_validate_begin(self):
+        self.heartbeat.beat("validation", self.global_steps)
+        self.logger.logger["metrics_file"] = self.metrics_file
+        super().on_validate_begin()
+
+    def _val_metrics_update(
+        self, data_sources, sample_uids, reward_extra_infos_dict, sample_turns, expected_acc_counts=None
+    ):
+        missing = sum(score is None for score in reward_extra_infos_dict["acc"])
+        if missing:
+            raise RolloutFailed(_rollout_failure(f"{missing} validation responses", self.global_steps))
+        # Instead of verl's: best@k there draws with replacement, which is not pass@k, and votes compare strings.
+        return validation_scores(data_sources, sample_uids, reward_extra_infos_dict, expected_acc_counts)
+
+    def on_train_begin(self):
+        self.logger.logger["metrics_file"] = self.metrics_file
+        super().on_train_begin()
+
+    def on_sample_begin(self):
+        self.heartbeat.beat("rollout", self.global_steps)
+        super().on_sample_begin()
+
+    def on_sample_end(self):
+        self._check_rollout()  # verl would pad the batch instead
+        super().on_sample_end()
+
+    def _step_once(self, *args, **kwargs):
+        try:
+            return super()._step_once(*args, **kwargs)
+        except RuntimeError:
+            self._check_rollout()  # with no response at all, verl fails by itself, without a word on why
+            raise
+
+    def _check_rollout(self) -> None:
+        failed = len(self.replay_buffer.failure_keys["train"])
+        if failed:
+            raise RolloutFailed(_rollout_failure(f"{failed} prompts", self.global_steps))
+
+    # ---- the step ----------------------------------------------------------------------------------------------------
+
+    def _next_train_batch(self, num_prompts: int | None = None):
+        # verl names prompts at random. By step and place they have an order that is the same in every run.
+        batch = super()._next_train_batch(num_prompts)
+        step, first = self.global_steps, self.prompts_drawn[self.global_steps]
+        self.prompts_drawn[step] += len(batch)
+        names = [f"{step:06d}-{first + place:06d}" for place in range(len(batch))]
+        tensordict_utils.assign_non_tensor_stack(batch, "uid", names)
+        if self.stack.has("sampling"):
+            sampling = self.stack.sampling(self._signals())
+            apart = round(sampling.share * len(batch)) if sampling is not None else 0
+            temperatures = [0.0] * (len(batch) - apart) + [sampling.temperature] * apart
+            tensordict_utils.assign_non_tensor_stack(batch, agent_loop.ROLLOUT_TEMPERATURE, temperatures)
+        return batch
+
+    def step(self, metrics: dict, timing_raw: dict):
+        self.rollouts = []
+        batch = super().step(metrics, timing_raw)
+        if self.trackers and self.parameter_sync_step > 1:
+            metrics.update(self._observe())  # its parts were known one after the other
+        return batch
+
+    def _compute_old_log_prob(self, batch, metrics: dict):
+        self.heartbeat.beat("log-probs", self.global_steps)
+        batch.extra_info["trainer_step"] = self.global_steps
+        if self.stack.acts_in_actor:
+            queue_io.number_responses(batch)
+        batch = super()._compute_old_log_prob(batch, metrics)
+        data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=["extra_fields"])
+        metrics.update(reward_metrics([extra["reward_extra_info"] for extra in data["extra_fields"]]))
+        if self.stack.needs_rollouts:
+            place = (self.stack, self.tokenizer, self.vocab_size, self.global_steps, self.config.seed)
+            self.rollouts.append(queue_io.read_rollouts(batch, *place))
+        if self.trackers and self.parameter_sync_step == 1:
+            metrics.update(self._observe())
+        return batch
+
+    def _observe(self) -> dict[str, float]:
+        """Show the step's responses to every tracker, once; returns their metrics."""
+        rollouts = joined(self.rollouts)
+        found = {name: tracker.observe(rollouts) for name, tracker in self.trackers.items()}
+        return {f"actor/{name}/{key}": value for name, values in found.items() for key, value in values.items()}
+
+    def _signals(self) -> dict[str, dict[str, float]]:
+        return {name: tracker.signal(self.global_steps) for name, tracker in self.trackers.items()}
+
+    def _compute_advantage(self, batch, metrics: dict):
+        if not (self.stack.has("rewards") or self.stack.has("advantages")):
+            return super()._compute_advantage(batch, metrics)
+        graded, scores = queue_io.read_rewards(batch)
+        rollouts = replace(self.rollouts[-1], rewards=graded)
+        if self.stack.has("rewards"):
+            rollouts = replace(rollouts, rewards=self.stack.rewards(rollouts))
+            queue_io.put_rewards(batch, rollouts.rewards, scores)
+            metrics[f"actor/{self.stack.owner('rewards')}/reward"] = rollouts.rewards.double().mean().item()
+        batch = super()._compute_advantage(batch, metrics)
+        if self.stack.has("rewards"):
+            queue_io.put_scores(batch, scores)  # metrics and records go on showing the graded ones
+        if self.stack.has("advantages"):
+            found = queue_io.read_advantages(batch, rollouts.response_mask.shape[1])
+            rollouts = replace(rollouts, advantages=found)
+            queue_io.put_advantages(batch, self.stack.advantages(rollouts))
+        return batch
+
+    def _update_actor(self, batch, metrics: dict):
+        self.heartbeat.beat("actor update", self.global_steps)
+        batch.extra_info["trainer_step"] = self.global_steps
+        batch.extra_info["method_signals"] = self._signals()
+        return super()._update_actor(batch, metrics)
+
+    # ---- checkpoints, and the end ------------------------------------------------------------------------------------
+
+    def _save_checkpoint(self):
+        self.heartbeat.beat("checkpoint", self.global_steps)
+        super()._save_checkpoint()
+        self.uncommitted_step = self.global_steps
+
+    def on_step_end(self):
+        if self._stop_asked() and self.uncommitted_step != self.global_steps and self.config.trainer.save_freq > 0:
+            self._save_checkpoint()
+        self.heartbeat.beat("weight sync", self.global_steps)
+        super().on_step_end()
+
+    def _step_recorded(self, record: dict[str, Any]) -> None:
+        """Validation, metrics and rollouts of a step are written: its checkpoint counts, and a run may end here.
+
+        A resumed run starts after its checkpoint's step, so what a kill takes from that step would be gone for good.
+        """
+        step, score = record["step"], best_score(record, self.config.run.best_metric)
+        if self.uncommitted_step == step:
+            for dump in self._dump_futures:
+                dump.result()
+            self._commit_checkpoint(step, score)
+        if self._stop_asked() and (self.last_checkpoint == step or self.config.trainer.save_freq <= 0):
+            self.total_training_steps = step  # fit() ends after it
+
+    def _commit_checkpoint(self, step: int, score: float | None) -> None:
+        actor = checkpoints.folder_of(self.checkpoint_root, step) / "actor"
+        saved = len(list(actor.glob("model_world_size_*_rank_*.pt")))
+        if saved != self.identity["workers"]:
+            raise checkpoints.CheckpointError(
+                f"{actor} holds the shards of {saved} of {self.identity['workers']} workers: run.root must be a folder "
+                "that all nodes share"
+            )
+        methods = {name: tracker.state_dict() for name, tracker in self.trackers.items()}
+        checkpoints.commit(self.checkpoint_root, step, self.identity, methods, score)
+        self.uncommitted_step, self.last_checkpoint = None, step
+        checkpoints.prune(self.checkpoint_root, self.config.run.keep_checkpoints, self.config.run.keep_best)
+
+    def _stop_asked(self) -> bool:
+        return (self.run_directory / STOP_FILE).exists()
+
+
+@register_trainer(TRAINER_MODES["sync"])
+class PAECTrainerSync(PAECTrainer, PPOTrainerSync):
+    """Rollout and training take turns."""
+
+    mode = "sync"
+
+
+@register_trainer(TRAINER_MODES["colocate_async"])
+class PAECTrainerColocateAsync(PAECTrainer, PPOTrainerColocateAsync):
+    """On the same GPUs, but a step does not wait for its slowest responses: they go on under the next policy."""
+
+    mode = "colocate_async"
+
+
+@register_trainer(TRAINER_MODES["separate_async"])
+class PAECTrainerSeparateAsync(PAECTrainer, PPOTrainerSeparateAsync):
+    """Rollout has GPUs of its own and never waits; weights travel once a step, which is one update a mini-batch."""
+
+    mode = "separate_async"
+
+    def __init__(self, config):
+        actor, separate = config.actor_rollout_ref.actor, config.trainer.v1.separate_async
+        with open_dict(config):
+            # The only number that verl takes.
+            separate.parameter_sync_step = config.data.train_batch_size // actor.ppo_mini_batch_size
+        super().__init__(config)

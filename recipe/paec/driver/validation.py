@@ -1,0 +1,79 @@
+"""Validation during training and rewards of a step as metrics, by the graders and estimators of the evaluation."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+from typing import Any
+
+from recipe.grading.pool import GraderPool
+from recipe.paec.common.errors import UserError
+from recipe.paec.run.summary import accuracy
+from recipe.paec.scoring.scores import validation_metrics
+from recipe.paec.scoring.verdicts import Verdict
+
+REWARD_SHARES = ("format", "grader_error", "grader_timeout")
+"""Keys of `rewards.compute_score` that become metrics below `reward/`: shares of the responses of a step."""
+
+
+def validation_scores(
+    data_sources: Sequence[str],
+    problem_ids: Sequence[str],
+    infos: Mapping[str, Sequence[Any]],
+    expected: Mapping[tuple[str, str], int],
+) -> dict[str, float]:
+    """`val/<data source>/...` of one validation (recipe.paec.scoring.scores.validation_metrics).
+
+    Args:
+        data_sources, problem_ids: one entry a sample.
+        infos: the keys of `rewards.compute_score`, one entry a sample; None for a sample that was never scored.
+        expected: samples drawn, by (data source, problem id); the same number for all.
+    """
+    answers: dict[tuple[str, str], list[int]] = {}
+    for index, key in enumerate(zip(data_sources, problem_ids, strict=True)):
+        if infos["acc"][index] is not None:
+            answers.setdefault(key, []).append(index)
+    groups: dict[int, int | None] = {}
+    with GraderPool() as pool:
+        given = (
+            (source, [infos["pred"][i] or None for i in of_problem]) for (source, _), of_problem in answers.items()
+        )
+        for of_problem, numbers in zip(answers.values(), pool.groups(given), strict=True):
+            groups |= dict(zip(of_problem, numbers, strict=True))
+    kept = sorted(groups)
+    return validation_metrics(
+        [data_sources[i] for i in kept],
+        [problem_ids[i] for i in kept],
+        [_verdict({key: values[i] for key, values in infos.items()}, groups[i]) for i in kept],
+        problems=Counter(source for source, _ in expected),
+        samples=max(expected.values()),
+    )
+
+
+def _verdict(info: Mapping[str, Any], group: int | None) -> Verdict:
+    flags = {"unparsable": "unparsable", "grader_timeout": "timeout", "grader_error": "error"}
+    status = next((status for key, status in flags.items() if info[key]), "ok")
+    return Verdict(correct=info["acc"] == 1.0, strict=info["strict"] == 1.0, group=group, status=status)
+
+
+def best_score(record: Mapping[str, Any], metric: str | None) -> float | None:
+    """What says how good the policy of a step is: `metric`, or the mean of all avg@n; None without a validation.
+
+    Raises:
+        UserError: the validation has no such metric.
+    """
+    scores = {key: value for key, value in record.items() if key.startswith("val/")}
+    if not scores:
+        return None
+    if metric is None:
+        averages = accuracy(record).values()
+        return fmean(averages) if averages else None
+    if metric not in scores:
+        raise UserError(f"run.best_metric={metric}: the validation gives {', '.join(sorted(scores))}: choose one")
+    return scores[metric]
+
+
+def reward_metrics(infos: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """`reward/<share>` of a training step: responses with an answer in them, and those at which the grader failed."""
+    return {f"reward/{key}": fmean(info[key] for info in infos) for key in REWARD_SHARES}

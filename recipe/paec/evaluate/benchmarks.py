@@ -1,0 +1,122 @@
+"""Benchmarks and their problems."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from data_prep.contract import ContractError, validate_rows
+from data_prep.sets import DATA_SETS
+from recipe.grading.sources import check_ground_truth, supports, why_not
+from recipe.paec.common.errors import UserError
+from recipe.paec.config import values
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One row of a benchmark."""
+
+    benchmark: str
+    """`data_source` of the row."""
+    id: str
+    """`extra_info.id`, or the data source and `extra_info.index`; unique within the benchmark."""
+    prompt: list[dict[str, str]]
+    """Chat messages."""
+    ground_truth: str
+    text: str
+    """The problem without a template, for the contamination check."""
+
+
+def load_benchmark(path: Path) -> list[Problem]:
+    """The problems of a parquet file of the row contract.
+
+    Raises:
+        UserError: it breaks the contract or mixes data sources, or no grader can read its references.
+    """
+    try:
+        frame = validate_rows(path)
+    except (ContractError, FileNotFoundError) as error:
+        raise UserError(f"benchmarks: {error}") from None
+    problems = []
+    for row in frame.to_dict("records"):
+        extra, prompt = row["extra_info"], [dict(turn) for turn in row["prompt"]]
+        problems.append(
+            Problem(
+                benchmark=row["data_source"],
+                id=str(extra.get("id") or f"{row['data_source']}-{extra['index']}"),
+                prompt=prompt,
+                ground_truth=str(row["reward_model"]["ground_truth"]),
+                text=str(extra.get("problem") or prompt[-1]["content"]),
+            )
+        )
+    sources = sorted({problem.benchmark for problem in problems})
+    if len(sources) > 1:
+        raise UserError(
+            f"benchmarks: {path} mixes the data sources {', '.join(sources)}: give each benchmark a file of its own"
+        )
+    repeated = [identity for identity, count in Counter(p.id for p in problems).items() if count > 1]
+    if repeated:
+        raise UserError(
+            f"benchmarks: {path}, field extra_info.id: {repeated[0]!r} occurs more than once: prepare the file again"
+        )
+    if not supports(sources[0]):
+        raise UserError(f"benchmarks: {path}, field data_source: {why_not(sources[0])}")
+    for row, problem in enumerate(problems):
+        if wrong := check_ground_truth(problem.benchmark, problem.ground_truth):
+            raise UserError(
+                f"benchmarks: {path}, row {row}, field reward_model.ground_truth: {wrong}: prepare the file again"
+            )
+    return problems
+
+
+def problems_in(samples: Iterable[Mapping[str, Any]]) -> dict[str, list[Problem]]:
+    """The problems of samples that came without a benchmark file, by benchmark."""
+    found: dict[tuple[str, str], Problem] = {}
+    for s in samples:
+        key, turn = (s["benchmark"], s["problem"]), {"role": "user", "content": s["prompt"]}
+        found.setdefault(key, Problem(*key, [turn], s["ground_truth"], s["prompt"]))
+    groups: dict[str, list[Problem]] = {}
+    for (benchmark, _), problem in sorted(found.items()):
+        groups.setdefault(benchmark, []).append(problem)
+    return groups
+
+
+def find_benchmarks(config: DictConfig) -> dict[str, Path]:
+    """Parquet file of every requested benchmark, in the order asked for."""
+    files = {}
+    for entry in config.benchmarks:
+        path = Path(entry).expanduser()
+        if path.suffix != ".parquet":
+            path = Path(config.data_root).expanduser() / entry / "test.parquet"
+            if not path.is_file():
+                if entry not in DATA_SETS:
+                    known = [name for name, data_set in DATA_SETS.items() if "test" in data_set.counts]
+                    hint = values.closest(entry, known, "did you mean {}? ")
+                    raise UserError(
+                        f"benchmarks: {entry}: there is no {path}, and no data set of this name: {hint}There are "
+                        f"{', '.join(known)}; other files are named by their path, ending in .parquet"
+                    )
+                raise UserError(
+                    f"benchmarks: {path} does not exist: python -m data_prep {entry} --output {path.parent} makes it "
+                    "(python -m data_prep --list shows all sets); other files are named by their path, ending in "
+                    ".parquet"
+                )
+        files[str(entry)] = path
+    return files
+
+
+def load_problems(files: dict[str, Path]) -> dict[str, list[Problem]]:
+    """Problems by benchmark (data source); UserError for bad files, a benchmark named twice."""
+    loaded: dict[str, list[Problem]] = {}
+    for path in files.values():
+        problems = load_benchmark(path)
+        name = problems[0].benchmark
+        if name in loaded:
+            raise UserError(f"benchmarks: {path} is {name}, which another file is already: name each once")
+        loaded[name] = problems
+    return loaded

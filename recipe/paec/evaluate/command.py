@@ -1,0 +1,203 @@
+"""`python -m recipe.paec.evaluate model=... benchmarks=[aime24,...] protocol=luffy|dapo|paec`: scores with provenance.
+
+Generates with vLLM (in a process of its own), grades, estimates, and writes into the output folder
+
+    evaluation.json   what is evaluated: a later start with the same goes on, with another it is refused
+    generation.json   the engine's settings, context and chat template
+    journal.jsonl     responses as they come
+    samples.jsonl     every response with its grades
+    scores.json       scores, intervals, provenance, contamination
+    scores.md         the table
+
+A killed evaluation goes on where it was: nothing is generated twice. A run directory is evaluated checkpoint by
+checkpoint, in `step_<N>/`, with `curve.json` and `curve.png` beside them.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from data_prep.files import sha256
+from recipe.paec.common import folder_kinds, folders, secrets, versions
+from recipe.paec.common.console import say
+from recipe.paec.common.errors import UserError
+from recipe.paec.common.files import write_json
+from recipe.paec.common.gpus import gpu_count
+from recipe.paec.compare.curves import draw
+from recipe.paec.config.command_line import hydra_command, with_flags
+from recipe.paec.doctor import examine, node
+from recipe.paec.evaluate.benchmarks import Problem, find_benchmarks, load_problems, problems_in
+from recipe.paec.evaluate.contamination import training_files, training_texts
+from recipe.paec.evaluate.folder import (
+    CURVE,
+    JOURNAL,
+    PICTURE,
+    SCORES,
+    TABLE,
+    _unwritable,
+    continue_or_start,
+    digests,
+    hold,
+    identity_of,
+    label_of,
+    output_problems,
+    problem_of,
+    refuse,
+)
+from recipe.paec.evaluate.generation import generate
+from recipe.paec.evaluate.grading import journaled
+from recipe.paec.evaluate.origin import own_origin
+from recipe.paec.evaluate.results import write_results
+from recipe.paec.evaluate.samples import read_samples
+from recipe.paec.evaluate.settings import as_trained, check_samples, resolved, samples_per_problem
+from recipe.paec.evaluate.targets import Target, find_targets
+
+
+def evaluate_target(config: DictConfig, target: Target, problems: dict[str, list[Problem]]) -> None:
+    """One model from generation to table; a finished evaluation only shows its table."""
+    config = as_trained(config, target)
+    identity = identity_of(config, target, problems)
+    refuse(target.output, identity, config.fresh)
+    held = hold(target.output)
+    continue_or_start(target.output, identity, config.fresh)
+    try:
+        label = target.source if target.step is None else f"step {target.step} ({target.source})"
+        if (target.output / SCORES).is_file():
+            say(
+                f"{label} is evaluated already: {target.output} (delete {SCORES} there to grade its responses again; "
+                "fresh=true generates new ones)"
+            )
+            say((target.output / TABLE).read_text(encoding="utf-8"))
+            return
+        say(f"evaluating {label}")
+        generate(config, target, problems)
+        write_results(config, target.output, target, identity, problems, journaled(problems, target.output / JOURNAL))
+    finally:
+        for file in secrets.scrub(target.output):
+            say(f"note: a secret of the environment had been printed into {file}; {secrets.HIDDEN} is there now")
+        held.close()
+
+
+def run(config: DictConfig) -> None:
+    """A whole evaluation; UserError for everything a user can mend."""
+    config = resolved(config)
+    if config.print_config:
+        say(OmegaConf.to_yaml(config))
+    problems = load_problems(find_benchmarks(config))
+    if config.samples is not None:
+        score_samples(config, problems)
+        return
+    check_samples(config, problems)
+    checks = examine.basics(config) + (node.ray_checks(config) if config.cluster.ray_address is None else [])
+    errors = [problem for check in checks for problem in check.problems]
+    workers = config.cluster.nodes * config.cluster.gpus_per_node
+    if workers % config.cluster.tensor_parallel:
+        errors.append(f"cluster.tensor_parallel={config.cluster.tensor_parallel} does not divide {workers} GPUs")
+    if errors and not config.dry_run:
+        raise UserError(*errors)
+    targets = find_targets(config, label_of(config, problems))
+    training_texts(training_files(config, targets[0].run))  # a bad file is an error now, not after the generation
+    errors += output_problems(config, targets, problems)
+    if config.dry_run:
+        show(config, targets, problems)
+        if errors:
+            raise UserError(*errors)
+        say("all checks passed")
+        return
+    if errors:
+        raise UserError(*errors)
+    for target in targets:
+        evaluate_target(config, target, problems)
+    if targets[0].output.name.startswith("step_") and len(targets) > 1:
+        write_curve(targets)
+
+
+def show(config: DictConfig, targets: list[Target], problems: dict[str, list[Problem]]) -> None:
+    """What would be done (`--dry-run`)."""
+    samples = samples_per_problem(config, problems)
+    for name, group in problems.items():
+        say(f"{name}: {len(group)} problems x {samples[name]} responses")
+    for target in targets:
+        say(f"{target.source} -> {target.output}")
+        if config.fresh and (sentence := folders.to_be_cleared(target.output, folder_kinds.EVALUATION)):
+            say(f"  fresh=true {sentence}")
+
+
+def score_samples(config: DictConfig, problems: dict[str, list[Problem]]) -> None:
+    """Grade and score a file of responses made before."""
+    path = Path(config.samples).expanduser()
+    samples = read_samples(path, problems, next(iter(problems)) if len(problems) == 1 else None)
+    origin = own_origin(path, samples)
+    if origin is not None and problems:
+        origin.pop("benchmarks", None)  # those of the files that it is graded by now
+    problems = problems or problems_in(samples)
+    training_texts(training_files(config, None))
+    folder = Path(config.output).expanduser() if config.output else Path("outputs") / "evaluation" / path.stem
+    identity = {"samples": sha256(path), "benchmarks": digests(problems)}
+    problem = problem_of(folder, identity, config.fresh, folder_kinds.EVALUATION) or _unwritable(folder)
+    if problem:
+        raise UserError(problem)
+    if config.dry_run:
+        if config.fresh and (sentence := folders.to_be_cleared(folder, folder_kinds.EVALUATION)):
+            say(f"fresh=true {sentence}")
+        say(f"{len(samples)} responses would be graded -> {folder}")
+        return
+    held = hold(folder)
+    try:
+        continue_or_start(folder, identity, config.fresh)
+        if origin is not None:
+            say(f"these are samples of this recipe, protocol {origin['protocol']['name']}")
+        write_results(config, folder, None, identity, problems, samples, origin)
+    finally:
+        held.close()
+
+
+def write_curve(targets: list[Target]) -> None:
+    """`curve.json` and `curve.png` beside the steps' folders."""
+    folder = targets[0].output.parent
+    steps = [{"step": t.step, "scores": str((t.output / SCORES).relative_to(folder))} for t in targets]
+    write_json(folder / CURVE, {"run": targets[0].run.name, "steps": steps})
+    draw([str(folder)], folder / PICTURE, None, False)
+    say(f"curve over the steps: {folder / PICTURE}")
+
+
+QUOTED = ("model.path", "output", "samples", "data_root", "chat_template")
+"""Keys with a text that Hydra's grammar would read something into."""
+
+
+def arguments_of(given: list[str]) -> list[str]:
+    """The command line as Hydra takes it.
+
+    `model` is also a group of `configs/`, so its value has a key below it; and paths are quoted, because a run's name
+    may hold "=" and ",", and so are chat templates. In a list the comma separates, unless its paths are quoted already.
+    """
+    arguments = with_flags(given)
+    arguments = [f"model.path={a.removeprefix('model=')}" if a.startswith("model=") else a for a in arguments]
+    # A protocol names some benchmarks only; this sets any.
+    arguments = [f"++{a}" if a.startswith("protocol.samples_of.") else a for a in arguments]
+    return [_quoted(a) for a in arguments]
+
+
+def _quoted(argument: str) -> str:
+    key, _, value = argument.partition("=")
+    if value in ("", "null", "[]") or value.removeprefix("[").startswith(("'", '"')):
+        return argument
+    if key in ("benchmarks", "trained_on"):
+        return f"{key}=[" + ",".join(map(_quote, value.removeprefix("[").removesuffix("]").split(","))) + "]"
+    return f"{key}={_quote(value)}" if key in QUOTED else argument
+
+
+def _quote(value: str) -> str:
+    return "'" + value.strip().replace("'", "\\'") + "'"
+
+
+def main() -> int:
+    """Command line entry; returns the exit code."""
+    arguments = arguments_of(sys.argv[1:])
+    if not any(a.startswith("cluster=") for a in arguments) and versions.stack() != "cpu":
+        gpus = gpu_count()
+        arguments += ["cluster=gpu_1x8", f"cluster.gpus_per_node={gpus}"] if gpus > 1 else ["cluster=gpu_1x1"]
+    return hydra_command("evaluate", run, arguments, "the same command goes on from the responses that there are")

@@ -1,0 +1,64 @@
+"""Benchmark problems that are in the training files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from data_prep.contamination import find_contamination, problems_of
+from data_prep.contract import ContractError
+from recipe.paec.common.errors import UserError
+from recipe.paec.evaluate.benchmarks import Problem
+from recipe.paec.scoring.display import heading, percent
+from recipe.paec.scoring.scores import score
+
+
+def training_files(config: DictConfig, run: Path | None) -> list[str]:
+    """Files to look for the benchmarks in: `trained_on`, else the run's own if they are still there, else none."""
+    if config.trained_on is not None:
+        return list(config.trained_on)
+    if run is None:
+        return []
+    files = OmegaConf.load(run / "config.yaml").data.train_files
+    files = [files] if isinstance(files, str) else list(files)
+    return files if all(Path(file).expanduser().is_file() for file in files) else []
+
+
+def training_texts(files: list[str]) -> list[str]:
+    """The problems of training files; UserError for one that cannot be read."""
+    try:
+        return [text for file in files for text in problems_of(Path(file).expanduser())]
+    except (ContractError, FileNotFoundError) as error:
+        raise UserError(f"trained_on: {error}") from None
+
+
+def contamination(files: list[str], samples: list[dict[str, Any]], problems: dict[str, list[Problem]]) -> dict | None:
+    """Benchmark problems with a near-copy in the training files, and avg@n without them; None without files."""
+    if not files:
+        return None
+    texts = {name: [problem.text for problem in group] for name, group in problems.items()}
+    found = find_contamination(training_texts(files), texts)
+    report = found.report()
+    for name, overlap in found.benchmarks.items():
+        copied = {problems[name][match.problem].id for match in overlap.copies}
+        rest = [sample for sample in samples if sample["benchmark"] == name and sample["problem"] not in copied]
+        report["benchmarks"][name] |= {
+            "ids": sorted(copied),
+            "avg_without": score(rest)["benchmarks"][name]["avg"] if rest else None,
+        }
+    return {"trained_on": files, **report}
+
+
+def contamination_lines(found: dict[str, Any] | None) -> str:
+    """What is printed below the table."""
+    if found is None:
+        return "contamination: not checked, the training data is not known (trained_on=[FILE.parquet] checks it)"
+    lines = [f"contamination: problems that stand in {', '.join(found['trained_on'])}"]
+    for name, of_name in found["benchmarks"].items():
+        line = f"  {heading(name)}: {of_name['contaminated']} of {of_name['size']}"
+        if of_name["contaminated"] and of_name["avg_without"] is not None:
+            line += f"; avg@n without them {percent(of_name['avg_without'])}"
+        lines.append(line)
+    return "\n".join(lines)

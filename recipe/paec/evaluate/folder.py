@@ -1,0 +1,168 @@
+"""An evaluation's folder: its files, its identity, its lock."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import IO, Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from recipe.paec.common import folder_kinds, folders
+from recipe.paec.common.console import say
+from recipe.paec.common.errors import UserError
+from recipe.paec.common.files import write_json
+from recipe.paec.doctor import node_folders
+from recipe.paec.evaluate.benchmarks import Problem
+from recipe.paec.evaluate.settings import as_trained
+from recipe.paec.evaluate.targets import Target, fingerprint
+
+EVALUATION, GENERATION, JOURNAL, SAMPLES, SCORES = (
+    "evaluation.json",
+    "generation.json",
+    "journal.jsonl",
+    "samples.jsonl",
+    "scores.json",
+)
+
+TABLE = "scores.md"
+
+JOB, CURVE, PICTURE = "job.json", "curve.json", "curve.png"
+
+
+def label_of(config: DictConfig, problems: Iterable[str]) -> str:
+    """Protocol with whatever the command line changed in it, seed and benchmarks: a name for folders."""
+    changed = [
+        o.lstrip("+").removeprefix("protocol.")
+        for o in sorted(HydraConfig.get().overrides.task)
+        if o.lstrip("+").startswith(("protocol.", "seed="))
+    ]
+    text = re.sub(r"[^A-Za-z0-9=.,_-]", "_", ",".join([config.protocol.name, *changed]) + "-" + ",".join(problems))
+    return text if len(text) <= 120 else text[:100] + hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def digests(problems: dict[str, list[Problem]]) -> dict[str, str]:
+    """SHA-256 of every benchmark's problems: prompts, references and their order."""
+    return {
+        name: hashlib.sha256(json.dumps([asdict(p) for p in group], sort_keys=True).encode()).hexdigest()
+        for name, group in problems.items()
+    }
+
+
+def identity_of(config: DictConfig, target: Target, problems: dict[str, list[Problem]]) -> dict[str, Any]:
+    """What responses must agree in to belong to one evaluation."""
+    return {
+        "model": fingerprint(target.folder),
+        "protocol": OmegaConf.to_container(config.protocol),
+        "seed": config.seed,
+        "chat_template": config.chat_template,
+        "context_length": config.context_length,
+        "dtype": config.engine.dtype,
+        "benchmarks": digests(problems),
+    }
+
+
+def hold(folder: Path) -> IO[str]:
+    """The lock of an output folder, to be closed at the end; UserError if another evaluation has it."""
+    try:
+        return folders.lock(folder)
+    except UserError:
+        raise UserError(
+            f"{folder} is in use by another evaluation: wait for it, or name another folder with output=..."
+        ) from None
+
+
+def problem_of(folder: Path, identity: dict[str, Any], fresh: bool, kind: folder_kinds.Kind) -> str | None:
+    """Why the evaluation `identity` cannot be in `folder`, None if it can; touches nothing.
+
+    The folder holds something else, or without `fresh` another evaluation: then the first difference is named.
+    """
+    if problem := folders.problem_of(folder, kind, {}, fresh):
+        return problem
+    file = folder / EVALUATION
+    if fresh or not file.is_file():
+        return None
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        return f"{file} is damaged ({error}): {kind.fresh} starts over, or {kind.elsewhere}"
+    for key in sorted(identity.keys() | found.keys()):
+        if found.get(key) != identity.get(key):
+            return (
+                f"{folder} holds another evaluation: its {key} is {found.get(key)!r:.200}, this one's "
+                f"{identity.get(key)!r:.200}. Name another folder with output=..., or start over with {kind.fresh}, "
+                "which deletes it"
+            )
+    return None
+
+
+def continue_or_start(
+    folder: Path, identity: dict[str, Any], fresh: bool, kind: folder_kinds.Kind = folder_kinds.EVALUATION
+) -> None:
+    """Record the identity in an empty folder, which is held, and check it in another.
+
+    Args:
+        fresh: delete the evaluation that the folder holds, and only an evaluation, first.
+        kind: whether it is an evaluation or a scoring of prompts.
+
+    Raises:
+        UserError: of `problem_of`; nothing was deleted.
+    """
+    if problem := problem_of(folder, identity, fresh, kind):
+        raise UserError(problem)
+    folders.take(folder, kind, {}, fresh, say)
+    if not (folder / EVALUATION).is_file():
+        write_json(folder / EVALUATION, identity)
+
+
+def refuse(
+    folder: Path, identity: dict[str, Any], fresh: bool, kind: folder_kinds.Kind = folder_kinds.EVALUATION
+) -> None:
+    """UserError for a folder that `continue_or_start` would refuse, before anything is written there."""
+    if problem := problem_of(folder, identity, fresh, kind):
+        raise UserError(problem)
+
+
+def output_problems(config: DictConfig, targets: list[Target], problems: dict[str, list[Problem]]) -> list[str]:
+    """What keeps the results from their folders, one sentence each; tries to write beside those that are to be made."""
+    found = []
+    for target in targets:
+        identity = identity_of(as_trained(config, target), target, problems)
+        found.append(
+            problem_of(target.output, identity, config.fresh, folder_kinds.EVALUATION) or _unwritable(target.output)
+        )
+    if len(targets) > 1:
+        found.append(curve_problem(targets[0].output.parent))
+    return list(dict.fromkeys(problem for problem in found if problem))
+
+
+def _unwritable(folder: Path) -> str | None:
+    place = node_folders.existing(folder.absolute())
+    if not os.path.lexists(folder) and place != folder.absolute():
+        below = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.parent == place)
+        if os.path.lexists(below):
+            return f"{below} is no folder, so {folder} cannot be made: name another folder with output=..."
+    if reason := node_folders.unwritable(place):
+        return f"{place} cannot be written ({reason}): name another folder with output=..."
+    return None
+
+
+def curve_problem(folder: Path) -> str | None:
+    """Why no curve can be written into `folder`, the one that holds the steps: files of others have its names."""
+    file = folder / CURVE
+    try:
+        ours = {"run", "steps"} == json.loads(file.read_text(encoding="utf-8")).keys()
+    except (FileNotFoundError, NotADirectoryError):
+        ours = not (folder / PICTURE).exists()
+    except (OSError, ValueError, AttributeError):
+        ours = False
+    if ours:
+        return None
+    there = file if file.exists() else folder / PICTURE
+    return f"{there} exists and is no curve of an evaluation: move it away, or name another folder with output=..."

@@ -1,0 +1,157 @@
+"""Samples that were made elsewhere, read into the form of this recipe.
+
+A sample is one response to one problem, a JSON line:
+
+    benchmark, problem, sample      which response: (data source, problem id, 0 <= sample < n)
+    prompt, ground_truth            the user's text and what the graders compare with
+    response, finish_reason, tokens, seed
+    answer, group, correct, strict, status      added by grading (recipe.paec.evaluate.grading)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from recipe.grading.sources import check_ground_truth, supports, why_not
+from recipe.paec.common.errors import UserError
+from recipe.paec.evaluate.benchmarks import Problem
+from recipe.paec.scoring.verdicts import check_complete, check_fields
+
+PROMPTS = ("question", "prompt", "input", "problem")
+TRUTHS = ("ground_truth", "gts", "answer", "gold", "target")
+RESPONSES = ("response", "responses", "output", "outputs", "generation", "generations", "completion", "completions")
+"""Names under which sample files of the field keep the problem, the reference and the response(s); the first counts."""
+
+
+def read_samples(path: Path, problems: Mapping[str, list[Problem]], benchmark: str | None) -> list[dict[str, Any]]:
+    """Samples of a JSONL file made elsewhere, in this module's form, without grades.
+
+    Accepted are the lines of an evaluation of this recipe, verl's validation dumps (input, output, gts), and one line a
+    problem with a list of responses. A line that belongs to one of `problems`, by its id or its text, takes prompt and
+    reference from there; others need both in the line. Lines of this recipe keep their sample numbers; the responses of
+    other lines are numbered as they come.
+
+    Args:
+        path: the file.
+        problems: by benchmark, those that were loaded (may be empty). Each needs a response.
+        benchmark: data source of lines that do not name one, or None.
+
+    Raises:
+        UserError: an unreadable line, a missing or bad field (named with its line), an unknown problem, two references
+            of one problem, problems with different numbers of samples or without any.
+    """
+    if not path.is_file():
+        raise UserError(f"samples: {path}: no such file")
+    known = {(problem.benchmark, problem.id): problem for group in problems.values() for problem in group}
+    by_text = {(p.benchmark, p.prompt[-1]["content"].strip()): p for p in known.values()}
+    by_text |= {(p.benchmark, p.text.strip()): p for p in known.values()}
+    counts: Counter[tuple[str, str]] = Counter()
+    truths: dict[tuple[str, str], str] = {}
+    samples, places = [], []
+    for number, record in _numbered(path):
+        where = f"samples: {path}, line {number}"
+        source = record.get("benchmark") or record.get("data_source") or benchmark
+        if not isinstance(source, str) or not source:
+            raise UserError(f"{where}, field benchmark: missing; add it, or name one benchmark with benchmarks=[...]")
+        if not supports(source):
+            raise UserError(f"{where}, field benchmark: {why_not(source)}")
+        prompt = _first(record, PROMPTS)
+        if isinstance(prompt, list):
+            prompt = prompt[-1].get("content", "") if prompt and isinstance(prompt[-1], Mapping) else str(prompt)
+        problem = known.get((source, str(record.get("problem")))) or by_text.get((source, str(prompt).strip()))
+        if problem is not None:
+            identity, prompt, truth = problem.id, problem.prompt[-1]["content"], problem.ground_truth
+        elif source in problems:
+            raise UserError(
+                f"{where}, field problem: {record.get('problem', prompt)!r:.80} is not in the benchmark {source}: "
+                "leave benchmarks= out to grade by the references in the file"
+            )
+        elif prompt is None:
+            raise UserError(f"{where}, field problem: missing (also looked for {', '.join(PROMPTS[:-1])})")
+        else:
+            digest = hashlib.sha256(str(prompt).encode("utf-8", "replace")).hexdigest()[:12]
+            identity = str(record["problem"]) if _is_ours(record) else digest
+            prompt, truth = str(prompt), _reference(record, source, where)
+        if truths.setdefault((source, identity), truth) != truth:
+            raise UserError(
+                f"{where}, field ground_truth: {truth!r:.80}, but an earlier line gives this problem "
+                f"{truths[source, identity]!r:.80}: correct one of them"
+            )
+        responses = _first(record, RESPONSES)
+        if responses is None or responses == []:
+            raise UserError(f"{where}, field response: missing (also looked for {', '.join(RESPONSES[1:])})")
+        for response in responses if isinstance(responses, list) else [responses]:
+            if not isinstance(response, str):
+                raise UserError(f"{where}, field response: {type(response).__name__} instead of a string")
+            sample = {
+                "benchmark": source,
+                "problem": identity,
+                "sample": record["sample"] if _is_ours(record) else counts[source, identity],
+                "prompt": prompt,
+                "ground_truth": truth,
+                "response": response,
+                "finish_reason": record.get("finish_reason"),
+                "tokens": record.get("tokens"),
+                "seed": record.get("seed"),
+            }
+            check_fields(sample, where, ("sample", "finish_reason", "tokens"))
+            samples.append(sample)
+            places.append(where)
+            counts[source, identity] += 1
+    if not samples:
+        raise UserError(f"samples: {path}: no samples in it")
+    for name, group in problems.items():
+        if absent := [problem.id for problem in group if not counts[name, problem.id]]:
+            listed = ", ".join(absent[:5]) + (", ..." if len(absent) > 5 else "")
+            raise UserError(
+                f"samples: {path}: no response to {len(absent)} of the {len(group)} problems of {name} ({listed}): add "
+                "them, or leave benchmarks= out to score the problems of the file by its own references"
+            )
+    check_complete([(s["benchmark"], s["problem"], s["sample"]) for s in samples], places, f"samples: {path}")
+    # Within a problem the order that maj@k and its ties go by.
+    order = {problem: position for position, problem in enumerate(counts)}
+    return sorted(samples, key=lambda s: (order[s["benchmark"], s["problem"]], s["sample"]))
+
+
+def _reference(record: Mapping[str, Any], source: str, where: str) -> str:
+    truth = _first(record, TRUTHS)
+    if truth is None or truth == "":
+        raise UserError(f"{where}, field ground_truth: missing (also looked for {', '.join(TRUTHS[1:])})")
+    number = isinstance(truth, (int, float)) and not isinstance(truth, bool) and math.isfinite(truth)
+    if not (isinstance(truth, str) or number):
+        raise UserError(f"{where}, field ground_truth: {truth!r:.80} instead of a string or a number: correct it")
+    if wrong := check_ground_truth(source, str(truth)):
+        raise UserError(f"{where}, field ground_truth: {wrong}")
+    return str(truth)
+
+
+def _is_ours(record: Mapping[str, Any]) -> bool:
+    return {"benchmark", "problem", "sample"} <= record.keys()
+
+
+def _numbered(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    with open(path, "rb") as stream:
+        for number, line in enumerate(stream, 1):
+            if not line.strip():
+                continue
+            try:
+                record = json.loads(line.decode("utf-8-sig"))
+            except UnicodeDecodeError as error:
+                raise UserError(f"samples: {path}, line {number}: not UTF-8 ({error}): convert the file") from None
+            except (ValueError, RecursionError) as error:
+                raise UserError(
+                    f"samples: {path}, line {number}: not JSON ({error}): give one JSON object a line"
+                ) from None
+            if not isinstance(record, dict):
+                raise UserError(f"samples: {path}, line {number}: {type(record).__name__} instead of an object")
+            yield number, record
+
+
+def _first(record: Mapping[str, Any], names: Iterable[str]) -> Any:
+    return next((record[name] for name in names if record.get(name) is not None), None)

@@ -1,0 +1,87 @@
+"""The settings of an evaluation."""
+
+from __future__ import annotations
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from recipe.paec.common import folder_names, secrets
+from recipe.paec.common.errors import UserError
+from recipe.paec.config import values
+from recipe.paec.config.schema import EvaluationConfig
+from recipe.paec.evaluate.benchmarks import Problem
+from recipe.paec.evaluate.targets import Target
+
+# ---- configuration ---------------------------------------------------------------------------------------------------
+
+
+def resolved(config: DictConfig) -> DictConfig:
+    """The evaluation's own sections with nothing left to look up; UserError for wrong types and values."""
+    OmegaConf.resolve(config)
+    problems = secrets.check_config(config)
+    own = {key: config[key] for key in EvaluationConfig.__dataclass_fields__}
+    try:
+        typed = OmegaConf.merge(OmegaConf.structured(EvaluationConfig), OmegaConf.to_container(OmegaConf.create(own)))
+    except OmegaConfBaseException as error:
+        raise UserError(f"{error.full_key}: {error.msg.splitlines()[0]}") from None
+    problems += values.check_values(typed, values.EVALUATION_RULES)
+    protocol = typed.protocol
+    counts = {"protocol.samples": protocol.samples, "protocol.max_tokens": protocol.max_tokens}
+    counts |= {"context_length": typed.context_length, "grader.workers": typed.grader.workers}
+    for key, value in counts.items():
+        if value is not None and value < 1:
+            problems.append(f"{key}={value}: must be at least 1")
+    problems += [f"protocol.samples_of.{k}={v}: must be at least 1" for k, v in protocol.samples_of.items() if v < 1]
+    if not 0 <= protocol.temperature < 100:
+        problems.append(f"protocol.temperature={protocol.temperature}: must be 0 (greedy) or positive")
+    if not 0 < protocol.top_p <= 1:
+        problems.append(f"protocol.top_p={protocol.top_p}: must be in (0, 1]")
+    if protocol.top_k != -1 and protocol.top_k < 1:
+        problems.append(f"protocol.top_k={protocol.top_k}: must be -1 (no limit) or at least 1")
+    if not typed.stall_timeout > 0:
+        problems.append(f"stall_timeout={typed.stall_timeout}: must be positive")
+    if typed.samples is None and (typed.model.path is None or not typed.benchmarks):
+        problems.append("give model=... and benchmarks=[...], or samples=FILE.jsonl to score responses made before")
+    if typed.output is not None and (problem := folder_names.path_problem("output", typed.output)):
+        problems.append(problem)
+    if typed.samples is not None and typed.model.path is not None:
+        problems.append("samples=... scores responses made before, model=... generates new ones: give one of them")
+    if problems:
+        raise UserError(*problems)
+    return typed
+
+
+def check_samples(config: DictConfig, problems: dict[str, list[Problem]]) -> None:
+    """UserError for numbers of samples that cannot be meant: of a benchmark not asked for, or several greedy ones."""
+    for override in HydraConfig.get().overrides.task:
+        name = override.lstrip("+").partition("=")[0].removeprefix("protocol.samples_of.")
+        if override.lstrip("+").startswith("protocol.samples_of.") and name not in problems:
+            raise UserError(f"protocol.samples_of.{name}: the benchmarks are {', '.join(problems)}: name one of them")
+    several = [name for name, n in samples_per_problem(config, problems).items() if n > 1]
+    if config.protocol.temperature == 0 and several:
+        keys = [
+            f"protocol.samples_of.{k}=1" if k in config.protocol.samples_of else "protocol.samples=1" for k in several
+        ]
+        raise UserError(
+            f"protocol.temperature=0 draws the same response every time: set {' '.join(dict.fromkeys(keys))} too"
+        )
+
+
+# ---- generation ------------------------------------------------------------------------------------------------------
+
+
+def samples_per_problem(config: DictConfig, problems: dict[str, list[Problem]]) -> dict[str, int]:
+    """Responses a problem, by benchmark."""
+    return {name: config.protocol.samples_of.get(name, config.protocol.samples) for name in problems}
+
+
+# ---- the command -----------------------------------------------------------------------------------------------------
+
+
+def as_trained(config: DictConfig, target: Target) -> DictConfig:
+    """The configuration with the chat template of the run that the model comes from, unless one is given."""
+    if config.chat_template is not None or target.run is None:
+        return config
+    template = OmegaConf.load(target.run / "config.yaml").model.chat_template
+    return OmegaConf.merge(config, {"chat_template": template})

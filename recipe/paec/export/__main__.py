@@ -1,0 +1,8 @@
+"""`python -m recipe.paec.export`."""
+
+import sys
+
+from recipe.paec.export.command import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,46 @@
+"""`python -m recipe.paec.export CHECKPOINT TARGET`: a checkpoint (`.../global_step_N`) as a Hugging Face folder.
+
+Safetensors, tokenizer, generation configuration with the sampling of training, and a model card with the provenance.
+The shards of any number of ranks are put together bit by bit; an adapter (LoRA) is merged. Nothing pickled is executed,
+no GPU is needed, and verl is not: its own merger rounds everything to bfloat16, leaves adapters beside the model and
+runs whatever a shard tells it to. Memory: the model once, in the precision it was saved in.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from recipe.paec.common.console import NOT_OURS, complain, say
+from recipe.paec.common.errors import UserError
+from recipe.paec.export.huggingface import checkpoint_in, export
+from recipe.paec.export.shards import DTYPES
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="recipe.paec.export", description=__doc__.splitlines()[0])
+    parser.add_argument("checkpoint", type=Path, help="checkpoints/global_step_N of a run, or a run: its newest one")
+    parser.add_argument("target", type=Path, nargs="?", help="the folder to be made")
+    parser.add_argument("--dtype", choices=DTYPES, help="of the weights (default: that of the run's rollouts)")
+    parser.add_argument("--replace", action="store_true", help="replace a target that exists")
+    options = parser.parse_args()
+    from safetensors import SafetensorError
+
+    try:
+        checkpoint = checkpoint_in(options.checkpoint)
+        if options.target is None:
+            raise UserError(f"name the folder to be made: python -m recipe.paec.export {options.checkpoint} TARGET")
+        if checkpoint != options.checkpoint:
+            say(f"{options.checkpoint}: its newest whole checkpoint is {checkpoint.name}")
+        export(checkpoint, options.target, options.dtype, options.replace)
+    except UserError as error:
+        return complain(error.problems)
+    except SafetensorError as error:
+        return complain([f"{options.target}: cannot be written ({error}): make room, or name another folder"])
+    except OSError as error:
+        if error.errno not in NOT_OURS:
+            raise
+        return complain([f"{error.filename or options.target}: {error.strerror}: make room, or name another folder"])
+    except KeyboardInterrupt:
+        return 130
+    return 0

@@ -1,0 +1,8 @@
+"""`python -m recipe.paec.grid`."""
+
+import sys
+
+from recipe.paec.grid.command import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,87 @@
+"""`python -m recipe.paec.grid METHODS="none paec siren" SEEDS="0 1 2" [override ...]`: every method with every seed.
+
+One training after the other on this machine, or (SLURM="--nodes=1 --time=24:00:00") as an array of Slurm jobs; what is
+done is skipped, what was interrupted goes on. Then one table (recipe.paec.grid.table), written anew after every run.
+
+    METHODS     what is compared: methods (docs/methods.md), or [LABEL=]METHOD[:OVERRIDE]... with Hydra's overrides:
+                paec:method.rho_min=0.5 or low=paec:method.rho_min=0.5:method.rho=0.7
+    SEEDS       seeds of whole runs                                               (default "0 1 2")
+    EXPERIMENT  a file of configs/experiment                                      (default tiny_cpu)
+    GRID        folder of the table, below run.root                               (default compare-EXPERIMENT)
+    SLURM       options of sbatch: submit an array, and a job that makes the table after it
+    --table-only, --dry-run
+
+The words before "=" may be variables of the environment instead. Overrides behind them are Hydra's, for all runs alike.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Sequence
+
+from recipe.paec.common import folder_kinds, folders
+from recipe.paec.common.console import complain, say
+from recipe.paec.common.errors import UserError
+from recipe.paec.grid import table
+from recipe.paec.grid.local import train_all
+from recipe.paec.grid.prepare import prepare
+from recipe.paec.grid.request import parse
+from recipe.paec.grid.slurm import submit
+from recipe.paec.grid.table import show_table
+
+
+def run(arguments: Sequence[str]) -> int:
+    """The whole command; returns the exit code, UserError for what a user can mend."""
+    arguments = list(arguments)
+    if "--task" in arguments:
+        return print_task(arguments)
+    flags = {flag for flag in ("--table-only", "--dry-run") if flag in arguments}
+    grid = parse([a for a in arguments if a not in flags], os.environ)
+    runs = prepare(grid)
+    folder = runs[0].directory.parent / grid.name
+    if "--dry-run" in flags:
+        for one in runs:
+            place = "done" if one.done() else "to do" if one.step() is None else f"at step {one.step()} of {one.steps}"
+            say(f"{one.label}, seed {one.seed}: {place}, {one.directory}")
+        say(f"dry run: nothing was started; the table would be {folder / table.TABLE}")
+        return 0
+    if "--table-only" in flags:
+        show_table(grid, runs, folder, {})
+        return 0
+    held = folders.lock(folder)
+    try:
+        folders.take(folder, folder_kinds.GRID, {}, False, say)
+        if grid.words["SLURM"]:
+            submit(grid, runs, folder)
+            return 0
+        return train_all(grid, runs, folder)
+    finally:
+        held.close()
+
+
+def print_task(arguments: list[str]) -> int:
+    """`--task N`, for launch/slurm/sweep.sbatch: label, seed and overrides of the N-th run, a line each."""
+    place = arguments.index("--task")
+    given = "".join(arguments[place + 1 : place + 2])
+    if not re.fullmatch(r"\d+", given, re.ASCII):
+        raise UserError(f"--task {given}: give the number of a run, from 0")
+    task = int(given)
+    grid = parse(arguments[:place] + arguments[place + 2 :], os.environ)
+    pairs = grid.pairs()
+    if not 0 <= task < len(pairs):
+        raise UserError(
+            f"{len(grid.entries)} methods and {len(grid.seeds)} seeds: submit with sbatch --array=0-{len(pairs) - 1}"
+        )
+    entry, seed = pairs[task]
+    say("\n".join([entry.label, str(seed), *grid.arguments(entry, seed)]))
+    return 0
+
+
+def main() -> int:
+    """Command line entry; returns the exit code: 1 if a run failed, 2 for wrong input, 130 or 143 stopped."""
+    try:
+        return run(sys.argv[1:])
+    except UserError as error:
+        return complain(error.problems)

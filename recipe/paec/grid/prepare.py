@@ -1,0 +1,138 @@
+"""The runs of a grid, composed and checked to be comparable."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from recipe.paec.common import folder_kinds, folder_names, folders
+from recipe.paec.common.console import say
+from recipe.paec.common.errors import UserError
+from recipe.paec.config import keys, rules
+from recipe.paec.config.command_line import explain
+from recipe.paec.config.resolve import composed, resolved, whose
+from recipe.paec.grid.request import Grid
+from recipe.paec.grid.runs import Run
+
+TERMS = (
+    "trainer.total_training_steps",
+    "data.val_files",
+    "data.val_max_samples",
+    *(f"actor_rollout_ref.rollout.val_kwargs.{key}" for key in ("n", "do_sample", "temperature", "top_p", "top_k")),
+)
+"""Configuration keys in which the runs of a table must agree."""
+CIRCUMSTANCES = ("run", "trainer", "cluster", "ray_kwargs", "identity")
+"""Sections of the configuration that do not make another run: how long, how watched, where (`runs.SAME_RUN`)."""
+
+
+def compose(overrides: Sequence[str]) -> DictConfig:
+    """The resolved configuration of a training's command line; UserError for keys and values that do not exist."""
+    if problems := keys.check_overrides(overrides):
+        raise UserError(*problems)
+    try:
+        return resolved(composed(*overrides))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(explain(error, list(overrides), "train")) from None
+
+
+def prepare(grid: Grid) -> list[Run]:
+    """The grid's runs, in the order of `Grid.pairs`.
+
+    Raises:
+        UserError: a configuration that cannot work, runs that would not be compared on equal terms, or a directory that
+            holds another run than the one that belongs there. All that is wrong is said at once.
+    """
+    say(f"checking {len(grid.entries)} methods")
+    problems: dict[str, list[str]] = {}
+    configs: dict[str, DictConfig] = {}
+    for entry in grid.entries:  # a seed is a number and cannot be wrong
+        try:
+            configs[entry.label] = config = grid.configuration(entry, grid.seeds[0])
+            found = rules.check_config(config)
+        except UserError as error:
+            found = error.problems
+        for problem in found:
+            problems.setdefault(problem, []).append(entry.label)
+    if problems:
+        every = len(grid.entries)
+        raise UserError(*(p if len(who) == every else f"{', '.join(who)}: {p}" for p, who in problems.items()))
+    found = _unequal_terms(configs)
+    runs = []
+    for entry, seed in grid.pairs():
+        config = configs[entry.label]
+        run = Run(
+            label=entry.label,
+            seed=seed,
+            directory=Path(config.run.root) / grid.run_name(entry, seed),
+            steps=config.trainer.total_training_steps,
+            saves=config.trainer.save_freq > 0,
+            exports=config.run.export,
+        )
+        mark = {**whose(config), "name": grid.run_name(entry, seed)}
+        problem = folder_names.name_problem("run.name", mark["name"])
+        if problem := problem or folders.problem_of(run.directory, folder_kinds.RUN, mark, fresh=False):
+            found.append(problem)
+        elif (run.directory / "config.yaml").is_file():
+            found += _other_run(run, grid.configuration(entry, seed))
+        runs.append(run)
+    table = runs[0].directory.parent / grid.name
+    if problem := folders.problem_of(table, folder_kinds.GRID, {}, fresh=False):
+        found.append(problem)
+    if found:
+        raise UserError(*found)
+    return runs
+
+
+def _unequal_terms(configs: Mapping[str, DictConfig]) -> list[str]:
+    """What makes validations of the methods, label -> configuration, no measure of the same thing."""
+    problems = []
+    (first, reference), *others = configs.items()
+    if blind := [label for label, config in configs.items() if config.trainer.test_freq <= 0]:
+        problems.append(f"{', '.join(blind)}: trainer.test_freq must be positive: without validation, no accuracy")
+    for key in TERMS:
+        wanted = OmegaConf.select(reference, key)
+        for label, config in others:
+            value = OmegaConf.select(config, key)
+            if value != wanted:
+                problems.append(
+                    f"{label} and {first} cannot be compared: {key} is {value} and {wanted}: give it to all runs, "
+                    "not in METHODS"
+                )
+    return problems
+
+
+def _other_run(run: Run, config: DictConfig) -> list[str]:
+    """Why what stands in a run's directory is another run than `config` describes."""
+    remedy = "use another run.root, or delete that folder"
+    if (run.step() or 0) > run.steps:
+        return [f"{run.directory} was trained to step {run.step()}, this asks for {run.steps} steps: {remedy}"]
+    recorded = _settings(OmegaConf.load(run.directory / "config.yaml"))
+    wanted = _settings(OmegaConf.create(OmegaConf.to_yaml(config)))  # numbers as that file's were read
+    for key in sorted(recorded.keys() | wanted.keys()):
+        if recorded.get(key) != wanted.get(key):
+            return [
+                f"{run.directory} holds another run: {key} is {recorded.get(key)!r} there and {wanted.get(key)!r} "
+                f"here: {remedy}"
+            ]
+    return []
+
+
+def _settings(config: DictConfig) -> dict[str, Any]:
+    """Key -> value of all that makes a run what it is."""
+    found: dict[str, Any] = {}
+
+    def add(node: Any, prefix: str) -> None:
+        for key, value in node.items():
+            if isinstance(value, dict) and value:
+                add(value, f"{prefix}{key}.")
+            else:
+                found[prefix + str(key)] = value
+
+    sections = OmegaConf.to_container(config)
+    add({key: value for key, value in sections.items() if key not in CIRCUMSTANCES}, "")
+    return found

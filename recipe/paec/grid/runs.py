@@ -1,0 +1,44 @@
+"""One run of a grid."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from recipe.paec.run import checkpoints
+from recipe.paec.run.log import METRICS_FILE, read_metrics
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a grid, there or to come."""
+
+    label: str
+    """Of its method, the table's row."""
+    seed: int
+    directory: Path
+    steps: int
+    """At which it ends."""
+    saves: bool
+    """Whether it saves checkpoints; then it ends with one."""
+    exports: bool
+    """Whether it writes the last of them to huggingface/."""
+
+    def records(self) -> list[dict[str, Any]]:
+        """Its lines of metrics.jsonl."""
+        return read_metrics(self.directory / METRICS_FILE)
+
+    def step(self) -> int | None:
+        """The last step it has recorded, None before the first line."""
+        return max((record["step"] for record in self.records()), default=None)
+
+    def finished(self) -> bool:
+        """Whether its last step is recorded, and saved if it saves."""
+        saved = checkpoints.folder_of(self.directory / "checkpoints", self.steps)
+        return self.step() == self.steps and (not self.saves or checkpoints.is_complete(saved))
+
+    def done(self) -> bool:
+        """Whether starting it again would do nothing: it is finished, and exported if it exports."""
+        exported = (self.directory / "huggingface").is_dir()
+        return self.finished() and (exported or not (self.saves and self.exports))

@@ -1,0 +1,53 @@
+"""Submits a grid as Slurm jobs."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import shlex
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from recipe.paec.common.console import say
+from recipe.paec.common.errors import UserError
+from recipe.paec.common.repository import REPOSITORY
+from recipe.paec.grid.request import Grid
+from recipe.paec.grid.runs import Run
+from recipe.paec.grid.table import show_table
+
+SWEEP = REPOSITORY / "launch" / "slurm" / "sweep.sbatch"
+
+
+def submit(grid: Grid, runs: Sequence[Run], folder: Path) -> None:
+    """Submit what is not done as an array, and a job that makes the table when all of it has ended."""
+    if shutil.which("sbatch") is None:
+        raise UserError("SLURM: there is no sbatch on this machine: leave SLURM out to train here")
+    tasks = [str(task) for task, run in enumerate(runs) if not run.done()]
+    if not tasks:
+        show_table(grid, runs, folder, {})
+        return
+    # Where the jobs start is not where this command did.
+    overrides = [*grid.overrides, f"run.root='{folder.parent}'"]
+    words = {**grid.words, "GRID": grid.name}
+    name = f"paec-{folder.name}"
+    queued = _slurm(["squeue", "--noheader", f"--user={getpass.getuser()}", f"--name={name}", "--format=%A"], {})
+    if queued:
+        raise UserError(f"job {queued.split()[0]} does this already: wait for it, or scancel it")
+    options = [f"--job-name={name}", f"--chdir={REPOSITORY}", f"--output={folder}/slurm-%A_%a.out", "--parsable"]
+    options += shlex.split(grid.words["SLURM"])
+    array = _slurm(["sbatch", *options, f"--array={','.join(tasks)}", str(SWEEP), *overrides], words)
+    array = array.split(";")[0]
+    say(f"submitted {len(tasks)} of {len(runs)} runs as the array {array}: {folder}/slurm-{array}_*.out")
+    table = ["bash", "launch/python.sh", "-m", "recipe.paec.grid", "--table-only", *overrides]
+    once = [f"--dependency=afterany:{array}", f"--output={folder}/slurm-%j-table.out", "--nodes=1", "--ntasks=1"]
+    job = _slurm(["sbatch", *options, *once, "--time=10", f"--wrap={shlex.join(table)}"], words)
+    say(f"job {job.split(';')[0]} makes the table after them; in between: the same command with --table-only")
+
+
+def _slurm(command: list[str], words: Mapping[str, str]) -> str:
+    done = subprocess.run(command, env={**os.environ, **words}, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise UserError(f"{command[0]}: {done.stderr.strip() or f'exit code {done.returncode}'}")
+    return done.stdout.strip()

@@ -1,0 +1,83 @@
+"""`python -m recipe.paec.plan experiment=... [key=value ...] [gpu_memory=80]`: what each GPU needs, and if it fits.
+
+Three phases take turns on the same GPUs: the actor's update (vLLM asleep), the weight sync (vLLM's weights are back,
+its KV cache is not) and the rollout. Every line of the table is a formula of this module; docs/plan.md says where each
+comes from, what was checked against a measurement and what was not. Bytes throughout; printed in GiB.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+
+from omegaconf import DictConfig
+
+from recipe.paec.common.console import GIB, complain, say
+from recipe.paec.common.errors import UserError
+from recipe.paec.config import rules
+from recipe.paec.config.command_line import hydra_command
+from recipe.paec.config.resolve import resolved
+from recipe.paec.plan.formulas import Estimate, estimate
+from recipe.paec.plan.remedies import USABLE, problems_of, remedy
+from recipe.paec.plan.settings import read_setup
+from recipe.paec.plan.shapes import find_shape
+
+GPU_MEMORY = 80.0
+"""GiB of a GPU where `gpu_memory=` says nothing."""
+
+
+def table(found: Estimate, gpu_memory: float) -> list[str]:
+    """The estimate as lines of text, GiB."""
+    items = list(dict.fromkeys(item for phase in found.phases.values() for item in phase))
+    items.sort(key=lambda item: (item.startswith("vLLM"), item.startswith("CUDA")))  # the actor's items first
+    wide = max(map(len, items)) + 2
+    rows = [("GiB per GPU", *found.phases)]
+    for item in items:
+        cells = (phase.get(item, 0.0) for phase in found.phases.values())
+        rows.append((item, *(f"{cell / GIB:.2f}" if cell else "-" for cell in cells)))
+    rows.append(("total", *(f"{found.total(phase) / GIB:.2f}" for phase in found.phases)))
+    rows.append((f"usable: {USABLE:.0%} of {gpu_memory / GIB:g}", *[f"{USABLE * gpu_memory / GIB:.2f}"] * 3))
+    return [f"{row[0]:<{wide}}" + "".join(f"{cell:>13}" for cell in row[1:]) for row in rows]
+
+
+def plan(config: DictConfig, gpu_memory: float) -> None:
+    """Print the plan of a resolved configuration; UserError if it does not fit. `gpu_memory` in bytes."""
+    problems = rules.check_config(config)
+    if problems:
+        raise UserError(*problems)
+    setup = read_setup(config)
+    shape, source = find_shape(config.model.path)
+    found = estimate(shape, setup, gpu_memory)
+    say(f"{config.model.path}: {shape.parameters / 1e9:.2f} B parameters (shape: {source})")
+    say(
+        f"{setup.nodes} x {setup.gpus_per_node} GPUs, states sharded over {setup.shards}; micro-batches of "
+        f"{setup.tokens} tokens a GPU, Ulysses {setup.sequence_parallel}; vLLM tensor parallel {setup.tensor_parallel}"
+    )
+    say("\n".join(table(found, gpu_memory)))
+    say(
+        f"KV cache: {max(found.kv_tokens, 0)} tokens a replica, {max(found.kv_tokens, 0) // setup.length} sequences of "
+        f"prompt + response = {setup.length} at once (max_num_seqs {setup.sequences})"
+    )
+    if found.host:
+        say(f"offloaded states: {found.host / GIB:.0f} GiB of host memory a node")
+    problems = problems_of(shape, setup, gpu_memory)
+    if problems:
+        problems = ["; ".join([*problems, remedy(shape, setup, gpu_memory)])]
+    if problems:
+        raise UserError(*problems)
+    say("it fits")
+
+
+def main() -> int:
+    """Command line entry; returns the exit code: 2 if it does not fit."""
+    given = [a for a in sys.argv[1:] if a.startswith("gpu_memory=")]
+    try:
+        gpu_memory = float(given[-1].partition("=")[2]) if given else GPU_MEMORY
+    except ValueError:
+        gpu_memory = math.nan
+    if not 0 < gpu_memory < math.inf:
+        return complain([f"{given[-1]}: must be a positive number of GiB"])
+    arguments = [a for a in sys.argv[1:] if a not in given]
+    return hydra_command(
+        "train", lambda config: plan(resolved(config), gpu_memory * GIB), arguments, "nothing was changed"
+    )

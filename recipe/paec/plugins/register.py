@@ -1,0 +1,11 @@
+"""Imported in every process that loads the model (`actor_rollout_ref.model.external_lib`): engine, loss, rollout."""
+
+from __future__ import annotations
+
+from recipe.paec.actor import engine, loss, ulysses_sdpa  # noqa: F401  (they register what they define)
+from recipe.paec.plugins import patches, verl_plugin
+from recipe.paec.rollout import server_adapter  # noqa: F401  (registers itself)
+
+patches.separate_copies()
+if verl_plugin.ON_CPU:
+    patches.unpinned_offload()

@@ -1,0 +1,54 @@
+"""Where a run continues from, and the record of how it was started."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from recipe.paec.common import versions
+from recipe.paec.common.errors import UserError
+from recipe.paec.common.files import write_json
+from recipe.paec.common.repository import git_commit
+from recipe.paec.run import checkpoints
+
+
+def find_resume(config: DictConfig) -> tuple[checkpoints.Checkpoint | None, list[checkpoints.DamagedCheckpoint]]:
+    """The newest whole checkpoint to go on from, and the newer ones that are damaged.
+
+    Raises:
+        UserError: it belongs to another method, model or data; or there are only damaged ones.
+    """
+    root = Path(config.trainer.default_local_dir)
+    try:
+        checkpoint, damaged = checkpoints.latest(root)
+    except checkpoints.CheckpointError as error:
+        raise UserError(str(error)) from None
+    if checkpoint is None:
+        if damaged:
+            raise UserError(
+                *(str(error) for error in damaged),
+                f"no checkpoint in {root} is whole: restore one of them from a copy, or start afresh with "
+                "run.fresh=true, which deletes the old run",
+            )
+        return None, []
+    wanted = OmegaConf.to_container(config.identity, resolve=True)
+    difference = checkpoints.identity_difference(wanted, checkpoint.state["identity"])
+    if difference is not None:
+        raise UserError(
+            f"{checkpoint.folder} belongs to another run: {difference}. Give this run its own name (run.name=...), or "
+            "start afresh with run.fresh=true, which deletes the old run"
+        )
+    return checkpoint, damaged
+
+
+def write_provenance(config: DictConfig, directory: Path) -> Path:
+    """`config.yaml` (resolved) and `versions.json`."""
+    temporary = directory / ".config.yaml.tmp"
+    temporary.write_text(OmegaConf.to_yaml(config), encoding="utf-8")
+    os.replace(temporary, directory / "config.yaml")
+    record = {**versions.report(), "python": sys.version.split()[0], "git_commit": git_commit()}
+    write_json(directory / "versions.json", record)
+    return directory / "config.yaml"

@@ -1,0 +1,98 @@
+"""What the graders say of one response, and the checks on files that hold it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from recipe.paec.common.errors import UserError
+from recipe.paec.scoring.display import in_papers_order
+
+STATUSES = ("ok", "unparsable", "timeout", "error")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What scoring needs of a graded sample, fields as in the sample."""
+
+    correct: bool
+    strict: bool
+    group: int | None
+    status: str
+    finish_reason: str | None = None
+    tokens: int | None = None
+
+
+def check_complete(keys: Iterable[tuple[str, str, int]], places: Iterable[str], name: str) -> None:
+    """UserError unless every problem of a benchmark has the samples 0, ..., n - 1, each once.
+
+    Args:
+        keys: (benchmark, problem, sample) of every sample.
+        places: file and line of every sample, for the error.
+        name: of the file, for the error.
+    """
+    found: dict[str, dict[str, set[int]]] = {}
+    for (benchmark, problem, sample), where in zip(keys, places, strict=True):
+        numbers = found.setdefault(benchmark, {}).setdefault(problem, set())
+        if sample in numbers:
+            raise UserError(
+                f"{where}: benchmark {benchmark}, problem {problem}, sample {sample} occurs twice: remove one of them"
+            )
+        numbers.add(sample)
+    for benchmark, problems in found.items():
+        n = 1 + max(max(numbers) for numbers in problems.values())
+        for problem, numbers in problems.items():
+            if len(numbers) < n:
+                missing = list(islice((index for index in range(n) if index not in numbers), 6))
+                listed = ", ".join(map(str, missing[:5])) + (", ..." if len(missing) > 5 else "")
+                raise UserError(
+                    f"{name}: benchmark {benchmark}, problem {problem}: {len(numbers)} of {n} samples, missing "
+                    f"{listed}: give every problem of a benchmark the same number of samples, numbered from 0"
+                )
+
+
+def collect(samples: Iterable[Mapping[str, Any]], name: str) -> dict[str, dict[str, list[Verdict]]]:
+    """Verdicts by benchmark and problem in the order of `sample`; everything that can be wrong is found here."""
+    samples = list(samples)
+    places = [f"{name}, line {line}" for line in range(1, len(samples) + 1)]
+    for sample, where in zip(samples, places, strict=True):
+        check_fields(sample, where)
+    if not samples:
+        raise UserError(f"{name}: no samples in it: run the evaluation first")
+    check_complete([(s["benchmark"], s["problem"], s["sample"]) for s in samples], places, name)
+    found: dict[str, dict[str, list[Verdict]]] = {}
+    for sample in sorted(samples, key=lambda s: s["sample"]):
+        verdict = Verdict(**{field: sample[field] for field in Verdict.__dataclass_fields__})
+        found.setdefault(sample["benchmark"], {}).setdefault(sample["problem"], []).append(verdict)
+    return {benchmark: dict(sorted(found[benchmark].items())) for benchmark in in_papers_order(found)}
+
+
+def _integer(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+_FIELDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "benchmark": ("a non-empty string", lambda v: isinstance(v, str) and v != ""),
+    "problem": ("a non-empty string", lambda v: isinstance(v, str) and v != ""),
+    "sample": ("an integer from 0 on", _integer),
+    "correct": ("true or false", lambda v: isinstance(v, bool)),
+    "strict": ("true or false", lambda v: isinstance(v, bool)),
+    "group": ("an integer from 0 on, or null", lambda v: v is None or _integer(v)),
+    "status": (f"one of {', '.join(STATUSES)}", lambda v: v in STATUSES),
+    "finish_reason": ("a string or null", lambda v: v is None or isinstance(v, str)),
+    "tokens": ("an integer from 0 on, or null", lambda v: v is None or _integer(v)),
+}
+
+
+def check_fields(sample: Any, where: str, fields: Iterable[str] = tuple(_FIELDS)) -> None:
+    """UserError, beginning with `where`, if one of these fields of a graded sample is missing or of another kind."""
+    if not isinstance(sample, Mapping):
+        raise UserError(f"{where}: {type(sample).__name__} instead of an object: grade the samples again")
+    for field in fields:
+        wanted, good = _FIELDS[field]
+        if field not in sample:
+            raise UserError(f"{where}, field {field}: missing: give {wanted}")
+        if not good(sample[field]):
+            raise UserError(f"{where}, field {field}: {sample[field]!r:.80} is not {wanted}: correct it")

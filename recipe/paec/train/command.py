@@ -1,0 +1,156 @@
+"""`python -m recipe.paec.train experiment=... [key=value ...]`: a run from configuration to summary.
+
+    --check         the configuration alone, in seconds: starts nothing, reads no file of model or data
+    --dry-run       everything that can be checked; starts nothing
+    --print-config  the resolved configuration, with either or before the run
+
+This process stays light: it checks everything that can be checked, prepares the run directory, starts the training
+process (`recipe.paec.driver.process`), shows its progress, ends it when it hangs, exports the model and sums up.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from recipe.paec.common import folder_kinds, folders, secrets
+from recipe.paec.common.console import complain, say
+from recipe.paec.common.errors import UserError
+from recipe.paec.common.process_tree import run_preparation
+from recipe.paec.config import rules
+from recipe.paec.config.command_line import hydra_command, with_flags
+from recipe.paec.config.identity import identity
+from recipe.paec.config.resolve import resolved, resolved_paths, whose
+from recipe.paec.doctor import examine, inputs
+from recipe.paec.export.huggingface import export_in_process, holds
+from recipe.paec.run import checkpoints
+from recipe.paec.run.log import METRICS_FILE, read_metrics, truncate_metrics
+from recipe.paec.run.resume import find_resume, write_provenance
+from recipe.paec.run.summary import closing_lines
+from recipe.paec.train.dry_run import check_with_verl, dry_run
+from recipe.paec.train.watch import train
+
+
+def export(checkpoint: checkpoints.Checkpoint, directory: Path) -> None:
+    """Write the checkpoint to `huggingface/`, unless that is done."""
+    target = directory / "huggingface"
+    if holds(target, checkpoint.folder, checkpoint.step):
+        return
+    say(f"exporting the checkpoint of step {checkpoint.step} to {target}")
+    export_in_process(checkpoint.folder, target, directory / "export.log")
+
+
+def check(config: DictConfig) -> None:
+    """The configuration alone (`--check`), without torch, verl or any file; UserError for what is wrong with it."""
+    config = resolved(config)
+    if problems := rules.check_config(config):
+        raise UserError(*problems)
+    if config.run.print_config:
+        say(OmegaConf.to_yaml(config))
+    say(f"the configuration of {config.run.name} is sound; --dry-run looks at model, data and this machine too")
+
+
+def run(config: DictConfig) -> None:
+    """A whole run; UserError for everything a user can mend."""
+    config = resolved(config)
+    directory, run_of = Path(config.run.directory), (folder_kinds.RUN, whose(config), config.run.fresh)
+    problems = rules.check_config(config)
+    if not problems and (problem := folders.problem_of(directory, *run_of)):
+        problems = [problem]
+    if problems:
+        raise UserError(*problems)
+    problems = examine.examine(config)
+    if config.run.prepare and not config.run.dry_run and not problems:
+        run_preparation([sys.executable, *shlex.split(config.run.prepare)])
+        config = resolved_paths(config)
+        problems = inputs.check_inputs(config)
+    with open_dict(config):
+        config.identity = identity(config)
+    if config.run.print_config:
+        say(OmegaConf.to_yaml(config))
+    if config.run.dry_run:
+        if config.run.fresh and (sentence := folders.to_be_cleared(directory, folder_kinds.RUN)):
+            say(f"run.fresh=true {sentence}")
+        checkpoint, damaged = (None, []) if config.run.fresh or config.identity.model is None else find_resume(config)
+        for error in damaged:
+            say(f"{error}; it will not be used")
+        dry_run(config, problems or check_with_verl(config), checkpoint)
+        return
+    if problems:
+        raise UserError(*problems)
+
+    held = folders.lock(directory)
+    folders.take(directory, *run_of, say)
+    try:
+        total = config.trainer.total_training_steps
+        checkpoint, damaged = find_resume(config)
+        for error in damaged:
+            say(f"{error}; it is not used, and kept as {checkpoints.set_aside(error.folder)}")
+        if checkpoint is not None and checkpoint.step >= total:
+            say(f"{config.run.name} is finished: its checkpoint is at step {checkpoint.step} of {total}.")
+            say(f"To go on, raise trainer.total_training_steps; to start afresh, add run.fresh=true ({directory}).")
+            if config.run.export:
+                export(checkpoint, directory)  # a kill may have come before it
+            say("\n".join(closing_lines(read_metrics(directory / METRICS_FILE), files_of(directory))))
+            return
+        root = Path(config.trainer.default_local_dir)
+        for removed in checkpoints.remove_incomplete(root):
+            say(f"removed {removed}: its save had been interrupted")
+        if checkpoint is not None:
+            say(f"resuming {config.run.name} after step {checkpoint.step} of {total}")
+            with open_dict(config):
+                config.trainer.resume_mode = "resume_path"
+                config.trainer.resume_from_path = str(checkpoint.folder)
+                config.trainer.val_before_train = False
+        else:
+            say(f"starting {config.run.name}: {total} steps")
+        truncate_metrics(directory / METRICS_FILE, checkpoint.step if checkpoint else -1)
+        config_file = write_provenance(config, directory)
+        say(f"run directory {directory}; everything the workers print goes to train.log there")
+        started = time.monotonic()
+        peak, stopped = train(config, config_file, directory)
+        say(f"training took {time.monotonic() - started:.0f} s, peak memory of all processes {peak / 2**30:.1f} GiB")
+        if stopped is not None:
+            last, _ = checkpoints.latest(root)
+            place = f"after step {last.step} of {total}" if last else "without a checkpoint (trainer.save_freq)"
+            say(f"stopped {place}, as asked; the same command goes on from there")
+            sys.exit(stopped)
+        if config.run.export:
+            last, _ = checkpoints.latest(root)
+            if last is None:
+                say("no checkpoint was saved (trainer.save_freq), so there is nothing to export")
+            else:
+                export(last, directory)
+        say(f"summary of {config.run.name}")
+        say("\n".join(closing_lines(read_metrics(directory / METRICS_FILE), files_of(directory))))
+    finally:
+        for file in secrets.scrub(directory):
+            say(f"note: a secret of the environment had been printed into {file}; {secrets.HIDDEN} is there now")
+        held.close()
+
+
+def files_of(directory: Path) -> dict[str, str]:
+    """The results of a run that exist, for the summary."""
+    places = {
+        "metrics": directory / METRICS_FILE,
+        "rollouts": directory / "rollouts",
+        "checkpoints": directory / "checkpoints",
+        **{f"best checkpoint (score {c.score:.3f})": c.folder for c in checkpoints.best(directory / "checkpoints")[:1]},
+        "Hugging Face model": directory / "huggingface",
+        "configuration": directory / "config.yaml",
+    }
+    return {label: str(path) for label, path in places.items() if path.exists()}
+
+
+def main() -> int:
+    """Command line entry; returns the exit code."""
+    given = sys.argv[1:]
+    arguments = with_flags([a for a in given if a != "--check"], "run.")
+    if {"--check", "--dry-run"} <= {*given}:
+        return complain(["--check and --dry-run: give one of them; --dry-run checks the configuration too"])
+    command = check if "--check" in given else run
+    return hydra_command("train", command, arguments, "the same command goes on from the last checkpoint")

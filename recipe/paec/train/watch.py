@@ -1,0 +1,156 @@
+"""Starts the training process and watches it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from omegaconf import DictConfig
+
+from recipe.paec.common import ray_access
+from recipe.paec.common.console import say
+from recipe.paec.common.errors import Stalled, UserError
+from recipe.paec.common.process_tree import ProcessTree, printed
+from recipe.paec.common.ray_access import ray_ended
+from recipe.paec.run.log import FAILURE_FILE, HEARTBEAT_FILE, METRICS_FILE, STOP_FILE, read_metrics
+from recipe.paec.run.summary import step_line
+
+FULL_DISK = 64 << 20
+"""Free bytes below which a failure is put down to the disk."""
+
+
+class StopRequest:
+    """SIGTERM or Ctrl-C during the training: the first asks for a checkpoint after this step, a second ends it at once.
+
+    Before the first step of this start there is nothing to save, and the first ends it at once, too.
+    """
+
+    def __init__(self, directory: Path, progress: Progress):
+        self._file, self._progress = directory / STOP_FILE, progress
+        self._before: dict[int, Any] = {}
+        self.code: int | None = None
+        """Exit code of a run that was asked to stop, None: it was not."""
+
+    def __enter__(self) -> StopRequest:
+        self._file.unlink(missing_ok=True)
+        self._before = {number: signal.signal(number, self._ask) for number in (signal.SIGTERM, signal.SIGINT)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._restore()
+        self._file.unlink(missing_ok=True)
+
+    def _restore(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        ended = self._before[number]
+        self._restore()
+        if not self._progress.training:
+            ended(number, frame)
+        self.code = 128 + number
+        self._file.touch()
+        say(f"{signal.Signals(number).name}: stopping after this step, with a checkpoint; once more: at once")
+
+
+class Progress:
+    """Shows new steps and stages, and notices when there are none."""
+
+    def __init__(self, config: DictConfig, directory: Path):
+        self._metrics, self._heartbeat = directory / METRICS_FILE, directory / HEARTBEAT_FILE
+        self._total = config.trainer.total_training_steps
+        self._timeout, self._limit = config.run.stall_timeout, config.run.time_limit
+        self._shown = len(read_metrics(self._metrics))
+        self._stage: tuple[str, int] = ("starting", 0)
+        self._stage_content = ""
+        self._last_sign = self._started = time.monotonic()
+        self.training = False
+        """Whether this start has trained a step."""
+        self._size = 0
+
+    def tick(self) -> None:
+        """Print what is new; Stalled after too long a silence."""
+        try:
+            content = self._heartbeat.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            content = ""
+        if content != self._stage_content:
+            self._stage_content, self._last_sign = content, time.monotonic()
+            beat = json.loads(content)
+            self._stage = (beat["stage"], beat["step"])
+            if not self.training:
+                say(f"[{time.monotonic() - self._started:5.0f} s] {beat['stage']}")
+        size = self._metrics.stat().st_size if self._metrics.is_file() else 0
+        if size != self._size:
+            self._size, records = size, read_metrics(self._metrics)
+            for record in records[self._shown :]:
+                say(step_line(record, self._total))
+                self._last_sign = time.monotonic()
+                self.training = self.training or "actor/entropy" in record
+            self._shown = len(records)
+        if self._limit is not None and time.monotonic() - self._started > self._limit:
+            raise Stalled(
+                f"the training process was ended after run.time_limit={self._limit:.0f} s, in stage "
+                f"{self._stage[0]!r} of step {self._stage[1]}; the same command goes on from the last checkpoint"
+            )
+        silence = time.monotonic() - self._last_sign
+        if silence > self._timeout:
+            raise Stalled(
+                f"no sign of life for {silence:.0f} s in stage {self._stage[0]!r} of step {self._stage[1]} "
+                "(run.stall_timeout): the training process was ended. A failed weight sync inside vLLM shows up like "
+                "this; the log has the details, and the same command goes on from the last checkpoint"
+            )
+
+
+def train(config: DictConfig, config_file: Path, directory: Path) -> tuple[int, int | None]:
+    """Run the training process to its end, or until it is asked to stop; UserError if it fails.
+
+    Returns:
+        The peak memory of its tree in bytes; the exit code of a run that was asked to stop, else None.
+    """
+    log = directory / "train.log"
+    for stale in (FAILURE_FILE, HEARTBEAT_FILE):
+        (directory / stale).unlink(missing_ok=True)
+    progress = Progress(config, directory)
+    before = log.stat().st_size if log.is_file() else 0
+    with ray_access.private_ray(config.cluster.ray_address, directory) as private:
+        env = {**os.environ, **config.cluster.env, **private}
+        tree = ProcessTree([sys.executable, "-m", "recipe.paec.driver.process", str(config_file)], log, env)
+        try:
+            with StopRequest(directory, progress) as stop:
+                code = tree.wait(progress.tick)
+        except Stalled as stalled:
+            raise Stalled(f"{stalled}\nlog: {log}") from None
+        finally:
+            tree.end()
+    if code != 0:
+        problems = [failure_of(directory, code, printed(log, before, most=1 << 20))]
+        free = shutil.disk_usage(directory).free
+        if free < FULL_DISK:
+            problems.append(
+                f"the disk that holds {directory} is full ({free >> 20} MiB left): make room; the same command goes on "
+                "from the last checkpoint"
+            )
+        raise UserError(*problems, f"the log with all tracebacks: {log}")
+    return tree.peak_memory, stop.code
+
+
+def failure_of(directory: Path, code: int, output: str = "") -> str:
+    """One sentence on why the training process, which printed `output`, ended with `code`."""
+    if lost := ray_ended(output):
+        return lost
+    try:
+        failure = json.loads((directory / FAILURE_FILE).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):  # nothing, or what fitted on a full disk
+        how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        return f"the training process {how} and left no reason (killed, or out of memory?)"
+    return f"{failure['type']}: {failure['message'].splitlines()[-1] if failure['message'] else 'no message'}"

@@ -1,8 +1,8 @@
 """`python -m recipe.paec.evaluate.generation_process JOB.json`: generates an evaluation's missing responses.
 
-Runs on Ray. One engine (vLLM's AsyncLLM, the one that training's rollouts use) per replica, each a Ray actor with its GPUs; requests
-go to whichever replica has room, and every finished response is a line in the journal at once. Started, watched and
-ended by `recipe.paec.evaluate`.
+Runs on Ray: one engine per replica (vLLM's AsyncLLM, which training's rollouts use too), each a Ray actor with its
+GPUs. Requests go to whichever replica has room, and every finished response is a line in the journal at once. Started,
+watched and ended by `recipe.paec.evaluate`.
 """
 
 from __future__ import annotations

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from recipe.paec.common import folder_kinds, folder_names, folders
 from recipe.paec.common.console import say
 from recipe.paec.common.errors import UserError
-from recipe.paec.config import keys, rules
-from recipe.paec.config.command_line import explain
-from recipe.paec.config.resolve import composed, resolved, whose
+from recipe.paec.config import rules
+from recipe.paec.config.resolve import whose
 from recipe.paec.grid.request import Grid
 from recipe.paec.grid.runs import Run
 
@@ -28,16 +25,6 @@ TERMS = (
 """Configuration keys in which the runs of a table must agree."""
 CIRCUMSTANCES = ("run", "trainer", "cluster", "ray_kwargs", "identity")
 """Sections of the configuration that do not make another run: how long, how watched, where (`runs.SAME_RUN`)."""
-
-
-def compose(overrides: Sequence[str]) -> DictConfig:
-    """The resolved configuration of a training's command line; UserError for keys and values that do not exist."""
-    if problems := keys.check_overrides(overrides):
-        raise UserError(*problems)
-    try:
-        return resolved(composed(*overrides))
-    except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(explain(error, list(overrides), "train")) from None
 
 
 def prepare(grid: Grid) -> list[Run]:

@@ -6,13 +6,16 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from hydra.errors import HydraException
 from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 
 from recipe.paec.common import folder_names
 from recipe.paec.common.errors import UserError
 from recipe.paec.common.secrets import check_arguments
-from recipe.paec.config.resolve import run_suffix
-from recipe.paec.grid.prepare import compose
+from recipe.paec.config import keys
+from recipe.paec.config.command_line import explain
+from recipe.paec.config.resolve import composed, resolved, run_suffix
 
 KNOBS = {"METHODS": "", "SEEDS": "0 1 2", "EXPERIMENT": "tiny_cpu", "GRID": "", "SLURM": ""}
 """Word of the command line or variable of the environment -> default."""
@@ -27,6 +30,16 @@ OURS = {
 }
 """Configuration key that a grid sets by itself -> what to use instead."""
 _ENTRY = re.compile(r"(?:(?P<label>[^=:]+)=)?(?P<method>[^=:]+)(?P<overrides>(?::[^:]+)*)")
+
+
+def compose(overrides: Sequence[str]) -> DictConfig:
+    """The resolved configuration of a training's command line; UserError for keys and values that do not exist."""
+    if problems := keys.check_overrides(overrides):
+        raise UserError(*problems)
+    try:
+        return resolved(composed(*overrides))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(explain(error, list(overrides), "train")) from None
 
 
 @dataclass(frozen=True)

@@ -27,13 +27,6 @@ CHECKPOINT_REST = 32 * 2**20
 """Bytes of a checkpoint beside the states: tokenizer, data loader, bookkeeping. The quick start's has 0.1 MiB."""
 
 
-def chunk_size() -> int:
-    """Rows whose logits exist at once with fused_head, where none are given."""
-    from paec_loss.linear import CHUNK_SIZE  # imports torch
-
-    return CHUNK_SIZE
-
-
 def saved_by_layer(shape: ModelShape, width: int) -> int:
     """Bytes per token that one decoder layer keeps for its backward pass, elements of `width` bytes.
 

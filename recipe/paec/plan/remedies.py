@@ -6,8 +6,8 @@ from dataclasses import replace
 from itertools import combinations
 
 from recipe.paec.common.console import GIB
-from recipe.paec.plan.formulas import chunk_size, estimate
-from recipe.paec.plan.settings import Setup
+from recipe.paec.plan.formulas import estimate
+from recipe.paec.plan.settings import Setup, chunk_size
 from recipe.paec.plan.shapes import ModelShape
 
 USABLE = 0.95

@@ -9,7 +9,6 @@ from omegaconf import DictConfig, OmegaConf
 
 from recipe.paec.common.errors import UserError
 from recipe.paec.config import attention
-from recipe.paec.plan.formulas import chunk_size
 from recipe.paec.plan.shapes import DENSE
 
 DTYPES = {"fp32": 4, "float32": 4, "bf16": 2, "bfloat16": 2, "fp16": 2, "float16": 2}
@@ -77,6 +76,13 @@ class Setup:
     """Longest prompt + response, tokens."""
     bucket: int
     """Bytes of the weight sync's bucket."""
+
+
+def chunk_size() -> int:
+    """Rows whose logits exist at once with fused_head, where none are given."""
+    from paec_loss.linear import CHUNK_SIZE  # imports torch
+
+    return CHUNK_SIZE
 
 
 def has_reference(config: DictConfig) -> bool:

@@ -132,6 +132,7 @@ setup(
         "sweep": SWEEP,
     },
     entry_points={
+        "console_scripts": ["paec = recipe.paec.__main__:main"],
         "verl.plugins": ["paec = recipe.paec.plugins.verl_plugin"],
         "vllm.general_plugins": ["paec = recipe.paec.plugins.vllm_plugin:install"],
     },

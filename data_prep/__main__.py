@@ -41,7 +41,11 @@ class _List(argparse.Action):
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m data_prep", description="Prepare a data set.")
+    parser = argparse.ArgumentParser(
+        prog="paec data",
+        description="Prepare a data set for training or evaluation (docs/data.md).",
+        epilog="example: paec data gsm8k --output data/gsm8k; paec data --list shows all sets",
+    )
     parser.add_argument("--list", action=_List, nargs=0, help="the sets with hub id, counts and columns")
     commands = parser.add_subparsers(dest="set", required=True, metavar="SET")
     common = argparse.ArgumentParser(add_help=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import sys
+from collections.abc import Sequence
 
 from recipe.paec.common import secrets
 
@@ -22,6 +23,14 @@ NOT_OURS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, 
 def say(text: str) -> None:
     """Print at once: progress is no use in a buffer."""
     print(text, flush=True)
+
+
+def asked_for_help(arguments: Sequence[str], usage: str) -> bool:
+    """Whether the command line asks for help; prints `usage` if it does."""
+    if not {"--help", "-h"} & set(arguments):
+        return False
+    say(usage.strip())
+    return True
 
 
 def complain(problems: list[str]) -> int:

@@ -31,7 +31,11 @@ def _metric(text: str) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m recipe.paec.compare", description=__doc__.partition("\n\n")[2])
+    parser = argparse.ArgumentParser(
+        prog="paec compare",
+        description="Evaluations side by side: a table with intervals and tests, or curves (docs/comparing.md).",
+        epilog="example: paec compare grpo=outputs/a/evaluation paec=outputs/b/evaluation --metric avg pass@16",
+    )
     parser.add_argument("runs", nargs="+", metavar="RUN", help="folder with scores.json, or name=folder")
     parser.add_argument("--metric", nargs="+", type=_metric, help="avg (default), maj, pass@K: a table for each")
     parser.add_argument("--benchmark", nargs="+", help="compare these only")

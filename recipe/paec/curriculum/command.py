@@ -14,7 +14,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from recipe.paec.common.console import say
+from recipe.paec.common.console import asked_for_help, say
 from recipe.paec.common.errors import UserError
 from recipe.paec.common.model_files import model_folder
 from recipe.paec.common.process_tree import run_preparation
@@ -25,6 +25,16 @@ from recipe.paec.config.resolve import resolved, resolved_paths
 from recipe.paec.config.scored_files import original_path, scored_path
 from recipe.paec.curriculum.prompt_scores import GROUP, score_file
 from recipe.paec.doctor import examine, inputs, node
+
+USAGE = """
+usage: paec curriculum experiment=NAME [key=value ...] [--dry-run]
+Scores the training prompts by the policy's own samples, for training from easy to hard (docs/curriculum.md).
+  experiment=NAME   a file of configs/experiment; all arguments are those of paec train
+  data.curriculum.samples=N   responses to each prompt
+  --dry-run         checks everything and starts nothing
+Writes X.semantic_entropy.parquet beside every training file X.parquet; training with the same arguments uses it.
+example: paec curriculum experiment=tiny_cpu curriculum=semantic_entropy
+"""
 
 
 def run(config: DictConfig) -> None:
@@ -61,6 +71,8 @@ def run(config: DictConfig) -> None:
 
 def main() -> int:
     """Command line entry; returns the exit code."""
+    if asked_for_help(sys.argv[1:], USAGE):
+        return 0
     arguments = with_flags(sys.argv[1:], "run.")
     if not any(a.startswith("curriculum=") for a in arguments):
         arguments.append(GROUP)

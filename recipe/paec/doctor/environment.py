@@ -9,15 +9,17 @@ from omegaconf import DictConfig
 
 from recipe.paec.common import versions
 from recipe.paec.common.gpus import gpu_count
-from recipe.paec.config.attention import AUTO, FLASH, REMEDY, SDPA, has_flash_attn, name_of
+from recipe.paec.config import attention
+from recipe.paec.config.attention import AUTO, FLASH, REMEDY, SDPA, name_of
 from recipe.paec.doctor.report import Check
 
 
 def check_installed(config: DictConfig) -> Check:
     """The attention of a GPU run, and whether it is there."""
     degree, name = config.cluster.sequence_parallel, name_of(config)
-    if name != FLASH or has_flash_attn():
-        absent = f", for flash-attn is not installed ({REMEDY})" if name == SDPA and not has_flash_attn() else ""
+    there = attention.has_flash_attn()
+    if name != FLASH or there:
+        absent = f", for flash-attn is not installed ({REMEDY})" if name == SDPA and not there else ""
         return Check("attention", f"{name}{absent}")
     if degree > 1 and config.cluster.attention == AUTO:
         problem = (

@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from data_prep.files import sha256
 from recipe.paec.common import folder_kinds, folders, secrets, versions
-from recipe.paec.common.console import say
+from recipe.paec.common.console import asked_for_help, say
 from recipe.paec.common.errors import UserError
 from recipe.paec.common.files import write_json
 from recipe.paec.common.gpus import gpu_count
@@ -54,6 +54,18 @@ from recipe.paec.evaluate.results import write_results
 from recipe.paec.evaluate.samples import read_samples
 from recipe.paec.evaluate.settings import as_trained, check_samples, resolved, samples_per_problem
 from recipe.paec.evaluate.targets import Target, find_targets
+
+USAGE = """
+usage: paec evaluate model=PATH benchmarks=[NAME,...] protocol=luffy|dapo|paec [key=value ...] [--dry-run]
+       paec evaluate samples=FILE.jsonl [benchmarks=[NAME,...]]
+Generates responses, grades them, and writes scores with intervals and provenance (docs/evaluation.md).
+  model=PATH        a Hugging Face folder or id, a checkpoint, or a run: then every checkpoint (steps=[...] for some)
+  benchmarks=[...]  prepared data sets (paec data NAME), or .parquet files
+  samples=FILE      scores responses that exist already
+  output=FOLDER     where the results go; the same command resumes an interrupted evaluation
+  --dry-run         checks everything and starts nothing
+example: paec evaluate model=outputs/tiny_cpu-paec benchmarks=[data/tiny/data/val.parquet] protocol=tiny
+"""
 
 
 def evaluate_target(config: DictConfig, target: Target, problems: dict[str, list[Problem]]) -> None:
@@ -196,6 +208,8 @@ def _quote(value: str) -> str:
 
 def main() -> int:
     """Command line entry; returns the exit code."""
+    if asked_for_help(sys.argv[1:], USAGE):
+        return 0
     arguments = arguments_of(sys.argv[1:])
     if not any(a.startswith("cluster=") for a in arguments) and versions.stack() != "cpu":
         gpus = gpu_count()

@@ -18,7 +18,12 @@ from recipe.paec.export.shards import DTYPES
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="recipe.paec.export", description=__doc__.splitlines()[0])
+    """Command line entry; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="paec export",
+        description="A checkpoint as a Hugging Face folder.",
+        epilog="example: paec export outputs/tiny_cpu-paec model",
+    )
     parser.add_argument("checkpoint", type=Path, help="checkpoints/global_step_N of a run, or a run: its newest one")
     parser.add_argument("target", type=Path, nargs="?", help="the folder to be made")
     parser.add_argument("--dtype", choices=DTYPES, help="of the weights (default: that of the run's rollouts)")

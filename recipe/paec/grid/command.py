@@ -22,7 +22,7 @@ import sys
 from collections.abc import Sequence
 
 from recipe.paec.common import folder_kinds, folders
-from recipe.paec.common.console import complain, say
+from recipe.paec.common.console import asked_for_help, complain, say
 from recipe.paec.common.errors import UserError
 from recipe.paec.grid import table
 from recipe.paec.grid.local import train_all
@@ -30,6 +30,18 @@ from recipe.paec.grid.prepare import prepare
 from recipe.paec.grid.request import parse
 from recipe.paec.grid.slurm import submit
 from recipe.paec.grid.table import show_table
+
+USAGE = """
+usage: paec grid METHODS="NAME ..." SEEDS="N ..." [EXPERIMENT=NAME] [SLURM="OPTIONS"] [key=value ...]
+Trains every method with every seed, skips what is done, resumes the rest, and writes one table (docs/comparing.md).
+  METHODS           methods, or [LABEL=]METHOD[:OVERRIDE]...: low=paec:method.rho=0.5
+  SEEDS             seeds of whole runs (default "0 1 2")
+  EXPERIMENT        a file of configs/experiment (default tiny_cpu)
+  GRID              folder of the table, below run.root (default compare-EXPERIMENT)
+  SLURM             options of sbatch: submits an array of jobs, and one that makes the table after it
+  --dry-run, --table-only
+example: paec grid METHODS="none paec siren" SEEDS="0 1" trainer.total_training_steps=100
+"""
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -81,6 +93,8 @@ def print_task(arguments: list[str]) -> int:
 
 def main() -> int:
     """Command line entry; returns the exit code: 1 if a run failed, 2 for wrong input, 130 or 143 stopped."""
+    if asked_for_help(sys.argv[1:], USAGE):
+        return 0
     try:
         return run(sys.argv[1:])
     except UserError as error:

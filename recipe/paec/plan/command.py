@@ -12,7 +12,7 @@ import sys
 
 from omegaconf import DictConfig
 
-from recipe.paec.common.console import GIB, complain, say
+from recipe.paec.common.console import GIB, asked_for_help, complain, say
 from recipe.paec.common.errors import UserError
 from recipe.paec.config import rules
 from recipe.paec.config.command_line import hydra_command
@@ -24,6 +24,15 @@ from recipe.paec.plan.shapes import find_shape
 
 GPU_MEMORY = 80.0
 """GiB of a GPU where `gpu_memory=` says nothing."""
+
+USAGE = """
+usage: paec plan experiment=NAME [key=value ...] [gpu_memory=GIB]
+Computes the memory that each GPU needs, phase by phase, and says whether it fits. Needs no GPU and no weights.
+  experiment=NAME   a file of configs/experiment; all arguments are those of paec train
+  gpu_memory=GIB    memory of one GPU (default 80)
+Where it does not fit, overrides with which it would are named; exit code 2 (docs/plan.md).
+example: paec plan experiment=qwen7b cluster=gpu_1x8 gpu_memory=40
+"""
 
 
 def table(found: Estimate, gpu_memory: float) -> list[str]:
@@ -70,6 +79,8 @@ def plan(config: DictConfig, gpu_memory: float) -> None:
 
 def main() -> int:
     """Command line entry; returns the exit code: 2 if it does not fit."""
+    if asked_for_help(sys.argv[1:], USAGE):
+        return 0
     given = [a for a in sys.argv[1:] if a.startswith("gpu_memory=")]
     try:
         gpu_memory = float(given[-1].partition("=")[2]) if given else GPU_MEMORY

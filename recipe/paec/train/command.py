@@ -18,7 +18,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from recipe.paec.common import folder_kinds, folders, secrets
-from recipe.paec.common.console import complain, say
+from recipe.paec.common.console import asked_for_help, complain, say
 from recipe.paec.common.errors import UserError
 from recipe.paec.common.process_tree import run_preparation
 from recipe.paec.config import rules
@@ -33,6 +33,18 @@ from recipe.paec.run.resume import find_resume, write_provenance
 from recipe.paec.run.summary import closing_lines
 from recipe.paec.train.dry_run import check_with_verl, dry_run
 from recipe.paec.train.watch import train
+
+USAGE = """
+usage: paec train experiment=NAME [key=value ...] [--check | --dry-run] [--print-config]
+Trains a policy: checks everything first, resumes from the last checkpoint, exports the model, prints a summary.
+  experiment=NAME   a file of configs/experiment: tiny_cpu, tiny_gpu, qwen0.6b_gsm8k, qwen1.5b, qwen7b, ...
+  method=NAME       the entropy method: paec, none, clip_cov, ... (docs/methods.md); method.FIELD=VALUE sets a field
+  --check           checks the configuration alone, in seconds
+  --dry-run         checks model, data and this machine too, and starts nothing
+  --print-config    prints the resolved configuration
+  --cfg job         prints every key with its default; --hydra-help shows Hydra's own options
+example: paec train experiment=tiny_cpu method=clip_cov seed=1 run.name=first
+"""
 
 
 def export(checkpoint: checkpoints.Checkpoint, directory: Path) -> None:
@@ -148,6 +160,8 @@ def files_of(directory: Path) -> dict[str, str]:
 
 def main() -> int:
     """Command line entry; returns the exit code."""
+    if asked_for_help(sys.argv[1:], USAGE):
+        return 0
     given = sys.argv[1:]
     arguments = with_flags([a for a in given if a != "--check"], "run.")
     if {"--check", "--dry-run"} <= {*given}:

@@ -1,0 +1,48 @@
+"""`paec COMMAND ...`, or `python -m recipe.paec COMMAND ...`: one entry to every command."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+COMMANDS = {
+    "train": ("recipe.paec.train.command", "train a policy, from configuration to summary"),
+    "evaluate": ("recipe.paec.evaluate.command", "score models, checkpoints or whole runs on benchmarks"),
+    "compare": ("recipe.paec.compare.command", "evaluations side by side, with intervals and tests"),
+    "grid": ("recipe.paec.grid.command", "train every method with every seed, and make the table"),
+    "doctor": ("recipe.paec.doctor.command", "is everything there that a run needs?"),
+    "plan": ("recipe.paec.plan.command", "what each GPU needs, and whether it fits"),
+    "export": ("recipe.paec.export.command", "a checkpoint as a Hugging Face folder"),
+    "curriculum": ("recipe.paec.curriculum.command", "score prompts for training from easy to hard"),
+    "data": ("data_prep.__main__", "prepare a data set"),
+}
+"""Command -> the module whose `main()` it is, and a line on it."""
+
+
+def usage() -> str:
+    """What `paec --help` prints."""
+    lines = [f"  {name:<12}{line}" for name, (_, line) in COMMANDS.items()]
+    example = "example: paec train experiment=tiny_cpu method=clip_cov"
+    return "\n".join(["usage: paec COMMAND ...", *lines, "paec COMMAND --help shows how to use one.", example])
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line entry; returns the exit code of the command, 2 if there is no such command."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if not given or given[0] in ("--help", "-h", "help"):
+        print(usage())
+        return 0 if given else 2
+    name, *rest = given
+    if name not in COMMANDS:
+        close = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f"did you mean {close[0]}? " if close else ""
+        print(f"error: paec {name}: no such command: {hint}There are {', '.join(COMMANDS)}", file=sys.stderr)
+        return 2
+    sys.argv = [f"paec {name}", *rest]
+    return import_module(COMMANDS[name][0]).main() or 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

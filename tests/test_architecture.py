@@ -1,0 +1,127 @@
+"""Who may import whom: packages, and the folders of `recipe/paec`."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+ROOMS = {
+    "common": "",
+    "config": "",
+    "scoring": "",
+    "run": "",
+    "rollout": "",
+    "actor": "config run",
+    "plugins": "actor rollout",
+    "driver": "config scoring run rollout actor plugins",
+    "plan": "config",
+    "export": "run",
+    "compare": "scoring",
+    "ray_node": "",
+    "doctor": "config run plan ray_node",
+    "grid": "config scoring run compare",
+    "train": "config run export doctor",
+    "evaluate": "config scoring run export compare doctor",
+    "curriculum": "config run doctor evaluate",
+}
+"""Folder of `recipe/paec` -> those it may import from, `common` and itself left out."""
+LAYERS = 6
+"""Of ROOMS, the longest chain of imports."""
+
+
+def imports(path: Path) -> set[str]:
+    """Imported modules, as their package and as its first two parts: recipe and recipe.paec."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return {".".join(name.split(".")[:depth]) for name in names for depth in (1, 2)}
+
+
+def test_the_library_knows_no_trainer():
+    for path in (ROOT / "paec_loss").rglob("*.py"):
+        assert not imports(path) & {"verl", "ray", "hydra", "recipe", "omegaconf"}, path
+
+
+def test_only_the_recipe_knows_verl():
+    for folder in ("paec_loss", "data_prep", "recipe/grading"):
+        for path in (ROOT / folder).rglob("*.py"):
+            assert not imports(path) & {"verl", "recipe.paec"}, path
+
+
+def test_graders_are_light():
+    """Reward workers, evaluation and data preparation all import them."""
+    for path in (ROOT / "recipe" / "grading").rglob("*.py"):
+        assert not imports(path) & {"torch", "ray", "data_prep", "transformers", "pandas"}, path
+
+
+def modules() -> dict[str, Path]:
+    """Dotted name -> file, of `recipe.paec`."""
+    return {".".join(p.relative_to(ROOT).with_suffix("").parts): p for p in (ROOT / "recipe" / "paec").rglob("*.py")}
+
+
+def imported(path: Path) -> set[str]:
+    """Modules of `recipe.paec` that a file imports, anywhere in it."""
+    known, found = modules(), set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            found |= {name if name in known else node.module for name in names}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+    return {name for name in found if name.startswith("recipe.paec.")}
+
+
+def room(module: str) -> str:
+    return module.split(".")[2]
+
+
+def test_every_module_is_in_a_room():
+    folder = ROOT / "recipe" / "paec"
+    assert {path.name for path in folder.glob("*.py")} == {"__init__.py", "__main__.py"}
+    assert {path.parent.name for path in folder.glob("*/*.py")} == set(ROOMS)
+
+
+@pytest.mark.parametrize("name", ROOMS)
+def test_a_room_imports_only_from_rooms_below(name):
+    allowed = {name, "common", *ROOMS[name].split()}
+    for path in (ROOT / "recipe" / "paec" / name).rglob("*.py"):
+        for module in imported(path):
+            assert room(module) in allowed, f"{path} imports {module}"
+
+
+def test_the_rooms_have_few_layers_and_no_circle():
+    def height(name: str, above: tuple[str, ...] = ()) -> int:
+        assert name not in above, f"circle: {above}"
+        below = [] if name == "common" else ["common", *ROOMS[name].split()]
+        return 1 + max((height(other, (*above, name)) for other in below), default=0)
+
+    assert max(height(name) for name in ROOMS) == LAYERS
+
+
+def test_no_circle_of_modules():
+    graph = {name: imported(path) & modules().keys() - {name} for name, path in modules().items()}
+    while leaves := [name for name, below in graph.items() if not below & graph.keys()]:
+        for name in leaves:
+            del graph[name]
+    assert not graph, f"modules that import each other: {sorted(graph)}"
+
+
+def test_packages_are_empty():
+    """`rollout.rewards` and the plugins are imported in light processes, which must not pay for their neighbours."""
+    for path in (ROOT / "recipe").rglob("__init__.py"):
+        assert not ast.parse(path.read_text(encoding="utf-8")).body[1:], path
+
+
+def test_modules_are_short():
+    for path in (ROOT / "recipe" / "paec").rglob("*.py"):
+        assert len(path.read_text(encoding="utf-8").splitlines()) <= 320, path
+
+
+@pytest.mark.parametrize("name", ["common", "config", "scoring", "run", "compare", "plan", "grid", "evaluate"])
+def test_only_verls_processes_know_verl(name):
+    """The commands stay light; `run.safe_load` imports torch within its function."""
+    for path in (ROOT / "recipe" / "paec" / name).rglob("*.py"):
+        assert "verl" not in imports(path), path

@@ -1,0 +1,65 @@
+"""The `paec` command: one entry to all commands, and their help."""
+
+import subprocess
+import sys
+from importlib import import_module
+
+import pytest
+
+from recipe.paec.__main__ import COMMANDS, main, usage
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_is_short_and_shows_an_example(name, capsys):
+    with pytest.raises(SystemExit) if name in ("compare", "export", "data") else _nothing() as ended:
+        assert main([name, "--help"]) == 0
+    assert ended is None or ended.value.code == 0
+    shown = capsys.readouterr().out.strip().splitlines()
+    assert shown[0].startswith(f"usage: paec {name} ")
+    assert any(line.startswith(f"example: paec {name} ") for line in shown)
+    if ended is None:  # argparse's own is longer
+        assert len(shown) <= 11
+
+
+class _nothing:
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+
+def test_all_commands_are_listed(capsys):
+    assert main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.strip() == usage()
+    assert all(f"  {name} " in shown for name in COMMANDS)
+
+
+def test_without_a_command(capsys):
+    assert main([]) == 2
+    assert capsys.readouterr().out.strip() == usage()
+
+
+def test_a_misspelt_command(capsys):
+    assert main(["tarin"]) == 2
+    assert capsys.readouterr().err.startswith(
+        "error: paec tarin: no such command: did you mean train? There are train,"
+    )
+
+
+def test_the_rest_of_the_line_is_the_commands(monkeypatch):
+    seen = []
+    module = import_module("recipe.paec.plan.command")
+    monkeypatch.setattr(module, "main", lambda: seen.append(list(sys.argv)) or 3)
+    monkeypatch.setattr(sys, "argv", ["pytest"])
+    assert main(["plan", "experiment=qwen7b", "gpu_memory=40"]) == 3
+    assert seen == [["paec plan", "experiment=qwen7b", "gpu_memory=40"]]
+
+
+@pytest.mark.parametrize("start", [["-m", "recipe.paec", "train"], ["-m", "recipe.paec.train"]])
+def test_it_starts_the_same_command(start):
+    line = [sys.executable, *start, "experiment=tiny_cpu", "--check", "method.rho=7"]
+    done = subprocess.run(line, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ") and "rho" in done.stderr

@@ -297,9 +297,9 @@ def test_folder_of_rays_files(tiny_config, small_disk, monkeypatch):
 
 def test_clusters_need_more_open_files(tiny_config):
     code = (
-        "import resource, sys; from omegaconf import OmegaConf; from recipe.paec import machine\n"
+        "import resource, sys; from omegaconf import OmegaConf; from recipe.paec.doctor import node_limits\n"
         "resource.setrlimit(resource.RLIMIT_NOFILE, (1024, 20000))\n"
-        "print(*machine.limits(OmegaConf.create(sys.stdin.read())).problems)"
+        "print(*node_limits.limits(OmegaConf.create(sys.stdin.read())).problems)"
     )
     for nodes, words in ((4, ""), (5, "open files: the limit is 20000, Ray needs 20480: ulimit -n 20480")):
         config = OmegaConf.to_yaml(tiny_config(f"cluster.nodes={nodes}"))
@@ -333,8 +333,8 @@ def test_names_of_interfaces(name, wanted, good):
 def test_host_name_that_leads_nowhere(tiny_config):
     """In a UTS namespace of its own, where the host has another name."""
     code = (
-        "import sys; from omegaconf import OmegaConf; from recipe.paec import machine\n"
-        "print(*machine.interfaces(OmegaConf.create(sys.stdin.read())).problems)"
+        "import sys; from omegaconf import OmegaConf; from recipe.paec.doctor import node_limits\n"
+        "print(*node_limits.interfaces(OmegaConf.create(sys.stdin.read())).problems)"
     )
     config = tiny_config()
     with open_dict(config):

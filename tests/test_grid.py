@@ -306,8 +306,8 @@ for step in range(first, steps + 1):
 """
 GRID = """
 import sys
-from recipe.paec import grid
-grid.TRAIN = [sys.executable, {script!r}]
+from recipe.paec.grid import command as grid, local
+local.TRAIN = [sys.executable, {script!r}]
 sys.exit(grid.main())
 """
 

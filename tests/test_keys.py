@@ -384,7 +384,7 @@ def test_the_choices_are_verls():
 
 SCRIPT = """
 import sys
-from recipe.paec import train
+from recipe.paec.train import command as train
 sys.argv = ["train", "--check", *sys.argv[1:]]
 try:
     code = train.main()

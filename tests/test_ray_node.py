@@ -193,7 +193,7 @@ def test_the_end_of_a_node_is_bounded_and_complete(tmp_path):
     code = f"""
 import subprocess, sys, time
 from pathlib import Path
-from recipe.paec import ray_node
+from recipe.paec.ray_node import node as ray_node
 folder = Path({str(tmp_path / "ray-x")!r})
 folder.mkdir()
 ray_node.prctl(ray_node.PR_SET_CHILD_SUBREAPER, 1)
@@ -221,7 +221,7 @@ def test_free_port_is_free():
 def test_a_worker_outlasts_the_head():
     """On SIGTERM a batch job's worker stays while the head listens, and is gone soon after it."""
     with socket.create_server(("127.0.0.1", 0)) as head:
-        call = f"from recipe.paec import ray_node; ray_node.outlast('127.0.0.1:{head.getsockname()[1]}', 15)"
+        call = f"from recipe.paec.ray_node import node; node.outlast('127.0.0.1:{head.getsockname()[1]}', 15)"
         worker = subprocess.Popen([sys.executable, "-c", call], cwd=REPOSITORY)
         head.settimeout(60)
         head.accept()[0].close()

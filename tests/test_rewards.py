@@ -163,7 +163,7 @@ def test_an_answer_that_cannot_be_read_is_flagged():
 def test_a_reward_worker_has_one_pool_of_two_graders_however_many_threads_ask_first():
     code = """
 import threading, time
-from recipe.paec import rewards
+from recipe.paec.rollout import rewards
 
 opened = []
 class Slow(rewards.GraderPool):

@@ -125,6 +125,7 @@ def sequence_length(config: DictConfig) -> int:
 
 
 def check_context(length: int, context: int, source: str) -> list[str]:
+    """What is wrong if sequences of `length` tokens do not fit the `context` that `source` allows."""
     if length <= context:
         return []
     return [

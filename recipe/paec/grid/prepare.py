@@ -110,14 +110,14 @@ def _other_run(run: Run, config: DictConfig) -> list[str]:
 
 
 def _settings(config: DictConfig) -> dict[str, Any]:
-    """Key -> value of all that makes a run what it is."""
+    """Key -> value of all that makes a run what it is; in which module this recipe has a class or function does not."""
     found: dict[str, Any] = {}
 
     def add(node: Any, prefix: str) -> None:
         for key, value in node.items():
             if isinstance(value, dict) and value:
                 add(value, f"{prefix}{key}.")
-            else:
+            elif not (isinstance(value, str) and value.removeprefix("pkg://").startswith("recipe.paec.")):
                 found[prefix + str(key)] = value
 
     sections = OmegaConf.to_container(config)

@@ -19,7 +19,7 @@ import torch
 import yaml
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from recipe.paec.common import folders, model_files, versions
+from recipe.paec.common import folder_kinds, folders, model_files, versions
 from recipe.paec.common.console import GIB
 from recipe.paec.common.repository import REPOSITORY
 from recipe.paec.config import rules
@@ -389,7 +389,7 @@ def test_ray_addresses(tiny_config, closed_port, tmp_path, monkeypatch):
 def test_run_directory_in_use(tiny_config):
     config = tiny_config()
     assert examine.run_directory(config).problems == ()
-    held = folders.lock(Path(config.run.directory))
+    held = folders.lock(Path(config.run.directory), folder_kinds.RUN)
     (problem,) = examine.run_directory(config).problems
     assert problem.startswith(f"{config.run.directory} is in use by another run")
     held.close()

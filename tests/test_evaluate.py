@@ -16,7 +16,7 @@ from omegaconf import OmegaConf, open_dict
 
 from data_prep.contract import write_parquet
 from recipe.grading.pool import GraderPool
-from recipe.paec.common import versions
+from recipe.paec.common import folder_kinds, folders, versions
 from recipe.paec.common.errors import UserError
 from recipe.paec.common.repository import CONFIGS, REPOSITORY
 from recipe.paec.compare import command as compare_command
@@ -24,7 +24,7 @@ from recipe.paec.evaluate import benchmarks, results, samples, settings, targets
 from recipe.paec.evaluate import generation as evaluate_generation
 from recipe.paec.evaluate.benchmarks import Problem
 from recipe.paec.evaluate.command import arguments_of, show
-from recipe.paec.evaluate.folder import continue_or_start, digests, hold, identity_of, label_of, output_problems
+from recipe.paec.evaluate.folder import continue_or_start, digests, identity_of, label_of, output_problems
 from recipe.paec.evaluate.generation_process import Job, max_new_tokens, missing
 from recipe.paec.evaluate.grading import journaled
 from recipe.paec.evaluate.journal import journal_keys, mend_journal, read_journal
@@ -478,7 +478,7 @@ def test_a_dry_run_knows_what_a_start_would_refuse(evaluation, tmp_path, aime, f
     output = tmp_path / "out" / "step_2"
     assert found(output) == [] and not output.exists(), "a check makes nothing"
     identity = identity_of(other, targets.Target("m", tmp_path / "model", False, None, None, output), problems)
-    with hold(output):
+    with folders.lock(output, folder_kinds.EVALUATION):
         continue_or_start(output, identity, fresh=False)
     differs = f"{output} holds another evaluation: its seed is 7, this one's 0. Name another folder"
     assert [text[: len(differs)] for text in found(output)] == ([] if fresh else [differs])
@@ -507,8 +507,9 @@ def test_a_dry_run_knows_what_a_start_would_refuse(evaluation, tmp_path, aime, f
 
 
 def test_two_evaluations_do_not_share_a_folder(tmp_path):
-    with hold(tmp_path / "out"), pytest.raises(UserError, match="in use by another evaluation: .*output=..."):
-        hold(tmp_path / "out")
+    held = (tmp_path / "out", folder_kinds.EVALUATION)
+    with folders.lock(*held), pytest.raises(UserError, match="in use by another evaluation: .*output=..."):
+        folders.lock(*held)
 
 
 def test_a_kill_after_the_last_response_leaves_no_weights(evaluation, tmp_path, aime):

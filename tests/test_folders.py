@@ -231,7 +231,7 @@ def test_every_command_checks_them(compose, override):
 def test_a_new_folder_is_marked(tmp_path, compose):
     config = compose("run.name=mine")
     folder = tmp_path / "mine"
-    with folders.lock(folder):
+    with folders.lock(folder, folder_kinds.RUN):
         folders.take(folder, folder_kinds.RUN, resolve.whose(config), False, print)
     assert json.loads((folder / folder_kinds.MARK).read_text()) == {"kind": "run", **MINE}
     assert sorted(path.name for path in folder.iterdir()) == [".lock", folder_kinds.MARK]
@@ -264,7 +264,7 @@ def test_folders_of_others_are_refused(tmp_path, fresh):
         "other": "holds another run: its name is 'other', this one's 'mine'",
         "experiment": "holds another run: its experiment is 'qwen7b', this one's 'tiny_cpu'",
         "evaluation": "holds a evaluation and no run",
-        "grid": "holds a table of a grid and no run",
+        "grid": "holds a grid and no run",
         "foreign": "holds config.yaml and no run",
         "empty_folder": "holds sub and no run",
         "through_link": "through_link/checkpoints is a symbolic link, and nothing is written or deleted behind one",
@@ -300,7 +300,7 @@ def test_fresh_deletes_the_runs_own_files_and_says_so(tmp_path, recorded):
         (folder / folder_kinds.MARK).unlink()
         (folder / "config.yaml").write_text(yaml.dump({"run": {**MINE, "x": 1}, "identity": {"method": "paec"}}))
     said: list[str] = []
-    with folders.lock(folder):
+    with folders.lock(folder, folder_kinds.RUN):
         folders.take(folder, folder_kinds.RUN, MINE, True, said.append)
     left = {path for path, (kind, _) in tree(folder).items() if kind != "folder"}
     assert left == {*FOREIGN, "outside", ".lock", folder_kinds.MARK}
@@ -507,7 +507,7 @@ def test_hostile_outputs_of_an_evaluation(root):
 
 def test_a_grid_refuses_folders_of_others(root):
     before = tree(root.parent)
-    for name, reason in (("photos", "no table of a grid"), ("tiny_cpu-paec", "holds a run and no table of a grid")):
+    for name, reason in (("photos", "no grid"), ("tiny_cpu-paec", "holds a run and no grid")):
         for flag in ([], ["--table-only"], ["--dry-run"]):
             with pytest.raises(UserError, match=reason):
                 grid_command.run(["METHODS=none", f"GRID={name}", f"run.root={root}", *flag])

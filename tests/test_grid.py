@@ -410,7 +410,7 @@ def test_two_at_once_are_refused(launch, tmp_path):
     wait_for(lambda: starts(tmp_path), 120, first)
     second = launch()
     output = finish(second)
-    assert second.returncode == 2 and f"error: {tmp_path / 'g'} is in use by another run" in output
+    assert second.returncode == 2 and f"error: {tmp_path / 'g'} is in use by another grid" in output
     look = launch("--table-only")
     assert "* none, seed 1: not begun" in finish(look) and look.returncode == 0
 

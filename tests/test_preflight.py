@@ -7,7 +7,7 @@ import shutil
 import pandas
 import pytest
 
-from recipe.paec.common import folders, versions
+from recipe.paec.common import folder_kinds, folders, versions
 from recipe.paec.common.errors import UserError
 from recipe.paec.common.gpus import gpu_count
 from recipe.paec.config import identity as config_identity
@@ -194,11 +194,11 @@ def test_prune_keeps_the_newest(tmp_path):
 
 
 def test_two_runs_in_one_directory(tmp_path):
-    held = folders.lock(tmp_path)
+    held = folders.lock(tmp_path, folder_kinds.RUN)
     with pytest.raises(UserError, match="in use"):
-        folders.lock(tmp_path)
+        folders.lock(tmp_path, folder_kinds.RUN)
     held.close()
-    folders.lock(tmp_path).close()
+    folders.lock(tmp_path, folder_kinds.RUN).close()
 
 
 @pytest.mark.parametrize("value", ["-1", "0.5", "some", "true"])

@@ -1,4 +1,4 @@
-"""JSON files that are complete or absent."""
+"""Files that are complete or absent, whatever is killed while they are written."""
 
 from __future__ import annotations
 
@@ -8,12 +8,32 @@ from pathlib import Path
 from typing import Any
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Write `content` to `path` so that a reader sees the old file or the new one, never a part."""
+def replace_file(path: Path, content: str | bytes, sync: bool = False) -> None:
+    """Write `content` to `path` so that a reader sees the old file or the new one, never a part.
+
+    Args:
+        sync: whether it must be on the disk when this returns, for files that others rely on after a power failure.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with open(temporary, "w", encoding="utf-8") as stream:
-        json.dump(content, stream, indent=1, sort_keys=True)
-        stream.write("\n")
-        stream.flush()
-        os.fsync(stream.fileno())
+    with open(temporary, "wb") as stream:
+        stream.write(content.encode() if isinstance(content, str) else content)
+        if sync:
+            stream.flush()
+            os.fsync(stream.fileno())
     os.replace(temporary, path)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """`content` as JSON with sorted keys, by `replace_file`, on the disk when this returns."""
+    replace_file(path, json.dumps(content, indent=1, sort_keys=True) + "\n", sync=True)
+
+
+def first_difference(recorded: dict[str, Any], wanted: dict[str, Any]) -> tuple[str, Any, Any] | None:
+    """The first key, in alphabetical order, in which two records differ, with both values; None if they agree.
+
+    A key that one of them lacks counts as None there.
+    """
+    for key in sorted(recorded.keys() | wanted.keys()):
+        if recorded.get(key) != wanted.get(key):
+            return key, recorded.get(key), wanted.get(key)
+    return None

@@ -63,8 +63,8 @@ _EVALUATION = (
 _CURVE = whole("curve.json", "curve.png")
 _STEPS = tuple(f"checkpoints/{name}" for name in ("global_step_#", "damaged_global_step_#", "damaged_global_step_#-#"))
 _RUN = (
-    *whole("config.yaml", "versions.json", "metrics.jsonl", "failure.json"),
-    *("heartbeat.json", "heartbeat.tmp", "stop", "train.log", "export.log", ".ray_token"),
+    *whole("config.yaml", "versions.json", "metrics.jsonl", "failure.json", "heartbeat.json"),
+    *("heartbeat.tmp", "stop", "train.log", "export.log", ".ray_token"),
     *("rollouts/#.jsonl", "validation/#.jsonl", "checkpoints/latest_checkpointed_iteration.txt"),
     *(path for step in _STEPS for path in _below(step, CHECKPOINT)),
     *_exported("huggingface"),
@@ -144,7 +144,7 @@ EVALUATION = Kind(
     "evaluation",
     "evaluation",
     _EVALUATION,
-    "name an empty or a new folder with output=...",
+    "name another, empty or new folder with output=...",
     "fresh=true",
     _older_by("evaluation.json", _SAMPLED | {"protocol", "benchmarks"}, {"samples", "benchmarks"}),
     first=("scores.json",),
@@ -159,7 +159,7 @@ CURRICULUM = replace(
 )
 GRID = Kind(
     "grid",
-    "table of a grid",
+    "grid",
     _GRID,
     "choose another GRID",
     "",

@@ -7,17 +7,19 @@ are refused, and nothing is deleted or written through a symbolic link.
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 from data_prep.cleaning import matches, remove
 from recipe.paec.common.errors import UserError
+from recipe.paec.common.files import write_json
 from recipe.paec.common.folder_kinds import KINDS, LOCK, MARK, RUN, Kind, files_of, inside, mark_of, read_json, whole
 from recipe.paec.common.folder_names import protected
+from recipe.paec.common.secrets import HIDDEN, scrub
 
 _LOGS = (".log", ".out", ".err")
 """Suffixes of files into which a shell or Slurm writes what a command prints, before the command can look."""
@@ -77,16 +79,28 @@ def _within(folder: Path, kind: Kind) -> str | None:
     return None
 
 
-def lock(directory: Path) -> IO[str]:
-    """Hold the run directory for this process; UserError if another run does."""
-    directory.mkdir(parents=True, exist_ok=True)
-    stream = os.fdopen(os.open(directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), "w", encoding="ascii")
+def lock(folder: Path, kind: Kind) -> IO[str]:
+    """Hold a folder for this process until the stream is closed; UserError if another process holds it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    stream = os.fdopen(os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), "w", encoding="ascii")
     try:
         fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         stream.close()
-        raise UserError(f"{directory} is in use by another run: wait for it, or choose another run.name") from None
+        raise UserError(f"{folder} is in use by another {kind.noun}: wait for it, or {kind.elsewhere}") from None
     return stream
+
+
+@contextmanager
+def held(folder: Path, kind: Kind, say: Callable[[str], None]) -> Iterator[None]:
+    """Hold a folder (`lock`) while the block runs; at its end, secrets in its text files are hidden, which is said."""
+    stream = lock(folder, kind)
+    try:
+        yield
+    finally:
+        for file in scrub(folder):
+            say(f"note: a secret of the environment had been printed into {file}; {HIDDEN} is there now")
+        stream.close()
 
 
 def take(folder: Path, kind: Kind, about: Mapping[str, Any], fresh: bool, say: Callable[[str], None]) -> None:
@@ -99,9 +113,7 @@ def take(folder: Path, kind: Kind, about: Mapping[str, Any], fresh: bool, say: C
         raise UserError(problem)
     mark = {"kind": kind.name, **about}
     if read_json(folder / MARK) != mark:
-        temporary = folder / f".{MARK}.{os.getpid()}.tmp"
-        temporary.write_text(json.dumps(mark, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-        os.replace(temporary, folder / MARK)
+        write_json(folder / MARK, mark)
     if fresh and (sentence := to_be_cleared(folder, kind)):
         say(f"{kind.fresh}: {sentence}")
         patterns = files_of(folder, kind)

@@ -14,6 +14,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from recipe.paec.common.files import replace_file
+
 HIDDEN = "<hidden>"
 SHORTEST_SECRET = 8
 """Characters; a shorter value would be found in text that has nothing to do with it."""
@@ -104,8 +106,6 @@ def scrub(folder: Path) -> list[Path]:
         for value in known:
             clean = clean.replace(value, HIDDEN.encode())
         if clean != content:
-            temporary = file.with_name(f".{file.name}.tmp")
-            temporary.write_bytes(clean)
-            os.replace(temporary, file)
+            replace_file(file, clean)
             changed.append(file)
     return changed

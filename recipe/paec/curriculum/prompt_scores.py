@@ -19,9 +19,10 @@ from data_prep.contract import ContractError, validate_rows
 from data_prep.files import atomic_write
 from paec_loss.semantic import semantic_entropy
 from recipe.grading.pool import GraderPool
-from recipe.paec.common import folder_kinds, folders, secrets
+from recipe.paec.common import folder_kinds, folders
 from recipe.paec.common.console import say
 from recipe.paec.common.errors import UserError
+from recipe.paec.common.files import first_difference
 from recipe.paec.common.prompts import encode
 from recipe.paec.config import rules
 from recipe.paec.config.scored_files import SCORE, scored_path
@@ -126,12 +127,12 @@ def is_scored(target: Path, identity: dict[str, Any], fresh: bool) -> bool:
         raise UserError(f"{target} exists and holds no scores of this command: move it away")
     if fresh:
         return False
-    for key in sorted(identity.keys() | found.keys()):
-        if found.get(key) != identity.get(key):
-            raise UserError(
-                f"{target} was scored in another way: its {key} is {found.get(key)!r:.200}, this one's "
-                f"{identity.get(key)!r:.200}. run.fresh=true replaces it"
-            )
+    if (difference := first_difference(found, identity)) is not None:
+        key, recorded, wanted = difference
+        raise UserError(
+            f"{target} was scored in another way: its {key} is {recorded!r:.200}, this one's {wanted!r:.200}. "
+            "run.fresh=true replaces it"
+        )
     return True
 
 
@@ -169,12 +170,8 @@ def score_file(config: DictConfig, file: Path, folder: Path, tokenizer: Any) -> 
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
     output = Path(config.run.root) / "curriculum" / f"{file.stem}-{digest}"
     refuse(output, identity, config.run.fresh, folder_kinds.CURRICULUM)
-    try:
-        held = folders.lock(output)
-    except UserError:
-        raise UserError(f"these prompts are being scored by another process, in {output}: wait for it") from None
-    continue_or_start(output, identity, config.run.fresh, folder_kinds.CURRICULUM)
-    try:
+    with folders.held(output, folder_kinds.CURRICULUM, say):
+        continue_or_start(output, identity, config.run.fresh, folder_kinds.CURRICULUM)
         say(f"scoring {sum(map(len, problems.values()))} prompts of {file} by {config.data.curriculum.samples} samples")
         generate(sampling, Target(config.model.path, folder, False, None, None, output), problems, log_probs=True)
         with GraderPool() as pool:
@@ -185,7 +182,3 @@ def score_file(config: DictConfig, file: Path, folder: Path, tokenizer: Any) -> 
         write_scores(file, target, scores, identity)
         say(f"{target}: extra_info.{SCORE} of {len(scores)} rows")
         say("\n".join(summary(graded, scores, config.data.curriculum.stages)))
-    finally:
-        for printed in secrets.scrub(output):
-            say(f"note: a secret of the environment had been printed into {printed}; {secrets.HIDDEN} is there now")
-        held.close()

@@ -149,7 +149,7 @@ def run_directory(config: DictConfig) -> Check:
     problems = [problem] if problem else []
     if not problems and (directory / folder_kinds.LOCK).is_file():
         try:
-            folders.lock(directory).close()
+            folders.lock(directory, folder_kinds.RUN).close()
         except UserError as error:
             problems = error.problems
     steps = [step for step, _ in checkpoints.steps(Path(config.trainer.default_local_dir))]

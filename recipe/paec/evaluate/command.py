@@ -21,7 +21,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from data_prep.files import sha256
-from recipe.paec.common import folder_kinds, folders, secrets, versions
+from recipe.paec.common import folder_kinds, folders, versions
 from recipe.paec.common.console import asked_for_help, say
 from recipe.paec.common.errors import UserError
 from recipe.paec.common.files import write_json
@@ -40,7 +40,6 @@ from recipe.paec.evaluate.folder import (
     _unwritable,
     continue_or_start,
     digests,
-    hold,
     identity_of,
     label_of,
     output_problems,
@@ -64,7 +63,7 @@ Generates responses, grades them, and writes scores with intervals and provenanc
   samples=FILE      scores responses that exist already
   output=FOLDER     where the results go; the same command resumes an interrupted evaluation
   --dry-run         checks everything and starts nothing
-example: paec evaluate model=outputs/tiny_cpu-paec benchmarks=[data/tiny/data/val.parquet] protocol=tiny
+example: paec evaluate model=outputs/tiny_cpu-paec benchmarks=[data/tiny/data/validation.parquet] protocol=tiny
 """
 
 
@@ -73,9 +72,8 @@ def evaluate_target(config: DictConfig, target: Target, problems: dict[str, list
     config = as_trained(config, target)
     identity = identity_of(config, target, problems)
     refuse(target.output, identity, config.fresh)
-    held = hold(target.output)
-    continue_or_start(target.output, identity, config.fresh)
-    try:
+    with folders.held(target.output, folder_kinds.EVALUATION, say):
+        continue_or_start(target.output, identity, config.fresh)
         label = target.source if target.step is None else f"step {target.step} ({target.source})"
         if (target.output / SCORES).is_file():
             say(
@@ -87,10 +85,6 @@ def evaluate_target(config: DictConfig, target: Target, problems: dict[str, list
         say(f"evaluating {label}")
         generate(config, target, problems)
         write_results(config, target.output, target, identity, problems, journaled(problems, target.output / JOURNAL))
-    finally:
-        for file in secrets.scrub(target.output):
-            say(f"note: a secret of the environment had been printed into {file}; {secrets.HIDDEN} is there now")
-        held.close()
 
 
 def run(config: DictConfig) -> None:
@@ -157,14 +151,11 @@ def score_samples(config: DictConfig, problems: dict[str, list[Problem]]) -> Non
             say(f"fresh=true {sentence}")
         say(f"{len(samples)} responses would be graded -> {folder}")
         return
-    held = hold(folder)
-    try:
+    with folders.held(folder, folder_kinds.EVALUATION, say):
         continue_or_start(folder, identity, config.fresh)
         if origin is not None:
             say(f"these are samples of this recipe, protocol {origin['protocol']['name']}")
         write_results(config, folder, None, identity, problems, samples, origin)
-    finally:
-        held.close()
 
 
 def write_curve(targets: list[Target]) -> None:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from recipe.paec.common import folder_kinds, folders
 from recipe.paec.common.console import say
 from recipe.paec.common.errors import UserError
-from recipe.paec.common.files import write_json
+from recipe.paec.common.files import first_difference, write_json
 from recipe.paec.doctor import node_folders
 from recipe.paec.evaluate.benchmarks import Problem
 from recipe.paec.evaluate.settings import as_trained
@@ -68,16 +68,6 @@ def identity_of(config: DictConfig, target: Target, problems: dict[str, list[Pro
     }
 
 
-def hold(folder: Path) -> IO[str]:
-    """The lock of an output folder, to be closed at the end; UserError if another evaluation has it."""
-    try:
-        return folders.lock(folder)
-    except UserError:
-        raise UserError(
-            f"{folder} is in use by another evaluation: wait for it, or name another folder with output=..."
-        ) from None
-
-
 def problem_of(folder: Path, identity: dict[str, Any], fresh: bool, kind: folder_kinds.Kind) -> str | None:
     """Why the evaluation `identity` cannot be in `folder`, None if it can; touches nothing.
 
@@ -92,14 +82,13 @@ def problem_of(folder: Path, identity: dict[str, Any], fresh: bool, kind: folder
         found = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         return f"{file} is damaged ({error}): {kind.fresh} starts over, or {kind.elsewhere}"
-    for key in sorted(identity.keys() | found.keys()):
-        if found.get(key) != identity.get(key):
-            return (
-                f"{folder} holds another evaluation: its {key} is {found.get(key)!r:.200}, this one's "
-                f"{identity.get(key)!r:.200}. Name another folder with output=..., or start over with {kind.fresh}, "
-                "which deletes it"
-            )
-    return None
+    if (difference := first_difference(found, identity)) is None:
+        return None
+    key, recorded, wanted = difference
+    return (
+        f"{folder} holds another evaluation: its {key} is {recorded!r:.200}, this one's {wanted!r:.200}. Name another "
+        f"folder with output=..., or start over with {kind.fresh}, which deletes it"
+    )
 
 
 def continue_or_start(

@@ -62,15 +62,12 @@ def run(arguments: Sequence[str]) -> int:
     if "--table-only" in flags:
         show_table(grid, runs, folder, {})
         return 0
-    held = folders.lock(folder)
-    try:
+    with folders.held(folder, folder_kinds.GRID, say):
         folders.take(folder, folder_kinds.GRID, {}, False, say)
         if grid.words["SLURM"]:
             submit(grid, runs, folder)
             return 0
         return train_all(grid, runs, folder)
-    finally:
-        held.close()
 
 
 def print_task(arguments: list[str]) -> int:

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from recipe.paec.common import folder_kinds, folder_names, folders
 from recipe.paec.common.console import say
 from recipe.paec.common.errors import UserError
+from recipe.paec.common.files import first_difference
 from recipe.paec.config import rules
 from recipe.paec.config.resolve import whose
 from recipe.paec.grid.request import Grid
@@ -100,13 +101,10 @@ def _other_run(run: Run, config: DictConfig) -> list[str]:
         return [f"{run.directory} was trained to step {run.step()}, this asks for {run.steps} steps: {remedy}"]
     recorded = _settings(OmegaConf.load(run.directory / "config.yaml"))
     wanted = _settings(OmegaConf.create(OmegaConf.to_yaml(config)))  # numbers as that file's were read
-    for key in sorted(recorded.keys() | wanted.keys()):
-        if recorded.get(key) != wanted.get(key):
-            return [
-                f"{run.directory} holds another run: {key} is {recorded.get(key)!r} there and {wanted.get(key)!r} "
-                f"here: {remedy}"
-            ]
-    return []
+    if (difference := first_difference(recorded, wanted)) is None:
+        return []
+    key, there, here = difference
+    return [f"{run.directory} holds another run: {key} is {there!r} there and {here!r} here: {remedy}"]
 
 
 def _settings(config: DictConfig) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from pathlib import Path
 import psutil
 
 from recipe.paec.common.errors import UserError
+from recipe.paec.common.files import replace_file
 from recipe.paec.common.process_tree import PR_SET_CHILD_SUBREAPER, PR_SET_PDEATHSIG, die_with_parent, prctl
 from recipe.paec.common.ray_access import cluster_token, write_token
 from recipe.paec.ray_node.addresses import free_port, host_of, interface_of, own_address
@@ -190,9 +191,7 @@ def head(options: argparse.Namespace) -> int:
     def started(cluster: str) -> None:
         print(f"Ray head {options.name} at {cluster}, token in {os.environ['RAY_AUTH_TOKEN_PATH']}", flush=True)
         if options.address_file:
-            temporary = options.address_file.with_suffix(".tmp")
-            temporary.write_text(cluster + "\n", encoding="ascii")
-            os.replace(temporary, options.address_file)
+            replace_file(options.address_file, cluster + "\n")
 
     return run_node(arguments, options.name, address, options.gpus, options.cpus, started)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from data_prep.cleaning import remove
 from recipe.paec.common import folder_kinds
-from recipe.paec.common.files import write_json
+from recipe.paec.common.files import first_difference, write_json
 
 STATE_FILE = folder_kinds.CHECKPOINT_STATE
 FORMAT = 3
@@ -208,10 +208,10 @@ def prune(root: Path, keep: int, keep_best: int = 0) -> None:
 
 def identity_difference(wanted: dict[str, Any], found: dict[str, Any]) -> str | None:
     """A sentence on the first difference between what a run wants and what a checkpoint is, or None."""
-    for key in sorted(set(wanted) | set(found)):
-        if wanted.get(key) != found.get(key):
-            return f"{key} is {found.get(key)!r} in the checkpoint and {wanted.get(key)!r} in this command"
-    return None
+    if (difference := first_difference(found, wanted)) is None:
+        return None
+    key, recorded, asked = difference
+    return f"{key} is {recorded!r} in the checkpoint and {asked!r} in this command"
 
 
 def run_of(checkpoint: Path) -> Path | None:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from recipe.paec.common.files import write_json
+from recipe.paec.common.files import replace_file, write_json
 
 METRICS_FILE = "metrics.jsonl"
 HEARTBEAT_FILE = "heartbeat.json"
@@ -44,9 +43,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 def truncate_metrics(path: Path, last_step: int) -> None:
     """Drop the lines of steps after `last_step`, which a resumed run will do again. Atomic."""
     kept = [record for record in read_metrics(path) if record["step"] <= last_step]
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
-    os.replace(temporary, path)
+    replace_file(path, "".join(json.dumps(record) + "\n" for record in kept))
 
 
 class MetricsFile:
@@ -73,6 +70,4 @@ class Heartbeat:
         self._path = directory / HEARTBEAT_FILE
 
     def beat(self, stage: str, step: int) -> None:
-        temporary = self._path.with_suffix(".tmp")
-        temporary.write_text(json.dumps({"stage": stage, "step": step, "time": time.time()}), encoding="utf-8")
-        os.replace(temporary, self._path)
+        replace_file(self._path, json.dumps({"stage": stage, "step": step, "time": time.time()}))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from recipe.paec.common import versions
 from recipe.paec.common.errors import UserError
-from recipe.paec.common.files import write_json
+from recipe.paec.common.files import replace_file, write_json
 from recipe.paec.common.repository import git_commit
 from recipe.paec.run import checkpoints
 
@@ -46,9 +45,7 @@ def find_resume(config: DictConfig) -> tuple[checkpoints.Checkpoint | None, list
 
 def write_provenance(config: DictConfig, directory: Path) -> Path:
     """`config.yaml` (resolved) and `versions.json`."""
-    temporary = directory / ".config.yaml.tmp"
-    temporary.write_text(OmegaConf.to_yaml(config), encoding="utf-8")
-    os.replace(temporary, directory / "config.yaml")
+    replace_file(directory / "config.yaml", OmegaConf.to_yaml(config))
     record = {**versions.report(), "python": sys.version.split()[0], "git_commit": git_commit()}
     write_json(directory / "versions.json", record)
     return directory / "config.yaml"

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from recipe.paec.common import folder_kinds, folders, secrets
+from recipe.paec.common import folder_kinds, folders
 from recipe.paec.common.console import asked_for_help, complain, say
 from recipe.paec.common.errors import UserError
 from recipe.paec.common.process_tree import run_preparation
@@ -95,9 +95,8 @@ def run(config: DictConfig) -> None:
     if problems:
         raise UserError(*problems)
 
-    held = folders.lock(directory)
-    folders.take(directory, *run_of, say)
-    try:
+    with folders.held(directory, folder_kinds.RUN, say):
+        folders.take(directory, *run_of, say)
         total = config.trainer.total_training_steps
         checkpoint, damaged = find_resume(config)
         for error in damaged:
@@ -139,10 +138,6 @@ def run(config: DictConfig) -> None:
                 export(last, directory)
         say(f"summary of {config.run.name}")
         say("\n".join(closing_lines(read_metrics(directory / METRICS_FILE), files_of(directory))))
-    finally:
-        for file in secrets.scrub(directory):
-            say(f"note: a secret of the environment had been printed into {file}; {secrets.HIDDEN} is there now")
-        held.close()
 
 
 def files_of(directory: Path) -> dict[str, str]:

@@ -1,8 +1,8 @@
 r"""The strict rule: two answers are equal if their normal forms are; cheap enough for every training response.
 
 It rewrites notation and computes nothing but plain fractions (`fractions.Fraction`, never floats), so that it is linear
-in the length of the answer (`tests/test_patterns.py` proves it of every pattern) and never calls a wrong answer right.
-What it does not know it compares as text. The normal form of an answer has three parts:
+in the length of the answer (tests/unit/grading/test_patterns.py proves it of every pattern) and never calls a wrong
+answer right. What it does not know it compares as text. The normal form of an answer has three parts:
 
     label   x =, f(x) =, y \in      may be left out in one of two answers, but not differ
     value   numbers exactly (0.5 = 1/2 = \frac12 = 50/100); sets and bare lists without order and repetition; tuples and

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the workers and helpers of tests/, without its conftest
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "helpers"))
 
 REHEARSAL = os.environ.get("PAEC_GPU_TESTS_ON", "cuda") == "cpu"
 MISSING = "needs a CUDA GPU, and this machine has none: bash tests/run.sh --gpu where there is one"

@@ -1,7 +1,7 @@
 """verl's FSDP2 engine with our statistics in bf16 on one GPU (NCCL, sdpa) against autograd in float64.
 
-The model of tests/test_engine.py with a vocabulary of 8192, which the Triton kernels take. bf16 rounds to 3 digits, so
-the bounds are wide; what they exclude is a term that is missing, doubled or taken from the wrong rows.
+The model of tests/unit/paec/actor/test_engine.py with a vocabulary of 8192, which the Triton kernels take. bf16 rounds
+to 3 digits, so the bounds are wide; what they exclude is a term that is missing, doubled or taken from the wrong rows.
 """
 
 from __future__ import annotations

@@ -427,7 +427,7 @@ def test_markdown(folders, capsys):
         "bootstrap over problems, one seed. Bold: the best. †: differs from grpo, p < 0.05, paired bootstrap over "
         "problems, uncorrected for the number of comparisons."
     )
-    assert out in (Path(__file__).parents[1] / "docs" / "comparing.md").read_text(encoding="utf-8")
+    assert out in (Path(__file__).parents[4] / "docs" / "comparing.md").read_text(encoding="utf-8")
 
 
 def test_equal_as_shown_is_equally_best(tmp_path, capsys):

@@ -16,7 +16,7 @@ from recipe.grading.sources import supports
 from recipe.paec.rollout import rewards
 from recipe.paec.rollout.rewards import compute_score
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[4]
 TRUTH = json.dumps({"metadata": {"numbers": [7, 5, 1], "target": 2}})
 
 

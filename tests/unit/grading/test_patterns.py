@@ -20,7 +20,7 @@ from data_prep.reading import Record
 from recipe.grading import countdown, extract, notation, readable, reasoning_gym, sources, strict, units
 from recipe.grading.time_limit import time_limit
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[3]
 MODULES = [
     ".".join(path.relative_to(ROOT).with_suffix("").parts)
     for package in ("recipe/grading", "data_prep")

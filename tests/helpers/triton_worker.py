@@ -1,4 +1,4 @@
-"""Runs the Triton backend's kernels in Triton's interpreter: `python tests/triton_worker.py CASES RESULTS`.
+"""Runs the Triton backend's kernels in Triton's interpreter: `python tests/helpers/triton_worker.py CASES RESULTS`.
 
 A process of its own, because the interpreter is chosen when the kernels are defined.
 """

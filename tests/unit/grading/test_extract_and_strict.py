@@ -137,7 +137,7 @@ def test_the_strict_rule_calls_no_wrong_answer_right():
 def test_the_strict_rule_finds_what_docs_grading_says():
     equivalent = [(gold, answer) for _, gold, answer, verdict in pairs() if verdict]
     found = sum(equal(gold, answer) for gold, answer in equivalent)
-    text = (TABLE.parents[1] / "docs" / "grading.md").read_text(encoding="utf-8")
+    text = (TABLE.parents[3] / "docs" / "grading.md").read_text(encoding="utf-8")
     assert f"{found} of {len(equivalent)} equivalent pairs" in text
 
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # A real Slurm on this machine for tests: munged, slurmctld and several slurmd, all their files in one folder.
 #
-#   bash tests/slurm_cluster.sh start FOLDER [NODES]   then: export SLURM_CONF=FOLDER/slurm.conf  (default 2 nodes)
-#   bash tests/slurm_cluster.sh stop FOLDER
+#   bash tests/helpers/slurm_cluster.sh start FOLDER [NODES]   then: export SLURM_CONF=FOLDER/slurm.conf  (default 2 nodes)
+#   bash tests/helpers/slurm_cluster.sh stop FOLDER
 #
 # Needs Debian's slurmctld, slurmd, slurm-client and munge. Its ports are free ones: several can run, and beside a real
 # one too. Jobs are tracked by cgroups, as on real clusters, where this machine has version 1 of them; else by /proc,
@@ -10,7 +10,7 @@
 set -euo pipefail
 
 usage() {
-  echo "usage: bash tests/slurm_cluster.sh start|stop FOLDER [NODES]" >&2
+  echo "usage: bash tests/helpers/slurm_cluster.sh start|stop FOLDER [NODES]" >&2
   exit 2
 }
 

@@ -21,7 +21,7 @@ from recipe.paec.common.errors import UserError
 from recipe.paec.ray_node import node as ray_node_node
 from recipe.paec.ray_node.addresses import free_port, host_of, interface_of, own_address, route_to
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+REPOSITORY = Path(__file__).resolve().parents[4]
 
 
 def addresses(family: int) -> list[str]:

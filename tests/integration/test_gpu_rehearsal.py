@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-FOLDER = Path(__file__).with_name("gpu")
+FOLDER = Path(__file__).parents[1] / "gpu"
 
 
 def run(*arguments: str, **env: str) -> str:

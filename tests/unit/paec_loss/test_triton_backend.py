@@ -139,8 +139,8 @@ CASES = build_cases()
 def results(tmp_path_factory):
     work = tmp_path_factory.mktemp("triton")
     torch.save(CASES, work / "cases.pt")
-    worker = Path(__file__).with_name("triton_worker.py")
-    environment = {**os.environ, "PYTHONPATH": str(worker.parents[1])}
+    worker = Path(__file__).parents[2] / "helpers" / "triton_worker.py"
+    environment = {**os.environ, "PYTHONPATH": str(worker.parents[2])}
     subprocess.run([sys.executable, worker, work / "cases.pt", work / "results.pt"], env=environment, check=True)
     return torch.load(work / "results.pt")
 
@@ -222,7 +222,7 @@ def test_package_imports_without_triton():
         "try:\n    import paec_loss.backends.triton_backend\n"
         "except ImportError:\n    print('refused')"
     )
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[3]
     done = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True, check=True)
     assert done.stdout == "refused\n"
 

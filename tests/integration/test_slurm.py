@@ -1,6 +1,6 @@
-"""The batch scripts on a real Slurm of this machine (tests/slurm_cluster.sh): two nodes, real Ray, light commands.
+"""The batch scripts on a real Slurm of this machine (tests/helpers/slurm_cluster.sh): two nodes, real Ray.
 
-The last test trains the tiny experiment over both nodes; the others put a command in its place.
+The last test trains the tiny experiment over both nodes; the others put a light command in its place.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+REPOSITORY = Path(__file__).resolve().parents[2]
 BATCH = REPOSITORY / "launch" / "slurm" / "paec.sbatch"
 SWEEP = REPOSITORY / "launch" / "slurm" / "sweep.sbatch"
 CLUSTER = REPOSITORY / "tests" / "slurm_cluster.sh"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+REPOSITORY = Path(__file__).resolve().parents[2]
 LAUNCH = REPOSITORY / "launch" / "run_tiny_cpu_paec.sh"
 STEPS, SAVE_EVERY = 6, 2
 PROMPTS, SAMPLES = 16, 8  # of a step, from configs/

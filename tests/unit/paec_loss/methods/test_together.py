@@ -83,7 +83,7 @@ def test_the_loss_in_one_piece(methods):
 
 def test_the_page_shows_it():
     """The code of docs/methods.md, run as it stands."""
-    page = (Path(__file__).parents[2] / "docs" / "methods.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[4] / "docs" / "methods.md").read_text(encoding="utf-8")
     (code,) = [block for block in re.findall(r"```python\n(.*?)```", page, flags=re.S) if "stack.loss" in block]
     logits, tokens = random_batch()
     given = dict(logits=logits, labels=torch.zeros(tokens.response_mask.shape, dtype=torch.long))

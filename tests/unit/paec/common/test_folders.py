@@ -22,7 +22,7 @@ from recipe.paec.export import huggingface
 from recipe.paec.grid import command as grid_command
 from recipe.paec.run import checkpoints
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+REPOSITORY = Path(__file__).resolve().parents[4]
 MINE = {"experiment": "tiny_cpu", "name": "mine"}
 
 

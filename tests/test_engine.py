@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -42,7 +43,7 @@ VARIANTS = {
     "default": {},
     "text": {"mask": "gated", "average": "mass", "entropy": "nucleus"},
     "mini_batch_quantile": {"quantile_scope": "mini_batch"},
-    "exact": {"statistics": "exact"},
+    "exact": {"statistics_from": "exact"},
     "two_sided_normalized": {"penalty": "two_sided", "entropy": "normalized", "mask": "hard", "rho": 0.5},
 }
 
@@ -104,9 +105,8 @@ def cases_one_rank() -> list[dict]:
     for padded in (False, True):
         cases.append(case(f"1-fused-padded{padded}", fused=7, padded=padded, micro=2, temperature=0.7))
     cases.append(case("1-none-fused", fused=7, method=None, micro=2, signal=None))
-    cases.append(case("1-exact-fused", fused=7, method=paec(statistics="exact"), micro=2))
+    cases.append(case("1-exact-fused", fused=7, method=paec(statistics_from="exact"), micro=2))
     cases.append(case("1-fused-nan", fused=7, poison=True))
-    cases.append(case("1-lagged", method=paec(statistics="lagged"), passes=2, micro=2))
     for micro in (1, "all", "dynamic"):
         cases.append(case(f"1-lora-{micro}", lora=LORA, micro=micro))
     cases.append(case("1-lora-fused", lora=LORA, fused=7, micro=2))
@@ -439,11 +439,15 @@ def test_merged_adapters_are_what_vllm_gets(work, one_rank, two_ranks):
         assert relative(result["gradient"], one_rank["1-lora-all"]["gradient"]) < TOLERANCE
 
 
-def test_lagged_uses_the_previous_mini_batch(one_rank):
-    """The same mini-batch twice without an update: what the first pass gave is exact for the second."""
-    lagged, exact = one_rank["1-lagged"], one_rank["1-exact-all"]
-    assert relative(lagged["gradient"], exact["gradient"]) < TOLERANCE
-    assert abs(lagged["metrics"]["paec/update_staleness"][0]) < 1e-6
+def test_local_sums_are_added_by_name():
+    """Over micro-batches, whatever the order of the names; other names in one of them are refused."""
+    from recipe.paec.engine import PAECEngine
+
+    two_ranks = SimpleNamespace(_all_reduce=lambda sums: 2 * sums)
+    parts = [{"mine": {"a": 1.0, "b": 2.0}, "other": {}}, {"mine": {"b": 0.5, "a": 3.0}, "other": {}}]
+    assert PAECEngine._totals(two_ranks, parts) == {"mine": {"a": 8.0, "b": 5.0}, "other": {}}
+    with pytest.raises(ValueError, match="mine: local_sums must return the same names for every micro-batch"):
+        PAECEngine._totals(two_ranks, [{"mine": {"a": 1.0}}, {"mine": {"c": 1.0}}])
 
 
 def test_nan_logits_stop_the_step(one_rank, two_ranks):

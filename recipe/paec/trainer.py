@@ -19,7 +19,7 @@ from verl.utils import tensordict_utils
 from verl.utils.config import omega_conf_to_dataclass
 
 from paec_loss import Rollouts
-from paec_loss.method import joined
+from paec_loss.batch import joined
 from recipe.paec import checkpoints, curriculum_sampler, driver
 from recipe.paec.config import TRAINER_MODES
 from recipe.paec.guardian import Guardian, RolloutFailed

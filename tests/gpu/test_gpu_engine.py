@@ -38,7 +38,7 @@ CASES = [
     *(case(f"bf16-ramp-{micro}", compute="bf16", micro=micro, **PENALTY) for micro in ("all", 2, "dynamic")),
     case("bf16-whole-fused", compute="bf16", micro=2, fused=7, method=paec(**WHOLE), **PENALTY),
     case("bf16-ramp-fused", compute="bf16", micro=2, fused=7, **PENALTY),
-    case("bf16-ramp-exact", compute="bf16", micro=2, method=paec(statistics="exact"), **PENALTY),
+    case("bf16-ramp-exact", compute="bf16", micro=2, method=paec(statistics_from="exact"), **PENALTY),
     case("bf16-no-floor", compute="bf16", method=paec(**WHOLE), signal=None),
     *(
         case(f"bf16-none-{engine}", compute="bf16", micro=2, engine=engine, method=None, signal=None)

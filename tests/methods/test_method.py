@@ -16,6 +16,7 @@ from batches import assert_any_split, mini_batch_loss, random_batch, random_roll
 from paec_loss import BatchMethod, Method, MethodStack, PAECConfig
 from paec_loss import method as page
 from paec_loss.methods import METHODS, find
+from paec_loss.methods import __main__ as catalogue
 from paec_loss.methods.paec import PAEC
 
 HOOKS = {name for name, value in vars(Method).items() if inspect.isfunction(value) and not name.startswith("_")}
@@ -45,10 +46,17 @@ def test_the_template_works(tmp_path, monkeypatch):
         kind(top=0)
 
 
-def test_the_template_is_the_one_of_the_docs():
+def test_the_docs_show_the_same_table_and_template():
     text = (Path(__file__).parents[2] / "docs" / "methods.md").read_text(encoding="utf-8")
     shown = [block for block in re.findall(r"```python\n(.*?)```", text, flags=re.S) if "class Calm" in block]
     assert [ast.dump(ast.parse(block)) for block in shown] == [ast.dump(ast.parse(template()))]
+    table = page.__doc__.split("    I want to change ...", 1)[1].split("\n\n", 1)[0].splitlines()[1:]
+    rows = [re.split(r"\s{2,}", line.strip()) for line in table]
+    below = text.split("| I want to change ... | override ... | acts on |\n", 1)[1].split("\n\n", 1)[0].splitlines()[1:]
+    assert [line.strip("|").split("|")[:2] for line in below] == [[f" {cell} " for cell in row] for row in rows]
+    for row, line in zip(rows, below, strict=True):
+        hook, letter = row[1].strip("`"), line.strip("| ").split("|")[-1].strip()
+        assert letter == catalogue.HOOKS.get(hook, "O")
 
 
 def test_the_page_names_every_hook_and_every_need():

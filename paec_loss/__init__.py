@@ -12,6 +12,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from paec_loss.batch import Clip, Rollouts, Tokens, Update
 from paec_loss.calibration import (
     EntropyAnchor,
     Measurement,
@@ -21,18 +22,8 @@ from paec_loss.calibration import (
     penalty_value,
     regularized_entropy,
 )
-from paec_loss.config import PAECConfig
-from paec_loss.method import (
-    BatchMethod,
-    Clip,
-    Method,
-    Rollouts,
-    Sampling,
-    Tokens,
-    Tracker,
-    Update,
-    clipped_surrogate,
-)
+from paec_loss.method import BatchMethod, Method, Sampling, Tracker, clipped_surrogate
+from paec_loss.methods.paec import PAEC
 from paec_loss.position import (
     competition,
     mask_from_score,
@@ -63,6 +54,7 @@ __all__ = [
     "token_uniform",
     "EntropyAnchor",
     "Measurement",
+    "PAEC",
     "PAECConfig",
     "TokenStatistics",
     "competition",
@@ -80,6 +72,9 @@ __all__ = [
     "regularized_entropy",
     "token_statistics",
 ]
+
+PAECConfig = PAEC
+"""The same class: PAEC's fields are the `config` that the functions of this library take."""
 
 _AT_FIRST_USE = {"TokenStatistics": "statistics", "linear_token_statistics": "linear", "token_statistics": "statistics"}
 """Name -> its module, which defines autograd functions and so imports torch."""

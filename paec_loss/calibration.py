@@ -13,16 +13,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from paec_loss import _torch as torch
-from paec_loss.config import PAECConfig
 from paec_loss.position import mask_from_score, normalize_entropy, position_score, position_threshold
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from paec_loss.methods.paec import PAEC
     from paec_loss.statistics import TokenStatistics
 
 
-def regularized_entropy(stats: TokenStatistics, config: PAECConfig) -> Tensor:
+def regularized_entropy(stats: TokenStatistics, config: PAEC) -> Tensor:
     """Entropy E_t [...] that the loss acts on, with gradient, in the dtype of stats.entropy ([D] which one).
 
     `full` over the vocabulary and `nucleus` inside the nucleus, both in nats; `normalized` the score's Hhat_t.
@@ -75,18 +75,18 @@ class Measurement:
             self.threshold,
         )
 
-    def normalizer(self, config: PAECConfig) -> float:
+    def normalizer(self, config: PAEC) -> float:
         """Denominator Z ([D]): `mass` sum of m_t, `count` (1 - rho) * response tokens."""
         return self.mass if config.average == "mass" else (1 - config.rho) * self.tokens
 
-    def selected_entropy(self, config: PAECConfig) -> float:
+    def selected_entropy(self, config: PAEC) -> float:
         """Hbar = sum m E / Z, in the unit of E_t; 0 when Z is 0 (no token, or none selected)."""
         normalizer = self.normalizer(config)
         return 0.0 if normalizer == 0 else self.weighted_entropy / normalizer
 
 
 def measure(
-    stats: TokenStatistics, response_mask: Tensor, config: PAECConfig, *, threshold: Tensor | float | None = None
+    stats: TokenStatistics, response_mask: Tensor, config: PAEC, *, threshold: Tensor | float | None = None
 ) -> Measurement:
     """Measurement over the tokens given, without gradient, summed in float64.
 
@@ -104,7 +104,7 @@ def measure(
     return Measurement.of(regularized_entropy(stats, config), mask, response_mask, shared)
 
 
-def penalty_coefficient(selected_entropy: float, floor: float | None, config: PAECConfig) -> float:
+def penalty_coefficient(selected_entropy: float, floor: float | None, config: PAEC) -> float:
     """Coefficient of -grad Hbar in the gradient of the loss: lambda_ent + 2 lambda_low max(0, floor - Hbar).
 
     `two_sided` takes the gap without the max. A floor of None (the anchor steps: penalty off) leaves lambda_ent.
@@ -112,13 +112,13 @@ def penalty_coefficient(selected_entropy: float, floor: float | None, config: PA
     return config.lambda_ent + 2 * config.lambda_low * _gap(selected_entropy, floor, config)
 
 
-def penalty_value(selected_entropy: float, floor: float | None, config: PAECConfig) -> float:
+def penalty_value(selected_entropy: float, floor: float | None, config: PAEC) -> float:
     """lambda_low max(0, floor - Hbar)^2 [S]; `two_sided` squares the gap either way; 0 for a floor of None."""
     return config.lambda_low * _gap(selected_entropy, floor, config) ** 2
 
 
 def entropy_term(
-    stats: TokenStatistics, mask: Tensor, *, coefficient: float, normalizer: float, config: PAECConfig
+    stats: TokenStatistics, mask: Tensor, *, coefficient: float, normalizer: float, config: PAEC
 ) -> Tensor:
     """A micro-batch's share of the loss, -coefficient * sum_t m_t E_t / Z: a scalar with gradient, E_t's dtype.
 
@@ -151,7 +151,7 @@ class EntropyAnchor:
     Its state belongs in the checkpoint: a resumed run has the anchor of the run that it resumes.
     """
 
-    def __init__(self, config: PAECConfig) -> None:
+    def __init__(self, config: PAEC) -> None:
         self._steps = config.anchor_steps
         self._rho_min = config.rho_min
         self._observations: list[float] = []
@@ -217,7 +217,7 @@ class EntropyAnchor:
         self._observations = observations
 
 
-def _gap(selected_entropy: float, floor: float | None, config: PAECConfig) -> float:
+def _gap(selected_entropy: float, floor: float | None, config: PAEC) -> float:
     if floor is None:
         return 0.0
     gap = floor - selected_entropy

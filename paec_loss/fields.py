@@ -4,13 +4,14 @@
     class MyMethod(Method):
         alpha: float = non_negative(0.4, "weight of the entropy in the advantage")
 
-`check_fields` reads them back: it refuses what is out of range and turns whole numbers into floats where the field is
-one. The generated table of docs/methods.md reads the same meanings.
+`check_fields` reads them back: it refuses what is out of range and turns integers into floats where the field is one.
+A subclass that gives a field another default, `alpha: float = 0.2`, keeps its meaning and range. The generated table of
+docs/methods.md reads the same meanings.
 """
 
 import difflib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field, fields
 from typing import Any
 
@@ -30,9 +31,14 @@ def non_negative(default: Any, meaning: str) -> Any:
     return _numeric(default, meaning, lambda v: v >= 0, "must be >= 0")
 
 
-def share(default: Any, meaning: str) -> Any:
-    """A number in (0, 1]."""
-    return _numeric(default, meaning, lambda v: 0 < v <= 1, "must be in (0, 1]")
+def share(default: Any, meaning: str, remedy: str = "must be in (0, 1]") -> Any:
+    """A number in (0, 1]; `remedy` may say more where 1 depends on another field."""
+    return _numeric(default, meaning, lambda v: 0 < v <= 1, remedy)
+
+
+def below_one(default: Any, meaning: str) -> Any:
+    """A number in [0, 1)."""
+    return _numeric(default, meaning, lambda v: 0 <= v < 1, "must be in [0, 1)")
 
 
 def between(low: float, high: float, default: Any, meaning: str) -> Any:
@@ -41,8 +47,8 @@ def between(low: float, high: float, default: Any, meaning: str) -> Any:
 
 
 def whole(default: Any, meaning: str, at_least: int = 1) -> Any:
-    """A whole number, at least `at_least`."""
-    remedy = f"must be a whole number >= {at_least}"
+    """An integer, at least `at_least`."""
+    remedy = f"must be an integer >= {at_least}"
     return _field(default, meaning, accepts=lambda v: v >= at_least, remedy=remedy, kind=int)
 
 
@@ -56,15 +62,25 @@ def words(default: Any, meaning: str) -> Any:
     return _field(default, meaning, remedy="must be a list of strings, none of them empty", kind=tuple)
 
 
+def rules_of(config: Any) -> dict[str, Mapping[str, Any]]:
+    """Meaning and range of each field of a dataclass (or an instance) that was made by a function of this module.
+
+    The values are the fields' metadata; one that a subclass has given another default keeps that of its base class.
+    """
+    kind = config if isinstance(config, type) else type(config)
+    bases = [base for base in kind.__mro__ if "__dataclass_fields__" in vars(base)]
+    found = {f.name: f.metadata for base in reversed(bases) for f in fields(base) if "kind" in f.metadata}
+    return {f.name: found[f.name] for f in fields(kind) if f.name in found}
+
+
 def check_fields(config: Any) -> None:
     """Checks every field of a frozen dataclass that was made by a function of this module, and normalises its type.
 
     Raises:
         ValueError: one sentence that names the field (as `method.<name>`), its value and the remedy.
     """
-    for f in fields(config):
-        if "kind" in f.metadata:
-            object.__setattr__(config, f.name, _checked(f.name, getattr(config, f.name), f.metadata))
+    for name, rules in rules_of(config).items():
+        object.__setattr__(config, name, _checked(name, getattr(config, name), rules))
 
 
 def check_choice(name: str, value: object, options: Sequence[str]) -> str:

@@ -1,175 +1,88 @@
-"""What an entropy method is: a frozen dataclass of its fields, and hooks around one training step, each optional.
+"""What an entropy method is: a frozen dataclass of its fields, and the hooks around a training step that it overrides.
 
-A hook sees padded tensors and knows nothing of trainers, ranks or micro-batches. In the order of a step:
+    I want to change ...                              override ...
+    the order of the prompts                          `needs = {"curriculum"}`
+    how some prompts' responses are drawn             `sampling`
+    the rewards of a step's responses                 `rewards`
+    the advantages of a step's responses              `advantages`
+    the advantages of tokens, by the current policy   `token_advantages`
+    which tokens the policy loss is averaged over     `selection`
+    the clip range                                    `clip`
+    the policy loss of every token                    `policy_loss`
+    the loss, by a term added to the policy loss      `loss_term`
 
-    order     of the prompts                      O   `curriculum`
-    sampling  of some prompts' responses          S   `sampling`
-    tracker   what is remembered between steps        `tracker`
-    rewards   of the responses of a step          R   `rewards`
-    advantages of the responses of a step         D   `advantages`
-    prepare   statistics over a whole mini-batch      `prepare`
-    weights   of the actor's tokens               L   `token_advantages`, `selection`
-    surrogate of the actor's tokens               P   `clip`, `policy_loss`
-    term      beside the policy loss              L   `loss_term`
+    I need ...                                        then ...
+    a statistic over the whole mini-batch             derive from `BatchMethod` and override `prepare`
+    memory between steps                              override `tracker`; what it says is in `Update.tracker_signal`
+    text, answers, a reference policy                 name them in `needs` (`NEEDS` lists the words)
+    metrics of an update                              override `local_sums` and `metrics`
 
-The caller runs `prepare` on the optimizer mini-batch as a whole, all ranks included, and hands its result to the hooks
-of the micro-batches: a statistic "over the batch" can only be written in a way that does not depend on the split.
+A complete method:
+
+    from dataclasses import dataclass
+
+    import torch
+
+    from paec_loss import BatchMethod
+    from paec_loss.fields import share
+
+
+    @dataclass(frozen=True)
+    class Calm(BatchMethod[float]):
+        "Tokens of the highest entropy leave the update."
+
+        top: float = share(0.01, "share of the mini-batch's tokens that leave")
+
+        def prepare(self, batch, update):  # the whole mini-batch, all ranks, without gradient
+            return torch.quantile(batch.masked(batch.entropy), 1 - self.top).item()
+
+        def token_advantages(self, tokens, context, update):  # a micro-batch; context is what `prepare` returned
+            return torch.where(tokens.entropy > context, 0.0, tokens.advantages)
+
+A hook sees padded tensors (`paec_loss.batch`) and knows nothing of trainers, ranks or micro-batches. The caller runs
+`prepare` on the optimizer mini-batch as a whole, all ranks included, and hands its result to the hooks of the
+micro-batches: a statistic "over the batch" can only be written in a way that does not depend on the split.
+
+A hook acts where a class overrides it, even if the override only calls `super()`. The base hooks are neutral, so the
+loss stays the same, but the run changes: `prepare` costs one more forward pass (with statistics_from=exact); `rewards`,
+`advantages` and `tracker` read the log-prob pass, which then cannot be skipped; `policy_loss` and `selection` put PPO's
+clipped surrogate in place of the trainer's; and only one method of a run may have `sampling`, `rewards`, `clip`,
+`selection` or `policy_loss`. So override only what the method changes.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from collections.abc import Mapping, Set
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 from paec_loss import _torch as torch
-from paec_loss.fields import check_fields
+from paec_loss.batch import Clip, Rollouts, Tokens, Update
+from paec_loss.fields import check_fields, choice
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from paec_loss.statistics import TokenStatistics
+Context = TypeVar("Context")
+"""What a method's `prepare` returns: a number, or a frozen dataclass where it is more than one thing."""
 
-MAX_LOG_RATIO = 20.0
-"""Log-ratios are clamped to this on both sides before exp, as in verl's own surrogates."""
+NEEDS = {
+    "text": "Rollouts.text, the decoded responses",
+    "token_texts": "Rollouts.token_texts, the text of every token by itself",
+    "answer_ids": "Rollouts.answer_ids, which responses give equivalent answers",
+    "reference": "Tokens.ref_log_prob, the log-probs of a reference policy",
+    "curriculum": "an order of the training data (data.curriculum)",
+}
+"""What a method can ask for in `needs` -> what it then has."""
 
-
-@dataclass(frozen=True)
-class Clip:
-    """Clip range of the surrogate: ratios in [1 - low, 1 + high]; where A < 0 the loss is at most dual * |A|.
-
-    `low` and `high` may be tensors [B, R], a range for every token.
-    """
-
-    low: float | Tensor
-    high: float | Tensor
-    dual: float
-
-
-@dataclass(frozen=True)
-class Update:
-    """One optimizer update, the same on every rank and for every micro-batch."""
-
-    step: int
-    """Trainer step, from 1."""
-    seed: int
-    """Of the run."""
-    tokens: int
-    """Response tokens of the mini-batch, all ranks."""
-    clip: Clip
-    """Clip range of the surrogate."""
-    signal: Mapping[str, float] = field(default_factory=dict)
-    """What the method's tracker says about this step."""
-
-
-class _Padded:
-    """What `Tokens` and `Rollouts` share: statistics of padded rows, and which places are response tokens."""
-
-    statistics: TokenStatistics
-    response_mask: Tensor
-
-    @property
-    def log_prob(self) -> Tensor:
-        """[B, R] log-prob of the response's tokens, nats, with the gradient of `statistics`."""
-        return self.statistics.log_prob
-
-    @property
-    def entropy(self) -> Tensor:
-        """[B, R] entropy over the vocabulary, nats, with the gradient of `statistics`."""
-        return self.statistics.entropy
-
-    def masked(self, values: Tensor) -> Tensor:
-        """[N] the values of the response tokens, in float64 and without gradient: for statistics."""
-        return values.detach()[self.response_mask].double()
-
-    def mean(self, values: Tensor) -> float:
-        """Mean over the response tokens in float64, without gradient; 0 when there are none."""
-        inside = self.masked(values)
-        return inside.mean().item() if inside.numel() else 0.0
-
-
-@dataclass(frozen=True)
-class Tokens(_Padded):
-    """Response tokens, [B, R], padded on the right: a micro-batch with gradient, or a whole mini-batch without.
-
-    What padded places hold is arbitrary: use `response_mask`, or the helpers, which do.
-    """
-
-    statistics: TokenStatistics
-    """Of the current policy (temperature of the rollout); padded places hold zeros."""
-    old_log_prob: Tensor
-    """[B, R] log-prob under the policy at the start of the step, nats."""
-    advantages: Tensor
-    """[B, R]."""
-    response_mask: Tensor
-    """[B, R] bool."""
-    response: Tensor
-    """[B] int64, which response; the same number wherever it is processed."""
-    ref_log_prob: Tensor | None = None
-    """[B, R] log-prob under the reference policy; None without one (`needs_reference`)."""
-
-    @property
-    def log_ratio(self) -> Tensor:
-        """[B, R] log of the importance ratio, clamped to +-20."""
-        return (self.log_prob - self.old_log_prob).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
-
-    def total(self, values: Tensor) -> Tensor:
-        """Sum over the response tokens, float64 scalar, with gradient; whatever stands at padding has no effect."""
-        return torch.where(self.response_mask, values, 0.0).sum(dtype=torch.float64)
-
-
-@dataclass(frozen=True)
-class Rollouts(_Padded):
-    """All responses that the driver processes together, [B, R], after the log-prob pass: no gradient anywhere.
-
-    A step's responses, in mode separate_async a mini-batch's.
-    """
-
-    statistics: TokenStatistics
-    """Of the policy at the start of the step."""
-    response_mask: Tensor
-    """[B, R] bool; a row without any token is padding."""
-    prompt: Tensor
-    """[B] int64: responses with the same number are one group."""
-    step: int
-    """Trainer step, from 1."""
-    seed: int
-    """Of the run."""
-    tokens: Tensor
-    """[B, R] int64, token ids."""
-    rewards: Tensor | None = None
-    """[B], known to `rewards`, `advantages`."""
-    advantages: Tensor | None = None
-    """[B, R] of the estimator (GRPO unless told otherwise), known to `advantages`."""
-    text: list[str] | None = None
-    """B decoded responses, where the method says `needs = {"text"}`."""
-    pieces: list[list[str]] | None = None
-    """B lists, the text of every token by itself; `needs = {"pieces"}`."""
-    clusters: Tensor | None = None
-    """[B] int64: equal numbers in one group are equivalent answers (math_verify); `needs = {"clusters"}`."""
-    apart: Tensor | None = None
-    """[B] bool, responses that `sampling` drew in its own way; None: none."""
-
-    @property
-    def lengths(self) -> Tensor:
-        """[B] int64, number of response tokens."""
-        return self.response_mask.sum(-1)
-
-    def response_mean(self, values: Tensor) -> Tensor:
-        """[B] float64 mean over each response's tokens; 0 for one without tokens."""
-        total = torch.where(self.response_mask, values, 0.0).sum(-1, dtype=torch.float64)
-        return total / self.lengths.clamp_min(1)
-
-    def at_tokens(self, values: Tensor) -> Tensor:
-        """[B, R] `values` ([B], one a response, or [B, R]) at the tokens, 0 at padding, in the advantages' dtype."""
-        wide = values[:, None] if values.dim() == 1 else values
-        return torch.where(self.response_mask, wide.to(self.advantages.dtype), 0.0)
-
-    def groups(self) -> list[Tensor]:
-        """Row numbers of each group, padding rows left out, in the order of `prompt`."""
-        real = self.lengths > 0
-        return [torch.nonzero((self.prompt == p) & real)[:, 0] for p in self.prompt[real].unique().tolist()]
+_FORMER = {
+    "needs_reference": 'write needs = {"reference"}',
+    "curriculum": 'write needs = {"curriculum"}',
+    "report": "it is called local_sums, and returns a dict",
+    "carry": "there is no such hook",
+}
+"""Former names in a method, which would be ignored without a word -> what to write."""
 
 
 @dataclass(frozen=True)
@@ -187,20 +100,24 @@ class Tracker(Protocol):
         """Takes a step's responses, before its updates (in separate_async after them); returns metrics."""
 
     def signal(self, step: int) -> dict[str, float]:
-        """What the updates of `step` need to know (`Update.signal`, `Method.sampling`)."""
+        """What the method needs to know in `step`: `Update.tracker_signal`, and the argument of `Method.sampling`."""
 
     def state_dict(self) -> dict[str, Any]:
         """The state as JSON types."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Replaces the state; ValueError for what no run can have written."""
+        """Replaces the state; ValueError for a state that no run can have written."""
 
 
 @dataclass(frozen=True)
-class Method:
+class Method(Generic[Context]):
     """Base of all methods: the clipped surrogate, nothing added. Override what a method changes.
 
-    Class attributes describe it; docs/methods.md is made from them.
+    `Method[C]` is one whose `prepare` returns a C. Class attributes describe the method; docs/methods.md is made from
+    them.
+
+    Raises:
+        TypeError: where a subclass is defined: a word in `needs` that is not one of NEEDS, or a former name.
     """
 
     paper: ClassVar[str] = ""
@@ -212,18 +129,22 @@ class Method:
     released: ClassVar[str] = ""
     """Where the released code differs from the published text, and which of the two this is; "" where it does not."""
 
-    statistics: ClassVar[str] = "exact"
+    needs: ClassVar[Set[str]] = frozenset()
+    """What the run must provide, keys of NEEDS."""
+    statistics_from: ClassVar[str] = "exact"
     """Where `prepare` takes the mini-batch from; a field of `BatchMethod`."""
-    needs: ClassVar[frozenset[str]] = frozenset()
-    """Of "text", "pieces" and "clusters", what `Rollouts` must bring."""
-    needs_reference: ClassVar[bool] = False
-    """Whether `Tokens.ref_log_prob` must be there."""
     uses_clip: ClassVar[bool] = True
     """Whether `policy_loss` has the clip range of `Update.clip`."""
     own_advantages: ClassVar[bool] = False
     """Whether `advantages` is made from the rewards, so that what methods before it did is lost."""
-    curriculum: ClassVar[bool] = False
-    """Whether the training data must have an order (data.curriculum)."""
+
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        super().__init_subclass__(**arguments)
+        unknown = sorted(set(cls.needs) - set(NEEDS))
+        if unknown:
+            raise TypeError(f"{cls.__name__}.needs={cls.needs!r}: {unknown[0]!r} must be one of {', '.join(NEEDS)}")
+        for name in _FORMER.keys() & vars(cls).keys():
+            raise TypeError(f"{cls.__name__}.{name} has no effect: {_FORMER[name]}")
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -235,7 +156,7 @@ class Method:
 
     # ---- driver ------------------------------------------------------------------------------------------------------
 
-    def sampling(self, signal: Mapping[str, float]) -> Sampling | None:
+    def sampling(self, tracker_signal: Mapping[str, float]) -> Sampling | None:
         """How some prompts of the next step are drawn in another way; None: all alike."""
         return None
 
@@ -257,85 +178,57 @@ class Method:
         """The clip range of the surrogate, from the actor's."""
         return clip
 
-    def prepare(self, batch: Tokens, update: Update) -> Any:
-        """Anything that the hooks below need to know about the whole mini-batch, `batch`, without gradient."""
+    def prepare(self, batch: Tokens, update: Update) -> Context:
+        """What the hooks below need to know about the whole mini-batch, `batch`, without gradient."""
         return None
 
-    def carry(self, context: Any, totals: list[float], update: Update) -> Any:
-        """Instead of `prepare` with statistics=lagged: from the previous mini-batch's context and `report` totals."""
-        raise NotImplementedError
-
-    def token_advantages(self, tokens: Tokens, context: Any, update: Update) -> Tensor:
+    def token_advantages(self, tokens: Tokens, context: Context, update: Update) -> Tensor:
         """[B, R] advantages for the surrogate, without gradient."""
         return tokens.advantages
 
-    def selection(self, tokens: Tokens, context: Any, update: Update) -> tuple[Tensor, int]:
+    def selection(self, tokens: Tokens, context: Context, update: Update) -> tuple[Tensor, int]:
         """[B, R] bool, tokens in the surrogate's mean, and how many there are in the whole mini-batch."""
         return tokens.response_mask, update.tokens
 
-    def policy_loss(self, tokens: Tokens, context: Any, update: Update) -> Tensor:
+    def policy_loss(self, tokens: Tokens, context: Context, update: Update) -> Tensor:
         """[B, R] loss of every token, with gradient; aggregated by actor.loss_agg_mode."""
         return clipped_surrogate(tokens, update.clip)
 
-    def loss_term(self, tokens: Tokens, context: Any, update: Update) -> Tensor:
+    def loss_term(self, tokens: Tokens, context: Context, update: Update) -> Tensor:
         """This micro-batch's share of a term of the mini-batch's loss, a scalar with gradient."""
-        raise NotImplementedError
+        return torch.zeros((), dtype=tokens.log_prob.dtype, device=tokens.log_prob.device)
 
     # ---- metrics -----------------------------------------------------------------------------------------------------
 
-    def report(self, tokens: Tokens, context: Any, update: Update) -> list[float]:
-        """Sums over a micro-batch (the same number of them always) that `metrics` needs over the mini-batch."""
-        return []
+    def local_sums(self, tokens: Tokens, context: Context, update: Update) -> dict[str, float]:
+        """Sums over a micro-batch by name, the same names every time; the caller adds them up for `metrics`."""
+        return {}
 
-    def metrics(self, context: Any, totals: list[float], update: Update) -> dict[str, float]:
-        """Metrics of an update from the totals of `report` over all micro-batches and ranks."""
+    def metrics(self, context: Context, sums: Mapping[str, float], update: Update) -> dict[str, float]:
+        """Metrics of an update from the `local_sums` of all micro-batches and ranks, added up by name."""
         return {}
 
     def overrides(self, hook: str) -> bool:
-        """Whether this method has a hook of its own."""
+        """Whether this method has a hook of its own, even one that only calls `super()`."""
         return getattr(type(self), hook) is not getattr(Method, hook)
 
 
 @dataclass(frozen=True)
-class BatchMethod(Method):
-    """Base of methods with `prepare`: what it is told about the mini-batch."""
+class BatchMethod(Method[Context]):
+    """Base of methods with `prepare`: adds the field that says where the mini-batch's statistics come from."""
 
-    statistics: str = field(
-        default="exact",
-        metadata={
-            "kind": str,
-            "options": ("exact", "step"),
-            "meaning": "source of statistics over the mini-batch: exact (one more forward pass) or step (the step's "
-            "log-prob pass: free, and the same for the first update of a step)",
-        },
+    statistics_from: str = choice(
+        ("exact", "step"),
+        "exact",
+        "source of statistics over the mini-batch: exact (one more forward pass) or step (the step's log-prob pass: "
+        "free, and the same for the first update of a step)",
     )
 
 
 def clipped_surrogate(tokens: Tokens, clip: Clip) -> Tensor:
-    """[B, R] PPO's dual-clip loss: max(-A r, -A clip(r)), and where A < 0 at most dual |A| (arXiv 1912.09729)."""
+    """[B, R] PPO's dual-clip loss: max(-A r, -A clip(r)), and where A < 0 at most dual_clip |A| (arXiv 1912.09729)."""
     ratio, advantages = tokens.log_ratio.exp(), tokens.advantages
     loss = torch.maximum(-advantages * ratio, -advantages * ratio.clamp(1 - clip.low, 1 + clip.high))
-    if math.isinf(clip.dual):
+    if math.isinf(clip.dual_clip):
         return loss
-    return torch.where(advantages < 0, torch.minimum(loss, -advantages * clip.dual), loss)
-
-
-def joined(parts: list[Rollouts]) -> Rollouts:
-    """All responses of `parts` (at least one, of one step) together, padded to the longest."""
-    if len(parts) == 1:
-        return parts[0]
-    from paec_loss.statistics import TokenStatistics
-
-    length = max(part.response_mask.shape[1] for part in parts)
-
-    def join(values: list[Any]) -> Any:
-        first = values[0]
-        if isinstance(first, TokenStatistics):
-            names = [f.name for f in fields(first) if f.name != "vocab_size"]
-            return replace(first, **{name: join([getattr(v, name) for v in values]) for name in names})
-        if isinstance(first, torch.Tensor):
-            wide = first.dim() == 2
-            return torch.cat([torch.nn.functional.pad(v, (0, length - v.shape[1])) if wide else v for v in values])
-        return sum(values, []) if isinstance(first, list) else first
-
-    return Rollouts(**{f.name: join([getattr(part, f.name) for part in parts]) for f in fields(Rollouts)})
+    return torch.where(advantages < 0, torch.minimum(loss, -advantages * clip.dual_clip), loss)

@@ -9,15 +9,15 @@ import math
 from typing import TYPE_CHECKING
 
 from paec_loss import _torch as torch
-from paec_loss.config import PAECConfig
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from paec_loss.methods.paec import PAEC
     from paec_loss.statistics import TokenStatistics
 
 
-def normalized_entropy(stats: TokenStatistics, config: PAECConfig) -> Tensor:
+def normalized_entropy(stats: TokenStatistics, config: PAEC) -> Tensor:
     """Nucleus entropy over its normalizer, Hhat [...], float64, detached; 0 for a nucleus of one token.
 
     [S] normalised; [D] by the log of the nucleus size, which puts Hhat in [0, 1] (`none`: nats; `log_vocab`).
@@ -25,7 +25,7 @@ def normalized_entropy(stats: TokenStatistics, config: PAECConfig) -> Tensor:
     return normalize_entropy(stats.nucleus_entropy.detach().double(), stats, config)
 
 
-def normalize_entropy(nucleus_entropy: Tensor, stats: TokenStatistics, config: PAECConfig) -> Tensor:
+def normalize_entropy(nucleus_entropy: Tensor, stats: TokenStatistics, config: PAEC) -> Tensor:
     """`nucleus_entropy` [...] in nats over the configured normalizer, in its own dtype and with its gradient."""
     if config.normalizer == "none":
         return nucleus_entropy
@@ -36,7 +36,7 @@ def normalize_entropy(nucleus_entropy: Tensor, stats: TokenStatistics, config: P
     return torch.where(stats.nucleus_size == 1, 0.0, normalized)
 
 
-def competition(stats: TokenStatistics, config: PAECConfig) -> Tensor:
+def competition(stats: TokenStatistics, config: PAEC) -> Tensor:
     """Competition C [...] of the two most likely tokens, in [0, 1], float64, detached.
 
     From the gap D = log p(1) - log p(2) in nats [S]; 1 when they tie, 0 when there is no second token. Form [D]:
@@ -52,12 +52,12 @@ def competition(stats: TokenStatistics, config: PAECConfig) -> Tensor:
     return 1 / (1 + gap)
 
 
-def position_score(stats: TokenStatistics, config: PAECConfig) -> Tensor:
+def position_score(stats: TokenStatistics, config: PAEC) -> Tensor:
     """Score s = (1 - beta) * Hhat + beta * C, [...], float64, detached ([S] beta, [D] the form)."""
     return (1 - config.beta) * normalized_entropy(stats, config) + config.beta * competition(stats, config)
 
 
-def position_threshold(score: Tensor, response_mask: Tensor, config: PAECConfig) -> Tensor:
+def position_threshold(score: Tensor, response_mask: Tensor, config: PAEC) -> Tensor:
     """Threshold kappa: the rho-quantile of the score over response tokens [S], by linear interpolation.
 
     Args:
@@ -96,7 +96,7 @@ def masked_quantile(values: Tensor, mask: Tensor, q: float) -> Tensor:
     return torch.where(values.isnan().any(dim=-1, keepdim=True), math.nan, quantile)
 
 
-def mask_from_score(score: Tensor, response_mask: Tensor, config: PAECConfig, threshold: Tensor | float) -> Tensor:
+def mask_from_score(score: Tensor, response_mask: Tensor, config: PAEC, threshold: Tensor | float) -> Tensor:
     """Soft mask m [B, L] (or [L]) in [0, 1], float64, detached ([P] soft, gradient stopped; [D] the form).
 
     `ramp` clip((s - kappa) / mask_width, 0, 1), `gated` s and `hard` 1 are exactly 0 where s <= kappa or s = 0;
@@ -132,7 +132,7 @@ def mask_from_score(score: Tensor, response_mask: Tensor, config: PAECConfig, th
 
 
 def position_mask(
-    stats: TokenStatistics, response_mask: Tensor, config: PAECConfig, *, threshold: Tensor | float | None = None
+    stats: TokenStatistics, response_mask: Tensor, config: PAEC, *, threshold: Tensor | float | None = None
 ) -> Tensor:
     """Soft mask m of the positions given, [B, L] (or [L]), in the dtype of stats.entropy; never requires grad.
 

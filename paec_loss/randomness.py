@@ -14,20 +14,20 @@ _MIX1 = -4658895280553007687  # 0xBF58476D1CE4E5B9
 _MIX2 = -7723592293110705685  # 0x94D049BB133111EB
 
 
-def token_uniform(seed: int, step: int, response: Tensor, length: int) -> Tensor:
-    """Uniform numbers in [0, 1) for every token: [B, length] float64, a function of (seed, step, response, place).
+def token_uniform(seed: int, step: int, response_id: Tensor, length: int) -> Tensor:
+    """Uniform numbers in [0, 1) for every token: [B, length] float64, a function of (seed, step, response_id, place).
 
     Args:
-        seed: of the run.
+        seed: the run's seed.
         step: trainer step.
-        response: [B] int64 numbers of the responses, the same wherever a response is processed.
+        response_id: [B] int64 numbers of the responses, the same wherever a response is processed.
         length: R; token places are 0 .. R - 1.
 
     The numbers are 53 bits of SplitMix64's output function (Steele et al. 2014), applied once for every key.
     """
-    place = torch.arange(length, device=response.device, dtype=torch.int64)
-    state = _mix(_mix(torch.full_like(response, seed)) + torch.full_like(response, step))
-    state = _mix(state + response)
+    place = torch.arange(length, device=response_id.device, dtype=torch.int64)
+    state = _mix(_mix(torch.full_like(response_id, seed)) + torch.full_like(response_id, step))
+    state = _mix(state + response_id)
     state = _mix(state[:, None] + place)
     return _shift(state, 11).double() * 2.0**-53
 

@@ -10,22 +10,22 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def cluster_probabilities(clusters: Tensor, log_prob: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def cluster_probabilities(answer_ids: Tensor, log_prob: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """P(C) of every cluster of a group, [C] float64, and each response's index into it, [M] int64.
 
     Args:
-        clusters: [M] int64, at least one; responses with equal numbers gave equivalent answers.
+        answer_ids: [M] int64, at least one; responses with equal numbers gave equivalent answers.
         log_prob: [M] log-prob of every response as a whole (the sum over its tokens), nats, finite: P(C) is
             proportional to the summed probability of its responses. None: to their number.
     """
-    found, index = clusters.unique(return_inverse=True)
-    weight = torch.zeros(len(clusters)) if log_prob is None else log_prob.detach()
-    weight = weight.to(clusters.device, torch.float64)
+    found, index = answer_ids.unique(return_inverse=True)
+    weight = torch.zeros(len(answer_ids)) if log_prob is None else log_prob.detach()
+    weight = weight.to(answer_ids.device, torch.float64)
     total = torch.stack([weight[index == c].logsumexp(0) for c in range(len(found))])
     return total.softmax(0), index
 
 
-def semantic_entropy(clusters: Tensor, log_prob: Tensor | None = None) -> float:
+def semantic_entropy(answer_ids: Tensor, log_prob: Tensor | None = None) -> float:
     """-sum over clusters C of P(C) log P(C), nats, in [0, log of the number of clusters]; arguments as above."""
-    probabilities, _ = cluster_probabilities(clusters, log_prob)
+    probabilities, _ = cluster_probabilities(answer_ids, log_prob)
     return torch.special.entr(probabilities).sum().item()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from paec_loss import _torch as torch
-from paec_loss.method import Clip, Method, Rollouts, Sampling, Tokens, Tracker, Update
+from paec_loss.batch import Clip, Rollouts, Tokens, Update
+from paec_loss.method import Method, Sampling, Tracker
 from paec_loss.methods import NAMES
 
 if TYPE_CHECKING:
@@ -56,35 +57,40 @@ class MethodStack:
             if self.names.count(name) > 1:
                 raise ValueError(f"also={name}: {name} acts already; name every method once")
         for hook, what in ALONE.items():
-            owners = [name_of(method) for method in self._having(hook)]
+            owners = [name for name, _ in self._having(hook)]
             if len(owners) > 1:
                 raise ValueError(f"{' and '.join(owners)} each bring {what}: choose one of them")
-        for changer in self._having("clip"):
-            for owner in self._having("policy_loss"):
-                if not owner.uses_clip:
+        for changer, _ in self._having("clip"):
+            for owner, method in self._having("policy_loss"):
+                if not method.uses_clip:
                     raise ValueError(
-                        f"{name_of(changer)} brings a clip range and {name_of(owner)} a policy loss without any: "
-                        "choose one of them"
+                        f"{changer} brings a clip range and {owner} a policy loss without any: choose one of them"
                     )
         earlier: list[str] = []
-        for method in self._having("advantages"):
+        for name, method in self._having("advantages"):
             if method.own_advantages and earlier:
                 raise ValueError(
-                    f"{name_of(method)} makes its own advantages from the rewards and would discard those of "
+                    f"{name} makes its own advantages from the rewards and would discard those of "
                     f"{' and '.join(earlier)}: name it first, or leave it out"
                 )
-            earlier.append(name_of(method))
+            earlier.append(name)
 
-    def _having(self, hook: str) -> list[Method]:
-        return [method for method in self.methods if method.overrides(hook)]
+    def _having(self, hook: str, *columns: Iterable[Any]) -> Iterator[tuple[Any, ...]]:
+        """Each method that has the hook: its name, the method, and its entry of every column.
+
+        A column has one entry for every method of the stack, in their order.
+        """
+        for name, method, *entries in zip(self.names, self.methods, *columns, strict=True):
+            if method.overrides(hook):
+                yield name, method, *entries
 
     def has(self, hook: str) -> bool:
         """Whether a method has this hook."""
-        return bool(self._having(hook))
+        return any(self._having(hook))
 
     def owner(self, hook: str) -> str:
         """Name of the first method that has this hook."""
-        return name_of(self._having(hook)[0])
+        return next(self._having(hook))[0]
 
     @property
     def acts_in_actor(self) -> bool:
@@ -103,18 +109,8 @@ class MethodStack:
 
     @property
     def needs(self) -> frozenset[str]:
-        """Of "text", "pieces" and "clusters", what `Rollouts` must bring."""
+        """What the run must provide: keys of `paec_loss.method.NEEDS`."""
         return frozenset().union(*(method.needs for method in self.methods))
-
-    @property
-    def needs_reference(self) -> bool:
-        """Whether a method reads the reference policy's log-probs."""
-        return any(method.needs_reference for method in self.methods)
-
-    @property
-    def curriculum(self) -> bool:
-        """Whether a method needs an order of the training data."""
-        return any(method.curriculum for method in self.methods)
 
     @property
     def top_p(self) -> float:
@@ -130,7 +126,7 @@ class MethodStack:
 
     def clip(self, clip: Clip) -> Clip:
         """The clip range of the surrogate, from the actor's."""
-        for method in self.methods:
+        for _, method in self._having("clip"):
             clip = method.clip(clip)
         return clip
 
@@ -138,117 +134,111 @@ class MethodStack:
 
     def trackers(self) -> dict[str, Tracker]:
         """A new tracker for every method that has one, by the method's name."""
-        made = {name: method.tracker() for name, method in zip(self.names, self.methods, strict=True)}
+        made = {name: method.tracker() for name, method in self._having("tracker")}
         return {name: tracker for name, tracker in made.items() if tracker is not None}
 
     def sampling(self, signals: Mapping[str, Mapping[str, float]]) -> Sampling | None:
         """How some prompts of the next step are drawn in another way; None: all alike."""
-        for method in self._having("sampling"):
-            return method.sampling(signals.get(name_of(method), {}))
+        for name, method in self._having("sampling"):
+            return method.sampling(signals.get(name, {}))
         return None
 
     def rewards(self, rollouts: Rollouts) -> Tensor:
         """[B] rewards for the advantage estimator."""
-        for method in self._having("rewards"):
+        for _, method in self._having("rewards"):
             return method.rewards(rollouts)
         return rollouts.rewards
 
     def advantages(self, rollouts: Rollouts) -> Tensor:
         """[B, R] advantages, each method's from the one before."""
-        for method in self._having("advantages"):
+        for _, method in self._having("advantages"):
             rollouts = replace(rollouts, advantages=method.advantages(rollouts))
         return rollouts.advantages
 
     # ---- actor -------------------------------------------------------------------------------------------------------
 
     def sources(self) -> set[str]:
-        """Where `prepare` takes its mini-batch from: "exact", "step", "lagged"."""
-        return {method.statistics for method in self._having("prepare")}
+        """Where `prepare` takes its mini-batch from: of "exact" and "step", those that a method uses."""
+        return {method.statistics_from for _, method in self._having("prepare")}
 
-    def prepare(
-        self,
-        batches: Mapping[str, Tokens],
-        updates: Sequence[Update],
-        previous: Sequence[tuple[Any, list[float]]] | None,
-    ) -> list[Any]:
-        """Every method's context of a mini-batch.
+    def prepare(self, batches: Mapping[str, Tokens], updates: Sequence[Update]) -> list[Any]:
+        """Every method's context of a mini-batch, None for a method without `prepare`.
 
         Args:
-            batches: the whole mini-batch by source, "exact" and "step" as far as needed; "exact" also for a method
-                with statistics=lagged at its first mini-batch.
-            updates: the update as each method sees it (its own signal).
-            previous: every method's context and `report` totals of the mini-batch before, None at the first.
+            batches: the whole mini-batch by source, for each of `sources()`.
+            updates: the update as each method sees it (its own tracker's signal).
         """
         contexts: list[Any] = []
-        for i, (method, update) in enumerate(zip(self.methods, updates, strict=True)):
+        for method, update in zip(self.methods, updates, strict=True):
             context = None
-            if method.overrides("prepare") and method.statistics == "lagged" and previous is not None:
-                context = method.carry(*previous[i], update)
-            elif method.overrides("prepare"):
-                context = method.prepare(batches["step" if method.statistics == "step" else "exact"], update)
+            if method.overrides("prepare"):
+                context = method.prepare(batches[method.statistics_from], update)
             contexts.append(context)
             # The next method's statistics are of what it will see.
             batches = {source: _after(method, batch, context, update) for source, batch in batches.items()}
         return contexts
 
+    def _seen(self, tokens: Tokens, contexts: Sequence[Any], updates: Sequence[Update]) -> Iterator[Tokens]:
+        """The tokens as each method sees them, with the advantages that those before it leave."""
+        for method, context, update in zip(self.methods, contexts, updates, strict=True):
+            yield tokens
+            tokens = _after(method, tokens, context, update)
+
     def token_advantages(self, tokens: Tokens, contexts: Sequence[Any], updates: Sequence[Update]) -> Tensor:
         """[B, R] advantages for the surrogate, without gradient, each method's from the one before."""
-        for method, context, update in zip(self.methods, contexts, updates, strict=True):
+        for _, method, context, update in self._having("token_advantages", contexts, updates):
             tokens = _after(method, tokens, context, update)
         return tokens.advantages
 
-    def _one_by_one(
-        self, tokens: Tokens, contexts: Sequence[Any], updates: Sequence[Update]
-    ) -> Iterator[tuple[Method, Tokens, Any, Update]]:
-        """Every method with its context, its update, and the tokens with the advantages that those before it leave."""
-        for method, context, update in zip(self.methods, contexts, updates, strict=True):
-            yield method, tokens, context, update
-            tokens = _after(method, tokens, context, update)
-
     def selection(self, tokens: Tokens, contexts: Sequence[Any], updates: Sequence[Update]) -> tuple[Tensor, int]:
         """[B, R] bool, tokens in the surrogate's mean, and how many there are in the whole mini-batch."""
-        for method, context, update in zip(self.methods, contexts, updates, strict=True):
-            if method.overrides("selection"):
-                return method.selection(tokens, context, update)
+        for _, method, context, update in self._having("selection", contexts, updates):
+            return method.selection(tokens, context, update)
         return tokens.response_mask, updates[0].tokens
 
     def policy_loss(self, tokens: Tokens, contexts: Sequence[Any], updates: Sequence[Update]) -> Tensor:
         """[B, R] loss of every token, with gradient."""
-        for method, context, update in zip(self.methods, contexts, updates, strict=True):
-            if method.overrides("policy_loss"):
-                return method.policy_loss(tokens, context, update)
+        for _, method, context, update in self._having("policy_loss", contexts, updates):
+            return method.policy_loss(tokens, context, update)
         return self.methods[0].policy_loss(tokens, contexts[0], updates[0])
 
     def loss_term(self, tokens: Tokens, contexts: Sequence[Any], updates: Sequence[Update]) -> Tensor:
         """The sum of all terms beside the policy loss, this micro-batch's share: a scalar with gradient."""
         term = torch.zeros((), dtype=tokens.log_prob.dtype, device=tokens.log_prob.device)
-        for method, seen, context, update in self._one_by_one(tokens, contexts, updates):
-            if method.overrides("loss_term"):
-                term = term + method.loss_term(seen, context, update).to(term.dtype)
+        seen = self._seen(tokens, contexts, updates)
+        for _, method, visible, context, update in self._having("loss_term", seen, contexts, updates):
+            term = term + method.loss_term(visible, context, update).to(term.dtype)
         return term
 
     def loss(self, tokens: Tokens, update: Update) -> Tensor:
         """Loss of a whole mini-batch in one piece, token mean, with gradient: for a trainer without micro-batches."""
         whole = replace(tokens, statistics=tokens.statistics.detach())
         updates = [update] * len(self.methods)
-        contexts = self.prepare({"exact": whole, "step": whole}, updates, None)
+        contexts = self.prepare({"exact": whole, "step": whole}, updates)
         term = self.loss_term(tokens, contexts, updates)
         tokens = replace(tokens, advantages=self.token_advantages(tokens, contexts, updates))
         mask, count = self.selection(tokens, contexts, updates)
         losses = self.policy_loss(tokens, contexts, updates)
         return torch.where(mask, losses, 0.0).sum() / max(count, 1) + term
 
-    def report(self, tokens: Tokens, contexts: Sequence[Any], updates: Sequence[Update]) -> list[list[float]]:
-        """Every method's sums over a micro-batch."""
-        return [
-            m.report(seen, context, update) for m, seen, context, update in self._one_by_one(tokens, contexts, updates)
-        ]
+    # ---- metrics -----------------------------------------------------------------------------------------------------
+
+    def local_sums(
+        self, tokens: Tokens, contexts: Sequence[Any], updates: Sequence[Update]
+    ) -> dict[str, dict[str, float]]:
+        """The sums over a micro-batch of every method that has some, by the method's name."""
+        seen = self._seen(tokens, contexts, updates)
+        return {
+            name: method.local_sums(visible, context, update)
+            for name, method, visible, context, update in self._having("local_sums", seen, contexts, updates)
+        }
 
     def metrics(
-        self, contexts: Sequence[Any], totals: Sequence[list[float]], updates: Sequence[Update]
+        self, contexts: Sequence[Any], sums: Mapping[str, Mapping[str, float]], updates: Sequence[Update]
     ) -> dict[str, float]:
-        """Every method's metrics of an update, under `<method>/`."""
+        """Every method's metrics of an update, under `<method>/`, from `local_sums` added up over the mini-batch."""
         found = {}
-        for name, method, *rest in zip(self.names, self.methods, contexts, totals, updates, strict=True):
-            found |= {f"{name}/{key}": value for key, value in method.metrics(*rest).items()}
+        for name, method, context, update in self._having("metrics", contexts, updates):
+            values = method.metrics(context, sums.get(name, {}), update)
+            found |= {f"{name}/{key}": value for key, value in values.items()}
         return found

@@ -5,18 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from paec_loss import _torch as torch
-from paec_loss.config import PAECConfig
 from paec_loss.position import competition, masked_quantile, normalized_entropy
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from paec_loss.methods.paec import PAEC
     from paec_loss.statistics import TokenStatistics
 
 
-def position_summary(
-    stats: TokenStatistics, mask: Tensor, response_mask: Tensor, config: PAECConfig
-) -> dict[str, float]:
+def position_summary(stats: TokenStatistics, mask: Tensor, response_mask: Tensor, config: PAEC) -> dict[str, float]:
     """Token metrics of the mask over the response tokens given; a mean or share of an empty set is 0, never NaN.
 
     Args:

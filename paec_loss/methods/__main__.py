@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import inspect
 import sys
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
-from paec_loss.config import PAECConfig
+from paec_loss.fields import rules_of
 from paec_loss.method import Method
 from paec_loss.methods import METHODS
 
@@ -30,7 +32,7 @@ HOOKS = {
 
 def letters(method: type[Method]) -> str:
     """Where a method acts: O data order, S sampling, R reward, D advantages, C clip range, P surrogate, L loss."""
-    found = ["O"] if method.curriculum else []
+    found = ["O"] if "curriculum" in method.needs else []
     found += [letter for hook, letter in HOOKS.items() if getattr(method, hook) is not getattr(Method, hook)]
     memory = " + memory" if method.tracker is not Method.tracker else ""
     return (" ".join(dict.fromkeys(found)) or "-") + memory
@@ -48,16 +50,16 @@ def section(name: str, method: type[Method]) -> list[str]:
     lines += [f"* On-policy (one update a step): {method.on_policy}."]
     lines += [f"* Spans the batch: {method.spans}."]
     lines += [f"* Released code: {method.released}."] if method.released else []
-    if issubclass(method, PAECConfig):
-        own = [f"{f.name}={f.default}" for f in fields(method) if f.default != getattr(PAECConfig, f.name)]
-        return [*lines, f"* Fields: PAEC's (`README.md`){'; here ' + ', '.join(own) if own else ''}.", ""]
-    lines += [f"* `{f.name}` = {shown(f.default)}: {f.metadata['meaning']}." for f in fields(method)]
+    rules = rules_of(method)
+    lines += [f"* `{f.name}` = {shown(f.default, rules[f.name])}: {rules[f.name]['meaning']}." for f in fields(method)]
     return [*lines, ""]
 
 
-def shown(default: object) -> str:
-    """A default as an override would write it."""
-    return ", ".join(map(str, default)) if isinstance(default, tuple) else str(default)
+def shown(default: object, rules: Mapping[str, Any]) -> str:
+    """A default as an override would write it, and the other options where the field is a choice."""
+    others = [option for option in rules.get("options", ()) if option != default]
+    text = ", ".join(map(str, default)) if isinstance(default, tuple) else str(default)
+    return f"{text} (or {', '.join(others)})" if others else text
 
 
 def catalogue() -> str:

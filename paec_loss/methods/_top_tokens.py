@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from paec_loss import _torch as torch
-from paec_loss.method import Tokens, Update
+from paec_loss.batch import Tokens, Update
 from paec_loss.randomness import token_uniform
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class TopTokens:
     """Which tokens of which responses: the number is exact, and no rounding in a later forward pass can change it."""
 
-    response: Tensor
+    response_id: Tensor
     """[B] int64, the responses that have tokens."""
     chosen: Tensor
     """[B, R] bool."""
@@ -25,19 +25,19 @@ class TopTokens:
     @classmethod
     def of(cls, values: Tensor, batch: Tokens, update: Update, count: int) -> TopTokens:
         """The `count` response tokens of a mini-batch with the largest values [B, R]; of equal ones, any by lot."""
-        lots = token_uniform(update.seed, update.step, batch.response, batch.response_mask.shape[1])
+        lots = token_uniform(update.seed, update.step, batch.response_id, batch.response_mask.shape[1])
         by_lot = batch.masked(lots).argsort()
         order = by_lot[batch.masked(values)[by_lot].argsort(descending=True, stable=True)]
         places = torch.nonzero(batch.response_mask)[order[:count]]
         chosen = torch.zeros_like(batch.response_mask)
         chosen[places[:, 0], places[:, 1]] = True
         real = batch.response_mask.any(-1)  # a padding row may carry the number of a response
-        return cls(batch.response[real], chosen[real])
+        return cls(batch.response_id[real], chosen[real])
 
     def among(self, tokens: Tokens) -> Tensor:
         """[B, R] bool, which of these tokens are chosen; a response that is not in the mini-batch has none."""
         found = torch.zeros_like(tokens.response_mask)
-        same = tokens.response[:, None] == self.response.to(found.device)
+        same = tokens.response_id[:, None] == self.response_id.to(found.device)
         mine, theirs = torch.nonzero(same, as_tuple=True)
         length = min(found.shape[1], self.chosen.shape[1])
         found[mine, :length] = self.chosen.to(found.device)[theirs, :length]

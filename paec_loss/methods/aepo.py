@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from paec_loss import _torch as torch
+from paec_loss.batch import Rollouts
 from paec_loss.fields import non_negative, positive, share
-from paec_loss.method import Method, Rollouts, Sampling, Tracker
+from paec_loss.method import Method, Sampling, Tracker
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -52,15 +53,15 @@ class AEPO(Method):
     def tracker(self) -> Tracker:
         return EntropyTracker()
 
-    def sampling(self, signal: Mapping[str, float]) -> Sampling:
-        low = signal.get("entropy", 0.0) < self.target
+    def sampling(self, tracker_signal: Mapping[str, float]) -> Sampling:
+        low = tracker_signal.get("entropy", 0.0) < self.target
         return Sampling(self.share, self.temperature_high if low else self.temperature_low)
 
     def advantages(self, rollouts: Rollouts) -> Tensor:
-        if rollouts.apart is None:
+        if rollouts.resampled is None:
             return rollouts.advantages
         reinforced = self.alpha * rollouts.rewards.clamp_min(0)[:, None]
-        return rollouts.at_tokens(torch.where(rollouts.apart[:, None], reinforced, rollouts.advantages))
+        return rollouts.at_tokens(torch.where(rollouts.resampled[:, None], reinforced, rollouts.advantages))
 
 
 class EntropyTracker:
@@ -71,8 +72,8 @@ class EntropyTracker:
 
     def observe(self, rollouts: Rollouts) -> dict[str, float]:
         own = rollouts.response_mask
-        if rollouts.apart is not None:
-            own = own & ~rollouts.apart[:, None]
+        if rollouts.resampled is not None:
+            own = own & ~rollouts.resampled[:, None]
         if own.any():
             self.entropy = max(rollouts.entropy[own].double().mean().item(), 0.0)  # rounding can leave -1e-9
         return self.signal(rollouts.step)

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from paec_loss import _torch as torch
+from paec_loss.batch import Tokens, Update
 from paec_loss.fields import number
-from paec_loss.method import BatchMethod, Tokens, Update
+from paec_loss.method import BatchMethod
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,7 +23,7 @@ class Moments:
 
 
 @dataclass(frozen=True)
-class AgenticAEPO(BatchMethod):
+class AgenticAEPO(BatchMethod[Moments]):
     """Clipped surrogate of A (1 + weight z(H)) in which a ratio clipped above, 1 + high, becomes (1 + high) r / sg(r).
 
     z standardises over the mini-batch (sample standard deviation; 0 where all entropies are equal), sg stops the
@@ -51,4 +52,4 @@ class AgenticAEPO(BatchMethod):
         kept = (1 + clip.high) * (tokens.log_prob - tokens.log_prob.detach()).exp()
         clipped = torch.where(ratio > 1 + clip.high, kept, ratio.clamp_min(1 - clip.low))
         loss = torch.maximum(-advantages * ratio, -advantages * clipped)
-        return torch.where(advantages < 0, torch.minimum(loss, -advantages * clip.dual), loss)
+        return torch.where(advantages < 0, torch.minimum(loss, -advantages * clip.dual_clip), loss)

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from paec_loss import _torch as torch
+from paec_loss.batch import Clip, Tokens, Update
 from paec_loss.fields import between, non_negative, number, share
-from paec_loss.method import BatchMethod, Clip, Tokens, Update
+from paec_loss.method import BatchMethod
 from paec_loss.methods._top_tokens import TopTokens
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ def covariance(tokens: Tokens, mean_advantage: float, mean_log_prob: float) -> T
 
 
 @dataclass(frozen=True)
-class ClipCov(BatchMethod):
+class ClipCov(BatchMethod[TopTokens]):
     """Of the tokens with lower < c_t < upper that the clip leaves alone, max(1, floor(ratio N)) at random have loss 0.
 
     c_t = (A - mean A)(log p - mean log p) over the mini-batch, N its tokens. The denominator of the loss stays.

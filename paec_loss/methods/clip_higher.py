@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+from paec_loss.batch import Clip
 from paec_loss.fields import between, non_negative
-from paec_loss.method import Clip, Method
+from paec_loss.method import Method
 
 
 @dataclass(frozen=True)
@@ -18,4 +19,4 @@ class ClipHigher(Method):
     clip_high: float = non_negative(0.28, "upper clip range: ratios above 1 + clip_high are clipped")
 
     def clip(self, clip: Clip) -> Clip:
-        return Clip(self.clip_low, self.clip_high, clip.dual)
+        return Clip(self.clip_low, self.clip_high, clip.dual_clip)

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from paec_loss import _torch as torch
+from paec_loss.batch import Rollouts
 from paec_loss.fields import non_negative, words
-from paec_loss.method import Method, Rollouts
+from paec_loss.method import Method
 from paec_loss.pieces import token_spans
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ class EMPG(Method):
     on_policy: ClassVar[str] = "the same: it needs no ratio"
     spans: ClassVar[str] = "the step: smallest and largest entropy of a step, mean of exp(-k h), mean advantage"
     released: ClassVar[str] = "no code by the authors found; a third party's takes one response for one step"
-    needs: ClassVar[frozenset[str]] = frozenset({"pieces"})
+    needs = {"token_texts"}
 
     k: float = non_negative(1.0, "how strongly the step's own entropy scales its advantage")
     k_next: float = non_negative(1.0, "how fast the bonus falls with the next step's entropy")
@@ -64,7 +65,7 @@ class EMPG(Method):
         border = re.compile(f"(?:{'|'.join(map(re.escape, self.borders))})+") if self.borders else None
         starts = torch.zeros(rollouts.response_mask.shape, dtype=torch.bool)
         starts[:, :1] = True
-        for row, pieces in zip(starts, rollouts.pieces, strict=True):
+        for row, pieces in zip(starts, rollouts.token_texts, strict=True):
             found = border.finditer("".join(pieces)) if border else ()
             after = [stop for _, stop in token_spans(pieces, [match.span() for match in found])]
             row[[i for i in after if i < len(row)]] = True

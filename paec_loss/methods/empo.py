@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from paec_loss import _torch as torch
-from paec_loss.method import Method, Rollouts
+from paec_loss.batch import Rollouts
+from paec_loss.method import Method
 from paec_loss.semantic import cluster_probabilities
 
 if TYPE_CHECKING:
@@ -28,11 +29,11 @@ class EMPO(Method):
         "the released code gives 0 to a response without an answer and to a group without two equal answers; here both "
         "have 1/G, so that a group of different answers has no advantage either way"
     )
-    needs: ClassVar[frozenset[str]] = frozenset({"clusters"})
+    needs = {"answer_ids"}
 
     def rewards(self, rollouts: Rollouts) -> Tensor:
         result = torch.zeros_like(rollouts.rewards)
         for group in rollouts.groups():
-            probabilities, index = cluster_probabilities(rollouts.clusters[group])
+            probabilities, index = cluster_probabilities(rollouts.answer_ids[group])
             result[group] = probabilities[index].to(result.dtype)
         return result

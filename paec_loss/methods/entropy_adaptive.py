@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from paec_loss.batch import Rollouts, Tokens, Update
 from paec_loss.fields import non_negative
-from paec_loss.method import Method, Rollouts, Tokens, Update
+from paec_loss.method import Method
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,8 +36,8 @@ class EntropyAdaptive(Method):
     def tracker(self) -> EntropyController:
         return EntropyController(self)
 
-    def loss_term(self, tokens: Tokens, context: Any, update: Update) -> Tensor:
-        return tokens.total(tokens.entropy) * (-update.signal["coefficient"] / max(update.tokens, 1))
+    def loss_term(self, tokens: Tokens, context: None, update: Update) -> Tensor:
+        return tokens.total(tokens.entropy) * (-update.tracker_signal["coefficient"] / max(update.tokens, 1))
 
 
 class EntropyController:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from paec_loss import _torch as torch
+from paec_loss.batch import Tokens, Update
 from paec_loss.fields import non_negative, positive
-from paec_loss.method import Method, Tokens, Update
+from paec_loss.method import Method
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,6 +24,6 @@ class EntropyAdvantage(Method):
     alpha: float = non_negative(0.4, "weight of the entropy")
     kappa: float = positive(2.0, "the addition is at most |A| / kappa; above 1 no advantage changes its sign")
 
-    def token_advantages(self, tokens: Tokens, context: Any, update: Update) -> Tensor:
+    def token_advantages(self, tokens: Tokens, context: None, update: Update) -> Tensor:
         advantages = tokens.advantages
         return advantages + torch.minimum(self.alpha * tokens.entropy.detach(), advantages.abs() / self.kappa)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
+from paec_loss.batch import Tokens, Update
 from paec_loss.fields import number
-from paec_loss.method import Method, Tokens, Update
+from paec_loss.method import Method
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,5 +23,5 @@ class EntropyBonus(Method):
 
     coefficient: float = number(0.001, "weight of the mean entropy; negative: entropy is minimised")
 
-    def loss_term(self, tokens: Tokens, context: Any, update: Update) -> Tensor:
+    def loss_term(self, tokens: Tokens, context: None, update: Update) -> Tensor:
         return tokens.total(tokens.entropy) * (-self.coefficient / max(update.tokens, 1))

@@ -5,15 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from paec_loss.batch import Tokens, Update
 from paec_loss.fields import non_negative
-from paec_loss.method import BatchMethod, Tokens, Update
+from paec_loss.method import BatchMethod
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
 @dataclass(frozen=True)
-class EntropyTarget(BatchMethod):
+class EntropyTarget(BatchMethod[float]):
     """Loss term coefficient * |Hbar - target|, Hbar the mean entropy of the mini-batch's response tokens, nats.
 
     Its gradient is +-coefficient * grad Hbar, and 0 where Hbar is the target.

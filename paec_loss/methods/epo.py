@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from paec_loss.batch import Rollouts, Tokens, Update
 from paec_loss.fields import non_negative, positive
-from paec_loss.method import BatchMethod, Rollouts, Tokens, Update
+from paec_loss.method import BatchMethod
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,7 +24,7 @@ class Corridor:
 
 
 @dataclass(frozen=True)
-class EPO(BatchMethod):
+class EPO(BatchMethod[Corridor]):
     """Loss term -coefficient (Hbar - beta_k hinge), hinge = max(0, kappa_low m - Hbar) + max(0, Hbar - kappa_high m).
 
     Hbar is the mean entropy of the mini-batch's response tokens, m the mean of Hbar over the steps before this one,
@@ -31,7 +33,7 @@ class EPO(BatchMethod):
     """
 
     paper: ClassVar[str] = "EPO, arXiv 2509.22576"
-    on_policy: ClassVar[str] = "the same; statistics=step is then exact"
+    on_policy: ClassVar[str] = "the same; statistics_from=step is then exact"
     spans: ClassVar[str] = "Hbar and number of tokens; over the steps the mean of Hbar"
     released: ClassVar[str] = (
         "the released penalty is a constant, without gradient, and its weight falls to 0.04; here the hinge with its "
@@ -54,7 +56,7 @@ class EPO(BatchMethod):
         return EntropyHistory()
 
     def prepare(self, batch: Tokens, update: Update) -> Corridor:
-        past = update.signal.get("past_entropy")
+        past = update.tracker_signal.get("past_entropy")
         if past is None:
             return Corridor(0, 0.0)
         hbar, low, high = batch.mean(batch.entropy), self.kappa_low * past, self.kappa_high * past
@@ -67,7 +69,7 @@ class EPO(BatchMethod):
         hinge = context.slope * tokens.total(tokens.entropy - context.bound)
         return (beta * hinge - tokens.total(tokens.entropy)) * (self.coefficient / max(update.tokens, 1))
 
-    def metrics(self, context: Corridor, totals: list[float], update: Update) -> dict[str, float]:
+    def metrics(self, context: Corridor, sums: Mapping[str, float], update: Update) -> dict[str, float]:
         return {"outside": float(context.slope)}
 
 

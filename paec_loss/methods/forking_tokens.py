@@ -6,8 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from paec_loss.batch import Tokens, Update
 from paec_loss.fields import share
-from paec_loss.method import BatchMethod, Tokens, Update
+from paec_loss.method import BatchMethod
 from paec_loss.methods._top_tokens import TopTokens
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class ForkingTokens(BatchMethod):
+class ForkingTokens(BatchMethod[TopTokens]):
     """The surrogate's mean over the ceil(rho N) tokens of largest entropy H_t, N the mini-batch's tokens.
 
     They are those at or above the (1 - rho)-quantile of H_t; of equal entropies a lot decides. Published with DAPO's

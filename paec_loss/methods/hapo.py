@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from paec_loss import _torch as torch
+from paec_loss.batch import Clip, Tokens, Update
 from paec_loss.fields import between
-from paec_loss.method import BatchMethod, Clip, Tokens, Update, clipped_surrogate
+from paec_loss.method import BatchMethod, clipped_surrogate
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,7 +27,7 @@ class Scale:
 
 
 @dataclass(frozen=True)
-class HAPO(BatchMethod):
+class HAPO(BatchMethod[Scale]):
     """A (1 + beta h), and a clip range of (1 - alpha h) low and (1 + alpha h) high, h in [-1, 1] from the entropy.
 
     h = (ln H - Q(ln H)) / rms over the mini-batch, Q the quantile `pivot`, then divided by its own maximum where
@@ -61,7 +62,7 @@ class HAPO(BatchMethod):
 
     def _clip(self, position: Tensor, clip: Clip) -> Clip:
         shift = self.alpha * position
-        return Clip(clip.low * (1 - shift), clip.high * (1 + shift), clip.dual)
+        return Clip(clip.low * (1 - shift), clip.high * (1 + shift), clip.dual_clip)
 
     def token_advantages(self, tokens: Tokens, context: Scale, update: Update) -> Tensor:
         position, ratio = self._position(tokens, context), tokens.log_ratio.detach().exp()

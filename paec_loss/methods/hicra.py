@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from paec_loss import _torch as torch
+from paec_loss.batch import Rollouts
 from paec_loss.fields import between, words
-from paec_loss.method import Method, Rollouts
+from paec_loss.method import Method
 from paec_loss.pieces import token_spans
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class HICRA(Method):
     released: ClassVar[str] = (
         "no code by the authors found; the paper's base advantage is R - mean R, here it is the estimator's"
     )
-    needs: ClassVar[frozenset[str]] = frozenset({"pieces"})
+    needs = {"token_texts"}
 
     alpha: float = between(0, 1, 0.2, "share of the advantage that is added; 0 leaves the advantages as they are")
     phrases: tuple[str, ...] = words(PHRASES, "phrases that mark planning")
@@ -48,7 +49,7 @@ class HICRA(Method):
     def advantages(self, rollouts: Rollouts) -> Tensor:
         planning = torch.zeros(rollouts.response_mask.shape, dtype=torch.bool)
         phrases = [_plain(phrase) for phrase in self.phrases]
-        for row, pieces in zip(planning, rollouts.pieces, strict=True):
+        for row, pieces in zip(planning, rollouts.token_texts, strict=True):
             plain = [_plain(piece) for piece in pieces]
             for first, stop in token_spans(plain, _occurrences("".join(plain), phrases)):
                 row[first:stop] = True

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from paec_loss import _torch as torch
+from paec_loss.batch import Tokens, Update
 from paec_loss.fields import non_negative, share
-from paec_loss.method import BatchMethod, Tokens, Update
+from paec_loss.method import BatchMethod
 from paec_loss.methods._top_tokens import TopTokens
 from paec_loss.methods.clip_cov import covariance
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class KLCov(BatchMethod):
+class KLCov(BatchMethod[TopTokens]):
     """Loss -A r, no clip; plus beta |log r| for the max(1, floor(ratio N)) tokens of largest c_t.
 
     c_t = (A - mean A)(log p - mean log p) over the mini-batch, N its tokens; of equal c_t a lot decides.

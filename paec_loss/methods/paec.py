@@ -1,10 +1,16 @@
-"""PAEC: position-aware entropy calibration, this project's subject. Fields and defaults: `paec_loss.config`."""
+"""PAEC: position-aware entropy calibration, this project's subject.
+
+Marks at the fields, as in the documentation: [P] published, [S] from secondary descriptions that agree, [D] a decision
+of this project where nothing was found.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from paec_loss.batch import Rollouts, Tokens, Update
 from paec_loss.calibration import (
     EntropyAnchor,
     Measurement,
@@ -14,13 +20,17 @@ from paec_loss.calibration import (
     penalty_value,
     regularized_entropy,
 )
-from paec_loss.config import PAECConfig
-from paec_loss.method import Method, Rollouts, Tokens, Update
+from paec_loss.fields import below_one, between, choice, non_negative, positive, share, whole
+from paec_loss.method import BatchMethod
 from paec_loss.position import mask_from_score, position_mask, position_score, position_threshold
 from paec_loss.summary import position_summary
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+_RHO_MIN = "must be in (0, 1), or 1 with penalty=two_sided"
+"""Range of `rho_min`, which depends on another field."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +48,7 @@ class Calibration:
 
 
 @dataclass(frozen=True)
-class PAEC(PAECConfig, Method):
+class PAEC(BatchMethod[Calibration]):
     """Loss term -lambda_ent Hbar + lambda_low max(0, H_low - Hbar)^2 over softly selected tokens.
 
     Hbar = sum_t m_t E_t / Z; m_t from nucleus entropy and top-two competition, without gradient; H_low a share of the
@@ -46,36 +56,94 @@ class PAEC(PAECConfig, Method):
     """
 
     paper: ClassVar[str] = "PAEC, arXiv 2606.08543, Eq. 12-13"
-    on_policy: ClassVar[str] = "the same; statistics=step is then exact"
+    on_policy: ClassVar[str] = "the same; statistics_from=step is then exact"
     spans: ClassVar[str] = "selected entropy Hbar and its denominator Z; with quantile_scope=mini_batch the threshold"
 
+    top_p: float = share(0.8, "probability mass that the nucleus holds")
+    """The token that crosses it is inside. [P] a top-p nucleus; [D] the value. Also try 0.9, 0.95; 1 is the whole
+    vocabulary."""
+
+    beta: float = between(0, 1, 0.3, "weight of competition against entropy in the score")
+    """The score is (1 - beta) * entropy + beta * competition. [S] the value; [D] the form. 0 is entropy only, 1 is
+    competition only."""
+
+    rho: float = below_one(0.8, "quantile of the score above which positions are selected")
+    """0.8 selects the top 20 %. [S]. With `mask=none` nothing is selected by it, but `average=count` still divides by
+    (1 - rho) * tokens: set 0 there to average over all."""
+
+    normalizer: str = choice(
+        ("log_nucleus", "none", "log_vocab"), "log_nucleus", "what the nucleus entropy is divided by in the score"
+    )
+    """`log_nucleus` is the log of the nucleus size. [S] that it is normalised; [D] by what."""
+
+    competition: str = choice(
+        ("ratio", "exp_tau", "sigmoid", "inverse"), "ratio", "competition as a function of the gap D of the top two"
+    )
+    """D is the difference of the two log-probs: `ratio` exp(-D), `exp_tau` exp(-D / competition_tau), `sigmoid`
+    2 sigmoid(-D), `inverse` 1 / (1 + D). [P] top-two competition; [D] the form."""
+
+    competition_tau: float = positive(1.0, "scale in nats of competition=exp_tau")
+    """The other forms do not use it. [D]."""
+
+    mask: str = choice(("ramp", "gated", "hard", "sigmoid", "none"), "ramp", "weight of a position, from its score")
+    """For a position of score s at threshold kappa: `ramp` clip((s - kappa) / mask_width, 0, 1), `gated` s [s > kappa],
+    `hard` [s > kappa], `sigmoid` sigmoid((s - kappa) / mask_width) (not sparse: an ablation), `none` 1 everywhere (the
+    paper's "w/o soft mask"). [P] soft, gradient stopped; [D] the form."""
+
+    mask_width: float = positive(0.1, "width in score of the ramp; for a step use mask=hard")
+    """`sigmoid` uses it too. [D]."""
+
+    quantile_scope: str = choice(("response", "mini_batch"), "response", "tokens over which the quantile is taken")
+    """[D]. `response` does not depend on how the batch is split."""
+
+    average: str = choice(("count", "mass"), "count", "denominator Z of the selected entropy")
+    """`count` is (1 - rho) * response tokens, `mass` the sum of the mask, which hardly sees a position that has
+    collapsed, because that position leaves the average. [D]."""
+
+    entropy: str = choice(
+        ("full", "nucleus", "normalized"), "full", "entropy that is regularised at the selected positions"
+    )
+    """`full` has no dead zone where a nucleus has collapsed to one token; `nucleus` sends no gradient to the tail;
+    `normalized` is the score's normalised nucleus entropy. [D]."""
+
+    anchor_steps: int = whole(4, "number of trainer steps over which the anchor is averaged")
+    """Trainer steps 1..K; the penalty is off until then. [S] (Eq. 12-13)."""
+
+    rho_min: float = share(0.8, "floor as a share of the anchor", remedy=_RHO_MIN)
+    """[S] that it is inside (0, 1); [D] the value, sweep 0.5 0.7 0.8 0.9. 1 is SIREN's."""
+
+    lambda_ent: float = non_negative(0.001, "weight of the entropy bonus, 0 switches it off")
+    """[S] that the term exists; [D] the value, sweep 0, 2e-4, 1e-3, 5e-3. 0 is the "pure floor"."""
+
+    lambda_low: float = non_negative(1.0, "weight of the penalty, 0 switches it off")
+    """[P] the penalty; [D] the value, sweep 0.05 .. 5. 0 is "no penalty"."""
+
+    penalty: str = choice(("floor", "two_sided"), "floor", "shape of the penalty")
+    """[S] `floor`: max(0, floor - selected entropy)^2; [D] `two_sided`: the square either way (SIREN)."""
+
+    statistics_from: str = "step"
+    """[D] The log-prob pass: free, exact for the first update of a step, then slightly stale."""
+
     def __post_init__(self) -> None:
-        PAECConfig.__post_init__(self)
+        super().__post_init__()
+        if self.rho_min == 1 and self.penalty != "two_sided":
+            raise ValueError(f"method.rho_min={self.rho_min!r}: {_RHO_MIN}; it is the floor as a share of the anchor")
 
     def tracker(self) -> PAECTracker:
         return PAECTracker(self)
 
     def prepare(self, batch: Tokens, update: Update) -> Calibration:
-        statistics = batch.statistics
         threshold = None
         if self.quantile_scope == "mini_batch":
-            score = position_score(statistics, self)
+            score = position_score(batch.statistics, self)
             threshold = float(position_threshold(score, batch.response_mask, self))
-        return self._calibration(measure(statistics, batch.response_mask, self, threshold=threshold), update)
-
-    def carry(self, context: Calibration, totals: list[float], update: Update) -> Calibration:
-        weighted, mass, tokens = totals
-        scale = update.tokens / tokens if tokens else 0.0
-        previous = Measurement(weighted * scale, mass * scale, update.tokens, context.threshold)
-        return self._calibration(previous, update)
-
-    def _calibration(self, measurement: Measurement, update: Update) -> Calibration:
-        hbar = measurement.selected_entropy(self)
+        measured = measure(batch.statistics, batch.response_mask, self, threshold=threshold)
+        hbar = measured.selected_entropy(self)
         return Calibration(
             before=hbar,
-            coefficient=penalty_coefficient(hbar, update.signal.get("floor"), self),
-            normalizer=measurement.normalizer(self),
-            threshold=measurement.threshold,
+            coefficient=penalty_coefficient(hbar, update.tracker_signal.get("floor"), self),
+            normalizer=measured.normalizer(self),
+            threshold=threshold,
         )
 
     def _mask(self, tokens: Tokens, context: Calibration) -> Tensor:
@@ -90,19 +158,19 @@ class PAEC(PAECConfig, Method):
             config=self,
         )
 
-    def report(self, tokens: Tokens, context: Calibration, update: Update) -> list[float]:
+    def local_sums(self, tokens: Tokens, context: Calibration, update: Update) -> dict[str, float]:
         entropy = regularized_entropy(tokens.statistics.detach(), self)
         local = Measurement.of(entropy, self._mask(tokens, context), tokens.response_mask)
-        return [local.weighted_entropy, local.mass, local.tokens]
+        return {"weighted_entropy": local.weighted_entropy, "mass": local.mass, "tokens": local.tokens}
 
-    def metrics(self, context: Calibration, totals: list[float], update: Update) -> dict[str, float]:
-        now = Measurement(*totals, threshold=context.threshold)
+    def metrics(self, context: Calibration, sums: Mapping[str, float], update: Update) -> dict[str, float]:
+        now = Measurement(**sums, threshold=context.threshold)
         measured = now.selected_entropy(self)
         return {
             "update_selected_entropy": measured,
             "update_staleness": context.before - measured,
             "update_coefficient": context.coefficient,
-            "update_penalty": penalty_value(measured, update.signal.get("floor"), self),
+            "update_penalty": penalty_value(measured, update.tracker_signal.get("floor"), self),
             "update_mask_mass": now.mass / now.tokens if now.tokens else 0.0,
         }
 
@@ -110,7 +178,7 @@ class PAEC(PAECConfig, Method):
 class PAECTracker:
     """The anchor over steps 1..K, the floor that comes from it, and a step's metrics."""
 
-    def __init__(self, config: PAECConfig) -> None:
+    def __init__(self, config: PAEC) -> None:
         self.config = config
         self.anchor = EntropyAnchor(config)
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from paec_loss import _torch as torch
+from paec_loss.batch import Rollouts
 from paec_loss.fields import number, words
-from paec_loss.method import Method, Rollouts
+from paec_loss.method import Method
 from paec_loss.pieces import token_spans
 
 if TYPE_CHECKING:
@@ -27,14 +28,14 @@ class PEAR(Method):
     on_policy: ClassVar[str] = "the same: it needs no ratio"
     spans: ClassVar[str] = "the response; what compares responses is the advantage estimator"
     released: ClassVar[str] = "the authors' code was not at hand and is not compared; this is the text"
-    needs: ClassVar[frozenset[str]] = frozenset({"pieces"})
+    needs = {"token_texts"}
 
     alpha: float = number(1.0, "weight of the answer's entropy; 0 penalises all entropy of the thinking")
     markers: tuple[str, ...] = words(("</think>",), "texts of which the first to appear ends the thinking")
 
     def rewards(self, rollouts: Rollouts) -> Tensor:
         entropy = rollouts.entropy.double()
-        phases = [self._phases(pieces) for pieces in rollouts.pieces]
+        phases = [self._phases(pieces) for pieces in rollouts.token_texts]
         penalty = torch.zeros_like(rollouts.rewards, dtype=torch.float64)
         for i, ((stop, resume), length) in enumerate(zip(phases, rollouts.lengths.tolist(), strict=True)):
             thinking, answer = _mean(entropy[i, : min(stop, length)]), _mean(entropy[i, resume:length])

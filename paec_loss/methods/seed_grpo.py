@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from paec_loss import _torch as torch
+from paec_loss.batch import Rollouts
 from paec_loss.fields import choice, non_negative
-from paec_loss.method import Method, Rollouts
+from paec_loss.method import Method
 from paec_loss.semantic import semantic_entropy
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ class SEEDGRPO(Method):
         "the text leaves f(alpha SE / SE_max) open (linear, exponential or focal) and estimates SE by -mean_C ln P(C); "
         "f and alpha here are a third party's, SE is the entropy itself"
     )
-    needs: ClassVar[frozenset[str]] = frozenset({"clusters"})
+    needs = {"answer_ids"}
     own_advantages: ClassVar[bool] = True
 
     alpha: float = non_negative(0.0417, "weight of the semantic entropy; 0 is Dr.GRPO's R - mean R")
@@ -46,6 +47,6 @@ class SEEDGRPO(Method):
         for group in rollouts.groups():
             if len(group) > 1:
                 weights = log_prob[group] if self.weights == "probability" else None
-                uncertainty = semantic_entropy(rollouts.clusters[group], weights) / math.log(len(group))
+                uncertainty = semantic_entropy(rollouts.answer_ids[group], weights) / math.log(len(group))
                 result[group] = (rewards[group] - rewards[group].mean()) / (1 + self.alpha * uncertainty)
         return rollouts.at_tokens(result)

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from paec_loss import _torch as torch
+from paec_loss.batch import MAX_LOG_RATIO, Tokens, Update
 from paec_loss.fields import non_negative, share
-from paec_loss.method import MAX_LOG_RATIO, BatchMethod, Tokens, Update
+from paec_loss.method import BatchMethod
 from paec_loss.methods.clip_cov import covariance
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ class Thresholds:
 
 
 @dataclass(frozen=True)
-class SENT(BatchMethod):
+class SENT(BatchMethod[Thresholds]):
     """Loss term sum_t w_t KL_t / N over the tokens of low entropy; the prompts come in the order of a curriculum.
 
     KL_t = exp(d) - d - 1 with d = log p_ref - log p, N the mini-batch's tokens. The `low_entropy` share of lowest
@@ -41,8 +42,7 @@ class SENT(BatchMethod):
         "the released code has abs(log p - log p_old) on the highest (x2) and lowest (x0.5) covariances of a "
         "micro-batch, without clip, by an integer mask; here the text's KL, beside the clipped surrogate"
     )
-    needs_reference: ClassVar[bool] = True
-    curriculum: ClassVar[bool] = True
+    needs = {"reference", "curriculum"}
 
     coefficient: float = non_negative(0.1, "weight of the KL that `low` and `high` multiply")
     low: float = non_negative(0.5, "factor for tokens of low entropy")

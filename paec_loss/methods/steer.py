@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from paec_loss import _torch as torch
+from paec_loss.batch import Clip, Tokens, Update
 from paec_loss.fields import between, choice, non_negative, positive, share
-from paec_loss.method import BatchMethod, Clip, Tokens, Update
+from paec_loss.method import BatchMethod
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,7 +38,7 @@ class Changes:
 
 
 @dataclass(frozen=True)
-class STEER(BatchMethod):
+class STEER(BatchMethod[Changes]):
     """The surrogate times a weight w(|Omega|), Omega = A / p_old p (1 - p) (log p + H), a token's entropy change.
 
     exponential: w = lambda_min^(|Omega| / max(max |Omega|, 0.02)); linear: from lambda_max at the least |Omega| of the

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from paec_loss import _torch as torch
+from paec_loss.batch import Rollouts
 from paec_loss.fields import non_negative
-from paec_loss.method import Method, Rollouts
+from paec_loss.method import Method
 
 if TYPE_CHECKING:
     from torch import Tensor

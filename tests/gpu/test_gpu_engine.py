@@ -1,6 +1,6 @@
 """verl's FSDP2 engine with our statistics in bf16 on one GPU (NCCL, sdpa) against autograd in float64.
 
-The model of tests/unit/paec/actor/test_engine.py with a vocabulary of 8192, which the Triton kernels take. bf16 rounds
+The mini-batch of tests/helpers/engine_cases.py with a vocabulary of 8192, which the Triton kernels take. bf16 rounds
 to 3 digits, so the bounds are wide; what they exclude is a term that is missing, doubled or taken from the wrong rows.
 """
 
@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from engine_cases import ACTIVE, case, mini_batch, oracle, paec, relative
 from ranks import torchrun_cases
-from test_engine import ACTIVE, case, mini_batch, oracle, paec, relative
 
 from paec_loss import PAECConfig
 
@@ -38,7 +38,7 @@ CASES = [
     *(case(f"bf16-ramp-{micro}", compute="bf16", micro=micro, **PENALTY) for micro in ("all", 2, "dynamic")),
     case("bf16-whole-fused", compute="bf16", micro=2, fused=7, method=paec(**WHOLE), **PENALTY),
     case("bf16-ramp-fused", compute="bf16", micro=2, fused=7, **PENALTY),
-    case("bf16-ramp-exact", compute="bf16", micro=2, method=paec(statistics="exact"), **PENALTY),
+    case("bf16-ramp-exact", compute="bf16", micro=2, method=paec(statistics_from="exact"), **PENALTY),
     case("bf16-no-floor", compute="bf16", method=paec(**WHOLE), signal=None),
     *(
         case(f"bf16-none-{engine}", compute="bf16", micro=2, engine=engine, method=None, signal=None)

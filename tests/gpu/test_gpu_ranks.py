@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.distributed as dist
-from test_gpu_kernels import DIFFERENTIABLE, VALUES, case, statistics_and_gradient
+from kernel_cases import DIFFERENTIABLE, VALUES, case, statistics_and_gradient
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Replicate, Shard
 

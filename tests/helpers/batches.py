@@ -8,7 +8,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from paec_loss.method import Clip, Method, Rollouts, Tokens, Update
+from paec_loss.batch import Clip, Rollouts, Tokens, Update
+from paec_loss.method import Method
 from paec_loss.stack import MethodStack
 from paec_loss.statistics import TokenStatistics
 
@@ -53,7 +54,7 @@ def random_batch(seed: int = 0, lengths: tuple[int, ...] = LENGTHS, vocabulary: 
         old_log_prob=torch.where(inside, statistics.log_prob.detach() + noise, PADDING),
         advantages=torch.where(inside, advantages, PADDING),
         response_mask=inside,
-        response=torch.randint(0, 2**60, (count,), generator=generator),
+        response_id=torch.randint(0, 2**60, (count,), generator=generator),
         ref_log_prob=torch.where(inside, reference, PADDING),
     )
 
@@ -84,7 +85,7 @@ def hand_batch(
         old_log_prob=padded(old_log_prob),
         advantages=padded(advantages),
         response_mask=inside,
-        response=torch.arange(len(log_prob)),
+        response_id=torch.arange(len(log_prob)),
         ref_log_prob=padded(ref_log_prob),
     )
 
@@ -98,7 +99,7 @@ def rows(tokens: Tokens, index: Tensor) -> Tokens:
             name: getattr(tokens, name)[index, :length]
             for name in ("old_log_prob", "advantages", "response_mask", "ref_log_prob")
         },
-        response=tokens.response[index],
+        response_id=tokens.response_id[index],
     )
 
 
@@ -119,9 +120,9 @@ def mini_batch_loss(
     stack = MethodStack(method if isinstance(method, list) else [method])
     updates = [update_of(tokens, stack, **signal)] * len(stack.methods)
     whole = detached(tokens)
-    contexts = stack.prepare({"exact": whole, "step": whole}, updates, None)
+    contexts = stack.prepare({"exact": whole, "step": whole}, updates)
     total = torch.zeros((), dtype=torch.float64)
-    for part in parts or [list(range(len(tokens.response)))]:
+    for part in parts or [list(range(len(tokens.response_id)))]:
         micro = rows(tokens, torch.tensor(part))
         term = stack.loss_term(micro, contexts, updates)
         micro = replace(micro, advantages=stack.token_advantages(micro, contexts, updates))
@@ -153,10 +154,10 @@ def rollouts_of(
     entropy: list[list[float]] | None = None,
     advantages: list[float] | None = None,
     tokens: list[list[int]] | None = None,
-    clusters: list[int] | None = None,
+    answer_ids: list[int] | None = None,
     text: list[str] | None = None,
-    pieces: list[list[str]] | None = None,
-    apart: list[bool] | None = None,
+    token_texts: list[list[str]] | None = None,
+    resampled: list[bool] | None = None,
     step: int = 3,
 ) -> Rollouts:
     """A step's responses with literal values; `advantages` are GRPO's (standardised by group) where not given."""
@@ -170,16 +171,16 @@ def rollouts_of(
     return Rollouts(
         statistics=batch.statistics.detach(),
         response_mask=batch.response_mask,
-        prompt=group,
+        group_id=group,
         step=step,
         seed=1,
         tokens=ids,
         rewards=reward,
         advantages=torch.where(batch.response_mask, advantage[:, None], 0.0),
         text=text,
-        pieces=pieces,
-        clusters=None if clusters is None else torch.tensor(clusters),
-        apart=None if apart is None else torch.tensor(apart),
+        token_texts=token_texts,
+        answer_ids=None if answer_ids is None else torch.tensor(answer_ids),
+        resampled=None if resampled is None else torch.tensor(resampled),
     )
 
 
@@ -217,9 +218,9 @@ def random_rollouts(seed: int = 0) -> Rollouts:
         prompt=prompt,
         log_prob=rows_of(-2.0),
         entropy=rows_of(1.5),
-        clusters=numbers(3),
-        pieces=[[PIECES[i] for i in numbers(len(PIECES), n)] for n in lengths],
-        apart=[p == 1 for p in prompt],
+        answer_ids=numbers(3),
+        token_texts=[[PIECES[i] for i in numbers(len(PIECES), n)] for n in lengths],
+        resampled=[p == 1 for p in prompt],
     )
 
 

@@ -138,7 +138,7 @@ def actor_config(engine, case: dict):
         policy_loss=PolicyLossConfig(loss_mode=mode),
         clip_ratio_low=clip.low,
         clip_ratio_high=clip.high,
-        clip_ratio_c=min(clip.dual, NO_DUAL_CLIP),
+        clip_ratio_c=min(clip.dual_clip, NO_DUAL_CLIP),
         fsdp_config=engine.engine_config,
     )
     return config
@@ -204,9 +204,7 @@ def run(work: Path, case: dict) -> None:
             add_step_statistics(engine, data)
         with engine.train_mode():
             engine.optimizer_zero_grad()
-            for _ in range(case.get("passes", 1)):
-                engine.optimizer_zero_grad()
-                output = engine.forward_backward_batch(data.copy(), partial(loss, config=config))
+            output = engine.forward_backward_batch(data.copy(), partial(loss, config=config))
             trained = [parameter for parameter in engine.module.parameters() if parameter.requires_grad]
             result["gradient"] = torch.cat([p.grad.full_tensor().double().flatten() for p in trained]).cpu()
             local = torch.tensor(sum(output["loss"]), dtype=torch.float64)

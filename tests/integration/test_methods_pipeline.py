@@ -130,7 +130,7 @@ def plain(tiny, tmp_path_factory) -> list[dict]:
 
 
 def trained(tiny: Path, root: Path, name: str) -> list[dict]:
-    needs = scored(tiny, root) if METHODS[name].curriculum else []
+    needs = scored(tiny, root) if "curriculum" in METHODS[name].needs else []
     process = start(tiny, root, *SHORT, f"method={name}", f"run.name={name}", *needs)
     output = finish(process)
     assert process.returncode == 0, output

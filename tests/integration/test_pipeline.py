@@ -125,7 +125,7 @@ def test_rollout_and_actor_agree(killed_and_resumed):
 
 
 def test_update_measures_what_the_step_measured(killed_and_resumed):
-    """`statistics=step` is exact for a step's first update: half of the staleness is the second update's."""
+    """`statistics_from=step` is exact for a step's first update: half of the staleness is the second update's."""
     for record in records(killed_and_resumed["directory"])[1:]:
         assert abs(record["actor/paec/update_staleness"]) < 0.2 * record["actor/paec/selected_entropy"]
 

@@ -75,7 +75,7 @@ def _tokens(statistics: TokenStatistics, data: TensorDict) -> Tokens:
         old_log_prob=padded("old_log_probs"),
         advantages=padded("advantages"),
         response_mask=padded_mask(data["response_mask"], length),
-        response=data[RESPONSE_NUMBER],
+        response_id=data[RESPONSE_NUMBER],
         ref_log_prob=padded("ref_log_prob"),
     )
 

@@ -52,7 +52,7 @@ class NonFiniteLogits(FloatingPointError):
     model_type="language_model", backend=["fsdp", "fsdp2"], device=["cpu", "cuda"], vendor=["cpu", "nvidia"]
 )
 class PAECEngine(FSDPEngineWithLMHead):
-    """See the module. State of a rank: `_previous`, contexts and totals of the last mini-batch (statistics=lagged)."""
+    """See the module."""
 
     def __init__(self, model_config, engine_config, optimizer_config, checkpoint_config):
         super().__init__(model_config, engine_config, optimizer_config, checkpoint_config)
@@ -60,7 +60,6 @@ class PAECEngine(FSDPEngineWithLMHead):
         ours = isinstance(engine_config, MethodEngineConfig)
         self.stack = engine_config.stack if ours else MethodStack([METHODS["none"]()])
         self._plain = not (self.stack.acts_in_actor or self.stack.needs_rollouts)
-        self._previous: list | None = None
         self._nan_rows = 0
         self._head: StatisticsHead | None = None
         self._vocab_size = int(model_config.hf_config.get_text_config().vocab_size)
@@ -153,9 +152,8 @@ class PAECEngine(FSDPEngineWithLMHead):
         output = super().forward_backward_batch(data, loss_function, forward_only)
         self._raise_on_nan(data)
         if training:
-            totals = self._totals(output["metrics"].pop("method_sums"))
-            self._previous = list(zip(mini_batch.contexts, totals, strict=True))
-            found = self.stack.metrics(mini_batch.contexts, totals, mini_batch.updates)
+            sums = self._totals(output["metrics"].pop("method_sums"))
+            found = self.stack.metrics(mini_batch.contexts, sums, mini_batch.updates)
             # Lists, because verl averages over micro-batches, mini-batches and ranks.
             output["metrics"].update({name: [value] for name, value in found.items()})
         return output
@@ -180,19 +178,19 @@ class PAECEngine(FSDPEngineWithLMHead):
             tokens=int(tokens.item()),
             clip=self.engine_config.clip,
         )
-        updates = [replace(update, signal=signals.get(name, {})) for name in self.stack.names]
+        updates = [replace(update, tracker_signal=signals.get(name, {})) for name in self.stack.names]
         sources = self.stack.sources()
         batches = {}
         if "step" in sources:
             if "nucleus_entropy" not in data.keys():
                 raise KeyError(
-                    "method.statistics=step needs what the step's log-prob pass has found; use statistics=exact where "
-                    "there is no such pass"
+                    "method.statistics_from=step needs the step's log-prob pass, and there was none: set "
+                    "method.statistics_from=exact"
                 )
             batches["step"] = self._gathered(queued_tokens(data, self._vocab_size))
-        if "exact" in sources or ("lagged" in sources and self._previous is None):
+        if "exact" in sources:
             batches["exact"] = self._gathered(self.forward_tokens(data))
-        contexts = self.stack.prepare(batches, updates, self._previous)
+        contexts = self.stack.prepare(batches, updates)
         return MiniBatch(self.stack, contexts, updates, self._vocab_size)
 
     def forward_tokens(self, data: TensorDict) -> Tokens:
@@ -215,13 +213,13 @@ class PAECEngine(FSDPEngineWithLMHead):
         kind = tokens.log_prob.dtype  # a nucleus size is a whole number below 2^24: exact in float32
         local = torch.stack([column.to(device=device, dtype=kind) for column in columns], dim=-1)
         local = torch.nn.functional.pad(local, (0, 0, 0, int(length) - local.shape[1])).contiguous()
-        numbers = tokens.response.to(device).contiguous()
+        numbers = tokens.response_id.to(device).contiguous()
         if ranks > 1:
             local, numbers = (self._concatenated(x, ranks, group) for x in (local, numbers))
         found = dict(zip([*names, *others], local.unbind(-1), strict=True))
         found["nucleus_size"], found["response_mask"] = found["nucleus_size"].long(), found["response_mask"] != 0
         statistics = TokenStatistics(**{name: found.pop(name) for name in names}, vocab_size=self._vocab_size)
-        return Tokens(statistics=statistics, response=numbers, **found)
+        return Tokens(statistics=statistics, response_id=numbers, **found)
 
     @staticmethod
     def _concatenated(local: torch.Tensor, ranks: int, group) -> torch.Tensor:
@@ -229,12 +227,14 @@ class PAECEngine(FSDPEngineWithLMHead):
         dist.all_gather(shards, local, group=group)
         return torch.cat(shards)
 
-    def _totals(self, sums: list[list[list[float]]]) -> list[list[float]]:
-        """`report` of every method, summed over this rank's micro-batches and over the ranks."""
-        totals = []
-        for parts in zip(*sums, strict=True):
-            local = torch.tensor(parts, dtype=torch.float64).sum(0)
-            totals.append(self._all_reduce(local).tolist() if len(local) else [])
+    def _totals(self, parts: list[dict[str, dict[str, float]]]) -> dict[str, dict[str, float]]:
+        """`local_sums` of the methods, added up by name over this rank's micro-batches and over the ranks."""
+        totals: dict[str, dict[str, float]] = {}
+        for method, first in parts[0].items():
+            if any(part[method].keys() != first.keys() for part in parts):
+                raise ValueError(f"{method}: local_sums must return the same names for every micro-batch")
+            local = torch.tensor([[part[method][name] for name in first] for part in parts], dtype=torch.float64).sum(0)
+            totals[method] = dict(zip(first, self._all_reduce(local).tolist(), strict=True)) if first else {}
         return totals
 
     def _all_reduce(self, sums: torch.Tensor) -> torch.Tensor:

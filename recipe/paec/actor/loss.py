@@ -45,7 +45,7 @@ def method_loss(config: ActorConfig, model_output: dict, data: TensorDict, dp_gr
     stack, contexts, updates = mini_batch.stack, mini_batch.contexts, mini_batch.updates
     tokens = micro_batch_tokens(model_output, data, mini_batch.vocab_size)
     term = stack.loss_term(tokens, contexts, updates)
-    sums = stack.report(tokens, contexts, updates)
+    sums = stack.local_sums(tokens, contexts, updates)
     if stack.has("token_advantages"):
         tokens = replace(tokens, advantages=stack.token_advantages(tokens, contexts, updates))
         data = data.copy()

@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from recipe.paec.common.model_files import model_folder
 from recipe.paec.config.methods import stack_of
-from recipe.paec.config.schema import TRAINER_MODES
+from recipe.paec.config.schema import RENAMED_FIELDS, TRAINER_MODES
 
 
 def trainer_mode(config: DictConfig) -> str:
@@ -44,6 +44,17 @@ def identity(config: DictConfig) -> dict[str, Any]:
         **{f"lora.{key}": value for key, value in lora.items() if key != "merge"},
         "workers": config.cluster.nodes * config.cluster.gpus_per_node,
     }
+
+
+def with_current_names(identity: dict[str, Any]) -> dict[str, Any]:
+    """A recorded identity with the names that a method's fields have now."""
+
+    def current(key: str) -> str:
+        section, _, field = key.rpartition(".")
+        is_field = section == "method" or section.startswith("also.")
+        return f"{section}.{RENAMED_FIELDS[field]}" if is_field and field in RENAMED_FIELDS else key
+
+    return {current(key): value for key, value in identity.items()}
 
 
 def _plain(value: Any) -> Any:

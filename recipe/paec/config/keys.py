@@ -15,7 +15,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
-from recipe.paec.config.schema import EvaluationConfig
+from recipe.paec.config.schema import RENAMED_FIELDS, EvaluationConfig
 from recipe.paec.config.values import ACTOR, MODEL, ROLLOUT, RULES, closest
 
 GROUPS = ("experiment", "method", "also", "base", "model", "data", "cluster", "mode", "curriculum")
@@ -206,6 +206,8 @@ def _check(override: Override, table: Table) -> Iterator[str]:
         names = value if isinstance(value, list) else [value]
         if not all(isinstance(name, str) for name in names):
             yield f"{line}: {key} is chosen by name: {key}=<file of configs/{key}>"
+    elif (renamed := _renamed_field(key)) and not override.is_add():
+        yield f"{line}: this field is called {renamed}"
     elif key.startswith("cluster.env.") and not sweep and not isinstance(value, str | int | float):
         yield f"{line}: a variable of the environment must be text or a number"
     elif _holds_others(key, table) and not sweep and not isinstance(value, Mapping):
@@ -222,6 +224,13 @@ def _check(override: Override, table: Table) -> Iterator[str]:
 def _holds_others(key: str, table: Table) -> bool:
     is_a_method = key.startswith("also.") and key.count(".") == 1
     return is_a_method or (key in table.sections and table.owner(key) is None)
+
+
+def _renamed_field(key: str) -> str | None:
+    """The key now of a method's field that had another name, such as method.statistics."""
+    section, _, field = key.rpartition(".")
+    is_field = section == "method" or (section.startswith("also.") and section.count(".") == 1)
+    return f"{section}.{RENAMED_FIELDS[field]}" if is_field and field in RENAMED_FIELDS else None
 
 
 def _leaves(key: str, value: Any) -> Iterator[str]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from paec_loss import Method, MethodStack
 from paec_loss.methods import find
+from recipe.paec.config.schema import RENAMED_FIELDS
 
 
 def method_nodes(config: DictConfig) -> list[dict[str, Any]]:
@@ -44,6 +46,9 @@ def _made(node: dict[str, Any]) -> Method:
     try:
         return kind(**fields)
     except TypeError as error:
+        for old, new in RENAMED_FIELDS.items():
+            if old in fields and new in {f.name for f in dataclasses.fields(kind)}:
+                raise TypeError(f"method.{old}={fields[old]}: this field is called method.{new}") from None
         raise TypeError(
             f"method: {kind.__name__} cannot be made of {', '.join(fields) or 'no field'}: {error}"
         ) from None

@@ -102,10 +102,10 @@ def apply_methods(config: DictConfig) -> None:
     clip = stack.clip(Clip(actor.clip_ratio_low, actor.clip_ratio_high, actor.clip_ratio_c))
     actor.fsdp_config.clip.update(asdict(clip))
     actor.clip_ratio_low, actor.clip_ratio_high = clip.low, clip.high
-    actor.clip_ratio_c = min(clip.dual, NO_DUAL_CLIP)
+    actor.clip_ratio_c = min(clip.dual_clip, NO_DUAL_CLIP)
     if stack.own_surrogate and actor.policy_loss.loss_mode == "vanilla":
         actor.policy_loss.loss_mode = OWN_SURROGATE
-    if stack.needs_reference and not actor.use_kl_loss:
+    if "reference" in stack.needs and not actor.use_kl_loss:
         actor.use_kl_loss, actor.kl_loss_coef = True, 0.0
 
 

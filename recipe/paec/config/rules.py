@@ -74,7 +74,7 @@ def _check_methods(config: DictConfig, stack: MethodStack) -> list[str]:
             f"actor_rollout_ref.actor.policy_loss.loss_mode={actor.policy_loss.loss_mode}: {names} brings a policy "
             "loss of its own: leave it out"
         )
-    if stack.curriculum and config.data.curriculum is None:
+    if "curriculum" in stack.needs and config.data.curriculum is None:
         problems.append(
             f"{names} trains on the prompts in an order: add curriculum=semantic_entropy ({scored_files.COMMAND} "
             "writes the scores)"

@@ -16,6 +16,8 @@ from paec_loss.methods import METHODS
 TRAINER_MODES = {mode: f"paec_{mode}" for mode in ("sync", "colocate_async", "separate_async")}
 """verl's trainer mode -> the name under which this recipe's trainer of that mode is registered."""
 
+RENAMED_FIELDS = {"statistics": "statistics_from"}
+"""Former name of a method's field -> its name now."""
 
 OWN_SURROGATE = "method"
 """Name of verl's policy loss where a method has one of its own (`recipe.paec.actor.loss`)."""

@@ -33,7 +33,7 @@ def read_rollouts(
 ) -> Rollouts:
     """The responses of `batch` after their log-prob pass, without rewards; padded [B, R], in the order of its keys."""
     wanted = [*QUEUED_FIELDS]
-    wanted += ["extra_fields", "data_source"] if "clusters" in stack.needs else []
+    wanted += ["extra_fields", "data_source"] if "answer_ids" in stack.needs else []
     wanted += [ROLLOUT_TEMPERATURE] if stack.has("sampling") else []
     data = _get(batch, wanted)
     statistics = queued_statistics(data, vocab_size)
@@ -44,14 +44,14 @@ def read_rollouts(
     return Rollouts(
         statistics=statistics,
         response_mask=inside,
-        prompt=torch.tensor([_number(prompt) for prompt in prompts]),
+        group_id=torch.tensor([_number(prompt) for prompt in prompts]),
         step=step,
         seed=seed,
         tokens=tokens,
         text=[tokenizer.decode(row) for row in ids] if "text" in stack.needs else None,
-        pieces=token_pieces(ids, tokenizer) if "pieces" in stack.needs else None,
-        clusters=_clusters(data, prompts) if "clusters" in stack.needs else None,
-        apart=torch.tensor(list(data[ROLLOUT_TEMPERATURE])) > 0 if stack.has("sampling") else None,
+        token_texts=token_pieces(ids, tokenizer) if "token_texts" in stack.needs else None,
+        answer_ids=_clusters(data, prompts) if "answer_ids" in stack.needs else None,
+        resampled=torch.tensor(list(data[ROLLOUT_TEMPERATURE])) > 0 if stack.has("sampling") else None,
     )
 
 

@@ -19,7 +19,7 @@ from verl.utils import tensordict_utils
 from verl.utils.config import omega_conf_to_dataclass
 
 from paec_loss import Rollouts
-from paec_loss.method import joined
+from paec_loss.batch import joined
 from recipe.paec.actor.loss import method_loss
 from recipe.paec.config.schema import TRAINER_MODES
 from recipe.paec.driver import curriculum_sampler, queue_io

@@ -11,6 +11,7 @@ from recipe.paec.common import versions
 from recipe.paec.common.errors import UserError
 from recipe.paec.common.files import replace_file, write_json
 from recipe.paec.common.repository import git_commit
+from recipe.paec.config.identity import with_current_names
 from recipe.paec.run import checkpoints
 
 
@@ -34,7 +35,7 @@ def find_resume(config: DictConfig) -> tuple[checkpoints.Checkpoint | None, list
             )
         return None, []
     wanted = OmegaConf.to_container(config.identity, resolve=True)
-    difference = checkpoints.identity_difference(wanted, checkpoint.state["identity"])
+    difference = checkpoints.identity_difference(wanted, with_current_names(checkpoint.state["identity"]))
     if difference is not None:
         raise UserError(
             f"{checkpoint.folder} belongs to another run: {difference}. Give this run its own name (run.name=...), or "

@@ -8,41 +8,26 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from engine_cases import ACTIVE, FLOOR, LORA, TEMPERATURES, case, mini_batch, oracle, paec, relative, with_adapters
 from ranks import NO_ALLTOALL, gloo_has_alltoall, torchrun_cases
 
 from data_prep import tiny_model
-from paec_loss import MethodStack, PAECConfig, position_mask, token_statistics
+from paec_loss import MethodStack, PAECConfig
 from paec_loss.methods import METHODS
 
-LENGTHS = [(5, 9), (3, 1), (8, 14), (4, 6), (6, 11), (2, 7), (7, 3), (5, 12)]  # prompt, response
-TEMPERATURES = (1.0, 0.7)
 TOLERANCE = 1e-5  # between splits of the same mini-batch, all in float32
 DEFINITION = 3e-5  # against a float64 model: the ramp mask multiplies the float32 model's rounding by 1 / mask_width
-LORA = {"lora_rank": 4, "lora_alpha": 8, "target_modules": "all-linear"}
 MERGED = {**LORA, "lora": {"merge": True}}
-ACTIVE = {"lambda_low": 0.5, "lambda_ent": 0.01}
-FLOOR = 6.0  # above Hbar, so that the penalty pulls
-
-BASE = {
-    "micro": "all",
-    "sp": 1,
-    "padded": False,
-    "temperature": 1.0,
-    "engine": "paec",
-    "method": ("paec", ACTIVE),
-    "signal": {"floor": FLOOR},
-    "model": "model",
-    "fused": None,
-}
 
 VARIANTS = {
     "default": {},
     "text": {"mask": "gated", "average": "mass", "entropy": "nucleus"},
     "mini_batch_quantile": {"quantile_scope": "mini_batch"},
-    "exact": {"statistics": "exact"},
+    "exact": {"statistics_from": "exact"},
     "two_sided_normalized": {"penalty": "two_sided", "entropy": "normalized", "mask": "hard", "rho": 0.5},
 }
 
@@ -65,14 +50,6 @@ METHOD_CASES = {
     "steer": ({}, {}),
 }
 """Every method that acts in the actor; the others change advantages before the mini-batches are made."""
-
-
-def case(name: str, **changes) -> dict:
-    return {**BASE, "name": name, **changes}
-
-
-def paec(**fields) -> tuple[str, dict]:
-    return "paec", {**ACTIVE, **fields}
 
 
 def method_case(name: str, prefix: str, **changes) -> dict:
@@ -104,9 +81,8 @@ def cases_one_rank() -> list[dict]:
     for padded in (False, True):
         cases.append(case(f"1-fused-padded{padded}", fused=7, padded=padded, micro=2, temperature=0.7))
     cases.append(case("1-none-fused", fused=7, method=None, micro=2, signal=None))
-    cases.append(case("1-exact-fused", fused=7, method=paec(statistics="exact"), micro=2))
+    cases.append(case("1-exact-fused", fused=7, method=paec(statistics_from="exact"), micro=2))
     cases.append(case("1-fused-nan", fused=7, poison=True))
-    cases.append(case("1-lagged", method=paec(statistics="lagged"), passes=2, micro=2))
     for micro in (1, "all", "dynamic"):
         cases.append(case(f"1-lora-{micro}", lora=LORA, micro=micro))
     cases.append(case("1-lora-fused", lora=LORA, fused=7, micro=2))
@@ -134,31 +110,6 @@ def cases_two_ranks() -> list[dict]:
     cases.append(case("2-sp1-lora-merged", lora=MERGED, send=True, micro=2))
     cases.append(case("2-sp1-padded", padded=True, micro=2))
     return cases
-
-
-def mini_batch(model, generator: torch.Generator) -> dict:
-    """A ragged mini-batch of random tokens with old log-probs near those of `model`, which is float64."""
-    vocab_size = model.config.vocab_size
-    prompts = [torch.randint(3, vocab_size, (p,), generator=generator) for p, _ in LENGTHS]
-    responses = [torch.randint(3, vocab_size, (r,), generator=generator) for _, r in LENGTHS]
-    batch = {
-        "prompts": prompts,
-        "responses": responses,
-        "response_mask": [torch.ones(r, dtype=torch.int64) for _, r in LENGTHS],
-        "advantages": [torch.randn(1, generator=generator).expand(r).clone() for _, r in LENGTHS],
-        "old_log_probs": {},
-        "ref_log_probs": [-5.0 + torch.randn(r, generator=generator) for _, r in LENGTHS],
-    }
-    batch["response_mask"][2][4:7] = 0  # tokens of an environment inside a response
-    for temperature in TEMPERATURES:
-        rows = []
-        for prompt, response in zip(prompts, responses, strict=True):
-            with torch.no_grad():
-                logits = model(torch.cat([prompt, response])[None]).logits[0, len(prompt) - 1 : -1]
-            log_prob = (logits / temperature).log_softmax(-1).gather(1, response[:, None])[:, 0]
-            rows.append((log_prob + 0.1 * torch.randn(len(response), generator=generator)).float())
-        batch["old_log_probs"][temperature] = rows
-    return batch
 
 
 @pytest.fixture(scope="module")
@@ -194,18 +145,6 @@ def work(tmp_path_factory) -> Path:
     return folder
 
 
-def with_adapters(model, values: dict[str, torch.Tensor] | None = None):
-    """`model` with LoRA beside all its linear layers but the head, as peft makes it; weights from `values`."""
-    from peft import LoraConfig, get_peft_model
-
-    config = LoraConfig(task_type="CAUSAL_LM", r=4, lora_alpha=8, target_modules="all-linear")
-    model = get_peft_model(model, config)
-    if values is not None:
-        missing = model.load_state_dict(values, strict=False)
-        assert missing.unexpected_keys == []
-    return model.double()
-
-
 class Results(dict):
     """What each case gave. A test that asks for a case of Ulysses is skipped where gloo cannot do its exchange."""
 
@@ -229,61 +168,6 @@ def one_rank(work):
 @pytest.fixture(scope="module")
 def two_ranks(work):
     return results_of(work, 2, cases_two_ranks())
-
-
-def oracle(
-    work: Path, config: PAECConfig, temperature: float = 1.0, floor: float | None = FLOOR, adapters: bool = False
-):
-    """Loss and gradient of the whole objective by autograd in float64, one sequence after the other, no splitting."""
-    from transformers import AutoModelForCausalLM
-
-    batch = torch.load(work / "batch.pt")
-    model = AutoModelForCausalLM.from_pretrained(work / "model").double()
-    if adapters:
-        model = with_adapters(model, torch.load(work / "adapters.pt"))
-    surrogate, weighted, tokens, scores, rows = 0.0, 0.0, 0, [], []
-    for i, (prompt, response) in enumerate(zip(batch["prompts"], batch["responses"], strict=True)):
-        logits = model(torch.cat([prompt, response])[None]).logits[0, len(prompt) - 1 : -1]
-        inside = batch["response_mask"][i].bool()
-        statistics = token_statistics(logits, response, top_p=config.top_p, temperature=temperature)
-        log_prob = (logits / temperature).log_softmax(-1)
-        taken = log_prob.gather(1, response[:, None])[:, 0]
-        ratio = (taken - batch["old_log_probs"][temperature][i].double()).exp()
-        advantage = batch["advantages"][i].double()
-        loss = torch.maximum(-advantage * ratio, -advantage * ratio.clamp(0.8, 1.2))
-        loss = torch.where(advantage < 0, torch.minimum(loss, -advantage * 3.0), loss)
-        surrogate = surrogate + loss[inside].sum()
-        tokens += int(inside.sum())
-        rows.append((statistics, inside, -(log_prob.exp() * log_prob).sum(-1)))
-        scores.append(inside)
-    if config.quantile_scope == "mini_batch":
-        from paec_loss import position_score
-
-        everything = torch.cat([position_score(s, config)[inside] for s, inside, _ in rows])
-        kappa = torch.quantile(everything, config.rho)
-    mass = 0.0
-    for statistics, inside, entropy in rows:
-        threshold = kappa if config.quantile_scope == "mini_batch" else None
-        mask = position_mask(statistics, inside, config, threshold=threshold).double()
-        chosen = {
-            "full": entropy,
-            "nucleus": statistics.nucleus_entropy,
-            "normalized": statistics.nucleus_entropy / statistics.nucleus_size.clamp_min(2).double().log(),
-        }[config.entropy]
-        weighted = weighted + (mask * chosen).sum()
-        mass += mask.sum().item()
-    hbar = weighted / (mass if config.average == "mass" else (1 - config.rho) * tokens)
-    objective = surrogate / tokens - config.lambda_ent * hbar
-    if floor is not None:
-        gap = floor - hbar
-        objective = objective + config.lambda_low * (gap if config.penalty == "two_sided" else gap.clamp_min(0)) ** 2
-    objective.backward()
-    gradient = torch.cat([parameter.grad.flatten() for parameter in model.parameters() if parameter.requires_grad])
-    return hbar.item(), gradient
-
-
-def relative(a: torch.Tensor, b: torch.Tensor) -> float:
-    return ((a - b).norm() / b.norm()).item()
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -439,11 +323,15 @@ def test_merged_adapters_are_what_vllm_gets(work, one_rank, two_ranks):
         assert relative(result["gradient"], one_rank["1-lora-all"]["gradient"]) < TOLERANCE
 
 
-def test_lagged_uses_the_previous_mini_batch(one_rank):
-    """The same mini-batch twice without an update: what the first pass gave is exact for the second."""
-    lagged, exact = one_rank["1-lagged"], one_rank["1-exact-all"]
-    assert relative(lagged["gradient"], exact["gradient"]) < TOLERANCE
-    assert abs(lagged["metrics"]["paec/update_staleness"][0]) < 1e-6
+def test_local_sums_are_added_by_name():
+    """Over micro-batches, whatever the order of the names; other names in one of them are refused."""
+    from recipe.paec.engine import PAECEngine
+
+    two_ranks = SimpleNamespace(_all_reduce=lambda sums: 2 * sums)
+    parts = [{"mine": {"a": 1.0, "b": 2.0}, "other": {}}, {"mine": {"b": 0.5, "a": 3.0}, "other": {}}]
+    assert PAECEngine._totals(two_ranks, parts) == {"mine": {"a": 8.0, "b": 5.0}, "other": {}}
+    with pytest.raises(ValueError, match="mine: local_sums must return the same names for every micro-batch"):
+        PAECEngine._totals(two_ranks, [{"mine": {"a": 1.0}}, {"mine": {"c": 1.0}}])
 
 
 def test_nan_logits_stop_the_step(one_rank, two_ranks):

@@ -229,6 +229,8 @@ BAD = [
     ("+method=clip_cov", "more than once"),
     ("trainer.save_frq=1", "did you mean trainer.save_freq?"),
     ("method.rhoo=0.7", "did you mean method.rho?"),
+    ("method.statistics=exact", "this field is called method.statistics_from"),
+    ("also.siren.statistics=step", "this field is called also.siren.statistics_from"),
     ("run.root=/tmp/ü", "'run.root=\"/tmp/ü\"'"),
     ("run.root=/tmp/it's", "run.root"),
     ("run.name", "key=value"),

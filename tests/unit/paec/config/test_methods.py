@@ -49,18 +49,21 @@ def test_two_at_once(compose):
 @pytest.mark.parametrize("name", sorted(METHODS))
 def test_every_method_beside_another(compose, name):
     """Each can be added to `none`, and what it needs of verl's keys is there."""
-    order = ["curriculum=semantic_entropy"] if METHODS[name].curriculum else []
+    order = ["curriculum=semantic_entropy"] if "curriculum" in METHODS[name].needs else []
     config = compose("method=entropy_bonus" if name == "none" else "method=none", f"also={name}", *order)
     assert rules.check_config(config) == []
     actor, stack = config.actor_rollout_ref.actor, stack_of(config)
     assert actor.policy_loss.loss_mode == ("method" if stack.own_surrogate else "vanilla")
-    assert (actor.use_kl_loss, actor.kl_loss_coef if actor.use_kl_loss else 0) == (METHODS[name].needs_reference, 0)
+    assert (actor.use_kl_loss, actor.kl_loss_coef if actor.use_kl_loss else 0) == (
+        "reference" in METHODS[name].needs,
+        0,
+    )
 
 
 def test_the_clip_range_reaches_verl(compose):
     actor = compose("method=steer").actor_rollout_ref.actor
     assert (actor.clip_ratio_low, actor.clip_ratio_high, actor.clip_ratio_c) == (0.2, 0.28, 10.0)
-    assert dict(actor.fsdp_config.clip) == {"_target_": "paec_loss.Clip", "low": 0.2, "high": 0.28, "dual": 10.0}
+    assert dict(actor.fsdp_config.clip) == {"_target_": "paec_loss.Clip", "low": 0.2, "high": 0.28, "dual_clip": 10.0}
     actor = compose("method=clip_cov").actor_rollout_ref.actor
     assert (actor.clip_ratio_low, actor.clip_ratio_high, actor.clip_ratio_c) == (1.0, 1.0, 1e30)
     actor = compose("method=paec", "actor_rollout_ref.actor.clip_ratio_high=0.5").actor_rollout_ref.actor
@@ -95,6 +98,12 @@ REFUSED = [
     (["method=custom", "method.target=os.path.join"], "method.target=os.path.join: must be a subclass"),
     (["method=custom", "method.target=mine.Doubled", "+method.factor=0"], "method.factor=0: must be > 0; it is the"),
     (["method=custom", "method.target=mine.Doubled", "+method.faktor=1"], "unexpected keyword argument 'faktor'"),
+    (["method=custom", "method.target=mine.Doubled", "+method.statistics=step"], "unexpected keyword argument 'stat"),
+    (
+        ["method=steer", "+method.statistics=step"],
+        "method.statistics=step: this field is called method.statistics_from",
+    ),
+    (["method=paec", "method.statistics_from=lagged"], "method.statistics_from='lagged': must be one of exact, step"),
     (["method=sent"], "sent trains on the prompts in an order: add curriculum=semantic_entropy"),
     (["method=steer", "also=clip_cov"], "steer and clip_cov each bring a clip range: choose one"),
     (["method=paec", "also=paec"], "paec acts already"),
@@ -103,7 +112,10 @@ REFUSED = [
     (["method=aepo", "base=dapo"], "algorithm.filter_groups.enable=true: aepo"),
     (["method=aepo", "mode=colocate_async"], "mode=colocate_async: aepo"),
     (["method=empg", "algorithm.rollout_correction.bypass_mode=true"], "bypass_mode=true skips the log-prob pass"),
-    (["method=steer", "method.statistics=step", "algorithm.rollout_correction.bypass_mode=true"], "that steer reads"),
+    (
+        ["method=steer", "method.statistics_from=step", "algorithm.rollout_correction.bypass_mode=true"],
+        "that steer reads",
+    ),
     (["method=hapo", "actor_rollout_ref.model.use_fused_kernels=true"], "use_fused_kernels=true"),
     (["method=paec", "also=siren", "also.siren.top_p=0.9"], "want nuclei of mass"),
     (["actor_rollout_ref.actor.loss_agg_mode=seq-mean-token-sum-norm"], "loss_scale_factor says by what"),

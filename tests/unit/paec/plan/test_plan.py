@@ -380,7 +380,7 @@ def test_configurations_fit_without_flash_attn(compose, monkeypatch, experiment)
 
 
 ONE_GPU = {"qwen0.6b_gsm8k": 24, "qwen0.6b_gsm8k_80gb": 80}
-"""GiB of the card that each configuration for one GPU is for; paec/config/test_one_gpu.py has what smaller ones show."""
+"""GiB of the card that each configuration for one GPU is for; config/test_one_gpu.py has what smaller ones show."""
 
 
 @pytest.mark.parametrize("experiment, memory", ONE_GPU.items())

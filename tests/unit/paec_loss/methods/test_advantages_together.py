@@ -29,7 +29,7 @@ def test_the_order_is_that_of_the_stack():
 
 def test_needs_are_collected():
     stack = MethodStack([SEEDGRPO(), EMPG(), AEPO()])
-    assert stack.needs == {"clusters", "pieces"}
+    assert stack.needs == {"answer_ids", "token_texts"}
     assert stack.needs_rollouts
     assert list(stack.trackers()) == ["aepo"]
 

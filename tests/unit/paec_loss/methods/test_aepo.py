@@ -19,7 +19,7 @@ def test_advantages_by_hand():
         [0, 0, 1, 1, 1, 1],
         [[-1.0, -1.0], [-1.0], [-1.0], [-1.0, -1.0], [-1.0], [-1.0]],
         advantages=[0.7, -0.7, 1.5, -1.0, 0.3, -2.0],
-        apart=[False, False, True, True, True, True],
+        resampled=[False, False, True, True, True, True],
     )
     expected = [[0.7, 0.7], [-0.7, 0], [1, 0], [0, 0], [0.5, 0], [0, 0]]
     assert AEPO().advantages(rollouts).tolist() == expected
@@ -30,7 +30,7 @@ def test_advantages_by_hand():
 def test_nothing_apart_is_the_estimators():
     rollouts = rollouts_of([1.0, 0.0], [0, 0], [[-1.0], [-1.0]])
     assert AEPO().advantages(rollouts) is rollouts.advantages
-    none = rollouts_of([1.0, 0.0], [0, 0], [[-1.0], [-1.0]], apart=[False, False])
+    none = rollouts_of([1.0, 0.0], [0, 0], [[-1.0], [-1.0]], resampled=[False, False])
     torch.testing.assert_close(AEPO().advantages(none), none.advantages, rtol=0, atol=0)
 
 
@@ -40,7 +40,7 @@ def test_the_temperature_follows_the_entropy_of_the_responses_not_apart():
 
     def step(entropy: list[list[float]], apart: list[bool] | None) -> Sampling:
         log_prob = [[-1.0] * len(row) for row in entropy]
-        observed = tracker.observe(rollouts_of([0.0, 0.0], [0, 1], log_prob, entropy=entropy, apart=apart))
+        observed = tracker.observe(rollouts_of([0.0, 0.0], [0, 1], log_prob, entropy=entropy, resampled=apart))
         assert observed == tracker.signal(4)
         return method.sampling(tracker.signal(4))
 
@@ -61,13 +61,13 @@ def test_in_a_stack():
     (tracker,) = stack.trackers().values()
     rollouts = random_rollouts()
     tracker.observe(rollouts)
-    own = rollouts.response_mask & ~rollouts.apart[:, None]
+    own = rollouts.response_mask & ~rollouts.resampled[:, None]
     assert tracker.entropy == pytest.approx(rollouts.entropy[own].mean().item(), rel=1e-12)
     assert tracker.entropy != pytest.approx(rollouts.mean(rollouts.entropy), rel=1e-3)
     assert stack.sampling({"aepo": {"entropy": 0.9}}).temperature == 0.8
     assert stack.sampling({}).temperature == 1.2
     got = stack.advantages(rollouts)
-    torch.testing.assert_close(got[~rollouts.apart], rollouts.advantages[~rollouts.apart], rtol=0, atol=0)
+    torch.testing.assert_close(got[~rollouts.resampled], rollouts.advantages[~rollouts.resampled], rtol=0, atol=0)
     assert got[7].tolist() == [1.0] * 4 + [0.0] * 5  # a positive reward, four tokens
 
 

@@ -52,7 +52,7 @@ def reference(tokens, weight: float) -> torch.Tensor:
         if ratio > 1 + CLIP.high:
             clipped = (1 + CLIP.high) * ratio / ratio.detach()
         loss = torch.maximum(-advantage * ratio, -advantage * clipped)
-        total = total + (torch.minimum(loss, -advantage * CLIP.dual) if advantage < 0 else loss)
+        total = total + (torch.minimum(loss, -advantage * CLIP.dual_clip) if advantage < 0 else loss)
     return total / len(ratios)
 
 
@@ -65,9 +65,9 @@ def test_against_the_formula(weight):
     torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-14)
 
 
-@pytest.mark.parametrize("statistics", ["exact", "step"])
-def test_any_split(statistics):
-    assert_any_split(AgenticAEPO(statistics=statistics))
+@pytest.mark.parametrize("statistics_from", ["exact", "step"])
+def test_any_split(statistics_from):
+    assert_any_split(AgenticAEPO(statistics_from=statistics_from))
 
 
 def test_weight_zero_has_the_surrogates_value():

@@ -51,7 +51,7 @@ def test_against_the_definition():
     got = CANON(mu=0.7).advantages(rollouts)
     assert got.abs().max() > 0
     for i in range(9):
-        rows = [j for j in range(9) if rollouts.prompt[j] == rollouts.prompt[i] and rollouts.lengths[j] > 0]
+        rows = [j for j in range(9) if rollouts.group_id[j] == rollouts.group_id[i] and rollouts.lengths[j] > 0]
         entropy = {j: rollouts.entropy[j][rollouts.response_mask[j]].mean().item() for j in rows}
         ranked = sorted(rows, key=entropy.get)
         halves = [ranked[: len(rows) // 2], ranked[len(rows) // 2 :]]

@@ -42,7 +42,9 @@ def test_the_number_is_that_of_the_mini_batch():
     assert torch.equal(chosen[0], chosen[1]) and not torch.equal(chosen[0], chosen[2])
 
 
-@pytest.mark.parametrize("method", [ClipCov(ratio=0.2, lower=0.1), ClipCov(ratio=0.2, lower=0.1, statistics="step")])
+@pytest.mark.parametrize(
+    "method", [ClipCov(ratio=0.2, lower=0.1), ClipCov(ratio=0.2, lower=0.1, statistics_from="step")]
+)
 def test_any_split(method):
     assert_any_split(method)
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from batches import CLIP, assert_any_split, hand_batch, mini_batch_loss, random_batch, rows
 
-from paec_loss.method import Clip
+from paec_loss.batch import Clip
 from paec_loss.methods.clip_higher import ClipHigher
 from paec_loss.methods.none import NoMethod
 

@@ -20,7 +20,7 @@ def test_by_hand():
         [0, 0],
         [[-1.0] * 3, [-1.0]],
         entropy=[[0.5, 1.5, 3.0], [2.0]],
-        pieces=pieces,
+        token_texts=pieces,
         advantages=[2.0, -2.0],
     )
     e = math.exp
@@ -47,14 +47,14 @@ def test_by_hand():
     ],
 )
 def test_steps(pieces, steps):
-    rollouts = rollouts_of([0.0, 0.0], [0, 0], [[-1.0], [-1.0] * len(pieces)], pieces=[["x"], pieces])
+    rollouts = rollouts_of([0.0, 0.0], [0, 0], [[-1.0], [-1.0] * len(pieces)], token_texts=[["x"], pieces])
     number, owner = EMPG()._steps(rollouts)
     assert number[1, : len(pieces)].tolist() == [step + 1 for step in steps]
     assert owner.tolist() == [0] + [1] * (max(steps) + 1)
 
 
 def test_other_borders():
-    rollouts = rollouts_of([0.0], [0], [[-1.0] * 4], pieces=[["a;", "b\n\n", "c.", "d"]])
+    rollouts = rollouts_of([0.0], [0], [[-1.0] * 4], token_texts=[["a;", "b\n\n", "c.", "d"]])
     assert EMPG(borders=[";", "."])._steps(rollouts)[0].tolist() == [[0, 1, 1, 2]]
     assert EMPG(borders=[])._steps(rollouts)[0].tolist() == [[0, 0, 0, 0]]
 
@@ -64,7 +64,7 @@ def test_against_the_definition(seed):
     rollouts = random_rollouts(seed)
     method = EMPG(k=0.7, k_next=1.4, zeta=0.3)
     steps = []  # (response, tokens, entropy)
-    for i, pieces in enumerate(rollouts.pieces):
+    for i, pieces in enumerate(rollouts.token_texts):
         current: list[int] = []
         for t in range(len(pieces)):
             current.append(t)
@@ -97,7 +97,7 @@ def test_limits():
     centred = rollouts.at_tokens(rollouts.advantages - rollouts.advantages[real, 0].mean())
     torch.testing.assert_close(plain, centred, rtol=1e-12, atol=1e-14)
     alike = rollouts_of(
-        [1.0, 0.0], [0, 0], [[-1.0], [-1.0]], entropy=[[0.5], [0.5]], pieces=[["a"], ["b"]], advantages=[1.0, -1.0]
+        [1.0, 0.0], [0, 0], [[-1.0], [-1.0]], entropy=[[0.5], [0.5]], token_texts=[["a"], ["b"]], advantages=[1.0, -1.0]
     )
     assert EMPG(k=9.0).advantages(alike).tolist() == [[1], [-1]]
 
@@ -105,7 +105,7 @@ def test_limits():
 def test_one_response():
     """Scaled entropies 0 and 1; the last step has no next one, and the first step is not it."""
     pieces = [["a\n\n", "b"]]
-    rollouts = rollouts_of([1.0], [0], [[-1.0] * 2], entropy=[[1.0, 3.0]], pieces=pieces, advantages=[2.0])
+    rollouts = rollouts_of([1.0], [0], [[-1.0] * 2], entropy=[[1.0, 3.0]], token_texts=pieces, advantages=[2.0])
     mean = (1 + math.exp(-1)) / 2
     first, second = 2 / mean + 0.05 * math.exp(-1), 2 * math.exp(-1) / mean
     center = (first + second) / 2
@@ -113,9 +113,9 @@ def test_one_response():
 
 
 def test_one_step_and_no_step():
-    one = rollouts_of([1.0], [0], [[-1.0]], entropy=[[2.0]], pieces=[["a"]], advantages=[3.0])
+    one = rollouts_of([1.0], [0], [[-1.0]], entropy=[[2.0]], token_texts=[["a"]], advantages=[3.0])
     assert EMPG().advantages(one).tolist() == [[0]]
-    none = rollouts_of([1.0], [0], [[]], pieces=[[]], advantages=[3.0])
+    none = rollouts_of([1.0], [0], [[]], token_texts=[[]], advantages=[3.0])
     assert EMPG().advantages(none).shape == (1, 0)
 
 

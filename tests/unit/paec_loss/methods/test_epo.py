@@ -52,9 +52,9 @@ def test_against_autograd_of_the_formula(past):
 
 
 @pytest.mark.parametrize("past", [0.3, 20.0])
-@pytest.mark.parametrize("statistics", ["exact", "step"])
-def test_any_split(past, statistics):
-    assert_any_split(EPO(coefficient=0.5, statistics=statistics), past_entropy=past)
+@pytest.mark.parametrize("statistics_from", ["exact", "step"])
+def test_any_split(past, statistics_from):
+    assert_any_split(EPO(coefficient=0.5, statistics_from=statistics_from), past_entropy=past)
 
 
 def test_beta_falls_to_one():

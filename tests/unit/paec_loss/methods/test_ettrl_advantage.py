@@ -29,7 +29,7 @@ def test_against_the_definition():
         rollouts.entropy[i][rollouts.response_mask[i]].mean().item() if rollouts.lengths[i] else None for i in range(9)
     ]
     for i in range(9):
-        group = [mean[j] for j in range(9) if rollouts.prompt[j] == rollouts.prompt[i] and mean[j] is not None]
+        group = [mean[j] for j in range(9) if rollouts.group_id[j] == rollouts.group_id[i] and mean[j] is not None]
         average = sum(group) / len(group)
         for t in range(rollouts.response_mask.shape[1]):
             inside = rollouts.response_mask[i, t]

@@ -88,7 +88,7 @@ def test_a_padding_row_may_carry_the_number_of_a_response(padding, expected):
     """A row without tokens has the number of the second: it hides nothing of it, and has nothing kept."""
     mask, response = TOKENS.response_mask.clone(), torch.tensor([5, 7, 9])
     mask[padding], response[padding] = False, 7
-    tokens = replace(TOKENS, response_mask=mask, response=response)
+    tokens = replace(TOKENS, response_mask=mask, response_id=response)
     assert kept(ForkingTokens(rho=0.5), tokens)[0].int().tolist() == expected
 
 
@@ -98,7 +98,7 @@ def test_all_tokens_are_the_clipped_surrogate():
     torch.testing.assert_close(loss, expected, rtol=1e-12, atol=0)
 
 
-@pytest.mark.parametrize("method", [ForkingTokens(), ForkingTokens(rho=0.6, statistics="step")])
+@pytest.mark.parametrize("method", [ForkingTokens(), ForkingTokens(rho=0.6, statistics_from="step")])
 def test_any_split(method):
     assert_any_split(method)
 

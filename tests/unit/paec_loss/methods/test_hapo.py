@@ -68,7 +68,7 @@ def reference(tokens, pivot: float = 0.8, alpha: float = 1.0, beta: float = 1.0)
         if (h_t > 0 and not within) or (h_t <= 0 and within):
             advantage = advantage * (1 + beta * h_t)
         loss = torch.maximum(-advantage * ratio, -advantage * ratio.clamp(1 - low, 1 + high))
-        total = total + (torch.minimum(loss, -advantage * CLIP.dual) if advantage < 0 else loss)
+        total = total + (torch.minimum(loss, -advantage * CLIP.dual_clip) if advantage < 0 else loss)
     return total / len(ratios)
 
 
@@ -81,9 +81,9 @@ def test_against_the_formula(fields):
     torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-14)
 
 
-@pytest.mark.parametrize("statistics", ["exact", "step"])
-def test_any_split(statistics):
-    assert_any_split(HAPO(statistics=statistics))
+@pytest.mark.parametrize("statistics_from", ["exact", "step"])
+def test_any_split(statistics_from):
+    assert_any_split(HAPO(statistics_from=statistics_from))
 
 
 def test_alpha_and_beta_zero_are_the_clipped_surrogate():

@@ -12,13 +12,13 @@ from paec_loss.methods.hicra import HICRA, PHRASES
 
 
 def marked(method: HICRA, pieces: list[str]) -> list[int]:
-    rollouts = rollouts_of([0.0], [0], [[-1.0] * len(pieces)], pieces=[pieces], advantages=[1.0])
+    rollouts = rollouts_of([0.0], [0], [[-1.0] * len(pieces)], token_texts=[pieces], advantages=[1.0])
     return torch.nonzero(method.advantages(rollouts)[0] > 1)[:, 0].tolist()
 
 
 def test_both_signs_by_hand():
     pieces = [["But", " wait", ",", " 2"], ["2", " but", " wait"]]
-    rollouts = rollouts_of([1.0, 0.0], [0, 0], [[-1.0] * 4, [-1.0] * 3], pieces=pieces, advantages=[2.0, -2.0])
+    rollouts = rollouts_of([1.0, 0.0], [0, 0], [[-1.0] * 4, [-1.0] * 3], token_texts=pieces, advantages=[2.0, -2.0])
     expected = torch.tensor([[2.4, 2.4, 2, 2], [-2, -1.6, -1.6, 0]], dtype=torch.float64)
     torch.testing.assert_close(HICRA().advantages(rollouts), expected, rtol=1e-15, atol=0)
 
@@ -60,7 +60,7 @@ def test_against_the_definition():
     for seed in range(4):
         rollouts = random_rollouts(seed)
         planning = torch.zeros_like(rollouts.response_mask)
-        for row, pieces in zip(planning, rollouts.pieces, strict=True):
+        for row, pieces in zip(planning, rollouts.token_texts, strict=True):
             owner = [i for i, piece in enumerate(pieces) for _ in piece]
             for match in pattern.finditer("".join(pieces)):
                 row[sorted(set(owner[match.start(1) : match.end(1)]))] = True
@@ -76,7 +76,7 @@ def test_limits():
     rollouts = random_rollouts()
     for unchanged in (HICRA(alpha=0.0), HICRA(phrases=["nowhere"])):
         torch.testing.assert_close(unchanged.advantages(rollouts), rollouts.advantages, rtol=0, atol=0)
-    alike = rollouts_of([1.0, 1.0], [0, 0], [[-1.0], []], pieces=[["hold on"], []])  # equal rewards
+    alike = rollouts_of([1.0, 1.0], [0, 0], [[-1.0], []], token_texts=[["hold on"], []])  # equal rewards
     assert HICRA().advantages(alike).abs().max() == 0
 
 

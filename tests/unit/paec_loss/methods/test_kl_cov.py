@@ -58,7 +58,7 @@ def test_the_number_does_not_hang_on_a_rounding_of_the_later_pass():
     assert sum(context.among(rows(replace(tokens, statistics=moved), part)).sum() for part in parts) == 7
 
 
-@pytest.mark.parametrize("method", [KLCov(ratio=0.2), KLCov(ratio=0.2, statistics="step")])
+@pytest.mark.parametrize("method", [KLCov(ratio=0.2), KLCov(ratio=0.2, statistics_from="step")])
 def test_any_split(method):
     assert_any_split(method)
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 from batches import CLIP, assert_any_split, hand_batch, isclose, mini_batch_loss, random_batch, rows
 
-from paec_loss.method import MAX_LOG_RATIO, Clip, clipped_surrogate
+from paec_loss.batch import MAX_LOG_RATIO, Clip
+from paec_loss.method import clipped_surrogate
 from paec_loss.methods.none import NoMethod
 
 

@@ -12,7 +12,7 @@ LOG_PROB = [[-1.0] * 5]
 
 
 def reward(method: PEAR, pieces: list[str], graded: float = 1.0, entropy=ENTROPY) -> float:
-    rollouts = rollouts_of([graded], [0], [[-1.0] * len(entropy[0])], entropy=entropy, pieces=[pieces])
+    rollouts = rollouts_of([graded], [0], [[-1.0] * len(entropy[0])], entropy=entropy, token_texts=[pieces])
     return method.rewards(rollouts).item()
 
 
@@ -59,7 +59,7 @@ def test_against_the_definition():
     for seed in range(4):
         rollouts = random_rollouts(seed)
         got = PEAR(alpha=0.6).rewards(rollouts).tolist()
-        for i, pieces in enumerate(rollouts.pieces):
+        for i, pieces in enumerate(rollouts.token_texts):
             entropy = rollouts.entropy[i][rollouts.response_mask[i]].tolist()
             k = pieces.index("</think>") if "</think>" in pieces else len(pieces)
             phases = [part or [0.0] for part in (entropy[:k], entropy[k + 1 :])]
@@ -73,7 +73,7 @@ def test_against_the_definition():
 
 
 def test_empty_responses_and_types():
-    rollouts = rollouts_of([1.0, 0.0], [0, 0], [[], [-1.0]], pieces=[[], ["a"]])
+    rollouts = rollouts_of([1.0, 0.0], [0, 0], [[], [-1.0]], token_texts=[[], ["a"]])
     assert PEAR().rewards(rollouts).tolist() == [1, 0]
     assert PEAR().rewards(rollouts).dtype == rollouts.rewards.dtype
 

@@ -31,7 +31,7 @@ def test_against_the_definition():
     got = PPLAdvantage(alpha=0.15).advantages(rollouts)
     assert got[~rollouts.response_mask].abs().max() == 0
     for p in (1, 2, 4):
-        rows = [i for i in range(9) if rollouts.prompt[i] == p and rollouts.response_mask[i].any()]
+        rows = [i for i in range(9) if rollouts.group_id[i] == p and rollouts.response_mask[i].any()]
         value = {
             i: -sum(rollouts.log_prob[i][rollouts.response_mask[i]].tolist()) / int(rollouts.lengths[i]) for i in rows
         }

@@ -8,8 +8,8 @@ import pytest
 import torch
 from batches import rollouts_of
 
+from paec_loss.batch import joined
 from paec_loss.fields import check_fields, words
-from paec_loss.method import joined
 
 
 def test_padding_is_in_no_group_and_no_mean():
@@ -21,13 +21,15 @@ def test_padding_is_in_no_group_and_no_mean():
 
 
 def test_joined_parts_keep_every_row():
-    first = rollouts_of([1.0], [0], [[-1.0, -2.0]], pieces=[["a", " b"]], text=["a b"], clusters=[4], apart=[True])
-    second = rollouts_of([0.0], [1], [[-3.0]], pieces=[["c"]], text=["c"], clusters=[5], apart=[False])
+    first = rollouts_of(
+        [1.0], [0], [[-1.0, -2.0]], token_texts=[["a", " b"]], text=["a b"], answer_ids=[4], resampled=[True]
+    )
+    second = rollouts_of([0.0], [1], [[-3.0]], token_texts=[["c"]], text=["c"], answer_ids=[5], resampled=[False])
     both = joined([first, second])
-    assert both.pieces == [["a", " b"], ["c"]]
+    assert both.token_texts == [["a", " b"], ["c"]]
     assert both.text == ["a b", "c"]
-    assert both.clusters.tolist() == [4, 5]
-    assert both.apart.tolist() == [True, False]
+    assert both.answer_ids.tolist() == [4, 5]
+    assert both.resampled.tolist() == [True, False]
     assert both.response_mask.tolist() == [[True, True], [True, False]]
     assert both.log_prob[both.response_mask].tolist() == [-1.0, -2.0, -3.0]
     assert both.step == 3

@@ -13,7 +13,7 @@ from paec_loss.methods.seed_grpo import SEEDGRPO
 
 def test_by_hand():
     """Four answers in classes of 2, 1, 1: SE = 1.5 ln 2, which is 3/4 of ln 4; R - mean = 1/2."""
-    rollouts = rollouts_of([1.0, 1.0, 0.0, 0.0], [0] * 4, [[-1.0]] * 4, clusters=[5, 5, 0, 1])
+    rollouts = rollouts_of([1.0, 1.0, 0.0, 0.0], [0] * 4, [[-1.0]] * 4, answer_ids=[5, 5, 0, 1])
     got = SEEDGRPO(alpha=2.0).advantages(rollouts)[:, 0]
     expected = torch.tensor([0.2, 0.2, -0.2, -0.2], dtype=torch.float64)
     torch.testing.assert_close(got, expected, rtol=1e-12, atol=0)
@@ -22,7 +22,7 @@ def test_by_hand():
 def test_the_weights():
     """Sequence probabilities e^-2, e^-2 and 2 e^-2 (two tokens, two tokens, one): P = 1/4, 1/4, 1/2 or thirds."""
     log_prob = [[-1.0, -1.0], [-0.5, -1.5], [math.log(2) - 2]]
-    rollouts = rollouts_of([1.0, 0.0, 0.0], [0] * 3, log_prob, clusters=[0, 1, 2])
+    rollouts = rollouts_of([1.0, 0.0, 0.0], [0] * 3, log_prob, answer_ids=[0, 1, 2])
     entropy = 1.5 * math.log(2) / math.log(3)
     got = SEEDGRPO(alpha=1.0).advantages(rollouts)[:, 0]
     assert got[0].item() == pytest.approx(2 / 3 / (1 + entropy), rel=1e-12)
@@ -36,11 +36,11 @@ def test_against_the_definition(weights):
     got = SEEDGRPO(alpha=0.8, weights=weights).advantages(rollouts)
     assert got.abs().max() > 0
     for p in (1, 2, 4):
-        rows = [i for i in range(9) if rollouts.prompt[i] == p and rollouts.lengths[i] > 0]
+        rows = [i for i in range(9) if rollouts.group_id[i] == p and rollouts.lengths[i] > 0]
         mass: dict[int, float] = {}
         for i in rows:
             probability = math.exp(rollouts.log_prob[i][rollouts.response_mask[i]].sum().item())
-            cluster = int(rollouts.clusters[i])
+            cluster = int(rollouts.answer_ids[i])
             mass[cluster] = mass.get(cluster, 0.0) + (probability if weights == "probability" else 1.0)
         shares = [value / sum(mass.values()) for value in mass.values()]
         entropy = -sum(q * math.log(q) for q in shares)
@@ -56,11 +56,11 @@ def test_against_the_definition(weights):
 
 def test_limits():
     rewards = [1.0, 0.0, 0.0, 1.0]
-    rollouts = rollouts_of(rewards, [0, 0, 0, 1], [[-1.0], [-2.0], [], [-1.0]], clusters=[0, 1, 2, 3])
+    rollouts = rollouts_of(rewards, [0, 0, 0, 1], [[-1.0], [-2.0], [], [-1.0]], answer_ids=[0, 1, 2, 3])
     assert SEEDGRPO(alpha=0.0).advantages(rollouts)[:, 0].tolist() == [0.5, -0.5, 0, 0]  # Dr.GRPO
-    agreed = rollouts_of([1.0, 0.0], [0, 0], [[-1.0], [-2.0]], clusters=[3, 3])  # SE 0
+    agreed = rollouts_of([1.0, 0.0], [0, 0], [[-1.0], [-2.0]], answer_ids=[3, 3])  # SE 0
     assert SEEDGRPO(alpha=5.0).advantages(agreed)[:, 0].tolist() == [0.5, -0.5]
-    alike = rollouts_of([1.0, 1.0], [0, 0], [[-1.0], [-2.0]], clusters=[3, 4])
+    alike = rollouts_of([1.0, 1.0], [0, 0], [[-1.0], [-2.0]], answer_ids=[3, 4])
     assert SEEDGRPO().advantages(alike).abs().max() == 0
 
 

@@ -74,9 +74,9 @@ def test_against_the_formula(ratio, low_entropy):
     torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-14)
 
 
-@pytest.mark.parametrize("statistics", ["exact", "step"])
-def test_any_split(statistics):
-    assert_any_split(SENT(ratio=0.2, statistics=statistics))
+@pytest.mark.parametrize("statistics_from", ["exact", "step"])
+def test_any_split(statistics_from):
+    assert_any_split(SENT(ratio=0.2, statistics_from=statistics_from))
 
 
 def test_coefficient_zero_is_the_clipped_surrogate():
@@ -103,7 +103,7 @@ def test_a_single_token_and_none():
 
 
 def test_it_says_what_it_needs():
-    assert SENT.needs_reference and SENT.curriculum
+    assert SENT.needs == {"reference", "curriculum"}
 
 
 @pytest.mark.parametrize(

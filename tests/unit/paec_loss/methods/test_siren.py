@@ -18,7 +18,7 @@ from batches import (
 )
 from torch import Tensor
 
-from paec_loss.method import Tokens
+from paec_loss.batch import Tokens
 from paec_loss.methods.none import NoMethod
 from paec_loss.methods.siren import SIREN
 from paec_loss.statistics import token_statistics

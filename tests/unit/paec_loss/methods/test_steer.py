@@ -9,7 +9,7 @@ import pytest
 import torch
 from batches import assert_any_split, detached, hand_batch, isclose, mini_batch_loss, random_batch, update_of
 
-from paec_loss.method import Clip
+from paec_loss.batch import Clip
 from paec_loss.methods.clip_higher import ClipHigher
 from paec_loss.methods.steer import STEER, Changes
 
@@ -52,8 +52,8 @@ def test_the_range_is_at_least_a_fiftieth():
 
 @pytest.mark.parametrize("variant, least, most", [("exponential", 0.8, 1.0), ("linear", 0.8, 1.2)])
 def test_a_change_beyond_the_measured_range_stays_within_the_bounds(variant, least, most):
-    """With statistics=step an update is not where its range was measured."""
-    method, update = STEER(variant=variant, statistics="step"), update_of(HAND, STEER())
+    """With statistics_from=step an update is not where its range was measured."""
+    method, update = STEER(variant=variant, statistics_from="step"), update_of(HAND, STEER())
     shaped = method.token_advantages(HAND, Changes(0.3, 0.4), update)
     found = (shaped / HAND.advantages)[HAND.response_mask]
     torch.testing.assert_close(found[[0, 1, 3]], torch.tensor([least, least, most]).double(), rtol=1e-7, atol=0)
@@ -106,7 +106,7 @@ def test_with_weight_one_it_is_clip_higher_with_another_dual_clip():
     assert mini_batch_loss(method, tokens) == mini_batch_loss(ClipHigher(), tokens)
 
 
-@pytest.mark.parametrize("method", [STEER(), STEER(variant="linear"), STEER(statistics="step")])
+@pytest.mark.parametrize("method", [STEER(), STEER(variant="linear"), STEER(statistics_from="step")])
 def test_any_split(method):
     assert_any_split(method)
 

@@ -40,7 +40,7 @@ def test_advantages_pass_from_one_to_the_next():
     context = STEER.prepare(detached(shaped), update)
     expected = STEER.token_advantages(shaped, context, update)
     stack = MethodStack([ADVANTAGE, STEER])
-    contexts = stack.prepare({"exact": detached(tokens)}, [update, update], None)
+    contexts = stack.prepare({"exact": detached(tokens)}, [update, update])
     assert contexts == [None, context] and context != STEER.prepare(detached(tokens), update)
     found = stack.token_advantages(tokens, contexts, [update, update])
     inside = tokens.response_mask
@@ -54,7 +54,7 @@ def test_a_term_sees_what_its_statistics_saw():
     shaped = replace(tokens, advantages=ADVANTAGE.token_advantages(tokens, None, update))
     expected = SENT.loss_term(shaped, SENT.prepare(detached(shaped), update), update)
     stack = MethodStack([ADVANTAGE, SENT])
-    contexts = stack.prepare({"exact": detached(tokens)}, [update, update], None)
+    contexts = stack.prepare({"exact": detached(tokens)}, [update, update])
     assert stack.loss_term(tokens, contexts, [update, update]).item() == pytest.approx(expected.item(), rel=1e-12)
 
 

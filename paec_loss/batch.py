@@ -1,0 +1,175 @@
+"""What hooks see: the response tokens of a mini-batch or a micro-batch, and the responses of a step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any
+
+from paec_loss import _torch as torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from paec_loss.statistics import TokenStatistics
+
+MAX_LOG_RATIO = 20.0
+"""Log-ratios are clamped to this on both sides before exp, as in verl's own surrogates."""
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Clip range of the surrogate: ratios in [1 - low, 1 + high]; where A < 0 the loss is at most dual_clip * |A|.
+
+    `low` and `high` may be tensors [B, R], a range for every token.
+    """
+
+    low: float | Tensor
+    high: float | Tensor
+    dual_clip: float
+
+
+@dataclass(frozen=True)
+class Update:
+    """One optimizer update, the same on every rank and for every micro-batch."""
+
+    step: int
+    """Trainer step, from 1."""
+    seed: int
+    """Seed of the run."""
+    tokens: int
+    """Response tokens of the mini-batch, all ranks."""
+    clip: Clip
+    """Clip range of the surrogate."""
+    tracker_signal: Mapping[str, float] = field(default_factory=dict)
+    """What the method's tracker says about this step (`Tracker.signal`); empty for a method without one."""
+
+
+class _Padded:
+    """What `Tokens` and `Rollouts` share: statistics of padded rows, and which places are response tokens."""
+
+    statistics: TokenStatistics
+    response_mask: Tensor
+
+    @property
+    def log_prob(self) -> Tensor:
+        """[B, R] log-prob of the response's tokens, nats, with the gradient of `statistics`."""
+        return self.statistics.log_prob
+
+    @property
+    def entropy(self) -> Tensor:
+        """[B, R] entropy over the vocabulary, nats, with the gradient of `statistics`."""
+        return self.statistics.entropy
+
+    def masked(self, values: Tensor) -> Tensor:
+        """[N] the values of the response tokens, in float64 and without gradient: for statistics."""
+        return values.detach()[self.response_mask].double()
+
+    def mean(self, values: Tensor) -> float:
+        """Mean over the response tokens in float64, without gradient; 0 when there are none."""
+        inside = self.masked(values)
+        return inside.mean().item() if inside.numel() else 0.0
+
+
+@dataclass(frozen=True)
+class Tokens(_Padded):
+    """Response tokens, [B, R], padded on the right: a micro-batch with gradient, or a whole mini-batch without.
+
+    What padded places hold is arbitrary: use `response_mask`, or the helpers, which do.
+    """
+
+    statistics: TokenStatistics
+    """Token statistics [B, R] of the current policy at the rollout's temperature; padded places hold zeros."""
+    old_log_prob: Tensor
+    """[B, R] log-prob under the policy at the start of the step, nats."""
+    advantages: Tensor
+    """[B, R] advantages, without gradient."""
+    response_mask: Tensor
+    """[B, R] bool, True at response tokens."""
+    response_id: Tensor
+    """[B] int64, the number of the response: the same wherever it is processed."""
+    ref_log_prob: Tensor | None = None
+    """[B, R] log-prob under the reference policy, nats; None where the run has none (`needs = {"reference"}`)."""
+
+    @property
+    def log_ratio(self) -> Tensor:
+        """[B, R] log of the importance ratio, clamped to +-20."""
+        return (self.log_prob - self.old_log_prob).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
+
+    def total(self, values: Tensor) -> Tensor:
+        """Sum over the response tokens, float64 scalar, with gradient; what padding holds has no effect."""
+        return torch.where(self.response_mask, values, 0.0).sum(dtype=torch.float64)
+
+
+@dataclass(frozen=True)
+class Rollouts(_Padded):
+    """All responses that the driver processes together, [B, R], after the log-prob pass: no gradient anywhere.
+
+    A step's responses, in mode separate_async a mini-batch's.
+    """
+
+    statistics: TokenStatistics
+    """Token statistics [B, R] of the policy at the start of the step."""
+    response_mask: Tensor
+    """[B, R] bool; a row without any token is padding."""
+    group_id: Tensor
+    """[B] int64, the number of the prompt: responses with the same number are one group."""
+    step: int
+    """Trainer step, from 1."""
+    seed: int
+    """Seed of the run."""
+    tokens: Tensor
+    """[B, R] int64, token ids."""
+    rewards: Tensor | None = None
+    """[B] graded rewards, after the hook `rewards` that hook's; None in `Tracker.observe`."""
+    advantages: Tensor | None = None
+    """[B, R] advantages of the estimator (GRPO unless told otherwise); None outside of the hook `advantages`."""
+    text: list[str] | None = None
+    """B decoded responses; None unless a method has `needs = {"text"}`."""
+    token_texts: list[list[str]] | None = None
+    """B lists, the text of every token by itself; None unless a method has `needs = {"token_texts"}`."""
+    answer_ids: Tensor | None = None
+    """[B] int64: equal numbers in one group are equivalent answers (math_verify); `needs = {"answer_ids"}`."""
+    resampled: Tensor | None = None
+    """[B] bool, True for responses drawn as the method's `sampling` says; None if no method has that hook."""
+
+    @property
+    def lengths(self) -> Tensor:
+        """[B] int64, number of response tokens."""
+        return self.response_mask.sum(-1)
+
+    def response_mean(self, values: Tensor) -> Tensor:
+        """[B] float64 mean over each response's tokens; 0 for one without tokens."""
+        total = torch.where(self.response_mask, values, 0.0).sum(-1, dtype=torch.float64)
+        return total / self.lengths.clamp_min(1)
+
+    def at_tokens(self, values: Tensor) -> Tensor:
+        """[B, R] `values` ([B], one a response, or [B, R]) at the tokens, 0 at padding, in the advantages' dtype."""
+        wide = values[:, None] if values.dim() == 1 else values
+        return torch.where(self.response_mask, wide.to(self.advantages.dtype), 0.0)
+
+    def groups(self) -> list[Tensor]:
+        """Row numbers of each group, padding rows left out, in the order of `group_id`."""
+        real = self.lengths > 0
+        return [torch.nonzero((self.group_id == g) & real)[:, 0] for g in self.group_id[real].unique().tolist()]
+
+
+def joined(parts: list[Rollouts]) -> Rollouts:
+    """All responses of `parts` (at least one, of one step) together, padded to the longest."""
+    if len(parts) == 1:
+        return parts[0]
+    from paec_loss.statistics import TokenStatistics
+
+    length = max(part.response_mask.shape[1] for part in parts)
+
+    def join(values: list[Any]) -> Any:
+        first = values[0]
+        if isinstance(first, TokenStatistics):
+            names = [f.name for f in fields(first) if f.name != "vocab_size"]
+            return replace(first, **{name: join([getattr(v, name) for v in values]) for name in names})
+        if isinstance(first, torch.Tensor):
+            wide = first.dim() == 2
+            return torch.cat([torch.nn.functional.pad(v, (0, length - v.shape[1])) if wide else v for v in values])
+        return sum(values, []) if isinstance(first, list) else first
+
+    return Rollouts(**{f.name: join([getattr(part, f.name) for part in parts]) for f in fields(Rollouts)})

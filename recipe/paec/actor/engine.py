@@ -29,7 +29,7 @@ from paec_loss.linear import CHUNK_SIZE
 from paec_loss.methods import METHODS
 from recipe.paec.actor.batches import micro_batch_tokens, pack, queued_tokens, unpack
 from recipe.paec.actor.engine_config import MethodEngineConfig
-from recipe.paec.actor.fused_head import StatisticsHead, Targets
+from recipe.paec.actor.fused_head import HeadLabels, StatisticsHead
 from recipe.paec.actor.loss import MiniBatch
 from recipe.paec.run.safe_load import tensors_only
 
@@ -116,7 +116,7 @@ class PAECEngine(FSDPEngineWithLMHead):
         others = ("use_fused_kernels", "calculate_sum_pi_squared", "distillation_use_topk", "distillation_only")
         return not self._plain or not any(_flag(micro_batch, name) for name in others)
 
-    def _targets(self, shape: torch.Size, output_args, micro_batch: TensorDict) -> Targets:
+    def _targets(self, shape: torch.Size, output_args, micro_batch: TensorDict) -> HeadLabels:
         """Label and temperature of every row of the model's output [*shape, ...]."""
         labels, temperature = output_args["input_ids_rmpad_rolled"], 1.0
         if tu.get_non_tensor_data(micro_batch, "use_remove_padding", default=True):
@@ -128,9 +128,9 @@ class PAECEngine(FSDPEngineWithLMHead):
             labels = torch.full(shape, -100, device=labels.device).masked_scatter(inside, labels)
             if not output_args["temperature_is_one"]:
                 temperature = output_args["temperature"].clamp(min=1e-8)[:, None].expand(shape)
-        return Targets(labels, temperature, self.stack.top_p)
+        return HeadLabels(labels, temperature, self.stack.top_p)
 
-    def _packed_statistics(self, logits: torch.Tensor, targets: Targets) -> torch.Tensor:
+    def _packed_statistics(self, logits: torch.Tensor, targets: HeadLabels) -> torch.Tensor:
         # Nothing but these statistics reads the logits, so their memory may become the gradient's.
         statistics = token_statistics(
             logits,

@@ -13,7 +13,7 @@ from recipe.paec.actor.batches import pack
 
 
 @dataclass(frozen=True)
-class Targets:
+class HeadLabels:
     """What the head must know of a micro-batch besides the hidden states [..., d]: labels [...] and so on."""
 
     labels: torch.Tensor
@@ -28,7 +28,7 @@ class StatisticsHead(nn.Linear):
     works whose logits are this layer's output.
     """
 
-    targets: Targets | None
+    targets: HeadLabels | None
     chunk_size: int
 
     @classmethod

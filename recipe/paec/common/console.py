@@ -33,7 +33,7 @@ def asked_for_help(arguments: Sequence[str], usage: str) -> bool:
     return True
 
 
-def complain(problems: list[str]) -> int:
+def complain(errors: list[str]) -> int:
     """Print errors; returns the exit code."""
-    print(secrets.hide("\n".join(f"error: {problem}" for problem in problems)), file=sys.stderr, flush=True)
+    print(secrets.hide("\n".join(f"error: {problem}" for problem in errors)), file=sys.stderr, flush=True)
     return 2

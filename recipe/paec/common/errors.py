@@ -6,9 +6,9 @@ from __future__ import annotations
 class UserError(Exception):
     """One or more sentences, each naming what is wrong and the remedy; shown without a traceback."""
 
-    def __init__(self, *problems: str):
-        super().__init__("\n".join(problems))
-        self.problems = list(problems)
+    def __init__(self, *errors: str):
+        super().__init__("\n".join(errors))
+        self.errors = list(errors)
 
 
 class Stalled(UserError):

@@ -78,6 +78,7 @@ _GRID = (*whole("table.md", "table.json", "curves.png"), "*-seed#.log", "slurm-#
 
 
 def read_json(file: Path) -> Any:
+    """The content of a JSON file, None if there is none that can be read."""
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):

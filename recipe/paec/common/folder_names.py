@@ -15,7 +15,7 @@ RESERVED = ("curriculum", "evaluation", "multirun", "slurm")
 """Folders beside the runs that are none."""
 
 
-def name_problem(key: str, name: Any) -> str | None:
+def name_error(key: str, name: Any) -> str | None:
     """Why the value of the configuration key `key` is not the name of one folder, in a sentence with the remedy."""
     if isinstance(name, bool) or not isinstance(name, str | int | float):
         return f"{key}={name}: give it one folder's name, or leave {key} out"
@@ -38,7 +38,7 @@ def name_problem(key: str, name: Any) -> str | None:
     return problem and f"{key}={text!a} {problem}: choose another name"
 
 
-def path_problem(key: str, value: Any) -> str | None:
+def path_error(key: str, value: Any) -> str | None:
     """Why the value of the configuration key `key` cannot be the path of a folder, whatever lies there."""
     if value is None or isinstance(value, bool) or not isinstance(value, str | int | float):
         return f"{key}={value}: give the path of a folder, or leave {key} out"
@@ -60,12 +60,12 @@ def path_problem(key: str, value: Any) -> str | None:
     return None
 
 
-def run_problems(root: Any, name: Any, directory: Any) -> list[str]:
+def run_errors(root: Any, name: Any, directory: Any) -> list[str]:
     """What is wrong with the names and places of a run (run.root, run.name, run.directory), whatever lies there."""
-    problems = [path_problem("run.root", root), name_problem("run.name", name)]
-    if any(problems):
-        return [problem for problem in problems if problem]
-    if problem := path_problem("run.directory", directory):
+    errors = [path_error("run.root", root), name_error("run.name", name)]
+    if any(errors):
+        return [problem for problem in errors if problem]
+    if problem := path_error("run.directory", directory):
         return [problem]
     place, above = _real(directory), _real(root)
     if place == above or place in above.parents:

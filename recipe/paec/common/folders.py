@@ -25,7 +25,7 @@ _LOGS = (".log", ".out", ".err")
 """Suffixes of files into which a shell or Slurm writes what a command prints, before the command can look."""
 
 
-def problem_of(folder: Path, kind: Kind, about: Mapping[str, Any], fresh: bool) -> str | None:
+def error_of(folder: Path, kind: Kind, about: Mapping[str, Any], fresh: bool) -> str | None:
     """Why `folder` cannot be used as a folder of this kind, None if it can; touches nothing.
 
     Args:
@@ -107,9 +107,9 @@ def take(folder: Path, kind: Kind, about: Mapping[str, Any], fresh: bool, say: C
     """Mark a folder that is held (`lock`); with `fresh`, delete in it what is of its kind first, and say what.
 
     Raises:
-        UserError: of `problem_of`; nothing was deleted.
+        UserError: of `error_of`; nothing was deleted.
     """
-    if problem := problem_of(folder, kind, about, fresh):
+    if problem := error_of(folder, kind, about, fresh):
         raise UserError(problem)
     mark = {"kind": kind.name, **about}
     if read_json(folder / MARK) != mark:

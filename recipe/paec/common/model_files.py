@@ -75,7 +75,7 @@ def tensor_shapes(files: list[Path]) -> dict[str, list[int]]:
     return shapes
 
 
-def module_problems(folder: Path | None, wanted: list[str]) -> list[str]:
+def module_errors(folder: Path | None, wanted: list[str]) -> list[str]:
     """Names of `wanted` (lora.target_modules) that no linear layer of the model has; None: a model still to be made."""
     layers = set(LINEARS)
     if folder is not None:
@@ -88,18 +88,18 @@ def module_problems(folder: Path | None, wanted: list[str]) -> list[str]:
     return [f"lora.target_modules: the model has no layer {', '.join(absent)}; it has {', '.join(last)}"]
 
 
-def file_problems(folder: Path, name: str) -> list[str]:
+def file_errors(folder: Path, name: str) -> list[str]:
     """What a Hugging Face model folder lacks; `name` begins the sentences."""
-    problems = []
+    errors = []
     if not (folder / "config.json").is_file():
-        problems.append(f"{name}: no config.json in it, so it is not a Hugging Face model folder")
-    problems += _weight_problems(folder, name)
+        errors.append(f"{name}: no config.json in it, so it is not a Hugging Face model folder")
+    errors += _weight_errors(folder, name)
     if not (folder / "tokenizer.json").is_file() and not (folder / "tokenizer_config.json").is_file():
-        problems.append(f"{name}: no tokenizer in it")
-    return problems
+        errors.append(f"{name}: no tokenizer in it")
+    return errors
 
 
-def _weight_problems(folder: Path, name: str) -> list[str]:
+def _weight_errors(folder: Path, name: str) -> list[str]:
     try:
         files = weight_files(folder)
     except (ValueError, KeyError, AttributeError):

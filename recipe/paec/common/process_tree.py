@@ -214,6 +214,6 @@ if __name__ == "__main__":
 
 
 def run_preparation(command: list[str]) -> None:
-    """Make model and data (run.prepare); its progress is shown, UserError if it fails."""
+    """Make model and data (run.prepare_command); its progress is shown, UserError if it fails."""
     if subprocess.run(command, check=False, preexec_fn=die_with_parent).returncode != 0:
         raise UserError(f"the preparation failed: {shlex.join(command)}")

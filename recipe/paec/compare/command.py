@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         baseline = options.baseline or methods[0].name
         results = [compare(methods, metric, baseline, remarks) for metric in metrics]
     except UserError as error:
-        return complain(error.problems)
+        return complain(error.errors)
     for remark in results[0]["remarks"]:
         print(f"warning: {remark}", file=sys.stderr)
     texts = render(results)

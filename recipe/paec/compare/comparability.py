@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from recipe.paec.common.errors import UserError
-from recipe.paec.compare.evaluations import Method, Run
+from recipe.paec.compare.evaluations import Evaluation, SeedGroup
 from recipe.paec.scoring.display import in_papers_order
 
 
-def check(methods: Sequence[Method], metrics: Sequence[str], allow_mismatch: bool) -> list[str]:
+def check(methods: Sequence[SeedGroup], metrics: Sequence[str], allow_mismatch: bool) -> list[str]:
     """What a reader of the comparison must know; UserError where there is nothing to compare.
 
     Args:
@@ -59,13 +59,13 @@ def check(methods: Sequence[Method], metrics: Sequence[str], allow_mismatch: boo
     return remarks
 
 
-def _copied(run: Run) -> dict[str, list[str]] | None:
+def _copied(run: Evaluation) -> dict[str, list[str]] | None:
     """Ids of the problems with a copy in the training data, by benchmark; None where that was not checked."""
     found = run.scores["contamination"]
     return found and {name: found["benchmarks"][name]["ids"] for name in run.scores["benchmarks"]}
 
 
-def _circumstances(run: Run) -> dict[str, Any]:
+def _circumstances(run: Evaluation) -> dict[str, Any]:
     """What can move scores and yet be as it must: another model brings another template, other machines another dtype.
 
     None where it is not known (samples made elsewhere).
@@ -80,11 +80,11 @@ def _circumstances(run: Run) -> dict[str, Any]:
     }
 
 
-def _some(runs: Sequence[Run]) -> str:
+def _some(runs: Sequence[Evaluation]) -> str:
     return str(runs[0].path) + (f" (and {len(runs) - 1} more)" if len(runs) > 1 else "")
 
 
-def _mismatches(a: Run, b: Run, metrics: Sequence[str]) -> list[str]:
+def _mismatches(a: Evaluation, b: Evaluation, metrics: Sequence[str]) -> list[str]:
     ours, theirs = (run.scores["provenance"]["protocol"] for run in (a, b))
     keys = [key for key in sorted(ours.keys() | theirs.keys()) if ours.get(key) != theirs.get(key)]
     found = []

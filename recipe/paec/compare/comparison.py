@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from recipe.paec.common.errors import UserError
-from recipe.paec.compare.evaluations import Method
+from recipe.paec.compare.evaluations import SeedGroup
 from recipe.paec.scoring.display import heading, in_papers_order
 from recipe.paec.scoring.estimators import LEVEL, Estimate, bootstrap_interval, paired_bootstrap, t_interval
 from recipe.paec.scoring.scores import per_problem
@@ -20,12 +20,12 @@ SIGNIFICANT = 1 - LEVEL
 DAGGER, DASH = "\N{DAGGER}", "\N{EN DASH}"
 
 
-def problem_means(method: Method, benchmark: str, metric: str) -> np.ndarray:
+def problem_means(method: SeedGroup, benchmark: str, metric: str) -> np.ndarray:
     """A metric of each problem, [P], averaged over the method's seeds."""
     return np.mean([per_problem(run.scores["benchmarks"][benchmark], metric) for run in method.runs], axis=0)
 
 
-def estimate(method: Method, benchmarks: Sequence[str], metric: str) -> Estimate:
+def estimate(method: SeedGroup, benchmarks: Sequence[str], metric: str) -> Estimate:
     """A method's score on a benchmark, or its unweighted mean over several, in fractions of 1.
 
     The interval is Student's over the seeds where there are two or more, else the bootstrap's over problems.
@@ -40,7 +40,7 @@ def estimate(method: Method, benchmarks: Sequence[str], metric: str) -> Estimate
     )
 
 
-def compare(methods: Sequence[Method], metric: str, baseline: str, remarks: Sequence[str] = ()) -> dict[str, Any]:
+def compare(methods: Sequence[SeedGroup], metric: str, baseline: str, remarks: Sequence[str] = ()) -> dict[str, Any]:
     """One table, ready for JSON: every method's estimates, and their differences from the baseline's.
 
     Args:
@@ -73,7 +73,7 @@ def compare(methods: Sequence[Method], metric: str, baseline: str, remarks: Sequ
             f"--metric {metric}: no benchmark has {k} samples a problem, the most is {max(samples.values())}"
         )
 
-    def cell(method: Method, over: Sequence[str]) -> dict[str, Any] | None:
+    def cell(method: SeedGroup, over: Sequence[str]) -> dict[str, Any] | None:
         if not set(over) <= set(scored):
             return None
         pairs = [[problem_means(m, name, metric) for m in (method, by_name[baseline])] for name in over]
@@ -100,7 +100,7 @@ def compare(methods: Sequence[Method], metric: str, baseline: str, remarks: Sequ
     return {**result, "caption": _caption(result)}
 
 
-def _steps(methods: Sequence[Method]) -> list[str]:
+def _steps(methods: Sequence[SeedGroup]) -> list[str]:
     steps = {m.name: sorted({str(run.scores["provenance"]["step"]) for run in m.runs}) for m in methods}
     if len({step for found in steps.values() for step in found}) < 2:
         return []

@@ -18,7 +18,16 @@ from data_prep.files import atomic_write
 from recipe.paec.common.errors import UserError
 from recipe.paec.compare.comparability import check
 from recipe.paec.compare.comparison import estimate, problem_means
-from recipe.paec.compare.evaluations import CURVE_FILE, Method, Run, choose, distinct, grouped, read_json, read_run
+from recipe.paec.compare.evaluations import (
+    CURVE_FILE,
+    Evaluation,
+    SeedGroup,
+    choose,
+    distinct,
+    grouped,
+    read_json,
+    read_run,
+)
 from recipe.paec.compare.figures import INK, PANEL, line_style, tidy
 from recipe.paec.scoring.display import heading, in_papers_order
 from recipe.paec.scoring.estimators import LEVEL
@@ -33,7 +42,7 @@ class Curve:
 
     name: str
     steps: tuple[int, ...]
-    methods: tuple[Method, ...]
+    methods: tuple[SeedGroup, ...]
     """At each step, one run a seed."""
 
 
@@ -63,7 +72,7 @@ def read_curves(arguments: Sequence[str]) -> list[Curve]:
                     f"{path} and {first} are seeds of {name} at different steps "
                     f"({', '.join(map(str, theirs))} and {', '.join(map(str, runs))}): evaluate the same checkpoints"
                 )
-        methods = [Method(name, tuple(theirs[step] for _, theirs in seeds)) for step in runs]
+        methods = [SeedGroup(name, tuple(theirs[step] for _, theirs in seeds)) for step in runs]
         curves.append(Curve(name, tuple(runs), tuple(methods)))
     return curves
 
@@ -89,7 +98,7 @@ def draw(arguments: Sequence[str], target: Path, benchmarks: Sequence[str] | Non
 
 def picture(curves: Sequence[Curve]) -> Figure:
     """Accuracy in percent over steps: a row for each of METRICS, a column for each benchmark; bands are intervals."""
-    run: Run = curves[0].methods[0].runs[0]
+    run: Evaluation = curves[0].methods[0].runs[0]
     benchmarks = in_papers_order(run.scores["benchmarks"])
     margin = 0.4 + 0.085 * max(len(curve.name) for curve in curves)  # inches, for the names at the right
     width, height = 0.6 + PANEL[0] * len(benchmarks) + margin, 0.9 + PANEL[1] * len(METRICS)

@@ -18,7 +18,7 @@ SCORES_FILE, CURVE_FILE = "scores.json", "curve.json"
 
 
 @dataclass(frozen=True)
-class Run:
+class Evaluation:
     """One evaluation of one model."""
 
     path: Path
@@ -28,11 +28,11 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Method:
+class SeedGroup:
     """What a row of the table stands for: one run for each seed."""
 
     name: str
-    runs: tuple[Run, ...]
+    runs: tuple[Evaluation, ...]
 
 
 def read_json(path: Path, made_by: str) -> Any:
@@ -45,7 +45,7 @@ def read_json(path: Path, made_by: str) -> Any:
         raise UserError(f"{path}: not readable as JSON ({error}): {made_by} again") from None
 
 
-def read_run(path: Path) -> Run:
+def read_run(path: Path) -> Evaluation:
     """A scores.json; UserError if it is not one, or of another format."""
     scores = read_json(path, "evaluate the model")
     try:
@@ -68,7 +68,7 @@ def read_run(path: Path) -> Run:
         raise UserError(f"{path}, field {error.args[0]}: missing: {AGAIN}") from None
     except (TypeError, AttributeError, ValueError) as error:
         raise UserError(f"{path}: not the scores of an evaluation ({error}): {AGAIN}") from None
-    return Run(path, scores)
+    return Evaluation(path, scores)
 
 
 def without_seed(name: str) -> str:
@@ -116,23 +116,23 @@ def distinct(arguments: Sequence[str]) -> list[tuple[str | None, Path]]:
     return runs
 
 
-def read_methods(arguments: Sequence[str]) -> list[Method]:
+def read_methods(arguments: Sequence[str]) -> list[SeedGroup]:
     """The methods that a command line names, each with its seeds, in order; UserError as above."""
     runs = []
     for name, folder in distinct(arguments):
         run = read_run(folder / SCORES_FILE)
         runs.append((name, run.scores["provenance"]["run"] or folder.resolve().name, run))
-    return [Method(name, tuple(group)) for name, group in grouped(runs).items()]
+    return [SeedGroup(name, tuple(group)) for name, group in grouped(runs).items()]
 
 
-def choose(methods: Sequence[Method], benchmarks: Sequence[str]) -> list[Method]:
+def choose(methods: Sequence[SeedGroup], benchmarks: Sequence[str]) -> list[SeedGroup]:
     """The methods with these benchmarks only; UserError where a run lacks one."""
 
-    def chosen(run: Run) -> Run:
+    def chosen(run: Evaluation) -> Evaluation:
         if absent := [name for name in benchmarks if name not in run.scores["benchmarks"]]:
             raise UserError(f"{run.path} has no scores on {', '.join(absent)}: evaluate it there")
-        return Run(
+        return Evaluation(
             run.path, {**run.scores, "benchmarks": {name: run.scores["benchmarks"][name] for name in benchmarks}}
         )
 
-    return [Method(method.name, tuple(map(chosen, method.runs))) for method in methods]
+    return [SeedGroup(method.name, tuple(map(chosen, method.runs))) for method in methods]

@@ -151,9 +151,9 @@ def hydra_command(config_name: str, run: Callable[[DictConfig], None], arguments
     """
     overrides = [a for a in arguments if not a.startswith("-")]
     table = TRAINING if config_name == "train" else EVALUATION
-    problems = secrets.check_arguments(arguments) or unknown_flags(arguments) or check_overrides(overrides, table)
-    if problems:
-        return complain(problems)
+    errors = secrets.check_arguments(arguments) or unknown_flags(arguments) or check_overrides(overrides, table)
+    if errors:
+        return complain(errors)
     for note in given_twice(overrides):
         say(f"note: {note}")
     signal.signal(signal.SIGTERM, _terminated)
@@ -163,7 +163,7 @@ def hydra_command(config_name: str, run: Callable[[DictConfig], None], arguments
         try:
             run(config)
         except UserError as error:
-            sys.exit(complain(error.problems))
+            sys.exit(complain(error.errors))
         except OmegaConfBaseException as error:
             sys.exit(complain([explain(error, list(HydraConfig.get().overrides.task), config_name)]))
         except OSError as error:

@@ -58,9 +58,9 @@ def resolved(config: DictConfig) -> DictConfig:
         config.identity = {}
         OmegaConf.resolve(config)
         places = config.run.root, config.run.name, config.run.directory
-        problems = folder_names.run_problems(*places) if all(isinstance(place, str) for place in places) else []
-        if problems := problems or values.check_values(config, names=values.PATHS):
-            raise UserError(*problems)
+        errors = folder_names.run_errors(*places) if all(isinstance(place, str) for place in places) else []
+        if errors := errors or values.check_values(config, names=values.PATHS):
+            raise UserError(*errors)
         apply_methods(config)
         attention.resolve(config)
         if config.cluster.ray_address is not None:
@@ -91,7 +91,7 @@ def whose(config: DictConfig) -> dict[str, str]:
 def apply_methods(config: DictConfig) -> None:
     """Put into verl's keys what the methods ask of them: clip range, surrogate, reference policy.
 
-    Methods that cannot be made are left for `preflight.check_config`, which says why.
+    Methods that cannot be made are left for `rules.check_config`, which says why.
     """
     actor = config.actor_rollout_ref.actor
     try:

@@ -16,7 +16,7 @@ from recipe.paec.config.values import GROUPED, ONE_CLIP_RATIO, check_values
 
 def check_config(config: DictConfig) -> list[str]:
     """Types and ranges of our own sections, combinations that cannot work, and secrets that would be written down."""
-    problems = secrets.check_config(config) + keys.check_overrides(config.run.overrides)
+    errors = secrets.check_config(config) + keys.check_overrides(config.run.overrides)
     values = check_values(config)
     told = {problem.split("=")[0] for problem in values}
     for name, schema in SECTIONS.items():
@@ -26,82 +26,80 @@ def check_config(config: DictConfig) -> list[str]:
         except OmegaConfBaseException as error:
             key = f"{name}.{error.full_key}" if error.full_key else name
             if key not in told:
-                problems.append(f"{key}: {error.msg.splitlines()[0]}")
+                errors.append(f"{key}: {error.msg.splitlines()[0]}")
     try:
         stack = stack_of(config)
     except (ValueError, TypeError) as error:
-        problems.append(str(error))
-    problems += values
-    if problems:
-        return list(dict.fromkeys(problems))
+        errors.append(str(error))
+    errors += values
+    if errors:
+        return list(dict.fromkeys(errors))
     actor = config.actor_rollout_ref.actor
     if config.cluster.platform == "cpu" and actor.strategy != "fsdp2":
-        problems.append("actor_rollout_ref.actor.strategy: on cluster=cpu only fsdp2 works, FSDP1 needs a GPU")
-    problems += attention.check_config(config)
-    problems += _check_batches(config) + _check_mode(config) + _check_loss(config)
-    problems += _check_methods(config, stack)
+        errors.append("actor_rollout_ref.actor.strategy: on cluster=cpu only fsdp2 works, FSDP1 needs a GPU")
+    errors += attention.check_config(config)
+    errors += _check_batches(config) + _check_mode(config) + _check_loss(config)
+    errors += _check_methods(config, stack)
     if actor.loss_agg_mode == "seq-mean-token-sum-norm" and not actor.loss_scale_factor:
-        problems.append(
+        errors.append(
             "actor_rollout_ref.actor.loss_agg_mode=seq-mean-token-sum-norm divides by the longest response of each "
             "micro-batch unless actor_rollout_ref.actor.loss_scale_factor says by what: base=dr_grpo sets both"
         )
-    problems += scored_files.check_config(config)
-    return problems + _check_lengths(config)
+    errors += scored_files.check_config(config)
+    return errors + _check_lengths(config)
 
 
 def _check_methods(config: DictConfig, stack: MethodStack) -> list[str]:
     """What the methods need of the rest of the configuration."""
     actor, names = config.actor_rollout_ref.actor, " and ".join(stack.names)
-    problems = []
+    errors = []
     try:
         stack.top_p  # noqa: B018  (two methods may want different nuclei)
     except ValueError as error:
-        problems.append(str(error))
+        errors.append(str(error))
     acts = stack.acts_in_actor or stack.needs_rollouts
     if acts and config.actor_rollout_ref.model.use_fused_kernels:
-        problems.append(
+        errors.append(
             f"actor_rollout_ref.model.use_fused_kernels=true never materialises the logits that {names} reads: "
             "set it to false, or method=none"
         )
     passes = stack.needs_rollouts or "step" in stack.sources()
     if passes and config.algorithm.rollout_correction.get("bypass_mode", False):
-        problems.append(
+        errors.append(
             f"algorithm.rollout_correction.bypass_mode=true skips the log-prob pass that {names} reads: set it to "
             "false, or method=none"
         )
     if stack.own_surrogate and actor.policy_loss.loss_mode != OWN_SURROGATE:
-        problems.append(
+        errors.append(
             f"actor_rollout_ref.actor.policy_loss.loss_mode={actor.policy_loss.loss_mode}: {names} brings a policy "
             "loss of its own: leave it out"
         )
     if "curriculum" in stack.needs and config.data.curriculum is None:
-        problems.append(
+        errors.append(
             f"{names} trains on the prompts in an order: add curriculum=semantic_entropy ({scored_files.COMMAND} "
             "writes the scores)"
         )
     if stack.has("clip"):
         given = [o for o in config.run.overrides if o.startswith("actor_rollout_ref.actor.clip_ratio")]
         if given:
-            problems.append(f"{given[0]}: {names} sets the clip range: give it as a field of the method instead")
+            errors.append(f"{given[0]}: {names} sets the clip range: give it as a field of the method instead")
     if stack.has("sampling"):
         if trainer_mode(config) != "sync":
-            problems.append(f"mode={trainer_mode(config)}: {names} draws some prompts in its own way: mode=sync only")
+            errors.append(f"mode={trainer_mode(config)}: {names} draws some prompts in its own way: mode=sync only")
         if config.algorithm.filter_groups.enable:
-            problems.append(
-                f"algorithm.filter_groups.enable=true: {names} draws some prompts in its own way: set false"
-            )
-    return problems
+            errors.append(f"algorithm.filter_groups.enable=true: {names} draws some prompts in its own way: set false")
+    return errors
 
 
 def _check_lengths(config: DictConfig) -> list[str]:
     """Prompt + response against everything that must hold one."""
     actor, rollout = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
     length = sequence_length(config)
-    problems = []
+    errors = []
     if config.model.context_length:
-        problems += check_context(length, config.model.context_length, "model.context_length")
+        errors += check_context(length, config.model.context_length, "model.context_length")
     if rollout.max_model_len is not None and length > rollout.max_model_len:
-        problems.append(
+        errors.append(
             f"actor_rollout_ref.rollout.max_model_len={rollout.max_model_len} is less than prompt + response = {length}"
         )
     budgets = {
@@ -112,11 +110,11 @@ def _check_lengths(config: DictConfig) -> list[str]:
     }
     for key, tokens in budgets.items():
         if tokens and tokens * config.cluster.sequence_parallel < length:
-            problems.append(
+            errors.append(
                 f"actor_rollout_ref.{key} x cluster.sequence_parallel = {tokens * config.cluster.sequence_parallel} is "
                 f"less than prompt + response = {length}, which verl refuses: raise one of them"
             )
-    return problems
+    return errors
 
 
 def sequence_length(config: DictConfig) -> int:
@@ -137,22 +135,22 @@ def check_context(length: int, context: int, source: str) -> list[str]:
 def _check_batches(config: DictConfig) -> list[str]:
     batch, mini = config.data.train_batch_size, config.actor_rollout_ref.actor.ppo_mini_batch_size
     ranks = config.cluster.nodes * config.cluster.gpus_per_node
-    problems = []
+    errors = []
     for degree in ("tensor_parallel", "sequence_parallel"):
         if ranks % config.cluster[degree]:
-            problems.append(f"cluster.{degree}={config.cluster[degree]} does not divide the {ranks} workers")
+            errors.append(f"cluster.{degree}={config.cluster[degree]} does not divide the {ranks} workers")
     if batch % mini:
-        problems.append(
+        errors.append(
             f"data.train_batch_size={batch} must be a multiple of "
             f"actor_rollout_ref.actor.ppo_mini_batch_size={mini} (both count prompts)"
         )
     data_parallel = ranks // config.cluster.sequence_parallel
     if mini * config.actor_rollout_ref.rollout.n % data_parallel:
-        problems.append(
+        errors.append(
             f"ppo_mini_batch_size x rollout.n = {mini * config.actor_rollout_ref.rollout.n} responses cannot be "
             f"divided over {data_parallel} data-parallel ranks"
         )
-    return problems
+    return errors
 
 
 def _check_mode(config: DictConfig) -> list[str]:
@@ -166,32 +164,32 @@ def _check_mode(config: DictConfig) -> list[str]:
                 f"cluster.rollout_nodes={cluster.rollout_nodes}: only mode=separate_async has GPUs for rollout alone"
             ]
         return []
-    problems = []
+    errors = []
     if gpus < 1:
-        problems.append(
+        errors.append(
             f"mode=separate_async needs GPUs for rollout alone: cluster.rollout_nodes={cluster.rollout_nodes} and "
             f"cluster.rollout_gpus_per_node={cluster.rollout_gpus_per_node} must both be at least 1"
         )
     elif gpus % cluster.tensor_parallel:
-        problems.append(f"cluster.tensor_parallel={cluster.tensor_parallel} does not divide the {gpus} rollout GPUs")
+        errors.append(f"cluster.tensor_parallel={cluster.tensor_parallel} does not divide the {gpus} rollout GPUs")
     batch, mini = config.data.train_batch_size, config.actor_rollout_ref.actor.ppo_mini_batch_size
     given = config.trainer.v1.separate_async.parameter_sync_step
     if given is not None and given * mini != batch:
-        problems.append(
+        errors.append(
             f"trainer.v1.separate_async.parameter_sync_step={given}: a step of data.train_batch_size={batch} has "
             f"{batch // mini} mini-batches of {mini}, and weights are sent once a step: leave it out"
         )
     backend = rollout.checkpoint_engine.backend
     if backend == "naive" or (cluster.platform == "cpu" and backend != "gloo"):
-        problems.append(
+        errors.append(
             f"actor_rollout_ref.rollout.checkpoint_engine.backend={backend} cannot carry weights to other "
             f"{'processes without GPU: choose gloo' if cluster.platform == 'cpu' else 'GPUs: choose nccl'}"
         )
     if not config.actor_rollout_ref.hybrid_engine:
-        problems.append("actor_rollout_ref.hybrid_engine=false: verl 0.9.1 fails with it, leave it true")
+        errors.append("actor_rollout_ref.hybrid_engine=false: verl 0.9.1 fails with it, leave it true")
     if config.lora.rank and not config.lora.merge:
-        problems.append("lora.merge=false: mode=separate_async sends whole weights, without adapters: lora.merge=true")
-    return problems
+        errors.append("lora.merge=false: mode=separate_async sends whole weights, without adapters: lora.merge=true")
+    return errors
 
 
 def _check_loss(config: DictConfig) -> list[str]:
@@ -201,17 +199,17 @@ def _check_loss(config: DictConfig) -> list[str]:
         config.algorithm.adv_estimator,
         config.actor_rollout_ref.rollout.n,
     )
-    problems = []
+    errors = []
     if estimator in GROUPED and n < 2:
-        problems.append(
+        errors.append(
             f"actor_rollout_ref.rollout.n={n}: algorithm.adv_estimator={estimator} compares the responses to one "
             "prompt: draw at least 2, or use algorithm.adv_estimator=reinforce_plus_plus"
         )
     mode = actor.policy_loss.loss_mode
     given = [o for o in config.run.overrides if o.lstrip("+").startswith("actor_rollout_ref.actor.clip_ratio=")]
     if given and mode not in ONE_CLIP_RATIO:
-        problems.append(
+        errors.append(
             f"{given[0]} has no effect with policy_loss.loss_mode={mode}: set "
             "actor_rollout_ref.actor.clip_ratio_low and actor_rollout_ref.actor.clip_ratio_high"
         )
-    return problems
+    return errors

@@ -44,9 +44,9 @@ class RunConfig:
     """Folder that holds the runs."""
     directory: str
     """Folder of this run."""
-    prepare: str | None
+    prepare_command: str | None
     """Arguments for Python that make model and data before they are checked, or null."""
-    prepared: str | None
+    prepare_dir: str | None
     """Folder in which `prepare` makes them."""
     dry_run: bool
     """Check everything, start nothing (`--dry-run`)."""

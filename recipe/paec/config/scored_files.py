@@ -63,24 +63,24 @@ def check_config(config: DictConfig) -> list[str]:
         return []
     if not isinstance(section, DictConfig):
         return [f"data.curriculum={section}: choose with curriculum=none or curriculum=semantic_entropy"]
-    problems = []
+    errors = []
     for key, least in (("stages", 1), ("samples", 2)):
         value = OmegaConf.select(section, key)
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            problems.append(f"data.curriculum.{key}={value}: must be a whole number of at least {least}")
-    if not problems and section.stages > config.trainer.total_training_steps:
-        problems.append(
+            errors.append(f"data.curriculum.{key}={value}: must be a whole number of at least {least}")
+    if not errors and section.stages > config.trainer.total_training_steps:
+        errors.append(
             f"data.curriculum.stages={section.stages} is more than trainer.total_training_steps="
             f"{config.trainer.total_training_steps}: lower it, every stage has a step at least"
         )
     if not config.data.shuffle:
-        problems.append("data.shuffle=false: a curriculum has an order of its own, shuffled within a stage: leave it")
+        errors.append("data.shuffle=false: a curriculum has an order of its own, shuffled within a stage: leave it")
     if OmegaConf.select(config, "algorithm.filter_groups.enable"):
-        problems.append(
+        errors.append(
             "algorithm.filter_groups.enable=true draws more prompts than a step has, so that no stage ends with a "
             "step: leave one of the two, or choose curriculum=none"
         )
-    return problems
+    return errors
 
 
 def too_few(rows: int, stages: int, batch_size: int) -> str:

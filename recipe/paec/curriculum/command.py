@@ -40,8 +40,8 @@ example: paec curriculum experiment=tiny_cpu curriculum=semantic_entropy
 def run(config: DictConfig) -> None:
     """Score all training files; UserError for everything a user can mend."""
     config = resolved(config)
-    if problems := rules.check_config(config):
-        raise UserError(*problems)
+    if errors := rules.check_config(config):
+        raise UserError(*errors)
     if config.data.curriculum is None:
         raise UserError(f"curriculum=none: there is nothing to score for; add {GROUP}, or leave it out here")
     if config.data.apply_chat_template_kwargs:
@@ -50,14 +50,14 @@ def run(config: DictConfig) -> None:
     plain = config.copy()  # what is asked of the data before it has scores
     plain.data.curriculum, plain.data.train_files = None, [str(file) for file in files]
     checks = examine.basics(config) + (node.ray_checks(config) if config.cluster.ray_address is None else [])
-    problems = [problem for check in checks for problem in check.problems]
-    if config.run.prepare and not config.run.dry_run and not problems:
-        run_preparation([sys.executable, *shlex.split(config.run.prepare)])
+    errors = [problem for check in checks for problem in check.errors]
+    if config.run.prepare_command and not config.run.dry_run and not errors:
+        run_preparation([sys.executable, *shlex.split(config.run.prepare_command)])
         config, plain = resolved_paths(config), resolved_paths(plain)
-    to_come = Path(config.run.prepared) if config.run.prepare and config.run.dry_run else None
-    problems += inputs.check_inputs(plain, to_come)
-    if problems:
-        raise UserError(*problems)
+    to_come = Path(config.run.prepare_dir) if config.run.prepare_command and config.run.dry_run else None
+    errors += inputs.check_inputs(plain, to_come)
+    if errors:
+        raise UserError(*errors)
     if config.run.dry_run:
         say("\n".join(f"{file} -> {scored_path(file)}" for file in files) + "\nall checks passed")
         return

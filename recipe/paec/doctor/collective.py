@@ -77,7 +77,7 @@ class Collective:
 
 def _check(content: dict) -> Check:
     """A Check that went through JSON or Ray as a dictionary."""
-    return Check(content["name"], content["found"], tuple(content["problems"]), tuple(content["notes"]))
+    return Check(content["name"], content["found"], tuple(content["errors"]), tuple(content["notes"]))
 
 
 def _remedy(env: dict[str, str]) -> str:
@@ -247,7 +247,7 @@ def _joined(name: str, checks: list[Check]) -> Check:
     return Check(
         f"node {name}",
         "; ".join(f"{check.name} {check.found}" for check in checks),
-        tuple(f"node {name}: {problem}" for check in checks for problem in check.problems),
+        tuple(f"node {name}: {problem}" for check in checks for problem in check.errors),
         tuple(f"node {name}: {note}" for check in checks for note in check.notes),
     )
 
@@ -302,7 +302,7 @@ def main() -> int:
     try:
         checks = look(config)
     except UserError as error:
-        checks = [Check("collective", "failed", tuple(error.problems))]
+        checks = [Check("collective", "failed", tuple(error.errors))]
     print("\n" + json.dumps([asdict(check) for check in checks]), flush=True)
     return 0
 

@@ -29,9 +29,9 @@ example: paec doctor experiment=qwen7b cluster=gpu_1x8
 def run(config: DictConfig) -> None:
     """All checks; UserError with everything that failed."""
     config = resolved(config)
-    problems = rules.check_config(config) or examine(config)
-    if problems:
-        raise UserError(*problems)
+    errors = rules.check_config(config) or examine(config)
+    if errors:
+        raise UserError(*errors)
     say("all checks passed")
 
 

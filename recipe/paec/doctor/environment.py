@@ -40,19 +40,19 @@ PLUGIN_GROUPS, PLUGIN_NAME = ("verl.plugins", "vllm.general_plugins"), "paec"
 
 def check_versions() -> list[str]:
     """verl and vLLM against the pin, and the plugin's entry point."""
-    problems = versions.pin_errors()
+    errors = versions.pin_errors()
     for group in PLUGIN_GROUPS:
         if PLUGIN_NAME not in {point.name for point in entry_points(group=group)}:
-            problems.append(
+            errors.append(
                 f"the plugin {PLUGIN_NAME!r} is not installed (entry-point group {group}): "
                 f"run launch/setup_env.sh {versions.stack()}, which installs this package"
             )
     policy = os.environ.get("VERL_USE_EXTERNAL_PLUGINS", "auto").strip().lower()
     if policy != "auto" and PLUGIN_NAME not in {name.strip() for name in policy.split(",")}:
-        problems.append(
+        errors.append(
             f"VERL_USE_EXTERNAL_PLUGINS={policy} keeps verl from loading the plugin {PLUGIN_NAME!r}: unset it"
         )
-    return problems
+    return errors
 
 
 def check_cluster(config: DictConfig) -> list[str]:
@@ -68,20 +68,20 @@ def check_cluster(config: DictConfig) -> list[str]:
         return []
     if config.cluster.platform != "cuda":
         return [f"cluster.platform={config.cluster.platform}: choose cuda or cpu"]
-    problems = []
+    errors = []
     if versions.stack() == "cpu":
-        problems.append(
+        errors.append(
             "this environment holds the CPU stack: make one for GPUs with VENV=.venv-gpu bash launch/setup_env.sh gpu, "
             "and use it with VENV=.venv-gpu"
         )
     if config.cluster.ray_address is not None or config.cluster.nodes > 1:
-        return problems  # The workers' nodes are not this one.
+        return errors  # The workers' nodes are not this one.
     found, wanted = gpu_count(), config.cluster.gpus_per_node
     also = config.cluster.rollout_nodes * config.cluster.rollout_gpus_per_node
     if found < wanted + also:
         rollout = f" and {also} for rollout" if also else ""
-        problems.append(
+        errors.append(
             f"GPUs: {found} found on this node, cluster.gpus_per_node={wanted}{rollout}: start this on a "
             "node that has them, or lower cluster.gpus_per_node"
         )
-    return problems
+    return errors

@@ -32,14 +32,14 @@ CONNECT = 5.0
 
 
 def examine(config: DictConfig) -> list[str]:
-    """Print a line for every check of a resolved configuration that `preflight.check_config` accepts; the problems.
+    """Print a line for every check of a resolved configuration that `rules.check_config` accepts; the errors.
 
-    What lies below `run.prepared` may be missing where `run.prepare` is going to make it.
+    What lies below `run.prepare_dir` may be missing where `run.prepare_command` is going to make it.
     """
     report, local = Report(), config.cluster.ray_address is None
-    to_come = Path(config.run.prepared) if config.run.prepare else None
+    to_come = Path(config.run.prepare_dir) if config.run.prepare_command else None
     report.add(*basics(config))
-    collective = None if report.problems else Collective(config)  # imports torch while the other checks go on
+    collective = None if report.errors else Collective(config)  # imports torch while the other checks go on
     try:
         report.add(inputs(config, to_come))
         report.add(run_directory(config), storage(config))
@@ -56,7 +56,7 @@ def examine(config: DictConfig) -> list[str]:
     finally:
         if collective:
             collective.end()
-    return report.problems
+    return report.errors
 
 
 def basics(config: DictConfig) -> list[Check]:
@@ -74,13 +74,13 @@ def basics(config: DictConfig) -> list[Check]:
 
 def inputs(config: DictConfig, to_come: Path | None) -> Check:
     """Model and data, with the model's size; or that they will be made."""
-    problems, count = check_inputs(config, to_come), shapes.parameter_count(config.model.path)
+    errors, count = check_inputs(config, to_come), shapes.parameter_count(config.model.path)
     found = f"{config.model.path}"
     if count is not None:
         found += f", {count / 1e6:.1f} M parameters"
     elif to_come:
-        found += ", made first where it is missing (run.prepare)"
-    return Check("model and data", found, tuple(problems))
+        found += ", made first where it is missing (run.prepare_command)"
+    return Check("model and data", found, tuple(errors))
 
 
 # ---- Ray -------------------------------------------------------------------------------------------------------------
@@ -91,23 +91,23 @@ def ray_address(config: DictConfig) -> Check:
     address, variable = config.cluster.ray_address, os.environ.get("RAY_ADDRESS")
     current = Path(os.environ.get("RAY_TMPDIR", "/tmp")) / "ray" / "ray_current_cluster"
     if address is None:
-        problems = []
+        errors = []
         if config.cluster.nodes > 1:
-            problems.append(
+            errors.append(
                 f"cluster.nodes={config.cluster.nodes}: several nodes need a Ray cluster that runs already: start it "
                 "(launch/ray_head.sh, launch/slurm/paec.sbatch) and give its address with cluster.ray_address"
             )
         elif variable:
-            problems.append(
+            errors.append(
                 f"RAY_ADDRESS={variable} makes Ray join that cluster, but cluster.ray_address is null: unset it, or "
                 "set cluster.ray_address to it"
             )
         elif current.is_file():
-            problems.append(
+            errors.append(
                 f"{current} makes Ray join {current.read_text(encoding='ascii').strip()}, but cluster.ray_address is "
                 "null: end that cluster (ray stop) or delete the file, or set cluster.ray_address to it"
             )
-        return Check("Ray", "started here; it takes free ports by itself", tuple(problems))
+        return Check("Ray", "started here; it takes free ports by itself", tuple(errors))
     found = address
     if address == "auto":
         found = variable or (current.read_text(encoding="ascii").strip() if current.is_file() else None)
@@ -145,16 +145,16 @@ def unreachable(address: str) -> str | None:
 def run_directory(config: DictConfig) -> Check:
     """This run's own, not in use, and which checkpoints it holds."""
     directory = Path(config.run.directory)
-    problem = folders.problem_of(directory, folder_kinds.RUN, whose(config), config.run.fresh)
-    problems = [problem] if problem else []
-    if not problems and (directory / folder_kinds.LOCK).is_file():
+    problem = folders.error_of(directory, folder_kinds.RUN, whose(config), config.run.fresh)
+    errors = [problem] if problem else []
+    if not errors and (directory / folder_kinds.LOCK).is_file():
         try:
             folders.lock(directory, folder_kinds.RUN).close()
         except UserError as error:
-            problems = error.problems
+            errors = error.errors
     steps = [step for step, _ in checkpoints.steps(Path(config.trainer.default_local_dir))]
     found = f"{directory}, " + (f"checkpoint of step {steps[0]}" if steps else "no checkpoint yet")
-    return Check("run directory", found, tuple(problems))
+    return Check("run directory", found, tuple(errors))
 
 
 def saves_to_come(config: DictConfig) -> int:
@@ -177,20 +177,20 @@ def storage(config: DictConfig) -> Check:
         place = existing(folder)
         device = place.stat().st_dev
         wanted[device] = (place, size + (wanted[device][1] if device in wanted else 0))
-    problems, found = [], []
+    errors, found = [], []
     for place, need in wanted.values():
         system = os.statvfs(place)
         free = shutil.disk_usage(place).free
         found.append(f"{place} {gib(free)} free, {gib(need)} needed")
         if free < need:
-            problems.append(
+            errors.append(
                 f"disk: {gib(free)} free at {place}, {gib(need)} needed ({saves} checkpoint(s) of {gib(each)}, the "
                 "exported model, logs): make room, set run.root to a larger file system, or lower run.keep_checkpoints"
             )
         elif system.f_files and system.f_favail < INODES:
-            problems.append(
+            errors.append(
                 f"disk: the file system of {place} has room for {system.f_favail} more files, {INODES} needed: delete "
                 "small files there, or set run.root to another"
             )
     size = f"{saves} checkpoint(s) of {gib(each)} at once" if parameters else "the model is not there yet"
-    return Check("disk", f"{'; '.join(found)} ({size})", tuple(problems))
+    return Check("disk", f"{'; '.join(found)} ({size})", tuple(errors))

@@ -14,10 +14,10 @@ from recipe.paec.common import prompts
 from recipe.paec.common.errors import UserError
 from recipe.paec.common.model_files import (
     context_length,
-    file_problems,
+    file_errors,
     head_dim,
     model_folder,
-    module_problems,
+    module_errors,
     read_config,
 )
 from recipe.paec.config.rules import check_context, sequence_length
@@ -30,22 +30,22 @@ def check_files(config: DictConfig) -> list[str]:
     files = [file for file in train_files(config) if Path(file).expanduser().is_file()]
     if config.data.curriculum is None or not files:
         return []
-    problems, rows = [], 0
+    errors, rows = [], 0
     for file in files:
         scores = scores_in(file)
         known = [score for score in scores if score is not None]
         rows += len(known)
         # Rows whose prompt is too long have none, and are dropped.
         if not known or (len(known) < len(scores) and not config.data.filter_overlong_prompts):
-            problems.append(
+            errors.append(
                 f"data.train_files: {file}: {len(scores) - len(known)} of {len(scores)} rows have no "
                 f"extra_info.{SCORE}: {COMMAND} with the arguments of this run writes it, to {scored_path(file)}"
             )
         elif bad := [score for score in known if not 0 <= score < math.inf]:
-            problems.append(f"data.train_files: {file}: extra_info.{SCORE} is {bad[0]} in a row: score it again")
-    if not problems and rows // config.data.curriculum.stages < config.data.train_batch_size:
-        problems.append(too_few(rows, config.data.curriculum.stages, config.data.train_batch_size))
-    return problems
+            errors.append(f"data.train_files: {file}: extra_info.{SCORE} is {bad[0]} in a row: score it again")
+    if not errors and rows // config.data.curriculum.stages < config.data.train_batch_size:
+        errors.append(too_few(rows, config.data.curriculum.stages, config.data.train_batch_size))
+    return errors
 
 
 def check_model(config: DictConfig, to_come: Path | None = None) -> list[str]:
@@ -59,7 +59,7 @@ def check_model(config: DictConfig, to_come: Path | None = None) -> list[str]:
             f"model.path={path}: no such folder, and not in the Hugging Face cache: {config.model.obtain}, or set "
             "model.path to a local folder"
         ]
-    return file_problems(folder, f"model.path={path}")
+    return file_errors(folder, f"model.path={path}")
 
 
 def _is_below(path: str, folder: Path | None) -> bool:
@@ -73,7 +73,7 @@ def check_data(config: DictConfig, tokenizer: Any | None, to_come: Path | None =
     """
     from data_prep.contract import ContractError, validate_rows  # imports pandas
 
-    problems = []
+    errors = []
     for key in ("train_files", "val_files"):
         files = config.data[key]
         for file in [files] if isinstance(files, str) else list(files):
@@ -81,25 +81,25 @@ def check_data(config: DictConfig, tokenizer: Any | None, to_come: Path | None =
             if not path.is_file() and _is_below(file, to_come):
                 continue
             if not path.is_file():
-                problems.append(f"data.{key}: {file} does not exist: {config.data.obtain}")
+                errors.append(f"data.{key}: {file} does not exist: {config.data.obtain}")
                 continue
             try:
                 frame = validate_rows(path)
             except ContractError as error:
-                problems.append(f"data.{key}: {error}")
+                errors.append(f"data.{key}: {error}")
                 continue
             for source in sorted(set(frame["data_source"])):
                 if not sources.supports(source):
-                    problems.append(f"data.{key}: {file}: {sources.why_not(source)}")
-            problems += _check_references(key, file, frame)
+                    errors.append(f"data.{key}: {file}: {sources.why_not(source)}")
+            errors += _check_references(key, file, frame)
             if tokenizer is not None:
-                problems += _check_prompts(config, key, file, frame, tokenizer)
+                errors += _check_prompts(config, key, file, frame, tokenizer)
             if key == "train_files" and len(frame) < config.data.train_batch_size:
-                problems.append(
+                errors.append(
                     f"data.train_files: {file} has {len(frame)} rows, fewer than data.train_batch_size="
                     f"{config.data.train_batch_size}"
                 )
-    return problems
+    return errors
 
 
 def _check_references(key: str, file: str, frame) -> list[str]:
@@ -137,44 +137,44 @@ def check_tokenizer(config: DictConfig, folder: Path, tokenizer: Any) -> list[st
     """The tokenizer and the requested lengths against the model's own config.json."""
     path, content = config.model.path, read_config(folder)
     rows, size, end = content["vocab_size"], len(tokenizer), tokenizer.eos_token_id
-    problems = []
+    errors = []
     if size > rows:
-        problems.append(
+        errors.append(
             f"model.path={path}: the tokenizer has {size} tokens, the model's embedding only {rows} rows (vocab_size): "
             "take the tokenizer that belongs to the model, or resize the embedding (resize_token_embeddings)"
         )
     elif config.cluster.platform == "cpu" and size < rows:
-        problems.append(
+        errors.append(
             f"model.path={path}: the tokenizer has {size} tokens, the model's embedding {rows} rows (vocab_size): on "
             "cluster=cpu they must be equal, for vLLM never draws the ids beyond, which the actor counts: "
             "resize the embedding (resize_token_embeddings)"
         )
     if end is None:
-        problems.append(f"model.path={path}: the tokenizer has no eos_token, so no response would end: set one in it")
+        errors.append(f"model.path={path}: the tokenizer has no eos_token, so no response would end: set one in it")
     if config.cluster.platform == "cpu" and head_dim(content) < 32:
-        problems.append(
+        errors.append(
             f"model.path={path}: its attention heads are {head_dim(content)} wide, vLLM on cluster=cpu needs at least "
             "32: take a model with fewer or wider heads"
         )
     own = context_length(content)
     if own is not None:
-        problems += check_context(sequence_length(config), own, f"{folder / 'config.json'}")
-    return problems
+        errors += check_context(sequence_length(config), own, f"{folder / 'config.json'}")
+    return errors
 
 
 def check_inputs(config: DictConfig, to_come: Path | None = None) -> list[str]:
     """Problems of model and data; what lies below `to_come` will be made first, so it may be missing."""
-    problems = check_model(config, to_come)
+    errors = check_model(config, to_come)
     folder, tokenizer = model_folder(config.model.path), None
-    if not problems and config.lora.target_modules != "all-linear":
-        problems = module_problems(folder, list(config.lora.target_modules))
-    if folder is not None and not problems:
+    if not errors and config.lora.target_modules != "all-linear":
+        errors = module_errors(folder, list(config.lora.target_modules))
+    if folder is not None and not errors:
         try:
             tokenizer = prompts.load_tokenizer(
                 folder, config.model.chat_template, f"model.path={config.model.path}", "set model.chat_template to one"
             )
-            problems = check_tokenizer(config, folder, tokenizer)
+            errors = check_tokenizer(config, folder, tokenizer)
         except UserError as error:
-            problems = error.problems
-    problems += check_data(config, tokenizer, to_come)
-    return problems or inputs.check_files(config)
+            errors = error.errors
+    errors += check_data(config, tokenizer, to_come)
+    return errors or inputs.check_files(config)

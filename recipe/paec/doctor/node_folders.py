@@ -56,7 +56,7 @@ def shared_memory(config: DictConfig) -> Check:
     # With GPUs the weights travel from one to the other.
     bucket = config.actor_rollout_ref.rollout.checkpoint_engine.update_weights_bucket_megabytes * 2**20
     need = NCCL if config.cluster.platform == "cuda" else QUEUES + config.cluster.gpus_per_node * bucket
-    problems, notes = [], []
+    errors, notes = [], []
     segments = leftover_segments()
     advice = ""
     if segments:
@@ -67,7 +67,7 @@ def shared_memory(config: DictConfig) -> Check:
             "them: delete them with rm"
         )
     if free < need:
-        problems.append(
+        errors.append(
             f"shared memory: {gib(free)} free in {SHM}, {gib(need)} needed: make it larger (mount -o "
             f"remount,size=16g {SHM}; docker run --shm-size=16g)" + (f"; {advice}" if advice else "")
         )
@@ -79,7 +79,7 @@ def shared_memory(config: DictConfig) -> Check:
             f"shared memory: {gib(free)} free in {SHM}, Ray wants {gib(store)} for its object store and will use a "
             "slower folder on disk: make it larger (docker run --shm-size=16g)"
         )
-    return Check("shared memory", f"{gib(free)} free, {gib(need)} needed", tuple(problems), tuple(notes))
+    return Check("shared memory", f"{gib(free)} free, {gib(need)} needed", tuple(errors), tuple(notes))
 
 
 def scratch_folder(config: DictConfig) -> Path:
@@ -96,18 +96,18 @@ def scratch(config: DictConfig) -> Check:
         return Check("Ray's files", str(folder), (f"{folder}: no such folder for Ray's files: set {knob} to another",))
     usage, most = shutil.disk_usage(folder), float(os.environ.get("RAY_local_fs_capacity_threshold", RAY_FULL))
     full = 1 - usage.free / usage.total
-    problems = []
+    errors = []
     if full > most:
-        problems.append(
+        errors.append(
             f"{folder}: its file system is {full:.0%} full, and above {most:.0%} Ray refuses to store there: make "
             f"room, or set {knob} to a folder elsewhere"
         )
     elif usage.free < SCRATCH:
-        problems.append(
+        errors.append(
             f"{folder}: {gib(usage.free)} free for Ray's logs and objects, {gib(SCRATCH)} needed: make room, or set "
             f"{knob} to a folder elsewhere"
         )
-    return Check("Ray's files", f"{folder}, {gib(usage.free)} free, {full:.0%} full", tuple(problems))
+    return Check("Ray's files", f"{folder}, {gib(usage.free)} free, {full:.0%} full", tuple(errors))
 
 
 def existing(path: Path) -> Path:
@@ -129,14 +129,14 @@ def unwritable(folder: Path) -> str | None:
 
 def write_access(config: DictConfig) -> Check:
     """A file really written, and deleted, where the run and its checkpoints will be."""
-    problems = []
+    errors = []
     places: dict[Path, str] = {}
     for folder in (config.run.directory, config.trainer.default_local_dir):
         places.setdefault(existing(Path(folder)), folder)
     for place, folder in places.items():
         if reason := unwritable(place):
-            problems.append(f"{folder}: {place} cannot be written ({reason}): set run.root to a folder that can")
-    return Check("write access", ", ".join(map(str, places)), tuple(problems))
+            errors.append(f"{folder}: {place} cannot be written ({reason}): set run.root to a folder that can")
+    return Check("write access", ", ".join(map(str, places)), tuple(errors))
 
 
 def same_files(config: DictConfig) -> Check:
@@ -145,8 +145,8 @@ def same_files(config: DictConfig) -> Check:
     missing = [file for file in files if not Path(file).expanduser().is_file()]
     if model_folder(config.model.path) is None:
         missing.insert(0, config.model.path)
-    problems = tuple(
+    errors = tuple(
         f"{name} is not on node {socket.gethostname()}: model and data must lie at the same paths on all nodes"
         for name in missing
     )
-    return Check("files", "model and data are there", problems)
+    return Check("files", "model and data are there", errors)

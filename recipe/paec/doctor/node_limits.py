@@ -27,32 +27,32 @@ RAY_ACTORS = 2
 
 def limits(config: DictConfig) -> Check:
     """File descriptors, processes, CPUs and, for RDMA, locked memory."""
-    problems = []
+    errors = []
     cluster = config.cluster
     soft, hard = (_limit(value) for value in resource.getrlimit(resource.RLIMIT_NOFILE))
     files = max(soft, min(hard, FILES))  # Ray raises its own soft limit so far
     need = min(FILES_PER_NODE * cluster.nodes, FILES)
     if files < need:
-        problems.append(
+        errors.append(
             f"open files: the limit is {files:.0f}, Ray needs {need}: ulimit -n {need} in the shell that starts this, "
             "or have an administrator raise the hard limit (limits.conf; LimitNOFILE of slurmd)"
         )
     room = min(_limit(resource.getrlimit(resource.RLIMIT_NPROC)[0]) - _own_threads(), _cgroup_processes())
     threads = THREADS + THREADS_PER_WORKER * cluster.gpus_per_node
     if room < threads:
-        problems.append(
+        errors.append(
             f"processes: {room:.0f} more processes and threads are allowed, about {threads} needed: ulimit -u "
             "unlimited, or raise the container's limit (docker run --pids-limit)"
         )
     locked = _limit(resource.getrlimit(resource.RLIMIT_MEMLOCK)[0])
     if cluster.platform == "cuda" and cluster.nodes > 1 and Path("/sys/class/infiniband").is_dir():
         if locked < math.inf:
-            problems.append(
+            errors.append(
                 f"locked memory: the limit is {gib(locked)}, InfiniBand needs it unlimited: ulimit -l unlimited, or "
                 "memlock in limits.conf (LimitMEMLOCK of slurmd)"
             )
     found = f"{files:.0f} open files, {'any number of' if room == math.inf else f'{room:.0f} more'} processes"
-    return Check("limits", found, tuple(problems))
+    return Check("limits", found, tuple(errors))
 
 
 def _limit(value: int) -> float:
@@ -76,23 +76,23 @@ def cpus(config: DictConfig) -> Check:
     units = config.transfer_queue.backend.SimpleStorage.num_data_storage_units
     gpus = config.cluster.gpus_per_node + config.cluster.rollout_nodes * config.cluster.rollout_gpus_per_node
     need = COLOCATED * gpus + units + RAY_ACTORS
-    problems = ()
+    errors = ()
     if offered < need:
-        problems = (
+        errors = (
             f"CPUs: Ray would offer {offered}, the run reserves {need} ({COLOCATED} for every GPU, {units} for the "
             f"queue's storage, {RAY_ACTORS} for its controllers) and would wait for ever: set cluster.num_cpus={need}",
         )
-    return Check("CPUs", f"{offered} for Ray, {need} reserved", problems)
+    return Check("CPUs", f"{offered} for Ray, {need} reserved", errors)
 
 
 def interfaces(config: DictConfig) -> Check:
     """The interfaces that gloo and NCCL are told to use; without one, the host name must lead to this machine."""
     env, there = {**os.environ, **config.cluster.env}, psutil.net_if_addrs()
-    problems, found = [], []
+    errors, found = [], []
     for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
         wanted = env.get(name, "")
         if wanted and not _matches(wanted, name, list(there)):
-            problems.append(
+            errors.append(
                 f"{name}={wanted}: this machine has {', '.join(sorted(there))}: set it to the one that connects the "
                 "nodes, or unset it"
             )
@@ -101,27 +101,27 @@ def interfaces(config: DictConfig) -> Check:
     host = socket.gethostname()
     own = {entry.address.split("%")[0] for entries in there.values() for entry in entries}
     if "127.0.0.1" not in own:
-        problems.append("there is no loopback interface with 127.0.0.1, which Ray needs: ip link set lo up")
+        errors.append("there is no loopback interface with 127.0.0.1, which Ray needs: ip link set lo up")
     if not env.get("GLOO_SOCKET_IFNAME"):
         remedy = f"add the right address of {host} to /etc/hosts, or set GLOO_SOCKET_IFNAME to the nodes' interface"
         try:
             addresses = {entry[4][0] for entry in socket.getaddrinfo(host, None)}
         except socket.gaierror as error:
             addresses = set()
-            problems.append(f"the host name {host} cannot be resolved ({error.strerror}), gloo would hang: {remedy}")
+            errors.append(f"the host name {host} cannot be resolved ({error.strerror}), gloo would hang: {remedy}")
         strange = {a for a in addresses if a not in own and not a.startswith("127.")}
         if addresses and strange == addresses:
-            problems.append(
+            errors.append(
                 f"the host name {host} leads to {', '.join(sorted(strange))}, which is no address of this machine: "
                 f"gloo would hang: {remedy}"
             )
         if config.cluster.nodes > 1 and addresses and all(a.startswith("127.") or a == "::1" for a in addresses):
-            problems.append(
+            errors.append(
                 f"the host name {host} leads to {', '.join(sorted(addresses))}, where no other node can reach it: "
                 f"{remedy}"
             )
         found.append(f"{host} is {', '.join(sorted(addresses)) or 'unknown'}")
-    return Check("network", "; ".join(found), tuple(problems))
+    return Check("network", "; ".join(found), tuple(errors))
 
 
 def _matches(wanted: str, name: str, there: list[str]) -> bool:

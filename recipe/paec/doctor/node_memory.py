@@ -29,15 +29,15 @@ def memory(config: DictConfig) -> Check:
         f"memory: {gib(free)} free, about {gib(need)} needed with {config.cluster.gpus_per_node} worker(s) on the "
         "node: end what else runs here, ask for more (sbatch --mem), or lower cluster.gpus_per_node",
     )
-    problems = sentence if free < MEMORY_SURE * need else ()
+    errors = sentence if free < MEMORY_SURE * need else ()
     notes = sentence if MEMORY_SURE * need <= free < need else ()
-    return Check("memory", f"{gib(free)} free, about {gib(need)} needed", problems, notes)
+    return Check("memory", f"{gib(free)} free, about {gib(need)} needed", errors, notes)
 
 
 def gpu_memory(config: DictConfig, count: int) -> Check:
     """Free memory of the first `count` GPUs against the plan, or vLLM's share where the plan does not apply."""
     fraction = config.actor_rollout_ref.rollout.gpu_memory_utilization
-    found, problems, notes = [], [], []
+    found, errors, notes = [], [], []
     for index, total, free in visible_gpus()[:count]:
         need, reason = fraction * total, f"actor_rollout_ref.rollout.gpu_memory_utilization={fraction}"
         try:
@@ -54,9 +54,9 @@ def gpu_memory(config: DictConfig, count: int) -> Check:
             need, reason = max(need, planned), "recipe.paec.plan"
         found.append(f"{index}: {gib(free)}")
         if free < need:
-            problems.append(
+            errors.append(
                 f"GPU {index}: {gib(free)} of {gib(total)} are free, {gib(need)} are needed ({reason}): end what else "
                 "uses it (nvidia-smi lists it), choose other GPUs with CUDA_VISIBLE_DEVICES, or lower "
                 "actor_rollout_ref.rollout.gpu_memory_utilization"
             )
-    return Check("GPU memory", "free on " + ", ".join(found) if found else "not known", tuple(problems), tuple(notes))
+    return Check("GPU memory", "free on " + ", ".join(found) if found else "not known", tuple(errors), tuple(notes))

@@ -13,7 +13,7 @@ class Check:
 
     name: str
     found: str
-    problems: tuple[str, ...] = ()
+    errors: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
 
@@ -21,12 +21,12 @@ class Report:
     """Prints checks as they come and keeps what is wrong."""
 
     def __init__(self):
-        self.problems: list[str] = []
+        self.errors: list[str] = []
 
     def add(self, *checks: Check) -> None:
         """One line for each check, and one for each note."""
         for check in checks:
-            say(f"{'FAIL' if check.problems else 'ok':<6}{check.name}: {check.found}")
+            say(f"{'FAIL' if check.errors else 'ok':<6}{check.name}: {check.found}")
             for note in check.notes:
                 say(f"note  {note}")
-            self.problems += check.problems
+            self.errors += check.errors

@@ -59,7 +59,7 @@ def _cause(actor: dict) -> str:
     return died.error_message.strip().split(". ")[0] or "no reason given"
 
 
-class Guardian(threading.Thread):
+class ActorWatch(threading.Thread):
     """Ends this process, the trainer's, when an actor of the run has died; the sentence is in the run directory."""
 
     def __init__(self, directory: Path):

@@ -23,7 +23,7 @@ from paec_loss.batch import joined
 from recipe.paec.actor.loss import method_loss
 from recipe.paec.config.schema import TRAINER_MODES
 from recipe.paec.driver import curriculum_sampler, queue_io
-from recipe.paec.driver.actor_watch import Guardian, RolloutFailed
+from recipe.paec.driver.actor_watch import ActorWatch, RolloutFailed
 from recipe.paec.driver.validation import best_score, reward_metrics, validation_scores
 from recipe.paec.rollout import agent_loop
 from recipe.paec.run import checkpoints
@@ -63,7 +63,7 @@ class PAECTrainer(PPOTrainer):
         self.run_directory = Path(config.run.directory)
         self.checkpoint_root = Path(config.trainer.default_local_dir)
         self.heartbeat = Heartbeat(self.run_directory)
-        self.guardian = Guardian(self.run_directory)
+        self.guardian = ActorWatch(self.run_directory)
         self.metrics_file = MetricsFile(self.run_directory, written=self._step_recorded)
         self.uncommitted_step: int | None = None
         self.last_checkpoint: int | None = None

@@ -11,7 +11,7 @@ from recipe.grading.pool import GraderPool
 from recipe.paec.common.errors import UserError
 from recipe.paec.run.summary import accuracy
 from recipe.paec.scoring.scores import validation_metrics
-from recipe.paec.scoring.verdicts import Verdict
+from recipe.paec.scoring.verdicts import SampleVerdict
 
 REWARD_SHARES = ("format", "grader_error", "grader_timeout")
 """Keys of `rewards.compute_score` that become metrics below `reward/`: shares of the responses of a step."""
@@ -46,15 +46,15 @@ def validation_scores(
         [data_sources[i] for i in kept],
         [problem_ids[i] for i in kept],
         [_verdict({key: values[i] for key, values in infos.items()}, groups[i]) for i in kept],
-        problems=Counter(source for source, _ in expected),
+        errors=Counter(source for source, _ in expected),
         samples=max(expected.values()),
     )
 
 
-def _verdict(info: Mapping[str, Any], group: int | None) -> Verdict:
+def _verdict(info: Mapping[str, Any], group: int | None) -> SampleVerdict:
     flags = {"unparsable": "unparsable", "grader_timeout": "timeout", "grader_error": "error"}
     status = next((status for key, status in flags.items() if info[key]), "ok")
-    return Verdict(correct=info["acc"] == 1.0, strict=info["strict"] == 1.0, group=group, status=status)
+    return SampleVerdict(correct=info["acc"] == 1.0, strict=info["strict"] == 1.0, group=group, status=status)
 
 
 def best_score(record: Mapping[str, Any], metric: str | None) -> float | None:

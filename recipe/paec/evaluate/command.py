@@ -40,10 +40,10 @@ from recipe.paec.evaluate.folder import (
     _unwritable,
     continue_or_start,
     digests,
+    error_of,
     identity_of,
     label_of,
-    output_problems,
-    problem_of,
+    output_errors,
     refuse,
 )
 from recipe.paec.evaluate.generation import generate
@@ -98,7 +98,7 @@ def run(config: DictConfig) -> None:
         return
     check_samples(config, problems)
     checks = examine.basics(config) + (node.ray_checks(config) if config.cluster.ray_address is None else [])
-    errors = [problem for check in checks for problem in check.problems]
+    errors = [problem for check in checks for problem in check.errors]
     workers = config.cluster.nodes * config.cluster.gpus_per_node
     if workers % config.cluster.tensor_parallel:
         errors.append(f"cluster.tensor_parallel={config.cluster.tensor_parallel} does not divide {workers} GPUs")
@@ -106,7 +106,7 @@ def run(config: DictConfig) -> None:
         raise UserError(*errors)
     targets = find_targets(config, label_of(config, problems))
     training_texts(training_files(config, targets[0].run))  # a bad file is an error now, not after the generation
-    errors += output_problems(config, targets, problems)
+    errors += output_errors(config, targets, problems)
     if config.dry_run:
         show(config, targets, problems)
         if errors:
@@ -143,7 +143,7 @@ def score_samples(config: DictConfig, problems: dict[str, list[Problem]]) -> Non
     training_texts(training_files(config, None))
     folder = Path(config.output).expanduser() if config.output else Path("outputs") / "evaluation" / path.stem
     identity = {"samples": sha256(path), "benchmarks": digests(problems)}
-    problem = problem_of(folder, identity, config.fresh, folder_kinds.EVALUATION) or _unwritable(folder)
+    problem = error_of(folder, identity, config.fresh, folder_kinds.EVALUATION) or _unwritable(folder)
     if problem:
         raise UserError(problem)
     if config.dry_run:

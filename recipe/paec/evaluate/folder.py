@@ -68,12 +68,12 @@ def identity_of(config: DictConfig, target: Target, problems: dict[str, list[Pro
     }
 
 
-def problem_of(folder: Path, identity: dict[str, Any], fresh: bool, kind: folder_kinds.Kind) -> str | None:
+def error_of(folder: Path, identity: dict[str, Any], fresh: bool, kind: folder_kinds.Kind) -> str | None:
     """Why the evaluation `identity` cannot be in `folder`, None if it can; touches nothing.
 
     The folder holds something else, or without `fresh` another evaluation: then the first difference is named.
     """
-    if problem := folders.problem_of(folder, kind, {}, fresh):
+    if problem := folders.error_of(folder, kind, {}, fresh):
         return problem
     file = folder / EVALUATION
     if fresh or not file.is_file():
@@ -101,9 +101,9 @@ def continue_or_start(
         kind: whether it is an evaluation or a scoring of prompts.
 
     Raises:
-        UserError: of `problem_of`; nothing was deleted.
+        UserError: of `error_of`; nothing was deleted.
     """
-    if problem := problem_of(folder, identity, fresh, kind):
+    if problem := error_of(folder, identity, fresh, kind):
         raise UserError(problem)
     folders.take(folder, kind, {}, fresh, say)
     if not (folder / EVALUATION).is_file():
@@ -114,20 +114,20 @@ def refuse(
     folder: Path, identity: dict[str, Any], fresh: bool, kind: folder_kinds.Kind = folder_kinds.EVALUATION
 ) -> None:
     """UserError for a folder that `continue_or_start` would refuse, before anything is written there."""
-    if problem := problem_of(folder, identity, fresh, kind):
+    if problem := error_of(folder, identity, fresh, kind):
         raise UserError(problem)
 
 
-def output_problems(config: DictConfig, targets: list[Target], problems: dict[str, list[Problem]]) -> list[str]:
+def output_errors(config: DictConfig, targets: list[Target], problems: dict[str, list[Problem]]) -> list[str]:
     """What keeps the results from their folders, one sentence each; tries to write beside those that are to be made."""
     found = []
     for target in targets:
         identity = identity_of(as_trained(config, target), target, problems)
         found.append(
-            problem_of(target.output, identity, config.fresh, folder_kinds.EVALUATION) or _unwritable(target.output)
+            error_of(target.output, identity, config.fresh, folder_kinds.EVALUATION) or _unwritable(target.output)
         )
     if len(targets) > 1:
-        found.append(curve_problem(targets[0].output.parent))
+        found.append(curve_error(targets[0].output.parent))
     return list(dict.fromkeys(problem for problem in found if problem))
 
 
@@ -142,7 +142,7 @@ def _unwritable(folder: Path) -> str | None:
     return None
 
 
-def curve_problem(folder: Path) -> str | None:
+def curve_error(folder: Path) -> str | None:
     """Why no curve can be written into `folder`, the one that holds the steps: files of others have its names."""
     file = folder / CURVE
     try:

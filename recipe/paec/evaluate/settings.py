@@ -19,36 +19,36 @@ from recipe.paec.evaluate.targets import Target
 def resolved(config: DictConfig) -> DictConfig:
     """The evaluation's own sections with nothing left to look up; UserError for wrong types and values."""
     OmegaConf.resolve(config)
-    problems = secrets.check_config(config)
+    errors = secrets.check_config(config)
     own = {key: config[key] for key in EvaluationConfig.__dataclass_fields__}
     try:
         typed = OmegaConf.merge(OmegaConf.structured(EvaluationConfig), OmegaConf.to_container(OmegaConf.create(own)))
     except OmegaConfBaseException as error:
         raise UserError(f"{error.full_key}: {error.msg.splitlines()[0]}") from None
-    problems += values.check_values(typed, values.EVALUATION_RULES)
+    errors += values.check_values(typed, values.EVALUATION_RULES)
     protocol = typed.protocol
     counts = {"protocol.samples": protocol.samples, "protocol.max_tokens": protocol.max_tokens}
     counts |= {"context_length": typed.context_length, "grader.workers": typed.grader.workers}
     for key, value in counts.items():
         if value is not None and value < 1:
-            problems.append(f"{key}={value}: must be at least 1")
-    problems += [f"protocol.samples_of.{k}={v}: must be at least 1" for k, v in protocol.samples_of.items() if v < 1]
+            errors.append(f"{key}={value}: must be at least 1")
+    errors += [f"protocol.samples_of.{k}={v}: must be at least 1" for k, v in protocol.samples_of.items() if v < 1]
     if not 0 <= protocol.temperature < 100:
-        problems.append(f"protocol.temperature={protocol.temperature}: must be 0 (greedy) or positive")
+        errors.append(f"protocol.temperature={protocol.temperature}: must be 0 (greedy) or positive")
     if not 0 < protocol.top_p <= 1:
-        problems.append(f"protocol.top_p={protocol.top_p}: must be in (0, 1]")
+        errors.append(f"protocol.top_p={protocol.top_p}: must be in (0, 1]")
     if protocol.top_k != -1 and protocol.top_k < 1:
-        problems.append(f"protocol.top_k={protocol.top_k}: must be -1 (no limit) or at least 1")
+        errors.append(f"protocol.top_k={protocol.top_k}: must be -1 (no limit) or at least 1")
     if not typed.stall_timeout > 0:
-        problems.append(f"stall_timeout={typed.stall_timeout}: must be positive")
+        errors.append(f"stall_timeout={typed.stall_timeout}: must be positive")
     if typed.samples is None and (typed.model.path is None or not typed.benchmarks):
-        problems.append("give model=... and benchmarks=[...], or samples=FILE.jsonl to score responses made before")
-    if typed.output is not None and (problem := folder_names.path_problem("output", typed.output)):
-        problems.append(problem)
+        errors.append("give model=... and benchmarks=[...], or samples=FILE.jsonl to score responses made before")
+    if typed.output is not None and (problem := folder_names.path_error("output", typed.output)):
+        errors.append(problem)
     if typed.samples is not None and typed.model.path is not None:
-        problems.append("samples=... scores responses made before, model=... generates new ones: give one of them")
-    if problems:
-        raise UserError(*problems)
+        errors.append("samples=... scores responses made before, model=... generates new ones: give one of them")
+    if errors:
+        raise UserError(*errors)
     return typed
 
 

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from recipe.paec.common.console import say
 from recipe.paec.common.errors import UserError
-from recipe.paec.common.model_files import context_length, file_problems, model_folder, read_config
+from recipe.paec.common.model_files import context_length, file_errors, model_folder, read_config
 from recipe.paec.export.huggingface import EXPORT_FILE, export_in_process, holds
 from recipe.paec.run import checkpoints
 from recipe.paec.run.checkpoints import run_of
@@ -63,7 +63,7 @@ def find_targets(config: DictConfig, label: str) -> list[Target]:
             f"hf download {config.model.path}, or name a Hugging Face folder, a checkpoint "
             "(.../global_step_N) or a run directory"
         )
-    problems = file_problems(folder, f"model={config.model.path}")
+    problems = file_errors(folder, f"model={config.model.path}")
     if problems:
         raise UserError(*problems)
     run, step = None, None

@@ -39,7 +39,7 @@ def main() -> int:
             say(f"{options.checkpoint}: its newest whole checkpoint is {checkpoint.name}")
         export(checkpoint, options.target, options.dtype, options.replace)
     except UserError as error:
-        return complain(error.problems)
+        return complain(error.errors)
     except SafetensorError as error:
         return complain([f"{options.target}: cannot be written ({error}): make room, or name another folder"])
     except OSError as error:

@@ -48,7 +48,7 @@ def _record(folder: Path) -> dict[str, Any] | None:
     return found if isinstance(found, dict) and {"run", "step"} <= found.keys() else None
 
 
-def target_problem(target: Path, replace: bool) -> str | None:
+def target_error(target: Path, replace: bool) -> str | None:
     """Why nothing can be exported to `target`, None if it can; touches nothing.
 
     Replaced is only what this command has written: a folder with other files stays as it is.
@@ -142,7 +142,7 @@ def export(folder: Path, target: Path, dtype: str | None = None, replace: bool =
     except checkpoints.CheckpointError as error:
         raise UserError(f"{error}; name a folder checkpoints/global_step_N of a run") from None
     target = Path(os.path.abspath(target))
-    if problem := target_problem(target, replace):
+    if problem := target_error(target, replace):
         raise UserError(problem)
     run = run_of(folder)
     config = OmegaConf.load(run / "config.yaml") if run is not None else None
@@ -169,7 +169,7 @@ def export(folder: Path, target: Path, dtype: str | None = None, replace: bool =
         (temporary / CARD).write_text(card, encoding="utf-8")
         names = sorted([EXPORT_FILE, *(file.name for file in temporary.iterdir())])
         write_json(temporary / EXPORT_FILE, {**_origin(folder, checkpoint.step), "files": names})
-        if problem := target_problem(target, replace):
+        if problem := target_error(target, replace):
             raise UserError(problem)
         if target.exists():
             remove(target, folder_kinds.exported_files(target))

@@ -95,4 +95,4 @@ def main() -> int:
     try:
         return run(sys.argv[1:])
     except UserError as error:
-        return complain(error.problems)
+        return complain(error.errors)

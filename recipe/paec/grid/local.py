@@ -14,7 +14,7 @@ from types import FrameType
 from recipe.paec.common.console import complain, say
 from recipe.paec.common.process_tree import ProcessTree
 from recipe.paec.grid.request import Grid
-from recipe.paec.grid.runs import Run
+from recipe.paec.grid.runs import GridRun
 from recipe.paec.grid.table import show_table, write_table
 
 TRAIN = [sys.executable, "-m", "recipe.paec.train"]
@@ -49,7 +49,7 @@ class Stop:
             self._child.send_signal(number)
 
 
-def train(grid: Grid, run: Run, arguments: Sequence[str], log: Path, stop: Stop) -> str | None:
+def train(grid: Grid, run: GridRun, arguments: Sequence[str], log: Path, stop: Stop) -> str | None:
     """Start a training, show what it prints until it ends; returns why it failed, None if it is finished."""
     with open(log, "a+", encoding="utf-8", errors="replace") as stream:  # at its end: an earlier start's is old news
         tree = ProcessTree([*TRAIN, f"experiment={grid.experiment}", *arguments], log, dict(os.environ))
@@ -71,7 +71,7 @@ def train(grid: Grid, run: Run, arguments: Sequence[str], log: Path, stop: Stop)
     return "; ".join(errors) or f"it ended with exit code {code} at step {run.step() or 0}, see {log}"
 
 
-def training_time(run: Run, started: float) -> float:
+def training_time(run: GridRun, started: float) -> float:
     """Seconds that a run which has just ended spent on training.
 
     Making model and data, which only a grid's first run does, is over when a start writes its configuration.
@@ -80,7 +80,7 @@ def training_time(run: Run, started: float) -> float:
     return time.time() - max(started, file.stat().st_mtime if file.is_file() else started)
 
 
-def train_all(grid: Grid, runs: Sequence[Run], folder: Path) -> int:
+def train_all(grid: Grid, runs: Sequence[GridRun], folder: Path) -> int:
     """Train what is not done, one after the other, the table anew after each; returns the exit code."""
     to_do = [run for run in runs if not run.done()]
     say(f"{len(runs)} runs of {grid.experiment}, {len(runs) - len(to_do)} of them done; table and logs in {folder}")

@@ -15,7 +15,7 @@ from recipe.paec.common.files import first_difference
 from recipe.paec.config import rules
 from recipe.paec.config.resolve import whose
 from recipe.paec.grid.request import Grid
-from recipe.paec.grid.runs import Run
+from recipe.paec.grid.runs import GridRun
 
 TERMS = (
     "trainer.total_training_steps",
@@ -28,7 +28,7 @@ CIRCUMSTANCES = ("run", "trainer", "cluster", "ray_kwargs", "identity")
 """Sections of the configuration that do not make another run: how long, how watched, where (`runs.SAME_RUN`)."""
 
 
-def prepare(grid: Grid) -> list[Run]:
+def prepare(grid: Grid) -> list[GridRun]:
     """The grid's runs, in the order of `Grid.pairs`.
 
     Raises:
@@ -36,24 +36,24 @@ def prepare(grid: Grid) -> list[Run]:
             holds another run than the one that belongs there. All that is wrong is said at once.
     """
     say(f"checking {len(grid.entries)} methods")
-    problems: dict[str, list[str]] = {}
+    errors: dict[str, list[str]] = {}
     configs: dict[str, DictConfig] = {}
     for entry in grid.entries:  # a seed is a number and cannot be wrong
         try:
             configs[entry.label] = config = grid.configuration(entry, grid.seeds[0])
             found = rules.check_config(config)
         except UserError as error:
-            found = error.problems
+            found = error.errors
         for problem in found:
-            problems.setdefault(problem, []).append(entry.label)
-    if problems:
+            errors.setdefault(problem, []).append(entry.label)
+    if errors:
         every = len(grid.entries)
-        raise UserError(*(p if len(who) == every else f"{', '.join(who)}: {p}" for p, who in problems.items()))
+        raise UserError(*(p if len(who) == every else f"{', '.join(who)}: {p}" for p, who in errors.items()))
     found = _unequal_terms(configs)
     runs = []
     for entry, seed in grid.pairs():
         config = configs[entry.label]
-        run = Run(
+        run = GridRun(
             label=entry.label,
             seed=seed,
             directory=Path(config.run.root) / grid.run_name(entry, seed),
@@ -62,14 +62,14 @@ def prepare(grid: Grid) -> list[Run]:
             exports=config.run.export,
         )
         mark = {**whose(config), "name": grid.run_name(entry, seed)}
-        problem = folder_names.name_problem("run.name", mark["name"])
-        if problem := problem or folders.problem_of(run.directory, folder_kinds.RUN, mark, fresh=False):
+        problem = folder_names.name_error("run.name", mark["name"])
+        if problem := problem or folders.error_of(run.directory, folder_kinds.RUN, mark, fresh=False):
             found.append(problem)
         elif (run.directory / "config.yaml").is_file():
             found += _other_run(run, grid.configuration(entry, seed))
         runs.append(run)
     table = runs[0].directory.parent / grid.name
-    if problem := folders.problem_of(table, folder_kinds.GRID, {}, fresh=False):
+    if problem := folders.error_of(table, folder_kinds.GRID, {}, fresh=False):
         found.append(problem)
     if found:
         raise UserError(*found)
@@ -78,23 +78,23 @@ def prepare(grid: Grid) -> list[Run]:
 
 def _unequal_terms(configs: Mapping[str, DictConfig]) -> list[str]:
     """What makes validations of the methods, label -> configuration, no measure of the same thing."""
-    problems = []
+    errors = []
     (first, reference), *others = configs.items()
     if blind := [label for label, config in configs.items() if config.trainer.test_freq <= 0]:
-        problems.append(f"{', '.join(blind)}: trainer.test_freq must be positive: without validation, no accuracy")
+        errors.append(f"{', '.join(blind)}: trainer.test_freq must be positive: without validation, no accuracy")
     for key in TERMS:
         wanted = OmegaConf.select(reference, key)
         for label, config in others:
             value = OmegaConf.select(config, key)
             if value != wanted:
-                problems.append(
+                errors.append(
                     f"{label} and {first} cannot be compared: {key} is {value} and {wanted}: give it to all runs, "
                     "not in METHODS"
                 )
-    return problems
+    return errors
 
 
-def _other_run(run: Run, config: DictConfig) -> list[str]:
+def _other_run(run: GridRun, config: DictConfig) -> list[str]:
     """Why what stands in a run's directory is another run than `config` describes."""
     remedy = "use another run.root, or delete that folder"
     if (run.step() or 0) > run.steps:

@@ -34,8 +34,8 @@ _ENTRY = re.compile(r"(?:(?P<label>[^=:]+)=)?(?P<method>[^=:]+)(?P<overrides>(?:
 
 def compose(overrides: Sequence[str]) -> DictConfig:
     """The resolved configuration of a training's command line; UserError for keys and values that do not exist."""
-    if problems := keys.check_overrides(overrides):
-        raise UserError(*problems)
+    if errors := keys.check_overrides(overrides):
+        raise UserError(*errors)
     try:
         return resolved(composed(*overrides))
     except (HydraException, OmegaConfBaseException) as error:
@@ -136,6 +136,6 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> Grid:
     name = words["GRID"] or f"compare-{experiment}{run_suffix(overrides)}"
     if not re.fullmatch(r"[\w.,=+-]+", name, re.ASCII):
         raise UserError(f"GRID={name}: a folder's name: letters, digits and . , = + - _ only")
-    if problem := folder_names.name_problem("GRID", name):
+    if problem := folder_names.name_error("GRID", name):
         raise UserError(problem)
     return Grid(experiment, tuple(entries), tuple(map(int, seeds)), tuple(overrides), name, words)

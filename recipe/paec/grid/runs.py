@@ -11,7 +11,7 @@ from recipe.paec.run.log import METRICS_FILE, read_metrics
 
 
 @dataclass(frozen=True)
-class Run:
+class GridRun:
     """One run of a grid, there or to come."""
 
     label: str

@@ -14,13 +14,13 @@ from recipe.paec.common.console import say
 from recipe.paec.common.errors import UserError
 from recipe.paec.common.repository import REPOSITORY
 from recipe.paec.grid.request import Grid
-from recipe.paec.grid.runs import Run
+from recipe.paec.grid.runs import GridRun
 from recipe.paec.grid.table import show_table
 
 SWEEP = REPOSITORY / "launch" / "slurm" / "sweep.sbatch"
 
 
-def submit(grid: Grid, runs: Sequence[Run], folder: Path) -> None:
+def submit(grid: Grid, runs: Sequence[GridRun], folder: Path) -> None:
     """Submit what is not done as an array, and a job that makes the table when all of it has ended."""
     if shutil.which("sbatch") is None:
         raise UserError("SLURM: there is no sbatch on this machine: leave SLURM out to train here")

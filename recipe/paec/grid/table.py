@@ -29,7 +29,7 @@ from recipe.paec.common.files import write_json
 from recipe.paec.compare.figures import INK, PANEL, line_style, tidy
 from recipe.paec.grid import table
 from recipe.paec.grid.request import Grid
-from recipe.paec.grid.runs import Run
+from recipe.paec.grid.runs import GridRun
 from recipe.paec.run.summary import ENTROPY
 from recipe.paec.scoring.display import heading, in_papers_order, markdown
 from recipe.paec.scoring.estimators import LEVEL, t_interval
@@ -82,7 +82,7 @@ def _over_seeds(values: Sequence[float | None]) -> dict[str, float | None] | Non
     return None if not values or None in values else asdict(t_interval(values))
 
 
-def summarize(runs: Sequence[Run], failed: Mapping[Path, str], about: Mapping[str, Any]) -> dict[str, Any]:
+def summarize(runs: Sequence[GridRun], failed: Mapping[Path, str], about: Mapping[str, Any]) -> dict[str, Any]:
     """The table as JSON.
 
     Args:
@@ -122,7 +122,7 @@ def summarize(runs: Sequence[Run], failed: Mapping[Path, str], about: Mapping[st
     return {"about": dict(about), "level": LEVEL, "methods": rows, "runs": listed, "remarks": _remarks(runs)}
 
 
-def _remarks(runs: Sequence[Run]) -> list[str]:
+def _remarks(runs: Sequence[GridRun]) -> list[str]:
     commits = {}
     for run in runs:
         file = run.directory / "versions.json"
@@ -194,7 +194,7 @@ def _unfinished(run: Mapping[str, Any]) -> str:
 # ---- figure ----------------------------------------------------------------------------------------------------------
 
 
-def _lines(runs: Sequence[Run]) -> dict[str, dict[str, list[dict[int, float]]]]:
+def _lines(runs: Sequence[GridRun]) -> dict[str, dict[str, list[dict[int, float]]]]:
     """Panel -> label -> of each finished seed, step -> value."""
     accuracy: dict[str, dict[str, list[dict[int, float]]]] = {}
     entropy: dict[str, list[dict[int, float]]] = {}
@@ -215,7 +215,7 @@ def _lines(runs: Sequence[Run]) -> dict[str, dict[str, list[dict[int, float]]]]:
     return {**accuracy, "entropy, nats": entropy}
 
 
-def picture(runs: Sequence[Run]) -> Figure | None:
+def picture(runs: Sequence[GridRun]) -> Figure | None:
     """Accuracy of the validations and entropy over steps: means of the finished seeds; None before one has finished."""
     panels, labels = _lines(runs), list(dict.fromkeys(run.label for run in runs))
     if not any(panels.values()):
@@ -239,7 +239,7 @@ def picture(runs: Sequence[Run]) -> Figure | None:
 
 
 def write(
-    folder: Path, runs: Sequence[Run], failed: Mapping[Path, str], about: Mapping[str, Any]
+    folder: Path, runs: Sequence[GridRun], failed: Mapping[Path, str], about: Mapping[str, Any]
 ) -> tuple[str, list[Path]]:
     """Write table.md, table.json and curves.png, each whole or not at all; returns the table and the files."""
     result = summarize(runs, failed, about)
@@ -258,13 +258,16 @@ def write(
 # ---- the table -------------------------------------------------------------------------------------------------------
 
 
-def show_table(grid: Grid, runs: Sequence[Run], folder: Path, failed: Mapping[Path, str]) -> None:
+def show_table(grid: Grid, runs: Sequence[GridRun], folder: Path, failed: Mapping[Path, str]) -> None:
     """Write the table of what is there, and print it."""
     text, files = write_table(grid, runs, folder, failed)
     say("\n".join(["", text, *map(str, files)]))
 
 
-def write_table(grid: Grid, runs: Sequence[Run], folder: Path, failed: Mapping[Path, str]) -> tuple[str, list[Path]]:
+def write_table(
+    grid: Grid, runs: Sequence[GridRun], folder: Path, failed: Mapping[Path, str]
+) -> tuple[str, list[Path]]:
+    """Write the table of a grid; returns its text and the files."""
     overrides = [o for o in grid.overrides if not o.lstrip("+").startswith(("run.", "cluster"))]
     about = {"experiment": grid.experiment, "methods": grid.words["METHODS"].split(), "overrides": overrides}
     return table.write(folder, runs, failed, about)

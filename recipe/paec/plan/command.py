@@ -17,8 +17,8 @@ from recipe.paec.common.errors import UserError
 from recipe.paec.config import rules
 from recipe.paec.config.command_line import hydra_command
 from recipe.paec.config.resolve import resolved
-from recipe.paec.plan.formulas import Estimate, estimate
-from recipe.paec.plan.remedies import USABLE, problems_of, remedy
+from recipe.paec.plan.formulas import MemoryEstimate, estimate
+from recipe.paec.plan.remedies import USABLE, errors_of, remedy
 from recipe.paec.plan.settings import read_setup
 from recipe.paec.plan.shapes import find_shape
 
@@ -35,7 +35,7 @@ example: paec plan experiment=qwen7b cluster=gpu_1x8 gpu_memory=40
 """
 
 
-def table(found: Estimate, gpu_memory: float) -> list[str]:
+def table(found: MemoryEstimate, gpu_memory: float) -> list[str]:
     """The estimate as lines of text, GiB."""
     items = list(dict.fromkeys(item for phase in found.phases.values() for item in phase))
     items.sort(key=lambda item: (item.startswith("vLLM"), item.startswith("CUDA")))  # the actor's items first
@@ -51,9 +51,9 @@ def table(found: Estimate, gpu_memory: float) -> list[str]:
 
 def plan(config: DictConfig, gpu_memory: float) -> None:
     """Print the plan of a resolved configuration; UserError if it does not fit. `gpu_memory` in bytes."""
-    problems = rules.check_config(config)
-    if problems:
-        raise UserError(*problems)
+    errors = rules.check_config(config)
+    if errors:
+        raise UserError(*errors)
     setup = read_setup(config)
     shape, source = find_shape(config.model.path)
     found = estimate(shape, setup, gpu_memory)
@@ -69,11 +69,11 @@ def plan(config: DictConfig, gpu_memory: float) -> None:
     )
     if found.host:
         say(f"offloaded states: {found.host / GIB:.0f} GiB of host memory a node")
-    problems = problems_of(shape, setup, gpu_memory)
-    if problems:
-        problems = ["; ".join([*problems, remedy(shape, setup, gpu_memory)])]
-    if problems:
-        raise UserError(*problems)
+    errors = errors_of(shape, setup, gpu_memory)
+    if errors:
+        errors = ["; ".join([*errors, remedy(shape, setup, gpu_memory)])]
+    if errors:
+        raise UserError(*errors)
     say("it fits")
 
 

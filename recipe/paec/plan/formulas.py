@@ -96,7 +96,7 @@ def rollout_working_memory(shape: ModelShape, setup: Setup) -> float:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class MemoryEstimate:
     """Bytes per GPU: of each phase by item, and what the KV cache holds."""
 
     phases: dict[str, dict[str, float]]
@@ -110,7 +110,7 @@ class Estimate:
         return sum(self.phases[phase].values())
 
 
-def estimate(shape: ModelShape, setup: Setup, gpu_memory: float) -> Estimate:
+def estimate(shape: ModelShape, setup: Setup, gpu_memory: float) -> MemoryEstimate:
     """Memory of each phase on a GPU with `gpu_memory` bytes."""
     shard = shape.parameters * setup.parameter_bytes / setup.shards
     params_away, optimizer_away = setup.param_offload or setup.cpu_policy, setup.optimizer_offload or setup.cpu_policy
@@ -142,7 +142,7 @@ def estimate(shape: ModelShape, setup: Setup, gpu_memory: float) -> Estimate:
     }
     states = params_away + 2 * optimizer_away + setup.cpu_policy + setup.reference
     host = states * shard * setup.gpus_per_node
-    return Estimate(
+    return MemoryEstimate(
         phases={
             "update": {**update, **asleep},
             "weight sync": {**between, **asleep, **sync},

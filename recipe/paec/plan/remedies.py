@@ -14,20 +14,20 @@ USABLE = 0.95
 """Share of it that may be planned with: an 80 GB H100 shows 79.1 GiB, and the allocator's fragments are no use."""
 
 
-def problems_of(shape: ModelShape, setup: Setup, gpu_memory: float) -> list[str]:
+def errors_of(shape: ModelShape, setup: Setup, gpu_memory: float) -> list[str]:
     """Why it does not fit, one sentence each."""
     found, usable = estimate(shape, setup, gpu_memory), USABLE * gpu_memory
-    problems = [
+    errors = [
         f"the {phase} needs {found.total(phase) / GIB:.1f} GiB, more than the usable {usable / GIB:.1f} GiB"
         for phase in found.phases
         if found.total(phase) > usable
     ]
     if found.kv_tokens < setup.max_model_len:
-        problems.append(
+        errors.append(
             f"vLLM's KV cache has room for {max(found.kv_tokens, 0)} tokens, less than one sequence of "
             f"max_model_len={setup.max_model_len}"
         )
-    return problems
+    return errors
 
 
 def knobs(shape: ModelShape, setup: Setup) -> list[tuple[str, dict]]:
@@ -62,6 +62,6 @@ def remedy(shape: ModelShape, setup: Setup, gpu_memory: float) -> str:
     for count in (1, 2, 3):
         for chosen in combinations(knobs(shape, setup), count):
             changes = {field: value for _, fields in chosen for field, value in fields.items()}
-            if not problems_of(shape, replace(setup, **changes), gpu_memory):
+            if not errors_of(shape, replace(setup, **changes), gpu_memory):
                 return f"it would fit with {' '.join(override for override, _ in chosen)}"
     return "no three of the usual overrides make it fit: take more GPUs, or shorter sequences"

@@ -93,29 +93,27 @@ def has_reference(config: DictConfig) -> bool:
 def read_setup(config: DictConfig) -> Setup:
     """The Setup of a resolved configuration; UserError for settings that the formulas do not cover."""
     actor, rollout = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
-    problems = [
+    errors = [
         f"{key}={OmegaConf.select(config, key)}: the plan only covers {key}={json.dumps(value)}"
         for key, value in MODELLED.items()
         if OmegaConf.select(config, key) != value
     ]
     if rollout.log_prob_max_token_len_per_gpu > actor.ppo_max_token_len_per_gpu:
-        problems.append(
+        errors.append(
             "actor_rollout_ref.rollout.log_prob_max_token_len_per_gpu is more than the actor's "
             "ppo_max_token_len_per_gpu: the plan only covers log-prob passes that are not larger than the update"
         )
     if config.cluster.platform != "cuda":
-        problems.append("the plan is about GPU memory: add cluster=gpu_1x1, cluster=gpu_1x8 or cluster=gpu_4x8")
+        errors.append("the plan is about GPU memory: add cluster=gpu_1x1, cluster=gpu_1x8 or cluster=gpu_4x8")
     fsdp, cluster = actor.fsdp_config, config.cluster
     names = {
         "fsdp_config.model_dtype": fsdp.model_dtype,
         **{f"fsdp_config.mixed_precision.{k}": fsdp.mixed_precision[k] for k in ("param_dtype", "reduce_dtype")},
         "rollout.dtype": rollout.dtype,
     }
-    problems += [
-        f"{key}={name}: choose one of {', '.join(DTYPES)}" for key, name in names.items() if name not in DTYPES
-    ]
-    if problems:
-        raise UserError(*problems)
+    errors += [f"{key}={name}: choose one of {', '.join(DTYPES)}" for key, name in names.items() if name not in DTYPES]
+    if errors:
+        raise UserError(*errors)
     parameter_bytes, compute_bytes, reduce_bytes, rollout_bytes = (DTYPES[name] for name in names.values())
     gpus = cluster.nodes * cluster.gpus_per_node
     length = config.data.max_prompt_length + config.data.max_response_length

@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 
 from recipe.paec.common.errors import UserError
-from recipe.paec.common.model_files import file_problems, model_folder, tensor_shapes, weight_files
+from recipe.paec.common.model_files import file_errors, model_folder, tensor_shapes, weight_files
 from recipe.paec.config.attention import SDPA
 
 DENSE = (SDPA, "ulysses_sdpa")
@@ -124,7 +124,7 @@ def parameter_count(path: str) -> int | None:
     """Parameters of the model `path`, from its weight files or the built-in table; None without a whole model."""
     folder = model_folder(path)
     if folder is not None:
-        whole = not file_problems(folder, path)
+        whole = not file_errors(folder, path)
         return sum(math.prod(shape) for shape in tensor_shapes(weight_files(folder)).values()) if whole else None
     try:
         return find_shape(path)[0].parameters

@@ -44,6 +44,6 @@ def main() -> int:
     try:
         return {"head": head, "worker": worker, "wait": wait}[options.command](options)
     except UserError as error:
-        return complain(error.problems)
+        return complain(error.errors)
     except KeyboardInterrupt:
         return 130

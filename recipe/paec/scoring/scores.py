@@ -28,7 +28,7 @@ from recipe.paec.scoring.estimators import (
     pass_at_every_k,
     powers_of_two,
 )
-from recipe.paec.scoring.verdicts import Verdict, collect
+from recipe.paec.scoring.verdicts import SampleVerdict, collect
 
 FORMAT = 1
 """Of scores.json; raised when a reader of the old form would misread the new one."""
@@ -81,7 +81,7 @@ def per_problem(benchmark: Mapping[str, Any], metric: str) -> np.ndarray:
     return np.array([pass_at_every_k(n, problem["correct"])[int(k or n) - 1] for problem in problems])
 
 
-def _score_benchmark(problems: Mapping[str, Sequence[Verdict]]) -> dict[str, Any]:
+def _score_benchmark(problems: Mapping[str, Sequence[SampleVerdict]]) -> dict[str, Any]:
     rows = {problem: _quantities(verdicts) for problem, verdicts in problems.items()}
     verdicts = [verdict for of_problem in problems.values() for verdict in of_problem]
     n = len(verdicts) // len(problems)
@@ -121,7 +121,7 @@ def _score_benchmark(problems: Mapping[str, Sequence[Verdict]]) -> dict[str, Any
     }
 
 
-def _quantities(verdicts: Sequence[Verdict]) -> dict[str, float]:
+def _quantities(verdicts: Sequence[SampleVerdict]) -> dict[str, float]:
     """Every quantity of one problem whose mean over problems is a score."""
     n, correct, groups = len(verdicts), [v.correct for v in verdicts], [v.group for v in verdicts]
     return {
@@ -132,13 +132,13 @@ def _quantities(verdicts: Sequence[Verdict]) -> dict[str, float]:
     }
 
 
-def _grader_shares(verdicts: Sequence[Verdict], total: int) -> dict[str, float]:
+def _grader_shares(verdicts: Sequence[SampleVerdict], total: int) -> dict[str, float]:
     """Shares of `total` samples in which the evaluation's grader found nothing to grade, or failed itself."""
     names = {"unparsable": "unparsable", "grader_timeout": "timeout", "grader_error": "error"}
     return {name: sum(v.status == status for v in verdicts) / total for name, status in names.items()}
 
 
-def _mean_if_known(verdicts: Sequence[Verdict], value: Callable[[Verdict], float | None]) -> float | None:
+def _mean_if_known(verdicts: Sequence[SampleVerdict], value: Callable[[SampleVerdict], float | None]) -> float | None:
     """Mean over samples; None if it is not known of every one, because a mean of the rest may be another one."""
     values = [value(verdict) for verdict in verdicts]
     return None if None in values else fmean(values)
@@ -150,7 +150,7 @@ def _mean_if_known(verdicts: Sequence[Verdict], value: Callable[[Verdict], float
 def validation_metrics(
     data_sources: Sequence[str],
     problem_ids: Sequence[str],
-    verdicts: Sequence[Verdict],
+    verdicts: Sequence[SampleVerdict],
     *,
     problems: Mapping[str, int],
     samples: int,
@@ -173,7 +173,7 @@ def validation_metrics(
     Raises:
         ValueError: more problems or samples than expected, or a data source that was not.
     """
-    found: dict[str, dict[str, list[Verdict]]] = {source: {} for source in problems}
+    found: dict[str, dict[str, list[SampleVerdict]]] = {source: {} for source in problems}
     for source, problem, verdict in zip(data_sources, problem_ids, verdicts, strict=True):
         if source not in found:
             raise ValueError(f"validation: data source {source} was not expected (expected: {', '.join(problems)})")
@@ -187,7 +187,7 @@ def validation_metrics(
                 raise ValueError(f"validation: {len(given)} samples of {source}, problem {problem}, expected {samples}")
         given = [verdict for of_problem in of_source.values() for verdict in of_problem]
         expected = problems[source] * samples
-        lost = Verdict(correct=False, strict=False, group=None, status="missing")
+        lost = SampleVerdict(correct=False, strict=False, group=None, status="missing")
         padded = [of_problem + [lost] * (samples - len(of_problem)) for of_problem in of_source.values()]
         padded += [[lost] * samples] * (problems[source] - len(padded))
         rows = [_quantities(of_problem) for of_problem in padded]

@@ -14,7 +14,7 @@ STATUSES = ("ok", "unparsable", "timeout", "error")
 
 
 @dataclass(frozen=True)
-class Verdict:
+class SampleVerdict:
     """What scoring needs of a graded sample, fields as in the sample."""
 
     correct: bool
@@ -53,7 +53,7 @@ def check_complete(keys: Iterable[tuple[str, str, int]], places: Iterable[str], 
                 )
 
 
-def collect(samples: Iterable[Mapping[str, Any]], name: str) -> dict[str, dict[str, list[Verdict]]]:
+def collect(samples: Iterable[Mapping[str, Any]], name: str) -> dict[str, dict[str, list[SampleVerdict]]]:
     """Verdicts by benchmark and problem in the order of `sample`; everything that can be wrong is found here."""
     samples = list(samples)
     places = [f"{name}, line {line}" for line in range(1, len(samples) + 1)]
@@ -62,9 +62,9 @@ def collect(samples: Iterable[Mapping[str, Any]], name: str) -> dict[str, dict[s
     if not samples:
         raise UserError(f"{name}: no samples in it: run the evaluation first")
     check_complete([(s["benchmark"], s["problem"], s["sample"]) for s in samples], places, name)
-    found: dict[str, dict[str, list[Verdict]]] = {}
+    found: dict[str, dict[str, list[SampleVerdict]]] = {}
     for sample in sorted(samples, key=lambda s: s["sample"]):
-        verdict = Verdict(**{field: sample[field] for field in Verdict.__dataclass_fields__})
+        verdict = SampleVerdict(**{field: sample[field] for field in SampleVerdict.__dataclass_fields__})
         found.setdefault(sample["benchmark"], {}).setdefault(sample["problem"], []).append(verdict)
     return {benchmark: dict(sorted(found[benchmark].items())) for benchmark in in_papers_order(found)}
 

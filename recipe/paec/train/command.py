@@ -59,8 +59,8 @@ def export(checkpoint: checkpoints.Checkpoint, directory: Path) -> None:
 def check(config: DictConfig) -> None:
     """The configuration alone (`--check`), without torch, verl or any file; UserError for what is wrong with it."""
     config = resolved(config)
-    if problems := rules.check_config(config):
-        raise UserError(*problems)
+    if errors := rules.check_config(config):
+        raise UserError(*errors)
     if config.run.print_config:
         say(OmegaConf.to_yaml(config))
     say(f"the configuration of {config.run.name} is sound; --dry-run looks at model, data and this machine too")
@@ -70,16 +70,16 @@ def run(config: DictConfig) -> None:
     """A whole run; UserError for everything a user can mend."""
     config = resolved(config)
     directory, run_of = Path(config.run.directory), (folder_kinds.RUN, whose(config), config.run.fresh)
-    problems = rules.check_config(config)
-    if not problems and (problem := folders.problem_of(directory, *run_of)):
-        problems = [problem]
-    if problems:
-        raise UserError(*problems)
-    problems = examine.examine(config)
-    if config.run.prepare and not config.run.dry_run and not problems:
-        run_preparation([sys.executable, *shlex.split(config.run.prepare)])
+    errors = rules.check_config(config)
+    if not errors and (problem := folders.error_of(directory, *run_of)):
+        errors = [problem]
+    if errors:
+        raise UserError(*errors)
+    errors = examine.examine(config)
+    if config.run.prepare_command and not config.run.dry_run and not errors:
+        run_preparation([sys.executable, *shlex.split(config.run.prepare_command)])
         config = resolved_paths(config)
-        problems = inputs.check_inputs(config)
+        errors = inputs.check_inputs(config)
     with open_dict(config):
         config.identity = identity(config)
     if config.run.print_config:
@@ -90,10 +90,10 @@ def run(config: DictConfig) -> None:
         checkpoint, damaged = (None, []) if config.run.fresh or config.identity.model is None else find_resume(config)
         for error in damaged:
             say(f"{error}; it will not be used")
-        dry_run(config, problems or check_with_verl(config), checkpoint)
+        dry_run(config, errors or check_with_verl(config), checkpoint)
         return
-    if problems:
-        raise UserError(*problems)
+    if errors:
+        raise UserError(*errors)
 
     with folders.held(directory, folder_kinds.RUN, say):
         folders.take(directory, *run_of, say)

@@ -16,10 +16,10 @@ from recipe.paec.run import checkpoints
 from recipe.paec.train.watch import failure_of
 
 
-def dry_run(config: DictConfig, problems: list[str], checkpoint: checkpoints.Checkpoint | None) -> None:
+def dry_run(config: DictConfig, errors: list[str], checkpoint: checkpoints.Checkpoint | None) -> None:
     """Print what would be started, and what is missing."""
-    if config.run.prepare:
-        say(f"model and data would be made first, unless they are there: python {config.run.prepare}")
+    if config.run.prepare_command:
+        say(f"model and data would be made first, unless they are there: python {config.run.prepare_command}")
     workers = config.cluster.nodes * config.cluster.gpus_per_node
     replicas = workers // config.cluster.tensor_parallel
     say(f"dry run of {config.run.name}: nothing was started. It would start")
@@ -32,8 +32,8 @@ def dry_run(config: DictConfig, problems: list[str], checkpoint: checkpoints.Che
         say(f"  {rollout_gpus // config.cluster.tensor_parallel} more on GPUs of their own")
     start = f"from the checkpoint of step {checkpoint.step}" if checkpoint else "at step 0"
     say(f"  training {start} to step {config.trainer.total_training_steps}, in {config.run.directory}")
-    if problems:
-        raise UserError(*problems)
+    if errors:
+        raise UserError(*errors)
     say("all checks passed")
 
 

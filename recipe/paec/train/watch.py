@@ -133,14 +133,14 @@ def train(config: DictConfig, config_file: Path, directory: Path) -> tuple[int, 
         finally:
             tree.end()
     if code != 0:
-        problems = [failure_of(directory, code, printed(log, before, most=1 << 20))]
+        errors = [failure_of(directory, code, printed(log, before, most=1 << 20))]
         free = shutil.disk_usage(directory).free
         if free < FULL_DISK:
-            problems.append(
+            errors.append(
                 f"the disk that holds {directory} is full ({free >> 20} MiB left): make room; the same command goes on "
                 "from the last checkpoint"
             )
-        raise UserError(*problems, f"the log with all tracebacks: {log}")
+        raise UserError(*errors, f"the log with all tracebacks: {log}")
     return tree.peak_memory, stop.code
 
 

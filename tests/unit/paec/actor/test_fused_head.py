@@ -5,7 +5,7 @@ import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from paec_loss import token_statistics
-from recipe.paec.actor.fused_head import StatisticsHead, Targets
+from recipe.paec.actor.fused_head import HeadLabels, StatisticsHead
 
 
 def model(**changes) -> Qwen2ForCausalLM:
@@ -29,7 +29,7 @@ def test_without_targets_it_is_the_head_it_was_and_with_them_its_statistics():
     head = StatisticsHead.install(policy, chunk_size=3)
     assert torch.equal(policy(ids).logits, before) and list(policy.state_dict()) == names
     labels = torch.tensor([[2, 3, 4, -100]])
-    head.targets = Targets(labels, 0.7, 0.8)
+    head.targets = HeadLabels(labels, 0.7, 0.8)
     packed = policy(ids).logits
     want = token_statistics(before, labels, top_p=0.8, temperature=0.7)
     assert packed.shape == (1, 4, 7)

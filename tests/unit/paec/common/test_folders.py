@@ -138,7 +138,7 @@ def test_only_what_the_patterns_say_is_removed(tmp_path):
 
 @pytest.mark.parametrize("name", ["a", "tiny_cpu-paec-seed=7", "a,b", "my run", "Größe", 5, 1.5, "x" * 200])
 def test_names_that_can_be(name):
-    assert folder_names.name_problem("run.name", name) is None
+    assert folder_names.name_error("run.name", name) is None
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ def test_names_that_can_be(name):
     ],
 )
 def test_names_that_are_none(name, reason):
-    problem = folder_names.name_problem("run.name", name)
+    problem = folder_names.name_error("run.name", name)
     assert problem.startswith("run.name=") and reason in problem and "\n" not in problem
     assert problem.endswith(("choose another name", "or leave run.name out"))
     problem.encode()  # can be printed
@@ -205,16 +205,16 @@ def test_places_that_are_none(tmp_path, monkeypatch, root, directory, reason):
     names = {"tmp": tmp_path, "home_above": tmp_path / "homes"}
     root, directory = (value and value.format(**names) for value in (root, directory))
     given = f"{root}/mine" if directory is None else directory
-    (problem,) = folder_names.run_problems(root, "mine", given)
+    (problem,) = folder_names.run_errors(root, "mine", given)
     assert reason.format(**names) in problem and "\n" not in problem
 
 
 def test_places_that_can_be(tmp_path):
     (tmp_path / "real").mkdir()
     (tmp_path / "root").symlink_to(tmp_path / "real")
-    assert folder_names.run_problems(str(tmp_path / "root"), "mine", str(tmp_path / "root" / "mine")) == []
-    assert folder_names.run_problems("outputs", "mine", "outputs/mine") == []
-    assert folder_names.run_problems(str(tmp_path), "mine", str(tmp_path.parent / "elsewhere")) == []
+    assert folder_names.run_errors(str(tmp_path / "root"), "mine", str(tmp_path / "root" / "mine")) == []
+    assert folder_names.run_errors("outputs", "mine", "outputs/mine") == []
+    assert folder_names.run_errors(str(tmp_path), "mine", str(tmp_path.parent / "elsewhere")) == []
 
 
 @pytest.mark.parametrize(
@@ -235,12 +235,12 @@ def test_a_new_folder_is_marked(tmp_path, compose):
         folders.take(folder, folder_kinds.RUN, resolve.whose(config), False, print)
     assert json.loads((folder / folder_kinds.MARK).read_text()) == {"kind": "run", **MINE}
     assert sorted(path.name for path in folder.iterdir()) == [".lock", folder_kinds.MARK]
-    assert folders.problem_of(folder, folder_kinds.RUN, MINE, fresh=True) is None
+    assert folders.error_of(folder, folder_kinds.RUN, MINE, fresh=True) is None
 
 
 def test_output_that_a_shell_put_there_does_not_count(tmp_path):
     write(tmp_path / "mine", "nohup.out", "launch.log")
-    assert folders.problem_of(tmp_path / "mine", folder_kinds.RUN, MINE, fresh=False) is None
+    assert folders.error_of(tmp_path / "mine", folder_kinds.RUN, MINE, fresh=False) is None
 
 
 @pytest.mark.parametrize("fresh", [False, True])
@@ -273,7 +273,7 @@ def test_folders_of_others_are_refused(tmp_path, fresh):
     }
     before = tree(root)
     for name, reason in expected.items():
-        problem = folders.problem_of(root / name, folder_kinds.RUN, MINE, fresh)
+        problem = folders.error_of(root / name, folder_kinds.RUN, MINE, fresh)
         assert problem is not None and reason.format(root=root) in problem, name
         assert "run.name" in problem or "run.root" in problem, "names the remedy"
         with pytest.raises(UserError):
@@ -285,8 +285,8 @@ def test_a_run_folder_that_is_a_link_is_not_cleared(tmp_path):
     marked(tmp_path / "real")
     (tmp_path / "mine").symlink_to(tmp_path / "real")
     before = tree(tmp_path)
-    assert folders.problem_of(tmp_path / "mine", folder_kinds.RUN, MINE, fresh=False) is None, "it may be continued"
-    assert "is a symbolic link" in folders.problem_of(tmp_path / "mine", folder_kinds.RUN, MINE, fresh=True)
+    assert folders.error_of(tmp_path / "mine", folder_kinds.RUN, MINE, fresh=False) is None, "it may be continued"
+    assert "is a symbolic link" in folders.error_of(tmp_path / "mine", folder_kinds.RUN, MINE, fresh=True)
     assert tree(tmp_path) == before
 
 
@@ -400,19 +400,19 @@ def test_scores_replace_scores_alone(tmp_path, fresh):
 
 def test_an_export_replaces_an_export_alone(tmp_path):
     target = tmp_path / "model"
-    assert huggingface.target_problem(target, replace=True) is None
+    assert huggingface.target_error(target, replace=True) is None
     target.mkdir()
-    assert huggingface.target_problem(target, replace=False) is None, "an empty folder is none"
+    assert huggingface.target_error(target, replace=False) is None, "an empty folder is none"
     write(target, "config.json", "train.py")
-    assert "exists and is not empty" in huggingface.target_problem(target, replace=False)
-    assert "was not written by this command" in huggingface.target_problem(target, replace=True)
+    assert "exists and is not empty" in huggingface.target_error(target, replace=False)
+    assert "was not written by this command" in huggingface.target_error(target, replace=True)
     (target / "paec_export.json").write_text('{"run": "r", "step": 2}')
-    assert f"{target / 'train.py'} is not part of the export" in huggingface.target_problem(target, replace=True)
+    assert f"{target / 'train.py'} is not part of the export" in huggingface.target_error(target, replace=True)
     (target / "train.py").unlink()
-    assert huggingface.target_problem(target, replace=True) is None
+    assert huggingface.target_error(target, replace=True) is None
     (tmp_path / "link").symlink_to(target)
-    assert "is a symbolic link" in huggingface.target_problem(tmp_path / "link", replace=True)
-    assert "is a file" in huggingface.target_problem(target / "config.json", replace=True)
+    assert "is a symbolic link" in huggingface.target_error(tmp_path / "link", replace=True)
+    assert "is a file" in huggingface.target_error(target / "config.json", replace=True)
 
 
 # ---- real command lines ----------------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ def test_auto_on_every_gpu_cluster(compose, flash_attn, cluster, there, name):
     assert attention.name_of(config) == name
     assert rules.check_config(config) == []
     check = environment.check_installed(config)
-    assert check.problems == () and check.found.startswith(name)
+    assert check.errors == () and check.found.startswith(name)
     assert ("FLASH_ATTN=1 bash launch/setup_env.sh gpu" in check.found) is not there
 
 
@@ -33,11 +33,11 @@ def test_what_was_asked_for_by_name_is_not_replaced(compose, flash_attn, overrid
     flash_attn(False)
     config = compose("experiment=qwen1.5b", override)
     assert attention.name_of(config) == "flash_attention_2"
-    (problem,) = environment.check_installed(config).problems
+    (problem,) = environment.check_installed(config).errors
     assert problem.startswith("attn_implementation=flash_attention_2 was asked for, but flash-attn is not installed")
     assert "FLASH_ATTN=1" in problem and "cluster.attention=auto" in problem
     flash_attn(True)
-    assert environment.check_installed(config).problems == ()
+    assert environment.check_installed(config).errors == ()
 
 
 def test_sdpa_by_name_is_sdpa_where_flash_attn_is_installed(compose, flash_attn):
@@ -52,10 +52,10 @@ def test_ulysses_needs_flash_attn(compose, flash_attn):
     config = compose("experiment=qwen14b")
     assert attention.name_of(config) == "flash_attention_2"
     assert rules.check_config(config) == []
-    (problem,) = environment.check_installed(config).problems
+    (problem,) = environment.check_installed(config).errors
     assert problem.startswith("cluster.sequence_parallel=2 needs flash-attn, which is not installed")
     ours = compose("experiment=qwen14b", "cluster.attention=ulysses_sdpa")
-    assert environment.check_installed(ours).problems == () and rules.check_config(ours) == []
+    assert environment.check_installed(ours).errors == () and rules.check_config(ours) == []
 
 
 @pytest.mark.parametrize("experiment", ["qwen14b", "tiny_cpu"])

@@ -219,7 +219,7 @@ def test_dry_run_starts_and_leaves_nothing(tmp_path):
     done = dry_run(tmp_path, "method=siren", "--print-config")
     assert done.returncode == 0, done.stderr
     assert "model and data would be made first" in done.stdout and "all checks passed" in done.stdout
-    assert "/tiny/model, made first where it is missing (run.prepare)" in done.stdout
+    assert "/tiny/model, made first where it is missing (run.prepare_command)" in done.stdout
     assert "the model is not there yet" in done.stdout and "ok    collective: 1 rank(s)" in done.stdout
     assert done.stdout.splitlines()[-1] == "all checks passed"
     assert "two_sided" in done.stdout and "${" not in done.stdout

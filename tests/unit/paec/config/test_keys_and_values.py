@@ -129,7 +129,7 @@ KIT = (
     *("actor_rollout_ref.actor.fsdp_config.use_torch_compile=false", "+cluster.env.GLOO_SOCKET_IFNAME=lo"),
     *("transfer_queue.backend.SimpleStorage.num_data_storage_units=1", "actor_rollout_ref.rollout.agent.num_workers=1"),
     *("reward.num_workers=1", "actor_rollout_ref.rollout.gpu_memory_utilization=0.3", "trainer.save_freq=-1"),
-    *("actor_rollout_ref.rollout.gpu_memory_utilization=0.35", "cluster.num_cpus=16", "run.prepare=null"),
+    *("actor_rollout_ref.rollout.gpu_memory_utilization=0.35", "cluster.num_cpus=16", "run.prepare_command=null"),
     *("model.path=/somewhere", "model.context_length=2048", "trainer.val_before_train=false", "run.export=false"),
 )
 

@@ -83,13 +83,13 @@ def test_they_fit(compose, capsys, experiment, memory, model):
 def test_the_larger_variant_does_not_fit_the_smaller_card(compose):
     config = compose("experiment=qwen0.6b_gsm8k_80gb")
     setup, (shape, _) = settings.read_setup(config), shapes.find_shape(config.model.path)
-    assert remedies.problems_of(shape, setup, 22.5 * GIB)
+    assert remedies.errors_of(shape, setup, 22.5 * GIB)
 
 
 def test_the_tiny_experiment_needs_no_download(compose):
     config = compose("experiment=tiny_gpu")
     assert inputs.check_inputs(config) == []
-    assert config.run.prepare.startswith("-m data_prep.tiny ") and config.run.name == "tiny_gpu-paec"
+    assert config.run.prepare_command.startswith("-m data_prep.tiny ") and config.run.name == "tiny_gpu-paec"
     plan_command.plan(config, 8 * GIB)
 
 
@@ -108,7 +108,7 @@ def test_the_checks_of_a_machine_with_one_card(compose, tmp_path, monkeypatch, e
     config = compose(f"experiment={experiment}")
     assert environment.check_cluster(config) == []
     check = node_memory.gpu_memory(config, 1)
-    assert check.problems == () == check.notes and check.found.startswith("free on 0: ")
+    assert check.errors == () == check.notes and check.found.startswith("free on 0: ")
     (problem,) = environment.check_cluster(compose(f"experiment={experiment}", "cluster.gpus_per_node=2"))
     assert problem.startswith("GPUs: 1 found on this node, cluster.gpus_per_node=2")
 

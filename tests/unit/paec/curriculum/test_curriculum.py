@@ -304,9 +304,12 @@ def test_the_loader_of_a_run(tiny_config, scored):
         (["curriculum=semantic_entropy", "data.curriculum.samples=1"], "data.curriculum.samples=1: must be"),
         (["curriculum=none"], "curriculum=none: there is nothing to score for"),
         (["curriculum=semantic_entropy", "+data.apply_chat_template_kwargs.a=1"], "data.apply_chat_template_kwargs: "),
-        (["curriculum=semantic_entropy", "run.prepare=null", "model.path=/nowhere"], "model.path=/nowhere: no such"),
         (
-            ["curriculum=semantic_entropy", "run.prepare=null", "data.train_files=[a.parquet]"],
+            ["curriculum=semantic_entropy", "run.prepare_command=null", "model.path=/nowhere"],
+            "model.path=/nowhere: no such",
+        ),
+        (
+            ["curriculum=semantic_entropy", "run.prepare_command=null", "data.train_files=[a.parquet]"],
             "a.parquet does not exist",
         ),
     ],
@@ -314,4 +317,4 @@ def test_the_loader_of_a_run(tiny_config, scored):
 def test_the_command_refuses(overrides, words):
     with pytest.raises(UserError) as raised:
         command(*overrides)
-    assert any(words in problem for problem in raised.value.problems)
+    assert any(words in problem for problem in raised.value.errors)

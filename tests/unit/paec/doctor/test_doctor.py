@@ -163,7 +163,7 @@ def test_memory(tiny_config):
     for workers, measured in ((1, 6.9), (2, 10.4)):
         need = formulas.host_memory(tiny_config(f"cluster.gpus_per_node={workers}"))
         assert measured * GIB <= need < (measured + 0.05) * GIB
-    (problem,) = node_memory.memory(tiny_config("cluster.gpus_per_node=1000")).problems
+    (problem,) = node_memory.memory(tiny_config("cluster.gpus_per_node=1000")).errors
     assert (
         "about 350" in problem
         and "GiB needed with 1000 worker(s)" in problem
@@ -201,10 +201,10 @@ def test_disk(tiny_config, tiny_files, small_disk):
     need = 4 * each + 4 * parameters + examine.OTHER_FILES
     folder = small_disk(900)
     check = examine.storage(tiny_config(root=folder))
-    (problem,) = check.problems
+    (problem,) = check.errors
     assert problem.startswith(f"disk: 0.9 GiB free at {folder}, {need / GIB:.1f} GiB needed (4 checkpoint(s) of 40 MiB")
     assert "lower run.keep_checkpoints" in problem
-    assert examine.storage(tiny_config(root=small_disk(1200))).problems == ()
+    assert examine.storage(tiny_config(root=small_disk(1200))).errors == ()
 
 
 def test_disk_counts_what_is_there(tiny_config, small_disk):
@@ -213,16 +213,16 @@ def test_disk_counts_what_is_there(tiny_config, small_disk):
     checkpoint = Path(config.trainer.default_local_dir) / "global_step_10" / "actor"
     checkpoint.mkdir(parents=True)
     (checkpoint / "model.pt").write_bytes(bytes(110 * 2**20))
-    assert examine.storage(config).problems == ()  # it stands for the checkpoints that it makes unnecessary
+    assert examine.storage(config).errors == ()  # it stands for the checkpoints that it makes unnecessary
     (folder / "other").write_bytes(bytes(110 * 2**20))
-    assert len(examine.storage(config).problems) == 1
+    assert len(examine.storage(config).errors) == 1
 
 
 def test_disk_without_room_for_files(tiny_config, small_disk):
     folder = small_disk(2000)
     for i in range(4500):
         (folder / str(i)).touch()
-    (problem,) = examine.storage(tiny_config(root=folder)).problems
+    (problem,) = examine.storage(tiny_config(root=folder)).errors
     assert "more files, 1000 needed" in problem
 
 
@@ -243,12 +243,12 @@ def test_checkpoints_at_once(tiny_config, overrides, count):
 
 def test_small_shared_memory(tiny_config, small_disk, monkeypatch):
     monkeypatch.setattr(node_folders, "SHM", small_disk(64))
-    (problem,) = node_folders.shared_memory(tiny_config()).problems
+    (problem,) = node_folders.shared_memory(tiny_config()).errors
     assert problem.startswith("shared memory: 64 MiB free in ") and "0.1 GiB needed" in problem
     assert "docker run --shm-size=16g" in problem
     monkeypatch.setattr(node_folders, "SHM", small_disk(300))
     check = node_folders.shared_memory(tiny_config())
-    assert check.problems == () and any("Ray wants" in note for note in check.notes)
+    assert check.errors == () and any("Ray wants" in note for note in check.notes)
 
 
 def test_segments_of_killed_processes():
@@ -282,13 +282,13 @@ def test_segments_of_killed_processes():
 def test_folder_of_rays_files(tiny_config, small_disk, monkeypatch):
     folder = small_disk(100)
     monkeypatch.setenv("RAY_TMPDIR", str(folder))
-    (problem,) = node_folders.scratch(tiny_config()).problems
+    (problem,) = node_folders.scratch(tiny_config()).errors
     assert problem.startswith(f"{folder}: 100 MiB free for Ray's logs and objects, 2.0 GiB needed")
     (folder / "full").write_bytes(bytes(97 * 2**20))
-    (problem,) = node_folders.scratch(tiny_config()).problems
+    (problem,) = node_folders.scratch(tiny_config()).errors
     assert f"{folder}: its file system is 97% full, and above 95% Ray refuses" in problem and "RAY_TMPDIR" in problem
     monkeypatch.setenv("RAY_TMPDIR", str(folder / "nowhere"))
-    (problem,) = node_folders.scratch(tiny_config()).problems
+    (problem,) = node_folders.scratch(tiny_config()).errors
     assert "no such folder" in problem
 
 
@@ -299,7 +299,7 @@ def test_clusters_need_more_open_files(tiny_config):
     code = (
         "import resource, sys; from omegaconf import OmegaConf; from recipe.paec.doctor import node_limits\n"
         "resource.setrlimit(resource.RLIMIT_NOFILE, (1024, 20000))\n"
-        "print(*node_limits.limits(OmegaConf.create(sys.stdin.read())).problems)"
+        "print(*node_limits.limits(OmegaConf.create(sys.stdin.read())).errors)"
     )
     for nodes, words in ((4, ""), (5, "open files: the limit is 20000, Ray needs 20480: ulimit -n 20480")):
         config = OmegaConf.to_yaml(tiny_config(f"cluster.nodes={nodes}"))
@@ -308,7 +308,7 @@ def test_clusters_need_more_open_files(tiny_config):
 
 
 def test_too_few_processes(tiny_config):
-    (problem,) = node_limits.limits(tiny_config("cluster.gpus_per_node=10000000")).problems
+    (problem,) = node_limits.limits(tiny_config("cluster.gpus_per_node=10000000")).errors
     assert problem.startswith("processes: ") and "docker run --pids-limit" in problem
 
 
@@ -334,7 +334,7 @@ def test_host_name_that_leads_nowhere(tiny_config):
     """In a UTS namespace of its own, where the host has another name."""
     code = (
         "import sys; from omegaconf import OmegaConf; from recipe.paec.doctor import node_limits\n"
-        "print(*node_limits.interfaces(OmegaConf.create(sys.stdin.read())).problems)"
+        "print(*node_limits.interfaces(OmegaConf.create(sys.stdin.read())).errors)"
     )
     config = tiny_config()
     with open_dict(config):
@@ -362,40 +362,40 @@ def closed_port():
 def test_ray_addresses(tiny_config, closed_port, tmp_path, monkeypatch):
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    assert examine.ray_address(tiny_config()).problems == ()
+    assert examine.ray_address(tiny_config()).errors == ()
     nobody = f"127.0.0.1:{closed_port}"
-    (problem,) = examine.ray_address(tiny_config(f"cluster.ray_address={nobody}")).problems
+    (problem,) = examine.ray_address(tiny_config(f"cluster.ray_address={nobody}")).errors
     assert problem.startswith(f"cluster.ray_address={nobody}: nothing answers there (Connection refused)")
-    (problem,) = examine.ray_address(tiny_config("cluster.ray_address=head")).problems
+    (problem,) = examine.ray_address(tiny_config("cluster.ray_address=head")).errors
     assert problem.startswith("cluster.ray_address=head: ") and "HOST:PORT" in problem
-    (problem,) = examine.ray_address(tiny_config("cluster.ray_address=auto")).problems
+    (problem,) = examine.ray_address(tiny_config("cluster.ray_address=auto")).errors
     assert "neither RAY_ADDRESS nor " in problem
-    (problem,) = examine.ray_address(tiny_config("cluster.nodes=2")).problems
+    (problem,) = examine.ray_address(tiny_config("cluster.nodes=2")).errors
     assert "cluster.nodes=2: several nodes need a Ray cluster" in problem
     (tmp_path / "ray").mkdir()
     (tmp_path / "ray" / "ray_current_cluster").write_text(nobody)
-    (problem,) = examine.ray_address(tiny_config()).problems
+    (problem,) = examine.ray_address(tiny_config()).errors
     assert f"makes Ray join {nobody}, but cluster.ray_address is null" in problem
-    (problem,) = examine.ray_address(tiny_config("cluster.ray_address=auto")).problems
+    (problem,) = examine.ray_address(tiny_config("cluster.ray_address=auto")).errors
     assert problem.startswith(f"cluster.ray_address={nobody}: nothing answers")
     monkeypatch.setenv("RAY_ADDRESS", nobody)
-    (problem,) = examine.ray_address(tiny_config()).problems
+    (problem,) = examine.ray_address(tiny_config()).errors
     assert problem.startswith(f"RAY_ADDRESS={nobody} makes Ray join that cluster")
     with socket.create_server(("127.0.0.1", 0)) as server:
         open_port = f"127.0.0.1:{server.getsockname()[1]}"
-        assert examine.ray_address(tiny_config(f"cluster.ray_address={open_port}")).problems == ()
+        assert examine.ray_address(tiny_config(f"cluster.ray_address={open_port}")).errors == ()
 
 
 def test_run_directory_in_use(tiny_config):
     config = tiny_config()
-    assert examine.run_directory(config).problems == ()
+    assert examine.run_directory(config).errors == ()
     held = folders.lock(Path(config.run.directory), folder_kinds.RUN)
-    (problem,) = examine.run_directory(config).problems
+    (problem,) = examine.run_directory(config).errors
     assert problem.startswith(f"{config.run.directory} is in use by another run")
     held.close()
-    assert examine.run_directory(config).problems == ()
+    assert examine.run_directory(config).errors == ()
     (Path(config.run.directory) / "thesis.tex").touch()
-    (problem,) = examine.run_directory(config).problems
+    (problem,) = examine.run_directory(config).errors
     assert problem == f"{config.run.directory} holds thesis.tex and no run: choose another run.name"
 
 
@@ -410,14 +410,14 @@ def test_gpu_memory(compose, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     config = compose("experiment=qwen7b")
-    (problem,) = node_memory.gpu_memory(config, 8).problems
+    (problem,) = node_memory.gpu_memory(config, 8).errors
     assert problem.startswith("GPU 1: 40.0 GiB of 80.0 GiB are free, 60.6 GiB are needed (recipe.paec.plan)")
-    assert node_memory.gpu_memory(config, 1).problems == ()
+    assert node_memory.gpu_memory(config, 1).errors == ()
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-bb")
-    assert len(node_memory.gpu_memory(config, 1).problems) == 1
+    assert len(node_memory.gpu_memory(config, 1).errors) == 1
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     lora = compose("experiment=qwen7b", "lora.rank=8")
-    assert node_memory.gpu_memory(lora, 1).problems == ()  # not planned: vLLM's share alone
+    assert node_memory.gpu_memory(lora, 1).errors == ()  # not planned: vLLM's share alone
     large = compose("experiment=qwen7b", "actor_rollout_ref.actor.ppo_max_token_len_per_gpu=200000")
     (note,) = node_memory.gpu_memory(large, 1).notes
     assert "python -m recipe.paec.plan" in note
@@ -428,13 +428,13 @@ def test_gpu_memory(compose, tmp_path, monkeypatch):
 
 def test_collective_of_two_processes(tiny_config):
     (check,) = collective.Collective(tiny_config("cluster.gpus_per_node=2")).result()
-    assert check.problems == () and check.found.startswith("2 rank(s), ")
+    assert check.errors == () and check.found.startswith("2 rank(s), ")
 
 
 def test_collective_names_the_interface(tiny_config):
     config = tiny_config("cluster.gpus_per_node=2", "cluster.env.GLOO_SOCKET_IFNAME=nowhere0")
     (check,) = collective.Collective(config).result()
-    (problem,) = check.problems
+    (problem,) = check.errors
     assert problem.startswith("the collective failed on 2 of 2 ranks") and "GLOO_SOCKET_IFNAME=nowhere0" in problem
 
 
@@ -451,7 +451,7 @@ def test_collective_that_hangs(tiny_config):
     running = collective.Collective(tiny_config())
     os.kill(running._process.pid, signal.SIGSTOP)
     (check,) = running.result(limit=1)
-    assert "the collective over all ranks did not end within 1 s: set the interface" in check.problems[0]
+    assert "the collective over all ranks did not end within 1 s: set the interface" in check.errors[0]
     assert running._process.poll() is not None
 
 
@@ -559,7 +559,7 @@ def test_parameters_of_one_file_and_of_several(model, tiny_files):
     assert count == shapes.read_shape(content).parameters
     sharded(model)
     assert shapes.parameter_count(str(model)) == count
-    assert model_files.file_problems(model, "m") == []
+    assert model_files.file_errors(model, "m") == []
 
 
 def test_lost_shard(model, tiny_config):
@@ -572,7 +572,7 @@ def test_lost_shard(model, tiny_config):
 @pytest.mark.parametrize("content", [b"", b"version https://git-lfs.github.com/spec/v1\n", b"\x00" * 64])
 def test_weights_that_are_none(model, content):
     (model / "model.safetensors").write_bytes(content)
-    (problem,) = model_files.file_problems(model, "m")
+    (problem,) = model_files.file_errors(model, "m")
     assert (
         problem.startswith("m: model.safetensors is not a whole safetensors file") and "get the model again" in problem
     )
@@ -581,7 +581,7 @@ def test_weights_that_are_none(model, content):
 def test_pickled_weights_alone(model):
     (model / "model.safetensors").unlink()
     torch.save({}, model / "pytorch_model.bin")
-    (problem,) = model_files.file_problems(model, "m")
+    (problem,) = model_files.file_errors(model, "m")
     assert "its weights are pickles (*.bin), which can run any code" in problem
 
 

@@ -24,7 +24,7 @@ from recipe.paec.evaluate import benchmarks, results, samples, settings, targets
 from recipe.paec.evaluate import generation as evaluate_generation
 from recipe.paec.evaluate.benchmarks import Problem
 from recipe.paec.evaluate.command import arguments_of, show
-from recipe.paec.evaluate.folder import continue_or_start, digests, identity_of, label_of, output_problems
+from recipe.paec.evaluate.folder import continue_or_start, digests, identity_of, label_of, output_errors
 from recipe.paec.evaluate.generation_process import Job, max_new_tokens, missing
 from recipe.paec.evaluate.grading import journaled
 from recipe.paec.evaluate.journal import journal_keys, mend_journal, read_journal
@@ -473,7 +473,7 @@ def test_a_dry_run_knows_what_a_start_would_refuse(evaluation, tmp_path, aime, f
 
     def found(output: Path, steps: int = 1) -> list[str]:
         target = targets.Target("m", tmp_path / "model", False, None, None, output)
-        return output_problems(config, [target] * steps, problems)
+        return output_errors(config, [target] * steps, problems)
 
     output = tmp_path / "out" / "step_2"
     assert found(output) == [] and not output.exists(), "a check makes nothing"

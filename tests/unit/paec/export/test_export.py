@@ -214,7 +214,7 @@ def test_no_local_path_is_in_the_card(work, compose, tmp_path):
         f"data.train_files=[{listed}]",
         "data.val_files=../secret-project/val.parquet",
         f"run.root='{secret}/outputs'",
-        f"run.prepared='{secret}/prepared'",
+        f"run.prepare_dir='{secret}/prepared'",
         "+data.note='~/secret-project/v.parquet'",
         "+data.more={x:/home/alice/y,z:1}",
         r"+data.escaped=/home/alice\,bob/z",
@@ -322,7 +322,7 @@ def test_damaged_checkpoints(copy, tmp_path, damage, sentence):
     damage(copy / "actor")
     with pytest.raises(UserError, match=sentence) as error:
         huggingface.export(copy, tmp_path / "model")
-    assert len(error.value.problems) == 1 and "\n" not in str(error.value)
+    assert len(error.value.errors) == 1 and "\n" not in str(error.value)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["global_step_3"], "nothing half-written"
 
 

@@ -23,7 +23,7 @@ from pipeline_runs import REPOSITORY, descendants, finish, records, wait_for
 from recipe.paec.common.errors import UserError
 from recipe.paec.grid import command as grid_command
 from recipe.paec.grid import local, prepare, request
-from recipe.paec.grid.runs import Run
+from recipe.paec.grid.runs import GridRun
 from recipe.paec.grid.table import PLAIN, picture, run_values, summarize, to_markdown, write
 from recipe.paec.run import checkpoints
 
@@ -105,8 +105,8 @@ def test_refused_at_once(arguments, message, monkeypatch):
 def test_everything_is_checked_before_anything_starts(words, problems, tmp_path):
     with pytest.raises(UserError) as error:
         grid_command.run([*words, f"run.root={tmp_path / 'runs'}"])
-    assert len(error.value.problems) == len(problems)
-    for problem, expected in zip(error.value.problems, problems, strict=True):
+    assert len(error.value.errors) == len(problems)
+    for problem, expected in zip(error.value.errors, problems, strict=True):
         assert re.fullmatch(expected.replace("? ", r"\? "), problem), problem
     assert not (tmp_path / "runs").exists()
 
@@ -114,7 +114,7 @@ def test_everything_is_checked_before_anything_starts(words, problems, tmp_path)
 # ---- what a directory holds ------------------------------------------------------------------------------------------
 
 
-def made_run(folder: Path, lines: list[dict], saved: int | None = None, config: str = "", steps: int = 2) -> Run:
+def made_run(folder: Path, lines: list[dict], saved: int | None = None, config: str = "", steps: int = 2) -> GridRun:
     """A run directory as a training leaves it."""
     folder.mkdir(parents=True)
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -124,20 +124,20 @@ def made_run(folder: Path, lines: list[dict], saved: int | None = None, config: 
         state.mkdir(parents=True)
         (state / "paec_state.json").write_text("{}")
     label, seed = re.fullmatch(r".*-(\w+)-seed(\d+)", folder.name).groups()
-    return Run(label, int(seed), folder, steps, saves=True, exports=True)
+    return GridRun(label, int(seed), folder, steps, saves=True, exports=True)
 
 
 def test_what_is_done(tmp_path):
     whole = [{"step": 0}, {"step": 1}, {"step": 2}]
-    assert not Run("a", 1, tmp_path / "none", 2, saves=True, exports=True).finished()
+    assert not GridRun("a", 1, tmp_path / "none", 2, saves=True, exports=True).finished()
     assert not made_run(tmp_path / "t-early-seed1", whole[:2], saved=1).finished()
     assert not made_run(tmp_path / "t-unsaved-seed1", whole, saved=1).finished(), "killed before its checkpoint counted"
     run = made_run(tmp_path / "t-whole-seed1", whole, saved=2)
     assert run.finished() and not run.done(), "killed before the export"
     (run.directory / "huggingface").mkdir()
     assert run.done()
-    assert Run("whole", 1, run.directory, 2, saves=False, exports=True).done()
-    assert not Run("whole", 1, run.directory, 3, saves=True, exports=True).finished(), "asked for more since"
+    assert GridRun("whole", 1, run.directory, 2, saves=False, exports=True).done()
+    assert not GridRun("whole", 1, run.directory, 3, saves=True, exports=True).finished(), "asked for more since"
 
 
 def test_another_run_in_the_directory_is_refused(compose, tmp_path):
@@ -153,7 +153,7 @@ def test_another_run_in_the_directory_is_refused(compose, tmp_path):
         f"{run.directory} holds another run: actor_rollout_ref.actor.optim.lr is 5e-05 there and 0.0001 here: use "
         "another run.root, or delete that folder"
     )
-    longer = Run("paec", 1, run.directory, 1, saves=True, exports=True)
+    longer = GridRun("paec", 1, run.directory, 1, saves=True, exports=True)
     (problem,) = prepare._other_run(longer, config)
     assert problem.startswith(f"{run.directory} was trained to step 2, this asks for 1 steps: use another run.root")
 
@@ -183,7 +183,7 @@ def test_values_of_a_run_by_hand():
     assert run_values([line(1, None, 3.0, 1.0)])["entropy"] is None, "NaN is no value"
 
 
-def finished_pair(root: Path) -> list[Run]:
+def finished_pair(root: Path) -> list[GridRun]:
     """Two methods with two seeds; one run has not ended, one has not begun."""
     source = {"amc23__avg_at_4": 0.25, "amc23__maj_at_4": 0.5, "amc23__pass_at_4": 0.75, "amc23__pass_at_2": 0.6}
     better = {**source, "amc23__avg_at_4": 0.35}
@@ -192,7 +192,7 @@ def finished_pair(root: Path) -> list[Run]:
         made_run(root / "t-none-seed1", [line(1, 0.4, 9, 3), line(2, 0.7, 12, 6, **better)], 2),
         made_run(root / "t-paec-seed0", [line(1, 0.4, 9, 3), line(2, 0.6, 11, 5, **better)], 2),
         made_run(root / "t-paec-seed1", [line(1, 0.4, 9, 3)], 1),
-        Run("siren", 0, root / "t-siren-seed0", 2, saves=True, exports=True),
+        GridRun("siren", 0, root / "t-siren-seed0", 2, saves=True, exports=True),
     ]
 
 
@@ -366,7 +366,7 @@ def test_a_grid_from_beginning_to_end(launch, tmp_path):
 
 def test_the_time_left_leaves_the_preparation_out(tmp_path):
     """Ten minutes of making model and data, then a minute of training."""
-    run = Run("none", 1, tmp_path, 3, saves=True, exports=False)
+    run = GridRun("none", 1, tmp_path, 3, saves=True, exports=False)
     now = time.time()
     assert 660 <= local.training_time(run, now - 660) < 720
     (tmp_path / "config.yaml").touch()

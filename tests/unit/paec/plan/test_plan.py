@@ -334,7 +334,7 @@ def test_configurations_fit_80_gib(compose, experiment, cluster):
     config = compose(f"experiment={experiment}", f"cluster={cluster}")
     setup, (shape, _) = settings.read_setup(config), shapes.find_shape(config.model.path)
     assert setup.shards == {"gpu_1x8": 8, "gpu_4x8": 32}[cluster]
-    assert remedies.problems_of(shape, setup, 80 * GIB) == []
+    assert remedies.errors_of(shape, setup, 80 * GIB) == []
     # At least a hundred responses of full length are generated at once, and one fits a micro-batch.
     replicas = setup.nodes * setup.gpus_per_node // setup.tensor_parallel
     kv_tokens = formulas.estimate(shape, setup, 80 * GIB).kv_tokens
@@ -376,7 +376,7 @@ def test_configurations_fit_without_flash_attn(compose, monkeypatch, experiment)
     monkeypatch.setattr(attention, "has_flash_attn", lambda: False)
     config = compose(f"experiment={experiment}")
     setup, (shape, _) = settings.read_setup(config), shapes.find_shape(config.model.path)
-    assert setup.dense_mask and remedies.problems_of(shape, setup, 80 * GIB) == []
+    assert setup.dense_mask and remedies.errors_of(shape, setup, 80 * GIB) == []
 
 
 ONE_GPU = {"qwen0.6b_gsm8k": 24, "qwen0.6b_gsm8k_80gb": 80}
@@ -388,7 +388,7 @@ def test_the_table_for_one_gpu(compose, monkeypatch, experiment, memory):
     monkeypatch.setattr(attention, "has_flash_attn", lambda: False)
     config = compose(f"experiment={experiment}")
     setup, (shape, _) = settings.read_setup(config), shapes.find_shape(config.model.path)
-    assert remedies.problems_of(shape, setup, memory * GIB) == []
+    assert remedies.errors_of(shape, setup, memory * GIB) == []
     found = formulas.estimate(shape, setup, memory * GIB)
     phases = (f"{found.total(phase) / GIB:.1f}" for phase in ("update", "weight sync", "rollout"))
     row = (f"{experiment}, {memory} GiB", setup.tokens, setup.memory_fraction, *phases, found.kv_tokens // setup.length)
@@ -420,7 +420,7 @@ def test_one_node_of_80_gb_is_too_small_for_32b(compose, capsys):
     config = compose("experiment=qwen32b", "cluster=gpu_1x8")
     with pytest.raises(UserError) as error:
         plan_command.plan(config, 80 * GIB)
-    (problem,) = error.value.problems
+    (problem,) = error.value.errors
     assert problem == (
         "the update needs 77.1 GiB, more than the usable 76.0 GiB; the rollout needs 95.8 GiB, more than the usable "
         "76.0 GiB; it would fit with actor_rollout_ref.actor.fsdp_config.offload_policy=true"
@@ -434,11 +434,11 @@ def test_one_node_of_80_gb_is_too_small_for_32b(compose, capsys):
 def test_a_remedy_works(compose, experiment, memory):
     config = compose(f"experiment={experiment}")
     shape = shapes.find_shape(config.model.path)[0]
-    assert remedies.problems_of(shape, settings.read_setup(config), memory * GIB)
+    assert remedies.errors_of(shape, settings.read_setup(config), memory * GIB)
     sentence = remedies.remedy(shape, settings.read_setup(config), memory * GIB)
     assert sentence.startswith("it would fit with ")
     mended = compose(f"experiment={experiment}", *sentence.removeprefix("it would fit with ").split())
-    assert remedies.problems_of(shape, settings.read_setup(mended), memory * GIB) == []
+    assert remedies.errors_of(shape, settings.read_setup(mended), memory * GIB) == []
 
 
 def test_no_remedy(compose):

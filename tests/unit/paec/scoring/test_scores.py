@@ -13,7 +13,7 @@ from recipe.paec.common.errors import UserError
 from recipe.paec.scoring.display import in_papers_order, markdown, percent, table
 from recipe.paec.scoring.estimators import bootstrap_interval
 from recipe.paec.scoring.scores import per_problem, score, validation_metrics
-from recipe.paec.scoring.verdicts import Verdict
+from recipe.paec.scoring.verdicts import SampleVerdict
 
 
 def sample(problem="a", index=0, correct=False, group=0, benchmark="aime24", **fields):
@@ -246,7 +246,7 @@ def validated(given, **expected):
     return validation_metrics(
         [s["benchmark"] for s in given],
         [s["problem"] for s in given],
-        [Verdict(s["correct"], s["strict"], s["group"], s["status"]) for s in given],
+        [SampleVerdict(s["correct"], s["strict"], s["group"], s["status"]) for s in given],
         **expected,
     )
 

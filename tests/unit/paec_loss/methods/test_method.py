@@ -47,7 +47,7 @@ def test_the_template_works(tmp_path, monkeypatch):
 
 
 def test_the_docs_show_the_same_table_and_template():
-    text = (Path(__file__).parents[2] / "docs" / "methods.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[4] / "docs" / "methods.md").read_text(encoding="utf-8")
     shown = [block for block in re.findall(r"```python\n(.*?)```", text, flags=re.S) if "class Calm" in block]
     assert [ast.dump(ast.parse(block)) for block in shown] == [ast.dump(ast.parse(template()))]
     table = page.__doc__.split("    I want to change ...", 1)[1].split("\n\n", 1)[0].splitlines()[1:]

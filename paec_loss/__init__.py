@@ -36,6 +36,9 @@ from paec_loss.randomness import token_uniform
 from paec_loss.stack import MethodStack
 from paec_loss.summary import position_summary
 
+__version__ = "0.1.0"
+"""Of the package; `setup.py` reads it here."""
+
 if TYPE_CHECKING:
     from paec_loss.linear import linear_token_statistics
     from paec_loss.statistics import TokenStatistics, token_statistics

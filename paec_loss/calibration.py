@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from paec_loss import _torch as torch
 from paec_loss.position import mask_from_score, normalize_entropy, position_score, position_threshold
@@ -191,18 +191,19 @@ class EntropyAnchor:
         """
         if step <= self._steps:
             return None
-        if not self.frozen:
+        value = self.value
+        if value is None or not self.frozen:
             raise ValueError(
                 f"anchor: step {step} needs the anchor of steps 1..{self._steps}, only {len(self._observations)} "
                 "observed; load the checkpoint of the run that this one resumes"
             )
-        return self._rho_min * self.value
+        return self._rho_min * value
 
-    def state_dict(self) -> dict[str, object]:
+    def state_dict(self) -> dict[str, Any]:
         """The state as JSON types."""
         return {"anchor_steps": self._steps, "observations": list(self._observations)}
 
-    def load_state_dict(self, state: dict[str, object]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Replaces the state; ValueError for another anchor_steps, or for what no run can have written."""
         if set(state) != {"anchor_steps", "observations"}:
             raise ValueError(f"anchor state has keys {sorted(state)}: must be anchor_steps and observations")

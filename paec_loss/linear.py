@@ -78,7 +78,7 @@ def linear_token_statistics(
         chunk_size,
         module,
     )
-    return TokenStatistics(*(output.reshape(labels.shape) for output in outputs), vocab_size=weight.shape[0])
+    return TokenStatistics.of((output.reshape(labels.shape) for output in outputs), weight.shape[0])
 
 
 class _LinearTokenStatistics(torch.autograd.Function):
@@ -111,14 +111,14 @@ class _LinearTokenStatistics(torch.autograd.Function):
         grad_bias = torch.zeros_like(bias, dtype=wide) if to_bias else None
         with torch.autocast(hidden.device.type, enabled=False):
             for rows, gradient in _gradients_of_logits(ctx, hidden, weight, bias, labels, inv_temperature, upstream):
-                if to_hidden:
+                if grad_hidden is not None:
                     grad_hidden[rows] = gradient @ weight
-                if to_weight:
+                if grad_weight is not None:
                     _add_product(grad_weight, gradient.t(), hidden[rows])
-                if to_bias:
+                if grad_bias is not None:
                     grad_bias += gradient.sum(0, dtype=wide)
-        grad_weight = grad_weight.to(weight.dtype) if to_weight else None
-        grad_bias = grad_bias.to(bias.dtype) if to_bias else None
+        grad_weight = grad_weight.to(weight.dtype) if grad_weight is not None else None
+        grad_bias = grad_bias.to(bias.dtype) if grad_bias is not None else None
         return grad_hidden, grad_weight, grad_bias, *[None] * 5
 
 

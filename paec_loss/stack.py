@@ -237,7 +237,7 @@ class MethodStack:
         self, contexts: Sequence[Any], sums: Mapping[str, Mapping[str, float]], updates: Sequence[Update]
     ) -> dict[str, float]:
         """Every method's metrics of an update, under `<method>/`, from `local_sums` added up over the mini-batch."""
-        found = {}
+        found: dict[str, float] = {}
         for name, method, context, update in self._having("metrics", contexts, updates):
             values = method.metrics(context, sums.get(name, {}), update)
             found |= {f"{name}/{key}": value for key, value in values.items()}

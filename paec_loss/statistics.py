@@ -10,8 +10,8 @@ import importlib
 import importlib.util
 import logging
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, fields
 
 import torch
 import torch.distributed as dist
@@ -69,11 +69,21 @@ class TokenStatistics:
 
     def map(self, fn: Callable[[Tensor], Tensor]) -> "TokenStatistics":
         """A copy with `fn` applied to every tensor, for example a reshape or a gather of rows."""
-        return replace(self, **{f.name: fn(getattr(self, f.name)) for f in fields(self) if f.name != "vocab_size"})
+        return self.of((fn(getattr(self, name)) for name in _tensor_names()), self.vocab_size)
+
+    @classmethod
+    def of(cls, tensors: Iterable[Tensor], vocab_size: int) -> "TokenStatistics":
+        """From the tensors in the order of the fields."""
+        return cls(**dict(zip(_tensor_names(), tensors, strict=True)), vocab_size=vocab_size)
 
     def detach(self) -> "TokenStatistics":
         """A copy that shares the values and carries no gradient."""
         return self.map(Tensor.detach)
+
+
+@functools.cache
+def _tensor_names() -> list[str]:
+    return [field.name for field in fields(TokenStatistics) if field.name != "vocab_size"]
 
 
 def token_statistics(
@@ -138,7 +148,7 @@ def token_statistics(
     outputs = _TokenStatisticsFunction.apply(
         logits, labels, inv_temperature, float(top_p), shard, load_backend(name), inplace_backward
     )
-    return TokenStatistics(*(output.reshape(shape) for output in outputs), vocab_size=vocab_size)
+    return TokenStatistics.of((output.reshape(shape) for output in outputs), vocab_size)
 
 
 class _TokenStatisticsFunction(torch.autograd.Function):
@@ -256,7 +266,8 @@ def _agreed_shard(
     group, logits: Tensor, labels: Tensor, top_p: float, temperature: float | Tensor
 ) -> tuple[VocabularyShard, Tensor]:
     """The shard and 1 / temperature, once all ranks have found their arguments good and equal; else all ranks raise."""
-    error, settings, inv_temperature = None, [0.0, 0.0], None
+    error: Exception | None = None
+    settings, inv_temperature = [0.0, 0.0], torch.empty(0)
     try:
         inv_temperature = check_arguments(logits, labels, top_p, temperature)
         settings = [float(top_p), float(inv_temperature.sum())]

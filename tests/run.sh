@@ -1,11 +1,14 @@
 #!/usr/bin/env bash
-# The tests: bash tests/run.sh [--all | --gpu-stack | --gpu | pytest arguments]
+# The tests: bash tests/run.sh [--lint | --light | --pipeline | --all | --gpu-stack | --gpu | pytest arguments]
 #
-# Without arguments: all tests on a machine without GPU, end to end included: what does not start Ray, two files at a time,
-# then what does, one after the other (two at once take longer on 2 cores). The environment is brought up to date first
-# (launch/setup_env.sh cpu, or gpu for the next two).
+# Without arguments: the first three, all tests on a machine without GPU, end to end included: what does not start Ray, two
+# files at a time, then what does, one after the other (two at once take longer on 2 cores). The environment is brought
+# up to date first (launch/setup_env.sh cpu, or gpu for the last two).
 #
-#   --all        adds the slow ones: a real Slurm, Ray clusters of two nodes
+#   --lint       style, spelling, shell scripts and types, no test
+#   --light      the tests that start no Ray
+#   --pipeline   the tests that do
+#   --all        all three, with the slow tests: a real Slurm, Ray clusters of two nodes
 #   --gpu-stack  what starts neither Ray nor vLLM, with the GPU stack, on a machine with or without GPU; 11 GB, not in CI
 #   --gpu        tests/gpu: what only a GPU can show; needs one
 #
@@ -26,15 +29,39 @@ case ${1:-} in
     ;;
 esac
 bash launch/setup_env.sh cpu
-"$VENV/bin/ruff" check .
-"$VENV/bin/ruff" format --check .
+
+lint() {
+  "$VENV/bin/ruff" check .
+  "$VENV/bin/ruff" format --check .
+  "$VENV/bin/codespell"
+  "$VENV/bin/shellcheck" launch/*.sh launch/slurm/*.sbatch tests/*.sh tests/helpers/*.sh .ci/run
+  "$VENV/bin/mypy"
+}
+light() { "$VENV/bin/python" -m pytest -n 2 --dist loadfile -m "not pipeline and ($1)" "${@:2}"; }
+pipeline() { "$VENV/bin/python" -m pytest -m "pipeline and ($1)" "${@:2}"; }
+
 speed="not slow"
-if [[ ${1:-} == --all ]]; then
-  speed="slow or not slow"
-  shift
-fi
+case ${1:-} in
+  --lint)
+    lint
+    exit
+    ;;
+  --light)
+    light "$speed" "${@:2}"
+    exit
+    ;;
+  --pipeline)
+    pipeline "$speed" "${@:2}"
+    exit
+    ;;
+  --all)
+    speed="slow or not slow"
+    shift
+    ;;
+esac
+lint
 if (($# > 0)); then
   exec "$VENV/bin/python" -m pytest "$@"
 fi
-"$VENV/bin/python" -m pytest -n 2 --dist loadfile -m "not pipeline and ($speed)"
-exec "$VENV/bin/python" -m pytest -m "pipeline and ($speed)"
+light "$speed"
+pipeline "$speed"

@@ -99,9 +99,9 @@ class GraderPool:
             living = list(self._living)
         for process in living:
             process.end()
-        for process in [self._idle.get() for _ in range(self.workers)]:
-            if process:
-                process.kill()
+        for idle in [self._idle.get() for _ in range(self.workers)]:
+            if idle:
+                idle.kill()
             self._idle.put(None)
         self._starter.shutdown()
 
@@ -279,6 +279,8 @@ class _Process:
             env=environment,
             start_new_session=True,
         )
+        assert self._process.stdin is not None and self._process.stdout is not None, "both are pipes"
+        self._stdin, self._stdout = self._process.stdin, self._process.stdout
         self._buffer = b""
         self._command = f"python -m recipe.grading.worker {os.getppid()} {time_limit} {memory_limit}"
         self._prepared: set[str] = set()
@@ -325,16 +327,16 @@ class _Process:
         self.end()
         self._process.wait()
         with suppress(BrokenPipeError):  # of a request that it did not live to read
-            self._process.stdin.close()
-        self._process.stdout.close()
+            self._stdin.close()
+        self._stdout.close()
 
     def _send(self, request: dict[str, Any]) -> None:
-        self._process.stdin.write(json.dumps(request).encode() + b"\n")
-        self._process.stdin.flush()
+        self._stdin.write(json.dumps(request).encode() + b"\n")
+        self._stdin.flush()
 
     def _receive(self, time_limit: float) -> dict[str, Any]:
         deadline = time.monotonic() + time_limit
-        stream = self._process.stdout.fileno()
+        stream = self._stdout.fileno()
         poll = select.poll()  # not select(), which fails beyond 1024 open files
         poll.register(stream, select.POLLIN)
         while b"\n" not in self._buffer:

@@ -118,8 +118,9 @@ def _sides_agree(gold: _Parsed, answer: _Parsed) -> bool:
     math_verify looks at the last side of an equation, and of an approximation at the first. A side of an approximation
     may be rounded or cut off at its last digit: \frac23 \approx 0.67 and \frac23 \approx 0.66 are \frac23.
     """
-    named = isinstance(gold.value, sympy.Eq) and is_assignment_relation(gold.value) and not gold.value.lhs.is_Add
-    value = gold.value.rhs if named else gold.value
+    value: Any = gold.value
+    if isinstance(value, sympy.Eq) and is_assignment_relation(value) and not value.lhs.is_Add:
+        value = value.rhs
     sides = _RELATION.split(answer.text)
     if len(sides) == 1 or not _is_number(value) or _SEPARATOR.search(answer.text):
         return True

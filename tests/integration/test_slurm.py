@@ -192,10 +192,10 @@ echo "{\\"step\\": 1, \\"actor/entropy\\": 0.5, \\"response_length/mean\\": 7, \
 
 
 def test_comparison(slurm):
-    """launch/compare.sh as an array: what is done is not submitted, and a job behind it makes the table."""
+    """launch/grid.sh as an array: what is done is not submitted, and a job behind it makes the table."""
     root = slurm.folder / "grid"
     slurm.call("bash", "-c", TRAINED, GRID_ROOT=str(root), METHOD="none", SEED="3")
-    command = ["bash", str(REPOSITORY / "launch" / "compare.sh"), "METHODS=none paec", "SEEDS=3 4"]
+    command = ["bash", str(REPOSITORY / "launch" / "grid.sh"), "METHODS=none paec", "SEEDS=3 4"]
     command += ["SLURM=--nodes=1", f"run.root={root}", "trainer.total_training_steps=1", "run.export=false"]
     slurm.until(lambda: slurm.idle() == ["n1", "n2"], 90)
     said = slurm.call(*command, COMMAND=TRAINED, GRID_ROOT=str(root))
@@ -211,23 +211,6 @@ def test_comparison(slurm):
     assert "| 35.0 \N{PLUS-MINUS SIGN} 63.5 |" in slurm.call(*command), "all is done: nothing is submitted"
     assert not slurm.call("squeue", "--noheader")
     slurm.nothing_left()
-
-
-def test_multirun(slurm):
-    """Hydra's own sweep, for which submitit makes the jobs: each of them a dry run here."""
-    pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="the extra `sweep` is not installed")
-    sweep = slurm.folder / "sweep"
-    command = ["-m", "recipe.paec.train", "--multirun", "hydra/launcher=paec_slurm", "method=paec,none"]
-    command += ["hydra.launcher.gpus_per_node=null", f"hydra.sweep.dir={sweep}", "run.dry_run=true"]
-    slurm.until(lambda: slurm.idle() == ["n1", "n2"], 90)
-    env = {**slurm.env, "PAEC_TINY_DIR": str(slurm.folder / "tiny")}
-    subprocess.run([sys.executable, *command], env=env, cwd=REPOSITORY, check=True, timeout=280)
-    outputs = sorted(file.read_text() for file in sweep.glob(".submitit/*/*_log.out"))
-    assert [re.findall(r"dry run of (\S+): nothing", output) for output in outputs] == [
-        ["tiny_cpu-none"],
-        ["tiny_cpu-paec"],
-    ]
-    assert all("all checks passed" in output for output in outputs)
 
 
 def test_only_the_named_variables(slurm):

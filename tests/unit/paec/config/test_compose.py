@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from copy import deepcopy
 from dataclasses import asdict
 from itertools import product
 
 import pytest
 
-from paec_loss import PAECConfig
+from paec_loss import Method, PAECConfig
 from paec_loss.methods import METHODS
 from paec_loss.methods.paec import PAEC
 from recipe.paec.common.repository import CONFIGS, REPOSITORY
@@ -31,6 +32,10 @@ PRESETS = {
 }
 
 
+BASES = {"grpo": (0.2, 0.2), "dr_grpo": (0.2, 0.2), "dapo": (0.2, 0.28)}
+"""The clip range of each base: below and above 1."""
+OWN_RANGES = {"clip_higher": (0.2, 0.28), "steer": (0.2, 0.28), "clip_cov": (1.0, 1.0)}
+"""The methods with a clip range of their own."""
 NEEDS = {"sent": ["curriculum=semantic_entropy"]}
 """What a method is refused without."""
 
@@ -53,6 +58,31 @@ def test_presets(compose, method):
     config = compose(f"method={method}")
     assert rules.check_config(config) == []
     assert stack_of(config).methods == (made(method),)
+
+
+def clip_range(config) -> tuple[float, float]:
+    """Below and above 1, in verl's keys; the engine's are the same."""
+    actor = config.actor_rollout_ref.actor
+    assert (actor.fsdp_config.clip.low, actor.fsdp_config.clip.high) == (actor.clip_ratio_low, actor.clip_ratio_high)
+    return actor.clip_ratio_low, actor.clip_ratio_high
+
+
+@pytest.mark.parametrize("experiment, base", [*product(EXPERIMENTS, BASES)])
+def test_the_clip_range_is_that_of_the_base_or_of_the_method(compose, experiment, base):
+    """No experiment sets it, so that `none` and `clip_higher` differ; grpo is the base that nobody has to name."""
+    config = compose(f"experiment={experiment}", "method=none", *([] if base == "grpo" else [f"base={base}"]))
+    assert clip_range(config) == BASES[base]
+    for method, own in OWN_RANGES.items():
+        other = deepcopy(config)
+        other.method = {"_target_": f"{METHODS[method].__module__}.{METHODS[method].__name__}"}
+        resolve.apply_methods(other)
+        assert clip_range(other) == own
+
+
+def test_every_clip_range_is_tested():
+    assert {path.stem for path in (CONFIGS / "base").glob("*.yaml")} == set(BASES)
+    assert {name for name, kind in METHODS.items() if kind.clip is not Method.clip} == set(OWN_RANGES)
+    assert BASES["grpo"] == BASES["dr_grpo"] != OWN_RANGES["clip_higher"], "clip_higher is another run than none"
 
 
 def test_every_preset_is_tested():

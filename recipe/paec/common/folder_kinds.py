@@ -145,7 +145,7 @@ EVALUATION = Kind(
     "evaluation",
     "evaluation",
     _EVALUATION,
-    "name another, empty or new folder with output=...",
+    "name an empty or a new folder with output=...",
     "fresh=true",
     _older_by("evaluation.json", _SAMPLED | {"protocol", "benchmarks"}, {"samples", "benchmarks"}),
     first=("scores.json",),

@@ -325,7 +325,7 @@ def test_merged_adapters_are_what_vllm_gets(work, one_rank, two_ranks):
 
 def test_local_sums_are_added_by_name():
     """Over micro-batches, whatever the order of the names; other names in one of them are refused."""
-    from recipe.paec.engine import PAECEngine
+    from recipe.paec.actor.engine import PAECEngine
 
     two_ranks = SimpleNamespace(_all_reduce=lambda sums: 2 * sums)
     parts = [{"mine": {"a": 1.0, "b": 2.0}, "other": {}}, {"mine": {"b": 0.5, "a": 3.0}, "other": {}}]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from recipe.paec.train import watch
 HANG = """
 import subprocess, sys, time
 from pathlib import Path
-from recipe.paec.run_log import Heartbeat
+from recipe.paec.run.log import Heartbeat
 grandchild = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
 Heartbeat(Path(sys.argv[1])).beat("weight sync", 5)
 print("pid", grandchild.pid, flush=True)
@@ -32,7 +33,7 @@ def test_watchdog_ends_a_hanging_run(compose, tmp_path):
     config = compose()
     config.run.stall_timeout = 3.0
     progress = watch.Progress(config, tmp_path)
-    tree = ProcessTree([sys.executable, "-c", HANG, str(tmp_path)], tmp_path / "log", dict(watch.os.environ))
+    tree = ProcessTree([sys.executable, "-c", HANG, str(tmp_path)], tmp_path / "log", dict(os.environ))
     started = time.monotonic()
     with pytest.raises(Stalled, match=r"'weight sync' of step 5 .*run.stall_timeout"):
         tree.wait(progress.tick)
@@ -47,7 +48,7 @@ def test_watchdog_ends_a_hanging_run(compose, tmp_path):
 def test_time_limit(compose, tmp_path):
     config = compose()
     config.run.time_limit = 1.0
-    tree = ProcessTree([sys.executable, "-c", HANG, str(tmp_path)], tmp_path / "log", dict(watch.os.environ))
+    tree = ProcessTree([sys.executable, "-c", HANG, str(tmp_path)], tmp_path / "log", dict(os.environ))
     with pytest.raises(Stalled, match="run.time_limit=1 s"):
         tree.wait(watch.Progress(config, tmp_path).tick)
     tree.end()

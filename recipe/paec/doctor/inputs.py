@@ -22,7 +22,6 @@ from recipe.paec.common.model_files import (
 )
 from recipe.paec.config.rules import check_context, sequence_length
 from recipe.paec.config.scored_files import COMMAND, SCORE, scored_path, scores_in, too_few, train_files
-from recipe.paec.doctor import inputs
 
 
 def check_files(config: DictConfig) -> list[str]:
@@ -177,4 +176,4 @@ def check_inputs(config: DictConfig, to_come: Path | None = None) -> list[str]:
         except UserError as error:
             errors = error.errors
     errors += check_data(config, tokenizer, to_come)
-    return errors or inputs.check_files(config)
+    return errors or check_files(config)

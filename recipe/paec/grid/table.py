@@ -27,7 +27,6 @@ from data_prep.files import atomic_write
 from recipe.paec.common.console import say
 from recipe.paec.common.files import write_json
 from recipe.paec.compare.figures import INK, PANEL, line_style, tidy
-from recipe.paec.grid import table
 from recipe.paec.grid.request import Grid
 from recipe.paec.grid.runs import GridRun
 from recipe.paec.run.summary import ENTROPY
@@ -270,4 +269,4 @@ def write_table(
     """Write the table of a grid; returns its text and the files."""
     overrides = [o for o in grid.overrides if not o.lstrip("+").startswith(("run.", "cluster"))]
     about = {"experiment": grid.experiment, "methods": grid.words["METHODS"].split(), "overrides": overrides}
-    return table.write(folder, runs, failed, about)
+    return write(folder, runs, failed, about)

@@ -184,7 +184,7 @@ print(opened)
 def test_a_forked_reward_worker_grades_with_processes_of_its_own():
     code = """
 import os
-from recipe.paec.rewards import compute_score
+from recipe.paec.rollout.rewards import compute_score
 
 def acc(answer):
     return compute_score("math500", rf"\\boxed{{{answer}}}", "(x+1)^2", {"split": "test"})["acc"]

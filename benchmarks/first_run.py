@@ -1,0 +1,120 @@
+r"""The README's picture: GRPO and PAEC on the quick start's task. `python -m benchmarks.first_run [--record RUN ...]`
+
+Draws `docs/first_run.svg` from the recorded runs in `benchmarks/results/first_run/`, without training anything. With
+`--record` it first records finished runs, each under the name of its method: made by
+
+    for method in none paec; do
+      bash launch/run_tiny_cpu_paec.sh method=$method seed=1 run.name=first-$method trainer.total_training_steps=150 \
+        trainer.test_freq=10
+    done
+    python -m benchmarks.first_run --record outputs/first-none outputs/first-paec
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.figure import Figure
+from omegaconf import OmegaConf
+
+from data_prep.files import atomic_write
+from recipe.paec.common.repository import REPOSITORY
+from recipe.paec.compare.figures import FAINT, INK, line_style, tidy
+from recipe.paec.run.log import METRICS_FILE, read_metrics
+from recipe.paec.run.summary import ENTROPY, accuracy, anchored
+
+RESULTS = REPOSITORY / "benchmarks" / "results" / "first_run"
+PICTURE = REPOSITORY / "docs" / "first_run.svg"
+LABELS = {"none": "GRPO", "paec": "GRPO + PAEC"}
+
+
+def record(run: Path, folder: Path = RESULTS) -> Path:
+    """Write what the picture needs of a run to `folder`/<method>.jsonl, a line a step; returns the file.
+
+    A line has step, entropy and accuracy, and where the method has an anchor hbar and floor; entropies in nats.
+    """
+    method = str(OmegaConf.load(run / "config.yaml").identity.method)
+    lines = []
+    for found in read_metrics(run / METRICS_FILE):
+        line: dict[str, Any] = {"step": found["step"]}
+        if ENTROPY in found:
+            line["entropy"] = round(found[ENTROPY], 5)
+        if scores := list(accuracy(found).values()):
+            line["accuracy"] = round(scores[0], 5)
+        if (prefix := anchored(found)) is not None:
+            line["hbar"] = round(found[f"{prefix}selected_entropy"], 5)
+            line["floor"] = round(found[f"{prefix}floor"], 5)
+        lines.append(line)
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"{method}.jsonl"
+    with atomic_write(file) as partial:
+        partial.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    return file
+
+
+def read(folder: Path = RESULTS) -> dict[str, list[dict[str, Any]]]:
+    """Method -> recorded lines, GRPO first."""
+    files = sorted(folder.glob("*.jsonl"), key=lambda file: (file.stem not in LABELS, file.stem))
+    return {file.stem: read_metrics(file) for file in files}
+
+
+def curve(lines: Sequence[dict[str, Any]], key: str) -> tuple[list[int], list[float]]:
+    """Steps and values of the lines that have `key`."""
+    having = [line for line in lines if key in line]
+    return [line["step"] for line in having], [line[key] for line in having]
+
+
+def smoothed(values: Sequence[float], width: int = 5) -> list[float]:
+    """Centred moving average over at most `width` values, fewer at both ends."""
+    half = width // 2
+    parts = [values[max(0, i - half) : i + half + 1] for i in range(len(values))]
+    return [sum(part) / len(part) for part in parts]
+
+
+def picture(runs: dict[str, list[dict[str, Any]]]) -> Figure:
+    """Token entropy, entropy of PAEC's selected positions with its floor, and validation accuracy, over steps."""
+    figure = Figure(figsize=(9.6, 2.9), layout="constrained")
+    entropy, selected, score = figure.subplots(1, 3)
+    shown = {}
+    for place, (method, lines) in enumerate(runs.items()):
+        style = line_style(place)
+        steps, values = curve(lines, "entropy")
+        entropy.plot(steps, values, linewidth=0.5, alpha=0.35, color=style["color"])
+        (shown[LABELS.get(method, method)],) = entropy.plot(steps, smoothed(values), linewidth=1.8, **style)
+        score.plot(*curve(lines, "accuracy"), linewidth=1.8, marker="o", markersize=3, **style)
+        steps, values = curve(lines, "hbar")
+        if values:
+            selected.plot(steps, values, linewidth=0.5, alpha=0.35, color=style["color"])
+            selected.plot(steps, smoothed(values), linewidth=1.8, **style)
+            selected.plot(*curve(lines, "floor"), linewidth=1.2, color=INK, linestyle=(0, (4, 2)))
+            selected.annotate("floor", (steps[-1], lines[-1]["floor"]), xytext=(-2, -11), textcoords="offset points",
+                              ha="right", fontsize=8, color=INK)  # fmt: skip
+    titles = ("token entropy, nats", "entropy of selected positions, nats", "validation accuracy (avg@4)")
+    for panel, title in zip((entropy, selected, score), titles, strict=True):
+        tidy(panel)
+        panel.set_title(title, fontsize=10, color=INK, loc="left")
+        panel.set_xlabel("training step", fontsize=9, color=INK)
+        panel.axhline(panel.get_ylim()[0], color=FAINT, linewidth=0.8)
+    figure.legend(shown.values(), shown, loc="outside lower center", ncols=len(shown), frameon=False, fontsize=9)
+    return figure
+
+
+def main() -> None:
+    """Record runs, if any are named, and draw the picture."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--record", type=Path, nargs="+", default=[], metavar="RUN", help="record these runs first")
+    options = parser.parse_args()
+    for run in options.record:
+        print(record(run))
+    with matplotlib.rc_context({"svg.hashsalt": "first_run", "svg.fonttype": "none"}), atomic_write(PICTURE) as partial:
+        picture(read()).savefig(partial, format="svg", metadata={"Date": None})
+    print(PICTURE.relative_to(REPOSITORY))
+
+
+if __name__ == "__main__":
+    main()

@@ -9,8 +9,19 @@ from recipe.grading.time_limit import time_limit
 
 Kind = Literal["math", "countdown", "reasoning_gym"]
 
+BENCHMARKS = {
+    "aime24": "AIME24",
+    "aime25": "AIME25",
+    "aime26": "AIME26",
+    "amc23": "AMC23",
+    "amc83": "AMC83",
+    "math500": "MATH500",
+    "minerva": "Minerva",
+    "olympiadbench": "Olympiad",
+}
+"""Benchmarks of the papers' tables -> heading, in the papers' order; all are graded by their final answer."""
 MATH = (
-    *("aime24", "aime25", "aime26", "amc23", "amc83", "math500", "minerva", "olympiadbench"),
+    *BENCHMARKS,
     *("gsm8k", "math", "dapo_math_17k", "openr1_math_46k", "word_problems"),
     # verl's own names of such sets
     *("openai/gsm8k", "lighteval/MATH", "DigitalLearningGmbH/MATH-lighteval", "HuggingFaceH4/MATH-500"),

@@ -6,30 +6,19 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from recipe.grading.sources import BENCHMARKS
 from recipe.paec.scoring.estimators import Estimate
-
-PAPERS_COLUMNS = {
-    "aime24": "AIME24",
-    "aime25": "AIME25",
-    "aime26": "AIME26",
-    "amc23": "AMC23",
-    "amc83": "AMC83",
-    "math500": "MATH500",
-    "minerva": "Minerva",
-    "olympiadbench": "Olympiad",
-}
-"""Benchmark -> heading, in the papers' order; others follow in alphabetical order under their own names."""
 
 
 def in_papers_order(benchmarks: Iterable[str]) -> list[str]:
-    """Benchmarks as the columns of a table."""
-    order = list(PAPERS_COLUMNS)
+    """Benchmarks as the columns of a table: the papers' first, then the others in alphabetical order."""
+    order = list(BENCHMARKS)
     return sorted(benchmarks, key=lambda name: (order.index(name) if name in order else len(order), name))
 
 
 def heading(benchmark: str) -> str:
     """A benchmark's name in a table."""
-    return PAPERS_COLUMNS.get(benchmark, benchmark)
+    return BENCHMARKS.get(benchmark, benchmark)
 
 
 def percent(estimate: Mapping[str, float | None] | Estimate) -> str:

@@ -35,7 +35,7 @@ def with_progress(
     return tqdm(items, desc=label, total=total, unit=unit, disable=not show)
 
 
-def quiet_libraries() -> None:
+def quiet_hub() -> None:
     """No bars of the hub's libraries, unless stderr is a terminal."""
     if not sys.stderr.isatty():
         from datasets import disable_progress_bars
@@ -43,6 +43,14 @@ def quiet_libraries() -> None:
 
         disable_progress_bars()
         disable_downloads()
+
+
+def quiet_transformers() -> None:
+    """The same for what transformers draws when it loads or writes a model."""
+    if not sys.stderr.isatty():
+        from transformers.utils import logging
+
+        logging.disable_progress_bar()
 
 
 class Lines(Generic[T]):

@@ -136,14 +136,18 @@ def test_a_command_with_a_log_draws_no_bars(tmp_path):
     assert (tmp_path / "log").read_text() == "end\n"
 
 
-def test_the_libraries_of_the_hub_draw_no_bars(monkeypatch):
+def test_the_libraries_draw_no_bars():
     import datasets
     from huggingface_hub.utils import are_progress_bars_disabled, enable_progress_bars
+    from transformers.utils import logging
 
     try:
-        progress.quiet_libraries()
+        progress.quiet_hub()
+        progress.quiet_transformers()
+        assert not logging.is_progress_bar_enabled()
         assert not datasets.utils.is_progress_bar_enabled() and are_progress_bars_disabled()
     finally:
+        logging.enable_progress_bar()
         datasets.enable_progress_bars()
         enable_progress_bars()
 

@@ -24,6 +24,7 @@ from typing import Any
 
 from data_prep.cleaning import contents, remove
 from data_prep.files import building_directory, sha256
+from data_prep.progress import quiet_transformers
 from recipe.paec import checkpoints, folders
 from recipe.paec.command_line import NOT_OURS, complain, say
 from recipe.paec.errors import UserError
@@ -414,6 +415,7 @@ def export(folder: Path, target: Path, dtype: str | None = None, replace: bool =
             sampling = {key: config.actor_rollout_ref.rollout[key] for key in ("temperature", "top_p", "top_k")}
         _generation_config(model, temporary, sampling)
         say(f"writing {size / 2**30:.2f} GiB in {str(model.dtype).removeprefix('torch.')}")
+        quiet_transformers()
         model.save_pretrained(temporary)
         for file in temporary.glob("*.safetensors"):
             shutil.copymode(temporary / "config.json", file)  # safetensors makes its files private

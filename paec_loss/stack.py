@@ -248,7 +248,7 @@ class MethodStack:
         self, contexts: Sequence[Any], totals: Sequence[list[float]], updates: Sequence[Update]
     ) -> dict[str, float]:
         """Every method's metrics of an update, under `<method>/`."""
-        found: dict[str, float] = {}
+        found = {}
         for name, method, *rest in zip(self.names, self.methods, contexts, totals, updates, strict=True):
             found |= {f"{name}/{key}": value for key, value in method.metrics(*rest).items()}
         return found

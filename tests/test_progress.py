@@ -17,7 +17,7 @@ from data_prep import progress
 from data_prep.progress import with_progress
 from recipe.paec.supervise import ProcessTree
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = next(folder for folder in Path(__file__).resolve().parents if (folder / "setup.py").is_file())
 
 
 class Clock:

@@ -14,7 +14,7 @@ import yaml
 import paec_loss
 from recipe.paec import versions
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = next(folder for folder in Path(__file__).resolve().parents if (folder / "setup.py").is_file())
 TOOLS = ("ruff", "codespell", "shellcheck", "mypy")
 STAND_IN = """#!/bin/bash
 echo "$(basename "$0") $*" >> "$(dirname "$0")/../calls"

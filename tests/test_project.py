@@ -94,7 +94,7 @@ def run(tmp_path):
     return calls
 
 
-LINT = ["ruff check", "ruff format", "codespell", "shellcheck launch/common.sh", "mypy"]
+LINT = ["ruff check", "ruff format", "codespell", "shellcheck .ci/run", "mypy"]
 LIGHT = "python -m pytest -n 2 --dist loadfile -m not pipeline and ({})"
 PIPELINE = "python -m pytest -m pipeline and ({})"
 PARTS = {

@@ -26,10 +26,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from data_prep.contract import ContractError, validate_rows
 from data_prep.files import atomic_write
+from data_prep.progress import with_progress
 from data_prep.shingles import is_number, numbers, shingles, tokens
 from data_prep.templates import strip_foreign
 
@@ -163,7 +163,7 @@ def find_contamination(
         texts: training problems without template, one a row.
         benchmarks: name -> problem texts.
         threshold: least share of a problem's runs, in (0, 1].
-        progress: show a bar on stderr.
+        progress: show it on stderr.
 
     Raises:
         ValueError: the threshold is out of range.
@@ -175,7 +175,7 @@ def find_contamination(
 
     copies: dict[str, list[Match]] = {name: [] for name in benchmarks}
     others: dict[str, dict[int, Match]] = {name: {} for name in benchmarks}
-    for row, text in enumerate(tqdm(texts, desc="contamination", disable=not progress)):
+    for row, text in enumerate(with_progress(texts, label="contamination", show=progress)):
         found = tokens(text, figures=False)
         runs, row_numbers = _runs(found), _spaced(found)
         for problem, at_most in index.candidates(runs):
@@ -323,9 +323,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser.parse_args(argv)
     try:
         benchmarks = benchmarks_of(options.benchmarks)
-        found = find_contamination(
-            problems_of(options.train), benchmarks, threshold=options.threshold, progress=sys.stderr.isatty()
-        )
+        found = find_contamination(problems_of(options.train), benchmarks, threshold=options.threshold, progress=True)
     except (FileNotFoundError, ValueError) as error:
         sys.exit(str(error))
     if options.json:

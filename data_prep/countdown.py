@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from reasoning_gym.games.countdown import CountdownConfig, CountdownDataset
-from tqdm import tqdm
 
 from data_prep.contract import write_parquet
 from data_prep.files import TRAIN_FILE, VALIDATION_FILE, WARM_START_FILE, atomic_write
+from data_prep.progress import with_progress
 from recipe.grading import countdown as scorer
 
 PROMPT_TEMPLATE = "{numbers} > {target}"
@@ -63,7 +63,7 @@ def problems(
     Args:
         exclude: keys to pass over.
         distinct_keys: pass over reorderings of a problem's numbers too.
-        progress: label of a progress bar, None for none.
+        progress: label under which progress is shown, None for none.
 
     Raises:
         ValueError: so many distinct problems were not found. There are about 1,860 keys and 9,500 prompts.
@@ -84,7 +84,7 @@ def problems(
         )
     )
     found: dict[Key | Problem, Problem] = {}
-    with tqdm(total=count, desc=progress, disable=progress is None) as bar:
+    with with_progress(total=count, label=progress or "", show=progress is not None) as bar:
         for index in range(size):
             metadata = dataset[index]["metadata"]
             problem = Problem(tuple(metadata["numbers"]), metadata["target"])

@@ -24,8 +24,7 @@ from dataclasses import dataclass
 from itertools import chain, combinations
 from typing import Literal
 
-from tqdm import tqdm
-
+from data_prep.progress import with_progress
 from data_prep.shingles import formal, jaccard, shingles, tokens
 
 SHINGLE = 2
@@ -97,7 +96,7 @@ def find_duplicates(
         same_answer: whether two answers are equal; asked once for every two different strings of a group, until one
             pair is not.
         threshold: least Jaccard similarity of near-duplicates, in (0, 1]; 1 still lets pairs of tokens change places.
-        progress: show a bar on stderr.
+        progress: show it on stderr.
 
     Raises:
         ValueError: `texts` and `answers` differ in length, or the threshold is out of range.
@@ -110,7 +109,7 @@ def find_duplicates(
     # A token has no space inside, so joined tokens are as good as a tuple of them and take a fraction of the memory.
     copies: dict[str, list[int]] = defaultdict(list)
     blocks: dict[str, list[str]] = defaultdict(list)
-    for row, text in enumerate(tqdm(texts, desc="duplicates", disable=not progress)):
+    for row, text in enumerate(with_progress(texts, label="duplicates", show=progress)):
         found = tokens(text)
         problem = " ".join(found)
         if problem not in copies:

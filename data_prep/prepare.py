@@ -20,12 +20,12 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from tqdm import tqdm
 
 from data_prep.contamination import benchmarks_of, find_contamination
 from data_prep.contract import COLUMNS, write_parquet_part
 from data_prep.duplicates import find_duplicates
 from data_prep.files import atomic_write, remove_leftovers, sha256
+from data_prep.progress import with_progress
 from data_prep.reading import Fault, InputError, Record, Source
 from data_prep.sets import BadField, DataSet, Layout, Problem, read_problem
 from data_prep.templates import TEMPLATES, render
@@ -97,7 +97,6 @@ def prepare(
     Raises:
         InputError: unknown layout, malformed rows, or unexpected count.
     """
-    show_progress = sys.stderr.isatty()
     known = benchmarks_of(benchmarks) if benchmarks else {}
 
     reading = read(data_set, source)
@@ -127,7 +126,7 @@ def prepare(
     counts |= {"exact_duplicates": 0, "near_duplicates": 0, "conflicting": 0, "contaminated": 0}
     if split == "train" and not keep_duplicates:
         found = find_duplicates(
-            [p.text for p in problems], [p.answer for p in problems], same_answer=strict.equal, progress=show_progress
+            [p.text for p in problems], [p.answer for p in problems], same_answer=strict.equal, progress=True
         )
         removed = found.removed
         counts |= {
@@ -140,7 +139,7 @@ def prepare(
         ]
         problems = [problems[i] for i in found.kept]
     if known:
-        contamination = find_contamination([p.text for p in problems], known, progress=show_progress)
+        contamination = find_contamination([p.text for p in problems], known, progress=True)
         overlap = contamination.report()
         for benchmark in overlap["benchmarks"].values():
             for match in (*benchmark["copies"], *benchmark["other_numbers"]):
@@ -234,7 +233,7 @@ def read(data_set: DataSet, source: Source) -> Reading:
     columns = {column for row in head if isinstance(row, Record) for column in row.values}
     layout = _layout(data_set, source, columns) if columns else None
     reading = Reading()
-    for row in tqdm(chain(head, rows), desc="reading", unit=" rows", disable=None):
+    for row in with_progress(chain(head, rows), label="reading", unit=" rows"):
         reading.rows += 1
         if isinstance(row, Fault):
             reading.faults.append(row)

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_prep.files import sha256
+from data_prep.progress import quiet_hub
 
 SPLITS = ("train", "test", "validation")
 
@@ -301,6 +302,7 @@ _READERS: dict[str, Callable[[Path, str], Iterator[Record | Fault]]] = {
 def _hub(name: str, config: str | None, revision: str | None, split: str) -> Source:
     import datasets  # a second and more to import, for the hub only
 
+    quiet_hub()
     try:
         loaded = datasets.load_dataset(name, config, revision=revision)
     except Exception as error:  # the library, its HTTP client and its file formats each have exceptions of their own

@@ -17,10 +17,10 @@ from typing import Any
 
 import reasoning_gym
 from reasoning_gym.factory import DATASETS
-from tqdm import tqdm
 
 from data_prep.countdown import SEED_STRIDE
 from data_prep.prepare import write
+from data_prep.progress import with_progress
 from data_prep.reading import InputError
 from data_prep.templates import SEMICOLON, TEMPLATES, render
 from recipe.grading import countdown, sources
@@ -123,7 +123,7 @@ def task_rows(task: str, count: int, seed: int, split: str, template: str) -> li
         text = TEMPLATES[template]
     found: dict[str, dict[str, Any]] = {}
     last = 0
-    with tqdm(total=count, desc=task, disable=None) as bar:
+    with with_progress(total=count, label=task) as bar:
         for item in itertools.count():
             if len(found) == count:
                 break

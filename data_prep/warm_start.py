@@ -18,11 +18,11 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from tqdm import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from data_prep.files import WARM_START_FILE
+from data_prep.progress import with_progress
 from data_prep.tasks import TASKS, Line, Task
 from data_prep.tiny_model import save
 
@@ -99,7 +99,7 @@ def train(
     )
     losses: list[float] = []
     model.train()
-    with tqdm(range(steps), desc="warm start") as bar:
+    with with_progress(range(steps), label="warm start") as bar:
         for step in bar:
             optimizer.param_groups[0]["lr"] = learning_rate(step, steps, task.peak_lr)
             inputs, targets = next(batches)

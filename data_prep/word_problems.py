@@ -27,11 +27,10 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from tqdm import tqdm
-
 from data_prep.contract import write_parquet
 from data_prep.files import TRAIN_FILE, VALIDATION_FILE, WARM_START_FILE, atomic_write
 from data_prep.prepare import contract_rows
+from data_prep.progress import with_progress
 from data_prep.sets import Problem as Row
 from data_prep.templates import DEFAULT, TEMPLATES, render
 from recipe.grading import strict
@@ -303,7 +302,7 @@ def split(validation: int, held_out: int = HELD_OUT, seed: int = 0, progress: bo
     """
     rng = Random(f"word problems {seed}")
     drawn = []
-    for template in tqdm(TEMPLATES_OF_PROBLEMS, desc="templates", disable=not progress):
+    for template in with_progress(TEMPLATES_OF_PROBLEMS, label="templates", show=progress):
         found = keys(template)
         drawn.append([(template, numbers) for _, numbers in rng.sample(found, min(len(found), MAX_KEYS))])
     # One of every template in turn; a template that has run out is passed over.

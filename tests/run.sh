@@ -31,10 +31,12 @@ esac
 bash launch/setup_env.sh cpu
 
 lint() {
+  local scripts
+  mapfile -t scripts < <(find launch tests -name "*.sh" -o -name "*.sbatch")
   "$VENV/bin/ruff" check .
   "$VENV/bin/ruff" format --check .
   "$VENV/bin/codespell"
-  "$VENV/bin/shellcheck" launch/*.sh launch/slurm/*.sbatch tests/*.sh tests/helpers/*.sh .ci/run
+  "$VENV/bin/shellcheck" .ci/run "${scripts[@]}"
   "$VENV/bin/mypy"
 }
 light() { "$VENV/bin/python" -m pytest -n 2 --dist loadfile -m "not pipeline and ($1)" "${@:2}"; }

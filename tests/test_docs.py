@@ -41,7 +41,10 @@ def test_the_catalogue_is_made_of_the_classes():
         assert f"\n### {name}\n" in text and method.paper in text
 
 
-DOCUMENTS = ["README.md", *(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [
+    *("README.md", "CONTRIBUTING.md", "recipe/paec/README.md"),
+    *(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")),
+]
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)

@@ -25,7 +25,7 @@ from dataclasses import asdict, dataclass
 from functools import cache, cached_property
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = next(folder for folder in Path(__file__).resolve().parents if (folder / "setup.py").is_file())
 RECORD = Path(__file__).with_suffix(".json")
 RECIPE = ("recipe",)
 """Folders whose use of verl is recorded."""

@@ -29,6 +29,9 @@ KILL_WAIT = 5.0
 PARENT_GONE = signal.SIGUSR2
 """What a keeper gets when the process that started it ends."""
 
+NO_BARS = {name: "1" for name in ("TQDM_DISABLE", "HF_DATASETS_DISABLE_PROGRESS_BARS", "HF_HUB_DISABLE_PROGRESS_BARS")}
+"""Environment of a command whose output goes to a log, where a bar that overwrites itself is one endless line."""
+
 
 def prctl(option: int, value: int) -> None:
     """Set a property of this process (prctl(2))."""
@@ -59,7 +62,7 @@ class ProcessTree:
             stdin=subprocess.DEVNULL,
             stdout=self._log,
             stderr=subprocess.STDOUT,
-            env=env,
+            env={**NO_BARS, **env},
             start_new_session=True,
             preexec_fn=lambda: die_with_parent(PARENT_GONE),
         )

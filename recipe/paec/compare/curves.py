@@ -12,9 +12,9 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from tqdm import tqdm
 
 from data_prep.files import atomic_write
+from data_prep.progress import with_progress
 from recipe.paec.common.errors import UserError
 from recipe.paec.compare.comparability import check
 from recipe.paec.compare.comparison import estimate, problem_means
@@ -106,7 +106,7 @@ def picture(curves: Sequence[Curve]) -> Figure:
     figure.get_layout_engine().set(rect=(0, 0, 1 - margin / width, 1))
     panels = figure.subplots(len(METRICS), len(benchmarks), sharex=True, squeeze=False)
     for row, (metric, label) in zip(panels, METRICS.items(), strict=True):
-        for panel, benchmark in zip(row, tqdm(benchmarks, desc=label, disable=None), strict=True):
+        for panel, benchmark in zip(row, with_progress(benchmarks, label=label), strict=True):
             ends = [_line(panel, i, curve, benchmark, metric) for i, curve in enumerate(curves)]
             tidy(panel)
         row[0].set_ylabel(f"{label}, %", color=INK)

@@ -12,6 +12,7 @@ from typing import Any
 
 from data_prep.cleaning import contents, remove
 from data_prep.files import building_directory
+from data_prep.progress import quiet_transformers
 from recipe.paec.common import folder_kinds
 from recipe.paec.common.console import say
 from recipe.paec.common.errors import UserError
@@ -162,6 +163,7 @@ def export(folder: Path, target: Path, dtype: str | None = None, replace: bool =
             sampling = {key: config.actor_rollout_ref.rollout[key] for key in ("temperature", "top_p", "top_k")}
         _generation_config(model, temporary, sampling)
         say(f"writing {size / 2**30:.2f} GiB in {str(model.dtype).removeprefix('torch.')}")
+        quiet_transformers()
         model.save_pretrained(temporary)
         for file in temporary.glob("*.safetensors"):
             shutil.copymode(temporary / "config.json", file)  # safetensors makes its files private

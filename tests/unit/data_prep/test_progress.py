@@ -12,7 +12,7 @@ import termios
 from pathlib import Path
 
 import pytest
-from recipe.paec.supervise import ProcessTree
+from recipe.paec.common.process_tree import ProcessTree
 
 from data_prep import progress
 from data_prep.progress import with_progress

@@ -192,10 +192,10 @@ echo "{\\"step\\": 1, \\"actor/entropy\\": 0.5, \\"response_length/mean\\": 7, \
 
 
 def test_comparison(slurm):
-    """launch/compare.sh as an array: what is done is not submitted, and a job behind it makes the table."""
+    """launch/grid.sh as an array: what is done is not submitted, and a job behind it makes the table."""
     root = slurm.folder / "grid"
     slurm.call("bash", "-c", TRAINED, GRID_ROOT=str(root), METHOD="none", SEED="3")
-    command = ["bash", str(REPOSITORY / "launch" / "compare.sh"), "METHODS=none paec", "SEEDS=3 4"]
+    command = ["bash", str(REPOSITORY / "launch" / "grid.sh"), "METHODS=none paec", "SEEDS=3 4"]
     command += ["SLURM=--nodes=1", f"run.root={root}", "trainer.total_training_steps=1", "run.export=false"]
     slurm.until(lambda: slurm.idle() == ["n1", "n2"], 90)
     said = slurm.call(*command, COMMAND=TRAINED, GRID_ROOT=str(root))

@@ -424,10 +424,10 @@ LIGHT = ("actor_rollout_ref.rollout.val_kwargs.n=2", "data.val_max_samples=16", 
 @pytest.mark.pipeline
 @pytest.mark.timeout(3600)
 def test_a_comparison_killed_twice(tiny, tmp_path):
-    """launch/compare.sh on the tiny model, two methods, two seeds: SIGTERM in the first run, SIGKILL in the second."""
+    """launch/grid.sh on the tiny model, two methods, two seeds: SIGTERM in the first run, SIGKILL in the second."""
 
     def start() -> subprocess.Popen:
-        command = ["bash", "launch/compare.sh", "METHODS=none paec", "SEEDS=1 2", "GRID=g", f"run.root={tmp_path}"]
+        command = ["bash", "launch/grid.sh", "METHODS=none paec", "SEEDS=1 2", "GRID=g", f"run.root={tmp_path}"]
         env = {**os.environ, "PAEC_TINY_DIR": str(tiny), "PAEC_TINY_ARGS": "--steps 240"}
         pipe = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         return subprocess.Popen([*command, *PIPELINE, *LIGHT], cwd=REPOSITORY, env=env, **pipe)

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Every method with every seed, one training after the other (on a cluster: as a Slurm array), and one table of them all.
 #
-#   bash launch/compare.sh METHODS="none paec siren" SEEDS="0 1 2" [--table-only | --dry-run] [override ...]
+#   bash launch/grid.sh METHODS="none paec siren" SEEDS="0 1 2" [--table-only | --dry-run] [override ...]
 #
 # The same command again skips what is done and goes on with what was interrupted. Overrides are Hydra's, for all runs.
 #

@@ -1,6 +1,7 @@
 """Who may import whom: packages, and the folders of `recipe/paec`."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,12 @@ def test_every_module_is_in_a_room():
     folder = ROOT / "recipe" / "paec"
     assert {path.name for path in folder.glob("*.py")} == {"__init__.py", "__main__.py"}
     assert {path.parent.name for path in folder.glob("*/*.py")} == set(ROOMS)
+
+
+def test_the_page_shows_the_rooms():
+    page = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \|.*\| ?([`\w ]*) \|$", page[page.index("## The rooms") :], flags=re.M)
+    assert {name: below.replace("`", "") for name, below in rows} == ROOMS
 
 
 @pytest.mark.parametrize("name", ROOMS)

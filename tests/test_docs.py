@@ -12,25 +12,26 @@ import pytest
 from paec_loss import PAECConfig
 from paec_loss.methods import METHODS
 from paec_loss.methods.__main__ import written
+from recipe.paec.__main__ import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAEC_PAGE = (ROOT / "docs" / "paec.md").read_text(encoding="utf-8")
 
 
 def table(heading: str) -> list[list[str]]:
-    """The rows of the first table after a heading, without its head."""
-    lines = README[README.index(heading) :].splitlines()
+    """The rows of the first table after a heading of docs/paec.md, without its head."""
+    lines = PAEC_PAGE[PAEC_PAGE.index(heading) :].splitlines()
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
     end = next((i for i, line in enumerate(lines[1:], 1) if line.startswith("#")), len(lines))
     return rows[2 : sum(line.startswith("|") for line in lines[:end])]
 
 
 def test_fields_and_defaults():
-    assert {row[0]: row[1] for row in table("### Fields")} == {k: str(v) for k, v in asdict(PAECConfig()).items()}
+    assert {row[0]: row[1] for row in table("## Fields")} == {k: str(v) for k, v in asdict(PAECConfig()).items()}
 
 
 def test_presets():
-    named = {name.strip() for row in table("### Presets") for name in row[0].split(",")}
+    named = {name.strip() for row in table("## Presets") for name in row[0].split(",")}
     assert named == {"paec", *(path.stem for path in (ROOT / "configs" / "method").glob("paec_*.yaml"))}
 
 
@@ -65,9 +66,33 @@ def test_named_files_exist(document):
         "step_",
     )
     for name in re.findall(r"`((?:[\w.-]*[A-Za-z][\w.-]*/)+[\w.-]*)`", text):
-        assert name.startswith(made) or (ROOT / name).exists(), f"{document} names {name}"
+        there = any((root / name).exists() for root in (ROOT, ROOT / "recipe" / "paec"))
+        assert there or (name.startswith(made) and not name.endswith(".py")), f"{document} names {name}"
     for script in re.findall(r"bash (\S+\.sh)", text):
         assert (ROOT / script).is_file(), script
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_links_lead_to_pages(document):
+    text = (ROOT / document).read_text(encoding="utf-8")
+    for link in re.findall(r"\]\(((?:[\w.-]+/)*[\w.-]+\.md)(?:#[\w-]+)?\)", text):
+        if "/" in link or document != "README.md":  # those beside the README are GitHub's own: CONTRIBUTING.md, ...
+            assert (ROOT / document).parent.joinpath(link).is_file(), f"{document} links to {link}"
+
+
+def test_every_page_is_in_the_index():
+    index = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
+    for path in (ROOT / "docs").glob("*.md"):
+        assert path.name == "README.md" or f"]({path.name})" in index, path.name
+
+
+def test_the_readme_names_every_command():
+    rows = re.findall(r"^\| `paec (\w+) ", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.M)
+    assert rows == list(COMMANDS)
+
+
+def test_the_readme_is_short():
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
 
 
 @pytest.mark.parametrize("folder", ["paec_loss", "recipe", "data_prep", "benchmarks"])

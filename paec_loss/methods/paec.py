@@ -52,7 +52,7 @@ class PAEC(BatchMethod[Calibration]):
     """Loss term -lambda_ent Hbar + lambda_low max(0, H_low - Hbar)^2 over softly selected tokens.
 
     Hbar = sum_t m_t E_t / Z; m_t from nucleus entropy and top-two competition, without gradient; H_low a share of the
-    mean Hbar of the first steps. A reconstruction: README.md says which parts are published.
+    mean Hbar of the first steps. A reconstruction: docs/paec.md says which parts are published.
     """
 
     paper: ClassVar[str] = "PAEC, arXiv 2606.08543, Eq. 12-13"

@@ -12,10 +12,10 @@ import termios
 from pathlib import Path
 
 import pytest
-from recipe.paec.common.process_tree import ProcessTree
 
 from data_prep import progress
 from data_prep.progress import with_progress
+from recipe.paec.common.process_tree import ProcessTree
 
 ROOT = next(folder for folder in Path(__file__).resolve().parents if (folder / "setup.py").is_file())
 

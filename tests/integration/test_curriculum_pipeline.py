@@ -85,7 +85,7 @@ def test_scoring_goes_on_where_it_was_killed(staged):
     assert drawn == Counter((str(row), sample) for row in range(ROWS) for sample in range(DRAWN))
     assert staged["first"] > 0 and not staged["unfinished"]
     assert f"of {ROWS * DRAWN} responses" in staged["outputs"][0]
-    assert "is scored already" in staged["outputs"][1]
+    assert "is already scored" in staged["outputs"][1]
 
 
 def test_scores_are_those_of_the_samples(staged):

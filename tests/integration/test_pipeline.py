@@ -79,7 +79,7 @@ def test_resumed_and_finished(killed_and_resumed):
     output = killed_and_resumed["output"]
     assert killed_and_resumed["code"] == 0, output
     assert f"after step 2 of {STEPS}" in output
-    assert "global_step_4: its save had been interrupted" in output
+    assert "global_step_4: its save was interrupted" in output
     for word in ("accuracy", "token entropy", "Hbar", "anchor", "floor", "Hugging Face model"):
         assert word in output, output
 
@@ -258,7 +258,7 @@ def test_an_evaluation_says_where_it_comes_from(evaluated):
     assert [entry["step"] for entry in curve["steps"]] == [4, 6]
     assert (evaluated["folder"] / "curve.png").read_bytes().startswith(b"\x89PNG")
     assert not (evaluated["folder"] / "step_4" / "model").exists(), "the exported weights are removed"
-    assert evaluated["again"].count("is evaluated already") == 2
+    assert evaluated["again"].count("is already evaluated:") == 2
 
 
 def test_training_data_is_checked_for_the_benchmark(evaluated):

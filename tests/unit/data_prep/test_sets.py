@@ -424,7 +424,12 @@ ROWS = DATA_SETS["math500"].layouts[0]
             "answer",
             "'\\text{' at character 1: a LaTeX command lost its backslash",
         ),
-        (PLAIN, {"problem": "a", "answer": "\\boxed{2}"}, "answer", "'\\\\boxed{2}' is a box: give what stands in it"),
+        (
+            PLAIN,
+            {"problem": "a", "answer": "\\boxed{2}"},
+            "answer",
+            "'\\\\boxed{2}' is boxed: give the content of the box only",
+        ),
         (ROWS, {"prompt": "1+1?", "reward_model": "2"}, "reward_model.ground_truth", "str instead of named fields"),
         (ROWS, {"prompt": "1+1?", "reward_model": {"style": "rule"}}, "reward_model.ground_truth", "missing"),
         *(

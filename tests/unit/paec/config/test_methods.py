@@ -101,10 +101,10 @@ REFUSED = [
     (["method=custom", "method.target=mine.Doubled", "+method.statistics=step"], "unexpected keyword argument 'stat"),
     (
         ["method=steer", "+method.statistics=step"],
-        "method.statistics=step: this field is called method.statistics_from",
+        "method.statistics=step: this field is now called method.statistics_from",
     ),
     (["method=paec", "method.statistics_from=lagged"], "method.statistics_from='lagged': must be one of exact, step"),
-    (["method=sent"], "sent trains on the prompts in an order: add curriculum=semantic_entropy"),
+    (["method=sent"], "sent trains on the prompts in a given order: add curriculum=semantic_entropy"),
     (["method=steer", "also=clip_cov"], "steer and clip_cov each bring a clip range: choose one"),
     (["method=paec", "also=paec"], "paec acts already"),
     (["method=kl_cov", "actor_rollout_ref.actor.policy_loss.loss_mode=gspo"], "loss_mode=gspo: kl_cov brings"),
@@ -117,8 +117,8 @@ REFUSED = [
         "that steer reads",
     ),
     (["method=hapo", "actor_rollout_ref.model.use_fused_kernels=true"], "use_fused_kernels=true"),
-    (["method=paec", "also=siren", "also.siren.top_p=0.9"], "want nuclei of mass"),
-    (["actor_rollout_ref.actor.loss_agg_mode=seq-mean-token-sum-norm"], "loss_scale_factor says by what"),
+    (["method=paec", "also=siren", "also.siren.top_p=0.9"], "need nuclei of different mass"),
+    (["actor_rollout_ref.actor.loss_agg_mode=seq-mean-token-sum-norm"], "loss_scale_factor is set:"),
     (["method=clip_cov", "method.lower=6"], "method.lower=6.0: must be below method.upper=5.0"),
 ]
 

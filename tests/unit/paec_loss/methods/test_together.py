@@ -63,7 +63,7 @@ def test_a_term_sees_what_its_statistics_saw():
     [
         (["kl_cov", "hapo"], "kl_cov and hapo each bring a policy loss"),
         (["clip_cov", "steer"], "clip_cov and steer each bring a clip range"),
-        (["kl_cov", "clip_higher"], "clip_higher brings a clip range and kl_cov a policy loss without any"),
+        (["kl_cov", "clip_higher"], "clip_higher brings a clip range, and kl_cov a policy loss without one:"),
         (["empo", "pear"], "empo and pear each bring a reward"),
         (["paec", "clip_higher", "paec"], "also=paec: paec acts already"),
     ],

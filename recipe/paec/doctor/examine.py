@@ -193,5 +193,5 @@ def storage(config: DictConfig) -> Check:
                 f"disk: the file system of {place} has inodes for {system.f_favail} more files, {INODES} needed: "
                 "delete small files there, or set run.root to another"
             )
-    size = f"{saves} checkpoint(s) of {gib(each)} kept at once" if parameters else "the model does not exist yet"
+    size = f"{saves} checkpoint(s) of {gib(each)} at once" if parameters else "the model does not exist yet"
     return Check("disk", f"{'; '.join(found)} ({size})", tuple(errors))

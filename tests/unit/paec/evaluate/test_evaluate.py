@@ -215,9 +215,9 @@ def test_the_time_left_is_that_of_the_responses_alone(tmp_path, capsys, monkeypa
     assert capsys.readouterr().out == ""
     assert at(440, 51) == ""
     assert at(449, 60) == ""
-    assert at(450, 61) == "  61/111 responses, 1.0 a second, 1 min left\n"
+    assert at(450, 61) == "  61/111 responses, 1.0 per second, 1 min left\n"
     assert at(455, 66) == ""
-    assert at(500, 111) == "  111/111 responses, 1.0 a second, 0 min left\n"
+    assert at(500, 111) == "  111/111 responses, 1.0 per second, 0 min left\n"
 
 
 def test_the_error_of_an_earlier_start_is_not_repeated(tmp_path):
@@ -622,7 +622,7 @@ def test_sample_files_of_other_systems(tmp_path):
     path.write_bytes(b"\xef\xbb\xbf" + f"{text}\r\n\r\n  \r\n{text}\r\n".encode())
     assert [(s["prompt"], s["sample"]) for s in samples.read_samples(path, {}, "math")] == [("é", 0), ("é", 1)]
     path.write_bytes(text.encode("latin-1"))
-    with pytest.raises(UserError, match="line 1: not UTF-8 .*: convert the file"):
+    with pytest.raises(UserError, match="line 1: is not UTF-8 .*: convert the file"):
         samples.read_samples(path, {}, "math")
 
 
@@ -807,7 +807,7 @@ def test_training_data_is_read_before_anything_expensive(tmp_path, aime):
     (tmp_path / "t.parquet").write_text("none")
     lines = [{"benchmark": "aime24", "problem": f"p{i}", "sample": 0, "response": "\\boxed{100}"} for i in range(3)]
     given = [f"samples={write_lines(tmp_path / 's.jsonl', lines)}", "benchmarks=[aime24]", f"data_root={aime}"]
-    for name, words in {"t.parquet": "not a readable parquet file", "gone.parquet": "does not exist;"}.items():
+    for name, words in {"t.parquet": "is not a readable parquet file", "gone.parquet": "does not exist;"}.items():
         done = command(*given, f"output={tmp_path / 'out'}", f"trained_on=[{tmp_path / name}]")
         assert done.returncode == 2 and f"error: trained_on: {tmp_path / name}: {words}" in done.stderr
         assert not (tmp_path / "out").exists()

@@ -65,7 +65,7 @@ def test_a_term_sees_what_its_statistics_saw():
         (["clip_cov", "steer"], "clip_cov and steer each bring a clip range"),
         (["kl_cov", "clip_higher"], "clip_higher brings a clip range, and kl_cov a policy loss without one:"),
         (["empo", "pear"], "empo and pear each bring a reward"),
-        (["paec", "clip_higher", "paec"], "also=paec: paec acts already"),
+        (["paec", "clip_higher", "paec"], "also=paec: paec is already active"),
     ],
 )
 def test_refused(names, sentence):

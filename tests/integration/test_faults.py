@@ -1,6 +1,6 @@
 """The real pipeline under faults: processes killed, a full disk, files cut off, a weight sync that fails, SIGTERM.
 
-One run goes through all of them in turn. After each it is started again, and goes on from its last checkpoint; what is
+One run goes through all of them in turn. After each it is started again, and resumes from its last checkpoint; what is
 lost are the steps since. A fault must end the run with a sentence, without a process left, in a minute.
 """
 

@@ -38,7 +38,7 @@ pytestmark = [pytest.mark.pipeline, pytest.mark.timeout(900)]
 
 @pytest.fixture(scope="module")
 def killed_and_resumed(tiny, tmp_path_factory) -> dict:
-    """One run: SIGKILL of the launcher after step 3 (a checkpoint stands at 2), then the same command to its end."""
+    """One run: SIGKILL of the launcher after step 3 (with a checkpoint at 2), then the same command to its end."""
     root = tmp_path_factory.mktemp("runs")
     first = start(tiny, root, ANCHOR)
     wait_for(lambda: any(root.iterdir()), 300, first)
@@ -215,7 +215,7 @@ def graded(folder: Path) -> list[dict]:
     return [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
 
 
-def test_a_killed_evaluation_goes_on(evaluated):
+def test_a_killed_evaluation_resumes(evaluated):
     """What was generated before the kill is the journal's beginning; the rest was generated once."""
     assert evaluated["code"] == 0, evaluated["output"]
     assert [p.name() for p in evaluated["survivors"] if p.is_running()] == []

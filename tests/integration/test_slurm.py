@@ -241,7 +241,7 @@ def test_only_the_named_variables(slurm):
 # ---- time limit, preemption, cancelling ------------------------------------------------------------------------------
 
 
-def test_time_limit_requeues_and_the_run_goes_on(slurm):
+def test_time_limit_requeues_and_the_run_resumes(slurm):
     """The signal before the limit -> SIGTERM -> requeue -> a second start, on both nodes again."""
     script = slurm.folder / "resumable.sh"
     script.write_text(RESUMABLE)
@@ -260,7 +260,7 @@ def test_time_limit_requeues_and_the_run_goes_on(slurm):
 
 @pytest.mark.parametrize("how", ["requeue", "urgent job", "urgent job after a grace time"])
 def test_preemption(slurm, how):
-    """Slurm takes the nodes away, by hand and for a job of a partition that goes first; the run goes on later."""
+    """Slurm takes the nodes away, by hand and for a job of a partition with priority; the run resumes later."""
     script = slurm.folder / "resumable.sh"
     script.write_text(RESUMABLE)
     (slurm.folder / "saved").unlink(missing_ok=True)

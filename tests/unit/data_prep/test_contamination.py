@@ -129,7 +129,7 @@ def test_short_problems_have_to_be_the_whole_text():
 
 
 def test_scattered_phrases_are_not_a_copy():
-    """All of a problem's runs stand in a long text, but nowhere together."""
+    """All of a problem's runs occur in a long text, but nowhere together."""
     found = tokens(PROBLEM)
     pieces = [" ".join(found[i : i + 5]) for i in range(0, len(found), 2)]
     assert one((" unrelated filler" * 20).join(pieces)) is None

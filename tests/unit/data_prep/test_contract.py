@@ -168,7 +168,7 @@ with (atomic_directory if sys.argv[2] == "folder" else atomic_write)(sys.argv[1]
 
 
 @pytest.mark.parametrize("kind", ["file", "folder"])
-def test_what_a_killed_writer_left_goes_with_the_next_one(tmp_path, kind):
+def test_leftovers_of_a_killed_writer_are_removed_by_the_next(tmp_path, kind):
     """A writer that lives keeps its own; names that only look alike stay."""
     path = tmp_path / "out"
     writers = [

@@ -274,7 +274,7 @@ def test_unknown_layout_and_empty_input(tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
-def test_rows_of_other_sets_are_left_out_and_said(tmp_path, capsys):
+def test_rows_of_other_sets_are_left_out_and_reported(tmp_path, capsys):
     rows = [{**row, "url": f"https://example.org/{2022 + i % 2}_AMC_12A"} for i, row in enumerate(problems(80))]
     assert run(tmp_path, "amc23", rows) == 0
     assert "in.jsonl: rows that do not belong to this set: {'other contest': 40}" in capsys.readouterr().err
@@ -422,7 +422,7 @@ def test_a_failure_while_writing_leaves_nothing(tmp_path, monkeypatch, capsys, f
 
 
 def test_the_manifest_comes_last(tmp_path, monkeypatch):
-    """Stopped between two renames, the data stands without a manifest, never a manifest without its data."""
+    """Stopped between two renames, there is data without a manifest, but never a manifest without its data."""
     assert run(tmp_path, "aime25", problems(30)) == 0
     renamed = []
     replace_file = os.replace

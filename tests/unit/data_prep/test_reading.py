@@ -1,4 +1,4 @@
-"""Reading files: what a row is and where it stands, and that one bad row does not hide the others."""
+"""Reading files: what a row is and where it is, and that one bad row does not hide the others."""
 
 import hashlib
 import json

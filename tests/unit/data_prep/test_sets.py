@@ -482,7 +482,7 @@ def test_messages_in_a_csv_cell(tmp_path):
         assert got == [("What is $1+1$?", "2"), ("求 $2+3$ 的值。", "5")]
 
 
-def test_context_stands_before_the_problem_of_olympiadbench_alone():
+def test_only_olympiadbench_has_context_before_the_problem():
     def problem(context, name="olympiadbench", question="How many?"):
         values = {"context": context, "question": question, "answer": "2"}
         return read_problem(DATA_SETS[name], Layout("question", "answer", plain), Record("here", values)).text

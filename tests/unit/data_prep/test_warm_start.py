@@ -134,7 +134,7 @@ def test_a_manifest_from_when_there_was_one_task_counts(made):
     file.write_text(text)
 
 
-def test_another_file_beside_them_stays(made):
+def test_another_file_next_to_them_stays(made):
     """Such as a scored copy of the data."""
     beside = made / "data" / "train.semantic_entropy.parquet"
     beside.write_bytes(b"scores")

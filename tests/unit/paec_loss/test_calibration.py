@@ -297,7 +297,7 @@ def test_padding_beside_a_response_does_not_change_its_gradient():
     assert grads[0][:, :6].abs().max() > 1e-4
 
 
-def test_no_normalizer_is_zero_and_connected_whatever_the_mask():
+def test_no_normalizer_gives_zero_and_stays_connected_for_any_mask():
     logits = torch.zeros(1, 2, 3, requires_grad=True)
     config = PAECConfig()
     stats = statistics(logits, torch.zeros(1, 2, dtype=torch.int64), config)

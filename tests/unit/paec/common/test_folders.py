@@ -168,7 +168,7 @@ def test_names_that_can_be(name):
         ("slurm", "is reserved"),
     ],
 )
-def test_names_that_are_none(name, reason):
+def test_invalid_names(name, reason):
     problem = folder_names.name_error("run.name", name)
     assert problem.startswith("run.name=") and reason in problem and "\n" not in problem
     assert problem.endswith(("choose another name", "or leave run.name out"))
@@ -197,7 +197,7 @@ def test_names_that_are_none(name, reason):
         ("{tmp}/a", "{tmp}/file", "{tmp}/file is a file"),
     ],
 )
-def test_places_that_are_none(tmp_path, monkeypatch, root, directory, reason):
+def test_invalid_places(tmp_path, monkeypatch, root, directory, reason):
     (tmp_path / "file").touch()
     (tmp_path / "nowhere").symlink_to(tmp_path / "gone")
     (tmp_path / "homes" / "me").mkdir(parents=True)
@@ -402,7 +402,7 @@ def test_an_export_replaces_an_export_alone(tmp_path):
     target = tmp_path / "model"
     assert huggingface.target_error(target, replace=True) is None
     target.mkdir()
-    assert huggingface.target_error(target, replace=False) is None, "an empty folder is none"
+    assert huggingface.target_error(target, replace=False) is None, "an empty folder is allowed"
     write(target, "config.json", "train.py")
     assert "exists and is not empty" in huggingface.target_error(target, replace=False)
     assert "was not written by this command" in huggingface.target_error(target, replace=True)

@@ -159,7 +159,7 @@ def test_the_signal_of_the_command(tmp_path, number):
     tree.end()
 
 
-def test_sigterm_goes_on_to_the_command(tmp_path):
+def test_sigterm_is_forwarded_to_the_command(tmp_path):
     hears = "import signal, sys, time; signal.signal(15, lambda *_: sys.exit(9)); print('pid', 0, flush=True)"
     tree = ProcessTree([sys.executable, "-c", hears + "; time.sleep(600)"], tmp_path / "log", {})
     daemon_of(tmp_path / "log")

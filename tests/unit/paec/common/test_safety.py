@@ -102,7 +102,7 @@ def test_a_secret_in_a_configuration_file_is_refused(compose, planted):
     assert not any(value in problem for problem in problems for value in planted.values())
 
 
-def test_an_empty_one_is_none(compose):
+def test_an_empty_secret_is_no_error(compose):
     assert secrets.check_arguments(["+cluster.env.WANDB_API_KEY=", "trainer.save_freq=1", "--dry-run"]) == []
 
 

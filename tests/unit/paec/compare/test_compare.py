@@ -33,7 +33,7 @@ def evaluation(
 ) -> Path:
     """A folder with the scores of a model that got `counts` of n samples right, problem by problem.
 
-    Wrong answers are all alike, and come last. `copied` are ids of AIME24 that stand in the training data.
+    Wrong answers are all equal, and come last. `copied` are ids of AIME24 that occur in the training data.
     """
     samples = [
         {
@@ -225,7 +225,7 @@ def test_the_training_run_gives_the_name(tmp_path):
         evaluations.read_methods([*map(str, paths), str(step)])
 
 
-def test_runs_that_nothing_tells_apart_are_refused(tmp_path, folders):
+def test_indistinguishable_runs_are_refused(tmp_path, folders):
     other = evaluation(tmp_path / "other" / "grpo", LOW)
     with pytest.raises(UserError, match="^2 runs are named grpo: give each its own name, as in my_method=FOLDER$"):
         evaluations.read_methods([str(folders / "grpo"), str(other)])
@@ -537,7 +537,7 @@ def test_curve_draws_the_scores(curves):
     interval = bootstrap_interval([c / 4 for c in LOW["aime24"]])
     assert (band.min(), band.max()) == pytest.approx((100 * interval.low, 100 * interval.high))
     assert grpo.get_color() != paec.get_color()
-    # The names stand beside the last column, apart from each other even where the lines end together.
+    # The names are next to the last column, separated from each other even if the lines end together.
     for panel in figure.axes[1::2]:
         names = {text.get_text(): text.xy for text in panel.texts}
         assert set(names) == {"grpo", "paec"}
@@ -545,7 +545,7 @@ def test_curve_draws_the_scores(curves):
 
 
 @pytest.mark.parametrize("share", [0, 4])
-def test_names_stay_beside_their_panel(tmp_path, share):
+def test_names_stay_next_to_their_panel(tmp_path, share):
     names = ["a", "b", "c", "d"]
     folders = [curve_folder(tmp_path / name, name, {0: {"aime24": [share] * 3}}) for name in names]
     figure = picture(read_curves([str(folder) for folder in folders]))

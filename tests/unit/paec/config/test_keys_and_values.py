@@ -345,7 +345,7 @@ def test_adapters_go_to_layers_that_exist(made, compose, tiny_files, tmp_path, m
     assert problem.startswith("lora.target_modules: the model has no layer nope, proj; it has down_proj, ")
 
 
-def test_a_key_given_twice_is_said(monkeypatch, capsys):
+def test_a_repeated_key_gives_a_note(monkeypatch, capsys):
     code, out, _ = check(monkeypatch, capsys, "seed=1", "method=none", "seed=2", "+run.name=x", "++run.name=y")
     assert "note: seed is given 2 times: seed=2 is used" in out.splitlines()
 

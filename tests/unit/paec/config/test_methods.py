@@ -47,7 +47,7 @@ def test_two_at_once(compose):
 
 
 @pytest.mark.parametrize("name", sorted(METHODS))
-def test_every_method_beside_another(compose, name):
+def test_every_method_together_with_another(compose, name):
     """Each can be added to `none`, and what it needs of verl's keys is there."""
     order = ["curriculum=semantic_entropy"] if "curriculum" in METHODS[name].needs else []
     config = compose("method=entropy_bonus" if name == "none" else "method=none", f"also={name}", *order)

@@ -176,7 +176,7 @@ def test_stages_by_hand():
     assert len(sampler()) == 12
 
 
-def test_the_last_stage_goes_on_and_stages_need_not_divide():
+def test_the_last_stage_is_endless_and_stages_need_not_divide():
     assert all(set(step) <= HARD for step in steps_of(sampler(), 40)[3:])
     steps = steps_of(sampler(stages=3, batch_size=1), 6)  # parts of 2, 3 and 3 rows, two steps each
     for begin, part in ((0, {6, 1}), (2, {4, 3, 0}), (4, {7, 2, 5})):
@@ -215,7 +215,7 @@ def test_a_sampler_refuses():
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("batch_size", [1, 2])  # verl draws single prompts in its asynchronous modes
-def test_a_resumed_loader_goes_on_exactly(workers, batch_size):
+def test_a_resumed_loader_continues_exactly(workers, batch_size):
     def loader() -> StatefulDataLoader:
         return StatefulDataLoader(list(range(8)), batch_size, sampler=sampler(), num_workers=workers, drop_last=True)
 
@@ -261,7 +261,7 @@ def test_a_file_without_scores_names_the_command(tiny_config):
     assert "64 of 64 rows have no extra_info.semantic_entropy: run python -m recipe.paec.curriculum" in problem
 
 
-def test_a_scored_file_is_taken_where_it_stands(tiny_config, tiny_files, scored):
+def test_an_existing_scored_file_is_used(tiny_config, tiny_files, scored):
     copy = tiny_files / "data" / scored.name
     copy.write_bytes(scored.read_bytes())
     try:

@@ -194,7 +194,7 @@ def test_memory_of_the_control_group(tmp_path, monkeypatch):
 
 
 def test_disk(tiny_config, tiny_files, small_disk):
-    """Four checkpoints of 12 bytes a parameter and what they hold besides, the export, the logs."""
+    """Four checkpoints of 12 bytes per parameter and their other files, the export, the logs."""
     parameters = shapes.parameter_count(str(tiny_files / "model"))
     each = 12 * parameters + formulas.CHECKPOINT_REST
     assert formulas.checkpoint_bytes(tiny_config(), parameters) == each
@@ -213,7 +213,7 @@ def test_disk_counts_what_is_there(tiny_config, small_disk):
     checkpoint = Path(config.trainer.default_local_dir) / "global_step_10" / "actor"
     checkpoint.mkdir(parents=True)
     (checkpoint / "model.pt").write_bytes(bytes(110 * 2**20))
-    assert examine.storage(config).errors == ()  # it stands for the checkpoints that it makes unnecessary
+    assert examine.storage(config).errors == ()  # it counts for the checkpoints that it makes unnecessary
     (folder / "other").write_bytes(bytes(110 * 2**20))
     assert len(examine.storage(config).errors) == 1
 
@@ -450,7 +450,7 @@ def test_collective_does_not_wait_for_ever(tmp_path):
 
 
 def test_collective_that_hangs(tiny_config):
-    """The process itself stands still."""
+    """The process itself hangs."""
     running = collective.Collective(tiny_config())
     os.kill(running._process.pid, signal.SIGSTOP)
     (check,) = running.result(limit=1)
@@ -573,7 +573,7 @@ def test_lost_shard(model, tiny_config):
 
 
 @pytest.mark.parametrize("content", [b"", b"version https://git-lfs.github.com/spec/v1\n", b"\x00" * 64])
-def test_weights_that_are_none(model, content):
+def test_invalid_weights(model, content):
     (model / "model.safetensors").write_bytes(content)
     (problem,) = model_files.file_errors(model, "m")
     assert (

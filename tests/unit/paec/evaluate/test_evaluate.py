@@ -185,7 +185,7 @@ def test_watch_counts_and_notices_silence(tmp_path, capsys):
         watch.tick()
     assert "  5/5 responses" in capsys.readouterr().out
     time.sleep(0.15)
-    journal.touch()  # what the engines do once they stand
+    journal.touch()  # what the engines do once they are up
     watch.tick()
     time.sleep(0.15)
     watch.tick()  # 0.3 s after the last response, 0.15 s after the last sign
@@ -195,7 +195,7 @@ def test_watch_counts_and_notices_silence(tmp_path, capsys):
 
 
 def test_the_time_left_is_that_of_the_responses_alone(tmp_path, capsys, monkeypatch):
-    """400 s until the engines stand, 40 s until the first response, then one a second: 30 more take half a minute."""
+    """400 s until the engines are up, 40 s until the first response, then one per second: 30 more take 30 s."""
     now = [0.0]
     monkeypatch.setattr(evaluate_generation.time, "monotonic", lambda: now[0])
     journal = tmp_path / "journal.jsonl"
@@ -779,7 +779,7 @@ def test_other_samples_have_no_protocol(own, tmp_path, edit):
     assert all(found[key] is None for key in ("model", "model_fingerprint", "seed", "generation"))
 
 
-def test_contamination_stands_beside_the_scores(tmp_path, aime):
+def test_contamination_is_shown_with_the_scores(tmp_path, aime):
     """A training file with one benchmark problem in it: named in scores.json and in the table's note."""
     lines = [{"benchmark": "aime24", "problem": f"p{i}", "sample": 0, "response": "\\boxed{100}"} for i in range(3)]
     copied = "Let $a$, $b$ and $c$ be distinct primes with $abc = 2431$. Find the remainder of $a+b+c$ modulo 9."

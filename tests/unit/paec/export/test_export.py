@@ -344,7 +344,7 @@ def test_a_shard_is_never_executed(copy, tmp_path):
 def test_an_existing_target(work, tmp_path):
     target = tmp_path / "model"
     target.mkdir()
-    huggingface.export(work / "tied-1", target)  # an empty folder is none
+    huggingface.export(work / "tied-1", target)  # an empty folder is allowed
     weights = (target / "model.safetensors").read_bytes()
     with pytest.raises(UserError, match="exists and is not empty"):
         huggingface.export(work / "untied-1", target)

@@ -144,7 +144,7 @@ def test_what_is_done(tmp_path):
 
 
 def test_another_run_in_the_directory_is_refused(compose, tmp_path):
-    """Lengths, places and watching may differ, as for a run that goes on; nothing else may."""
+    """Lengths, places and monitoring may differ, as for a resumed run; nothing else may."""
     config = compose("experiment=tiny_cpu", "trainer.total_training_steps=2", "run.poll_interval=0.3")
     text = OmegaConf.to_yaml(config)
     run = made_run(tmp_path / "t-paec-seed1", [{"step": 2}], config=text)
@@ -349,7 +349,7 @@ def values(root: Path) -> dict:
 
 
 def test_a_grid_from_beginning_to_end(launch, tmp_path):
-    """One method fails: the others go on, it is said, and the same command does what is missing and no more."""
+    """One method fails: the others continue, the failure is shown, and the same command only does what is missing."""
     process = launch(FAILS="paec")
     output = finish(process)
     assert process.returncode == 1, output

@@ -437,8 +437,8 @@ def test_a_remedy_works(compose, experiment, memory):
     assert remedies.errors_of(shape, settings.read_setup(config), memory * GIB)
     sentence = remedies.remedy(shape, settings.read_setup(config), memory * GIB)
     assert sentence.startswith("it would fit with ")
-    mended = compose(f"experiment={experiment}", *sentence.removeprefix("it would fit with ").split())
-    assert remedies.errors_of(shape, settings.read_setup(mended), memory * GIB) == []
+    fixed = compose(f"experiment={experiment}", *sentence.removeprefix("it would fit with ").split())
+    assert remedies.errors_of(shape, settings.read_setup(fixed), memory * GIB) == []
 
 
 def test_no_remedy(compose):

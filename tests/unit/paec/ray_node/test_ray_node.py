@@ -174,7 +174,7 @@ def test_nothing_of_another_user(tmp_path, monkeypatch):
     assert (folder / "r" / "file").is_file()
 
 
-# Deaf to SIGTERM, with a deaf daemon that goes on writing into the folder.
+# Deaf to SIGTERM, with a deaf daemon that keeps writing into the folder.
 DEAF = """
 import signal, subprocess, sys, time
 signal.signal(15, signal.SIG_IGN)
@@ -250,7 +250,7 @@ def test_python_of_the_environment(tmp_path):
 
 
 def test_container(tmp_path):
-    """What Apptainer is asked, by a stand-in that runs it here; a real image is not to be had in a test."""
+    """The arguments of Apptainer, by a stand-in that runs the command here; there is no real image in a test."""
     stand_in = tmp_path / "apptainer"
     stand_in.write_text(
         f'#!/bin/sh\necho "$@" >&2\nwhile [ "$1" != python ]; do shift; done\nshift\n{sys.executable} "$@"\n'

@@ -82,7 +82,7 @@ def test_the_loss_in_one_piece(methods):
 
 
 def test_the_page_shows_it():
-    """The code of docs/methods.md, run as it stands."""
+    """The code of docs/methods.md, run unchanged."""
     page = (Path(__file__).parents[4] / "docs" / "methods.md").read_text(encoding="utf-8")
     (code,) = [block for block in re.findall(r"```python\n(.*?)```", page, flags=re.S) if "stack.loss" in block]
     logits, tokens = random_batch()

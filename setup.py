@@ -86,14 +86,14 @@ GPU = [
     "torch==2.11.0",
     "transformers==5.9.0",
     "vllm==0.24.0",
-    # verl[fsdp] without flash-attn, which has no wheel: the extra of that name compiles it.
+    # verl[fsdp] but for flash-attn, which has no wheel: the extra of that name compiles it.
     "verl[vllm,cupy-cu130]==0.9.1",
     "liger-kernel>=0.8.2,<0.9",
     "trl==0.27.0",
     "flash-linear-attention==0.5.2",
 ]
 
-# Optional: compiles for half an hour or more. Without it attention is torch's sdpa.
+# Optional: half an hour and more of compilation. Without it attention is torch's sdpa.
 FLASH_ATTN = ["flash-attn==2.8.3"]
 
 # `python -m recipe.paec.train --multirun hydra/launcher=paec_slurm` (docs/clusters.md).

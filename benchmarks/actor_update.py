@@ -1,4 +1,4 @@
-"""A whole actor update, verl's own engine against ours: `python -m benchmarks.actor_update [--shape 1.5B]`
+"""A full actor update, verl's own engine against ours: `python -m benchmarks.actor_update [--shape 1.5B]`
 
 For each variant a fresh process builds verl's FSDP2 engine around a model of Qwen2.5's shape (random weights, the head
 scaled so that the rows are as peaked as a trained model's) and runs what a training step runs: the log-prob pass of the
@@ -42,7 +42,7 @@ VARIANTS = {
     "ours, paec, fused head": {"stock": False, "method": "paec", "fused": True},
 }
 SIGNALS = {"paec": {"floor": 20.0}, "siren": {"floor": 20.0}, "entropy_adaptive": {"coefficient": 1e-3}}
-"""What a method's memory says, so that it acts: a floor above every entropy, a coefficient."""
+"""Tracker state with which a method acts: a floor above every entropy, a coefficient."""
 
 
 def _shape(hidden: int, inner: int, heads: int, kv_heads: int, layers: int, vocab_size: int, tied: bool) -> dict:
@@ -63,14 +63,14 @@ SHAPES = {
     "7B": _shape(3584, 18944, 28, 4, 28, 152064, False),
     "tiny": _shape(64, 128, 4, 2, 2, 512, True),
 }
-"""Qwen2.5's, and one to rehearse with."""
+"""Qwen2.5's shapes, and one for rehearsals."""
 BARS = {"cpu": {"update": 1.05, "peak": 1.0}, "cuda": {"update": 1.0, "peak": 0.95}}
-"""The most that ours with `paec` may take of what verl's engine takes; on CUDA meant for the 1.5B shape in bf16."""
+"""Upper bounds of ours with `paec` relative to verl's engine; on CUDA meant for the 1.5B shape in bf16."""
 FLASH_ATTN = "flash-attn's Triton cross-entropy"
 
 
 def model_config(shape: str, layers: int | None):
-    """The transformers configuration of a shape, with another number of layers unless `layers` is None."""
+    """The transformers configuration of a shape, with `layers` layers unless it is None."""
     from transformers import Qwen2Config
 
     fields = SHAPES[shape] | ({} if layers is None else {"num_hidden_layers": layers})
@@ -209,7 +209,7 @@ class Peak:
         self.cuda = cuda
 
     def start(self) -> None:
-        """Begin anew."""
+        """Start a new measurement."""
         import torch
 
         if self.cuda:
@@ -242,7 +242,7 @@ class Peak:
 
 
 def now(cuda: bool) -> float:
-    """Seconds, once the device has done all that it was given."""
+    """Seconds, after the device has finished all its work."""
     import torch
 
     if cuda:
@@ -258,7 +258,9 @@ def cross_entropy() -> str:
     if not torch_functional.FLAH_ATTN_CROSS_ENTROPY_LOSS_AVAILABLE:
         return "log_softmax row by row"
     if not torch.cuda.is_available():
-        raise RuntimeError("flash_attn is on PYTHONPATH, and its cross-entropy needs a GPU: leave it out here")
+        raise RuntimeError(
+            "flash_attn is on PYTHONPATH, and its cross-entropy needs a GPU: remove it from PYTHONPATH here"
+        )
     return FLASH_ATTN
 
 
@@ -348,7 +350,7 @@ CHILD_OPTIONS = ("sequences", "tokens", "micro", "rounds", "shape", "dtype", "st
 
 
 def run_variant(variant: dict, options: argparse.Namespace, folder: Path) -> dict:
-    """The figures of one variant from a process of its own, without the first round."""
+    """The figures of one variant from a separate process, without the first round."""
     command = [sys.executable, "-m", "benchmarks.actor_update", "--variant", json.dumps(variant)]
     command += ["--folder", str(folder)]
     for key in CHILD_OPTIONS:
@@ -359,7 +361,7 @@ def run_variant(variant: dict, options: argparse.Namespace, folder: Path) -> dic
 
 
 def environment() -> dict[str, str]:
-    """verl's platform: a GPU where there is one."""
+    """verl's platform: a GPU if there is one."""
     import torch
 
     return os.environ if torch.cuda.is_available() else {**os.environ, "VERL_PLATFORM": "cpu"}
@@ -416,7 +418,7 @@ def _seconds(value: float) -> str:
 
 
 def bars(rows: list[dict], device: str) -> list[str]:
-    """What ours with `paec` takes of what verl's engine takes, against BARS."""
+    """Ratios of ours with `paec` to verl's engine, against BARS."""
     for row in rows:
         if row["variant"] == "ours, paec":
             return [
@@ -428,7 +430,7 @@ def bars(rows: list[dict], device: str) -> list[str]:
 
 
 def save(path: Path, options: argparse.Namespace, device: dict, figures: dict[str, list[dict]], errors: dict) -> None:
-    """Write everything so far, whole or not at all."""
+    """Write everything so far, completely or not at all."""
     record = {
         "options": {key: str(value) for key, value in vars(options).items()},
         "device": device,
@@ -445,18 +447,20 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     """The options."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--shape", choices=SHAPES, default="0.5B", help="Qwen2.5's; tiny to rehearse")
-    parser.add_argument("--layers", type=int, help="instead of the shape's own number")
+    parser.add_argument("--layers", type=int, help="number of layers, instead of the shape's own")
     parser.add_argument(
-        "--dtype", choices=("fp32", "bf16"), default="fp32", help="of activations, logits and gradients"
+        "--dtype", choices=("fp32", "bf16"), default="fp32", help="dtype of activations, logits and gradients"
     )
-    parser.add_argument("--states", choices=("fp32", "bf16"), default="fp32", help="of parameters and AdamW's moments")
+    parser.add_argument(
+        "--states", choices=("fp32", "bf16"), default="fp32", help="dtype of parameters and AdamW's moments"
+    )
     parser.add_argument("--sequences", type=int, default=8)
-    parser.add_argument("--tokens", type=int, default=256, help="of a sequence, a quarter of them the prompt")
-    parser.add_argument("--micro", type=int, default=8, help="sequences of a micro-batch")
-    parser.add_argument("--rounds", type=int, default=1, help="counted updates of a process")
-    parser.add_argument("--repeats", type=int, default=1, help="processes of each variant, in turn")
+    parser.add_argument("--tokens", type=int, default=256, help="tokens per sequence, a quarter of them the prompt")
+    parser.add_argument("--micro", type=int, default=8, help="sequences per micro-batch")
+    parser.add_argument("--rounds", type=int, default=1, help="timed updates per process")
+    parser.add_argument("--repeats", type=int, default=1, help="processes per variant, alternating")
     parser.add_argument("--out", type=Path, default=Path("build/actor_update.json"))
-    parser.add_argument("--methods", nargs="+", help="instead of the variants: methods, or `all`")
+    parser.add_argument("--methods", nargs="+", help="methods to run instead of the variants, or `all`")
     parser.add_argument("--variant", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     return parser.parse_args(arguments)
@@ -483,15 +487,18 @@ def main(arguments: list[str] | None = None) -> int:
                 print(f"round {repeat + 1} of {options.repeats}: {name}", file=sys.stderr, flush=True)
                 try:
                     figures[name].append(run_variant(variant, options, Path(folder) / "model"))
-                except subprocess.CalledProcessError as error:  # the others' figures are worth having
-                    errors[name] = f"exit code {error.returncode}; its own output says why"
+                except subprocess.CalledProcessError as error:  # the figures of the others are still useful
+                    errors[name] = f"exit code {error.returncode}; see its output above"
                     print(f"{name}: {errors[name]}", file=sys.stderr, flush=True)
                 save(options.out, options, device, figures, errors)
     rows = table(figures)
     show(rows)
     print(*bars(rows, "cuda" if cuda else "cpu"), *(f"{name}: {text}" for name, text in errors.items()), sep="\n")
     if cuda and rows and rows[0]["cross_entropy"] != FLASH_ATTN:
-        print("verl's engine ran without flash-attn's cross-entropy: these ratios flatter ours and are no comparison")
+        print(
+            "verl's engine ran without flash-attn's cross-entropy: these ratios flatter ours and are not a fair "
+            "comparison"
+        )
     return int(bool(errors))
 
 

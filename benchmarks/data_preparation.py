@@ -1,18 +1,18 @@
 """Duplicates and contamination on synthetic problems with planted copies: `python -m benchmarks.data_preparation`
 
-Makes `--rows` training problems (texts as long as DAPO-Math-17k's: 250 characters in the mean, some of 4,000; one in
+Makes `--rows` training problems (texts as long as DAPO-Math-17k's: 250 characters on average, some of 4,000; one in
 twenty all words and no number) and benchmarks of the usual sizes, and plants among the rows
 
     respelled       another spelling of a row: white space, `$`, LaTeX spacing, \\dfrac, punctuation
     reworded        a row with one in 25 words replaced, at least one
     conflicting     a respelled or reworded row with another answer
-    renumbered      a row with one number changed: a problem of its own
+    renumbered      a row with one number changed: a different problem
     copied          a benchmark problem, respelled or reworded, half of them inside a longer text
-    renumbered      a benchmark problem with one number changed: "other numbers", no copy
+    renumbered      a benchmark problem with one number changed: "other numbers", not a copy
 
 Prints what `find_duplicates` and `find_contamination` find of each, what they find that was not planted, time (wall
 clock and CPU, one thread) and the peak resident memory of the process. `--minhash` also searches the near-duplicates by
-MinHash LSH with datasketch and rensa (to be installed for it) and verifies their candidates by the same rule.
+MinHash LSH with datasketch and rensa (which must be installed) and verifies their candidates by the same rule.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def formula(rng: random.Random) -> str:
 
 
 def narrative(rng: random.Random) -> str:
-    """A random sentence without anything formal."""
+    """A random sentence without formal tokens."""
     (noun, other), adjective = rng.sample(_NOUNS, 2), rng.choice(_ADJECTIVES)
     return f"Every {adjective} {noun} {rng.choice(_VERBS)} some {rng.choice(_ADJECTIVES)} {other}."
 
@@ -136,7 +136,7 @@ def reworded(text: str, rng: random.Random) -> str:
 
 
 def renumbered(text: str, rng: random.Random) -> str:
-    """A problem of its own: one number is larger by one."""
+    """A different problem: one number is larger by one."""
     chosen = rng.choice(list(re.finditer(r"\d+", text)))
     return f"{text[: chosen.start()]}{int(chosen.group()) + 1}{text[chosen.end() :]}"
 
@@ -148,7 +148,7 @@ def edited(text: str, rng: random.Random) -> str:
 
 @dataclass
 class Rows:
-    """Training rows in random order, and where what was planted stands.
+    """Training rows in random order, and the positions of the planted ones.
 
     pairs: per kind, an original and what was made of it (row numbers).
     copied, renumbered: benchmark name, problem number and row.
@@ -310,11 +310,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, default=50_000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--minhash", action="store_true", help="also datasketch and rensa")
+    parser.add_argument("--minhash", action="store_true", help="also run datasketch and rensa")
     options = parser.parse_args()
     rows = make(options.rows, options.seed)
     lengths = [len(text) for text in rows.texts]
-    print(f"{len(lengths)} rows, {sum(lengths) / len(lengths):.0f} characters in the mean, longest {max(lengths)}")
+    print(f"{len(lengths)} rows, {sum(lengths) / len(lengths):.0f} characters on average, longest {max(lengths)}")
     check_duplicates(rows)
     check_contamination(rows)
     if options.minhash:

@@ -1,20 +1,20 @@
 """Exactness, speed and memory of the token statistics on a GPU: `python -m benchmarks.gpu --json FILE [--no-sweep]`
 
-The copy bandwidth of the device comes first: every time stands beside bytes / that bandwidth. Sections run in the order
-of their value, and the JSON file is written anew after each, so that a run that is cut off leaves what it has:
+The copy bandwidth of the device comes first: every time is shown next to bytes / that bandwidth. Sections run in order
+of importance, and the JSON file is rewritten after each, so an interrupted run keeps its results so far:
 
 default   bf16 at top_p = 0.8, what training uses: exact? through the public function too? the same bits every time?
 speed     forward and backward, T = 8192, peaked rows; the bars: at most 1.25 x bytes / bandwidth
-flat      the same for rows that are searched whole
+flat      the same for rows that are searched in full
 memory    what forward, backward and backward in place allocate
 dtypes    fp32 and fp16, top_p 0.99 and 1: exact? their speed; T = 32768
 loose     vocabularies that are not divisible by 16: exact? their speed
 torch     the torch backend on this device: exact? its speed
 head      the fused LM head against product + statistics: speed, memory, equal?
 shards    a vocabulary split over a process group of one rank: equal? its speed
-sweep     other tile sizes, warps, pivots (left out by --no-sweep)
+sweep     other tile sizes, warps, pivots (skipped with --no-sweep)
 
-Exact means: as the sorted float64 definition on the same numbers. At a knife edge, where the cumulative mass lies
+Exact means: equal to the sorted float64 definition on the same numbers. At a borderline, where the cumulative mass is
 within 3e-7 of top_p, the nucleus may be one token larger or smaller; it is then compared with the definition's result
 for a top_p that far away, and counted.
 
@@ -262,7 +262,7 @@ class Run:
         self.save()
 
     def save(self) -> None:
-        """Write everything so far, whole or not at all."""
+        """Write everything so far, completely or not at all."""
         if self.file is None:
             return
         self.file.parent.mkdir(parents=True, exist_ok=True)
@@ -318,7 +318,7 @@ class Run:
         return torch.cuda.max_memory_allocated() - held
 
     def add_time(self, what: str, size: int, time_ms: float, *, bar: bool = False) -> None:
-        """A time beside `size` bytes / the measured bandwidth."""
+        """A time next to `size` bytes / the measured bandwidth."""
         floor = 1e3 * size / self.bandwidth
         ratio = time_ms / floor
         verdict = ratio <= BAR if bar else None
@@ -326,11 +326,11 @@ class Run:
         self.add(what, text, verdict, milliseconds=time_ms, bytes=size, floor_ms=floor, ratio=ratio)
 
     def add_memory(self, what: str, used: int | None, allowed: float, logits: Tensor) -> None:
-        """A peak beside the size of the logits."""
+        """A peak next to the size of the logits."""
         if used is None:
             self.add(what, "not measured on a CPU")
             return
-        text = f"{used / 2**20:.1f} MiB beside logits of {logits.nbytes / 2**20:.0f} MiB, allowed {allowed / 2**20:.1f}"
+        text = f"{used / 2**20:.1f} MiB, logits {logits.nbytes / 2**20:.0f} MiB, allowed {allowed / 2**20:.1f}"
         self.add(what, text, used <= allowed, bytes=used, logits=logits.nbytes)
 
     def add_exactness(self, what: str, backend, given: tuple[Tensor, ...], top_p: float) -> None:
@@ -372,7 +372,7 @@ def machine(run: Run) -> None:
     target = torch.empty_like(source)
     run.bandwidth = 2e3 * source.numel() / run.milliseconds(target.copy_, source)
     run.machine = {
-        "device": torch.cuda.get_device_name() if run.cuda else "CPU (a rehearsal: its times mean nothing)",
+        "device": torch.cuda.get_device_name() if run.cuda else "CPU (a rehearsal: its times are meaningless)",
         "bandwidth": run.bandwidth,
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
         "torch": torch.__version__,
@@ -454,7 +454,7 @@ def speed(run: Run) -> None:
 
 
 def flat_rows(run: Run) -> None:
-    """Rows that are searched whole; a forward reads them three to five times."""
+    """Rows that are searched in full; a forward reads them three to five times."""
     tokens = run.scale.tokens
     times(
         run,
@@ -466,7 +466,7 @@ def flat_rows(run: Run) -> None:
 
 
 def memory(run: Run) -> None:
-    """What is allocated beside the logits."""
+    """Memory allocated in addition to the logits."""
     logits, labels, inv_temperature, upstream = run.inputs("peaked", "bf16", run.scale.tokens)
     scalars, _ = run.backend.forward(logits, labels, inv_temperature, TOP_P)
     out = torch.empty_like(logits)
@@ -661,13 +661,17 @@ SECTIONS = {
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", type=Path, help="write all numbers to this file, after every section")
+    parser.add_argument("--json", type=Path, help="write all numbers to this file after every section")
     parser.add_argument("--only", nargs="+", choices=SECTIONS, metavar="SECTION", help=" ".join(SECTIONS))
     parser.add_argument("--no-sweep", action="store_true")
-    parser.add_argument("--rehearse", action="store_true", help="on the CPU, at a size that says nothing about speed")
+    parser.add_argument(
+        "--rehearse", action="store_true", help="run on the CPU, at a size that says nothing about speed"
+    )
     options = parser.parse_args(arguments)
     if not options.rehearse and not torch.cuda.is_available():
-        print("benchmarks.gpu needs a CUDA device; this machine has none (--rehearse runs it small on the CPU)")
+        print(
+            "benchmarks.gpu needs a CUDA device, and this machine has none: use --rehearse to run it small on the CPU"
+        )
         return 2
     if options.rehearse:
         from benchmarks import interpreter

@@ -135,11 +135,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=DTYPES)
     parser.add_argument("--layouts", nargs="+", choices=LAYOUTS, default=LAYOUTS)
-    parser.add_argument("--json", type=Path, help="write the table to this file as well")
+    parser.add_argument("--json", type=Path, help="also write the table to this file")
     options = parser.parse_args()
     ptxas = find_ptxas()
     if find_spec("triton") is None or ptxas is None:
-        print("kernel_resources needs Triton and ptxas (pip install triton brings both)", file=sys.stderr)
+        print("kernel_resources needs Triton and ptxas: pip install triton installs both", file=sys.stderr)
         return 2
     print("| kernel | top_p | dtype | V | warps | registers | spilled bytes | shared bytes | compiled in s |")
     print("|---|---|---|---|---|---|---|---|---|")

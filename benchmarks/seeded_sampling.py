@@ -1,7 +1,7 @@
-"""What does a seed of its own for every response cost vLLM's sampler? `python -m benchmarks.seeded_sampling`
+"""What does a separate seed for every response cost vLLM's sampler? `python -m benchmarks.seeded_sampling`
 
-Times vLLM's sampler on random logits, one row for every running response: with one random state for all of them, and
-with a generator each. Prints a table; a minute on a CPU, where it counts the thread's processor time. `--device cuda`
+Times vLLM's sampler on random logits, one row per running response: with one random state for all of them, and with a
+generator for each. Prints a table; a minute on a CPU, where it counts the thread's processor time. `--device cuda`
 was not run yet.
 """
 

@@ -1,4 +1,4 @@
-"""Time and memory of `token_statistics` against what one would use instead. `python -m benchmarks.token_statistics`
+"""Time and memory of `token_statistics` against the alternatives. `python -m benchmarks.token_statistics`
 
 Every contender differentiates its outputs with the same upstream gradients, on the same logits, in turns: A B C A B C.
 Prints one table, then the bars of this machine, and writes every raw figure as JSON. Without options all cases, about
@@ -7,8 +7,8 @@ an hour on 2 cores; `--tokens 512 --kinds peaked --dtypes fp32` measures the CPU
 Time: median and range over the rounds, forward (what autograd saves included) and forward + backward. "x ours" is the
 median over the rounds of contender / ours in the same round; ours is `ours torch` on CPU, `ours triton` on CUDA. The
 gradient is allocated by the contender, as in training; on CPU its page faults count. On CUDA the time is between events
-in the stream, queued behind a write of 1 GiB that clears the cache and lets the host run ahead, as in training. Where
-others use the machine, times with several threads jump by the scheduler's slices: `--threads 1` is steadier.
+in the stream, queued behind a write of 1 GiB that clears the cache and lets the host run ahead, as in training. If
+others use the machine, times with several threads jump by the scheduler's slices: `--threads 1` is more stable.
 
 Extra memory: peak minus what was there before (logits, labels), of the forward; and over both passes, less the
 gradient's size unless it was written over the logits (so less than the forward's where that peak fits in the gradient).
@@ -21,7 +21,7 @@ run to run. Where clear_refs is not writable, VmRSS is sampled every half millis
 Memory floor: read the logits once (a sum), plus for forward + backward one more read and one write (a product into
 memory that is there already, so without page faults), by the same threads.
 
-What verl 0.9.1's FSDP engine does when it wants entropies, as in `verl compiled`: entropy_from_logits under
+What verl 0.9.1's FSDP engine does to compute entropies, as in `verl compiled`: entropy_from_logits under
 torch.compile(dynamic=True), and logprobs_from_logits uncompiled with inplace_backward off: flash-attn's kernel where
 that is installed, else a loop over the rows. `verl eager` is its use_torch_compile=False. Neither knows the nucleus.
 """
@@ -85,7 +85,7 @@ def ours(logits: Tensor, labels: Tensor, *, backend: str, in_place: bool = False
 
 
 def naive_sort(logits: Tensor, labels: Tensor) -> Outputs:
-    """What one writes first: everything [T, V] in the logits' dtype, gradients by autograd."""
+    """The straightforward code: everything [T, V] in the logits' dtype, gradients by autograd."""
     log_p = logits.log_softmax(dim=-1)
     p = log_p.exp()
     ordered = p.sort(dim=-1, descending=True).values
@@ -113,7 +113,7 @@ def verl_compiled(logits: Tensor, labels: Tensor) -> Outputs:
 
 
 def compiled_together(logits: Tensor, labels: Tensor) -> Outputs:
-    """The best that compiling gets out of verl's formulas: both in one graph, the log-prob without the row loop."""
+    """verl's formulas compiled as well as possible: both in one graph, the log-prob without the row loop."""
     return _compiled(_verl_log_prob_and_entropy)(logits, labels)
 
 
@@ -144,11 +144,11 @@ def flash_attn(logits: Tensor, labels: Tensor) -> Outputs:
 
 @dataclass(frozen=True)
 class Contender:
-    """A way to compute some of the statistics, and what it takes to run it."""
+    """A way to compute some of the statistics, and its requirements."""
 
     run: Callable[[Tensor, Tensor], Outputs]
     needs: str | None = None
-    """A module."""
+    """A module that it needs."""
     cuda: bool = False
     """Runs on CUDA only."""
 
@@ -181,14 +181,14 @@ CONTENDERS = {
 
 @dataclass(frozen=True)
 class Case:
-    """One set of logits. The same case is the same numbers in every process."""
+    """One set of logits. The same case has the same numbers in every process."""
 
     kind: str
     dtype: str
     tokens: int
     device: str
     file: str | None = None
-    """Where the real ones are."""
+    """Folder of the real logits."""
 
     def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
         """Logits [T, V], labels [T] sampled from them, upstream gradients [3, T] float32."""
@@ -258,7 +258,7 @@ def sample_responses(folder: Path, tokens: int, device: str) -> dict[str, Tensor
 def forward_backward(
     run: Callable, logits: Tensor, labels: Tensor, upstream: Tensor, mark: Callable[[], object]
 ) -> tuple[list, int]:
-    """What `mark` returns before, between and after the passes, and the bytes of the gradient beside the logits."""
+    """What `mark` returns before, between and after the passes, and the bytes of the gradient beyond the logits."""
     logits = logits.detach().requires_grad_()
     # Neither a leaf nor a view, as a linear layer returns them: what is a leaf may not be overwritten.
     head = torch.ops.aten._unsafe_view(logits, logits.shape)
@@ -337,11 +337,11 @@ def _cuda_mark() -> tuple[torch.cuda.Event, int]:
 def resident_peaks(name: str, case: Case) -> tuple[list[int], int]:
     """`forward_backward` of a contender with this process's peak resident bytes as marks."""
     with suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text("1000")  # where memory runs out, end this process, not its parent
+        Path("/proc/self/oom_score_adj").write_text("1000")  # if memory runs out, kill this process, not its parent
     run = CONTENDERS[name].run
     logits, labels, upstream = case.tensors()
     forward_backward(run, *_rows(logits, labels, upstream, WARM_UP_ROWS), time.perf_counter)
-    torch_backend.release_buffer()  # what ours keeps from call to call counts as well
+    torch_backend.release_buffer()  # what ours keeps between calls also counts
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
     return forward_backward(run, logits, labels, upstream, _peak_reader())
@@ -427,7 +427,7 @@ def measure(case: Case, names: list[str], rounds: int, budget: float) -> dict:
 def _try(samples: Samples, run: Callable, device: str) -> None:
     try:
         samples.add(run, device)
-    except Exception as error:  # a contender that fails is a result, and no reason to lose the others'
+    except Exception as error:  # a failing contender is a result, and no reason to lose the others
         samples.not_run = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
     if samples.not_run and device == "cuda":  # not before, as the error holds on to tensors
         torch.cuda.empty_cache()
@@ -460,7 +460,7 @@ HEADER = (
 
 
 def machine(device: str) -> dict[str, str | float]:
-    """What the figures depend on besides the code."""
+    """What the figures depend on apart from the code."""
     found = {"date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"), "torch": torch.__version__}
     if device == "cuda":
         return found | {"gpu": torch.cuda.get_device_name(), "cuda": torch.version.cuda}
@@ -516,12 +516,12 @@ def _memory(extra: int, logits_bytes: int) -> str:
     return f"{extra / MIB:.1f} ({100 * extra / logits_bytes:.3g} %)"
 
 
-NO_BARS = "bars: none here; they stand for peaked fp32 T = 512 on CPU, and for peaked bf16 T = 8192 on a H200"
+NO_BARS = "bars: none here; they apply to peaked fp32 T = 512 on CPU, and to peaked bf16 T = 8192 on an H200"
 
 
 @dataclass
 class Bar:
-    """One requirement. `passed` is None where the run did not include what it takes."""
+    """One requirement. `passed` is None if the run did not include what it needs."""
 
     text: str
     measured: str
@@ -574,7 +574,7 @@ def bars(results: list[dict], device: str) -> list[Bar]:
 
 
 def _bar(contenders, own: str, text: str, value: Callable, holds: Callable, unit: str, *others: str) -> Bar:
-    """A bar on the contender `own`, possibly against others; one that was meant to run and did not fails it."""
+    """A bar on the contender `own`, possibly against others; a contender that should have run but did not fails it."""
     names = (own, *others)
     missing = [name for name in names if name not in contenders]
     if missing:
@@ -593,9 +593,13 @@ def arguments(device: str) -> argparse.ArgumentParser:
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS, metavar="KIND", help=" ".join(KINDS))
     parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=tuple(DTYPES), help=" ".join(DTYPES))
     parser.add_argument("--only", nargs="+", choices=CONTENDERS, default=tuple(CONTENDERS), metavar="CONTENDER")
-    parser.add_argument("--model", type=Path, default=Path("data/tiny/model"), help="folder, for the real logits")
+    parser.add_argument(
+        "--model", type=Path, default=Path("data/tiny/model"), help="folder of a model, for the real logits"
+    )
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--budget", type=float, default=60.0, help="seconds; past it a contender has no more rounds")
+    parser.add_argument(
+        "--budget", type=float, default=60.0, help="seconds after which a contender gets no more rounds"
+    )
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--json", type=Path, default=Path("build/token_statistics.json"))
     parser.add_argument("--child", help=argparse.SUPPRESS)
@@ -629,7 +633,7 @@ def main() -> int:
 
 
 def save(path: Path, report: dict) -> None:
-    """Write the report as JSON, whole or not at all."""
+    """Write the report as JSON, completely or not at all."""
     with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(report, indent=1, default=asdict) + "\n", encoding="utf-8")
 

@@ -1,4 +1,4 @@
-"""Prepare a data set for training or evaluation: `python -m data_prep SET --output DIR`; docs/data.md has the rest."""
+"""Prepare a data set for training or evaluation: `python -m data_prep SET --output DIR`; see docs/data.md."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def list_sets() -> str:
         ]
         if data_set.note:
             lines.append(f"{'':16} {data_set.note}")
-    lines.append(f"{'reasoning_gym':16} {'as many as asked for':26} generated: --task NAME[:WEIGHT]")
+    lines.append(f"{'reasoning_gym':16} {'as many as requested':26} generated: --task NAME[:WEIGHT]")
     return "\n".join(lines)
 
 
@@ -46,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Prepare a data set for training or evaluation (docs/data.md).",
         epilog="example: paec data gsm8k --output data/gsm8k; paec data --list shows all sets",
     )
-    parser.add_argument("--list", action=_List, nargs=0, help="the sets with hub id, counts and columns")
+    parser.add_argument("--list", action=_List, nargs=0, help="list the sets with hub id, counts and columns")
     commands = parser.add_subparsers(dest="set", required=True, metavar="SET")
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--output", type=Path, required=True, help=".parquet file, or folder for <split>.parquet")
@@ -65,50 +65,56 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_set(command: argparse.ArgumentParser, data_set: DataSet) -> None:
     splits = list(data_set.counts)
-    command.add_argument("--input", help="file, folder or hub id; left out, the set's own hub id")
-    command.add_argument("--revision", help="of the hub data set")
-    command.add_argument("--drop-malformed", action="store_true", help="leave malformed rows out, do not refuse")
-    command.add_argument("--allow-count-mismatch", action="store_true", help="accept another number of problems")
+    command.add_argument("--input", help="file, folder or hub id (default: the set's own hub id)")
+    command.add_argument("--revision", help="revision of the hub data set")
+    command.add_argument("--drop-malformed", action="store_true", help="leave malformed rows out instead of failing")
+    command.add_argument("--allow-count-mismatch", action="store_true", help="accept a different number of problems")
     command.add_argument("--split", choices=splits, default=splits[0])
     command.set_defaults(keep_duplicates=False, benchmarks=[], drop_contaminated=False)
     if "train" in splits:
         command.add_argument("--keep-duplicates", action="store_true")
         command.add_argument(
-            "--benchmarks", type=Path, nargs="+", metavar="FILE", help="prepared files to look for in the training set"
+            "--benchmarks",
+            type=Path,
+            nargs="+",
+            metavar="FILE",
+            help="prepared files whose problems are searched for in the training set",
         )
-        command.add_argument("--drop-contaminated", action="store_true", help="leave out rows with their problems")
+        command.add_argument(
+            "--drop-contaminated", action="store_true", help="leave out rows that contain their problems"
+        )
 
 
 def _task(text: str) -> tuple[str, float]:
     name, separator, weight = text.partition(":")
     value = float(weight) if separator else 1.0
     if not (name and 0 < value < math.inf):
-        raise argparse.ArgumentTypeError(f"{text!r}: give NAME or NAME:WEIGHT with a weight above 0")
+        raise argparse.ArgumentTypeError(f"{text!r}: must be NAME or NAME:WEIGHT with a weight > 0")
     return name, value
 
 
 def _positive(text: str) -> int:
     if int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text}: give at least 1")
+        raise argparse.ArgumentTypeError(f"{text}: must be >= 1")
     return int(text)
 
 
 def _seed(text: str) -> int:
     if int(text) < 0:
-        raise argparse.ArgumentTypeError(f"{text}: give 0 or more")
+        raise argparse.ArgumentTypeError(f"{text}: must be >= 0")
     return int(text)
 
 
 def _run(options: argparse.Namespace) -> str:
     path = prepare.output_path(options.output, options.split, options.overwrite)
     for leftover in prepare.clear_leftovers(path):
-        print(f"removed {leftover}, which a killed run had left", file=sys.stderr)
+        print(f"removed {leftover}, left by a killed run", file=sys.stderr)
     if options.set == "reasoning_gym":
         from data_prep import reasoning_gym_sets  # the library takes seconds to import
 
         tasks = dict(options.task)
         if len(tasks) < len(options.task):
-            raise InputError("--task: a task is named twice; give it one weight")
+            raise InputError("--task: a task is named twice; name each task once")
         manifest = reasoning_gym_sets.prepare(
             tasks,
             options.size,
@@ -120,9 +126,9 @@ def _run(options: argparse.Namespace) -> str:
     else:
         data_set = DATA_SETS[options.set]
         if options.split != "train" and (options.keep_duplicates or options.benchmarks or options.drop_contaminated):
-            raise InputError("--keep-duplicates, --benchmarks and --drop-contaminated are for --split train")
+            raise InputError("--keep-duplicates, --benchmarks and --drop-contaminated need --split train")
         if options.drop_contaminated and not options.benchmarks:
-            raise InputError("--drop-contaminated: with which problems? name prepared files with --benchmarks")
+            raise InputError("--drop-contaminated needs problems to look for; name prepared files with --benchmarks")
         source = open_source(options.input, options.split, data_set.hub_id, data_set.config, options.revision)
         manifest = prepare.prepare(
             data_set,
@@ -152,7 +158,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    # Some tasks of reasoning_gym walk through sets of strings, whose order is another in every process but for this.
+    # Some tasks of reasoning_gym iterate over sets of strings, whose order would otherwise differ between processes.
     if "reasoning_gym" in sys.argv and sys.flags.hash_randomization and not sys.flags.ignore_environment:
         os.execve(sys.executable, sys.orig_argv, os.environ | {"PYTHONHASHSEED": "0"})
     sys.exit(main())

@@ -1,7 +1,7 @@
 """Delete from a folder what this project has written there, and nothing else.
 
-What it has written is said by patterns, one for each kind of file: paths below the folder in which `*` stands for any
-part of a name, `#` for a whole number, and `**` at the end for everything below. Symbolic links match no pattern: they
+Patterns describe what it has written, one for each kind of file: paths below the folder in which `*` means any part of
+a name, `#` an integer, and `**` at the end everything below. Symbolic links match no pattern: they
 are neither deleted nor followed.
 """
 
@@ -27,7 +27,7 @@ class Contents:
     links: list[str]
     """Symbolic links where a pattern expects a file or a folder."""
     foreign: list[str]
-    """All other files and links; a folder that no pattern leads into stands for what it holds, with "/" at its end."""
+    """All other files and links; a folder that no pattern leads into represents its contents, with "/" at its end."""
 
 
 @lru_cache(maxsize=64)
@@ -59,7 +59,7 @@ def leads_to(path: str, patterns: Iterable[str]) -> bool:
 
 
 def contents(folder: Path, patterns: Sequence[str]) -> Contents:
-    """What `folder` holds, by `patterns`; nothing is followed out of it."""
+    """The contents of `folder`, by `patterns`; no link is followed out of it."""
     own, links, foreign, patterns = [], [], [], tuple(patterns)
     folder = Path(os.path.realpath(folder))
     for place, names, files in os.walk(folder):
@@ -84,7 +84,7 @@ def remove(folder: Path, patterns: Sequence[str]) -> list[str]:
         The deleted files, relative to `folder`, sorted. `folder` itself stays.
     """
     removed, folder, patterns = [], Path(os.path.realpath(folder)), tuple(patterns)
-    # By descriptors of the folders, so that a folder that becomes a link meanwhile is not followed either.
+    # By descriptors of the folders, so that a folder that is replaced by a link in between is not followed either.
     for place, names, files, descriptor in os.fwalk(folder, topdown=False, follow_symlinks=False):
         below = os.path.relpath(place, folder).replace(os.sep, "/") + "/" if place != str(folder) else ""
         for name in files:

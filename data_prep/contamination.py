@@ -1,4 +1,4 @@
-"""Which benchmark problems stand in a training set, whole or inside a longer text.
+"""Which benchmark problems occur in a training set, on their own or inside a longer text.
 
 Both are compared by their runs of SHINGLE tokens (`data_prep.shingles.tokens`), where all numbers count as one token. A
 row matches a benchmark problem if one stretch of its text, at most STRETCH times as long as the problem, has
@@ -7,9 +7,9 @@ row matches a benchmark problem if one stretch of its text, at most STRETCH time
 * at least `threshold` of those among them that contain a number, so that a phrase like "Find the number of positive
   integers n such that" is not enough; for a problem without numbers, (1 + `threshold`) / 2 of all.
 
-If the problem's numbers stand in the row in the same order and without others between them, the row holds a *copy*;
-otherwise it is the same problem with *other numbers*, a weaker class that is reported apart. Problems of less than
-SHORTEST tokens ("1+1?") have to be the whole training text. Code of figures ([asy]) is left out: many sets strip it.
+If the problem's numbers occur in the row in the same order and without others between them, the row contains a *copy*;
+otherwise it is the same problem with *other numbers*, a weaker class that is reported separately. Problems of less than
+SHORTEST tokens ("1+1?") must be the complete training text. Code of figures ([asy]) is left out: many sets strip it.
 
     python -m data_prep.contamination TRAIN.parquet BENCHMARK.parquet ... [--json FILE]
 """
@@ -37,13 +37,13 @@ SHINGLE = 4
 """Tokens in a run: one replaced word costs a problem four of its runs."""
 
 THRESHOLD = 0.45
-"""Least share of a problem's runs in the training text; docs/duplicates.md has what lower and higher ones find."""
+"""Minimum share of a problem's runs in the training text; docs/duplicates.md shows the effect of other values."""
 
 SHORTEST = 6
-"""Tokens from which on a problem is looked for inside longer texts."""
+"""Minimum tokens of a problem that is searched for inside longer texts."""
 
 STRETCH = 2
-"""A long training text has many common phrases; it holds a problem only if that stands together."""
+"""A long training text has many common phrases; it contains a problem only if the phrases are close together."""
 
 EXCERPT = 200
 """Characters of a text that the report shows."""
@@ -51,7 +51,7 @@ EXCERPT = 200
 Run = tuple[str, ...]
 """Consecutive tokens."""
 
-_NUMBER = "0"  # stands for every number
+_NUMBER = "0"  # represents every number
 _NONE = np.array([], dtype=np.int32)
 _ROUNDING = 1e-9  # 0.07 * 100 > 7 in floating point
 
@@ -72,9 +72,9 @@ class Overlap:
     """One benchmark against the training set.
 
     size: problems in the benchmark.
-    copies: every pair of a problem and a row that holds it, by problem, then row.
-    other_numbers: problems without a copy whose words stand in a row with other numbers; per problem the most similar
-        row only.
+    copies: every pair of a problem and a row that contains it, by problem, then row.
+    other_numbers: problems without a copy whose words occur in a row with other numbers; only the most similar row
+        of each problem.
     """
 
     size: int
@@ -97,7 +97,7 @@ class Contamination:
 
     @property
     def rows(self) -> frozenset[int]:
-        """Training rows that hold a copy of a benchmark problem."""
+        """Training rows that contain a copy of a benchmark problem."""
         return frozenset(match.row for overlap in self.benchmarks.values() for match in overlap.copies)
 
     def report(self) -> dict[str, Any]:
@@ -118,7 +118,7 @@ class Contamination:
         }
 
     def table(self) -> str:
-        """One line a benchmark: problems, those with a copy, their share, rows that hold them, other numbers."""
+        """One line per benchmark: problems, those with a copy, their share, rows that contain them, other numbers."""
         lines = [f"{'benchmark':<28}{'problems':>9}{'contaminated':>13}{'share':>8}{'rows':>7}{'other numbers':>15}"]
         for name, overlap in self.benchmarks.items():
             rows = len({match.row for match in overlap.copies})
@@ -160,16 +160,16 @@ def find_contamination(
     """Find the problems of each benchmark in the training texts; the module's docstring has the rule.
 
     Args:
-        texts: training problems without template, one a row.
+        texts: training problems without template, one per row.
         benchmarks: name -> problem texts.
-        threshold: least share of a problem's runs, in (0, 1].
+        threshold: minimum share of a problem's runs, in (0, 1].
         progress: show it on stderr.
 
     Raises:
         ValueError: the threshold is out of range.
     """
     if not 0 < threshold <= 1:
-        raise ValueError(f"threshold {threshold}: a share of runs lies in (0, 1]")
+        raise ValueError(f"threshold {threshold}: must be in (0, 1], it is a share of runs")
     wanted = [_problem(name, i, text, threshold) for name, b in benchmarks.items() for i, text in enumerate(b)]
     index = _Index([problem for problem in wanted if problem.runs])
 
@@ -242,7 +242,7 @@ class _Index:
 
     def _count(self, runs: Iterable[Run]) -> np.ndarray:
         """How many of the runs each problem has, [problems]."""
-        # Common phrases are held by hundreds of problems: counted in numpy, row after row that would take minutes.
+        # Hundreds of problems contain common phrases: counted in numpy, because a loop would take minutes.
         holders = [self.holders[run] for run in runs]
         return np.bincount(np.concatenate(holders) if holders else _NONE, minlength=len(self.problems))
 
@@ -267,7 +267,7 @@ def _runs(found: Sequence[str]) -> list[Run]:
     masked = [_NUMBER if is_number(token) else token for token in found]
     if len(masked) >= SHORTEST:
         return shingles(masked, SHINGLE)
-    # A short text is a single run between marks that no token equals, so it is found in texts just like it only.
+    # A short text is a single run between marks that no token equals, so it is only found in identical texts.
     return [("", *masked, "")] if masked else []
 
 
@@ -279,7 +279,7 @@ def _spaced(found: Sequence[str]) -> str:
 def problems_of(path: str | Path) -> list[str]:
     """The problem texts of a parquet file in verl's layout.
 
-    `extra_info.problem`; in a file of other origin the last user turn, without the instructions that
+    `extra_info.problem`; in a file from elsewhere the last user turn, without the instructions that
     `data_prep.templates` knows.
 
     Raises:
@@ -293,7 +293,7 @@ def benchmarks_of(paths: Sequence[str | Path]) -> dict[str, list[str]]:
 
     Raises:
         FileNotFoundError, ContractError: as `data_prep.contract.validate_rows`.
-        ContractError: two files hold the same data_source, so that a problem's number would be ambiguous.
+        ContractError: two files have the same data_source, so that a problem's number would be ambiguous.
     """
     benchmarks: dict[str, list[str]] = {}
     for path in paths:
@@ -301,24 +301,24 @@ def benchmarks_of(paths: Sequence[str | Path]) -> dict[str, list[str]]:
         for row in validate_rows(path).to_dict("records"):
             here[row["data_source"]].append(_problem_text(row))
         if twice := sorted(here.keys() & benchmarks.keys()):
-            raise ContractError(f"{path}, field data_source: {twice[0]} is in an earlier file already; name it once")
+            raise ContractError(f"{path}, field data_source: {twice[0]} is also in an earlier file; name it once")
         benchmarks.update(here)
     return benchmarks
 
 
 def _problem_text(row: Mapping[str, Any]) -> str:
-    # A plain `or` would take an empty problem for a missing one; None is what pyarrow makes of a missing field.
+    # A plain `or` would treat an empty problem as missing; pyarrow turns a missing field into None.
     problem = row["extra_info"].get("problem")
-    # Instructions that both sides carry would make likeness of two problems without numbers.
+    # Instructions common to both sides would make two problems without numbers look similar.
     return strip_foreign(row["prompt"][-1]["content"]) if problem is None else problem
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line of this module."""
-    parser = argparse.ArgumentParser(description="Count the benchmark problems that stand in a training set.")
+    parser = argparse.ArgumentParser(description="Counts the benchmark problems that occur in a training set.")
     parser.add_argument("train", type=Path, help="training set, a prepared parquet file")
     parser.add_argument("benchmarks", type=Path, nargs="+", help="benchmarks, prepared parquet files")
-    parser.add_argument("--threshold", type=float, default=THRESHOLD, help="least share of a problem's runs")
+    parser.add_argument("--threshold", type=float, default=THRESHOLD, help="minimum share of a problem's runs")
     parser.add_argument("--json", type=Path, help="file for the report with every match")
     options = parser.parse_args(argv)
     try:
@@ -330,7 +330,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         with atomic_write(options.json) as partial:
             partial.write_text(json.dumps(found.report(), indent=1) + "\n", encoding="utf-8")
     print(found.table())
-    print(f"{len(found.rows)} of {found.training_rows} training rows hold a benchmark problem")
+    print(f"{len(found.rows)} of {found.training_rows} training rows contain a benchmark problem")
 
 
 if __name__ == "__main__":

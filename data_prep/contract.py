@@ -1,4 +1,4 @@
-"""verl's row contract: what every parquet file must hold before a run may start.
+"""verl's row contract: what every parquet file must contain before a run may start.
 
     data_source   non-empty str, names the scorer
     prompt        [{"role": "system" | "user" | "assistant", "content": str}, ...], the last one from the user
@@ -44,23 +44,23 @@ def validate_rows(path: str | Path) -> pd.DataFrame:
         The frame as read; nested fields are what pyarrow makes of them (numpy arrays of dicts).
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ContractError: the file is unreadable, empty, lacks a column or holds a bad row (the first one is named).
+        FileNotFoundError: the file does not exist.
+        ContractError: the file is unreadable, empty, lacks a column or contains a bad row (the first one is named).
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such data file; prepare it first or correct the path")
+        raise FileNotFoundError(f"{path}: does not exist; prepare it first, or correct the path")
     try:
         table = pq.read_table(path)
     except (pa.ArrowException, OSError) as error:
-        raise ContractError(f"{path}: not a readable parquet file ({error}); prepare it again") from error
-    # Checked before pandas has it: one missing int makes floats of a whole nested column there, in the good rows too.
+        raise ContractError(f"{path}: is not a readable parquet file ({error}); prepare it again") from error
+    # Checked before pandas reads it: one missing int turns a complete nested column into floats there.
     _check(table.to_pylist(), table.column_names, str(path))
     return table.to_pandas()
 
 
 def write_parquet(rows: Iterable[Mapping[str, Any]], path: str | Path) -> None:
-    """Check `rows` against the contract, then write them to `path` as a whole or not at all."""
+    """Check `rows` against the contract, then write them to `path`, completely or not at all."""
     with atomic_write(path) as partial:
         write_parquet_part(rows, partial, str(path))
 
@@ -75,9 +75,9 @@ def write_parquet_part(rows: Iterable[Mapping[str, Any]], partial: Path, name: s
 def _check(rows: Sequence[Mapping[str, Any]], columns: Collection[str], name: str) -> None:
     for column in COLUMNS:
         if column not in columns:
-            raise ContractError(f"{name}, field {column}: column missing; every row needs {', '.join(COLUMNS)}")
+            raise ContractError(f"{name}, field {column}: is missing; every row needs {', '.join(COLUMNS)}")
     if not rows:
-        raise ContractError(f"{name}: zero rows; a data file needs at least one")
+        raise ContractError(f"{name}: has no rows; a data file needs at least one")
     for index, row in enumerate(rows):
         try:
             _check_row(*(row.get(column) for column in COLUMNS))

@@ -3,7 +3,7 @@
     user       7 5 1 > 2
     assistant  7-5=2,1*2=2;1*(7-5)
 
-The steps combine any two of the numbers that remain, in any order; after the semicolon stands the expression, and only
+The steps combine any two of the numbers that remain, in any order; the expression follows the semicolon, and only
 that is scored. A problem has several correct traces, so a policy has something to lose when its entropy collapses.
 
     python -m data_prep.countdown --output DIR [--train 2048 --validation 100 --seed 0]
@@ -46,7 +46,7 @@ class Problem:
 
     @cached_property
     def key(self) -> Key:
-        """What makes two problems the same whatever the order of their numbers; splits are disjoint in this."""
+        """Identifies a problem regardless of the order of its numbers; splits are disjoint in this key."""
         return tuple(sorted(self.numbers)), self.target
 
     @property
@@ -61,14 +61,14 @@ def problems(
     """The first `count` distinct problems that the library generates from `seed`.
 
     Args:
-        exclude: keys to pass over.
-        distinct_keys: pass over reorderings of a problem's numbers too.
-        progress: label under which progress is shown, None for none.
+        exclude: keys to skip.
+        distinct_keys: also skip reorderings of a problem's numbers.
+        progress: label of the progress, None for none.
 
     Raises:
-        ValueError: so many distinct problems were not found. There are about 1,860 keys and 9,500 prompts.
+        ValueError: fewer distinct problems were found. There are about 1,860 keys and 9,500 prompts.
     """
-    # Well below the stride, and the share of repetitions is by then so high that going on would not help.
+    # Well below the stride, and the share of repetitions is then so high that continuing would not help.
     size = min(SEED_STRIDE, 2000 + 20 * count)
     dataset = CountdownDataset(
         CountdownConfig(
@@ -94,7 +94,7 @@ def problems(
                 bar.update()
             if len(found) == count:
                 return list(found.values())
-    raise ValueError(f"only {len(found)} of {count} distinct problems in {size} items from seed {seed}; ask for fewer")
+    raise ValueError(f"only {len(found)} of {count} distinct problems in {size} items from seed {seed}; request fewer")
 
 
 def correct_traces(numbers: Collection[int], target: int) -> list[str]:
@@ -140,7 +140,7 @@ def _reduce(terms: list[tuple[int, str, int]]) -> Iterator[tuple[int, list[str],
         for operator, value, strength in (("+", a + b, 1), ("-", a - b, 1), ("*", a * b, 2)):
             if value < 0:
                 continue
-            # At equal strength only what stands right of a minus would change its meaning without parentheses.
+            # At equal strength only the right side of a minus would change its meaning without parentheses.
             wrap_right = right_strength < strength or (operator == "-" and right_strength == strength)
             text = (
                 (f"({left})" if left_strength < strength else left) + operator + (f"({right})" if wrap_right else right)
@@ -150,7 +150,7 @@ def _reduce(terms: list[tuple[int, str, int]]) -> Iterator[tuple[int, list[str],
 
 
 def prompts(line: Mapping[str, Any]) -> list[str]:
-    """The user turns of a line of warm_start.jsonl: its numbers in every order, as they stand there first."""
+    """The user turns of a line of warm_start.jsonl: its numbers in every order, the given one first."""
     return [Problem(order, line["target"]).text for order in dict.fromkeys(permutations(line["numbers"]))]
 
 
@@ -161,7 +161,7 @@ def score(line: Mapping[str, Any], response: str) -> float:
 
 
 def rows(pool: Collection[Problem], split: str) -> list[dict[str, Any]]:
-    """Rows of verl's contract; the ground truth is, as JSON, the entry that the library's scorer asks for."""
+    """Rows of verl's contract; the ground truth is the entry for the library's scorer, as JSON."""
     return [
         {
             "data_source": scorer.DATA_SOURCE,
@@ -189,11 +189,14 @@ class Pools:
         train, validation, held_out = ({p.key for p in pool} for pool in (self.train, self.validation, self.held_out))
         shared = (train & validation) | (train & held_out) | (validation & held_out)
         if shared:
-            raise ValueError(f"pools share {len(shared)} problems, one of them {min(shared)}; draw them apart")
+            raise ValueError(
+                f"the pools share {len(shared)} problems, one of them {min(shared)}; draw them so that they do not "
+                "overlap"
+            )
 
 
 def split(train: int, validation: int, held_out: int = 64, seed: int = 0, progress: bool = False) -> Pools:
-    """Draw the pools, smallest first, each from a seed range of its own and without the keys of those before it."""
+    """Draw the pools, smallest first, each from its own seed range and without the keys of those before it."""
     base = 3 * SEED_STRIDE * seed
 
     def draw(count: int, pool: int, exclude: set[Key], name: str, distinct_keys: bool) -> list[Problem]:
@@ -230,23 +233,23 @@ def write(output: str | Path, train: int = 2048, validation: int = 100, seed: in
                 file.write(json.dumps(line) + "\n")
     return (
         f"{output}: {len(pools.train)} training and {len(pools.validation)} validation rows, "
-        f"{len(practice)} problems for the warm start and {len(held_out)} held out from it"
+        f"{len(practice)} problems for the warm start, and {len(held_out)} held out from it"
     )
 
 
 def main() -> int:
     """Command line of this module: 0 done, 1 refused with one sentence on stderr."""
-    parser = argparse.ArgumentParser(description="Write the countdown task's data.")
+    parser = argparse.ArgumentParser(description="Writes the data of the countdown task.")
     parser.add_argument("--output", type=Path, required=True, help="folder for the three files")
     parser.add_argument("--train", type=int, default=2048, help="training rows")
     parser.add_argument("--validation", type=int, default=100, help="validation rows")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
+    parser.add_argument("--overwrite", action="store_true", help="replace existing files")
     options = parser.parse_args()
     for name in (TRAIN_FILE, VALIDATION_FILE, WARM_START_FILE):
         if os.path.lexists(options.output / name) and not options.overwrite:
             file = options.output / name
-            print(f"error: {file} exists: pass --overwrite to replace it, or name another --output", file=sys.stderr)
+            print(f"error: {file} exists: pass --overwrite to replace it, or choose another --output", file=sys.stderr)
             return 1
     print(write(options.output, options.train, options.validation, options.seed, progress=True))
     return 0

@@ -7,12 +7,12 @@ Two rows are duplicates of each other if they have
   `maximum`), so that only ordinary words may differ, and sets of token pairs with a Jaccard similarity of at least
   `threshold`.
 
-So "Find x if 2x=4" and "Find x if 2x=6" are two problems however much text stands around them. A group is what such
-pairs connect; hence no two rows that are kept are duplicates, and the groups do not depend on the order of the rows.
+So "Find x if 2x=4" and "Find x if 2x=6" are two problems, however much other text they share. A group is what such
+pairs connect; hence no two kept rows are duplicates, and the groups do not depend on the order of the rows.
 
 The search is exact. The formal tokens split the rows into small blocks; within a block two sets of a given similarity
 have one of their rarest elements in common (prefix filter; Xiao et al., "Efficient similarity joins for near-duplicate
-detection", WWW 2008), so only such pairs of rows are compared. docs/duplicates.md has it beside MinHash.
+detection", WWW 2008), so only such pairs of rows are compared. docs/duplicates.md compares it with MinHash.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SHINGLE = 2
 """Tokens in a shingle. With pairs one replaced word of a problem of 20 tokens leaves a similarity of 0.81."""
 
 THRESHOLD = 0.7
-"""Least similarity of near-duplicates: room for two replaced words in a problem of 25 tokens."""
+"""Minimum similarity of near-duplicates: room for two replaced words in a problem of 25 tokens."""
 
 _ROUNDING = 1e-9  # 0.07 * 100 > 7 in floating point; a bound may be too loose, never too tight
 
@@ -42,10 +42,10 @@ class Group:
 
     kind: "exact" if all members have the same tokens, otherwise "near".
     members: row numbers, ascending.
-    similarity: the lowest Jaccard similarity of a member with the first one; 1 in an exact group. It may lie below the
-        threshold where others connect the two.
+    similarity: the lowest Jaccard similarity of a member with the first one; 1 in an exact group. It may be below the
+        threshold if others connect the two.
     answers: the members' answers, in their order.
-    conflict: two of the answers are not the same; then no member is kept, otherwise the first one is.
+    conflict: whether two of the answers differ; then no member is kept, otherwise the first one.
     """
 
     kind: Literal["exact", "near"]
@@ -57,7 +57,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Duplicates:
-    """Result of `find_duplicates`; `dataclasses.asdict` makes JSON of it.
+    """Result of `find_duplicates`; `dataclasses.asdict` converts it for JSON.
 
     kept: row numbers, ascending: the rows of no group and the first member of each group without a conflict.
     groups: by their first member.
@@ -88,25 +88,25 @@ def find_duplicates(
     threshold: float = THRESHOLD,
     progress: bool = False,
 ) -> Duplicates:
-    """Group the rows that hold the same problem; the module's docstring has the rule.
+    """Group the rows with the same problem; the module's docstring has the rule.
 
     Args:
-        texts: problem texts without template, one a row.
+        texts: problem texts without template, one per row.
         answers: their answers.
-        same_answer: whether two answers are equal; asked once for every two different strings of a group, until one
-            pair is not.
-        threshold: least Jaccard similarity of near-duplicates, in (0, 1]; 1 still lets pairs of tokens change places.
+        same_answer: whether two answers are equal; called once for every two different strings of a group, until one
+            pair differs.
+        threshold: minimum Jaccard similarity of near-duplicates, in (0, 1]; 1 still allows swapped pairs.
         progress: show it on stderr.
 
     Raises:
         ValueError: `texts` and `answers` differ in length, or the threshold is out of range.
     """
     if len(texts) != len(answers):
-        raise ValueError(f"{len(texts)} texts but {len(answers)} answers; give one answer a row")
+        raise ValueError(f"{len(texts)} texts but {len(answers)} answers; give one answer per row")
     if not 0 < threshold <= 1:
-        raise ValueError(f"threshold {threshold}: a Jaccard similarity lies in (0, 1]")
+        raise ValueError(f"threshold {threshold}: must be in (0, 1], it is a Jaccard similarity")
 
-    # A token has no space inside, so joined tokens are as good as a tuple of them and take a fraction of the memory.
+    # A token contains no space, so joined tokens are equivalent to a tuple and take a fraction of the memory.
     copies: dict[str, list[int]] = defaultdict(list)
     blocks: dict[str, list[str]] = defaultdict(list)
     for row, text in enumerate(with_progress(texts, label="duplicates", show=progress)):
@@ -145,7 +145,7 @@ def _group(
         members=tuple(rows),
         similarity=min(jaccard(sets[rows[0]], other) for other in sets.values()),
         answers=given,
-        # Sorted, so that the outcome is that of the group and not of its order.
+        # Sorted, so that the outcome depends on the group and not on its order.
         conflict=not all(same_answer(a, b) for a, b in combinations(sorted(set(given)), 2)),
     )
 

@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all: built under a temporary sibling name, then renamed."""
+"""Files and folders that appear completely or not at all: built under a temporary sibling name, then renamed."""
 
 import errno
 import fcntl
@@ -12,20 +12,20 @@ from contextlib import contextmanager
 from pathlib import Path
 
 PARTIAL = ".partial-"
-"""What marks a temporary name. Its writer holds a lock on it, so what nobody holds is the remains of a killed one."""
+"""Marks a temporary name. Its writer keeps it locked, so an unlocked one was left by a killed writer."""
 
 TRAIN_FILE, VALIDATION_FILE, WARM_START_FILE = "train.parquet", "validation.parquet", "warm_start.jsonl"
 """The files of a task that has a tiny model."""
 
 _LEFTOVER = re.compile(r"(?P<process>\d+)(?P<unique>-[0-9a-f]{8})?")
-"""What follows PARTIAL: the writer's process; without the second part, of a version that held no lock."""
+"""What follows PARTIAL: the writer's process; without the second part, from a version that used no lock."""
 
 
 @contextmanager
 def _partial(path: Path, folder: bool) -> Iterator[Path]:
     """A new temporary sibling of `path`, a folder or an empty file, locked while the block runs and removed after it.
 
-    A sibling, because os.replace is atomic within one file system only. What killed writers of `path` left goes first.
+    A sibling, because os.replace is only atomic within one file system. Leftovers of killed writers are removed first.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     remove_leftovers(path)
@@ -59,7 +59,7 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def building_directory(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary folder beside `path` to fill and to rename; it is removed if it was not renamed."""
+    """Yield a temporary folder next to `path` to fill and to rename; it is removed if it was not renamed."""
     with _partial(Path(path), folder=True) as partial:
         yield partial
 
@@ -80,7 +80,7 @@ def atomic_directory(path: str | Path) -> Iterator[Path]:
 
 
 def remove_leftovers(path: str | Path) -> list[Path]:
-    """Remove what killed writers of `path` left beside it, and nothing of one that still lives; returns what it was."""
+    """Remove what killed writers of `path` left next to it, and nothing of a living one; returns what was removed."""
     path = Path(path)
     start, removed = f".{path.name}{PARTIAL}", []
     for name in os.listdir(path.parent):
@@ -102,10 +102,10 @@ def remove_leftovers(path: str | Path) -> list[Path]:
 
 
 def _lock(descriptor: int, wait: bool) -> bool:
-    """Lock an open file or folder; whether it is locked now.
+    """Lock an open file or folder; returns whether it is now locked.
 
-    It is not if another process holds it, or on a file system without such locks (NFS has none for folders): then no
-    leftovers are recognised there, and none are removed.
+    It is not if another process has locked it, or on a file system without such locks (NFS has none for folders): then
+    no leftovers are recognised there, and none are removed.
     """
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -134,4 +134,4 @@ def sha256(path: str | Path) -> str:
 
 def _refuse_existing(path: Path) -> None:
     if os.path.lexists(path):
-        raise FileExistsError(f"{path} exists already; remove it or name another folder")
+        raise FileExistsError(f"{path} already exists; remove it, or choose another folder")

@@ -72,7 +72,7 @@ def in_digits(tokens: Sequence[str]) -> list[str]:
     """
     if _ANY.isdisjoint(tokens):
         return list(tokens)
-    # Behind the end there are words that mean nothing, so that no reading has to look where it ends.
+    # Meaningless words are appended, so that no reading has to check for the end.
     read, found, i = [*tokens, "", "", ""], [], 0
     while i < len(tokens):
         written, after = _read(read, i)
@@ -87,7 +87,7 @@ def in_digits(tokens: Sequence[str]) -> list[str]:
 
 
 def _read(tokens: Sequence[str], i: int) -> tuple[list[str], int]:
-    """What the tokens from `i` on say in digits, and where that ends; nothing if they say no number."""
+    """The number that the tokens from `i` on spell, in digits, and where it ends; empty if they spell no number."""
     word = tokens[i]
     if fraction := _fraction(tokens, i):
         value, denominator, after = fraction
@@ -161,9 +161,9 @@ def _is_short_integer(word: str) -> bool:
 
 
 def _cardinal(tokens: Sequence[str], i: int) -> tuple[Decimal, int, int] | None:
-    """Value and end of a cardinal that begins at `i`, and what its last word counts in: 10 of "twenty", 1 of "six".
+    """Value and end of a cardinal that begins at `i`, and the unit of its last word: 10 for "twenty", 1 for "six".
 
-    Digits, `half` and an article are one only with a word like `million` behind them.
+    Digits, `half` and an article only count with a following word like `million`.
     """
     word, after = tokens[i], i + 1
     if word == "zero":
@@ -185,7 +185,7 @@ def _cardinal(tokens: Sequence[str], i: int) -> tuple[Decimal, int, int] | None:
 
 
 def _in_words(tokens: Sequence[str], i: int) -> tuple[Decimal, int, int] | None:
-    """The same of words alone; scales become smaller and smaller in a number."""
+    """The same for words only; scales decrease within a number."""
     total, limit, after, places = 0, 10**15, i, 1
     while True:
         group = _below_thousand(tokens, after + (tokens[after] == "and" and after > i))
@@ -203,7 +203,7 @@ def _in_words(tokens: Sequence[str], i: int) -> tuple[Decimal, int, int] | None:
 
 
 def _below_thousand(tokens: Sequence[str], i: int) -> tuple[int, int, int] | None:
-    """Value, end and places of what stands before a scale; of a bare scale 1."""
+    """Value, end and places of what precedes a scale; 1 for a bare scale."""
     if tokens[i] in _SCALES:
         return 1, i, 1
     value, after, places = _below_hundred(tokens, i) or (1, i, 1)

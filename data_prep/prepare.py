@@ -1,4 +1,4 @@
-"""From a published data set to a checked parquet file: the steps, what is counted at each, and what is written.
+"""From a published data set to a checked parquet file: the steps, their counts, and what is written.
 
 read -> malformed -> left out -> repetition undone -> expected count -> duplicates, conflicts (training sets)
 -> contamination (on demand) -> written. Nothing is written unless every step passes; the manifest is written last,
@@ -33,7 +33,7 @@ from recipe.grading import strict
 from recipe.grading.time_limit import time_limit
 
 VERSION = 1
-"""Of this preparation, in every manifest: raise it when the same input would give other rows."""
+"""Version of this preparation, in every manifest: raise it when the same input would give different rows."""
 
 LIBRARIES = ("datasets", "pandas", "pyarrow", "reasoning_gym")
 """Whose versions the manifest records."""
@@ -46,15 +46,15 @@ ROW_LIMIT = 10.0
 """Seconds for reading one row; it takes microseconds."""
 
 _FIELDS = ({"malformed", "left_out", "repetition"}, {"tasks"}, {"set", "split", "source", "output"})
-"""By which a report, one of generated rows, and a manifest are recognised."""
+"""Fields by which a report, a report of generated rows, and a manifest are recognised."""
 
 
 @dataclass
 class Reading:
-    """What was read: problems in the order of the file, and what became of the rest.
+    """What was read: problems in the order of the file, and what happened to the other rows.
 
     rows: rows of the input. faults: the malformed ones. left_out: (where, reason). stripped: rows whose prompt
-    carried another recipe's instructions.
+    contained another recipe's instructions.
     """
 
     problems: list[Problem] = field(default_factory=list)
@@ -85,11 +85,11 @@ def prepare(
         path: the .parquet file to write or replace; `output_path` makes it.
         template: a name of `data_prep.templates.TEMPLATES`.
         drop_malformed: leave malformed rows out instead of refusing the input.
-        allow_count_mismatch: go on with another number of problems than the set has.
-        keep_duplicates: of a training set.
-        benchmarks: prepared files to look for in a training set.
-        drop_contaminated: leave out the rows that hold a benchmark problem.
-        say: gets one line for each thing that the user must know.
+        allow_count_mismatch: continue with a different number of problems than the set has.
+        keep_duplicates: keep the duplicates of a training set.
+        benchmarks: prepared files whose problems are searched for in a training set.
+        drop_contaminated: leave out the rows that contain a benchmark problem.
+        say: called with one line for each thing that the user must know.
 
     Returns:
         The manifest.
@@ -105,7 +105,7 @@ def prepare(
         _tell_faults(reading.faults, drop_malformed, say)
     counts["left_out"] = dict(Counter(reason for _, reason in reading.left_out))
     if reading.left_out:
-        say(f"{source.name}: rows that are not of this set: {counts['left_out']}")
+        say(f"{source.name}: rows that do not belong to this set: {counts['left_out']}")
     counts["instructions_stripped"] = reading.stripped
     if reading.stripped:
         say(f"{source.name}: instructions of another recipe stripped from {reading.stripped:,} prompts")
@@ -122,7 +122,7 @@ def prepare(
         "repetition": repetition,
     }
 
-    # By name in the manifest even where the step is left out, so that manifests compare.
+    # Named in the manifest even if the step is skipped, so that manifests are comparable.
     counts |= {"exact_duplicates": 0, "near_duplicates": 0, "conflicting": 0, "contaminated": 0}
     if split == "train" and not keep_duplicates:
         found = find_duplicates(
@@ -151,7 +151,7 @@ def prepare(
             counts["contaminated"] = len(drop)
             problems = [problem for i, problem in enumerate(problems) if i not in drop]
     if not problems:
-        raise InputError(f"{source.name}: no row is left of {reading.rows:,}; see what the steps above removed")
+        raise InputError(f"{source.name}: none of the {reading.rows:,} rows is left; see what the steps above removed")
 
     rows = contract_rows(data_set.name, split, problems, template)
     manifest = {
@@ -177,28 +177,28 @@ def output_path(output: Path, split: str, overwrite: bool) -> Path:
 
     Raises:
         InputError: it, its report or its manifest exists and `overwrite` is false, or was not written by this command;
-            or it cannot be a file there.
+            or no file can be created there.
     """
     path = output if output.suffix == ".parquet" else output / f"{split}.parquet"
     if path.is_dir():
-        raise InputError(f"{path}: is a folder; name another --output")
+        raise InputError(f"{path}: is a folder; choose another --output")
     parent = next(folder for folder in path.parents if folder.exists())
     if not parent.is_dir():
-        raise InputError(f"{parent}: is a file, and {path} cannot stand in it; name another --output")
+        raise InputError(f"{parent}: is a file, so {path} cannot be created in it; choose another --output")
     for file in _files(path):
         if not os.path.lexists(file):
             continue
         if not overwrite:
-            raise InputError(f"{file}: exists already; pass --overwrite to replace it, or name another --output")
+            raise InputError(f"{file}: already exists; pass --overwrite to replace it, or choose another --output")
         if not _is_ours(file):
             raise InputError(
-                f"{file}: exists and was not written by this command; move it away, or name another --output"
+                f"{file}: exists and was not written by this command; move it away, or choose another --output"
             )
     return path
 
 
 def clear_leftovers(path: Path) -> list[Path]:
-    """Remove what killed runs for the output `path` left beside it; returns what it was."""
+    """Remove what killed runs for the output `path` left next to it; returns what was removed."""
     return [left for file in _files(path) if file.parent.is_dir() for left in remove_leftovers(file)]
 
 
@@ -252,7 +252,7 @@ def read(data_set: DataSet, source: Source) -> Reading:
                 reading.problems.append(problem)
                 reading.stripped += problem.stripped
     if not reading.rows:
-        raise InputError(f"{source.name}: holds no row; pass the whole published file")
+        raise InputError(f"{source.name}: has no rows; pass the complete published file")
     return reading
 
 
@@ -261,13 +261,13 @@ def _layout(data_set: DataSet, source: Source, columns: Collection[str]) -> Layo
         return layout
     accepted = " or ".join(" + ".join(sorted(layout.columns)) for layout in data_set.layouts)
     raise InputError(
-        f"{source.name}: columns {', '.join(sorted(columns)) or '(none)'}, which is no known layout of "
-        f"{data_set.name}; the known ones have {accepted}"
+        f"{source.name}: columns {', '.join(sorted(columns)) or '(none)'} are not a known layout of "
+        f"{data_set.name}; known layouts have {accepted}"
     )
 
 
 def undo_repetition(problems: list[Problem]) -> tuple[list[Problem], str | None]:
-    """The first of each (problem, answer) and a description, if the set as a whole is repeated; else as it is, None."""
+    """The first of each (problem, answer) and a description, if the complete set is repeated; else unchanged, None."""
     copies = Counter((problem.text, problem.answer) for problem in problems)
     repeated = sum(count > 1 for count in copies.values())
     if not copies or repeated < REPEATED_SHARE * len(copies):
@@ -293,7 +293,7 @@ def check_count(
         f"{describe_counts(accepted)} {'rows' if data_set.unit == 'rows' else 'problems'}{_first_repeat(problems)}"
     )
     if not allow:
-        raise InputError(f"{message}; pass the whole published set, or --allow-count-mismatch")
+        raise InputError(f"{message}; pass the complete published set, or --allow-count-mismatch")
     say(f"{message}; allowed")
     return False
 
@@ -331,9 +331,9 @@ def contract_rows(name: str, split: str, problems: Sequence[Problem], template: 
 def write(
     path: Path, rows: Sequence[Mapping[str, Any]], manifest: Mapping[str, Any], report: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Write the rows to `path`, the report and then the manifest beside it; returns the manifest with its checksum."""
+    """Write the rows to `path`, the report and then the manifest next to it; returns the manifest with its checksum."""
     manifest_file, report_file = _beside(path, "manifest"), _beside(path, "report")
-    # They are renamed from the last to the first, so that the manifest comes when the others stand.
+    # They are renamed in reverse order, so that the manifest appears after the others are in place.
     with (
         atomic_write(manifest_file) as manifest_part,
         atomic_write(report_file) as report_part,
@@ -348,7 +348,9 @@ def write(
         }
         for file, content in ((report_part, report), (manifest_part, manifest)):
             file.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        manifest_file.unlink(missing_ok=True)  # an old one must not vouch for new rows, wherever this is interrupted
+        manifest_file.unlink(
+            missing_ok=True
+        )  # an old manifest must never describe new rows, wherever this is interrupted
     return manifest
 
 
@@ -363,7 +365,7 @@ def _tell_faults(faults: Sequence[Fault], drop: bool, say: Callable[[str], None]
         say(f"... and {len(faults) - _SHOWN:,} more malformed rows")
     if not drop:
         raise InputError(
-            f"{len(faults):,} malformed rows, nothing is written; correct them, or pass --drop-malformed "
+            f"{len(faults):,} malformed rows, so nothing was written; correct them, or pass --drop-malformed "
             "to leave them out (the report then lists them all)"
         )
     say(f"{len(faults):,} malformed rows left out")

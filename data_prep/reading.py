@@ -1,6 +1,6 @@
 """Rows of a published data set, from a local file or folder or from the Hugging Face hub, one at a time.
 
-A row that cannot be read becomes a `Fault` and the reading goes on, so that one run reports every bad row. Text is
+A row that cannot be read becomes a `Fault` and reading continues, so that one run reports every bad row. Text is
 decoded with `surrogateescape`: bytes that are not UTF-8 survive as lone surrogates in exactly the field that held
 them, where `data_prep.sets` names them. Column names are lower-cased.
 """
@@ -25,7 +25,7 @@ from data_prep.progress import quiet_hub
 SPLITS = ("train", "test", "validation")
 
 _BATCH = 1000
-_NOT_DATA = ("dataset_info.json", "dataset_infos.json")  # what the hub keeps beside the data
+_NOT_DATA = ("dataset_info.json", "dataset_infos.json")  # the hub's metadata next to the data
 _OTHER_ENCODINGS = {  # UTF-32 first: its mark begins with that of UTF-16
     codecs.BOM_UTF32_LE: "UTF-32",
     codecs.BOM_UTF32_BE: "UTF-32",
@@ -36,7 +36,7 @@ _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 class InputError(ValueError):
-    """An input as a whole cannot be used, or an output must not be written; one sentence with the remedy."""
+    """An input cannot be used at all, or an output must not be written; one sentence with the remedy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,19 +75,19 @@ def open_source(
 
     Args:
         name: a local file or folder, a hub id, or None for the set's own hub id.
-        split: of the hub data set, or of a folder that holds several.
+        split: split of the hub data set, or of a folder that contains several.
         hub_id, config: where the set is published by default; `config` belongs to that id.
-        revision: of the hub data set, None for its newest.
+        revision: revision of the hub data set, None for its newest.
 
     Raises:
-        InputError: there is no such file, it is of no known kind, or the hub cannot be reached.
+        InputError: the file does not exist, its type is unknown, or the hub cannot be reached.
     """
     if name is not None and Path(name).exists():
         if revision is not None:
-            raise InputError(f"{name}: a local input has no revision; leave out --revision")
+            raise InputError(f"{name}: is a local input, which has no revision; leave out --revision")
         return _local(Path(name), split)
     if name is not None and (not _HUB_ID.fullmatch(str(name)) or Path(name).suffix in _READERS):
-        raise InputError(f"{name}: no such file or folder, and not a hub id of the form owner/name; correct --input")
+        raise InputError(f"{name}: does not exist, and is not a hub id of the form owner/name; correct --input")
     if name is None or str(name) == hub_id:
         return _hub(hub_id, config, revision, split)
     return _hub(str(name), None, revision, split)
@@ -97,7 +97,7 @@ def _local(path: Path, split: str) -> Source:
     files = _data_files(path, split) if path.is_dir() else [path]
     for file in files:
         if file.suffix not in _READERS:
-            raise InputError(f"{file}: unknown kind of file; give one of {', '.join(_READERS)}")
+            raise InputError(f"{file}: unknown file type; must be one of {', '.join(_READERS)}")
     origin = {
         "path": str(path),
         "files": [{"path": str(file), "bytes": file.stat().st_size, "sha256": sha256(file)} for file in files],
@@ -106,7 +106,7 @@ def _local(path: Path, split: str) -> Source:
     names = {file: str(file.relative_to(path)) if path.is_dir() else file.name for file in files}
     for file in files:
         if re.search("[\ud800-\udfff]", str(file)):  # it goes into every row and into the manifest
-            raise InputError(f"{str(file)!r}: its name is not UTF-8; rename it")
+            raise InputError(f"{str(file)!r}: the file name is not UTF-8; rename it")
     return Source(
         str(path), origin, lambda: (row for file in files for row in _READERS[file.suffix](file, names[file]))
     )
@@ -115,9 +115,9 @@ def _local(path: Path, split: str) -> Source:
 def _data_files(folder: Path, split: str) -> list[Path]:
     files = [f for f in sorted(folder.rglob("*")) if f.suffix in _READERS and f.is_file() and f.name not in _NOT_DATA]
     if not files:
-        raise InputError(f"{folder}: holds no data file; give a folder with files of {', '.join(_READERS)}")
+        raise InputError(f"{folder}: contains no data file; give a folder with files of type {', '.join(_READERS)}")
     if len({file.suffix for file in files}) > 1:
-        raise InputError(f"{folder}: holds data files of several kinds; name one of them, such as {files[0]}")
+        raise InputError(f"{folder}: contains data files of several types; give one file, such as {files[0]}")
     # Names such as train-00000-of-00001.parquet, or MATH's folders train/ and test/.
     splits = {file: {*re.split(r"[^a-z]+", str(file.relative_to(folder)).lower())} & {*SPLITS} for file in files}
     if len(set().union(*splits.values())) > 1:
@@ -129,15 +129,17 @@ def _record(where: str, values: Any) -> Record | Fault:
     if not isinstance(values, Mapping):
         return Fault(where, "row", f"{type(values).__name__} instead of an object with named fields")
     if isinstance(values, _Doubled):
-        return Fault(where, values.name, "there twice in one JSON object; nothing says which one is right")
+        return Fault(where, values.name, "occurs twice in one JSON object, and it is not known which one is right")
     lowered = {str(key).lower(): value for key, value in values.items()}
     if len(lowered) < len(values):
-        return Fault(where, _twice(values) or "row", "there twice, in other case; nothing says which one is right")
+        return Fault(
+            where, _twice(values) or "row", "occurs twice in different case, and it is not known which one is right"
+        )
     return Record(where, lowered)
 
 
 class _Doubled(dict):
-    """A JSON object that has a name twice, or holds one that has."""
+    """A JSON object with a repeated name, or with a nested object that has one."""
 
     def __init__(self, pairs: list[tuple[str, Any]], name: str, own: bool) -> None:
         super().__init__(pairs)
@@ -145,7 +147,7 @@ class _Doubled(dict):
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """json's `object_pairs_hook`: keeps in mind that a name came twice, of which json would drop the first."""
+    """json's `object_pairs_hook`: records a repeated name, of which json would drop the first."""
     plain = dict(pairs)
     if len(plain) < len(pairs):
         names = [name for name, _ in pairs]
@@ -173,7 +175,7 @@ def _check_encoding(path: Path) -> None:
 
 
 def _twice(names: Iterable[str]) -> str | None:
-    """The first name that comes again, whatever its case; one of the two columns would be lost."""
+    """The first repeated name, ignoring case; one of the two columns would be lost."""
     seen = set()
     for name in map(str, names):
         if name.lower() in seen:
@@ -187,14 +189,14 @@ def _read_parquet(path: Path, name: str) -> Iterator[Record | Fault]:
     try:
         file = pq.ParquetFile(path)
         if twice := _twice(file.schema_arrow.names):
-            raise InputError(f"{path}: two columns {twice}; leave one of them out")
+            raise InputError(f"{path}: has two columns {twice}; remove one of them")
         for batch in file.iter_batches(_BATCH):
             for values in _batch_rows(batch):
                 number += 1
                 where = f"{name}, row {number}"
                 yield Fault(where, *values) if isinstance(values, tuple) else _record(where, values)
     except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{path}: not a readable parquet file ({error}); get it again") from error
+        raise InputError(f"{path}: is not a readable parquet file ({error}); download it again") from error
 
 
 def _batch_rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any] | tuple[str, str]]:
@@ -243,36 +245,36 @@ def _read_json(path: Path, name: str) -> Iterator[Record | Fault]:
         if error.msg == "Extra data" and text.lstrip().startswith("{"):
             yield from _read_jsonl(path, name)
             return
-        raise InputError(f"{path}: not JSON ({error}); correct or get it again") from error
+        raise InputError(f"{path}: is not JSON ({error}); correct it, or download it again") from error
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not JSON ({error}); correct or get it again") from error
+        raise InputError(f"{path}: is not JSON ({error}); correct it, or download it again") from error
     if isinstance(values, Mapping):
         # {"data": [...]}, or a single row: MATH as first published has a file for each problem.
         if isinstance(values.get("data"), list):
             if isinstance(values, _Doubled) and values.own:
-                raise InputError(f"{path}: {values.name} is there twice in its JSON object; leave one of them out")
+                raise InputError(f"{path}: {values.name} occurs twice in its JSON object; remove one of them")
             values = values["data"]
         else:
             values = [values]
     if not isinstance(values, list):
-        raise InputError(f'{path}: a JSON {type(values).__name__}; give an array of rows or {{"data": [...]}}')
+        raise InputError(f'{path}: is a JSON {type(values).__name__}; must be an array of rows or {{"data": [...]}}')
     for number, row in enumerate(values, 1):
         yield _record(f"{name}, row {number}", row)
 
 
 def _read_csv(path: Path, name: str) -> Iterator[Record | Fault]:
     _check_encoding(path)
-    csv.field_size_limit(1 << 30)  # the default refuses 128 KiB; data_prep.sets has the limit that counts
+    csv.field_size_limit(1 << 30)  # the default limit is 128 KiB; data_prep.sets has the real one
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
         reader = csv.reader(file, strict=True)
         try:
             header = next(reader, None)
         except csv.Error as error:
-            raise InputError(f"{path}: its column names are not CSV ({error}); correct the first line") from error
+            raise InputError(f"{path}: the column names are not CSV ({error}); correct the first line") from error
         if header is None:
             return
         if twice := _twice(filter(None, header)):  # a spreadsheet's empty columns have no names
-            raise InputError(f"{path}: two columns {twice!r}; leave one of them out")
+            raise InputError(f"{path}: has two columns {twice!r}; remove one of them")
         while True:
             start = reader.line_num + 1
             where = f"{name}, line {start}"
@@ -281,8 +283,8 @@ def _read_csv(path: Path, name: str) -> Iterator[Record | Fault]:
             except StopIteration:
                 return
             except csv.Error as error:
-                # A quote that is not closed takes the following lines with it.
-                until = f"; the lines up to {reader.line_num} are lost with it" if reader.line_num > start else ""
+                # An unclosed quote swallows the following lines.
+                until = f"; the lines up to {reader.line_num} are lost, too" if reader.line_num > start else ""
                 yield Fault(where, "line", f"not CSV ({error}){until}")
                 continue
             if len(cells) == len(header):
@@ -300,7 +302,7 @@ _READERS: dict[str, Callable[[Path, str], Iterator[Record | Fault]]] = {
 
 
 def _hub(name: str, config: str | None, revision: str | None, split: str) -> Source:
-    import datasets  # a second and more to import, for the hub only
+    import datasets  # takes over a second to import, only needed for the hub
 
     quiet_hub()
     try:
@@ -308,13 +310,15 @@ def _hub(name: str, config: str | None, revision: str | None, split: str) -> Sou
     except Exception as error:  # the library, its HTTP client and its file formats each have exceptions of their own
         reason = str(error).strip().splitlines()
         raise InputError(
-            f"{name}: neither a local file nor a hub data set that can be loaded "
+            f"{name}: is neither a local file nor a hub data set that can be loaded "
             f"({type(error).__name__}: {reason[0] if reason else ''}); "
             "check the name, the network and HF_HUB_OFFLINE, or pass a local copy with --input FILE"
         ) from error
-    # Benchmarks are published under whatever split; with a single one there is no doubt which is meant.
+    # Benchmarks are published under any split name; with a single split it is clear which is meant.
     if split not in loaded and len(loaded) > 1:
-        raise InputError(f"{name}: no split {split!r} among {', '.join(loaded)}; pass the right file with --input FILE")
+        raise InputError(
+            f"{name}: has no split {split!r}, only {', '.join(loaded)}; pass the right file with --input FILE"
+        )
     data = loaded[split if split in loaded else next(iter(loaded))]
     origin = {
         "hub_id": name,

@@ -1,8 +1,8 @@
 """Rows of reasoning_gym tasks, one or a mixture: any task whose scorer is safe on the text of a model.
 
-Training and test rows never share a question. Their seeds lie apart, because the library seeds item i with seed + i;
-and a checksum of the question decides which of the two it may appear in, because small tasks come upon the same
-question from different seeds. So any two files are disjoint across splits, whatever their sizes and seeds.
+Training and test rows never share a question. Their seeds are far apart, because the library seeds item i with
+seed + i; and a checksum of the question decides which of the two it may appear in, because small tasks produce the same
+question from different seeds. So any two files are disjoint across splits, for any sizes and seeds.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ _PATIENCE = 1000
 """A task is exhausted when this many items in a row bring no new question of the split."""
 
 _SIZE = 20_000
-"""What the library is told. word_ladder takes no more and ends there; acre makes four times as many items beforehand (a
-million would take minutes and gigabytes) and ends there; other tasks make item i when asked, whatever the size."""
+"""The size given to the library. word_ladder accepts no more and ends there; acre makes four times as many items in
+advance (a million would take minutes and gigabytes) and ends there; other tasks make item i on demand."""
 
-_CONFIG = {"countdown": {"operators": ("+", "-", "*")}}  # what the filter before its scorer lets through
+_CONFIG = {"countdown": {"operators": ("+", "-", "*")}}  # what the filter before its scorer accepts
 
 _RESPONSES = {"boxed": "\\boxed{{answer}}", "answer_line": "Answer: {answer}", "semicolon": ";{answer}"}
 
@@ -70,7 +70,7 @@ def prepare(
     """
     for task in tasks:
         if task not in DATASETS:
-            raise InputError(f"{task}: no such reasoning_gym task; see reasoning_gym.factory.DATASETS for the names")
+            raise InputError(f"{task}: is not a reasoning_gym task; see reasoning_gym.factory.DATASETS for the names")
         if not sources.supports(PREFIX + task):
             raise InputError(f"{sources.why_not(PREFIX + task)}; leave the task out")
     sizes = shares(tasks, size)
@@ -130,7 +130,7 @@ def task_rows(task: str, count: int, seed: int, split: str, template: str) -> li
             if item - last > _PATIENCE:
                 raise _too_few(task, len(found), count, f"none in the next {_PATIENCE} items")
             if item == SEED_STRIDE:
-                raise _too_few(task, len(found), count, "no more seeds before those of the next split")
+                raise _too_few(task, len(found), count, "no seeds left before those of the next split")
             try:
                 entry = dataset[item]
             except IndexError as error:
@@ -156,7 +156,7 @@ def task_rows(task: str, count: int, seed: int, split: str, template: str) -> li
 
 
 def _too_few(task: str, found: int, count: int, reason: str) -> InputError:
-    return InputError(f"{task}: {found} of {count} different questions, and {reason}; ask for fewer rows of it")
+    return InputError(f"{task}: {found} of {count} different questions, {reason}; request fewer rows of it")
 
 
 def _ground_truth(task: str, template: str, entry: Mapping[str, Any]) -> str:

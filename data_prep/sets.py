@@ -1,7 +1,7 @@
-"""The data sets: where they are published, in which layouts, how many problems they hold, and what a row must be.
+"""The data sets: where they are published, in which layouts, how many problems they have, and what a row must be.
 
-`DATA_SETS` is the table; a layout is named by its columns and recognised by them. `read_problem` makes a problem of a
-row or says which field is bad.
+`DATA_SETS` is the table; a layout is named by its columns and recognised by them. `read_problem` converts a row to a
+problem or says which field is bad.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from recipe.grading.sources import check_ground_truth
 MAX_PROBLEM, MAX_ANSWER = 20_000, 1_000
 """Characters; beyond them a field is malformed. The longest problem of the benchmarks has 4,415."""
 
-_MAX_CELL = 3 * MAX_PROBLEM  # of messages as text: instructions and escapes come on top of the problem
+_MAX_CELL = 3 * MAX_PROBLEM  # of messages as text: instructions and escapes are added to the problem
 _MESSAGES = re.compile(r"""\[\s*\{\s*['"](?:role|content)['"]\s*:""")
 
 _IDS = ("unique_id", "id", "uuid", "problem_idx", "idx", "extra_info.index")
 
-# Control characters other than tab and line ends, U+FFFD, surrogates: signs that text was damaged on its way.
+# Control characters other than tab and line ends, U+FFFD, surrogates: signs of damaged text.
 _DAMAGE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ufffd\ud800-\udfff]")
 
-# What JSON and Python make of a single backslash: \text, \times, \theta, \tfrac; \right, \rho; \neq, \nabla.
+# JSON and Python turn a single backslash into an escape: \text, \times, \theta, \tfrac; \right, \rho; \neq, \nabla.
 _ATE_BACKSLASH = re.compile(
     r"\t(?:(?:ext(?:bf|it|rm)?|frac)\{|(?:imes|heta|riangle)(?![a-z]))|\r(?:ight|ho)(?![a-z])|\n(?:eq|abla)(?![a-z])"
 )
@@ -50,7 +50,7 @@ class Problem:
     """A usable row.
 
     text: the bare problem. answer: in the set's own form. id: the source's, if it has one. where: file and row.
-    stripped: the prompt carried another recipe's instructions.
+    stripped: the prompt contained another recipe's instructions.
     """
 
     text: str
@@ -62,7 +62,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class Layout:
-    """Columns that hold problem and answer (`a.b` is field b of column a), and what makes an answer of the latter."""
+    """Columns of problem and answer (`a.b` is field b of column a), and how the answer is read from the latter."""
 
     problem: str
     answer: str
@@ -80,12 +80,12 @@ class DataSet:
 
     hub_id, config: where the Hugging Face hub has it.
     layouts: in the order of preference.
-    counts: the numbers of problems accepted as complete, by split; its keys are the splits that there are.
+    counts: the numbers of problems accepted as complete, by split; its keys are the existing splits.
     unit: what is counted: "rows"; "problems", distinct texts; "both", which also refuses repeated rows.
     check: brings the answer to the set's own form, or raises BadField.
     leave_out: why a row of the file does not belong to the set, or None.
-    context: the column of a text that stands before the problem, where there is one.
-    note: on the counts.
+    context: the column of a text that precedes the problem, if there is one.
+    note: a note on the counts.
     """
 
     name: str
@@ -114,7 +114,7 @@ def read_problem(data_set: DataSet, layout: Layout, record: Record) -> Problem:
     prompt, system = _prompt(_field(record.values, layout.problem), layout.problem)
     text = strip_foreign(prompt)
     stripped = system or text != prompt.strip()
-    _check_text(prompt, layout.problem, _MAX_CELL)  # before stripping takes the form feed that \f of \frac became
+    _check_text(prompt, layout.problem, _MAX_CELL)  # before stripping removes the form feed that \f of \frac became
     _check_text(text, layout.problem, MAX_PROBLEM)
     if data_set.context and _present(context := record.values.get(data_set.context)):
         if not isinstance(context, str):
@@ -123,7 +123,7 @@ def read_problem(data_set: DataSet, layout: Layout, record: Record) -> Problem:
         _check_text(text, data_set.context, MAX_PROBLEM)
     raw = _field(record.values, layout.answer)
     try:
-        # Long before the patterns of a parser see it; a worked solution may be longer than the answer in it.
+        # Before the patterns of a parser see it; a worked solution may be longer than its answer.
         if isinstance(raw, str):
             _check_text(raw, layout.answer, MAX_ANSWER if layout.parse is plain else MAX_PROBLEM)
         answer = layout.parse(raw)
@@ -133,12 +133,12 @@ def read_problem(data_set: DataSet, layout: Layout, record: Record) -> Problem:
             raise BadField(unreadable)
     except BadField as bad:
         raise BadField(layout.answer, bad.args[-1]) from None
-    # Interned, because a set published x100 is read as a whole before the repetition shows.
+    # Interned, because a set published x100 is read completely before the repetition is noticed.
     return Problem(sys.intern(text), sys.intern(answer), _id(record.values), record.where, stripped)
 
 
 def plain(value: Any) -> str:
-    """An answer that stands by itself: text without dollars around it, or a number; 142.0 is "142"."""
+    """A bare answer: text without dollars around it, or a number; 142.0 is "142"."""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise BadField(f"{type(value).__name__} instead of text or a number")
     if isinstance(value, float):
@@ -234,7 +234,7 @@ def _field(values: Mapping[str, Any], path: str) -> Any:
         if not isinstance(value, Mapping):
             raise BadField(path, f"{type(value).__name__} instead of named fields")
         value = value.get(key)
-        if value is None or value != value:  # NaN is what pandas makes of a gap
+        if value is None or value != value:  # pandas turns a gap into NaN
             raise BadField(path, "missing")
     return value
 
@@ -266,7 +266,7 @@ def _prompt(value: Any, field: str) -> tuple[str, bool]:
 
 
 def _read_back(text: str, field: str = "") -> Any:
-    """The list or mapping that a CSV cell holds as text, in JSON or as Python prints it."""
+    """The list or mapping in a CSV cell, as JSON or as Python prints it."""
     if len(text) <= _MAX_CELL:
         for read in (json.loads, ast.literal_eval):
             with suppress(ValueError, SyntaxError, MemoryError, RecursionError):
@@ -287,7 +287,7 @@ def _without_dollars(text: str) -> str:
 
 
 def _ungrouped(text: str) -> str:
-    """1,234,567 without its commas; in 1,2,3 and in (1,200) they part values."""
+    """1,234,567 without its commas; in 1,2,3 and in (1,200) they separate values."""
     return text if re.search(r"[][(){}]", text) else re.sub(r"(?<=[0-9]),(?=[0-9]{3}(?![0-9]))", "", text)
 
 
@@ -346,7 +346,7 @@ DATA_SETS: dict[str, DataSet] = {
             (_ROWS, *_ANSWERED),
             {"train": range(45_000, 47_000)},
             unit="rows",
-            note="a range: the name says 46k, the paper 45k, and no exact count was at hand",
+            note="a range: the name says 46k, the paper 45k, and the exact count is not known",
         ),
         DataSet(
             "math",

@@ -1,12 +1,12 @@
-"""What problem texts are compared by: tokens that spelling does not change.
+"""Tokens for comparing problem texts, independent of spelling.
 
 `tokens` undoes what an editor may change without changing a problem: Unicode forms (NFKC), case, white space, `$`,
 LaTeX spacing, sizing and fonts, punctuation, and spellings of one thing (`≤` and `\\leq`, `\\tfrac12`,
 `\\frac{1}{2}` and `1/2`, `1,000` and `1000`, `nine hundred` and `900` (`data_prep.number_words`), `largest` and
 `maximum`). Chinese, Japanese and Korean text has no spaces: there every character is a token.
 
-Two texts that agree letter by letter but for one number are different problems. So some tokens weigh more than others:
-`formal` picks out those of which none may differ between near-duplicates.
+Two texts that differ only in one number are different problems. So some tokens matter more than others: `formal`
+selects those of which none may differ between near-duplicates.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ _SPELLINGS = {
     "100000000": "亿",
 }
 
-# Words of which one makes another problem of the same set-up: what is asked for, and of what kind it is.
+# Words that turn the same set-up into a different problem: what is asked for, and of what kind it is.
 _DECIDING = """
     sin cos tan cot sec csc log ln exp mod gcd lcm lim det
     odd even prime composite positive negative nonnegative rational irrational real complex
@@ -87,10 +87,10 @@ _CANONICAL = {
     **{chr(ord("α") + i): f"\\{name}" for i, name in enumerate(_GREEK.split())},
 }
 
-# English words of one and two letters; every other token so short is the name of a variable, a segment or a unit.
+# English words of one and two letters; every other token this short is the name of a variable, a segment or a unit.
 _SHORT_WORDS = frozenset("a i am an as at be by do go he if in is it me my no of on or so to up us we".split())
 
-# Layout: these commands leave their argument behind and say nothing themselves.
+# Layout: these commands are dropped, and their argument is kept.
 _LAYOUT = frozenset(
     f"\\{name}"
     for name in """
@@ -103,7 +103,7 @@ _ARGUMENT_OF_LAYOUT = re.compile(
     r"\\(?:text(?:rm|bf|it)?|math(?:rm|bf|it|bb|cal|sf)|boldsymbol|bm|operatorname|mbox|hbox)\s*\{([^{}]*)\}"
 )
 
-# Minus signs, apostrophes, and characters without width, which stand inside words.
+# Minus signs, apostrophes, and zero-width characters, which occur inside words.
 _SAME_CHARACTER = str.maketrans("−‐–’‘′", "---'''", "\u00ad\u200b\u200c\u200d\u200e\u200f\u2060\ufeff")
 _SUPERSCRIPT = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹ⁿ]+")
 _VULGAR_FRACTION = re.compile("[¼-¾⅐-⅞]")  # 3½ is not 31/2
@@ -114,8 +114,8 @@ _GROUPED_DIGITS = re.compile(r"(?<![\d.,(\[{])\d{1,3}(?:(?:,\\!|,|\{,\}|\\[,!])\
 _HALF_A_FRACTION = re.compile(r"\\[dtc]?frac\s*(\d)\s*(\d)")
 # One token, so that a_{1} is a_1; but x^{2y} is not x^2y, nor x^{ab} x^ab.
 _ONE_IN_BRACES = re.compile(r"(?<!\\)\{\s*(\d+|[^\W\d_]|(?<![\^_]\{)[^\W\d_]+|\\[a-z]+)\s*\}")
-_FRACTION = re.compile(r"\\[dtc]?frac\s+([^\W_]+|\\[a-z]+)\s+([^\W_]+|\\[a-z]+)(?!\w)")  # braces are off by now
-# The hyphen of "5-digit", "$n$-gon" and "non-zero", which is no minus.
+_FRACTION = re.compile(r"\\[dtc]?frac\s+([^\W_]+|\\[a-z]+)\s+([^\W_]+|\\[a-z]+)(?!\w)")  # braces are already removed
+# The hyphen of "5-digit", "$n$-gon" and "non-zero", which is not a minus.
 _HYPHEN = re.compile(r"(?<=[\w}])(?:\$|\\\))?-(?=[^\W\d_]{3})")
 
 _IDEOGRAPH = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff"
@@ -159,7 +159,7 @@ def tokens(text: str, figures: bool = True) -> list[str]:
 
 
 def _without_figures(text: str) -> str:
-    """The text with each [asy]...[/asy] that holds no other [asy] replaced by a space."""
+    """The text with each [asy]...[/asy] that contains no other [asy] replaced by a space."""
     pieces, end, opened = [], 0, None
     for mark in _FIGURE_MARK.finditer(text):
         if mark.group() == "[asy]":
@@ -207,7 +207,7 @@ def formal(tokens: Iterable[str]) -> tuple[str, ...]:
 
 
 def shingles(tokens: Sequence[str], n: int) -> list[tuple[str, ...]]:
-    """All runs of `n` tokens in their order; of fewer tokens the one run of all, of none nothing."""
+    """All runs of `n` tokens in order; a single run of all tokens if there are fewer, and none if there are none."""
     if not tokens:
         return []
     return list(zip(*(tokens[i:] for i in range(n)), strict=False)) or [tuple(tokens)]

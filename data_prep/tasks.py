@@ -1,4 +1,4 @@
-"""The tasks that `data_prep.tiny` makes data and a warm-started model for."""
+"""The tasks for which `data_prep.tiny` creates data and a warm-started model."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from typing import Any
 from data_prep import countdown, tiny_model, word_problems
 
 Line = dict[str, Any]
-"""A line of warm_start.jsonl; besides `split` ("train" or "held_out") its fields are the task's own."""
+"""A line of warm_start.jsonl: `split` ("train" or "held_out") and the task's own fields."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """What the tiny model has to know of a task.
+    """What the tiny model needs to know about a task.
 
     write: (folder, train, validation, seed, progress) writes train.parquet, validation.parquet and warm_start.jsonl.
-    prompts: the user turns of a line that have the same responses; the first one is what is measured.
+    prompts: the user turns of a line that have the same responses; the first one is used for measurements.
     responses: the correct responses of a line.
-    score: of a response to a line, 0 or 1.
-    steps, batch_size, peak_lr: of the warm start.
+    score: score of a response to a line, 0 or 1.
+    steps, batch_size, peak_lr: settings of the warm start.
     max_response: tokens that are sampled when the warm start is measured.
-    merges: of the tokenizer, learned from the task's text; with 0 every byte is a token.
+    merges: number of the tokenizer's merges, learned from the task's text; with 0 every byte is a token.
     initializer_range: standard deviation of the initial weights.
     """
 

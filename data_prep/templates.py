@@ -1,7 +1,7 @@
-"""Prompt templates: those this project writes, and those of other recipes that published prompts carry.
+"""Prompt templates: those this project writes, and those of other recipes that published prompts contain.
 
 Scores depend on the prompt, so every set gets the same template and every row names it (`extra_info.template`). A set
-that was published with another recipe's instructions is brought back to the bare problem first.
+that was published with another recipe's instructions is first reduced to the bare problem.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ TEMPLATES = {
 SEMICOLON = (
     "{problem}\n\nPlease reason step by step, and end with a semicolon and nothing but your expression after it."
 )
-"""For reasoning_gym/countdown, whose scorer (recipe.grading.countdown) reads what stands after the last semicolon."""
+"""For reasoning_gym/countdown, whose scorer (recipe.grading.countdown) reads what follows the last semicolon."""
 
 FOREIGN_PREFIXES = (
     # DAPO, also on its AIME file.
@@ -39,7 +39,7 @@ FOREIGN_SUFFIXES = (
 
 
 def render(template: str, problem: str) -> str:
-    """The user's turn: `problem` in the template text, whatever braces either holds."""
+    """The user's turn: `problem` in the template text, with any braces in either."""
     return template.replace("{problem}", problem)
 
 

@@ -2,9 +2,9 @@
 
     python -m data_prep.tiny --output DIR [--task countdown --steps 1800]
 
-makes DIR/data/{train.parquet, validation.parquet, warm_start.jsonl}, DIR/model (a Hugging Face folder) and, last,
-DIR/manifest.json with the options and the SHA-256 of every file. Where the manifest is there and agrees, nothing is
-done; what a killed run left, or other options made, is removed and made anew. Other files are never removed: those in
+creates DIR/data/{train.parquet, validation.parquet, warm_start.jsonl}, DIR/model (a Hugging Face folder) and, last,
+DIR/manifest.json with the options and the SHA-256 of every file. If the manifest exists and agrees, nothing is done;
+what a killed run left, or other options created, is removed and created anew. Other files are never removed: those in
 DIR/data stay, and one in DIR/model is an error.
 """
 
@@ -28,7 +28,7 @@ from data_prep.tasks import TASKS, Line, Task
 DATA, MODEL, MANIFEST = "data", "model", "manifest.json"
 
 BUILDING = ".building"
-"""Marks a folder whose contents are ours to remove, from the first write until the manifest stands."""
+"""Marks a folder whose contents are ours to remove, from the first write until the manifest is written."""
 
 _MODEL_FILES = (
     "config.json",
@@ -46,13 +46,13 @@ WRITTEN = (
     *(f"{DATA}/{name}" for name in (TRAIN_FILE, VALIDATION_FILE, WARM_START_FILE)),
     *(f"{MODEL}/{name}" for name in _MODEL_FILES),
 )
-"""What this module makes below its folder, but for BUILDING and the manifest, as patterns of `data_prep.cleaning`."""
+"""What this module creates below its folder, except BUILDING and the manifest, as patterns of `data_prep.cleaning`."""
 
 VERSION = 1
-"""Part of the options: raise it when the same options would make other files."""
+"""Part of the options: raise it when the same options would create different files."""
 
 UNNAMED = {"task": "countdown"}
-"""The option that manifests lack which were written when there was one task."""
+"""The option that is missing in manifests from when there was only one task."""
 
 
 def make(
@@ -64,21 +64,21 @@ def make(
     threads: int | None = None,
     task: str = "countdown",
 ) -> bool:
-    """Make data and model under `output` unless they are there already, made with the same options.
+    """Create data and model under `output`, unless they already exist and were created with the same options.
 
     Args:
-        steps: of the warm start; None for the task's own number.
+        steps: steps of the warm start; None for the task's own number.
         train: training rows.
         validation: validation rows.
-        seed: of data, initial weights and warm start.
-        threads: of torch; not an option that the manifest compares. None leaves them as they are.
+        seed: seed of data, initial weights and warm start.
+        threads: threads of torch; the manifest does not compare them. None leaves them unchanged.
         task: a name of `data_prep.tasks.TASKS`.
 
     Returns:
-        Whether anything was made.
+        Whether anything was created.
 
     Raises:
-        FileExistsError: `output` holds a data or model folder that this function did not make.
+        FileExistsError: `output` contains a data or model folder that this function did not create.
     """
     output = Path(output)
     steps = TASKS[task].steps if steps is None else steps
@@ -93,7 +93,7 @@ def make(
     output.mkdir(parents=True, exist_ok=True)
     folder = os.open(output, os.O_RDONLY)
     try:
-        fcntl.flock(folder, fcntl.LOCK_EX)  # a second build waits, and then finds the first one's work
+        fcntl.flock(folder, fcntl.LOCK_EX)  # a second build waits, and then finds the result of the first
         return _make(output, options, threads)
     finally:
         os.close(folder)
@@ -101,7 +101,7 @@ def make(
 
 def _make(output: Path, options: dict[str, Any], threads: int | None) -> bool:
     if is_complete(output, options):
-        print(f"{output}: complete already, with the same options; nothing to do")
+        print(f"{output}: already complete, with the same options; nothing to do")
         return False
     _clear(output)
     task, steps, seed = options["task"], options["steps"], options["seed"]
@@ -123,7 +123,7 @@ def _make(output: Path, options: dict[str, Any], threads: int | None) -> bool:
 
 
 def _texts(task: Task, lines: Iterable[Line]) -> Iterator[str]:
-    """What a tokenizer learns from: both turns of every line, each behind its role, as the chat template has it."""
+    """What a tokenizer learns from: both turns of every line, each after its role, as in the chat template."""
     for line in lines:
         yield from (f"user\n{prompt}" for prompt in task.prompts(line))
         yield from (f"assistant\n{response}" for response in task.responses(line))
@@ -135,12 +135,12 @@ def is_complete(output: str | Path, options: dict[str, Any]) -> bool:
     recorded = _manifest(output)
     if recorded is None:
         return False
-    # More may lie beside them, such as a scored copy of the data.
+    # There may be more files, such as a scored copy of the data.
     return UNNAMED | recorded["options"] == options and recorded["sha256"] == _checksums(output)
 
 
 def _manifest(output: Path) -> dict[str, Any] | None:
-    """The manifest of this module, None where there is none: another program's has the same name."""
+    """The manifest of this module, None if there is none: another program's may have the same name."""
     try:
         found = json.loads((output / MANIFEST).read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
@@ -150,22 +150,24 @@ def _manifest(output: Path) -> dict[str, Any] | None:
 
 
 def _clear(output: Path) -> None:
-    """Remove what this module has made before; FileExistsError, with nothing removed, where something else is there."""
-    # The marker comes first and the manifest goes next: whenever this is killed, the rest is recognised as ours.
+    """Remove what this module created before; FileExistsError, with nothing removed, if there is anything else."""
+    # The marker is written first and the manifest deleted next: if this is killed, the rest is recognised as ours.
     marker, manifest = output / BUILDING, output / MANIFEST
     held = contents(output, (*WRITTEN, MANIFEST, f"{BUILDING}/**"))
     if held.links:
         raise FileExistsError(
-            f"{output / held.links[0]} is a symbolic link, behind which nothing is removed; name another --output"
+            f"{output / held.links[0]} is a symbolic link, and nothing is removed behind one; choose another --output"
         )
     ours = marker.is_dir() or _manifest(output) is not None
     made = [path for path in (output / DATA, output / MODEL, manifest) if path.exists()]
     if made and not ours:
-        raise FileExistsError(f"{made[0]} exists and was not made by this command; name another folder with --output")
+        raise FileExistsError(
+            f"{made[0]} exists and was not created by this command; choose another folder with --output"
+        )
     if strangers := [path for path in held.foreign if path.startswith(f"{MODEL}/")]:
         raise FileExistsError(
-            f"{output / strangers[0]} was not made by this command, which makes {output / MODEL} anew; move it away, "
-            "or name another folder with --output"
+            f"{output / strangers[0]} was not created by this command, which creates {output / MODEL} anew; move it "
+            "away, or choose another folder with --output"
         )
     marker.mkdir(parents=True, exist_ok=True)
     manifest.unlink(missing_ok=True)
@@ -179,10 +181,10 @@ def _checksums(output: Path) -> dict[str, str]:
 
 def main() -> int:
     """Command line of this module: 0 done, 1 refused with one sentence on stderr."""
-    parser = argparse.ArgumentParser(description="Make a tiny experiment's data and warm-started model.")
+    parser = argparse.ArgumentParser(description="Creates the data and the warm-started model of a tiny experiment.")
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--task", choices=TASKS, default="countdown")
-    parser.add_argument("--steps", type=int, help="steps of the warm start; default: the task's own number")
+    parser.add_argument("--steps", type=int, help="steps of the warm start (default: the task's own number)")
     parser.add_argument("--train", type=int, default=2048, help="training rows")
     parser.add_argument("--validation", type=int, default=100, help="validation rows")
     parser.add_argument("--seed", type=int, default=0)

@@ -2,7 +2,7 @@
 
 Small enough for a CPU, yet nothing about it is special to verl, vLLM or transformers:
 
-- head_dim is 32, the least that vLLM's CPU attention takes;
+- head_dim is 32, the minimum of vLLM's CPU attention;
 - vocab_size equals len(tokenizer): vLLM masks ids beyond the tokenizer and the actor does not, so spare rows in the
   embedding would show as a constant gap between rollout and actor log_prob;
 - without merges every UTF-8 byte is a token whatever the pre-tokenizer is (AutoTokenizer replaces it for model_type
@@ -33,7 +33,7 @@ CHAT_TEMPLATE = (
 
 
 def byte_alphabet() -> list[str]:
-    """The 256 printable stand-ins of byte-level BPE, in byte order (GPT-2's `bytes_to_unicode`)."""
+    """The 256 printable characters that represent bytes in byte-level BPE, in byte order (as in GPT-2)."""
     printable = {*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)}
     alphabet, spare = [], 256
     for byte in range(256):
@@ -46,7 +46,7 @@ def byte_alphabet() -> list[str]:
 
 
 def tokenizer(merges: Sequence[tuple[str, str]] = ()) -> Qwen2Tokenizer:
-    """A tokenizer of 259 tokens (ids 0..255 are the bytes, 256..258 the specials), and one more for every merge."""
+    """A tokenizer of 259 tokens (ids 0..255 are the bytes, 256..258 the specials), plus one for every merge."""
     vocab = {symbol: byte for byte, symbol in enumerate(byte_alphabet())}
     vocab |= {special: 256 + i for i, special in enumerate(SPECIALS)}
     vocab |= {left + right: len(vocab) + i for i, (left, right) in enumerate(merges)}
@@ -107,7 +107,7 @@ def build(
 
 
 def save(model: Qwen2ForCausalLM, tokens: Qwen2Tokenizer, path: str | Path) -> None:
-    """Write a complete Hugging Face folder (model, tokenizer, generation_config) as a whole or not at all."""
+    """Write a complete Hugging Face folder (model, tokenizer, generation_config), completely or not at all."""
     model.generation_config = GenerationConfig(eos_token_id=tokens.eos_token_id, pad_token_id=tokens.pad_token_id)
     with atomic_directory(path) as partial:
         model.save_pretrained(partial)

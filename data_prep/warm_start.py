@@ -2,7 +2,7 @@
 
 Each draw takes a problem, one of its prompts (countdown: an order of its numbers) and one of its correct responses, all
 uniformly; the loss is the cross-entropy (nats per token) over the response including the <|im_end|> that closes it, and
-over nothing else.
+only over that.
 
     python -m data_prep.warm_start --model DIR --data DIR --output DIR [--task countdown --steps 1800 --seed 0 ...]
 """
@@ -38,13 +38,13 @@ IGNORE = -100
 
 
 def default_threads() -> int:
-    """Two, or one where there is one core: the matrices are too small for more to help."""
+    """Two, or one on a single core: the matrices are too small for more to help."""
     return min(2, os.cpu_count() or 1)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a warm start came to: last losses (nats per token), held-out mean score and token entropy (nats)."""
+    """The result of a warm start: losses (nats per token), held-out mean score and token entropy (nats)."""
 
     first_loss: float
     loss: float
@@ -64,11 +64,11 @@ def read_problems(data: str | Path, split: str, task: str = "countdown") -> list
     """The lines of `data`/warm_start.jsonl that belong to `split` ("train" or "held_out")."""
     path, remedy = Path(data) / WARM_START_FILE, f'write it with "python -m data_prep.{task}"'
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no warm-start data; {remedy}")
+        raise FileNotFoundError(f"{path}: does not exist; {remedy}")
     with path.open(encoding="utf-8") as file:
         found = [problem for line in file if (problem := json.loads(line))["split"] == split]
     if not found:
-        raise ValueError(f'{path}, field split: no line says "{split}"; {remedy}')
+        raise ValueError(f'{path}, field split: no line has "{split}"; {remedy}')
     return found
 
 
@@ -103,8 +103,8 @@ def train(
         for step in bar:
             optimizer.param_groups[0]["lr"] = learning_rate(step, steps, task.peak_lr)
             inputs, targets = next(batches)
-            # Padding stands on the right, where causal attention never looks back from, so no mask is needed; and
-            # only the rows that carry loss go through the head.
+            # Padding is on the right, where causal attention never looks, so no mask is needed; and only the rows with
+            # a loss go through the head.
             hidden = model.model(input_ids=inputs, use_cache=False).last_hidden_state
             kept = targets != IGNORE
             loss = F.cross_entropy(model.lm_head(hidden[kept]), targets[kept])
@@ -124,8 +124,8 @@ def _recent(losses: list[float]) -> float:
 
 
 def _tokenise(tokens: PreTrainedTokenizerBase, task: Task, problems: list[Line]) -> list[_Example]:
-    # Everything once, beforehand: a problem has at most 6 prompts and 14 responses. The chat template is applied by its
-    # own renderer, as verl does it for the rollout.
+    # Tokenize everything once in advance: a problem has at most 6 prompts and 14 responses. The chat template is
+    # applied by its own renderer, as verl does it for the rollout.
     examples = []
     for problem in problems:
         texts = [_prompt(tokens, prompt) for prompt in task.prompts(problem)]
@@ -221,7 +221,7 @@ def run(
 
     Args:
         steps, batch_size: None for the task's own.
-        threads: of torch, for the whole process; None leaves them as they are.
+        threads: threads of torch, for the entire process; None leaves them unchanged.
         task: a name of `data_prep.tasks.TASKS`.
     """
     kind = TASKS[task]
@@ -229,7 +229,7 @@ def run(
     batch_size = kind.batch_size if batch_size is None else batch_size
     for field, value in (("steps", steps), ("batch_size", batch_size)):
         if value < 1:
-            raise ValueError(f"field {field}: {value}; give at least 1")
+            raise ValueError(f"field {field}: {value}; must be an integer >= 1")
     if threads is not None:
         torch.set_num_threads(threads)
     held_out, training = read_problems(data, "held_out", task), read_problems(data, "train", task)
@@ -245,19 +245,19 @@ def describe(outcome: Outcome) -> str:
     """One line for the console."""
     return (
         f"loss {outcome.first_loss:.3f} -> {outcome.loss:.3f} nats per token; held out, temperature 1, "
-        f"{SAMPLES} samples a problem: mean score {outcome.accuracy:.3f}, token entropy {outcome.entropy:.3f} nats"
+        f"{SAMPLES} samples per problem: mean score {outcome.accuracy:.3f}, token entropy {outcome.entropy:.3f} nats"
     )
 
 
 def main() -> None:
     """Command line of this module."""
-    parser = argparse.ArgumentParser(description="Supervised warm start of a tiny policy.")
+    parser = argparse.ArgumentParser(description="Trains a tiny policy with a supervised warm start.")
     parser.add_argument("--model", type=Path, required=True, help="folder that data_prep.tiny_model.build wrote")
     parser.add_argument("--data", type=Path, required=True, help="folder that data_prep.TASK wrote")
     parser.add_argument("--output", type=Path, required=True, help="new folder for the trained model")
     parser.add_argument("--task", choices=TASKS, default="countdown")
-    parser.add_argument("--steps", type=int, help="default: the task's own number")
-    parser.add_argument("--batch-size", type=int, help="default: the task's own")
+    parser.add_argument("--steps", type=int, help="number of steps (default: the task's own)")
+    parser.add_argument("--batch-size", type=int, help="sequences per step (default: the task's own)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=default_threads())
     options = parser.parse_args()

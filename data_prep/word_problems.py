@@ -7,7 +7,7 @@ r"""Word problems in the manner of GSM8K, made here: templates filled with numbe
 
 One to three steps of arithmetic; amounts of money, percentages, fractions and measured quantities are answered with
 their sign or unit. A problem's key is its template and its numbers: no two problems of a seed share one, so that the
-splits have nothing in common but templates, names and things.
+splits share nothing but templates, names and things.
 
     python -m data_prep.word_problems --output DIR [--train 2048 --validation 100 --seed 0]
 """
@@ -40,7 +40,7 @@ DATA_SOURCE = "word_problems"
 HELD_OUT = 64
 """Problems that measure the warm start."""
 MAX_KEYS = 400
-"""Problems of one template at most, so that templates with many numbers to choose from do not crowd out the others."""
+"""Problems of one template at most, so that templates with many possible numbers do not dominate."""
 MAX_VALUE = 150
 """Largest number in a problem or in its solution."""
 
@@ -61,9 +61,9 @@ class Template:
     """A kind of problem.
 
     question: with {a}, {b}, ... for numbers and {name}, {other}, {things}, {item}, {second}, {instrument}, {color}.
-    steps: sentences of the solution, {} standing for the equation, each with the expression that it works out from
+    steps: sentences of the solution, {} standing for the equation, each with the expression that it evaluates from
         left to right; `x` is the result of the first step, `y` that of the second.
-    form: of the answer: "count", "money", "percent", "fraction", or a unit.
+    form: form of the answer: "count", "money", "percent", "fraction", or a unit.
     numbers: for each letter the values that it may have.
     """
 
@@ -205,7 +205,7 @@ class Problem:
 
 
 def written(value: Fraction, form: str) -> str:
-    """A number as one writes it: 12, 1.50 (money), 0.75, and 3/4 where the answer is a fraction."""
+    """A number as it is usually written: 12, 1.50 (money), 0.75, and 3/4 if the answer is a fraction."""
     if value.denominator == 1:
         return str(value)
     if form == "fraction":
@@ -231,10 +231,10 @@ def answers(value: Fraction, form: str) -> list[str]:
 
 
 def worked(template: Template, numbers: Mapping[str, Fraction]) -> list[tuple[str, Fraction]] | None:
-    """The equation and the result of every step; None if the numbers make no good problem.
+    """The equation and the result of every step; None if the numbers do not make a valid problem.
 
-    They make one if every result is a number above 0 and not above MAX_VALUE, whole or with at most two decimals (a
-    fraction only where the answer is one, and then one that is reduced on the way), counts are whole, and
+    They do if every result is a number above 0 and not above MAX_VALUE, an integer or with at most two decimals (a
+    fraction only if the answer is one, and then reduced in the solution), counts are integers, and
     percentages are below 100.
     """
     values, steps = dict(numbers), []
@@ -261,7 +261,7 @@ def worked(template: Template, numbers: Mapping[str, Fraction]) -> list[tuple[st
 
 @cache
 def keys(template: Template) -> tuple[Key, ...]:
-    """All keys with which the template makes a good problem."""
+    """All keys with which the template makes a valid problem."""
     exact = [tuple(map(Fraction, numbers)) for numbers in product(*template.numbers.values())]
     good = (numbers for numbers in exact if worked(template, dict(zip(template.numbers, numbers, strict=True))))
     return tuple((template.name, numbers) for numbers in good)
@@ -276,7 +276,7 @@ def fill(template: Template, numbers: Sequence[Fraction], rng: Random) -> Proble
     words |= {letter: written(value, "money") for letter, value in given.items()}
     steps = worked(template, given)
     if steps is None:
-        raise ValueError(f"template {template.name}: {given} make no good problem; take them from keys()")
+        raise ValueError(f"template {template.name}: {given} do not make a valid problem; take them from keys()")
     sentences = [
         sentence.format(equation, **words) for (sentence, _), (equation, _) in zip(template.steps, steps, strict=True)
     ]
@@ -287,7 +287,7 @@ def fill(template: Template, numbers: Sequence[Fraction], rng: Random) -> Proble
 
 @dataclass(frozen=True)
 class Pools:
-    """Problems by use, no two of them with one key; the warm start practises on all of `practice`, RL on its first."""
+    """Problems by use, no two with the same key; the warm start trains on all of `practice`, RL on the first of it."""
 
     practice: list[Problem]
     validation: list[Problem]
@@ -298,19 +298,19 @@ def split(validation: int, held_out: int = HELD_OUT, seed: int = 0, progress: bo
     """All problems of a seed, in turn from every template, so that each pool has all of them.
 
     Raises:
-        ValueError: there are not so many problems.
+        ValueError: there are not enough problems.
     """
     rng = Random(f"word problems {seed}")
     drawn = []
     for template in with_progress(TEMPLATES_OF_PROBLEMS, label="templates", show=progress):
         found = keys(template)
         drawn.append([(template, numbers) for _, numbers in rng.sample(found, min(len(found), MAX_KEYS))])
-    # One of every template in turn; a template that has run out is passed over.
+    # One of every template in turn; an exhausted template is skipped.
     turns = chain.from_iterable(zip_longest(*drawn))
     problems = [fill(template, numbers, rng) for template, numbers in filter(None, turns)]
     reserved = validation + held_out
     if reserved >= len(problems):
-        raise ValueError(f"{reserved} problems of {len(problems)} to be kept from practice; ask for fewer")
+        raise ValueError(f"{reserved} of {len(problems)} problems to reserve; request fewer")
     return Pools(problems[reserved:], problems[:validation], problems[validation:reserved])
 
 
@@ -343,12 +343,12 @@ def write(output: str | Path, train: int = 2048, validation: int = 100, seed: in
         One line that says what was written.
 
     Raises:
-        ValueError: there are not so many problems.
+        ValueError: there are not enough problems.
     """
     output = Path(output)
     pools = split(validation, seed=seed, progress=progress)
     if train > len(pools.practice):
-        raise ValueError(f"{train} training rows, but there are {len(pools.practice)} problems; ask for fewer")
+        raise ValueError(f"{train} training rows, but there are only {len(pools.practice)} problems; request fewer")
     write_parquet(rows(pools.practice[:train], "train"), output / TRAIN_FILE)
     write_parquet(rows(pools.validation, "validation"), output / VALIDATION_FILE)
     with atomic_write(output / WARM_START_FILE) as partial, partial.open("w", encoding="utf-8") as file:
@@ -358,13 +358,13 @@ def write(output: str | Path, train: int = 2048, validation: int = 100, seed: in
                 file.write(json.dumps(line) + "\n")
     return (
         f"{output}: {train} training and {validation} validation rows, "
-        f"{len(pools.practice)} problems for the warm start and {len(pools.held_out)} held out from it"
+        f"{len(pools.practice)} problems for the warm start, and {len(pools.held_out)} held out from it"
     )
 
 
 def main() -> None:
     """Command line of this module."""
-    parser = argparse.ArgumentParser(description="Write the word problems' data.")
+    parser = argparse.ArgumentParser(description="Writes the data of the word problems.")
     parser.add_argument("--output", type=Path, required=True, help="folder for the three files")
     parser.add_argument("--train", type=int, default=2048, help="training rows")
     parser.add_argument("--validation", type=int, default=100, help="validation rows")

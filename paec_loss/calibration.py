@@ -3,7 +3,7 @@
 The loss of an optimizer mini-batch is -lambda_ent * Hbar + lambda_low * max(0, H_low - Hbar)^2 with
 Hbar = sum_t m_t E_t / Z over all of its micro-batches and ranks [S]. With Hbar and Z known
 beforehand and without gradient, its gradient is the sum over micro-batches of the gradient of
--(lambda_ent + 2 lambda_low max(0, H_low - Hbar)) * sum_t m_t E_t / Z, whatever the split.
+-(lambda_ent + 2 lambda_low max(0, H_low - Hbar)) * sum_t m_t E_t / Z, for any split.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Measurement:
     """Number of response tokens."""
 
     threshold: float | None
-    """The mini-batch's kappa with quantile_scope=mini_batch; None where the threshold is each response's own."""
+    """The mini-batch's kappa with quantile_scope=mini_batch; None if each response has its own threshold."""
 
     @classmethod
     def of(cls, entropy: Tensor, mask: Tensor, response_mask: Tensor, threshold: float | None = None) -> Measurement:
@@ -65,8 +65,8 @@ class Measurement:
         both_nan = self.threshold != self.threshold and other.threshold != other.threshold
         if self.threshold != other.threshold and not both_nan:
             raise ValueError(
-                f"measurements at thresholds {self.threshold} and {other.threshold} do not add: measure every "
-                "micro-batch at the threshold of the whole mini-batch"
+                f"measurements at thresholds {self.threshold} and {other.threshold} cannot be added: measure every "
+                "micro-batch at the threshold of its mini-batch"
             )
         return Measurement(
             self.weighted_entropy + other.weighted_entropy,
@@ -94,7 +94,7 @@ def measure(
         stats: fields [B, L], or [L] for one response.
         response_mask: the same shape; nonzero marks a response token.
         config: the mask, the entropy and, with quantile_scope=mini_batch, the scope.
-        threshold: as for position_mask: needed when these tokens are a part of a mini-batch with its own threshold.
+        threshold: as for position_mask: needed if these tokens are only a part of a mini-batch that has one threshold.
     """
     score = position_score(stats, config)
     if threshold is None:
@@ -127,18 +127,18 @@ def entropy_term(
     loss: log Hbar and penalty_value.
 
     Args:
-        stats: fields [...]; what they hold where the mask is 0 has no effect, NaN included.
+        stats: fields [...]; values where the mask is 0 have no effect, even NaN.
         mask: [...], from position_mask; detached here.
         coefficient: penalty_coefficient of the mini-batch.
-        normalizer: Z of the whole mini-batch, all ranks included; a caller whose gradients are averaged over ranks
+        normalizer: Z of the full mini-batch, all ranks included; a caller whose gradients are averaged over ranks
             multiplies the term by their number. With 0 the term is 0 and still connected to the graph.
-        config: which entropy is regularised.
+        config: selects the entropy that is regularised.
 
     Raises:
         ValueError: a negative normalizer.
     """
     if normalizer < 0:
-        raise ValueError(f"normalizer={normalizer!r}: must be >= 0; it is a mask's mass or a number of tokens")
+        raise ValueError(f"normalizer={normalizer!r}: must be >= 0; it is the mass of a mask or a number of tokens")
     entropy = regularized_entropy(stats, config)
     if normalizer == 0:
         return _weighted_sum(torch.zeros_like(mask), entropy).to(entropy.dtype)
@@ -148,7 +148,7 @@ def entropy_term(
 class EntropyAnchor:
     """Anchor H_0: the mean of the selected entropy over trainer steps 1..K, then frozen ([S], Eq. 12-13).
 
-    Its state belongs in the checkpoint: a resumed run has the anchor of the run that it resumes.
+    Its state belongs in the checkpoint: a resumed run keeps the anchor of the original run.
     """
 
     def __init__(self, config: PAEC) -> None:
@@ -180,11 +180,11 @@ class EntropyAnchor:
                 "each of them once and in order"
             )
         if not math.isfinite(selected_entropy):
-            raise ValueError(f"anchor: the selected entropy of step {step} is {selected_entropy}, not a finite number")
+            raise ValueError(f"anchor: the selected entropy of step {step} is {selected_entropy}; must be finite")
         self._observations.append(float(selected_entropy))
 
     def floor(self, step: int) -> float | None:
-        """H_low = rho_min * H_0 for the updates of trainer step `step`; None while step <= K, the penalty is off.
+        """H_low = rho_min * H_0 for the updates of trainer step `step`; None while step <= K (the penalty is off).
 
         Raises:
             ValueError: step > K with steps of the anchor not observed.
@@ -204,12 +204,12 @@ class EntropyAnchor:
         return {"anchor_steps": self._steps, "observations": list(self._observations)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Replaces the state; ValueError for another anchor_steps, or for what no run can have written."""
+        """Replaces the state; ValueError for a different anchor_steps, or for an invalid state."""
         if set(state) != {"anchor_steps", "observations"}:
-            raise ValueError(f"anchor state has keys {sorted(state)}: must be anchor_steps and observations")
+            raise ValueError(f"anchor state has keys {sorted(state)}; must be anchor_steps and observations")
         if state["anchor_steps"] != self._steps:
             raise ValueError(
-                f"anchor state has anchor_steps {state['anchor_steps']}, the config {self._steps}: set "
+                f"anchor state has anchor_steps {state['anchor_steps']}, but the configuration has {self._steps}: set "
                 f"method.anchor_steps={state['anchor_steps']} to resume, or start from step 1"
             )
         observations = [float(value) for value in state["observations"]]

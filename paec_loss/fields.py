@@ -1,12 +1,12 @@
-"""Fields of a method's configuration: default, meaning and range in one place, each bad value one sentence.
+"""Fields of a method's configuration: default, meaning and range in one place, with one sentence per bad value.
 
     @dataclass(frozen=True)
     class MyMethod(Method):
         alpha: float = non_negative(0.4, "weight of the entropy in the advantage")
 
-`check_fields` reads them back: it refuses what is out of range and turns integers into floats where the field is one.
-A subclass that gives a field another default, `alpha: float = 0.2`, keeps its meaning and range. The generated table of
-docs/methods.md reads the same meanings.
+`check_fields` uses them: it rejects values out of range and converts integers to float for float fields. A subclass
+that gives a field another default, `alpha: float = 0.2`, keeps its meaning and range. The generated table of
+docs/methods.md shows the same meanings.
 """
 
 import difflib
@@ -32,7 +32,7 @@ def non_negative(default: Any, meaning: str) -> Any:
 
 
 def share(default: Any, meaning: str, remedy: str = "must be in (0, 1]") -> Any:
-    """A number in (0, 1]; `remedy` may say more where 1 depends on another field."""
+    """A number in (0, 1]; `remedy` may say more if 1 depends on another field."""
     return _numeric(default, meaning, lambda v: 0 < v <= 1, remedy)
 
 
@@ -47,7 +47,7 @@ def between(low: float, high: float, default: Any, meaning: str) -> Any:
 
 
 def whole(default: Any, meaning: str, at_least: int = 1) -> Any:
-    """An integer, at least `at_least`."""
+    """An integer >= `at_least`."""
     remedy = f"must be an integer >= {at_least}"
     return _field(default, meaning, accepts=lambda v: v >= at_least, remedy=remedy, kind=int)
 
@@ -58,14 +58,14 @@ def choice(options: Sequence[str], default: Any, meaning: str) -> Any:
 
 
 def words(default: Any, meaning: str) -> Any:
-    """A list of strings, none empty, stored as a tuple."""
-    return _field(default, meaning, remedy="must be a list of strings, none of them empty", kind=tuple)
+    """A list of non-empty strings, stored as a tuple."""
+    return _field(default, meaning, remedy="must be a list of non-empty strings", kind=tuple)
 
 
 def rules_of(config: Any) -> dict[str, Mapping[str, Any]]:
-    """Meaning and range of each field of a dataclass (or an instance) that was made by a function of this module.
+    """Meaning and range of each field of a dataclass (or an instance), if made by a function of this module.
 
-    The values are the fields' metadata; one that a subclass has given another default keeps that of its base class.
+    The values are the fields' metadata; a field with another default in a subclass keeps that of its base class.
     """
     kind = config if isinstance(config, type) else type(config)
     bases = [base for base in kind.__mro__ if "__dataclass_fields__" in vars(base)]
@@ -84,7 +84,7 @@ def check_fields(config: Any) -> None:
 
 
 def check_choice(name: str, value: object, options: Sequence[str]) -> str:
-    """`value` if it is one of `options`; ValueError with the closest one otherwise."""
+    """`value` if it is one of `options`; otherwise ValueError with the closest one."""
     if isinstance(value, str) and value in options:
         return value
     close = difflib.get_close_matches(value, options, n=1) if isinstance(value, str) else []
@@ -93,7 +93,7 @@ def check_choice(name: str, value: object, options: Sequence[str]) -> str:
 
 
 def check_number(name: str, value: object, accepts: Callable[[float], bool], remedy: str) -> float:
-    """`value` as a float if it is a finite number that `accepts` takes; ValueError with `remedy` otherwise."""
+    """`value` as a float if it is a finite number that `accepts` allows; otherwise ValueError with `remedy`."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise ValueError(f"method.{name}={value!r}: must be a number, not {type(value).__name__}; it {remedy}")
     if not math.isfinite(value) or not accepts(value):

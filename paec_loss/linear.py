@@ -1,7 +1,7 @@
-"""Token statistics of hidden states and the LM head's weight: the logits exist for a few rows at a time only.
+"""Token statistics of hidden states and the LM head's weight: logits only exist for a few rows at a time.
 
-A memory option: the logits are computed twice (forward, and again in backward), so it costs one more product with the
-weight, and it saves the logits and their gradient, [T, V] each.
+A memory option: the logits are computed twice (in forward, and again in backward), which costs one more product with
+the weight, and saves the logits and their gradient, [T, V] each.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from paec_loss.statistics import (
 )
 
 CHUNK_SIZE = 1024
-"""Rows whose logits exist at once. Fewer than about 512 leave a GPU's matrix units idle."""
+"""Rows whose logits exist at the same time. Fewer than about 512 leave a GPU's matrix units idle."""
 
 
 def linear_token_statistics(
@@ -43,10 +43,10 @@ def linear_token_statistics(
 
     Args:
         hidden: [..., d], floating. Under autocast, hidden, weight and bias are cast to its dtype, as a Linear would.
-        weight: [V, d] of the LM head, whole: under FSDP call this inside the head's own forward, where it is gathered.
+        weight: [V, d] of the LM head, complete: under FSDP call this inside the head's forward, where it is gathered.
         labels, top_p, temperature, backend: as for `token_statistics`; labels [...].
         bias: [V] or None.
-        chunk_size: rows whose logits exist at once.
+        chunk_size: rows whose logits exist at the same time.
 
     Returns:
         TokenStatistics [...]; log_prob, entropy and nucleus_entropy are differentiable in hidden, weight and bias. The
@@ -54,11 +54,13 @@ def linear_token_statistics(
         gradient, such as prompts, cost nothing in the backward pass.
 
     Raises:
-        TypeError, ValueError: as `token_statistics`; a weight that is a DTensor, dtypes or widths that differ,
+        TypeError, ValueError: as `token_statistics`; a DTensor weight, different dtypes or widths,
         chunk_size < 1.
     """
     if isinstance(weight, DTensor) or isinstance(hidden, DTensor):
-        raise TypeError("hidden or weight is a DTensor: call this inside the head's forward, where FSDP gathers them")
+        raise TypeError(
+            "hidden or weight is a DTensor: call this inside the head's forward, where FSDP has gathered them"
+        )
     if torch.is_autocast_enabled(hidden.device.type):
         dtype = torch.get_autocast_dtype(hidden.device.type)
         hidden, weight = hidden.to(dtype), weight.to(dtype)
@@ -82,8 +84,8 @@ def linear_token_statistics(
 
 
 class _LinearTokenStatistics(torch.autograd.Function):
-    """Saves the arguments alone. Backward derives the statistics of a chunk anew from the logits it computes anew, so
-    nothing depends on two matrix products agreeing to the last bit about who is inside the nucleus."""
+    """Only saves the arguments. Backward recomputes the logits of a chunk and their statistics, so nothing depends on
+    two matrix products agreeing bit for bit on the tokens inside the nucleus."""
 
     @staticmethod
     def forward(ctx, hidden, weight, bias, labels, inv_temperature, top_p, chunk_size, backend):
@@ -94,7 +96,7 @@ class _LinearTokenStatistics(torch.autograd.Function):
                 rows = slice(start, start + chunk_size)
                 logits = F.linear(hidden[rows], weight, bias)
                 scalars[:, rows], size[rows] = backend.forward(logits, labels[rows], inv_temperature[rows], top_p)
-                del logits  # before the next ones are made
+                del logits  # before the next ones are created
         ctx.save_for_backward(hidden, weight, bias, labels, inv_temperature)
         ctx.settings = top_p, chunk_size, backend
         return outputs_of(ctx, scalars, size, hidden.dtype)
@@ -125,7 +127,7 @@ class _LinearTokenStatistics(torch.autograd.Function):
 def _gradients_of_logits(
     ctx, hidden, weight, bias, labels, inv_temperature, upstream
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Chunks of the rows that receive a gradient, and the gradient of their logits, which is written over them."""
+    """Chunks of the rows that receive a gradient, and the gradient of their logits, which overwrites them."""
     top_p, chunk_size, backend = ctx.settings
     receives = (upstream != 0).any(dim=0).nonzero()[:, 0]
     for rows in receives.split(chunk_size) if receives.numel() else ():
@@ -138,7 +140,7 @@ def _gradients_of_logits(
 
 
 def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
-    """total += left @ right, summed in total's precision even where the factors are half as wide."""
+    """total += left @ right, summed in total's precision even if the factors are half as wide."""
     if left.dtype == total.dtype:
         total.addmm_(left, right)
     elif total.is_cuda:
@@ -157,4 +159,4 @@ def _check_products(hidden: Tensor, weight: Tensor, bias: Tensor | None, labels:
     if hidden.dtype != weight.dtype or (bias is not None and bias.dtype != weight.dtype):
         raise TypeError(f"hidden has dtype {hidden.dtype}, weight {weight.dtype}: they and bias must have the same")
     if chunk_size < 1:
-        raise ValueError(f"chunk_size={chunk_size!r}: must be at least 1 row")
+        raise ValueError(f"chunk_size={chunk_size!r}: must be an integer >= 1")

@@ -1,4 +1,4 @@
-"""What an entropy method is: a frozen dataclass of its fields, and the hooks around a training step that it overrides.
+"""An entropy method: a frozen dataclass of its fields, and the hooks around a training step that it overrides.
 
     I want to change ...                              override ...
     the order of the prompts                          `needs = {"curriculum"}`
@@ -12,8 +12,8 @@
     the loss, by a term added to the policy loss      `loss_term`
 
     I need ...                                        then ...
-    a statistic over the whole mini-batch             derive from `BatchMethod` and override `prepare`
-    memory between steps                              override `tracker`; what it says is in `Update.tracker_signal`
+    a statistic over the full mini-batch              derive from `BatchMethod` and override `prepare`
+    state between steps                               override `tracker`; its signal is in `Update.tracker_signal`
     text, answers, a reference policy                 name them in `needs` (`NEEDS` lists the words)
     metrics of an update                              override `local_sums` and `metrics`
 
@@ -65,69 +65,69 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Context = TypeVar("Context")
-"""What a method's `prepare` returns: a number, or a frozen dataclass where it is more than one thing."""
+"""What a method's `prepare` returns: a number, or a frozen dataclass for several values."""
 
 NEEDS = {
     "text": "Rollouts.text, the decoded responses",
     "token_texts": "Rollouts.token_texts, the text of every token by itself",
     "answer_ids": "Rollouts.answer_ids, which responses give equivalent answers",
     "reference": "Tokens.ref_log_prob, the log-probs of a reference policy",
-    "curriculum": "an order of the training data (data.curriculum)",
+    "curriculum": "an ordering of the training data (data.curriculum)",
 }
-"""What a method can ask for in `needs` -> what it then has."""
+"""Words allowed in `needs` -> what the method then has."""
 
 _FORMER = {
     "needs_reference": 'write needs = {"reference"}',
     "curriculum": 'write needs = {"curriculum"}',
-    "report": "it is called local_sums, and returns a dict",
-    "carry": "there is no such hook",
+    "report": "it is now called local_sums, and returns a dict",
+    "carry": "this hook no longer exists",
 }
-"""Former names in a method, which would be ignored without a word -> what to write."""
+"""Former names in a method, which would be ignored silently -> what to write instead."""
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """Some prompts of a step drawn in another way: the last `share` of them, at `temperature`."""
+    """Different sampling for some prompts of a step: the last `share` of them, at `temperature`."""
 
     share: float
     temperature: float
 
 
 class Tracker(Protocol):
-    """What a method remembers between steps. It lives on the driver; its state is in every checkpoint."""
+    """State of a method between steps. It lives on the driver, and is saved in every checkpoint."""
 
     def observe(self, rollouts: Rollouts) -> dict[str, float]:
         """Takes a step's responses, before its updates (in separate_async after them); returns metrics."""
 
     def signal(self, step: int) -> dict[str, float]:
-        """What the method needs to know in `step`: `Update.tracker_signal`, and the argument of `Method.sampling`."""
+        """What the method needs in `step`: `Update.tracker_signal`, and the argument of `Method.sampling`."""
 
     def state_dict(self) -> dict[str, Any]:
         """The state as JSON types."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Replaces the state; ValueError for a state that no run can have written."""
+        """Replaces the state; ValueError for an invalid state."""
 
 
 @dataclass(frozen=True)
 class Method(Generic[Context]):
     """Base of all methods: the clipped surrogate, nothing added. Override what a method changes.
 
-    `Method[C]` is one whose `prepare` returns a C. Class attributes describe the method; docs/methods.md is made from
+    `Method[C]` is one whose `prepare` returns a C. Class attributes describe the method; docs/methods.md is made of
     them.
 
     Raises:
-        TypeError: where a subclass is defined: a word in `needs` that is not one of NEEDS, or a former name.
+        TypeError: when a subclass is defined: a word in `needs` that is not one of NEEDS, or a former name.
     """
 
     paper: ClassVar[str] = ""
     """Where it was published: name, arXiv number, equation."""
     on_policy: ClassVar[str] = ""
-    """What it does where the ratio is 1 (one update a step)."""
+    """What it does if the ratio is 1 (one update per step)."""
     spans: ClassVar[str] = "none"
     """The statistic that spans the mini-batch (or the step), "none" for a method without one."""
     released: ClassVar[str] = ""
-    """Where the released code differs from the published text, and which of the two this is; "" where it does not."""
+    """Where the released code differs from the published text, and which of the two this is; "" if they agree."""
 
     needs: ClassVar[Set[str]] = frozenset()
     """What the run must provide, keys of NEEDS."""
@@ -136,7 +136,7 @@ class Method(Generic[Context]):
     uses_clip: ClassVar[bool] = True
     """Whether `policy_loss` has the clip range of `Update.clip`."""
     own_advantages: ClassVar[bool] = False
-    """Whether `advantages` is made from the rewards, so that what methods before it did is lost."""
+    """Whether `advantages` is computed from the rewards, so that the changes of methods before it are lost."""
 
     def __init_subclass__(cls, **arguments: Any) -> None:
         super().__init_subclass__(**arguments)
@@ -151,17 +151,17 @@ class Method(Generic[Context]):
 
     @property
     def top_p(self) -> float:
-        """Nucleus mass of the token statistics; 1 is the whole vocabulary, and costs nothing."""
+        """Nucleus mass of the token statistics; 1 is the full vocabulary, and costs nothing."""
         return 1.0
 
     # ---- driver ------------------------------------------------------------------------------------------------------
 
     def sampling(self, tracker_signal: Mapping[str, float]) -> Sampling | None:
-        """How some prompts of the next step are drawn in another way; None: all alike."""
+        """Different sampling for some prompts of the next step; None: the same for all."""
         return None
 
     def tracker(self) -> Tracker | None:
-        """A new tracker, or None for a method without memory."""
+        """A new tracker, or None for a method without state."""
         return None
 
     def rewards(self, rollouts: Rollouts) -> Tensor:
@@ -179,7 +179,7 @@ class Method(Generic[Context]):
         return clip
 
     def prepare(self, batch: Tokens, update: Update) -> Context:
-        """What the hooks below need to know about the whole mini-batch, `batch`, without gradient."""
+        """What the hooks below need to know about the full mini-batch, `batch`, without gradient."""
         return None
 
     def token_advantages(self, tokens: Tokens, context: Context, update: Update) -> Tensor:
@@ -187,7 +187,7 @@ class Method(Generic[Context]):
         return tokens.advantages
 
     def selection(self, tokens: Tokens, context: Context, update: Update) -> tuple[Tensor, int]:
-        """[B, R] bool, tokens in the surrogate's mean, and how many there are in the whole mini-batch."""
+        """[B, R] bool, tokens in the surrogate's mean, and how many there are in the full mini-batch."""
         return tokens.response_mask, update.tokens
 
     def policy_loss(self, tokens: Tokens, context: Context, update: Update) -> Tensor:
@@ -201,21 +201,21 @@ class Method(Generic[Context]):
     # ---- metrics -----------------------------------------------------------------------------------------------------
 
     def local_sums(self, tokens: Tokens, context: Context, update: Update) -> dict[str, float]:
-        """Sums over a micro-batch by name, the same names every time; the caller adds them up for `metrics`."""
+        """Sums over a micro-batch by name, the same names every time; the caller sums them for `metrics`."""
         return {}
 
     def metrics(self, context: Context, sums: Mapping[str, float], update: Update) -> dict[str, float]:
-        """Metrics of an update from the `local_sums` of all micro-batches and ranks, added up by name."""
+        """Metrics of an update from the `local_sums` of all micro-batches and ranks, summed by name."""
         return {}
 
     def overrides(self, hook: str) -> bool:
-        """Whether this method has a hook of its own, even one that only calls `super()`."""
+        """Whether this method overrides a hook, even if the override only calls `super()`."""
         return getattr(type(self), hook) is not getattr(Method, hook)
 
 
 @dataclass(frozen=True)
 class BatchMethod(Method[Context]):
-    """Base of methods with `prepare`: adds the field that says where the mini-batch's statistics come from."""
+    """Base of methods with `prepare`: adds the field that selects the source of the mini-batch's statistics."""
 
     statistics_from: str = choice(
         ("exact", "step"),

@@ -63,7 +63,7 @@ def position_threshold(score: Tensor, response_mask: Tensor, config: PAEC) -> Te
     Args:
         score: [B, L], or [L] for one response.
         response_mask: the shape of score; nonzero marks a response token.
-        config: rho and quantile_scope ([D] `response`: one kappa a row; `mini_batch`: one over all tokens given).
+        config: rho and quantile_scope ([D] `response`: one kappa per row; `mini_batch`: one over all tokens given).
 
     Returns:
         [B, 1] or [1, 1] ([1] for one response), float64, to be broadcast against the score. +inf where there is no
@@ -89,7 +89,7 @@ def masked_quantile(values: Tensor, mask: Tensor, q: float) -> Tensor:
     values = torch.where(chosen, values.detach().double(), math.inf)
     count = chosen.sum(dim=-1, keepdim=True)
     rank = (q * (count - 1).double()).clamp_min(0)
-    # One more +inf gives a row of length 0 something to read.
+    # One additional +inf gives a row of length 0 something to read.
     ordered = torch.nn.functional.pad(values.sort(dim=-1).values, (0, 1), value=math.inf)
     below, above = ordered.gather(-1, rank.floor().long()), ordered.gather(-1, rank.ceil().long())
     quantile = torch.where(count == 0, math.inf, torch.lerp(below, above, rank - rank.floor()))
@@ -137,7 +137,7 @@ def position_mask(
     """Soft mask m of the positions given, [B, L] (or [L]), in the dtype of stats.entropy; never requires grad.
 
     The composition of position_score, position_threshold and mask_from_score. With quantile_scope=mini_batch and fewer
-    tokens than the mini-batch, pass the threshold of the whole mini-batch; without one it is taken over these tokens.
+    tokens than the mini-batch, pass the threshold of the full mini-batch; without one it is computed over these tokens.
     """
     score = position_score(stats, config)
     if threshold is None:

@@ -1,4 +1,4 @@
-"""Random numbers that belong to a token: no state, no order, so no way of splitting a batch can change them."""
+"""Random numbers tied to a token: without state or order, so no split of a batch can change them."""
 
 from __future__ import annotations
 

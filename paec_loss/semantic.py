@@ -1,4 +1,4 @@
-"""Semantic entropy of a group of responses: over their answers, equivalent ones taken as one (arXiv 2302.09664)."""
+"""Semantic entropy of a group of responses: over their answers, with equivalent ones merged (arXiv 2302.09664)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def cluster_probabilities(answer_ids: Tensor, log_prob: Tensor | None = None) ->
 
     Args:
         answer_ids: [M] int64, at least one; responses with equal numbers gave equivalent answers.
-        log_prob: [M] log-prob of every response as a whole (the sum over its tokens), nats, finite: P(C) is
+        log_prob: [M] log-prob of every full response (the sum over its tokens), nats, finite: P(C) is
             proportional to the summed probability of its responses. None: to their number.
     """
     found, index = answer_ids.unique(return_inverse=True)

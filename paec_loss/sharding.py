@@ -8,10 +8,10 @@ from torch import Tensor
 
 
 class VocabularyShard:
-    """This rank's columns of the logits; without a group, all of them, and every exchange returns what it is given.
+    """This rank's columns of the logits; without a group, all of them, and every exchange returns its input.
 
-    With a group, every method is a collective: all ranks must call it, which they do because they decide on exchanged
-    numbers alone. The amounts are a few numbers for a token, never a part of the vocabulary.
+    With a group, every method is a collective: all ranks must call it, which they do because they decide only on
+    exchanged numbers. Only a few numbers per token are exchanged, never a part of the vocabulary.
     """
 
     def __init__(self, group: dist.ProcessGroup | None = None, widths: tuple[int, ...] = (), rank: int = 0):
@@ -25,9 +25,9 @@ class VocabularyShard:
     ) -> VocabularyShard:
         """Exchange the widths of the shards [..., V of the rank], in the order of the ranks.
 
-        `settings` are numbers that must be equal everywhere; `error` is what this rank found wrong with its arguments.
-        It is raised on this rank, and a ValueError on the others; so where labels or settings differ. A rank that
-        raised alone would leave the others waiting.
+        `settings` are numbers that must be equal everywhere; `error` is an error in this rank's arguments. It is raised
+        on this rank, and a ValueError on the others; likewise if labels or settings differ. A rank that raised alone
+        would leave the others waiting.
         """
         flat = labels.reshape(-1).long()
         place = torch.arange(1, flat.numel() + 1, device=labels.device)
@@ -40,20 +40,24 @@ class VocabularyShard:
             raise error
         bad = [rank for rank, row in enumerate(table) if row[1]]
         if bad:
-            raise ValueError(f"group: rank {bad[0]} was called with bad arguments; its own message says which")
+            raise ValueError(f"group: rank {bad[0]} was called with bad arguments; see its error message")
         counts = [int(row[2]) for row in table]
         if len(set(counts)) > 1:
-            raise ValueError(f"group: the ranks have {counts} rows; all must have the same rows, each its own columns")
+            raise ValueError(
+                f"group: the ranks have {counts} rows; all must have the same rows, and each its own columns"
+            )
         if any(not torch.equal(row[2:], mine[2:]) for row in table):
-            raise ValueError("group: labels, temperature or top_p differ between the ranks; all must pass the same")
+            raise ValueError(
+                "group: labels, temperature or top_p differ between the ranks; they must be the same on all"
+            )
         return cls(group, tuple(int(row[0]) for row in table), dist.get_rank(group))
 
     def vocab_size(self, logits: Tensor) -> int:
-        """V of the whole vocabulary."""
+        """V of the full vocabulary."""
         return sum(self.widths) if self.group else logits.shape[-1]
 
     def widest(self, logits: Tensor) -> int:
-        """The largest number of columns of a rank."""
+        """The largest number of columns of any rank."""
         return max(self.widths) if self.group else logits.shape[-1]
 
     def local_labels(self, labels: Tensor, width: int) -> Tensor:
@@ -80,7 +84,7 @@ class VocabularyShard:
 
     def _reduced(self, values: Tensor, operation) -> Tensor:
         if self.group:
-            values = values.contiguous()  # a strided tensor would be reduced by halves, in silence
+            values = values.contiguous()  # a strided tensor would silently be reduced only in part
             dist.all_reduce(values, operation, group=self.group)
         return values
 
@@ -96,4 +100,4 @@ class VocabularyShard:
 
 
 WHOLE = VocabularyShard()
-"""No shard: one rank has the whole vocabulary."""
+"""No shard: one rank has the full vocabulary."""

@@ -1,4 +1,4 @@
-"""Methods used together, as one: which hooks act, in which order, and which combinations make no sense."""
+"""Methods used together: which hooks act, in which order, and which combinations are invalid."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ALONE = {
     "rewards": "a reward",
     "sampling": "a way of sampling",
 }
-"""Hooks of which a run has at most one, and what they are called."""
+"""Hooks of which a run has at most one, and their names in errors."""
 ACTOR = ("prepare", "token_advantages", "selection", "policy_loss", "loss_term")
 """Hooks that act on the actor's tokens."""
 DRIVER = ("rewards", "advantages", "tracker")
@@ -29,25 +29,25 @@ DRIVER = ("rewards", "advantages", "tracker")
 
 
 def name_of(method: Method) -> str:
-    """The method's name in the catalogue; a user's own goes by its import path."""
+    """The method's name in the catalogue; the import path for a user's own method."""
     kind = type(method)
     return NAMES.get(kind, f"{kind.__module__}.{kind.__qualname__}")
 
 
 def _after(method: Method, tokens: Tokens, context: Any, update: Update) -> Tokens:
-    """The tokens with the advantages that a method leaves, without gradient."""
+    """The tokens with a method's advantages, without gradient."""
     if not method.overrides("token_advantages"):
         return tokens
     return replace(tokens, advantages=method.token_advantages(tokens, context, update).detach())
 
 
 class MethodStack:
-    """Methods in the order in which they act; the first is the run's, the others were added (`also=`).
+    """Methods in the order in which they act; the first is the run's, the others are additional (`also=`).
 
-    Advantages pass from one to the next, loss terms add up, every other hook belongs to one method.
+    Advantages are passed from one to the next, loss terms are summed, every other hook belongs to one method.
 
     Raises:
-        ValueError: a method twice, or two methods that claim the same place; one sentence.
+        ValueError: a method twice, or two methods with the same exclusive hook; one sentence.
     """
 
     def __init__(self, methods: Sequence[Method]) -> None:
@@ -55,7 +55,7 @@ class MethodStack:
         self.names = [name_of(method) for method in self.methods]
         for name in self.names:
             if self.names.count(name) > 1:
-                raise ValueError(f"also={name}: {name} acts already; name every method once")
+                raise ValueError(f"also={name}: {name} is already active; name every method once")
         for hook, what in ALONE.items():
             owners = [name for name, _ in self._having(hook)]
             if len(owners) > 1:
@@ -64,7 +64,7 @@ class MethodStack:
             for owner, method in self._having("policy_loss"):
                 if not method.uses_clip:
                     raise ValueError(
-                        f"{changer} brings a clip range and {owner} a policy loss without any: choose one of them"
+                        f"{changer} brings a clip range, and {owner} a policy loss without one: choose one of them"
                     )
         earlier: list[str] = []
         for name, method in self._having("advantages"):
@@ -94,7 +94,7 @@ class MethodStack:
 
     @property
     def acts_in_actor(self) -> bool:
-        """Whether the actor's loss is anything but the plain surrogate."""
+        """Whether the actor's loss differs from the plain surrogate."""
         return any(self.has(hook) for hook in ACTOR)
 
     @property
@@ -104,7 +104,7 @@ class MethodStack:
 
     @property
     def needs_rollouts(self) -> bool:
-        """Whether a hook on the driver acts."""
+        """Whether any hook acts on the driver."""
         return any(self.has(hook) for hook in DRIVER)
 
     @property
@@ -117,11 +117,13 @@ class MethodStack:
         """Nucleus mass of the token statistics.
 
         Raises:
-            ValueError: two methods want different nuclei.
+            ValueError: two methods need different nuclei.
         """
         wanted = sorted({method.top_p for method in self.methods if method.top_p < 1})
         if len(wanted) > 1:
-            raise ValueError(f"methods {', '.join(self.names)} want nuclei of mass {wanted}: give them one top_p")
+            raise ValueError(
+                f"methods {', '.join(self.names)} need nuclei of different mass {wanted}: give them the same top_p"
+            )
         return wanted[0] if wanted else 1.0
 
     def clip(self, clip: Clip) -> Clip:
@@ -138,7 +140,7 @@ class MethodStack:
         return {name: tracker for name, tracker in made.items() if tracker is not None}
 
     def sampling(self, signals: Mapping[str, Mapping[str, float]]) -> Sampling | None:
-        """How some prompts of the next step are drawn in another way; None: all alike."""
+        """Different sampling for some prompts of the next step; None: the same for all."""
         for name, method in self._having("sampling"):
             return method.sampling(signals.get(name, {}))
         return None
@@ -150,7 +152,7 @@ class MethodStack:
         return rollouts.rewards
 
     def advantages(self, rollouts: Rollouts) -> Tensor:
-        """[B, R] advantages, each method's from the one before."""
+        """[B, R] advantages, each method's from those of the previous one."""
         for _, method in self._having("advantages"):
             rollouts = replace(rollouts, advantages=method.advantages(rollouts))
         return rollouts.advantages
@@ -158,14 +160,14 @@ class MethodStack:
     # ---- actor -------------------------------------------------------------------------------------------------------
 
     def sources(self) -> set[str]:
-        """Where `prepare` takes its mini-batch from: of "exact" and "step", those that a method uses."""
+        """Sources of the mini-batch for `prepare`: those of "exact" and "step" that a method uses."""
         return {method.statistics_from for _, method in self._having("prepare")}
 
     def prepare(self, batches: Mapping[str, Tokens], updates: Sequence[Update]) -> list[Any]:
         """Every method's context of a mini-batch, None for a method without `prepare`.
 
         Args:
-            batches: the whole mini-batch by source, for each of `sources()`.
+            batches: the full mini-batch by source, for each of `sources()`.
             updates: the update as each method sees it (its own tracker's signal).
         """
         contexts: list[Any] = []
@@ -174,24 +176,24 @@ class MethodStack:
             if method.overrides("prepare"):
                 context = method.prepare(batches[method.statistics_from], update)
             contexts.append(context)
-            # The next method's statistics are of what it will see.
+            # The next method's statistics are computed on the advantages that it will see.
             batches = {source: _after(method, batch, context, update) for source, batch in batches.items()}
         return contexts
 
     def _seen(self, tokens: Tokens, contexts: Sequence[Any], updates: Sequence[Update]) -> Iterator[Tokens]:
-        """The tokens as each method sees them, with the advantages that those before it leave."""
+        """The tokens as each method sees them, with the advantages of the methods before it."""
         for method, context, update in zip(self.methods, contexts, updates, strict=True):
             yield tokens
             tokens = _after(method, tokens, context, update)
 
     def token_advantages(self, tokens: Tokens, contexts: Sequence[Any], updates: Sequence[Update]) -> Tensor:
-        """[B, R] advantages for the surrogate, without gradient, each method's from the one before."""
+        """[B, R] advantages for the surrogate, without gradient, each method's from those of the previous one."""
         for _, method, context, update in self._having("token_advantages", contexts, updates):
             tokens = _after(method, tokens, context, update)
         return tokens.advantages
 
     def selection(self, tokens: Tokens, contexts: Sequence[Any], updates: Sequence[Update]) -> tuple[Tensor, int]:
-        """[B, R] bool, tokens in the surrogate's mean, and how many there are in the whole mini-batch."""
+        """[B, R] bool, tokens in the surrogate's mean, and how many there are in the full mini-batch."""
         for _, method, context, update in self._having("selection", contexts, updates):
             return method.selection(tokens, context, update)
         return tokens.response_mask, updates[0].tokens
@@ -203,7 +205,7 @@ class MethodStack:
         return self.methods[0].policy_loss(tokens, contexts[0], updates[0])
 
     def loss_term(self, tokens: Tokens, contexts: Sequence[Any], updates: Sequence[Update]) -> Tensor:
-        """The sum of all terms beside the policy loss, this micro-batch's share: a scalar with gradient."""
+        """The sum of all terms added to the policy loss, this micro-batch's share: a scalar with gradient."""
         term = torch.zeros((), dtype=tokens.log_prob.dtype, device=tokens.log_prob.device)
         seen = self._seen(tokens, contexts, updates)
         for _, method, visible, context, update in self._having("loss_term", seen, contexts, updates):
@@ -211,7 +213,7 @@ class MethodStack:
         return term
 
     def loss(self, tokens: Tokens, update: Update) -> Tensor:
-        """Loss of a whole mini-batch in one piece, token mean, with gradient: for a trainer without micro-batches."""
+        """Loss of a full mini-batch in one piece, token mean, with gradient: for a trainer without micro-batches."""
         whole = replace(tokens, statistics=tokens.statistics.detach())
         updates = [update] * len(self.methods)
         contexts = self.prepare({"exact": whole, "step": whole}, updates)
@@ -236,7 +238,7 @@ class MethodStack:
     def metrics(
         self, contexts: Sequence[Any], sums: Mapping[str, Mapping[str, float]], updates: Sequence[Update]
     ) -> dict[str, float]:
-        """Every method's metrics of an update, under `<method>/`, from `local_sums` added up over the mini-batch."""
+        """Every method's metrics of an update, under `<method>/`, from `local_sums` summed over the mini-batch."""
         found: dict[str, float] = {}
         for name, method, context, update in self._having("metrics", contexts, updates):
             values = method.metrics(context, sums.get(name, {}), update)

@@ -1,8 +1,8 @@
 """Per-token statistics of the policy from one logits tensor, with analytic gradients.
 
 The nucleus is exact: the shortest prefix of the sorted probabilities whose mass reaches top_p, the crossing token
-included. How it is computed is a backend's affair (`paec_loss.backends`); no backend allocates anything of the size of
-the logits but their gradient.
+included. Backends (`paec_loss.backends`) compute it; none of them allocates anything of the size of
+the logits except their gradient.
 """
 
 import functools
@@ -35,14 +35,14 @@ class TokenStatistics:
     """Statistics of the next-token distribution, each tensor of one leading shape [...].
 
     Floating fields are float32 (float64 when the logits are). Entropies and log-probs are in nats. A row whose logits
-    hold NaN or +inf, or are all -inf, has NaN in every floating field and nucleus_size 0.
+    contain NaN or +inf, or are all -inf, has NaN in every floating field and nucleus_size 0.
     """
 
     log_prob: Tensor
     """[...] log-prob of the label, with gradient; 0 where the label is negative."""
 
     entropy: Tensor
-    """[...] entropy over the whole vocabulary, with gradient."""
+    """[...] entropy over the full vocabulary, with gradient."""
 
     nucleus_entropy: Tensor
     """[...] entropy of the distribution renormalised inside the nucleus, with gradient; 0 for a single token."""
@@ -110,21 +110,21 @@ def token_statistics(
         top_p: mass of the nucleus in (0, 1]; 1 takes every token whose logit is not -inf.
         temperature: a positive number, or a tensor [...] with one for each token; a constant for autograd.
         group: the process group over which the vocabulary is split; `logits` are then this rank's columns, in the order
-            of the ranks, and labels count over the whole vocabulary. All ranks pass the same rows, labels, temperature
+            of the ranks, and labels count over the full vocabulary. All ranks pass the same rows, labels, temperature
             and top_p, get the same statistics, and must derive the same loss from them: the gradient of the own columns
             then needs no communication.
         backend: "reference" (float64, sorted: the definition), "torch" (sort-free, any device, the one for shards),
             "triton" (CUDA), or "auto", which takes triton on CUDA where it is installed and torch elsewhere, and logs
             its choice once.
-        inplace_backward: let the backward pass write the gradient over the logits. Whatever else needs their values in
-            its own backward pass then fails with autograd's error about a modified tensor.
+        inplace_backward: let the backward pass overwrite the logits with the gradient. Anything else that needs their
+            values in its own backward pass then fails with autograd's error about a modified tensor.
 
     Returns:
         TokenStatistics; log_prob, entropy and nucleus_entropy are differentiable, the gradient has the dtype of the
-        logits. A row that receives no gradient sends none, even where its logits are NaN, so padding cannot leak.
+        logits. A row that receives no gradient sends none, even if its logits are NaN, so padding cannot leak.
 
     Raises:
-        TypeError: logits that are not floating or a DTensor placed in another way, labels that are not int64.
+        TypeError: logits that are not floating, or a DTensor with other placements; labels that are not int64.
         ValueError: shapes that differ, V = 0, a label >= V, top_p or temperature out of range, an unknown backend or
             one that cannot take these logits, `inplace_backward` on logits that must survive. With a group, one bad
             rank raises on all.
@@ -176,14 +176,14 @@ class _TokenStatisticsFunction(torch.autograd.Function):
             row_scalars = scalars[:, span]
             ctx.backend.backward(rows, labels[span], inv_temperature[span], row_scalars, upstream[:, span], out)
         if ctx.inplace:
-            # Not every kernel tells autograd that it wrote: whoever else saved these logits must find out.
+            # Not every kernel tells autograd about its write: others that saved these logits must notice it.
             torch.autograd.graph.increment_version(logits)
         return gradient, *[None] * 6
 
 
 def outputs_of(ctx, scalars: Tensor, size: Tensor, dtype: torch.dtype) -> tuple[Tensor, ...]:
     """What an autograd function returns: the fields of TokenStatistics, [T] each, for logits of that dtype."""
-    # Copies: an output that the caller changes in place must not be what backward reads.
+    # Copies: backward must not read an output that the caller may change in place.
     outputs = [row.to(torch.promote_types(dtype, torch.float32), copy=True) for row in scalars[:6]]
     outputs.insert(3, size)
     ctx.mark_non_differentiable(*outputs[3:])
@@ -242,9 +242,9 @@ def _log_choice(name: str, device: str, dtype: str, sharded: bool) -> None:
 
 
 def check_arguments(logits: Tensor, labels: Tensor, top_p: float, temperature: float | Tensor) -> Tensor:
-    """Raise what `token_statistics` raises for arguments that do not fit together; 1 / temperature, float64 [T]."""
+    """Check that the arguments of `token_statistics` fit together; returns 1 / temperature, float64 [T]."""
     if not logits.is_floating_point():
-        raise TypeError(f"logits have dtype {logits.dtype}: must be floating")
+        raise TypeError(f"logits have dtype {logits.dtype}: must be floating-point")
     if labels.dtype != torch.int64:
         raise TypeError(f"labels have dtype {labels.dtype}: must be int64")
     if logits.dim() == 0 or logits.shape[:-1] != labels.shape:
@@ -255,17 +255,17 @@ def check_arguments(logits: Tensor, labels: Tensor, top_p: float, temperature: f
 
 
 def check_labels(labels: Tensor, vocab_size: int) -> None:
-    """Raise ValueError where a label is not below the vocabulary's size."""
+    """Raise ValueError if a label is not below the vocabulary's size."""
     if vocab_size == 0:
         raise ValueError("logits: the vocabulary must have at least one entry")
     if (labels >= vocab_size).any():
-        raise ValueError(f"labels reach {labels.max().item()}: must be below the vocabulary size {vocab_size}")
+        raise ValueError(f"labels go up to {labels.max().item()}: must be below the vocabulary size {vocab_size}")
 
 
 def _agreed_shard(
     group, logits: Tensor, labels: Tensor, top_p: float, temperature: float | Tensor
 ) -> tuple[VocabularyShard, Tensor]:
-    """The shard and 1 / temperature, once all ranks have found their arguments good and equal; else all ranks raise."""
+    """The shard and 1 / temperature, if the arguments of all ranks are valid and equal; else all ranks raise."""
     error: Exception | None = None
     settings, inv_temperature = [0.0, 0.0], torch.empty(0)
     try:
@@ -280,7 +280,7 @@ def _vocabulary_shard(logits: DTensor, group) -> tuple[Tensor, dist.ProcessGroup
     """The local columns of a DTensor that is sharded on its last dimension only, and the group of the shards."""
     sharded = [dim for dim, placement in enumerate(logits.placements) if not placement.is_replicate()]
     if group is not None:
-        raise ValueError("group: logits that are a DTensor bring their own group; leave it out")
+        raise ValueError("group: DTensor logits have their own group; leave group out")
     if len(sharded) != 1 or not logits.placements[sharded[0]].is_shard(logits.dim() - 1):
         raise TypeError(
             f"logits are a DTensor with placements {logits.placements}: must be sharded on the last dimension over one "
@@ -291,9 +291,11 @@ def _vocabulary_shard(logits: DTensor, group) -> tuple[Tensor, dist.ProcessGroup
 
 def _check_overwritable(logits: Tensor) -> None:
     if logits.requires_grad and logits.is_leaf:
-        raise ValueError("inplace_backward: the logits are a leaf, which the gradient would destroy; leave it false")
+        raise ValueError("inplace_backward: the logits are a leaf, which the gradient would overwrite; leave it false")
     if logits.retains_grad:
-        raise ValueError("inplace_backward: the logits retain their gradient and cannot be it as well; leave it false")
+        raise ValueError(
+            "inplace_backward: the logits retain their gradient, so they cannot also hold it; leave it false"
+        )
 
 
 def _inverse_temperature(temperature: float | Tensor, labels: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Metrics of a batch of tokens: what the mask selects and how the entropy is spread."""
+"""Metrics of a batch of tokens: what the mask selects and how the entropy is distributed."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def position_summary(stats: TokenStatistics, mask: Tensor, response_mask: Tensor
     if not stats.entropy.shape == mask.shape == response_mask.shape:
         raise ValueError(
             f"stats {list(stats.entropy.shape)}, mask {list(mask.shape)} and response_mask "
-            f"{list(response_mask.shape)}: must have one shape"
+            f"{list(response_mask.shape)}: must have the same shape"
         )
     response = response_mask != 0
     weight = torch.where(response, mask.detach().double(), 0.0)

@@ -49,7 +49,7 @@ def test_exactness_passes_in_the_interpreter(rehearsal):
 
 
 @pytest.mark.slow
-def test_every_time_stands_beside_bytes_over_bandwidth(rehearsal):
+def test_every_time_is_shown_with_bytes_over_bandwidth(rehearsal):
     bandwidth = rehearsal["machine"]["bandwidth"]
     timed = [line for s in rehearsal["sections"] for line in s["lines"] if "floor_ms" in line]
     assert len(timed) > 20

@@ -44,7 +44,7 @@ def test_without_a_command(capsys):
 def test_a_misspelt_command(capsys):
     assert main(["tarin"]) == 2
     assert capsys.readouterr().err.startswith(
-        "error: paec tarin: no such command: did you mean train? There are train,"
+        "error: paec tarin: no such command: did you mean train? The commands are train,"
     )
 
 

@@ -24,4 +24,4 @@ SCALARS = (
     "threshold",  # the logit at the edge of the nucleus: tokens above it are inside with weight 1
     "tie_weight",  # weight of the tokens whose logit equals the threshold
 )
-"""The rows of `scalars`; the first six are TokenStatistics' fields, the others are what backward needs besides."""
+"""The rows of `scalars`; the first six are TokenStatistics' fields, the others are needed by backward."""

@@ -39,16 +39,16 @@ def _spans(logits: Tensor) -> list[slice]:
 def row_statistics(z: Tensor, labels: Tensor, inv_temperature: Tensor, top_p: float) -> tuple[Tensor, Tensor]:
     """Scalars [10, R] and nucleus sizes [R] of rows z [R, V], float64.
 
-    Everything is summed in sorted order, so that a permutation of the vocabulary changes no bit.
+    Everything is summed in sorted order, so that results are bitwise independent of the order of the vocabulary.
     """
     ordered = z.sort(dim=-1, descending=True).values
-    maximum = ordered[:, 0]  # NaN sorts first, so the maximum also says whether the row is sound
+    maximum = ordered[:, 0]  # NaN sorts first, so the maximum also shows whether the row is valid
     x = (ordered - maximum[:, None]) * inv_temperature[:, None]
     weight = x.exp()
     cumulative = weight.cumsum(dim=-1)
     cumulative_x = torch.where(weight == 0, 0.0, weight * x).cumsum(dim=-1)  # 0 log 0 = 0
     total, total_x = cumulative[:, -1], cumulative_x[:, -1]
-    # The maximum counts 1. Without it no digit of the rest is lost in rows where next to nothing is left beside it.
+    # The maximum counts 1. Summing the rest without it keeps full precision in rows where the rest is tiny.
     rest = torch.nn.functional.pad(weight[:, 1:].cumsum(dim=-1), (1, 0))
     log_sum = rest[:, -1].log1p()
 

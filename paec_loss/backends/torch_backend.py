@@ -1,18 +1,18 @@
-"""Sort-free statistics in plain PyTorch, for any device, whole or sharded on the vocabulary.
+"""Sort-free statistics in plain PyTorch, for any device, with the vocabulary complete or sharded.
 
-Rows are worked on a few at a time, in float64, so that the temporaries stay in the cache. One pass gives the sums and
-the largest logit of every block of 128; the nucleus is then looked for among few tokens:
+Rows are processed a few at a time, in float64, so that the temporaries stay in the cache. One pass gives the sums and
+the largest logit of every block of 128; the nucleus is then searched among few tokens:
 
-* The j largest block maxima are j tokens. Where their mass reaches top_p, the nucleus cannot reach below the smallest
-  of them, so only the blocks whose maximum is at least that can hold a token of the nucleus (peaked rows: a few
+* The j largest block maxima are j tokens. If their mass reaches top_p, the nucleus cannot reach below the smallest
+  of them, so only the blocks whose maximum is at least that can contain a token of the nucleus (peaked rows: a few
   blocks). The tokens found are sorted.
 * Every other row narrows a bracket around the edge of the nucleus by histograms of mass over linear buckets of the
-  logit. It starts at [log-sum-exp - log(2 V / (1 - top_p)), maximum], which holds the edge because all tokens less
+  logit. It starts at [log-sum-exp - log(2 V / (1 - top_p)), maximum], which contains the edge because all tokens less
   likely than (1 - top_p) / V have less than 1 - top_p together. Each round continues in the bucket where the cumulative
   mass crosses top_p, snapped to the data in it, until few tokens or a single value are left.
 
 With a shard of the vocabulary, the same steps run on each rank and only their small results are exchanged; every
-decision is taken from exchanged numbers, so all ranks take the same.
+decision is based on exchanged numbers, so it is the same on all ranks.
 """
 
 import math
@@ -27,11 +27,11 @@ from paec_loss.backends import SCALARS
 from paec_loss.sharding import WHOLE, VocabularyShard
 
 _BLOCK = 128  # tokens of a block
-_PEAKS = 64  # largest block maxima that are kept of a row
+_PEAKS = 64  # largest block maxima that are kept per row
 _BUCKETS, _LIST = 1024, 2048  # buckets of a histogram, tokens of a row that are sorted instead of narrowed further
-_BUCKETS_SHARDED, _LIST_SHARDED = 64, 256  # the same where both travel between ranks
+_BUCKETS_SHARDED, _LIST_SHARDED = 64, 256  # the same where both are exchanged between ranks
 _CHUNK_BYTES = {"cpu": 10 * 2**20, "cuda": 256 * 2**20}  # of the two float64 [rows, V] buffers
-_ROWS, _PIECE = 64, 512  # rows, and blocks, that are worked on at once where all together would need much memory
+_ROWS, _PIECE = 64, 512  # rows, and blocks, that are processed together where all of them would need much memory
 _GONE = -1100.0  # 2^-1100 is 0 in float64, and 0 * -1100 is 0, where 0 * -inf is not
 _LN2 = math.log(2)  # exponents are in bits here: exp2 takes half the time of exp
 
@@ -39,7 +39,7 @@ _LN2 = math.log(2)  # exponents are in bits here: exp2 takes half the time of ex
 def forward(
     logits: Tensor, labels: Tensor, inv_temperature: Tensor, top_p: float, shard: VocabularyShard = WHOLE
 ) -> tuple[Tensor, Tensor]:
-    """Scalars [10, T] and nucleus sizes [T]; see `paec_loss.backends`. `labels` count over the whole vocabulary."""
+    """Scalars [10, T] and nucleus sizes [T]; see `paec_loss.backends`. `labels` count over the full vocabulary."""
     work = _Workspace(logits)
     local, peaks, peak_blocks = _sums(work, logits, inv_temperature, shard)
     mine = shard.local_labels(labels, logits.shape[1])
@@ -48,7 +48,7 @@ def forward(
     label[0, owned] = logits[owned, mine[owned]].double()
 
     maximum, second, rest, total_x, label = _merged(shard.gather(torch.cat([local, label])), inv_temperature)
-    # The maximum itself counts 1: log1p keeps the digits of rows where next to nothing is left beside it.
+    # The maximum itself counts 1: log1p keeps full precision in rows where the rest is tiny.
     total, log_sum = 1 + rest, rest.log1p()
     label_log_prob = torch.where(labels < 0, 0.0, (label - maximum) * inv_temperature - log_sum)
     top2 = (second - maximum) * inv_temperature - log_sum
@@ -146,13 +146,13 @@ class _Coefficients:
         return weight.mul_(x.exp2()).mul_(x.mul_(self.d).add_(self.c))
 
     def gradient(self, z: Tensor) -> Tensor:
-        """The whole gradient at the logits z, float64, but for what the label adds."""
+        """The full gradient at the logits z, float64, without the label's part."""
         x = ((z - self.maximum) * self.bits).clamp_(min=_GONE)
         return x.exp2() * (self.a + self.b * x) + self.in_nucleus(z.clone())
 
 
 class _Kept(threading.local):
-    """The CPU buffer of a thread, kept from call to call: a new one would cost a page fault for every 4 KiB."""
+    """The CPU buffer of a thread, kept between calls: a new one would cost a page fault for every 4 KiB."""
 
     buffer: Tensor | None = None
 
@@ -161,13 +161,13 @@ _kept = _Kept()
 
 
 def release_buffer() -> None:
-    """Give back the CPU buffer that this thread keeps from call to call, at most about 10 MiB (one row at least)."""
+    """Free the CPU buffer that this thread keeps between calls, at most about 10 MiB (at least one row)."""
     _kept.buffer = None
 
 
 def _kept_buffer(numel: int, device: torch.device) -> Tensor:
-    """[numel] float64, uninitialised; elsewhere than on the CPU, PyTorch's own allocator keeps memory."""
-    with torch.inference_mode(False):  # or a buffer made in inference mode could not be written outside
+    """[numel] float64, uninitialised; on other devices PyTorch's own allocator keeps memory."""
+    with torch.inference_mode(False):  # otherwise a buffer created in inference mode could not be written outside of it
         if device.type != "cpu":
             return torch.empty(numel, dtype=torch.float64, device=device)
         if _kept.buffer is None or _kept.buffer.numel() < numel:
@@ -186,7 +186,7 @@ class _Workspace:
         self.buffers = _kept_buffer(2 * self.rows * width, logits.device).view(2, self.rows, width)
 
     def spans(self, indices: Tensor | None = None) -> Iterator[slice | Tensor]:
-        """All rows, or those of the ascending `indices`, in pieces that fit; slices where the rows are neighbours."""
+        """All rows, or those of the ascending `indices`, in pieces that fit; slices if the rows are adjacent."""
         if not self.buffers.shape[2]:
             return
         if indices is None:
@@ -218,14 +218,14 @@ def _joined(parts: list[Tensor]) -> Tensor:
 
 
 def _block_sums(rows: Tensor) -> Tensor:
-    """Sum of each block [R, n]. A row is summed in the same order however many rows and threads there are."""
+    """Sum of each block [R, n]. The order of summation in a row is independent of the number of rows and threads."""
     return _joined([part.sum(-1) for part in _blocks(rows)])
 
 
 def _sums(work, logits: Tensor, inv_temperature: Tensor, shard: VocabularyShard) -> tuple[Tensor, Tensor, Tensor]:
     """[4, T] maximum, second largest, sum of e = exp(x) without the maximum, sum of e x; block maxima, their blocks.
 
-    The `_PEAKS` largest block maxima [T, K] are in descending order, with -inf where this shard has fewer blocks.
+    The `_PEAKS` largest block maxima [T, K] are in descending order, with -inf if this shard has fewer blocks.
     """
     tokens, width = logits.shape
     kept = min(_PEAKS, math.ceil(shard.widest(logits) / _BLOCK))
@@ -233,7 +233,7 @@ def _sums(work, logits: Tensor, inv_temperature: Tensor, shard: VocabularyShard)
     peak_blocks = torch.zeros(tokens, kept, dtype=torch.int64, device=logits.device)
     sums = torch.zeros(2, tokens, dtype=torch.float64, device=logits.device)
     bits = inv_temperature / _LN2
-    # A shard can be -inf throughout (or empty); its sums are then 0.
+    # A shard can be entirely -inf (or empty); its sums are then 0.
     for span in work.spans():
         z = logits[span]
         x, e = work.buffers[0, : z.shape[0]].copy_(z), work.buffers[1, : z.shape[0]]
@@ -255,7 +255,7 @@ def _sums(work, logits: Tensor, inv_temperature: Tensor, shard: VocabularyShard)
 
 
 def _finite(maximum: Tensor) -> Tensor:
-    """What to subtract from a row: its maximum, and 0 where that is -inf."""
+    """What to subtract from a row: its maximum, or 0 if that is -inf."""
     return torch.where(maximum == -math.inf, 0.0, maximum)
 
 
@@ -266,7 +266,7 @@ def _columns(blocks: Tensor, width: int) -> tuple[Tensor, Tensor]:
 
 
 def _merged(parts: Tensor, inv_temperature: Tensor) -> tuple[Tensor, ...]:
-    """Shards' [N, 5, T] of `_sums` (relative to the own maximum) and label -> the same of the whole rows, [T] each."""
+    """Shards' [N, 5, T] of `_sums` (relative to the own maximum) and label -> the same of the full rows, [T] each."""
     maximum, owner = parts[:, 0].max(dim=0)
     second = parts[:, :2].flatten(0, 1).topk(2, dim=0).values[1]
     shift = ((parts[:, 0] - maximum) * inv_temperature).clamp(min=_GONE)
@@ -305,7 +305,7 @@ class _Search:
         self.ties = torch.ones_like(maximum)
 
     def among_peaks(self, peaks: Tensor, peak_blocks: Tensor) -> None:
-        """List the tokens of the rows where the largest block maxima reach top_p by themselves."""
+        """List the tokens of the rows in which the largest block maxima alone reach top_p."""
         largest = self.shard.gather(peaks).transpose(0, 1).flatten(1).topk(peaks.shape[1]).values
         x = (largest - self.maximum[:, None]) * self.inv_temperature[:, None]
         mass = x.exp().cumsum(-1)
@@ -338,18 +338,18 @@ class _Search:
         self._settle_listed()
 
     def by_histograms(self) -> None:
-        """Narrow the other rows' brackets until each holds few tokens, which are listed, or a single value."""
+        """Narrow the other rows' brackets until each contains few tokens, which are listed, or a single value."""
         rows = self.wide.nonzero()[:, 0]
         if not rows.numel():
             return
-        # Alone, a few rows at a time: their histograms are not small. With other ranks all: exchanges cost more.
+        # On a single rank a few rows at a time: their histograms are not small. With several all: exchanges cost more.
         for part in (rows,) if self.shard.group else rows.split(_ROWS):
             while part.numel():
                 part = part[~self._narrowed(part)]
             self._settle_listed()
 
     def _narrowed(self, rows: Tensor) -> Tensor:
-        """One round of histograms for `rows`; which of them [R] need no other."""
+        """One round of histograms for `rows`; returns which of them [R] are done."""
         sums, extremes = self._histograms(rows)
         sums, extremes = self.shard.sum(sums), self.shard.max(extremes)
         place = torch.arange(self.buckets, device=rows.device)
@@ -378,7 +378,7 @@ class _Search:
             count = logits.shape[0]
             low, high, here = self.low[span, None], self.high[span, None], slice(done, done + count)
             z, place = self.work.buffers[0, :count], self.work.buffers[1, :count]
-            # The maximum has a bucket of its own, so every round separates it from the rest: the loop ends.
+            # The maximum has its own bucket, so every round separates it from the rest: the loop ends.
             torch.sub(high, z.copy_(logits), out=place).mul_(buckets / (high - low)).clamp_(1, buckets - 1)
             place.masked_fill_(z == high, 0).masked_fill_(z < low, buckets).masked_fill_(z > high, buckets)
             bucket = index[:count].copy_(place)
@@ -402,7 +402,7 @@ class _Search:
             self.lists.append(torch.stack([here.double(), z[row, column]]))
 
     def _settle_listed(self) -> None:
-        """Find the edge among the listed tokens, and forget them."""
+        """Find the edge among the listed tokens, and clear the list."""
         rows, values = self.shard.gather_pairs(torch.cat(self.lists, dim=1))
         self.lists = [self.lists[0][:, :0]]
         order = values.argsort(descending=True)

@@ -1,9 +1,9 @@
 """Triton kernels: one read of the logits forward, one read and one write backward, no [T, V] temporary.
 
-Forward. One program a row. While it sums the row it lists the groups of neighbouring logits that hold a large one, and
-leaves them out of the sums. Afterwards it sums the listed groups in float64 and searches the nucleus on them: the list
-has every logit above the largest one outside it, so the search is exact if the mass above that one reaches top_p. Where
-it does not (flat rows, a list that overflowed), a second kernel searches the whole row.
+Forward. One program per row. While it sums the row it lists the groups of neighbouring logits that contain a large one,
+and leaves them out of the sums. Then it sums the listed groups in float64 and searches the nucleus on them: the list
+has every logit above the largest one outside it, so the search is exact if the mass above that one reaches top_p. If it
+does not (flat rows, a list that overflowed), a second kernel searches the full row.
 
 Backward. With s = logit - maximum, the gradient of each logit is exp(s / temperature) (a s + b), where (a, b) is one of
 three pairs: outside the nucleus, inside, or on its edge.
@@ -19,28 +19,28 @@ import triton.language as tl
 from torch import Tensor
 
 GROUP_BYTES = 16
-"""Logits are taken in groups of this size: what one thread loads at once."""
+"""Logits are processed in groups of this size, which one thread loads in a single access."""
 GROUPS, WARPS, STAGES = 128, 1, 3
 """Forward: groups of a tile, warps that share it, and tiles in flight. One warp needs no barriers."""
 SEARCH_GROUPS, SEARCH_WARPS = 512, 8
-"""The search of whole rows. With 16 warps its sums would not fit into the registers."""
+"""The search of full rows. With 16 warps its sums would not fit into the registers."""
 PIVOTS, ROUNDS = 16, 3
-"""The search divides its bracket into PIVOTS + 1 parts a read; after ROUNDS reads at the latest it lists the rest."""
+"""The search divides its bracket into PIVOTS + 1 parts per read; after at most ROUNDS reads it lists the rest."""
 FOUND = 2048
 """Logits, 4 bytes each, that the search can list."""
 LOOSE_GROUPS, LOOSE_SEARCH_GROUPS, LOOSE_PIVOTS = 32, 64, 8
-"""The same where rows are no sequence of aligned groups: each logit then has an address and a mask of its own, and more
-of them, or several tiles in flight, do not fit into the registers. See `whole_groups`."""
+"""The same if rows are not a sequence of aligned groups: each logit then has its own address and mask, and more of
+them, or several tiles in flight, do not fit into the registers. See `whole_groups`."""
 BACKWARD_BLOCK, BACKWARD_WARPS = 4096, 4
 CAPACITY = 1024
-"""Groups of a row, 4 bytes each, after which no more are listed but those that hold a new maximum."""
+"""Groups per row, 4 bytes each, after which only those that contain a new maximum are listed."""
 RESERVE = 64
-"""Places kept for these, so that near-one-hot rows always have their maximum on the list, and full precision."""
+"""Places reserved for these, so that near-one-hot rows always have their maximum on the list, and full precision."""
 SELECT_GROUPS = 32
 """Listed groups of a tile: one for each thread."""
 
 # A logit is listed when it lies within 11 nats of the largest of: log-sum-exp so far, maximum, the label's
-# logit. Smaller lists shorter and searches more rows in full; the results do not depend on it.
+# logit. A smaller value gives shorter lists and more full searches; the results do not depend on it.
 LIST_BITS = tl.constexpr(11.0 / math.log(2))
 
 _INF = tl.constexpr(math.inf)
@@ -55,8 +55,8 @@ _DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 def forward(logits: Tensor, labels: Tensor, inv_temperature: Tensor, top_p: float) -> tuple[Tensor, Tensor]:
     """Scalars [10, T] and nucleus sizes [T]; see `paec_loss.backends`. At top_p = 1 the threshold is -inf.
 
-    Reads the logits once, and two to four times more in the rows that are searched whole. Allocates the results and
-    the lists, 8 KiB a row. Never waits for the device.
+    Reads the logits once, and two to four times more in the rows that are searched in full. Allocates the results and
+    the lists, 8 KiB per row. Never waits for the device.
     """
     _check_dtype(logits)
     tokens, vocab_size = logits.shape
@@ -95,14 +95,14 @@ def backward(
 
 def whole_groups(logits: Tensor) -> bool:
     """Whether every row is a sequence of aligned groups of 16 bytes: V and the rows' stride are divisible by 16, by
-    which Triton compiles, and neighbours lie side by side. So it is for the vocabularies in use (Qwen, Llama, ...).
+    which Triton compiles, and neighbours are contiguous. This holds for the common vocabularies (Qwen, Llama, ...).
     """
     aligned = logits.data_ptr() % GROUP_BYTES == 0 and logits.shape[1] % 16 == 0 and logits.stride(0) % 16 == 0
     return aligned and logits.stride(1) == 1
 
 
 def list_places() -> int:
-    """Places of 4 bytes that a row's list has."""
+    """Number of 4-byte places in a row's list."""
     return max(CAPACITY + max(GROUPS, LOOSE_GROUPS) + RESERVE, FOUND)
 
 
@@ -148,7 +148,7 @@ def _scales(inv_temperature):
 def _offset(z, maximum, lowest, FLOAT32: tl.constexpr):
     """z - maximum as (s, rest), s clamped at `lowest` and NaN kept.
 
-    The rest is what rounding took from s (Knuth's two-sum). 16-bit logits are so short that it is 0 for nearly all.
+    The rest is the rounding error of s (Knuth's two-sum). 16-bit logits are so short that it is 0 for nearly all.
     """
     difference = z - maximum
     s = tl.maximum(difference, lowest, propagate_nan=tl.PropagateNan.ALL)
@@ -162,7 +162,7 @@ def _offset(z, maximum, lowest, FLOAT32: tl.constexpr):
 
 @triton.jit
 def _exp(s, rest, scales, FLOAT32: tl.constexpr):
-    """exp((s + rest) / temperature) to about 2e-7 however negative s is: the product is kept in two float32."""
+    """exp((s + rest) / temperature) to about 2e-7 for any negative s: the product is kept in two float32."""
     slope, slope_low = scales[1], scales[2]
     power = s * slope
     power_low = tl.fma(s, slope_low, tl.fma(s, slope, -power))
@@ -195,9 +195,9 @@ def _add_tile(
 
     State: count of listed groups; maximum of the row; total and total_s, float64 sums [GROUPS] of e = exp(s /
     temperature) and of e s over what is not listed; listed_total, that of e over the list, roughly; cut, from which on
-    logits are listed; top1 and top2, the largest logits that are not; finite, the number of logits beside -inf.
+    logits are listed; top1 and top2, the largest logits that are not; finite, the number of logits other than -inf.
 
-    The common tile has no logit above the cut and pays one reduction, that of its maximum.
+    The usual tile has no logit above the cut and costs one reduction, that of its maximum.
     """
     count, maximum, total, total_s, listed_total, cut, top1, top2, finite = state
     inv_temperature, slope, slope_low, lowest = scales
@@ -214,8 +214,8 @@ def _add_tile(
         maximum = tile_top
         cut = tl.maximum(cut, maximum - 1.0 / slope * LIST_BITS)
 
-    # 2^power lacks what rounding took from the power. The sums get it back to first order, `error` and `error` s, the
-    # latter as if all of it came from the group's largest logit.
+    # 2^power lacks the rounding error of the power. The sums are corrected to first order, with `error` and `error` s,
+    # the latter as if all of it came from the group's largest logit.
     reference = tl.where(maximum == -_INF, 0.0, maximum)
     s, rest = _offset(z, reference, lowest, FLOAT32)
     power = s * slope
@@ -315,7 +315,7 @@ def _store_nucleus(
     TILE: tl.constexpr,
     GROUP: tl.constexpr,
 ):
-    """Threshold t, the largest listed logit such that the e of all logits >= t reach top_p x total, and what follows.
+    """Threshold t, the largest listed logit such that the e of all logits >= t reach top_p x total, and its results.
 
     Bisection between low <= t <= high; after each pass the bracket moves to the nearest logit, so it ends at t.
     """
@@ -329,7 +329,7 @@ def _store_nucleus(
             mass += _sum(tl.where(z >= middle, e, 0.0))
             above = tl.minimum(above, -_max(tl.where(z >= middle, -z, -_INF)))
             below = tl.maximum(below, _max(tl.where(z >= middle, -_INF, z)))
-        if (mass >= TOP_P * total) | (below == -_INF):  # the whole row misses the total by rounding only
+        if (mass >= TOP_P * total) | (below == -_INF):  # the full row only misses the total by rounding
             low = above
         else:
             high = below
@@ -366,9 +366,9 @@ def _store_edge(
     tokens,
     TOP_P: tl.constexpr,
 ):
-    """What follows from the threshold, at which `ties` logits lie, and from the `inside` logits above it.
+    """The results of a threshold with `ties` logits on it and `inside` logits above it.
 
-    Of these, `tops` equal the maximum; the e of the others add up to `rest`, and nucleus_s is the sum of e s.
+    Of the latter, `tops` equal the maximum; the e of the others sum to `rest`, and nucleus_s is the sum of e s.
     """
     s = threshold.to(tl.float64) - maximum
     e = tl.exp(s * scales[0])
@@ -376,7 +376,7 @@ def _store_edge(
     tied = tl.floor(missing / e)
     tied = tl.where(tied * e < missing, tied + 1, tied)
     tied = tl.minimum(tl.maximum(tied, 1.0), ties.to(tl.float64))
-    # The maximum counts 1; added last, it takes no digit from the rest.
+    # The maximum counts 1; it is added last, so that the rest keeps full precision.
     rest += tied * e
     rest += tops - 1.0
     nucleus = 1.0 + rest
@@ -409,7 +409,7 @@ def _forward_kernel(
     LISTED_GROUPS: tl.constexpr,
     GROUPS: tl.constexpr,
 ):
-    """Everything of one row, unless its nucleus needs the whole row: then size is -1, for `_search_kernel`.
+    """All results of one row, unless its nucleus needs the full row: then size is -1, for `_search_kernel`.
 
     Reads the row once, and the listed groups once more for every step of the search (from cache).
     """
@@ -510,10 +510,10 @@ def _narrowed(
     GROUPS: tl.constexpr,
     STAGES: tl.constexpr,
 ):
-    """One read of the row, and the part of the bracket that is left.
+    """One read of the row; returns the remaining part of the bracket.
 
     A bracket is low < t <= high and the masses, sums of e, of all logits above low and above high: the former reaches
-    the target, the latter does not. Pivots divide what lies between start and high; the first is one part above start
+    the target, the latter does not. Pivots divide the range between start and high; the first is one part above start
     (first = 1) or start itself (first = 0).
     """
     FLOAT32: tl.constexpr = row.dtype.element_ty == tl.float32
@@ -566,13 +566,13 @@ def _search_kernel(
     ROUNDS: tl.constexpr,
     FOUND: tl.constexpr,
 ):
-    """The nucleus of a row that `_forward_kernel` left open; all logits above its largest unlisted one fall short.
+    """The nucleus of a row that `_forward_kernel` left open: the mass above its largest unlisted logit is too small.
 
     Narrows a bracket around the threshold until at most FOUND logits are in it, lists these, sums what is above, and
     finds the threshold on the list. How many are left is bounded by their mass, as none has less e than the lower end.
-    Where that does not fall (a few values, each many times), it lists after ROUNDS reads all the same. Should more than
-    fit be found then, a single value is the threshold; several are searched anew between the smallest and the largest,
-    with the smallest as a pivot, so that each time at least one of them is dropped.
+    If that mass does not fall (a few values, each many times), it lists them anyway after ROUNDS reads. If they do not
+    fit then, a single value is the threshold; several are searched again between the smallest and the largest, with
+    the smallest as a pivot, so that each time at least one of them is dropped.
     """
     token = tl.program_id(0).to(tl.int64)
     scalars += token
@@ -754,8 +754,8 @@ def _backward_kernel(
             a * label_s + b + inside * (a_nucleus * label_s + b_nucleus)
         )
         label_grad = tl.where(label_logit == -_INF, 0.0, label_grad).to(tl.float32)
-        # In place, a warp that is ahead writes where the label's logit lies: all must have read it first. Tiles need no
-        # barrier: a thread writes what it has read itself, or Triton exchanges the tile between threads, with one.
+        # In place, a warp that is ahead overwrites the label's logit: all must have read it first. Tiles need no
+        # barrier: a thread writes what it has read itself, or Triton exchanges the tile between threads, which has one.
         tl.debug_barrier()
 
         top = maximum.to(tl.float32)

@@ -1,4 +1,4 @@
-"""One file a method, under its name. `METHODS` finds them; `find` loads one by name or by import path."""
+"""One file per method, under its name. `METHODS` finds them; `find` loads one by name or by import path."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ def _method_of(module_name: str) -> type[Method]:
         if isinstance(value, type) and issubclass(value, Method) and value.__module__ == module.__name__
     ]
     if len(own) != 1:
-        raise ImportError(f"{module.__name__} must define one Method, it defines {[c.__name__ for c in own]}")
+        raise ImportError(
+            f"{module.__name__} must define exactly one Method, but it defines {[c.__name__ for c in own]}"
+        )
     return own[0]
 
 
@@ -34,7 +36,7 @@ def find(path: str) -> type[Method]:
     """The class of a method by its import path, `package.module.Class`.
 
     Raises:
-        ValueError: no such module or class, or one that is not a Method; the sentence says which.
+        ValueError: the module or class does not exist, or is not a Method.
     """
     module_name, _, class_name = path.rpartition(".")
     try:

@@ -1,6 +1,6 @@
 """`python -m paec_loss.methods [FILE]`: the catalogue of methods in Markdown, from their classes.
 
-Prints it, or puts it between the two marks of FILE (docs/methods.md).
+Prints it, or writes it between the two marks of FILE (docs/methods.md).
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ def one_line(text: str | None) -> str:
 
 
 def section(name: str, method: type[Method]) -> list[str]:
-    """Everything that one method says of itself."""
+    """The catalogue's entry of one method."""
     lines = [f"### {name}", "", inspect.cleandoc(method.__doc__ or ""), ""]
     lines += [f"* Published: {method.paper}."]
-    lines += [f"* On-policy (one update a step): {method.on_policy}."]
+    lines += [f"* On-policy (one update per step): {method.on_policy}."]
     lines += [f"* Spans the batch: {method.spans}."]
     lines += [f"* Released code: {method.released}."] if method.released else []
     rules = rules_of(method)
@@ -56,7 +56,7 @@ def section(name: str, method: type[Method]) -> list[str]:
 
 
 def shown(default: object, rules: Mapping[str, Any]) -> str:
-    """A default as an override would write it, and the other options where the field is a choice."""
+    """A default as an override would write it, and the other options if the field is a choice."""
     others = [option for option in rules.get("options", ()) if option != default]
     text = ", ".join(map(str, default)) if isinstance(default, tuple) else str(default)
     return f"{text} (or {', '.join(others)})" if others else text

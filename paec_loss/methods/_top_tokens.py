@@ -1,4 +1,4 @@
-"""The tokens of a mini-batch with the largest values, found again in any part of it."""
+"""The tokens of a mini-batch with the largest values, recognized in any part of it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TopTokens:
-    """Which tokens of which responses: the number is exact, and no rounding in a later forward pass can change it."""
+    """Selected tokens of responses: their number is exact, and unaffected by rounding in a later forward pass."""
 
     response_id: Tensor
     """[B] int64, the responses that have tokens."""
@@ -24,14 +24,14 @@ class TopTokens:
 
     @classmethod
     def of(cls, values: Tensor, batch: Tokens, update: Update, count: int) -> TopTokens:
-        """The `count` response tokens of a mini-batch with the largest values [B, R]; of equal ones, any by lot."""
+        """The `count` response tokens of a mini-batch with the largest values [B, R]; ties are broken at random."""
         lots = token_uniform(update.seed, update.step, batch.response_id, batch.response_mask.shape[1])
         by_lot = batch.masked(lots).argsort()
         order = by_lot[batch.masked(values)[by_lot].argsort(descending=True, stable=True)]
         places = torch.nonzero(batch.response_mask)[order[:count]]
         chosen = torch.zeros_like(batch.response_mask)
         chosen[places[:, 0], places[:, 1]] = True
-        real = batch.response_mask.any(-1)  # a padding row may carry the number of a response
+        real = batch.response_mask.any(-1)  # a padding row may have the number of a response
         return cls(batch.response_id[real], chosen[real])
 
     def among(self, tokens: Tokens) -> Tensor:

@@ -1,4 +1,4 @@
-"""AEPO (arbitrary entropy): correct responses drawn hotter or colder steer the entropy to a target."""
+"""AEPO (arbitrary entropy): correct responses drawn at a higher or lower temperature steer the entropy to a target."""
 
 from __future__ import annotations
 
@@ -20,27 +20,28 @@ if TYPE_CHECKING:
 class AEPO(Method):
     """A share of the prompts is drawn at T_high while Hbar < target, else at T_low; their A is alpha max(R, 0).
 
-    Hbar is the mean token entropy of the last step's other responses, nats. The responses drawn apart have no group
-    baseline: those of a positive reward are reinforced, on-policy with the gradient alpha R grad log pi, the rest has
-    advantage 0. Their ratio and clip are the surrogate's, at the rollout's own temperature: there is no correction for
-    the one they were drawn at, which is what moves the entropy. All other responses keep the estimator's advantages.
-    Before the first step nothing is known of the entropy, and it counts as 0: T_high.
+    Hbar is the mean token entropy of the last step's other responses, nats. The responses with their own temperature
+    have no group baseline: those with a positive reward are reinforced, on-policy with the gradient
+    alpha R grad log pi, the others have advantage 0. Ratio and clip are the surrogate's, at the rollout's temperature:
+    there is no correction for the one they were drawn at, which is what moves the entropy. All other responses keep
+    the estimator's advantages.
+    Before the first step the entropy is unknown and counts as 0: T_high.
     """
 
     paper: ClassVar[str] = "Arbitrary entropy policy optimization, arXiv 2510.08141"
-    on_policy: ClassVar[str] = "the same: a plain REINFORCE term on the responses drawn apart"
-    spans: ClassVar[str] = "the step: mean entropy, for the step after it"
+    on_policy: ClassVar[str] = "the same: a plain REINFORCE term on the responses with their own temperature"
+    spans: ClassVar[str] = "the step: mean entropy, for the next step"
     released: ClassVar[str] = (
-        "the released code draws the share besides the batch and puts at most 60 of its responses of positive GRPO "
-        "advantage (half of them while the entropy is high) in place of others, with A = 1; here the share is part of "
-        "the batch, and the reward decides, as in the text"
+        "the released code draws the share in addition to the batch and replaces others by at most 60 of its "
+        "responses of positive GRPO advantage (half of them while the entropy is high), with A = 1; here the share is "
+        "part of the batch, and the reward decides, as in the text"
     )
 
-    target: float = positive(0.75, "entropy to steer to, nats")
+    target: float = positive(0.75, "target of the mean entropy, nats")
     temperature_high: float = positive(1.2, "temperature while the entropy is below the target")
     temperature_low: float = positive(0.8, "temperature otherwise")
     share: float = share(0.25, "share of a step's prompts that are drawn at that temperature")
-    alpha: float = non_negative(1.0, "weight of the responses drawn apart; 0: they are not learned from")
+    alpha: float = non_negative(1.0, "weight of these responses in the update; 0: they are not used")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -65,7 +66,7 @@ class AEPO(Method):
 
 
 class EntropyTracker:
-    """The last step's mean token entropy over the responses that were not drawn apart; None before the first."""
+    """The last step's mean token entropy over the other responses; None before the first step."""
 
     def __init__(self) -> None:
         self.entropy: float | None = None
@@ -88,5 +89,5 @@ class EntropyTracker:
         value = state.get("entropy") if isinstance(state, dict) and set(state) == {"entropy"} else math.nan
         known = isinstance(value, float) and math.isfinite(value) and value >= 0
         if value is not None and not known:
-            raise ValueError(f"AEPO's state {state!r} is none that a run wrote: it holds an entropy >= 0, or null")
+            raise ValueError(f"invalid AEPO state {state!r}: expected an entropy >= 0, or null")
         self.entropy = value

@@ -1,4 +1,4 @@
-"""AEPO (agentic): uncertain tokens weigh more, and a token clipped above still learns."""
+"""AEPO (agentic): uncertain tokens have a larger weight, and tokens clipped above still have a gradient."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Moments:
-    """Of the entropy over the mini-batch, nats."""
+    """Mean and standard deviation of the entropy over the mini-batch, nats."""
 
     mean: float
     deviation: float
@@ -30,8 +30,8 @@ class AgenticAEPO(BatchMethod[Moments]):
     gradient: the loss is the surrogate's, the gradient of such a token has size (1 + high) |A| in log p instead of 0.
     """
 
-    paper: ClassVar[str] = "AEPO (agentic), arXiv 2510.14545, its policy update; the rollout tree is not here"
-    on_policy: ClassVar[str] = "the advantages alone: no ratio is clipped"
+    paper: ClassVar[str] = "AEPO (agentic), arXiv 2510.14545, its policy update; without the rollout tree"
+    on_policy: ClassVar[str] = "only the advantages: no ratio is clipped"
     spans: ClassVar[str] = "mean and standard deviation of H"
     released: ClassVar[str] = "the released code takes mean and deviation over the micro-batch"
 

@@ -25,14 +25,14 @@ class CANON(Method):
 
     paper: ClassVar[str] = "CANON, arXiv 2509.23962, Eq. 5 (mu)"
     on_policy: ClassVar[str] = "the same: it needs no ratio"
-    spans: ClassVar[str] = "the group: the split by entropy and the mean rewards; nothing beyond it"
+    spans: ClassVar[str] = "the group: the split by entropy and the mean rewards"
     released: ClassVar[str] = (
-        "the released code divides by the longest response length besides (Dr.GRPO's constant, a matter of "
+        "the released code also divides by the longest response length (Dr.GRPO's constant, a matter of "
         "loss_agg_mode), and gives a group of one its reward; here 0"
     )
     own_advantages: ClassVar[bool] = True
 
-    mu: float = between(0, 1, 1.0, "weight of the comparison between the halves; the rest is that within them")
+    mu: float = between(0, 1, 1.0, "weight of the comparison between the halves; 1 - mu is that within them")
 
     def advantages(self, rollouts: Rollouts) -> Tensor:
         entropy, rewards = rollouts.response_mean(rollouts.entropy), rollouts.rewards.double()

@@ -1,4 +1,4 @@
-"""Clip-Cov: a few tokens of high covariance between log-prob and advantage leave the update."""
+"""Clip-Cov: a few tokens of high covariance between log-prob and advantage are removed from the update."""
 
 from __future__ import annotations
 
@@ -23,20 +23,22 @@ def covariance(tokens: Tokens, mean_advantage: float, mean_log_prob: float) -> T
 
 @dataclass(frozen=True)
 class ClipCov(BatchMethod[TopTokens]):
-    """Of the tokens with lower < c_t < upper that the clip leaves alone, max(1, floor(ratio N)) at random have loss 0.
+    """Of the unclipped tokens with lower < c_t < upper, max(1, floor(ratio N)) chosen at random have loss 0.
 
-    c_t = (A - mean A)(log p - mean log p) over the mini-batch, N its tokens. The denominator of the loss stays.
+    c_t = (A - mean A)(log p - mean log p) over the mini-batch, N its tokens. The denominator of the loss is unchanged.
     """
 
     paper: ClassVar[str] = "Clip-Cov, arXiv 2505.22617"
     on_policy: ClassVar[str] = "the same: covariance does not need a ratio"
     spans: ClassVar[str] = "means of A and log p, number of tokens, choice among the candidates"
-    released: ClassVar[str] = "the released code takes everything over the micro-batch, and no dual clip: none here too"
+    released: ClassVar[str] = (
+        "the released code computes everything over the micro-batch, and has no dual clip; neither does this one"
+    )
 
     ratio: float = share(2e-4, "share of the mini-batch's tokens that are dropped")
     lower: float = number(1.0, "lower bound of the covariance of candidates")
     upper: float = number(5.0, "upper bound of the covariance of candidates")
-    clip_low: float = between(0, 1, 1.0, "lower clip range; the published scripts switch it off")
+    clip_low: float = between(0, 1, 1.0, "lower clip range; the published scripts disable it")
     clip_high: float = non_negative(1.0, "upper clip range")
 
     def __post_init__(self) -> None:
@@ -50,7 +52,7 @@ class ClipCov(BatchMethod[TopTokens]):
     def prepare(self, batch: Tokens, update: Update) -> TopTokens:
         candidates = self._candidates(batch, update)
         count = min(max(1, int(self.ratio * update.tokens)), int(candidates.sum()))
-        return TopTokens.of(candidates, batch, update, count)  # candidates are equal, so the lot decides
+        return TopTokens.of(candidates, batch, update, count)  # candidates have equal values, so the choice is random
 
     def _candidates(self, batch: Tokens, update: Update) -> Tensor:
         ratio, advantages = batch.log_ratio.exp(), batch.advantages

@@ -1,4 +1,4 @@
-"""Clip-higher: a surrogate that lets unlikely tokens grow further than likely ones may shrink."""
+"""Clip-higher: a surrogate with a larger upper clip range, so that unlikely tokens can grow."""
 
 from dataclasses import dataclass
 from typing import ClassVar

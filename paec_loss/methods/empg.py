@@ -1,4 +1,4 @@
-"""EMPG: confident steps of a response count more, and so does what leads to one."""
+"""EMPG: confident steps of a response have a larger weight, and so do steps that lead to one."""
 
 from __future__ import annotations
 
@@ -31,13 +31,15 @@ class EMPG(Method):
     paper: ClassVar[str] = "EMPG, arXiv 2509.09265, Eq. 7-12"
     on_policy: ClassVar[str] = "the same: it needs no ratio"
     spans: ClassVar[str] = "the step: smallest and largest entropy of a step, mean of exp(-k h), mean advantage"
-    released: ClassVar[str] = "no code by the authors found; a third party's takes one response for one step"
+    released: ClassVar[str] = "no code by the authors found; a third party's treats one response as one step"
     needs = {"token_texts"}
 
     k: float = non_negative(1.0, "how strongly the step's own entropy scales its advantage")
     k_next: float = non_negative(1.0, "how fast the bonus falls with the next step's entropy")
     zeta: float = non_negative(0.05, "weight of the bonus for a clear next step")
-    borders: tuple[str, ...] = words(("\n\n",), "texts that end a step (a run of them ends one); none: one step")
+    borders: tuple[str, ...] = words(
+        ("\n\n",), "texts that end a step (consecutive ones end a single step); empty: one step"
+    )
 
     def advantages(self, rollouts: Rollouts) -> Tensor:
         inside = rollouts.response_mask

@@ -1,4 +1,4 @@
-"""EMPO: the answer that most of the group gives is the right one; no labels."""
+"""EMPO: the answer that most of the group gives counts as correct; no labels."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 class EMPO(Method):
     """Reward of a response: the share of its group whose answers are equivalent to its own, in [1/G, 1].
 
-    It takes the place of the graded reward and goes to the advantage estimator. A response without an answer is a class
-    of its own: 1/G. The paper draws G = 7 responses a prompt.
+    It replaces the graded reward and is passed to the advantage estimator. A response without an answer has its own
+    class: 1/G. The paper draws G = 7 responses per prompt.
     """
 
     paper: ClassVar[str] = "EMPO, arXiv 2504.05812"
     on_policy: ClassVar[str] = "the same: it needs no ratio"
-    spans: ClassVar[str] = "the group: the number of its responses in each class; nothing beyond it"
+    spans: ClassVar[str] = "the group: the number of its responses in each class"
     released: ClassVar[str] = (
         "the released code gives 0 to a response without an answer and to a group without two equal answers; here both "
         "have 1/G, so that a group of different answers has no advantage either way"

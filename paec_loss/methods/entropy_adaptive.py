@@ -15,18 +15,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class EntropyAdaptive(Method):
-    """Loss term -c Hbar while the step's entropy H <= target, 0 above it; then c moves by delta, up where H < target.
+    """Loss term -c Hbar while the step's entropy H <= target, 0 above it; then c changes by delta, up if H < target.
 
-    H is the mean token entropy (nats) of the step's responses at its start, Hbar the mini-batch's as it is updated.
-    c starts at 0 and stays in [0, max_coefficient]; a step acts with the c of the steps before it.
+    H is the mean token entropy (nats) of the step's responses at its start, Hbar the mini-batch's when it is updated.
+    c starts at 0 and stays in [0, max_coefficient]; a step uses the c after the previous step.
     """
 
     paper: ClassVar[str] = "Skywork-OR1 (adaptive entropy control), arXiv 2505.22312"
     on_policy: ClassVar[str] = "the same"
     spans: ClassVar[str] = "mean entropy of the step, number of tokens"
     released: ClassVar[str] = (
-        "the released code estimates H by the mean of -log p, and lets the step before decide whether the bonus acts; "
-        "here H is the entropy, and this step decides"
+        "the released code estimates H by the mean of -log p, and lets the previous step decide whether the bonus "
+        "acts; here H is the entropy, and this step decides"
     )
 
     target: float = non_negative(0.2, "mean entropy below which the bonus acts and grows, nats")
@@ -41,7 +41,7 @@ class EntropyAdaptive(Method):
 
 
 class EntropyController:
-    """c, and the weight that acts now: c, or 0 above the target."""
+    """c, and the weight in effect: c, or 0 above the target."""
 
     def __init__(self, config: EntropyAdaptive) -> None:
         self.config = config

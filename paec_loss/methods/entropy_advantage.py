@@ -1,4 +1,4 @@
-"""Entropy advantage: tokens of high entropy get a larger advantage, by less than would turn its sign."""
+"""Entropy advantage: tokens of high entropy get a larger advantage, without changing its sign."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Entropy bonus: the mean token entropy, rewarded alike everywhere."""
+"""Entropy bonus: the mean token entropy, rewarded equally at all tokens."""
 
 from __future__ import annotations
 

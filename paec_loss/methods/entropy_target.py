@@ -1,4 +1,4 @@
-"""Targeted entropy regularisation: the mean token entropy is drawn to a target from both sides."""
+"""Targeted entropy regularisation: the mean token entropy is pulled to a target from both sides."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
 class EntropyTarget(BatchMethod[float]):
     """Loss term coefficient * |Hbar - target|, Hbar the mean entropy of the mini-batch's response tokens, nats.
 
-    Its gradient is +-coefficient * grad Hbar, and 0 where Hbar is the target.
+    Its gradient is +-coefficient * grad Hbar, and 0 if Hbar is the target.
     """
 
     paper: ClassVar[str] = "Confucius3-Math (targeted entropy regularization), arXiv 2506.18330"
     on_policy: ClassVar[str] = "the same"
-    spans: ClassVar[str] = "on which side of the target Hbar is, number of tokens"
+    spans: ClassVar[str] = "whether Hbar is above or below the target, number of tokens"
 
     coefficient: float = non_negative(0.001, "weight of the distance from the target")
-    target: float = non_negative(0.55, "mean entropy that is aimed at, nats")
+    target: float = non_negative(0.55, "target of the mean entropy, nats")
 
     def prepare(self, batch: Tokens, update: Update) -> float:
-        """The side of the target on which Hbar is: 1 above, -1 below, 0 on it."""
+        """Position of Hbar relative to the target: 1 above, -1 below, 0 equal."""
         mean = batch.mean(batch.entropy)
         return float((mean > self.target) - (mean < self.target))
 

@@ -1,4 +1,4 @@
-"""EPO: an entropy bonus whose mean is held near its own past."""
+"""EPO: an entropy bonus whose mean is kept near its past values."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Corridor:
-    """Where the mini-batch's Hbar stands: `slope` -1 below, 0 inside, +1 above; `bound` is the side it has crossed."""
+    """Position of the mini-batch's Hbar: `slope` -1 below, 0 inside, +1 above; `bound` is the bound it has crossed."""
 
     slope: int
     bound: float
@@ -87,7 +87,7 @@ class EntropyHistory:
             )
         hbar = rollouts.mean(rollouts.entropy)
         if not math.isfinite(hbar):
-            raise ValueError(f"entropy history: the mean entropy of step {rollouts.step} is {hbar}, not a number")
+            raise ValueError(f"entropy history: the mean entropy of step {rollouts.step} is {hbar}; must be a number")
         self._observations.append(hbar)
         return {"entropy": self._observations[-1]} | self.signal(rollouts.step)
 

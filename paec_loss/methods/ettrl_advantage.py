@@ -1,4 +1,4 @@
-"""ETTRL's advantage reshaping: confident responses of a group count more."""
+"""ETTRL's advantage reshaping: confident responses of a group have a larger weight."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 class ETTRLAdvantage(Method):
     """A_i (1 + (Hbar - H_i) / Hbar), H_i the response's mean token entropy and Hbar the mean of its group's H_i, nats.
 
-    The factor is 2 - H_i / Hbar, negative for a response of more than twice the mean: the formula has no bound. Where
-    Hbar is 0 the advantages stay.
+    The factor is 2 - H_i / Hbar, negative for a response of more than twice the mean: the formula has no bound. If
+    Hbar is 0 the advantages are unchanged.
     """
 
-    paper: ClassVar[str] = "ETTRL, arXiv 2508.11356, its advantage reshaping (Adv-Res); its tree rollout is not here"
+    paper: ClassVar[str] = "ETTRL, arXiv 2508.11356, its advantage reshaping (Adv-Res), without its tree rollout"
     on_policy: ClassVar[str] = "the same: it needs no ratio"
-    spans: ClassVar[str] = "the group: its mean entropy; nothing beyond it"
-    released: ClassVar[str] = "no code by the authors found; this is the text"
+    spans: ClassVar[str] = "the group: its mean entropy"
+    released: ClassVar[str] = "no code by the authors found; this follows the text"
 
     def advantages(self, rollouts: Rollouts) -> Tensor:
         entropy = rollouts.response_mean(rollouts.entropy)

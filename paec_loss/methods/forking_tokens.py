@@ -19,14 +19,16 @@ if TYPE_CHECKING:
 class ForkingTokens(BatchMethod[TopTokens]):
     """The surrogate's mean over the ceil(rho N) tokens of largest entropy H_t, N the mini-batch's tokens.
 
-    They are those at or above the (1 - rho)-quantile of H_t; of equal entropies a lot decides. Published with DAPO's
+    They are those at or above the (1 - rho)-quantile of H_t; ties are broken at random. Published with DAPO's
     clip range: also=[clip_higher].
     """
 
     paper: ClassVar[str] = "Beyond the 80/20 Rule, arXiv 2506.01939"
     on_policy: ClassVar[str] = "the same: entropy does not need a ratio"
-    spans: ClassVar[str] = "which tokens have the highest entropy, and how many they are"
-    released: ClassVar[str] = "the released code chooses among a micro-batch's tokens; the mini-batch's here"
+    spans: ClassVar[str] = "which tokens have the highest entropy, and how many there are"
+    released: ClassVar[str] = (
+        "the released code selects among the tokens of a micro-batch; here among those of the mini-batch"
+    )
 
     rho: float = share(0.2, "share of the mini-batch's tokens that are kept")
 
@@ -34,7 +36,7 @@ class ForkingTokens(BatchMethod[TopTokens]):
         return TopTokens.of(batch.entropy, batch, update, self._count(update))
 
     def _count(self, update: Update) -> int:
-        # The product of a whole number's worth can come out a rounding above it: 0.07 * 100.
+        # A product that should be an integer can be slightly above it by rounding: 0.07 * 100.
         return math.ceil(self.rho * update.tokens * (1 - 1e-12))
 
     def selection(self, tokens: Tokens, context: TopTokens, update: Update) -> tuple[Tensor, int]:

@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FLOOR = 1e-8
-"""Entropies below this count as this, nats: a certain token's ln H would be -inf."""
+"""Lower bound of entropies, nats: ln H of a certain token would be -inf."""
 
 
 @dataclass(frozen=True)
 class Scale:
-    """Of the mini-batch: the pivot of ln H, and the largest distances from it on both sides (1 for a side unused)."""
+    """Values of the mini-batch: the pivot of ln H, and the largest distances from it on both sides (1 if empty)."""
 
     pivot: float
     above: float
@@ -39,8 +39,8 @@ class HAPO(BatchMethod[Scale]):
     on_policy: ClassVar[str] = "shrinks the advantages of tokens with h <= 0, nothing else"
     spans: ClassVar[str] = "quantile, maximum and minimum of ln H"
     released: ClassVar[str] = (
-        "the released code divides by the signed minimum, so that h >= 0 everywhere, and moves one bound of a token's "
-        "range only (high where h > 0, else low); here both, as in the formula"
+        "the released code divides by the signed minimum, so that h >= 0 everywhere, and moves only one bound of a "
+        "token's range (high where h > 0, else low); here both, as in the formula"
     )
 
     alpha: float = between(0, 1, 1.0, "how far the clip range follows h")

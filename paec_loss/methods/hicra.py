@@ -1,4 +1,4 @@
-"""HICRA: what plans a solution counts more than what carries it out."""
+"""HICRA: tokens that plan a solution have a larger weight than those that carry it out."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ PHRASES = (
     *("let's backtrack", "let's reconsider", "looking back at", "that can't be right", "there is a mistake"),
     *("does this make sense", "the problem mentions", "the problem states", "the problem asks for"),
 )
-"""Turns of phrase that branch, deduce, plan or look back, as the paper sorts them."""
+"""Phrases that branch, deduce, plan or look back, in the paper's categories."""
 
 
 @dataclass(frozen=True)
 class HICRA(Method):
     """A_t + alpha |A_t| at the tokens of strategic phrases: credit grows, blame shrinks.
 
-    A phrase is found in the response's text as whole words, whatever the case; every token that holds a part of it
-    counts. The default list is our choice of 36 phrases; the paper mines about 300 and prints them, single words such
-    as "so" among them.
+    A phrase is matched in the response's text as complete words, ignoring case; every token that contains a part of it
+    counts. The default list is our choice of 36 phrases; the paper mines about 300 and prints them, including single
+    words such as "so".
     """
 
     paper: ClassVar[str] = "HICRA, arXiv 2509.03646, Section 3; phrases: Appendix A"
@@ -43,7 +43,7 @@ class HICRA(Method):
     )
     needs = {"token_texts"}
 
-    alpha: float = between(0, 1, 0.2, "share of the advantage that is added; 0 leaves the advantages as they are")
+    alpha: float = between(0, 1, 0.2, "share of the advantage that is added; 0 leaves the advantages unchanged")
     phrases: tuple[str, ...] = words(PHRASES, "phrases that mark planning")
 
     def advantages(self, rollouts: Rollouts) -> Tensor:

@@ -1,4 +1,4 @@
-"""KL-Cov: the tokens of highest covariance between log-prob and advantage are held where they were."""
+"""KL-Cov: a penalty keeps the tokens of highest covariance between log-prob and advantage near the old policy."""
 
 from __future__ import annotations
 
@@ -20,17 +20,21 @@ if TYPE_CHECKING:
 class KLCov(BatchMethod[TopTokens]):
     """Loss -A r, no clip; plus beta |log r| for the max(1, floor(ratio N)) tokens of largest c_t.
 
-    c_t = (A - mean A)(log p - mean log p) over the mini-batch, N its tokens; of equal c_t a lot decides.
+    c_t = (A - mean A)(log p - mean log p) over the mini-batch, N its tokens; ties are broken at random.
     """
 
     paper: ClassVar[str] = "KL-Cov, arXiv 2505.22617"
     on_policy: ClassVar[str] = "nothing: |log r| is 0 there, and so is its gradient"
     spans: ClassVar[str] = "means of A and log p, number of tokens, the largest covariances"
-    released: ClassVar[str] = "the released code takes everything over the micro-batch, and clamps no log-ratio"
+    released: ClassVar[str] = (
+        "the released code computes everything over the micro-batch, and does not clamp log-ratios"
+    )
 
     uses_clip: ClassVar[bool] = False
 
-    ratio: float = share(2e-3, "share of the mini-batch's tokens that are held; published: 2e-3 at 7B, 2e-4 at 32B")
+    ratio: float = share(
+        2e-3, "share of the mini-batch's tokens that are penalised; published: 2e-3 at 7B, 2e-4 at 32B"
+    )
     beta: float = non_negative(1.0, "weight of |log r|")
 
     def prepare(self, batch: Tokens, update: Update) -> TopTokens:

@@ -1,4 +1,4 @@
-"""`method=none`: the policy loss alone (GRPO, or whatever the actor's surrogate and estimator are)."""
+"""`method=none`: only the policy loss (GRPO, or another surrogate and estimator of the actor)."""
 
 from dataclasses import dataclass
 from typing import ClassVar

@@ -1,6 +1,6 @@
-"""PAEC: position-aware entropy calibration, this project's subject.
+"""PAEC: position-aware entropy calibration, the subject of this project.
 
-Marks at the fields, as in the documentation: [P] published, [S] from secondary descriptions that agree, [D] a decision
+Marks at the fields, as in the documentation: [P] published, [S] from agreeing secondary descriptions, [D] a decision
 of this project where nothing was found.
 """
 

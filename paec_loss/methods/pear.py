@@ -1,4 +1,4 @@
-"""PEAR: a correct answer is worth less the more uncertain the thinking before it was."""
+"""PEAR: the more uncertain the thinking, the less a correct answer is worth."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PEAR(Method):
-    """Reward of a correct response: min(1, R - max(0, Hbar_think - alpha Hbar_answer)), nats; any other keeps its own.
+    """Reward of a correct response: min(1, R - max(0, Hbar_think - alpha Hbar_answer)), nats; others are unchanged.
 
     Hbar is the mean token entropy before the first marker and after it; the marker's own tokens are in neither. Without
-    a marker all of the response is thinking and Hbar_answer is 0. Correct is what has a reward above 0.
+    a marker the complete response is thinking and Hbar_answer is 0. Correct means a reward above 0.
     """
 
     paper: ClassVar[str] = "PEAR, arXiv 2510.08026, Eq. 5-7"
     on_policy: ClassVar[str] = "the same: it needs no ratio"
-    spans: ClassVar[str] = "the response; what compares responses is the advantage estimator"
-    released: ClassVar[str] = "the authors' code was not at hand and is not compared; this is the text"
+    spans: ClassVar[str] = "the response; only the advantage estimator compares responses"
+    released: ClassVar[str] = "the authors' code was not available and is not compared; this follows the text"
     needs = {"token_texts"}
 
     alpha: float = number(1.0, "weight of the answer's entropy; 0 penalises all entropy of the thinking")
-    markers: tuple[str, ...] = words(("</think>",), "texts of which the first to appear ends the thinking")
+    markers: tuple[str, ...] = words(("</think>",), "texts that end the thinking; the first occurrence of any counts")
 
     def rewards(self, rollouts: Rollouts) -> Tensor:
         entropy = rollouts.entropy.double()
@@ -44,7 +44,7 @@ class PEAR(Method):
         return torch.where(rollouts.rewards > 0, shaped, rollouts.rewards)
 
     def _phases(self, pieces: list[str]) -> tuple[int, int]:
-        """The token at which the thinking stops, and the one at which the answer begins."""
+        """The token at which the thinking ends, and the one at which the answer begins."""
         found = re.search("|".join(map(re.escape, self.markers)), "".join(pieces)) if self.markers else None
         return token_spans(pieces, [found.span()])[0] if found else (len(pieces), len(pieces))
 

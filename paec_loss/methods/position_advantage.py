@@ -1,4 +1,4 @@
-"""Position-based advantage: the end of a response counts more."""
+"""Position-based advantage: the end of a response has a larger weight."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 class PositionAdvantage(Method):
     """A_t + sign(A_t) min(alpha sigmoid(steepness (t / T - 1/2)), cap |A_t|) at token t = 1 ... T of a response.
 
-    The paper applies it in the plateau stage, once the entropy has settled: `start_step` says from when. That the
-    relative position is t / T, so 1 at the last token, is our choice.
+    The paper applies it in the plateau stage, when the entropy has settled: from `start_step` on. The relative position
+    t / T, which is 1 at the last token, is our choice.
     """
 
     paper: ClassVar[str] = "Decomposing the entropy-performance exchange, arXiv 2508.02260, position-based shaping"
     on_policy: ClassVar[str] = "the same: it needs no ratio"
 
-    alpha: float = non_negative(0.1, "largest bonus, in units of the advantage; 0 leaves the advantages as they are")
+    alpha: float = non_negative(0.1, "largest bonus, in units of the advantage; 0 leaves the advantages unchanged")
     steepness: float = non_negative(15.0, "steepness of the sigmoid in the middle of the response")
     cap: float = share(0.5, "largest bonus as a share of the token's own advantage")
     start_step: int = whole(1, "trainer step from which it acts: the first of the plateau stage")

@@ -1,4 +1,4 @@
-"""PPL-based advantage: within a group, responses of low perplexity count more."""
+"""PPL-based advantage: within a group, responses of low perplexity have a larger weight."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 REACH = 1.5
 """Log-perplexities further than this many interquartile ranges outside the quartiles are outliers."""
 EPSILON = 1e-8
-"""Added to the standard deviation."""
+"""Constant added to the standard deviation."""
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,10 @@ class PPLAdvantage(Method):
 
     paper: ClassVar[str] = "Decomposing the entropy-performance exchange, arXiv 2508.02260, PPL-based shaping"
     on_policy: ClassVar[str] = "the same: it needs no ratio"
-    spans: ClassVar[str] = "the group: mean and deviation of the log-perplexity; nothing beyond it"
+    spans: ClassVar[str] = "the group: mean and deviation of the log-perplexity"
     released: ClassVar[str] = "the released code computes the weight and never applies it; here it is applied"
 
-    alpha: float = non_negative(0.01, "weight of the standardised log-perplexity; 0 leaves the advantages as they are")
+    alpha: float = non_negative(0.01, "weight of the standardised log-perplexity; 0 leaves the advantages unchanged")
     width: float = between(0, 1, 0.2, "the factor of the advantage stays in [1 - width, 1 + width]")
 
     def advantages(self, rollouts: Rollouts) -> Tensor:

@@ -1,4 +1,4 @@
-"""SEED-GRPO: small steps on prompts whose answers disagree."""
+"""SEED-GRPO: smaller updates on prompts whose answers disagree."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 class SEEDGRPO(Method):
     """(R - mean R) / (1 + alpha SE / ln G), SE the semantic entropy of the group's G answers, nats.
 
-    SE = -sum_C P(C) ln P(C) over the classes C of equivalent answers; a response without an answer is a class of its
-    own. With weights=probability, P(C) is proportional to the summed probability of C's responses: the shortest
-    response of a group can hold nearly all of it. The advantage is not divided by a deviation.
+    SE = -sum_C P(C) ln P(C) over the classes C of equivalent answers; a response without an answer has its own
+    class. With weights=probability, P(C) is proportional to the summed probability of C's responses: the shortest
+    response of a group can have nearly all of it. The advantage is not divided by a deviation.
     """
 
     paper: ClassVar[str] = "SEED-GRPO, arXiv 2505.12346"
     on_policy: ClassVar[str] = "the same: it needs no ratio"
-    spans: ClassVar[str] = "the group: mean reward and semantic entropy; nothing beyond it"
+    spans: ClassVar[str] = "the group: mean reward and semantic entropy"
     released: ClassVar[str] = (
         "the text leaves f(alpha SE / SE_max) open (linear, exponential or focal) and estimates SE by -mean_C ln P(C); "
         "f and alpha here are a third party's, SE is the entropy itself"

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Thresholds:
-    """Of the mini-batch: up to which entropy a token counts, from which covariance on it counts more, and the means."""
+    """Values of the mini-batch: largest entropy of selected tokens, covariance threshold of the high weight, means."""
 
     entropy: float
     covariance: float
@@ -27,11 +27,11 @@ class Thresholds:
 
 @dataclass(frozen=True)
 class SENT(BatchMethod[Thresholds]):
-    """Loss term sum_t w_t KL_t / N over the tokens of low entropy; the prompts come in the order of a curriculum.
+    """Loss term sum_t w_t KL_t / N over the tokens of low entropy; the prompts are in the order of a curriculum.
 
     KL_t = exp(d) - d - 1 with d = log p_ref - log p, N the mini-batch's tokens. The `low_entropy` share of lowest
     entropy has w = coefficient * low; of these, the max(1, floor(ratio K)) of K with the highest covariance
-    (A - mean A)(log p - mean log p), the means over these tokens, have w = coefficient * high. Equal values at an edge
+    (A - mean A)(log p - mean log p), the means over these tokens, have w = coefficient * high. Ties at a threshold
     are on the same side.
     """
 
@@ -40,7 +40,7 @@ class SENT(BatchMethod[Thresholds]):
     spans: ClassVar[str] = "thresholds of entropy and covariance, means of A and log p"
     released: ClassVar[str] = (
         "the released code has abs(log p - log p_old) on the highest (x2) and lowest (x0.5) covariances of a "
-        "micro-batch, without clip, by an integer mask; here the text's KL, beside the clipped surrogate"
+        "micro-batch, without clip, by an integer mask; here the text's KL, in addition to the clipped surrogate"
     )
     needs = {"reference", "curriculum"}
 
@@ -70,6 +70,6 @@ class SENT(BatchMethod[Thresholds]):
 
 
 def _edge(values: Tensor, count: int) -> float:
-    """Halfway between the `count`-th smallest value and the next, so that rounding moves no token across."""
+    """Midpoint between the `count`-th smallest value and the next, so that rounding moves no token across."""
     ordered = values.sort().values
     return ordered[count - 1 : count + 1].mean().item()

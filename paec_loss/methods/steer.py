@@ -1,4 +1,4 @@
-"""STEER: a token counts less, the more its update would change the entropy."""
+"""STEER: the more a token's update would change the entropy, the smaller its weight."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 LEAST_RANGE = 0.02
-"""The exponential weight takes the largest |Omega| of the mini-batch to be at least this."""
+"""Lower bound of the largest |Omega| of the mini-batch in the exponential weight."""
 
 
 def entropy_change(tokens: Tokens) -> Tensor:

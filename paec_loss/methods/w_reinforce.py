@@ -1,4 +1,4 @@
-"""W-REINFORCE: what went right counts less than what went wrong."""
+"""W-REINFORCE: positive samples have a smaller weight than negative ones."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class WReinforce(Method):
     on_policy: ClassVar[str] = "the same"
     released: ClassVar[str] = (
         "the published method is REINFORCE with rewards +-1; here the estimator is the run's, and a sample is positive "
-        "where its advantage is"
+        "if its advantage is"
     )
 
     positive_weight: float = non_negative(0.1, "factor of positive advantages")

@@ -10,8 +10,8 @@ from typing import Any
 
 DATA_SOURCE = "reasoning_gym/countdown"
 
-# The library's scorer ends in sympy's parse_expr, which is Python's eval: the text of a model goes there only as a
-# short string of these characters. Powers and long digit runs are out because evaluating them can take for ever.
+# The library's scorer ends in sympy's parse_expr, which is Python's eval: the text of a model only gets there as a
+# short string of these characters. Powers and long digit runs are excluded because evaluating them can take forever.
 _EXPRESSION = re.compile(r"[0-9+\-*() ]{1,64}")
 _COSTLY = re.compile(r"\*\s*\*|[0-9]{4}")
 
@@ -28,8 +28,8 @@ def extract(solution: str) -> str | None:
 def score(solution: str, ground_truth: str) -> tuple[bool, str | None]:
     """(correct, the extracted expression) of a response to a countdown problem; the response is untrusted.
 
-    Correct iff reasoning_gym scores it 1.0. The library also gives 0.05 and 0.01 to wrong answers, which is noise once
-    advantages are normalised. ValueError for a ground truth that is not the JSON which data_prep.countdown writes.
+    Correct iff reasoning_gym scores it 1.0. The library also gives 0.05 and 0.01 to wrong answers, which becomes noise
+    when advantages are normalised. ValueError for a ground truth that is not the JSON which data_prep.countdown writes.
     """
     if problem := check_entry(ground_truth):
         raise ValueError(f"field reward_model.ground_truth of {DATA_SOURCE}: {problem}")

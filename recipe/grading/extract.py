@@ -17,19 +17,19 @@ _SENTENCE_END = re.compile(r"\.(?:\s|$)")
 
 
 def extract(response: str) -> str | None:
-    r"""The final answer of a response, or None. Linear in the length of the response, whatever it holds.
+    r"""The final answer of a response, or None. Linear in the length of the response, whatever it contains.
 
-    The first of these that the response has, and of several the last one:
+    The first of these that the response has; of several occurrences, the last:
 
-    1. the content of \boxed{...} or \fbox{...}, if its braces balance and it holds more than braces; the number of
+    1. the content of \boxed{...} or \fbox{...}, if its braces balance and it contains more than braces; the number of
        $\boxed 3$;
     2. the line after "Answer:" (any case, bold or not), or the first line with text below it; of that line what 4 finds
        in it, as in "Final Answer: The final answer is $3$. I hope it is correct.";
     3. the line after "####";
     4. the rest of the sentence after "final answer is", or the first sentence below it.
 
-    White space, and for 2 to 4 Markdown emphasis, dollars around the whole and a final period, are stripped; so are
-    characters that are never seen, such as zero-width spaces.
+    White space, and for 2 to 4 Markdown emphasis, dollars around it and a final period, are stripped; so are
+    invisible characters, such as zero-width spaces.
     """
     response = visible(response)
     boxed = _last_box(response)
@@ -53,7 +53,7 @@ def _last_box(response: str) -> str | None:
             start = opened.pop() if opened else None
             if start is not None and start > best_start:
                 content = response[start : token.start()].strip()
-                if content.strip("{} "):  # \boxed{{}} stands in code that makes boxes
+                if content.strip("{} "):  # \boxed{{}} occurs in code that writes boxes
                     best, best_start = content, start
         elif token.group(1):
             opened.append(token.end())

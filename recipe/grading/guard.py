@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 GENERATORS = ("dataclasses", "collections", "typing", "sympy.polys.monomials")
-"""Modules that make code from text of their own: field names, annotations, the number of a polynomial's variables."""
+"""Modules that generate code from their own text: field names, annotations, the number of a polynomial's variables."""
 TEXT_EVENT = "recipe.grading.text"
 """Audit event of text that sympy would have evaluated; its argument is the text."""
 _FORBIDDEN = (
@@ -17,7 +17,7 @@ _FORBIDDEN = (
 
 
 class Guard:
-    """The audit hook; a hook cannot be removed, so it is armed and disarmed. `refused` lists what it refused."""
+    """The audit hook; hooks cannot be removed, so it is armed and disarmed. `refused` lists the events it refused."""
 
     def __init__(self) -> None:
         self.armed = False
@@ -27,11 +27,11 @@ class Guard:
     def _hook(self, event: str, arguments: tuple[Any, ...]) -> None:
         if self.armed and (event in _FORBIDDEN or _makes_code(event, arguments)):
             self.refused.append(event)
-            raise RuntimeError(f"{event} is refused while an answer is graded")
+            raise RuntimeError(f"{event} is not allowed while an answer is graded")
 
 
 def _makes_code(event: str, arguments: tuple[Any, ...]) -> bool:
-    # Modules that sympy imports late are code from a file; code from text has a name such as <string>.
+    # Modules that sympy imports later are code from a file; code from text has a name such as <string>.
     if event == "compile":
         name = arguments[1]
     elif event == "exec":

@@ -65,14 +65,14 @@ _ROOT = re.compile(r"\\sqrt (\d+|[A-Za-z])(?![\d])")
 
 
 def visible(text: str) -> str:
-    """The text without characters that are never seen: zero-width spaces, direction marks, all of Unicode's Cf."""
+    """The text without invisible characters: zero-width spaces, direction marks, all of Unicode's Cf."""
     return text if text.isascii() else text.translate(_INVISIBLE)
 
 
 def to_latex(answer: str) -> str:
-    """An answer with the notation of plain text as LaTeX, and full-width characters as ASCII; both graders read this.
+    """An answer with plain-text notation as LaTeX, and full-width characters as ASCII; both graders read this.
 
-    Unicode symbols, and as the whole of an answer 2 1/2 (a mixed number) and 1.5e-3. Invisible characters are left out.
+    Unicode symbols, and as a complete answer 2 1/2 (a mixed number) and 1.5e-3. Invisible characters are left out.
     """
     answer = visible(answer)
     if plain := _PLAIN_MIXED.fullmatch(answer):

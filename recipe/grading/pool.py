@@ -1,11 +1,11 @@
-"""Grading in processes that a hostile answer may ruin: extraction, the strict rule, math_verify, library scorers.
+"""Grading in separate processes, safe against hostile answers: extraction, strict rule, math_verify, library scorers.
 
     with GraderPool() as pool:
         verdicts = pool.grade([("math500", response, reference), ...])
 
-Nothing but these processes ever reads a response, and each has a wall-clock limit; the caller imports neither sympy nor
-the libraries, and can be interrupted whatever a response holds. (Countdown's answers, which pass a filter of characters
-and length, are scored in the caller.)
+Only these processes ever read a response, and each has a wall-clock limit; the caller imports neither sympy nor the
+libraries, and can always be interrupted, whatever a response contains. (Countdown's answers, which pass a filter of
+characters and length, are scored in the caller.)
 """
 
 from __future__ import annotations
@@ -42,16 +42,16 @@ _Result = TypeVar("_Result")
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a grader says of one response."""
+    """A grader's verdict on one response."""
 
     correct: bool
-    """By the strict rule or by math_verify; or by the scorer of the data source."""
+    """Correct by the strict rule or by math_verify; or by the scorer of the data source."""
     strict: bool
-    """By the strict rule (`recipe.grading.strict`); the same as `correct` where the data source has another scorer."""
+    """Correct by the strict rule (`recipe.grading.strict`); equals `correct` if the data source has another scorer."""
     answer: str | None
     """The extracted answer."""
     status: Status
-    """ok: graded. unparsable: no answer, or none that makes sense. timeout, error: not graded, whatever it is worth."""
+    """ok: graded. unparsable: no answer, or one that makes no sense. timeout, error: not graded."""
     detail: str = ""
     """One phrase on anything but a plain verdict."""
 
@@ -91,7 +91,7 @@ class GraderPool:
         self.close()
 
     def close(self) -> None:
-        """End the processes at once; whoever waits for one, is being answered or comes later gets a RuntimeError."""
+        """Stop the processes immediately; pending and later requests get a RuntimeError."""
         with self._lock:
             if self._closed:
                 return
@@ -159,12 +159,12 @@ class GraderPool:
     def group(self, data_source: str, answers: Sequence[str | None]) -> list[int | None]:
         """Which of one problem's answers are the same: a class number each, by first appearance; None for no answer.
 
-        Answers of a reasoning_gym task (but countdown, whose answers are expressions) are the same if their normal
-        forms are: mathematics has no say over words. Elsewhere, answers with one normal form are the same, and so are
-        two that the strict rule or math_verify, in either direction, calls equal; plain numbers are compared exactly
-        and alone. A new form joins the first class whose first answer it is equal to. `failed_comparisons` counts the
-        time-outs and errors. After one of them, one of the two answers is compared no more, so that a bomb costs three
-        time limits at most, not one for every other answer.
+        Answers of a reasoning_gym task (except countdown, whose answers are expressions) are the same if their normal
+        forms are: mathematical equality does not apply to words. Elsewhere, answers with the same normal form are the
+        same, and so are two that the strict rule or math_verify, in either direction, calls equal; plain numbers are
+        only compared exactly. A new form joins the first class whose first answer it equals. `failed_comparisons` is
+        the number of timeouts and errors. After one of them, one of the two answers is no longer compared, so that a
+        malicious answer costs at most three time limits, not one for every other answer.
         """
         mathematical = sources.kind(data_source) != "reasoning_gym"
         classes: dict[Form, int] = {}
@@ -198,7 +198,7 @@ class GraderPool:
                 return number
             if status in ("timeout", "error"):
                 self.failed_comparisons += 1
-                # Which of the two it was: the one that cannot be compared with a plain number either, else the new one.
+                # The culprit is the one that cannot be compared with a plain number either, else the new one.
                 if self._fails(new[0]) or not self._fails(other[0]):
                     apart.add(len(first))
                     break
@@ -235,9 +235,9 @@ class GraderPool:
             if reply["status"] not in ("timeout", "error"):
                 kept = process
         except RuntimeError:
-            self._check_open()  # closing ends what starts processes, too
+            self._check_open()  # closing also stops processes that are starting
             raise
-        finally:  # also when interrupted: a reply that is still to come must not answer the next request
+        finally:  # also when interrupted: a pending reply must not answer the next request
             if process is not None and kept is None:
                 self._living.discard(process)
                 process.kill()
@@ -267,8 +267,8 @@ class _Process:
 
     def __init__(self, time_limit: float, memory_limit: int):
         arguments = [os.getpid(), time_limit, memory_limit]
-        # One hash seed, so that verdicts do not depend on the order of sympy's sets; one thread, because every thread
-        # of a linear algebra library takes address space.
+        # A fixed hash seed, so that verdicts do not depend on the order of sympy's sets; one thread, because every
+        # thread of a linear algebra library takes address space.
         environment = {**os.environ, "PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
         self._process = subprocess.Popen(
             [sys.executable, "-m", "recipe.grading.worker", *map(str, arguments)],
@@ -291,7 +291,7 @@ class _Process:
         return self._process.poll() is None
 
     def ask(self, request: dict[str, Any], time_limit: float) -> dict[str, Any]:
-        """The reply to a request; a time-out or the end of the process is a reply too, and the process is of no use."""
+        """The reply to a request; a timeout or the end of the process is also a reply, after which it is unusable."""
         self._prepare({"math": "math", "reasoning_gym": request.get("task", "")}.get(request["kind"], ""))
         try:
             self._send(request)
@@ -299,10 +299,10 @@ class _Process:
         except TimeoutError:
             return _reply("timeout", f"not graded within {time_limit:g} s")
         except (EOFError, BrokenPipeError):
-            return _reply("error", f"the grader's process ended with {self._process.wait()}")
+            return _reply("error", f"the grader process exited with code {self._process.wait()}")
 
     def _prepare(self, needs: str) -> None:
-        """Wait until the process has started and holds what a request needs; RuntimeError if it cannot."""
+        """Wait until the process has started and loaded what a request needs; RuntimeError if it cannot."""
         if needs in self._prepared:
             return
         try:
@@ -311,22 +311,20 @@ class _Process:
             self._receive(STARTUP_LIMIT)
         except (TimeoutError, EOFError, BrokenPipeError) as error:
             self.kill()
-            raise RuntimeError(
-                f'a grader\'s process did not start ({error}): run "{self._command}" to see why'
-            ) from None
+            raise RuntimeError(f'a grader process did not start ({error}): run "{self._command}" to see why') from None
         self._prepared |= {"", needs}
 
     def end(self) -> None:
-        """End the process, from any thread; the one that uses it still has to `kill` it."""
+        """Stop the process, from any thread; the one that uses it still has to `kill` it."""
         if self.alive():
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
 
     def kill(self) -> None:
-        """End the process and whatever it started, and close what leads to it."""
+        """Kill the process and everything it started, and close its pipes."""
         self.end()
         self._process.wait()
-        with suppress(BrokenPipeError):  # of a request that it did not live to read
+        with suppress(BrokenPipeError):  # it died before reading a request
             self._stdin.close()
         self._stdout.close()
 

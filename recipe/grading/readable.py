@@ -1,7 +1,7 @@
-r"""What of an answer may be shown to math_verify: formulas, and nothing that it would silently leave out.
+r"""The part of an answer that may be passed to math_verify: formulas, without anything that it would silently drop.
 
-math_verify drops the text in an answer, so 5\text{ or more} and 5\text{ dozen} would be 5 to it. Here words between
-values become commas, listed units are taken off, and an answer with any other words is not shown to it at all.
+math_verify drops the text in an answer, so it would read 5\text{ or more} and 5\text{ dozen} as 5. Here words between
+values become commas, listed units are removed, and an answer with any other words is not passed to it at all.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from recipe.grading.notation import to_latex
 
 
 class Unreadable(ValueError):
-    """An answer that math_verify must not see; the message is a phrase that says why."""
+    """An answer that must not be passed to math_verify; the message is a phrase that says why."""
 
 
 _FUNCTIONS = set(
@@ -41,33 +41,33 @@ _DECIMAL_EXPONENT = re.compile(r"\^ ?\{ ?(-?)(\d+)\.(\d+) ?\}")
 
 
 def readable(answer: str) -> str:
-    r"""An answer in LaTeX that holds formulas alone: "3\text{ or }5\text{ cm}" is "3, 5".
+    r"""An answer in LaTeX reduced to formulas: "3\text{ or }5\text{ cm}" is "3, 5".
 
     Also, recurring decimals and decimal exponents become fractions.
 
     Raises:
-        Unreadable: it is in words, says something in words that is neither a listed unit nor "and" or "or", has dots
-            that may stand for anything, or is too long.
+        Unreadable: it is written in words, contains words other than a listed unit, "and" or "or", has dots that could
+            mean anything, or is too long.
     """
     if len(answer) > strict.MAX_LENGTH:
         raise Unreadable(f"longer than {strict.MAX_LENGTH} characters")
     text = " ".join(to_latex(answer).split())
     if _DOTS.search(text):
-        raise Unreadable("dots in it")
+        raise Unreadable("it contains dots")
     text = _without_text(_SCALE.sub(r"\1", text)).removeprefix("=")
     if _WORDS.fullmatch(text):
-        raise Unreadable("it is in words")
+        raise Unreadable("it is written in words")
     if behind := _BEHIND_A_VALUE.search(text):
         if units.parse(behind[1]):
             text = text[: behind.start(1)].rstrip()
         elif any(_is_english(word) for word in behind[1].replace(".", " ").split()):
-            raise Unreadable(f"words that are no unit: {behind[1][:40]!r}")
+            raise Unreadable(f"words that are not a unit: {behind[1][:40]!r}")
     text = _REPEATING.sub(_fraction, text)
     return _DECIMAL_EXPONENT.sub(_exponent, text)
 
 
 def _without_text(text: str) -> str:
-    r"""`text` with every \text{...} replaced by what it stands for; Unreadable if that is not known."""
+    r"""`text` with every \text{...} replaced by its meaning; Unreadable if that is not known."""
     pieces: list[str] = []
     end = 0
     for start, content_start, content_end, command in _groups(text):
@@ -86,7 +86,7 @@ def _without_text(text: str) -> str:
             if power := _POWER.match(text, end):
                 end = power.end()
         elif not _is_label(text[:start], content, text[end:]):
-            raise Unreadable(f"words that are no unit: {content[:40]!r}")
+            raise Unreadable(f"words that are not a unit: {content[:40]!r}")
     return "".join([*pieces, text[end:]]).strip()
 
 
@@ -110,12 +110,12 @@ def _groups(text: str) -> list[tuple[int, int, int, str]]:
 
 
 def _is_formula(command: str, content: str) -> bool:
-    r"""Whether a group holds a symbol, as \mathrm{e}, \mathbf{x}, \operatorname{lcm} and \text{lcm} do."""
+    r"""Whether a group contains a symbol, as \mathrm{e}, \mathbf{x}, \operatorname{lcm} and \text{lcm} do."""
     return content in _FUNCTIONS or (len(content) == 1 and content.isalpha() and command not in (r"\text", r"\mbox"))
 
 
 def _unit_ends(text: str, end: int) -> bool:
-    """Whether the value of a unit that ends at `end` ends there, too: 5 feet 6 inches has another one behind it."""
+    """Whether the value of a unit that ends at `end` also ends there: 5 feet 6 inches has another one after it."""
     power = _POWER.match(text, end)
     return bool(_NO_TEXT_FOLLOWS.match(text, power.end() if power else end))
 

@@ -1,4 +1,4 @@
-"""reasoning_gym's own scorers, of those tasks whose scorer does not run the response as code.
+"""reasoning_gym's own scorers, for the tasks whose scorer does not run the response as code.
 
 The ground truth is the JSON of the library's entry: {"answer": str or null, "metadata": {...}, ...}. The library has
 partial credit; here a score of 1.0 is correct and any other is not.
@@ -13,7 +13,7 @@ from typing import Any
 
 PREFIX = "reasoning_gym/"
 MAX_ANSWER = 10_000
-"""Longer answers, in characters, are not shown to a scorer."""
+"""Longer answers, in characters, are not passed to a scorer."""
 
 _EVAL = "its scorer calls eval on the response"
 _TUPLES = "its scorer compares tuples, and JSON has none"
@@ -34,7 +34,7 @@ EXCLUDED = {
     "number_sorting": "its scorer may call eval on the reference",
     "composite": "its scorer depends on a configuration that the row does not hold",
     "game_of_life_halting": "its scorer accepts any text",
-    "coin_flip": "its scorer gives 1.0 to a prefix of the answer, and 0 is one of most",
+    "coin_flip": "its scorer gives 1.0 to any prefix of the answer, and 0 is a prefix of most",
     "complex_arithmetic": "its scorer gives 1.0 to nan",
 }
 """Tasks without a scorer here, and why (reasoning_gym 0.1.25; tests/unit/grading/test_sources.py repeats the audit)."""
@@ -57,7 +57,7 @@ def check_entry(ground_truth: str) -> str | None:
     if not isinstance(entry, dict) or not isinstance(entry.get("answer", 0), str | None):
         return 'not an object with an "answer" (a string, or null)'
     if not isinstance(entry.get("metadata"), dict):
-        return 'no object "metadata"'
+        return 'no "metadata" object'
     return None
 
 
@@ -79,5 +79,5 @@ def score(function: Callable[..., float], gold: str, answer: str) -> dict[str, A
     try:
         return {"status": "ok", "correct": bool(function(answer=answer, entry=entry) == 1.0), "detail": ""}
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-        # What the scorers raise for answers of a wrong form.
+        # Errors that the scorers raise for answers in a wrong format.
         return {"status": "unparsable", "correct": False, "detail": f"{type(error).__name__}: {error}"[:200]}

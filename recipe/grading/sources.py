@@ -23,17 +23,17 @@ BENCHMARKS = {
 MATH = (
     *BENCHMARKS,
     *("gsm8k", "math", "dapo_math_17k", "openr1_math_46k", "word_problems"),
-    # verl's own names of such sets
+    # verl's own names for such sets
     *("openai/gsm8k", "lighteval/MATH", "DigitalLearningGmbH/MATH-lighteval", "HuggingFaceH4/MATH-500"),
     *("math_dapo", "math_dapo_reasoning", "aime*"),
 )
 """Data sources graded by their final answer; `*` ends a prefix.
 
-Of what verl scores, the code sets are left out (their scorers run the response), and so are geometry3k (images) and
-searchR1_* (a search service).
+Of the sets that verl scores, the code sets are left out (their scorers run the response), as are geometry3k (images)
+and searchR1_* (a search service).
 """
 KNOWN = (*MATH, countdown.DATA_SOURCE, f"{reasoning_gym.PREFIX}<task>")
-"""What to tell someone whose data source has no scorer."""
+"""The data sources named in the error for one without a scorer."""
 
 
 READING_LIMIT = 10.0
@@ -52,7 +52,7 @@ def kind(data_source: str) -> Kind | None:
 
 
 def supports(data_source: str) -> bool:
-    """Whether responses of this data source can be scored; ask before training rather than in the middle of it."""
+    """Whether responses of this data source can be scored; to be checked before training."""
     return kind(data_source) is not None
 
 
@@ -61,7 +61,7 @@ def why_not(data_source: str) -> str:
     task = data_source.removeprefix(reasoning_gym.PREFIX)
     if data_source.startswith(reasoning_gym.PREFIX) and task in reasoning_gym.EXCLUDED:
         return f"no scorer for data_source {data_source!r}: {reasoning_gym.EXCLUDED[task]}"
-    return f"no scorer for data_source {data_source!r}; known are {', '.join(KNOWN)}"
+    return f"no scorer for data_source {data_source!r}; it must be one of {', '.join(KNOWN)}"
 
 
 def check_ground_truth(data_source: str, ground_truth: object) -> str | None:
@@ -82,11 +82,11 @@ def check_ground_truth(data_source: str, ground_truth: object) -> str | None:
         with time_limit(READING_LIMIT):
             form = strict.canonical(ground_truth)
     except TimeoutError:
-        return f"{ground_truth!r:.80} was not read within {READING_LIMIT:g} s: not a final answer"
+        return f"{ground_truth!r:.80} could not be read within {READING_LIMIT:g} s: not a final answer"
     if not form:
-        return f"{ground_truth!r} holds no answer"
+        return f"{ground_truth!r} contains no answer"
     if len(ground_truth) > strict.MAX_LENGTH:
-        return f"{len(ground_truth)} characters, {strict.MAX_LENGTH} at most: not a final answer"
+        return f"{len(ground_truth)} characters, more than the limit of {strict.MAX_LENGTH}: not a final answer"
     if r"\boxed" in ground_truth:
-        return f"{ground_truth!r:.80} is a box: give what stands in it"
+        return f"{ground_truth!r:.80} is boxed: give the content of the box only"
     return None

@@ -1,8 +1,8 @@
 r"""The strict rule: two answers are equal if their normal forms are; cheap enough for every training response.
 
-It rewrites notation and computes nothing but plain fractions (`fractions.Fraction`, never floats), so that it is linear
-in the length of the answer (tests/unit/grading/test_patterns.py proves it of every pattern) and never calls a wrong
-answer right. What it does not know it compares as text. The normal form of an answer has three parts:
+It rewrites notation and only computes plain fractions (`fractions.Fraction`, never floats), so that it is linear in the
+length of the answer (tests/unit/grading/test_patterns.py proves it for every pattern) and never accepts a wrong answer.
+What it does not know it compares as text. The normal form of an answer has three parts:
 
     label   x =, f(x) =, y \in      may be left out in one of two answers, but not differ
     value   numbers exactly (0.5 = 1/2 = \frac12 = 50/100); sets and bare lists without order and repetition; tuples and
@@ -23,9 +23,9 @@ from recipe.grading import units
 from recipe.grading.notation import to_latex
 
 MAX_LENGTH = 2000
-"""Longer answers, in characters, are compared as they are (and are not shown to math_verify)."""
+"""Longer answers, in characters, are compared as they are (and are not passed to math_verify)."""
 MAX_DIGITS = 400
-"""Longer numbers are text: exact arithmetic must stay cheap."""
+"""Longer numbers are treated as text: exact arithmetic must stay cheap."""
 MAX_EXPONENT = 100
 """Largest power of ten that scientific notation is expanded to."""
 
@@ -34,7 +34,7 @@ MAX_EXPONENT = 100
 _REPLACED = [
     (re.compile(pattern), replacement)
     for pattern, replacement in (
-        (r"\\\\(?![A-Za-z])", "¶"),  # a line break, before its second backslash is taken for a space's
+        (r"\\\\(?![A-Za-z])", "¶"),  # a line break, before its second backslash is taken as that of a space
         (r"\\(?:left|right|[bB]igg?[lr]?)(?![A-Za-z])\.?", ""),
         (r"\\(?:displaystyle|textstyle|limits|boldsymbol|mathbf|bf|it|rm)(?![A-Za-z])", ""),
         (r"\\[dtc]frac(?![A-Za-z])", r"\\frac"),
@@ -65,10 +65,10 @@ _REPLACED = [
     )
 ]
 _SPACES = re.compile(r"\s+")
-# The words between two answers; two letters of a word are never apart. Spaces are single by now.
+# The words between two answers; letters of a word are never separated. Spaces are already single here.
 _CONJUNCTION = re.compile(r",? ?(?:\\text\{ ?(?:and|or) ?\}|(?<![A-Za-z\\{])(?:and|or)(?![A-Za-z}])) ?")
 _PERIOD = re.compile(r"(?<!\.) ?\.$")
-# A space means something between two digits, and between a command and a letter; nowhere else.
+# A space is only significant between two digits, and between a command and a letter.
 _LOOSE_SPACE = re.compile(r"(\\[A-Za-z]+ (?=[A-Za-z])|\d (?=\d))| ")
 _THOUSANDS = re.compile(r"[-+]?\d{1,3}(?:,\d{3})+(?:\.\d+)?|[-+]?\d{1,3}(?: \d{3})+(?:\.\d+)?")
 
@@ -76,7 +76,7 @@ _BARE_WORD = re.compile(r"\\[A-Za-z]+|[A-Za-z]")
 _LETTERS = re.compile("[A-Za-z]+")
 _SCALE = re.compile(r"(?:\\text\{ ?)?([CF])(?:elsius|ahrenheit)?(?: ?\})?")
 _IN_VALUES = {r"\frac", r"\sqrt", r"\pi", r"\pm"}
-"""Commands of the values that a unit may stand behind: sin 30 is not sin 30 degrees."""
+"""Commands in values that a unit may follow: sin 30 is not sin 30 degrees."""
 _GREEK = (
     "alpha|beta|gamma|delta|epsilon|zeta|eta|theta|kappa|lambda|mu|nu|xi|rho|sigma|tau|phi|varphi|chi|psi|omega|ell"
 )
@@ -92,7 +92,7 @@ _PLAIN = re.compile(rf"([-+]?)({_NUMBER})(?:/({_NUMBER}))?")
 _FRAC = re.compile(rf"([-+]?)(\d*)\\frac\{{([-+]?)({_NUMBER})\}}\{{([-+]?)({_NUMBER})\}}")
 _SCIENTIFIC = re.compile(rf"([-+]?(?:{_NUMBER}))\*10\^\{{([-+]?\d+)\}}")
 _POWER_OF_TEN = re.compile(r"([-+]?)10\^\{([-+]?\d+)\}")
-# Commands, letters and digits; where a command ends is not left open, or matching would take exponential time.
+# Commands, letters and digits; the end of a command is unambiguous, or matching would take exponential time.
 _FACTORS = r"[0-9A-Za-z]*(?:\\[A-Za-z]+(?: [0-9A-Za-z]*|[0-9][0-9A-Za-z]*)?)*"
 _TERM = re.compile(rf"(-?)\\frac\{{(?!\}})({_FACTORS})\}}\{{(\d+|[A-Za-z]|\\[A-Za-z]+)\}}")
 _REPEATING = re.compile(r"([-+]?)(\d*)\.(\d*)\\(?:overline|bar)\{(\d+)\}")
@@ -103,7 +103,7 @@ _WORDS_ONLY = re.compile(r"(?:[A-Za-z][a-z]{2,}|[Nn]o)(?: [A-Z]?[a-z]+)*")
 
 
 class Form(NamedTuple):
-    """The normal form of an answer; a part that it does not have is "" or None."""
+    """The normal form of an answer; a missing part is "" or None."""
 
     label: str
     value: str
@@ -120,7 +120,7 @@ class Form(NamedTuple):
 
 
 def canonical(answer: str) -> str:
-    """The normal form of an answer, one line of text: answers with the same one are equal."""
+    """The normal form of an answer as one line of text: answers with the same line are equal."""
     return str(normal_form(answer))
 
 
@@ -217,7 +217,7 @@ def _value(text: str) -> str:
 
 
 def _inside(text: str, opening: str, closing: str) -> str | None:
-    """What stands between the brackets that enclose all of `text`, or None."""
+    """The content of the brackets that enclose all of `text`, or None."""
     if not (text.startswith(opening) and text.endswith(closing)) or len(text) < len(opening) + len(closing):
         return None
     depth = 0
@@ -229,7 +229,7 @@ def _inside(text: str, opening: str, closing: str) -> str | None:
 
 
 def _split(text: str) -> list[str]:
-    """The parts of a bare list: `text` at the commas and semicolons that are within no bracket."""
+    """The parts of a bare list: `text` split at the commas and semicolons outside all brackets."""
     depth, start, items = 0, 0, []
     for token in _STRUCTURE.finditer(text):
         depth += (token.group() in _OPEN) - (token.group() in _CLOSE)
@@ -249,7 +249,7 @@ def _branches(item: str) -> tuple[str, ...]:
 
 
 def _parts(text: str) -> str:
-    """`text` with every scalar in its normal form that brackets and commas set off on both sides."""
+    """`text` with every scalar between brackets or commas in its normal form."""
     pieces = ["", *_DELIMITER.split(text), ""]
     for i in range(1, len(pieces), 2):
         if pieces[i - 1] not in _CLOSE and pieces[i + 1] not in _OPEN:

@@ -1,4 +1,4 @@
-"""A wall-clock limit on work in this process, for what is read from files; responses are graded in processes."""
+"""A wall-clock limit on work in this process, for data from files; responses are graded in separate processes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from types import FrameType
 def time_limit(seconds: float) -> Iterator[None]:
     """Raise TimeoutError if the block takes longer, even inside one call of a regular expression.
 
-    Only the main thread can be interrupted: in any other there is no limit. Limits may be nested.
+    Only the main thread can be interrupted: in other threads there is no limit. Limits may be nested.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -25,7 +25,7 @@ def time_limit(seconds: float) -> Iterator[None]:
         return
 
     def expired(number: int, frame: FrameType | None) -> None:
-        raise TimeoutError(f"not done within {seconds:g} s")
+        raise TimeoutError(f"not finished within {seconds:g} s")
 
     started = time.monotonic()
     handler = signal.signal(signal.SIGALRM, expired)

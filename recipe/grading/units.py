@@ -1,7 +1,7 @@
-r"""Units behind a number: listed words and symbols, and nothing else.
+r"""Units after a number: listed words and symbols, and nothing else.
 
-Whatever is taken for a unit may be left out of an answer, so a rule such as "any \text{...} behind a number" would let
-a response hedge: 5\text{ or 6}, 5\text{ minus 3}, 5\text{ dozen}. Here a unit is made of the words below:
+A unit may be left out of an answer, so a rule such as "any \text{...} after a number is a unit" would let a response
+hedge: 5\text{ or 6}, 5\text{ minus 3}, 5\text{ dozen}. Here a unit consists of the words below:
 
     unit      factor (("/" | "per" | "*" | "\cdot" | "-") factor)*
     factor    ("square" | "cubic" | ...)? word (^2 | ^3 | "squared" | "cubed")?
@@ -107,7 +107,7 @@ _ABBREVIATIONS = {
     "sqft": ("square", "foot"),
 }
 LONGEST = 60
-"""Characters; a longer text is no unit."""
+"""Characters; a longer text is not a unit."""
 
 
 class Unit(NamedTuple):
@@ -116,7 +116,7 @@ class Unit(NamedTuple):
     name: str
     """Equal for two spellings of one unit: cm^{2} and square centimeters are both centimeter^{2}."""
     measure: bool
-    """A measure or a symbol, not a thing that is counted."""
+    """Whether it is a measure or a symbol, not a thing that is counted."""
 
 
 def _table() -> dict[str, tuple[str, bool]]:
@@ -149,7 +149,7 @@ _PIECE = re.compile(r"\^[23]|[A-Za-z]+\.?|[/*%°¤£€¥-]| ")
 def parse(text: str) -> Unit | None:
     r"""The unit that `text` is, in the notation of `recipe.grading.strict`: \text{miles per hour}, cm^{2}; else None.
 
-    Nothing may be left over: "cm or 6" is no unit.
+    Nothing may be left over: "cm or 6" is not a unit.
     """
     if len(text) > LONGEST:
         return None
@@ -176,7 +176,7 @@ def parse(text: str) -> Unit | None:
 
 
 def _factor(pieces: list[str]) -> tuple[str, int, bool, list[str]] | None:
-    """The factor at the start: its name, its power, whether it is a measure, and the pieces behind it."""
+    """The factor at the start: its name, its power, whether it is a measure, and the pieces after it."""
     power = _POWERS_BEFORE.get(pieces[0].casefold(), 1) if len(pieces) > 1 else 1
     if power > 1 and _word(pieces[1]):
         pieces = pieces[1:]
@@ -192,7 +192,7 @@ def _factor(pieces: list[str]) -> tuple[str, int, bool, list[str]] | None:
 
 
 def _word(piece: str) -> tuple[str, bool] | None:
-    """The name of a word, and whether it is a measure; short ones such as mW and MW are told apart by their case."""
+    """The name of a word, and whether it is a measure; short ones such as mW and MW are distinguished by case."""
     if piece in _SYMBOLS:
         return _SYMBOLS[piece], True
     return _NAMES.get(piece) or (_NAMES.get(piece.casefold()) if len(piece) > 3 else None)

@@ -1,7 +1,7 @@
-"""What math_verify says of two answers. Runs in a grader's process (`recipe.grading.worker`), never in the caller's.
+"""math_verify's comparison of two answers. Runs in a grader process (`recipe.grading.worker`), never in the caller.
 
-math_verify parses with a grammar and compares with sympy, which may take for ever or all memory, and guards itself with
-SIGALRM, which fails silently off the main thread; so its own guards are off and the process is guarded instead.
+math_verify parses with a grammar and compares with sympy, which may run forever or use all memory, and guards itself
+with SIGALRM, which fails silently outside the main thread; so its own guards are off and the process is guarded.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import math_verify
 import sympy
 import sympy.parsing.sympy_parser
-import sympy.physics.units  # simplify imports it late, and it reads its names with parse_expr
+import sympy.physics.units  # simplify imports it lazily, and it reads its names with parse_expr
 from latex2sympy2_extended.antlr_parser import PSParser
 from math_verify.grader import is_assignment_relation, is_relation
 from sympy.core.function import AppliedUndef
@@ -25,7 +25,7 @@ from recipe.grading.readable import Unreadable, readable
 
 logging.getLogger("math_verify").setLevel(logging.CRITICAL)  # it warns that its guards are off
 
-# latex2sympy2_extended 1.11.0 asks a parser for this rule that none of its grammars has at that place, so that every
+# latex2sympy2_extended 1.11.0 asks a parser for this rule, which none of its grammars has at that place, so every
 # percentage and every number in E notation would be unparsable.
 PSParser.AtomContext.FUNC_GAMMA = lambda self: None
 
@@ -34,7 +34,7 @@ _DECIMAL = re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d{1,4})?", re.A
 
 
 def _parse_number(text: str, *args: Any, **kwargs: Any) -> sympy.Number:
-    """What sympy's parse_expr makes of a plain number; any other text is refused (audited, then ValueError)."""
+    """Result of sympy's parse_expr for a plain number; any other text is refused (audited, then ValueError)."""
     if _RATIONAL.fullmatch(text):
         return sympy.Rational(text)
     if _DECIMAL.fullmatch(text):
@@ -43,11 +43,11 @@ def _parse_number(text: str, *args: Any, **kwargs: Any) -> sympy.Number:
     raise ValueError("text is not parsed as code here")
 
 
-# sympy reads every number that is given as text with parse_expr, and that ends in Python's eval.
+# sympy reads every number given as text with parse_expr, which ends in Python's eval.
 sympy.parsing.sympy_parser.parse_expr = _parse_number
 
 _CONFIG = [math_verify.LatexExtractionConfig(boxed_match_priority=0)]
-"""The answer arrives extracted, so its box is the only thing to look for."""
+"""The answer is already extracted, so only a box has to be found."""
 
 
 _RELATION = re.compile(r"(?<![<>!:\\])=|\\(?:approx|simeq|doteq)(?![A-Za-z])")
@@ -59,7 +59,7 @@ _DIGITS = re.compile(r"\d\.(\d+)")
 class _Parsed(NamedTuple):
     text: str
     value: Any | None
-    """The sympy object that math_verify makes of it, None if it cannot."""
+    """The sympy object that math_verify parses it to, None if it cannot."""
 
 
 def _parsed(text: str) -> _Parsed:
@@ -78,13 +78,13 @@ def compare(gold: str, answer: str, both_ways: bool = False) -> dict[str, Any]:
     """Whether an answer is equivalent to the reference; the pool asks only where the strict rule says no.
 
     Args:
-        gold: reference; math_verify's comparison is not symmetric, and this one leads.
+        gold: reference; math_verify's comparison is not symmetric, and this is its first argument.
         answer: extracted answer.
         both_ways: accept equivalence in the other direction too, for two answers of which neither is the reference.
 
     Returns:
         {"status": "ok" | "unparsable", "correct": bool, "detail": str}; "unparsable" is an answer that does not parse,
-        or must not be shown to math_verify.
+        or must not be passed to math_verify.
     """
     parsed = []
     for what, text in (("reference", gold), ("answer", answer)):
@@ -92,7 +92,7 @@ def compare(gold: str, answer: str, both_ways: bool = False) -> dict[str, Any]:
         try:
             parsed.append(_parsed(readable(text)))
         except Unreadable as reason:
-            return {"status": status, "correct": False, "detail": f"the {what} is not shown to math_verify: {reason}"}
+            return {"status": status, "correct": False, "detail": f"the {what} is not passed to math_verify: {reason}"}
         if parsed[-1].value is None:
             return {"status": status, "correct": False, "detail": f"math_verify cannot parse the {what}"}
     if strict.units_differ(gold, answer):
@@ -113,10 +113,10 @@ def _verify(gold: Any, answer: Any) -> bool:
 
 
 def _sides_agree(gold: _Parsed, answer: _Parsed) -> bool:
-    r"""Whether all sides of `answer` are what `gold` is, if that is a number: 2 + 3 = 5 is 5, and 6 = 5 is not.
+    r"""Whether all sides of `answer` equal `gold`, if that is a number: 2 + 3 = 5 is 5, and 6 = 5 is not.
 
-    math_verify looks at the last side of an equation, and of an approximation at the first. A side of an approximation
-    may be rounded or cut off at its last digit: \frac23 \approx 0.67 and \frac23 \approx 0.66 are \frac23.
+    math_verify reads the last side of an equation, and the first of an approximation. A side of an approximation
+    may be rounded or truncated at its last digit: \frac23 \approx 0.67 and \frac23 \approx 0.66 are \frac23.
     """
     value: Any = gold.value
     if isinstance(value, sympy.Eq) and is_assignment_relation(value) and not value.lhs.is_Add:
@@ -139,7 +139,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _near(value: Any, found: Any, *texts: str) -> bool:
-    """Whether one of two numbers is the other one rounded or cut off at the last digit that one of the texts has."""
+    """Whether one of two numbers is the other rounded or truncated at the last digit that one of the texts has."""
     digits = min((len(decimal[1]) for text in texts if (decimal := _DIGITS.search(text))), default=0)
     off = abs(sympy.N(value - found)) * 10**digits
     outward = abs(sympy.N(found)) > abs(sympy.N(value))

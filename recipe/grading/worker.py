@@ -1,6 +1,6 @@
-"""`python -m recipe.grading.worker PARENT SECONDS BYTES`: a grader's process; `recipe.grading.pool` starts and ends it.
+"""`python -m recipe.grading.worker PARENT SECONDS BYTES`: a grader process; `recipe.grading.pool` starts and stops it.
 
-One JSON object a line on standard input, one a line on standard output:
+One JSON object per line on standard input, and one per line on standard output:
 
     {"kind": "strict", "source", "gold", "response"}       the answer of a response, and what the strict rule says of it
     {"kind": "form", "answer"}                             recipe.grading.strict.normal_form
@@ -9,9 +9,9 @@ One JSON object a line on standard input, one a line on standard output:
     {"kind": "prepare", "needs"}                           import math_verify ("math") or a task's scorer, with no limit
                                                            of time; before the first request that needs it
 
-What it reads was written by a model, so it gives itself nothing to harm with: memory and processor time are limited by
-the kernel, it dies with its parent, and while an answer is at hand an audit hook refuses to turn text into code (the
-string parsing of sympy ends in Python's eval) or to start a process or a connection; then the verdict is an error.
+What it reads was written by a model, so it is sandboxed: memory and processor time are limited by the kernel, it dies
+with its parent, and while an answer is processed an audit hook refuses to turn text into code (the string parsing of
+sympy ends in Python's eval) or to start a process or a connection; then the verdict is an error.
 """
 
 from __future__ import annotations
@@ -71,15 +71,19 @@ def answer(request: dict[str, Any], guard: Guard, memory_limit: int) -> dict[str
     guard.refused.clear()
     try:
         reply = _grade(request, guard)
-    except Exception as error:  # whatever a library raises is reported, never a verdict
+    except Exception as error:  # any error of a library is reported, and is never a verdict
         reply = {"status": "error", "correct": False, "detail": f"{type(error).__name__}: {error}"[:200]}
     finally:
         guard.armed = False
     if guard.refused:
         return {"status": "error", "correct": False, "detail": f"refused: {guard.refused[0]}"}
-    # math_verify takes a MemoryError of its own for "not equal"; having come near the limit tells.
+    # math_verify treats its own MemoryError as "not equal"; memory close to the limit reveals it.
     if request["kind"] in ("math", "reasoning_gym") and not reply["correct"] and _peak_memory() > memory_limit / 2:
-        return {"status": "error", "correct": False, "detail": f"memory: near the limit of {memory_limit >> 20} MiB"}
+        return {
+            "status": "error",
+            "correct": False,
+            "detail": f"memory: close to the limit of {memory_limit >> 20} MiB",
+        }
     return reply
 
 
@@ -89,7 +93,7 @@ def main(parent: int, seconds: float, memory_limit: int) -> None:
     if os.getppid() != parent:
         return
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what a library prints is not a reply
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # output of a library is not a reply
     sys.setrecursionlimit(RECURSION_LIMIT)
     resource.setrlimit(resource.RLIMIT_AS, (memory_limit, memory_limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -117,7 +121,7 @@ def _prepare(needs: str) -> None:
 
 
 def _limit_time(seconds: float | None) -> None:
-    """Let the kernel end this process after so much more processor time, should the parent not be there to do it."""
+    """Let the kernel kill this process after this much more processor time, in case the parent cannot."""
     usage = resource.getrusage(resource.RUSAGE_SELF)
     limit = -1 if seconds is None else math.ceil(usage.ru_utime + usage.ru_stime + seconds) + 1
     resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.RLIM_INFINITY))

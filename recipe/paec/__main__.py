@@ -9,16 +9,16 @@ from importlib import import_module
 
 COMMANDS = {
     "train": ("recipe.paec.train.command", "train a policy, from configuration to summary"),
-    "evaluate": ("recipe.paec.evaluate.command", "score models, checkpoints or whole runs on benchmarks"),
-    "compare": ("recipe.paec.compare.command", "evaluations side by side, with intervals and tests"),
+    "evaluate": ("recipe.paec.evaluate.command", "score models, checkpoints or runs on benchmarks"),
+    "compare": ("recipe.paec.compare.command", "compare evaluations, with intervals and tests"),
     "grid": ("recipe.paec.grid.command", "train every method with every seed, and make the table"),
-    "doctor": ("recipe.paec.doctor.command", "is everything there that a run needs?"),
-    "plan": ("recipe.paec.plan.command", "what each GPU needs, and whether it fits"),
-    "export": ("recipe.paec.export.command", "a checkpoint as a Hugging Face folder"),
+    "doctor": ("recipe.paec.doctor.command", "check that everything a run needs is there"),
+    "plan": ("recipe.paec.plan.command", "estimate the memory each GPU needs, and whether it fits"),
+    "export": ("recipe.paec.export.command", "export a checkpoint as a Hugging Face folder"),
     "curriculum": ("recipe.paec.curriculum.command", "score prompts for training from easy to hard"),
     "data": ("data_prep.__main__", "prepare a data set"),
 }
-"""Command -> the module whose `main()` it is, and a line on it."""
+"""Command -> the module that defines its `main()`, and a one-line description."""
 
 
 def usage() -> str:
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if name not in COMMANDS:
         close = difflib.get_close_matches(name, COMMANDS, n=1)
         hint = f"did you mean {close[0]}? " if close else ""
-        print(f"error: paec {name}: no such command: {hint}There are {', '.join(COMMANDS)}", file=sys.stderr)
+        print(f"error: paec {name}: no such command: {hint}The commands are {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
     sys.argv = [f"paec {name}", *rest]
     return import_module(COMMANDS[name][0]).main() or 0

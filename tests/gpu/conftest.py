@@ -1,4 +1,4 @@
-"""What every test of this folder shares: the device, and the sentence with which it is skipped where there is none.
+"""What every test of this folder shares: the device, and the message with which it is skipped if there is none.
 
 `PAEC_GPU_TESTS_ON=cpu` is a rehearsal: the bodies run on the CPU with the torch backend and gloo, so that a machine
 with a GPU does not meet them for the first time. What only a GPU has is then left out, and said in the test.

@@ -136,7 +136,7 @@ def test_a_fused_head_is_the_head_and_its_statistics(device):
         assert ((mine.double() - theirs).norm() / theirs.norm()).item() < 3e-2
 
 
-def test_little_memory_beside_the_logits(device):
+def test_little_memory_in_addition_to_the_logits(device):
     """Forward: 3 % of the logits at most; backward in place: a MiB."""
     if device.type != "cuda":
         pytest.skip("the allocator's peak is a GPU's: not rehearsed")

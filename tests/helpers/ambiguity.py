@@ -39,7 +39,7 @@ class _Automaton:
     silent: list[list[int]] = field(default_factory=list)
     """From a state, the states reached without reading."""
     sure: list[list[int]] = field(default_factory=list)
-    """Those of them that no assertion stands before."""
+    """Those of them without an assertion before them."""
     reads: list[tuple[int, int, int]] = field(default_factory=list)
     """(from, the characters as bits, to)."""
     empty_turns: bool = False

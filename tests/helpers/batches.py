@@ -15,7 +15,7 @@ from paec_loss.statistics import TokenStatistics
 
 CLIP = Clip(0.2, 0.2, 3.0)
 LENGTHS = (5, 1, 7, 3, 0, 6)
-PADDING = 1e6  # what stands at padded places: any use of it is seen
+PADDING = 1e6  # value at padding: any use of it is noticed
 
 
 def statistics_of(logits: Tensor, labels: Tensor) -> TokenStatistics:

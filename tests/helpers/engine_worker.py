@@ -30,7 +30,7 @@ def nested(rows: list[torch.Tensor]) -> torch.Tensor:
 
 
 def method_of(case: dict):
-    """The case's method: a name and fields; `none` where there is none."""
+    """The case's method: a name and fields; `none` if it has none."""
     name, fields = case["method"] or ("none", {})
     return METHODS[name](**fields)
 

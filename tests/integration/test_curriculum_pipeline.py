@@ -1,4 +1,4 @@
-"""The curriculum for real: prompts scored by vLLM's samples, then training in stages; both killed and gone on with."""
+"""The curriculum for real: prompts scored by vLLM's samples, then training in stages; both killed and resumed."""
 
 from __future__ import annotations
 
@@ -80,12 +80,12 @@ def staged(tmp_path_factory) -> dict:
     }
 
 
-def test_scoring_goes_on_where_it_was_killed(staged):
+def test_killed_scoring_resumes(staged):
     drawn = Counter((line["problem"], line["sample"]) for line in staged["journal"])
     assert drawn == Counter((str(row), sample) for row in range(ROWS) for sample in range(DRAWN))
     assert staged["first"] > 0 and not staged["unfinished"]
     assert f"of {ROWS * DRAWN} responses" in staged["outputs"][0]
-    assert "is scored already" in staged["outputs"][1]
+    assert "is already scored" in staged["outputs"][1]
 
 
 def test_scores_are_those_of_the_samples(staged):

@@ -1,6 +1,6 @@
 """The real pipeline under faults: processes killed, a full disk, files cut off, a weight sync that fails, SIGTERM.
 
-One run goes through all of them in turn. After each it is started again, and goes on from its last checkpoint; what is
+One run goes through all of them in turn. After each it is started again, and resumes from its last checkpoint; what is
 lost are the steps since. A fault must end the run with a sentence, without a process left, in a minute.
 """
 
@@ -99,7 +99,7 @@ def test_sigterm_saves_and_ends(run):
     assert process.returncode == 143, output
     step = run.checkpoint()
     assert step >= 3 and [record["step"] for record in records(run.directory)] == list(range(1, step + 1))
-    assert f"stopped after step {step} of 1000, as asked" in output
+    assert f"stopped after step {step} of 1000, as requested" in output
     assert [p.name() for p in psutil.wait_procs(family, timeout=20)[1]] == []
     state = json.loads((run.directory / "checkpoints" / f"global_step_{step}" / "paec_state.json").read_text())
     assert len(state["methods"]["paec"]["observations"]) == 2
@@ -145,7 +145,7 @@ def test_a_weight_sync_that_fails(run, tmp_path, monkeypatch):
     begun = time.monotonic()
     output = finish(process)
     assert process.returncode == 2 and time.monotonic() - begun < A_MINUTE, output
-    assert "WeightSyncFailed: vLLM replica 0 did not take the actor's weights" in error(output)
+    assert "WeightSyncFailed: vLLM replica 0 did not load the actor's weights" in error(output)
     assert "planted: these weights do not fit" in (run.directory / "train.log").read_text()
 
 

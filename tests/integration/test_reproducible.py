@@ -75,7 +75,7 @@ def test_rollouts_are_the_same_files(runs):
 
 
 def test_validation_is_the_same(runs):
-    """verl names its prompts at random, so the lines stand in another order."""
+    """verl names its prompts at random, so the lines are in a different order."""
     first, second = (
         sorted(line.partition('"uid"')[0] for line in (run / "validation" / f"{STEPS}.jsonl").read_text().splitlines())
         for run in runs

@@ -224,7 +224,7 @@ def test_only_the_named_variables(slurm):
 # ---- time limit, preemption, cancelling ------------------------------------------------------------------------------
 
 
-def test_time_limit_requeues_and_the_run_goes_on(slurm):
+def test_time_limit_requeues_and_the_run_resumes(slurm):
     """The signal before the limit -> SIGTERM -> requeue -> a second start, on both nodes again."""
     script = slurm.folder / "resumable.sh"
     script.write_text(RESUMABLE)
@@ -243,7 +243,7 @@ def test_time_limit_requeues_and_the_run_goes_on(slurm):
 
 @pytest.mark.parametrize("how", ["requeue", "urgent job", "urgent job after a grace time"])
 def test_preemption(slurm, how):
-    """Slurm takes the nodes away, by hand and for a job of a partition that goes first; the run goes on later."""
+    """Slurm takes the nodes away, by hand and for a job of a partition with priority; the run resumes later."""
     script = slurm.folder / "resumable.sh"
     script.write_text(RESUMABLE)
     (slurm.folder / "saved").unlink(missing_ok=True)
@@ -260,7 +260,7 @@ def test_preemption(slurm, how):
     assert code == "0:0", output
     assert "went on from step 7" in output and slurm.state(job)["Restarts"] == "1"
     # Slurm tells only a job's steps when a grace time begins; without one there is nothing but SIGTERM to all.
-    assert ("others get the nodes: the run has 240 s" in output) == (partition == "grace"), output
+    assert ("the job is preempted: the run has 240 s" in output) == (partition == "grace"), output
     slurm.nothing_left()
 
 
@@ -300,8 +300,8 @@ def test_scancel_leaves_nothing(slurm, moment):
 @pytest.mark.parametrize(
     ("env", "sentence"),
     [
-        ({}, "error: set EXPERIMENT, one of "),
-        ({"EXPERIMENT": "qwen7b_nothing"}, "error: EXPERIMENT=qwen7b_nothing: no such experiment: choose "),
+        ({}, "error: EXPERIMENT is not set: choose one of "),
+        ({"EXPERIMENT": "qwen7b_nothing"}, "error: EXPERIMENT=qwen7b_nothing does not exist: choose "),
     ],
 )
 def test_wrong_experiment(slurm, env, sentence):
@@ -317,7 +317,7 @@ def test_sweep_without_an_array(slurm):
 def test_a_head_that_cannot_start(slurm):
     code, output = slurm.finish(slurm.submit("--nodes=2", str(BATCH), COMMAND="true", PAEC_INTERFACE="ib7"))
     assert code == "3:0"
-    assert "PAEC_INTERFACE=ib7: this machine has" in output and "Ray has ended on the head (n1)" in output
+    assert "PAEC_INTERFACE=ib7: must be one of this machine's" in output and "Ray exited on the head (n1)" in output
     slurm.nothing_left()
 
 
@@ -328,7 +328,7 @@ def test_sigkill_of_a_nodes_ray(slurm):
     (ray,) = [p for p in slurm.processes() if "--address" in " ".join(p.cmdline()) and p.cmdline()[2:3] == ["start"]]
     ray.kill()
     code, output = slurm.finish(job)
-    assert code == "3:0" and "error: Ray has ended on one of the workers (n2), see above" in output, output
+    assert code == "3:0" and "error: Ray exited on one of the workers (n2), see above" in output, output
     slurm.nothing_left()
 
 
@@ -356,13 +356,13 @@ def test_second_node_never_joins(slurm):
     daemon.send_signal(signal.SIGSTOP)
     try:
         slurm.call("scontrol", "release", job)
-        slurm.until(lambda: "has printed nothing" in slurm.output(job), 90)
+        slurm.until(lambda: " printed nothing" in slurm.output(job), 90)
     finally:
         daemon.send_signal(signal.SIGCONT)
     code, output = slurm.finish(job)
     assert code == "3:0", output
-    assert "error: n2 did not join Ray at " in output and "within 5 s (1 of 2 nodes are there)" in output
-    assert "n2: has printed nothing" in output and "\nnever" not in output
+    assert "error: n2 did not join Ray at " in output and "within 5 s (1 of 2 nodes have joined):" in output
+    assert "n2: printed nothing" in output and "\nnever" not in output
     # n2 may get its part of the job after the end, and kill it before it can tidy up: the next node there does.
     assert slurm.finish(slurm.submit("--nodes=2", str(BATCH), COMMAND="true"))[0] == "0:0"
     slurm.nothing_left()

@@ -44,7 +44,7 @@ def response_statistics(model_output: dict, data: TensorDict, vocab_size: int) -
 
 
 def _responses(values: TensorDict | dict, data: TensorDict, names: dict[str, str]) -> dict[str, torch.Tensor]:
-    """The nested `values[name]` of `names` (field -> name), cut to the responses in one go, [B, R] each."""
+    """The nested `values[name]` of `names` (field -> name), cut to the responses in one operation, [B, R] each."""
     flat = [values[name] for name in names.values()]
     together = torch.stack([v.values() if v.is_nested else v for v in flat], dim=-1)
     fields = dict(zip(names, no_padding_2_padding(together, data).unbind(-1), strict=True))
@@ -81,7 +81,7 @@ def _tokens(statistics: TokenStatistics, data: TensorDict) -> Tokens:
 
 
 RESPONSE_NUMBER = "response_number"
-"""Field of a batch: [B] int64, which response; made of its key in the queue."""
+"""Field of a batch: [B] int64, the response; computed from its key in the queue."""
 
 QUEUED_FIELDS = [
     "prompts",

@@ -3,8 +3,8 @@
 `PAECEngine` replaces verl's FSDP engine for language models.
 
 * Log-probs, entropy and the nucleus statistics come from one `token_statistics` call on the local (sequence) shard of
-  the logits, before the Ulysses gather of the per-token results; for `method=none` too, without the nucleus. Its
-  backward pass writes over the logits. With `fused_head` the LM head makes the statistics itself (`head.py`).
+  the logits, before the Ulysses gather of the per-token results; also for `method=none`, but without the nucleus. Its
+  backward pass overwrites the logits. With `fused_head` the LM head computes the statistics itself (`fused_head.py`).
 * Before the micro-batches of a mini-batch run, every method has seen the whole mini-batch of all data-parallel ranks
   (`_prepare`), so that nothing depends on how the mini-batch is split.
 """
@@ -39,7 +39,7 @@ def _flag(micro_batch: TensorDict, name: str) -> bool:
 
 
 def _inside(shape: torch.Size, micro_batch: TensorDict) -> torch.Tensor:
-    """[B, L] bool, which places of padded rows are tokens."""
+    """[B, L] bool, True at the tokens of padded rows."""
     lengths = micro_batch["input_ids"].offsets().diff()
     return torch.arange(shape[1], device=lengths.device) < lengths[:, None]
 
@@ -112,7 +112,7 @@ class PAECEngine(FSDPEngineWithLMHead):
         return model_output
 
     def _is_ours(self, micro_batch: TensorDict) -> bool:
-        """Whether token statistics are all that is asked for; distillation and the like go verl's own way."""
+        """Whether only token statistics are requested; distillation and similar features use verl's own code."""
         others = ("use_fused_kernels", "calculate_sum_pi_squared", "distillation_use_topk", "distillation_only")
         return not self._plain or not any(_flag(micro_batch, name) for name in others)
 
@@ -131,7 +131,7 @@ class PAECEngine(FSDPEngineWithLMHead):
         return HeadLabels(labels, temperature, self.stack.top_p)
 
     def _packed_statistics(self, logits: torch.Tensor, targets: HeadLabels) -> torch.Tensor:
-        # Nothing but these statistics reads the logits, so their memory may become the gradient's.
+        # Only these statistics read the logits, so their memory can be reused for the gradient.
         statistics = token_statistics(
             logits,
             targets.labels,
@@ -161,8 +161,8 @@ class PAECEngine(FSDPEngineWithLMHead):
     def optimizer_step(self):
         grad_norm = super().optimizer_step()
         if self.scaler is None and not math.isfinite(grad_norm):
-            # verl has skipped the update already; going on in silence would hide a broken run. (With float16 the loss
-            # scaler meets infinite gradients as a matter of course.)
+            # verl has already skipped the update; continuing silently would hide a broken run. (With float16 the loss
+            # scaler regularly sees infinite gradients.)
             raise FloatingPointError(f"the gradient norm is {grad_norm}: the parameters were not updated")
         return grad_norm
 
@@ -210,7 +210,7 @@ class PAECEngine(FSDPEngineWithLMHead):
         others = ["old_log_prob", "advantages", "response_mask"]
         others += ["ref_log_prob"] if tokens.ref_log_prob is not None else []
         columns = [getattr(tokens.statistics, name) for name in names] + [getattr(tokens, name) for name in others]
-        kind = tokens.log_prob.dtype  # a nucleus size is a whole number below 2^24: exact in float32
+        kind = tokens.log_prob.dtype  # a nucleus size is an integer below 2^24: exact in float32
         local = torch.stack([column.to(device=device, dtype=kind) for column in columns], dim=-1)
         local = torch.nn.functional.pad(local, (0, 0, 0, int(length) - local.shape[1])).contiguous()
         numbers = tokens.response_id.to(device).contiguous()
@@ -228,7 +228,7 @@ class PAECEngine(FSDPEngineWithLMHead):
         return torch.cat(shards)
 
     def _totals(self, parts: list[dict[str, dict[str, float]]]) -> dict[str, dict[str, float]]:
-        """`local_sums` of the methods, added up by name over this rank's micro-batches and over the ranks."""
+        """`local_sums` of the methods, summed by name over this rank's micro-batches and over the ranks."""
         totals: dict[str, dict[str, float]] = {}
         for method, first in parts[0].items():
             if any(part[method].keys() != first.keys() for part in parts):
@@ -249,7 +249,7 @@ class PAECEngine(FSDPEngineWithLMHead):
         self._nan_rows = self._nan_rows + log_prob.detach().isnan().sum()
 
     def _raise_on_nan(self, data: TensorDict) -> None:
-        """Raise on all ranks together, before any optimizer step: one rank alone would leave the others waiting."""
+        """Raise on all ranks together, before any optimizer step: a single rank would leave the others waiting."""
         count = torch.as_tensor(self._nan_rows, dtype=torch.int64, device=get_device_id()).clone()
         dist.all_reduce(count)
         if count.item():

@@ -14,13 +14,13 @@ class MethodEngineConfig(FSDPEngineConfig):
     """`actor_rollout_ref.actor.fsdp_config`; an unknown key is refused when it is instantiated."""
 
     methods: list[Method] = field(kw_only=True)
-    """The run's method, and those beside it (`also=`)."""
+    """The run's method, and the additional ones (`also=`)."""
 
     clip: Clip = field(kw_only=True)
     """Clip range of the surrogate."""
 
     fused_head: bool = field(kw_only=True)
-    """Compute the logits a few rows at a time, inside the LM head: less memory, one more product with its weight."""
+    """Compute the logits a few rows at a time inside the LM head: less memory, one more product with its weight."""
 
     head_chunk_size: int | None = field(kw_only=True)
     """Rows whose logits exist at once with `fused_head`; null: paec_loss.linear.CHUNK_SIZE."""
@@ -28,9 +28,9 @@ class MethodEngineConfig(FSDPEngineConfig):
     def __post_init__(self):
         super().__post_init__()
         if self.head_chunk_size is not None and self.head_chunk_size < 1:
-            raise ValueError(f"head_chunk_size={self.head_chunk_size}: must be at least 1 row")
+            raise ValueError(f"head_chunk_size={self.head_chunk_size}: must be an integer >= 1")
 
     @property
     def stack(self) -> MethodStack:
-        """The methods as one."""
+        """All methods combined."""
         return MethodStack(self.methods)

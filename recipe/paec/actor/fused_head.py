@@ -14,7 +14,7 @@ from recipe.paec.actor.batches import pack
 
 @dataclass(frozen=True)
 class HeadLabels:
-    """What the head must know of a micro-batch besides the hidden states [..., d]: labels [...] and so on."""
+    """What the head needs about a micro-batch in addition to the hidden states [..., d]: labels [...] and so on."""
 
     labels: torch.Tensor
     temperature: float | torch.Tensor
@@ -22,9 +22,9 @@ class HeadLabels:
 
 
 class StatisticsHead(nn.Linear):
-    """A model's own output layer. With `targets` it returns packed token statistics [..., 7], without them logits.
+    """A model's own output layer. With `targets` it returns packed token statistics [..., 7], otherwise logits.
 
-    The model calls it as it calls any head, so FSDP gathers its weight for it, tied or not, and every architecture
+    The model calls it like any head, so FSDP gathers its weight, tied or not, and every architecture
     works whose logits are this layer's output.
     """
 
@@ -33,7 +33,7 @@ class StatisticsHead(nn.Linear):
 
     @classmethod
     def install(cls, model: PreTrainedModel, chunk_size: int) -> StatisticsHead:
-        """Make the output layer of `model` one of these, in place; its weight and its name stay what they are."""
+        """Turn the output layer of `model` into one of these, in place; its weight and its name stay the same."""
         head = model.get_output_embeddings()
         if type(head) is not nn.Linear:
             raise ValueError(
@@ -68,4 +68,4 @@ class StatisticsHead(nn.Linear):
 
 
 AFTER_THE_HEAD = {"final_logit_softcapping": None, "logit_scale": 1.0, "logits_scaling": 1.0, "lm_head_multiplier": 1.0}
-"""Keys of a model's configuration that change its logits after the head, with the value that changes nothing."""
+"""Keys of a model's configuration that change its logits after the head, with the value that has no effect."""

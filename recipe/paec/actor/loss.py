@@ -30,7 +30,7 @@ class MiniBatch:
     contexts: list[Any]
     """What each method prepared."""
     updates: list[Update]
-    """The update as each method sees it."""
+    """The update, as each method sees it."""
     vocab_size: int
 
 
@@ -38,7 +38,7 @@ def method_loss(config: ActorConfig, model_output: dict, data: TensorDict, dp_gr
     """verl's `ppo_loss` with the methods' advantages and surrogate, plus their terms of this micro-batch.
 
     `data["mini_batch"]` is the same for all micro-batches and ranks (see `PAECEngine._prepare`). FSDP averages
-    gradients over the data-parallel ranks, hence the factor dp_size. With a surrogate of a method's own, verl's
+    gradients over the data-parallel ranks, hence the factor dp_size. If a method has its own surrogate, verl's
     `policy_loss.loss_mode` is OWN_SURROGATE.
     """
     mini_batch = data["mini_batch"]
@@ -61,7 +61,7 @@ def method_loss(config: ActorConfig, model_output: dict, data: TensorDict, dp_gr
 
 @register_policy_loss(OWN_SURROGATE)
 def _from_the_methods(**arguments) -> tuple[torch.Tensor, dict[str, Any]]:
-    """verl's registry passes log-probs and advantages alone; what else a method reads is bound in `method_loss`."""
+    """verl's registry only passes log-probs and advantages; whatever else a method reads is bound in `method_loss`."""
     return _surrogate.get()(**arguments)
 
 

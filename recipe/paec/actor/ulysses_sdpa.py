@@ -1,6 +1,6 @@
 """Ulysses sequence parallelism around PyTorch's SDPA, for machines without flash-attn.
 
-verl's Ulysses patches transformers' flash attention only; with `sdpa` it runs and is silently wrong, because every rank
+verl's Ulysses patches transformers' flash attention only; with `sdpa` it runs but is silently wrong, because every rank
 then attends within its own slice. `ulysses_sdpa` does the same exchange (https://arxiv.org/abs/2309.14509) around SDPA:
 sequences are gathered and heads scattered before, and back after. Packed sequences are kept apart by a mask made from
 `position_ids`, which restart at 0 with every sequence. The mask is [S, S], so this is for short contexts.
@@ -40,14 +40,16 @@ def ulysses_sdpa(
     """transformers' attention interface: query, key, value [1, H, S/n, D] -> [1, S/n, H, D]."""
     group = get_ulysses_sequence_parallel_group()
     if position_ids is None or attention_mask is not None or query.shape[0] != 1:
-        raise ValueError(f"{NAME} serves packed inputs only: set actor_rollout_ref.model.use_remove_padding=true")
+        raise ValueError(f"{NAME} supports packed inputs only: set actor_rollout_ref.model.use_remove_padding=true")
     if group is None:
         raise ValueError(f"{NAME} is for ulysses_sequence_parallel_size > 1: use attn_implementation=sdpa instead")
     ranks = dist.get_world_size(group)
     key = repeat_kv(key, module.num_key_value_groups)
     value = repeat_kv(value, module.num_key_value_groups)
     if query.shape[1] % ranks:
-        raise ValueError(f"{query.shape[1]} attention heads cannot be divided over {ranks} sequence-parallel ranks")
+        raise ValueError(
+            f"{query.shape[1]} attention heads cannot be divided evenly over {ranks} sequence-parallel ranks"
+        )
     query, key, value = (
         gather_seq_scatter_heads(states.transpose(1, 2).contiguous(), seq_dim=1, head_dim=2).transpose(1, 2)
         for states in (query, key, value)

@@ -17,11 +17,11 @@ def gib(size: float) -> str:
 
 
 NOT_OURS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR)
-"""Errors of the file system that no change of the code would mend: a full disk, a folder that cannot be written."""
+"""File-system errors that are not bugs: a full disk, a folder that is not writable."""
 
 
 def say(text: str) -> None:
-    """Print at once: progress is no use in a buffer."""
+    """Print and flush, so that progress is visible."""
     print(text, flush=True)
 
 

@@ -12,4 +12,4 @@ class UserError(Exception):
 
 
 class Stalled(UserError):
-    """The training process gave no sign of life for `run.stall_timeout` seconds, or ran past `run.time_limit`."""
+    """The training process sent no heartbeat for `run.stall_timeout` seconds, or ran past `run.time_limit`."""

@@ -1,4 +1,4 @@
-"""Files that are complete or absent, whatever is killed while they are written."""
+"""Files that are either complete or absent, even if the process is killed while writing."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 
 
 def replace_file(path: Path, content: str | bytes, sync: bool = False) -> None:
-    """Write `content` to `path` so that a reader sees the old file or the new one, never a part.
+    """Write `content` to `path` so that a reader sees either the old file or the new one, never a part.
 
     Args:
-        sync: whether it must be on the disk when this returns, for files that others rely on after a power failure.
+        sync: whether it must be on disk when this returns, for files that must survive a power failure.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with open(temporary, "wb") as stream:
@@ -31,7 +31,7 @@ def write_json(path: Path, content: Any) -> None:
 def first_difference(recorded: dict[str, Any], wanted: dict[str, Any]) -> tuple[str, Any, Any] | None:
     """The first key, in alphabetical order, in which two records differ, with both values; None if they agree.
 
-    A key that one of them lacks counts as None there.
+    A key that is missing in one of them counts as None there.
     """
     for key in sorted(recorded.keys() | wanted.keys()):
         if recorded.get(key) != wanted.get(key):

@@ -1,7 +1,7 @@
 """The kinds of folders of this recipe: the files of each, and the mark that says which kind a folder is.
 
-A folder belongs to the recipe if it is marked (`MARK`, written when it is made), or has what folders had before there
-were marks.
+A folder belongs to the recipe if it is marked (`MARK`, written when it is created), or has the files of folders from
+before marks existed.
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ EXPORTED = (
     *("added_tokens.json", "vocab.json", "vocab.txt", "merges.txt", "normalizer.json", "chat_template.jinja"),
     *("chat_template.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model"),
 )
-"""Files of an exported model, besides those that its EXPORT_RECORD lists."""
+"""Files of an exported model, in addition to those that its EXPORT_RECORD lists."""
 
 
 def _exported(name: str) -> tuple[str, ...]:
-    """An export within another folder, and the remains of a killed one."""
+    """An export within another folder, and the leftovers of a killed one."""
     return tuple(p for folder in (name, f".{name}.tmp", f".{name}.partial-*") for p in _below(folder, EXPORTED))
 
 
@@ -74,11 +74,11 @@ _RUN = (
 _GRID = (*whole("table.md", "table.json", "curves.png"), "*-seed#.log", "slurm-#_#.out", "slurm-#-table.out")
 
 
-# ---- folders from before there were marks ----------------------------------------------------------------------------
+# ---- folders from before marks existed -------------------------------------------------------------------------------
 
 
 def read_json(file: Path) -> Any:
-    """The content of a JSON file, None if there is none that can be read."""
+    """The content of a JSON file, None if it cannot be read."""
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -86,7 +86,7 @@ def read_json(file: Path) -> Any:
 
 
 def _older_run(folder: Path) -> dict[str, Any] | None:
-    """By its resolved configuration, with the identity that only this recipe puts there."""
+    """Recognize a run by its resolved configuration, with the identity that only this recipe writes."""
     try:
         config = yaml.load((folder / "config.yaml").read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
         if not isinstance(config["identity"], dict):
@@ -97,7 +97,7 @@ def _older_run(folder: Path) -> dict[str, Any] | None:
 
 
 def _older_by(name: str, *fields: set[str]) -> Callable[[Path], dict[str, Any] | None]:
-    """By a JSON file with exactly these fields, or those."""
+    """Recognize a folder by a JSON file with exactly one of these sets of fields."""
 
     def find(folder: Path) -> dict[str, Any] | None:
         found = read_json(folder / name)
@@ -117,19 +117,19 @@ class Kind:
     """One kind of folder."""
 
     name: str
-    """In the mark."""
+    """Name of the kind in the mark."""
     noun: str
-    """In errors."""
+    """Name of the kind in errors."""
     files: tuple[str, ...]
-    """All that is written into it, as patterns of `data_prep.cleaning`."""
+    """Everything that is written into it, as patterns of `data_prep.cleaning`."""
     elsewhere: str
-    """How another folder is chosen, in errors."""
+    """How to choose another folder, in errors."""
     fresh: str
-    """What asks for clearing it, in errors."""
+    """The option that clears it, in errors."""
     older: Callable[[Path], dict[str, Any] | None]
-    """What the mark of an unmarked folder of this kind would say, None for another folder."""
+    """Content that the mark of an unmarked folder of this kind would have, None for any other folder."""
     first: tuple[str, ...] = ()
-    """Those of `files` that go first, so that what is left by a kill counts as unfinished."""
+    """Those of `files` that are deleted first, so that an interrupted deletion leaves an unfinished folder."""
 
 
 RUN = Kind(
@@ -145,7 +145,7 @@ EVALUATION = Kind(
     "evaluation",
     "evaluation",
     _EVALUATION,
-    "name an empty or a new folder with output=...",
+    "choose a new or empty folder with output=...",
     "fresh=true",
     _older_by("evaluation.json", _SAMPLED | {"protocol", "benchmarks"}, {"samples", "benchmarks"}),
     first=("scores.json",),
@@ -153,8 +153,8 @@ EVALUATION = Kind(
 CURRICULUM = replace(
     EVALUATION,
     name="curriculum",
-    noun="scoring of prompts",
-    elsewhere="set run.root to another folder",
+    noun="prompt scoring",
+    elsewhere="choose another folder with run.root=...",
     fresh="run.fresh=true",
     older=_older_by("evaluation.json", _SAMPLED | {"sampling", "prompts"}),
 )
@@ -170,7 +170,7 @@ KINDS = {kind.name: kind for kind in (RUN, EVALUATION, CURRICULUM, GRID)}
 
 
 def mark_of(folder: Path) -> dict[str, Any] | None:
-    """`{"kind": ..., ...}`: what a folder's mark says, or would say; None if the folder is not the recipe's."""
+    """`{"kind": ..., ...}`: a folder's mark, or the one it would have; None if the folder is not the recipe's."""
     found = read_json(folder / MARK)
     if isinstance(found, dict) and found.get("kind") in KINDS:
         return found
@@ -208,6 +208,6 @@ def files_of(folder: Path, kind: Kind) -> tuple[str, ...]:
 
 
 def inside(folder: Path, kind: Kind) -> Contents:
-    """What a folder holds: the files of its kind, links in their places, files of others."""
+    """Contents of a folder: the files of its kind, links in their place, and files of others."""
     found = contents(folder, (*files_of(folder, kind), MARK, *whole(MARK), LOCK))
     return replace(found, own=[path for path in found.own if not matches(path, (*whole(MARK), LOCK))])

@@ -22,32 +22,32 @@ from recipe.paec.common.folder_names import protected
 from recipe.paec.common.secrets import HIDDEN, scrub
 
 _LOGS = (".log", ".out", ".err")
-"""Suffixes of files into which a shell or Slurm writes what a command prints, before the command can look."""
+"""Suffixes of files into which a shell or Slurm redirects a command's output before the command starts."""
 
 
 def error_of(folder: Path, kind: Kind, about: Mapping[str, Any], fresh: bool) -> str | None:
     """Why `folder` cannot be used as a folder of this kind, None if it can; touches nothing.
 
     Args:
-        about: what the mark must say besides the kind: of a run, its experiment and name.
-        fresh: whether it is to be cleared first.
+        about: what the mark must say in addition to the kind: for a run, its experiment and name.
+        fresh: whether it will be cleared first.
     """
     if not os.path.lexists(folder):
         return _within(folder, kind)
     if not folder.is_dir():
-        return f"{folder} is no folder: {kind.elsewhere}"
+        return f"{folder} is not a folder: {kind.elsewhere}"
     if reason := protected(folder.resolve()):
         return f"{folder}: {reason}: {kind.elsewhere}"
     if folder.is_symlink() and fresh:
         return (
-            f"{folder} is a symbolic link, behind which {kind.fresh} deletes nothing: {kind.elsewhere}, or clear "
+            f"{folder} is a symbolic link, and {kind.fresh} deletes nothing behind one: {kind.elsewhere}, or clear "
             f"{folder.resolve()} by hand"
         )
     mark, held = mark_of(folder), inside(folder, kind)
     if held.links:
         return (
-            f"{folder / held.links[0]} is a symbolic link, and nothing is written or deleted behind one: replace it by "
-            f"what it leads to, or {kind.elsewhere}"
+            f"{folder / held.links[0]} is a symbolic link, and nothing is written or deleted behind one: replace it "
+            f"with its target, or {kind.elsewhere}"
         )
     if mark is None:
         strangers = [
@@ -56,26 +56,29 @@ def error_of(folder: Path, kind: Kind, about: Mapping[str, Any], fresh: bool) ->
             if not matches(entry.name, (*whole(MARK), LOCK)) and not (entry.is_file() and entry.suffix in _LOGS)
         ]
         if strangers:
-            return f"{folder} holds {strangers[0]} and no {kind.noun}: {kind.elsewhere}"
+            return f"{folder} contains {strangers[0]} but no {kind.noun}: {kind.elsewhere}"
         return _within(folder, kind)
     if mark["kind"] != kind.name:
-        return f"{folder} holds a {KINDS[mark['kind']].noun} and no {kind.noun}: {kind.elsewhere}"
+        return f"{folder} contains {KINDS[mark['kind']].noun} files, not {kind.noun} files: {kind.elsewhere}"
     for key, wanted in about.items():
         if mark.get(key) != wanted:
             return (
-                f"{folder} holds another {kind.noun}: its {key} is {mark.get(key)!r}, this one's {wanted!r}: "
-                f"{kind.elsewhere}, or delete that folder by hand"
+                f"{folder} belongs to another {kind.noun}: its {key} is {mark.get(key)!r}, here {wanted!r}: "
+                f"{kind.elsewhere}, or delete the folder by hand"
             )
     return None
 
 
 def _within(folder: Path, kind: Kind) -> str | None:
-    """A run does not lie in another run's folder."""
+    """Why a run cannot be at `folder`: it is inside another folder of this recipe."""
     if kind is RUN:
         for above in folder.resolve().parents:
             if (mark := mark_of(above)) is not None:
                 noun = KINDS[mark["kind"]].noun
-                return f"{folder} would lie in {above}, the folder of a {noun}: set run.root to a folder beside it"
+                return (
+                    f"{folder} would be inside {above}, which contains {noun} files: set run.root to a folder outside "
+                    "it"
+                )
     return None
 
 
@@ -93,18 +96,18 @@ def lock(folder: Path, kind: Kind) -> IO[str]:
 
 @contextmanager
 def held(folder: Path, kind: Kind, say: Callable[[str], None]) -> Iterator[None]:
-    """Hold a folder (`lock`) while the block runs; at its end, secrets in its text files are hidden, which is said."""
+    """Hold a folder (`lock`) while the block runs; at its end, secrets in its text files are redacted, with a note."""
     stream = lock(folder, kind)
     try:
         yield
     finally:
         for file in scrub(folder):
-            say(f"note: a secret of the environment had been printed into {file}; {HIDDEN} is there now")
+            say(f"note: {file} contained a secret of the environment; it now says {HIDDEN} instead")
         stream.close()
 
 
 def take(folder: Path, kind: Kind, about: Mapping[str, Any], fresh: bool, say: Callable[[str], None]) -> None:
-    """Mark a folder that is held (`lock`); with `fresh`, delete in it what is of its kind first, and say what.
+    """Mark a folder that is held (`lock`); with `fresh`, first delete the files of its kind, and print which.
 
     Raises:
         UserError: of `error_of`; nothing was deleted.
@@ -122,7 +125,7 @@ def take(folder: Path, kind: Kind, about: Mapping[str, Any], fresh: bool, say: C
 
 
 def to_be_cleared(folder: Path, kind: Kind) -> str | None:
-    """`deletes ... in FOLDER; leaves ...`: what clearing does; None where there is nothing to delete."""
+    """`deletes ... in FOLDER; leaves ...`: what clearing does; None if there is nothing to delete."""
     if not folder.is_dir():
         return None
     held = inside(folder, kind)

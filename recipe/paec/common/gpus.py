@@ -19,7 +19,7 @@ def gpu_count() -> int:
 
 
 def visible_gpus() -> list[tuple[str, float, float]]:
-    """Index, total and free bytes of every GPU that this process may use, as nvidia-smi says."""
+    """Index, total and free bytes of every GPU that this process may use, from nvidia-smi."""
     if shutil.which("nvidia-smi") is None:
         return []
     query = ["nvidia-smi", "--query-gpu=index,uuid,memory.total,memory.free", "--format=csv,noheader,nounits"]
@@ -27,7 +27,7 @@ def visible_gpus() -> list[tuple[str, float, float]]:
     gpus = {}
     for line in listing.splitlines():
         index, uuid, *sizes = (cell.strip() for cell in line.split(","))
-        if all(size.isdigit() for size in sizes):  # a GPU cut into MIG slices has no number here
+        if all(size.isdigit() for size in sizes):  # a GPU split into MIG slices has no number here
             gpus[index] = gpus[uuid] = (index, *(int(size) * 2**20 for size in sizes))
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     chosen = gpus if visible is None else [entry.strip() for entry in visible.split(",")]

@@ -1,4 +1,4 @@
-"""A Hugging Face model folder, read without loading the model: what it lacks, how large it is, how much it can read."""
+"""A Hugging Face model folder, read without loading the model: missing files, size and context length."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from safetensors import SafetensorError, safe_open
 
 INDEX = "model.safetensors.index.json"
 EMBEDDING = "embed_tokens.weight"
-"""How the name of the input embedding ends, in the decoders that the recipe trains."""
+"""Suffix of the input embedding's name in the decoders that the recipe trains."""
 LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-"""Names of the linear layers in the decoders that the recipe trains, for a model that is still to be made."""
+"""Names of the linear layers in the decoders that the recipe trains, for a model that does not exist yet."""
 STRETCHED = ("linear", "dynamic", "yarn")
-"""Kinds of rotary embedding whose context is a multiple (`factor`) of the one that was trained."""
+"""Types of rotary embedding whose context is a multiple (`factor`) of the trained one."""
 
 
 def model_folder(path: str) -> Path | None:
@@ -32,7 +32,7 @@ def model_folder(path: str) -> Path | None:
 
 
 def is_hub_id(path: str) -> bool:
-    """Whether the path of a model that is no local folder has the form `owner/name`."""
+    """Whether the path of a model that is not a local folder has the form `owner/name`."""
     return path.count("/") == 1 and not path.startswith((".", "~", "/"))
 
 
@@ -57,7 +57,7 @@ def head_dim(content: dict[str, Any]) -> int:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files that make up the model, there or not: those of the index, or all in the folder."""
+    """The safetensors files of the model, existing or not: those of the index, or all in the folder."""
     index = folder / INDEX
     if index.is_file() and not (folder / "model.safetensors").is_file():
         names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
@@ -66,7 +66,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def tensor_shapes(files: list[Path]) -> dict[str, list[int]]:
-    """Shape of every tensor by name, from the headers; SafetensorError for a file that is not whole."""
+    """Shape of every tensor by name, from the headers; SafetensorError for an incomplete file."""
     shapes = {}
     for file in files:
         with safe_open(file, framework="pt") as stream:
@@ -76,7 +76,7 @@ def tensor_shapes(files: list[Path]) -> dict[str, list[int]]:
 
 
 def module_errors(folder: Path | None, wanted: list[str]) -> list[str]:
-    """Names of `wanted` (lora.target_modules) that no linear layer of the model has; None: a model still to be made."""
+    """Names in `wanted` (lora.target_modules) that no linear layer has; None: the model does not exist yet."""
     layers = set(LINEARS)
     if folder is not None:
         shapes = tensor_shapes(weight_files(folder))
@@ -89,13 +89,13 @@ def module_errors(folder: Path | None, wanted: list[str]) -> list[str]:
 
 
 def file_errors(folder: Path, name: str) -> list[str]:
-    """What a Hugging Face model folder lacks; `name` begins the sentences."""
+    """What a Hugging Face model folder lacks; each sentence begins with `name`."""
     errors = []
     if not (folder / "config.json").is_file():
-        errors.append(f"{name}: no config.json in it, so it is not a Hugging Face model folder")
+        errors.append(f"{name}: it has no config.json, so it is not a Hugging Face model folder")
     errors += _weight_errors(folder, name)
     if not (folder / "tokenizer.json").is_file() and not (folder / "tokenizer_config.json").is_file():
-        errors.append(f"{name}: no tokenizer in it")
+        errors.append(f"{name}: it has no tokenizer")
     return errors
 
 
@@ -103,23 +103,23 @@ def _weight_errors(folder: Path, name: str) -> list[str]:
     try:
         files = weight_files(folder)
     except (ValueError, KeyError, AttributeError):
-        return [f"{name}: {INDEX} is unreadable: get the model again"]
+        return [f"{name}: {INDEX} cannot be read: download the model again"]
     if not files and any(folder.glob("*.bin")):
         return [
-            f"{name}: its weights are pickles (*.bin), which can run any code when they are loaded: take the model as "
-            "*.safetensors, or convert it on a machine where you trust it"
+            f"{name}: its weights are pickles (*.bin), and loading them can execute arbitrary code: use the model as "
+            "*.safetensors, or convert it where you trust it"
         ]
     if not files:
-        return [f"{name}: no weights (*.safetensors) in it"]
+        return [f"{name}: it has no weights (*.safetensors)"]
     missing = [file.name for file in files if not file.is_file()]
     if missing:
         return [
             f"{name}: {len(missing)} of the {len(files)} weight files in {INDEX} are missing ({missing[0]}"
-            f"{', ...' if missing[1:] else ''}): the download was not finished, get the model again"
+            f"{', ...' if missing[1:] else ''}): the download is incomplete, download the model again"
         ]
     for file in files:
         try:
             tensor_shapes([file])
         except SafetensorError as error:
-            return [f"{name}: {file.name} is not a whole safetensors file ({error}): get the model again"]
+            return [f"{name}: {file.name} is not a complete safetensors file ({error}): download the model again"]
     return []

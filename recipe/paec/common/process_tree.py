@@ -1,7 +1,7 @@
-"""Runs a command as a process tree that cannot outlive us or hang for ever, and reports on it meanwhile.
+"""Runs a command as a process tree that cannot outlive us or hang forever, and reports on it while it runs.
 
-Between us and the command is a keeper (`keep`), the process that every orphan below it becomes a child of: so all of
-the tree stays in sight, daemons included, and is killed at once when we are.
+Between us and the command is a keeper (`keep`), the process that adopts every orphan below it: so the complete tree,
+daemons included, stays known, and is killed immediately when we are.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from recipe.paec.common.errors import UserError
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 GRACE = 10.0
-"""Seconds from SIGTERM to SIGKILL: Ray's actors and vLLM's engines give their shared memory back meanwhile."""
+"""Seconds from SIGTERM to SIGKILL, in which Ray's actors and vLLM's engines release their shared memory."""
 KILL_WAIT = 5.0
-"""Seconds for killed processes to disappear: the kernel frees the memory of a large one meanwhile."""
+"""Seconds for killed processes to disappear, while the kernel frees their memory."""
 PARENT_GONE = signal.SIGUSR2
-"""What a keeper gets when the process that started it ends."""
+"""The signal a keeper receives when the process that started it exits."""
 
 NO_BARS = {name: "1" for name in ("TQDM_DISABLE", "HF_DATASETS_DISABLE_PROGRESS_BARS", "HF_HUB_DISABLE_PROGRESS_BARS")}
 """Environment of a command whose output goes to a log, where a bar that overwrites itself is one endless line."""
@@ -39,13 +39,13 @@ def prctl(option: int, value: int) -> None:
 
 
 def die_with_parent(number: int = signal.SIGKILL) -> None:
-    """For preexec_fn: the child gets this signal when the process that starts it ends, however it ends."""
+    """For preexec_fn: the child receives this signal when the process that starts it exits for any reason."""
     # SIGKILL of the supervisor must not leave a training process behind that writes into the run directory.
     prctl(PR_SET_PDEATHSIG, number)
 
 
 def printed(log: Path, since: int, most: int | None = None) -> str:
-    """What was written to `log` since it had so many bytes; the end of it, if that is more than `most`."""
+    """What was written to `log` after its first `size` bytes; only the end, if that is more than `most`."""
     start = since if most is None else max(since, log.stat().st_size - most)
     with open(log, "rb") as stream:
         stream.seek(start)
@@ -53,7 +53,7 @@ def printed(log: Path, since: int, most: int | None = None) -> str:
 
 
 class ProcessTree:
-    """A child process, all its descendants, and their end."""
+    """A child process and all its descendants."""
 
     def __init__(self, command: list[str], log: Path, env: dict[str, str]):
         self._log = open(log, "ab")
@@ -66,7 +66,7 @@ class ProcessTree:
             start_new_session=True,
             preexec_fn=lambda: die_with_parent(PARENT_GONE),
         )
-        # Descendants are remembered: where the keeper is killed, nothing says any more that they were ours.
+        # Descendants are remembered: if the keeper is killed, nothing else shows that they were ours.
         self._seen: dict[tuple[int, float], psutil.Process] = {}
         self.peak_memory = 0
 
@@ -88,7 +88,7 @@ class ProcessTree:
         return family
 
     def wait(self, on_tick: Callable[[], None], interval: float = 0.5) -> int:
-        """Exit code of the child; `on_tick` is called meanwhile and may raise to end it."""
+        """Exit code of the child; `on_tick` is called while waiting, and may raise to end it."""
         ticks = 0
         while True:
             code = self.process.poll()
@@ -104,20 +104,20 @@ class ProcessTree:
         """Terminate, then kill, whatever is left of the tree; at most `grace` + 2 `KILL_WAIT` seconds."""
         _end(self._below, grace)
         try:
-            self.process.wait(KILL_WAIT)  # by itself, since nothing is left to keep
+            self.process.wait(KILL_WAIT)  # it exits by itself when nothing is left to keep
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
         self._log.close()
 
     def _below(self) -> list[psutil.Process]:
-        """What lives of the tree below the keeper."""
+        """The living processes of the tree below the keeper."""
         self._family()
         return [member for member in self._seen.values() if member.pid != self.process.pid and _lives(member)]
 
 
 def _end(find: Callable[[], list[psutil.Process]], grace: float) -> None:
-    """Terminate, then kill the processes that `find` finds; those that appear meanwhile, too."""
+    """Terminate, then kill the processes that `find` finds, including those that appear in between."""
     asked: set[int] = set()
     began = time.monotonic()
     while (left := find()) and (passed := time.monotonic() - began) < grace + KILL_WAIT:
@@ -131,7 +131,7 @@ def _end(find: Callable[[], list[psutil.Process]], grace: float) -> None:
 
 
 def _lives(member: psutil.Process) -> bool:
-    """Whether a process runs; one that waits to be reaped does not."""
+    """Whether a process is running; one that waits to be reaped is not."""
     try:
         return member.is_running() and member.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -142,10 +142,10 @@ def _lives(member: psutil.Process) -> bool:
 
 
 def keep(parent: int, command: list[str]) -> None:
-    """Run a command and end as it does, with its exit code or by its signal, when all below it has ended.
+    """Run a command and exit like it, with its exit code or by its signal, when everything below it has exited.
 
-    Orphans of the tree become our children. SIGTERM and SIGINT go on to the command. When `parent`, the process that
-    started us, ends, everything is killed.
+    Orphans of the tree become our children. SIGTERM and SIGINT are forwarded to the command. When `parent`, the process
+    that started us, exits, everything is killed.
     """
     prctl(PR_SET_CHILD_SUBREAPER, 1)
     me, child = psutil.Process(), None
@@ -174,7 +174,7 @@ def keep(parent: int, command: list[str]) -> None:
     child.returncode = code = os.waitstatus_to_exitcode(status)
     _end(everything, GRACE)
     if code < 0:
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # the command has left its own, where it was to
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # the command's own core dump, if wanted, is already written
         if -code != signal.SIGKILL:
             signal.signal(-code, signal.SIG_DFL)
         os.kill(os.getpid(), -code)
@@ -182,7 +182,7 @@ def keep(parent: int, command: list[str]) -> None:
 
 
 def _reap() -> None:
-    """Take the exit codes of orphans that have ended."""
+    """Reap orphans that have exited."""
     try:
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass
@@ -217,6 +217,6 @@ if __name__ == "__main__":
 
 
 def run_preparation(command: list[str]) -> None:
-    """Make model and data (run.prepare_command); its progress is shown, UserError if it fails."""
+    """Create model and data (run.prepare_command), showing its progress; UserError if it fails."""
     if subprocess.run(command, check=False, preexec_fn=die_with_parent).returncode != 0:
-        raise UserError(f"the preparation failed: {shlex.join(command)}")
+        raise UserError(f"the preparation command failed: {shlex.join(command)}")

@@ -1,4 +1,4 @@
-"""From chat messages to prompt tokens: one way for the checks before a run or an evaluation, and for generation."""
+"""From chat messages to prompt tokens, the same way in the checks before a run or an evaluation and in generation."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from recipe.paec.common.errors import UserError
 
 
 def load_tokenizer(folder: str | Path, chat_template: str | None, name: str, remedy: str):
-    """The tokenizer of a local model folder, with `chat_template` instead of its own where one is given.
+    """The tokenizer of a local model folder, with `chat_template` instead of its own if one is given.
 
     UserError if it cannot be loaded or has no chat template: `name` begins the sentence, `remedy` ends the second.
     """

@@ -1,4 +1,4 @@
-"""Ray for one run alone: its ports, its token, and how to join a cluster."""
+"""Ray for a single run: its ports, its token, and how to join a cluster."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from pathlib import Path
 
 TOKEN_FILE = ".ray_token"
 DEFAULT_TOKEN = Path("~/.ray/auth_token")
-"""Where Ray itself looks for the token."""
+"""Where Ray looks for the token by default."""
 GCS_TIMEOUT = 15
-"""Seconds after which Ray's processes give up a gcs_server that was killed. Ray's own 60 allow for networks that fail
-for a while; on loopback only a dead server refuses connections, and a busy one keeps them."""
+"""Seconds after which Ray's processes give up on a gcs_server that was killed. Ray's default of 60 allows for temporary
+network failures; on loopback only a dead server refuses connections, and a busy one keeps them."""
 
 
 def running_ray() -> dict[str, str]:
-    """Environment for a process that joins a running Ray cluster by its address: shows the token, where there is one.
+    """Environment for a process that joins a running Ray cluster by its address: sets the token, if there is one.
 
-    Ray itself looks for a token only where no address is named.
+    Ray looks for a token by itself only if no address is given.
     """
     return {"RAY_AUTH_MODE": os.environ.get("RAY_AUTH_MODE", "token")} if cluster_token().is_file() else {}
 
 
 def cluster_token() -> Path:
-    """Where the token of a Ray cluster of several nodes lies, by `RAY_AUTH_TOKEN_PATH` or where Ray itself looks."""
+    """Path of the token of a multi-node Ray cluster: `RAY_AUTH_TOKEN_PATH`, or where Ray looks by default."""
     return Path(os.environ.get("RAY_AUTH_TOKEN_PATH", DEFAULT_TOKEN)).expanduser()
 
 
@@ -37,14 +37,14 @@ def write_token(file: Path) -> None:
 
 @contextmanager
 def private_ray(ray_address: str | None, folder: Path) -> Iterator[dict[str, str]]:
-    """Environment for a process that starts Ray on this machine for itself alone, while the block runs.
+    """Environment for a process that starts a private Ray on this machine, while the block runs.
 
     Ray's node address is the loopback one, so that its servers, and all that ask Ray for an address (vLLM's servers,
-    TransferQueue, the rendezvous), listen there; and every connection must show a token made for this run.
+    TransferQueue, the rendezvous), listen there; and every connection must present a token made for this run.
 
     Args:
-        ray_address: of a running cluster, which has its own rules: the environment is then that of `running_ray`.
-        folder: where the token lies meanwhile, readable for its owner only.
+        ray_address: a running cluster, which has its own rules: the environment is then that of `running_ray`.
+        folder: where the token is kept in the meantime, readable only for its owner.
     """
     if ray_address is not None:
         yield running_ray()
@@ -70,9 +70,9 @@ RAY_ENDED = {
     "Raylet is terminated": "it was killed, or ran out of memory",
     "Failed to connect to GCS": "its gcs_server was killed, or ran out of memory",
 }
-"""What Ray prints before it ends a process that has lost a server of this node, and what that means."""
+"""What Ray prints before it kills a process that has lost a server of this node, and what it means."""
 
 
 def ray_ended(output: str) -> str | None:
-    """One sentence if Ray itself has ended, by what its processes have printed; else None."""
+    """One sentence if Ray itself has exited, judging by what its processes have printed; else None."""
     return next((f"Ray on this node has ended: {why}" for text, why in RAY_ENDED.items() if text in output), None)

@@ -1,7 +1,7 @@
 """Keeps secrets (tokens, keys, passwords) out of every file and argument list.
 
-They travel in the environment alone, which every worker inherits and only their owner can read, and are recognized by
-the names of their variables. docs/safety.md says what is protected, how, and what is not.
+They are passed only in the environment, which every worker inherits and only their owner can read, and are recognized
+by the names of their variables. docs/safety.md says what is protected, how, and what is not.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from recipe.paec.common.files import replace_file
 
 HIDDEN = "<hidden>"
 SHORTEST_SECRET = 8
-"""Characters; a shorter value would be found in text that has nothing to do with it."""
+"""Characters; a shorter value would match unrelated text."""
 WRITTEN = (".json", ".jsonl", ".log", ".md", ".txt", ".yaml")
 """Suffixes of the text files of a run or an evaluation."""
 BULK = {"checkpoints", "rollouts", "validation"}
-"""Folders of a run that hold no text of its own."""
+"""Folders of a run without text of its own."""
 _VARIABLE = re.compile(r"(^|_)(TOKEN|KEY|SECRET|PASSWORD|PASSWD|PASSPHRASE|APIKEY)$")
 _LOWER = re.compile(r"(^|_)(api_?key|secret|password|passwd|passphrase|(auth|access|hf)_token)$")
 
 
 def is_secret(name: str) -> bool:
-    """Whether the value of a variable or configuration key of this name is nobody else's business.
+    """Whether the value of a variable or configuration key of this name is a secret.
 
-    `HF_TOKEN`, `WANDB_API_KEY`, `api_key` are; `max_token_len`, `tokenizer`, `prompt_key`, `RAY_AUTH_TOKEN_PATH` not.
+    `HF_TOKEN`, `WANDB_API_KEY`, `api_key` are; `max_token_len`, `tokenizer`, `RAY_AUTH_TOKEN_PATH` are not.
     """
     return bool((_VARIABLE if name.isupper() else _LOWER).search(name))
 
@@ -53,12 +53,12 @@ def _problem(key: str, value: Any, known: list[str]) -> str | None:
     name = key.rpartition(".")[2]
     if is_secret(name) and value not in (None, False, "", "null", "false"):
         return (
-            f"{key} would put a secret where others can read it (list of processes, config.yaml, logs): leave it out "
-            f"and `export {name.upper()}=...` in the shell, or log in with the tool's own command; the environment "
-            "reaches every worker"
+            f"{key} would put a secret where others can read it (process list, config.yaml, logs): leave it out "
+            f"and `export {name.upper()}=...` in the shell, or log in with the tool's own command; environment "
+            "variables reach every worker"
         )
     if any(secret in str(value) for secret in known):
-        return f"{key} holds the value of a secret of the environment, which would be written into files: leave it out"
+        return f"{key} contains a secret of the environment, which would be written to files: leave it out"
     return None
 
 

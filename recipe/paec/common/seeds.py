@@ -1,4 +1,4 @@
-"""The sampling seed of every response: made of what the response is, so that nothing else can change it."""
+"""The sampling seed of every response, computed from what identifies the response, so nothing else can change it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ def response_seed(seed: int, *key: str | int) -> int:
     """A seed in [0, 2^32) for one response: the first four bytes of the SHA-256 of the JSON list `[seed, *key]`.
 
     Args:
-        seed: of the whole run or evaluation.
-        key: which response. An evaluation's: benchmark, problem, sample; training's: see `rollout_seed`.
+        seed: seed of the run or evaluation.
+        key: identifies the response. In an evaluation: benchmark, problem, sample; in training: see `rollout_seed`.
     """
     digest = hashlib.sha256(json.dumps([seed, *key]).encode()).digest()
     return int.from_bytes(digest[:4], "big")

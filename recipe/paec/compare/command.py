@@ -1,10 +1,10 @@
 """`python -m recipe.paec.compare RUN ... [options]`: evaluations of several methods in one table, or their curves.
 
 A RUN is an evaluation's folder (with scores.json), or `name=folder`. Folders under one name are seeds of one method.
-Without a name it is the training run's, or else the folder's, less its seed: `paec-seed2` and `paec-trainer.seed=2` are
-seeds of `paec`.
+Without a name it is the name of the training run, or else of the folder, without its seed: `paec-seed2` and
+`paec-trainer.seed=2` are seeds of `paec`.
 
-Compared is only what can be: the same protocol, grader, problems and, for maj and pass, samples a problem.
+Only comparable evaluations are compared: same protocol, grader, problems and, for maj and pass, samples per problem.
 """
 
 from __future__ import annotations
@@ -26,24 +26,26 @@ from recipe.paec.compare.tables import FORMATS, render
 
 def _metric(text: str) -> str:
     if not re.fullmatch(r"avg|maj|pass@[1-9]\d*", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is none of avg, maj, pass@K")
+        raise argparse.ArgumentTypeError(f"{text!r} must be one of avg, maj, pass@K")
     return text
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="paec compare",
-        description="Evaluations side by side: a table with intervals and tests, or curves (docs/comparing.md).",
+        description="Compares evaluations: a table with intervals and tests, or curves (docs/comparing.md).",
         epilog="example: paec compare grpo=outputs/a/evaluation paec=outputs/b/evaluation --metric avg pass@16",
     )
     parser.add_argument("runs", nargs="+", metavar="RUN", help="folder with scores.json, or name=folder")
     parser.add_argument("--metric", nargs="+", type=_metric, help="avg (default), maj, pass@K: a table for each")
-    parser.add_argument("--benchmark", nargs="+", help="compare these only")
-    parser.add_argument("--baseline", help="the method that the others are tested against (default: the first)")
-    parser.add_argument("--format", choices=FORMATS, default=FORMATS[0], help="what is printed")
-    parser.add_argument("--output", type=Path, metavar="FOLDER", help="write comparison.md, .tex and .json there, too")
+    parser.add_argument("--benchmark", nargs="+", help="compare only these")
+    parser.add_argument("--baseline", help="method that the others are tested against (default: the first)")
+    parser.add_argument("--format", choices=FORMATS, default=FORMATS[0], help="format of the printed table")
+    parser.add_argument("--output", type=Path, metavar="FOLDER", help="also write comparison.md, .tex and .json there")
     parser.add_argument("--curve", type=Path, metavar="FILE", help="draw the RUNs' curve.json instead, as .png or .svg")
-    parser.add_argument("--allow-protocol-mismatch", action="store_true", help="compare what was evaluated differently")
+    parser.add_argument(
+        "--allow-protocol-mismatch", action="store_true", help="compare evaluations with different protocols"
+    )
     return parser
 
 
@@ -53,8 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.curve:
             if given := [name for name in ("metric", "baseline", "output") if getattr(options, name)]:
-                raise UserError(f"--curve draws one picture and no table: leave --{given[0]} out")
-            from recipe.paec.compare import curves  # matplotlib, which no table needs
+                raise UserError(f"--curve draws a picture and prints no table: leave --{given[0]} out")
+            from recipe.paec.compare import curves  # imports matplotlib, which tables do not need
 
             for remark in curves.draw(options.runs, options.curve, options.benchmark, options.allow_protocol_mismatch):
                 print(f"warning: {remark}", file=sys.stderr)

@@ -11,12 +11,12 @@ from recipe.paec.scoring.display import in_papers_order
 
 
 def check(methods: Sequence[SeedGroup], metrics: Sequence[str], allow_mismatch: bool) -> list[str]:
-    """What a reader of the comparison must know; UserError where there is nothing to compare.
+    """What a reader of the comparison must know; UserError if there is nothing to compare.
 
     Args:
-        methods: the first run of the first one is what the others are held against.
+        methods: the others are compared with the first run of the first one.
         metrics: avg, maj, pass or pass@k.
-        allow_mismatch: another protocol, grader or n is a remark instead of an error.
+        allow_mismatch: a different protocol, grader or n is a remark instead of an error.
 
     Returns:
         Remarks, one sentence each.
@@ -28,9 +28,10 @@ def check(methods: Sequence[SeedGroup], metrics: Sequence[str], allow_mismatch: 
         for here, there, a, b in ((first, run, ours, theirs), (run, first, theirs, ours)):
             if absent := in_papers_order(a.keys() - b.keys()):
                 common = " ".join(in_papers_order(a.keys() & b.keys()))
-                choice = f", or choose what to compare with --benchmark {common}" if common else ""
+                choice = f", or compare only what both have with --benchmark {common}" if common else ""
                 raise UserError(
-                    f"{there.path} lacks {', '.join(absent)}, which {here.path} has: evaluate it there{choice}"
+                    f"{there.path} has no scores on {', '.join(absent)}, but {here.path} has: evaluate that model on "
+                    f"it too{choice}"
                 )
             for benchmark in in_papers_order(a):
                 if absent := sorted(a[benchmark]["per_problem"].keys() - b[benchmark]["per_problem"].keys()):
@@ -46,29 +47,29 @@ def check(methods: Sequence[SeedGroup], metrics: Sequence[str], allow_mismatch: 
     ]
     if remarks and not allow_mismatch:
         raise UserError(
-            f"{remarks[0]}: evaluate them alike, or compare them all the same with --allow-protocol-mismatch"
+            f"{remarks[0]}: evaluate them with the same protocol, or compare them anyway with --allow-protocol-mismatch"
         )
     for what in _circumstances(first):
         if differ := [run for run in runs if _circumstances(run)[what] != _circumstances(first)[what]]:
             remarks.append(f"the {what} of {_some(differ)} and {first.path} differ, or are not known for both")
     if differ := [run for run in runs if _copied(run) != _copied(first)]:
         remarks.append(
-            f"the training data of {_some(differ)} and {first.path} hold other problems of the benchmarks, or are not "
-            "known for both"
+            f"the training data of {_some(differ)} and {first.path} contain different problems of the benchmarks, or "
+            "are not known for both"
         )
     return remarks
 
 
 def _copied(run: Evaluation) -> dict[str, list[str]] | None:
-    """Ids of the problems with a copy in the training data, by benchmark; None where that was not checked."""
+    """Ids of the problems with a copy in the training data, by benchmark; None if that was not checked."""
     found = run.scores["contamination"]
     return found and {name: found["benchmarks"][name]["ids"] for name in run.scores["benchmarks"]}
 
 
 def _circumstances(run: Evaluation) -> dict[str, Any]:
-    """What can move scores and yet be as it must: another model brings another template, other machines another dtype.
+    """What can change scores and may still differ: another model has another template, another machine another dtype.
 
-    None where it is not known (samples made elsewhere).
+    None if it is not known (samples made elsewhere).
     """
     provenance = run.scores["provenance"]
     generation = provenance["generation"]

@@ -15,7 +15,7 @@ from recipe.paec.scoring.estimators import LEVEL, Estimate, bootstrap_interval, 
 from recipe.paec.scoring.scores import per_problem
 
 SIGNIFICANT = 1 - LEVEL
-"""p below which a difference from the baseline is marked: then its interval leaves 0 out."""
+"""p below which a difference from the baseline is marked: its interval then excludes 0."""
 
 DAGGER, DASH = "\N{DAGGER}", "\N{EN DASH}"
 
@@ -47,7 +47,7 @@ def compare(methods: Sequence[SeedGroup], metric: str, baseline: str, remarks: S
         methods: of one problem set, see `check`.
         metric: "avg", "maj", or "pass@k"; a benchmark with n < k has no pass@k (null), nor then has the average.
         baseline: a method's name. Differences from it are of per-problem means over seeds (`paired_bootstrap`), so
-            they know of the chance in problems and samples, not of the spread between training runs.
+            they reflect the randomness of problems and samples, not the spread between training runs.
         remarks: sentences for the caption.
 
     Returns:
@@ -59,7 +59,7 @@ def compare(methods: Sequence[SeedGroup], metric: str, baseline: str, remarks: S
     """
     by_name = {method.name: method for method in methods}
     if baseline not in by_name:
-        raise UserError(f"--baseline {baseline}: no such method: choose one of {', '.join(by_name)}")
+        raise UserError(f"--baseline {baseline}: must be one of {', '.join(by_name)}")
     first = methods[0].runs[0].scores["benchmarks"]
     names = in_papers_order(first)
     # With --allow-protocol-mismatch the n differ; the smallest decides.
@@ -70,7 +70,7 @@ def compare(methods: Sequence[SeedGroup], metric: str, baseline: str, remarks: S
     scored = [name for name in names if samples[name] >= k]
     if not scored:
         raise UserError(
-            f"--metric {metric}: no benchmark has {k} samples a problem, the most is {max(samples.values())}"
+            f"--metric {metric}: no benchmark has {k} samples per problem, the most is {max(samples.values())}"
         )
 
     def cell(method: SeedGroup, over: Sequence[str]) -> dict[str, Any] | None:

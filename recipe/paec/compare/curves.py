@@ -1,6 +1,6 @@
-"""The picture of evaluations over training steps: a panel for each benchmark and metric, the runs overlaid.
+"""A figure of evaluations over training steps: a panel for each benchmark and metric, the runs overlaid.
 
-Input are folders with curve.json, `{"run": name, "steps": [{"step": 0, "scores": "path/of/scores.json"}, ...]}`, paths
+Inputs are folders with curve.json, `{"run": name, "steps": [{"step": 0, "scores": "path/of/scores.json"}, ...]}`, paths
 relative to the folder.
 """
 
@@ -43,7 +43,7 @@ class Curve:
     name: str
     steps: tuple[int, ...]
     methods: tuple[SeedGroup, ...]
-    """At each step, one run a seed."""
+    """At each step, one run per seed."""
 
 
 def read_curves(arguments: Sequence[str]) -> list[Curve]:
@@ -61,7 +61,7 @@ def read_curves(arguments: Sequence[str]) -> list[Curve]:
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"{path}: not a curve ({error!r}): evaluate all checkpoints of the run again") from None
         if not steps:
-            raise UserError(f"{path}, field steps: empty: evaluate the checkpoints of the run")
+            raise UserError(f"{path}, field steps: is empty: evaluate the checkpoints of the run")
         named.append((name, run, (path, {step: read_run(steps[step]) for step in sorted(steps)})))
     curves = []
     for name, seeds in grouped(named).items():
@@ -78,7 +78,7 @@ def read_curves(arguments: Sequence[str]) -> list[Curve]:
 
 
 def draw(arguments: Sequence[str], target: Path, benchmarks: Sequence[str] | None, allow_mismatch: bool) -> list[str]:
-    """Draw the curves of a command line to `target` (.png or .svg), whole or not at all.
+    """Draw the curves of a command line to `target` (.png or .svg), completely or not at all.
 
     Returns:
         Remarks, see `compare.check`; UserError as there, in `read_curves`, and for another suffix.
@@ -100,7 +100,7 @@ def picture(curves: Sequence[Curve]) -> Figure:
     """Accuracy in percent over steps: a row for each of METRICS, a column for each benchmark; bands are intervals."""
     run: Evaluation = curves[0].methods[0].runs[0]
     benchmarks = in_papers_order(run.scores["benchmarks"])
-    margin = 0.4 + 0.085 * max(len(curve.name) for curve in curves)  # inches, for the names at the right
+    margin = 0.4 + 0.085 * max(len(curve.name) for curve in curves)  # inches, for the names on the right
     width, height = 0.6 + PANEL[0] * len(benchmarks) + margin, 0.9 + PANEL[1] * len(METRICS)
     figure = Figure(figsize=(width, height), layout="constrained")
     figure.get_layout_engine().set(rect=(0, 0, 1 - margin / width, 1))
@@ -135,14 +135,14 @@ def _line(panel: Axes, index: int, curve: Curve, benchmark: str, metric: str) ->
 
 
 def _names(panel: Axes, curves: Sequence[Curve], ends: Sequence[float]) -> None:
-    """Write each run's name beside the end of its line, moved apart where they would overlap."""
+    """Write each run's name next to the end of its line, moved apart where names would overlap."""
     low, high = panel.get_ylim()
     gap = (high - low) * 0.13
     order = sorted(range(len(ends)), key=ends.__getitem__)
     heights: list[float] = []
     for i in order:
         heights.append(max(ends[i], heights[-1] + gap) if heights else ends[i])
-    for i in range(len(heights)):  # from the top down: those pushed above it come back
+    for i in range(len(heights)):  # from the top down, to bring back those pushed above it
         heights[-1 - i] = min(heights[-1 - i], heights[-i] - gap if i else high)
     for i, height in zip(order, heights, strict=True):
         panel.annotate(

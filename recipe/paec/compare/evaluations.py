@@ -1,4 +1,4 @@
-"""Evaluations that were written before: one for each run, seeds grouped by method."""
+"""Existing evaluations: one for each run, seeds grouped by method."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 from recipe.paec.common.errors import UserError
 from recipe.paec.scoring.scores import FORMAT, per_problem
 
-AGAIN = "delete it and evaluate again, which keeps the responses"
+AGAIN = "delete it and evaluate again; the responses are kept"
 SCORES_FILE, CURVE_FILE = "scores.json", "curve.json"
 
 
@@ -29,7 +29,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class SeedGroup:
-    """What a row of the table stands for: one run for each seed."""
+    """A row of the table: one run for each seed."""
 
     name: str
     runs: tuple[Evaluation, ...]
@@ -40,9 +40,9 @@ def read_json(path: Path, made_by: str) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file: {made_by}") from None
+        raise UserError(f"{path} does not exist: {made_by}") from None
     except (OSError, ValueError) as error:
-        raise UserError(f"{path}: not readable as JSON ({error}): {made_by} again") from None
+        raise UserError(f"{path}: not valid JSON ({error}): {made_by} again") from None
 
 
 def read_run(path: Path) -> Evaluation:
@@ -50,9 +50,9 @@ def read_run(path: Path) -> Evaluation:
     scores = read_json(path, "evaluate the model")
     try:
         if scores["format"] != FORMAT:
-            raise UserError(f"{path}: format {scores['format']!r}, this version reads {FORMAT}: {AGAIN}")
+            raise UserError(f"{path}: has format {scores['format']!r}, but this version reads {FORMAT}: {AGAIN}")
         if not scores["benchmarks"] or not all(b["per_problem"] for b in scores["benchmarks"].values()):
-            raise UserError(f"{path}, field benchmarks: empty: evaluate the model on a benchmark")
+            raise UserError(f"{path}, field benchmarks: is empty: evaluate the model on a benchmark")
         provenance, copies = scores["provenance"], scores["contamination"]
         provenance["protocol"].keys(), provenance["benchmarks"].keys(), provenance["run"], provenance["step"]
         provenance["grader"].keys(), provenance["versions"].keys()
@@ -67,12 +67,12 @@ def read_run(path: Path) -> Evaluation:
     except KeyError as error:
         raise UserError(f"{path}, field {error.args[0]}: missing: {AGAIN}") from None
     except (TypeError, AttributeError, ValueError) as error:
-        raise UserError(f"{path}: not the scores of an evaluation ({error}): {AGAIN}") from None
+        raise UserError(f"{path}: does not contain the scores of an evaluation ({error}): {AGAIN}") from None
     return Evaluation(path, scores)
 
 
 def without_seed(name: str) -> str:
-    """A run's name without the part that says its seed: `-seed2`, `_seed2`, `-trainer.seed=2`, `,data.seed=2`."""
+    """A run's name without the part that contains its seed: `-seed2`, `_seed2`, `-trainer.seed=2`, `,data.seed=2`."""
     part = r"(?:\w+\.)*seed=?\d+"
     return re.sub(rf"[-_,]{part}$", "", re.sub(rf"(?<=[-_,]){part},", "", name))
 
@@ -84,11 +84,11 @@ def grouped(named: Sequence[tuple[str | None, str, Any]]) -> dict[str, list[Any]
         named: (name given or None, name to derive one from, thing).
 
     Raises:
-        UserError: two things have the same underived name, so nothing says that they are seeds of one method.
+        UserError: two things have the same underived name, so it is not known that they are seeds of one method.
     """
     for name, count in Counter(own for given, own, _ in named if given is None).items():
         if count > 1:
-            raise UserError(f"{count} runs are called {name}: name them, as in my_method=FOLDER")
+            raise UserError(f"{count} runs are named {name}: give each its own name, as in my_method=FOLDER")
     groups: dict[str, list[Any]] = {}
     for given, own, thing in named:
         groups.setdefault(" ".join((given or without_seed(own)).split()), []).append(thing)
@@ -96,15 +96,15 @@ def grouped(named: Sequence[tuple[str | None, str, Any]]) -> dict[str, list[Any]
 
 
 def parse_run(argument: str) -> tuple[str | None, Path]:
-    """(name or None, folder) of `folder` or `name=folder`; UserError if there is no such folder."""
-    # Names and folders hold = themselves where an override made them, so what exists decides.
+    """(name or None, folder) of `folder` or `name=folder`; UserError if the folder does not exist."""
+    # Names and folders may contain = themselves if an override made them, so what exists decides.
     if Path(argument).is_dir():
         return None, Path(argument)
     splits = [(argument[:i], argument[i + 1 :]) for i, character in enumerate(argument) if character == "="]
     for name, folder in splits:
         if name.strip() and Path(folder).is_dir():
             return name, Path(folder)
-    raise UserError(f"{argument}: no such folder: give an evaluation's folder, or name=FOLDER")
+    raise UserError(f"{argument}: does not exist: give the folder of an evaluation, or name=FOLDER")
 
 
 def distinct(arguments: Sequence[str]) -> list[tuple[str | None, Path]]:
@@ -112,7 +112,7 @@ def distinct(arguments: Sequence[str]) -> list[tuple[str | None, Path]]:
     runs = [parse_run(argument) for argument in arguments]
     for folder, count in Counter(folder.resolve() for _, folder in runs).items():
         if count > 1:
-            raise UserError(f"{folder}: given {count} times: a run counts once")
+            raise UserError(f"{folder}: is given {count} times: name each run once")
     return runs
 
 
@@ -126,11 +126,11 @@ def read_methods(arguments: Sequence[str]) -> list[SeedGroup]:
 
 
 def choose(methods: Sequence[SeedGroup], benchmarks: Sequence[str]) -> list[SeedGroup]:
-    """The methods with these benchmarks only; UserError where a run lacks one."""
+    """The methods with these benchmarks only; UserError if a run lacks one."""
 
     def chosen(run: Evaluation) -> Evaluation:
         if absent := [name for name in benchmarks if name not in run.scores["benchmarks"]]:
-            raise UserError(f"{run.path} has no scores on {', '.join(absent)}: evaluate it there")
+            raise UserError(f"{run.path} has no scores on {', '.join(absent)}: evaluate the model on it")
         return Evaluation(
             run.path, {**run.scores, "benchmarks": {name: run.scores["benchmarks"][name] for name in benchmarks}}
         )

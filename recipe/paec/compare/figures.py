@@ -5,7 +5,7 @@ from __future__ import annotations
 from matplotlib.axes import Axes
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-"""Okabe and Ito's, told apart with every kind of colour vision; runs beyond the sixth get the next dash pattern."""
+"""Okabe and Ito's, distinguishable with every kind of colour vision; after the sixth run, the next dash pattern."""
 
 DASHES = ("-", (0, (4, 2)), (0, (1, 1.5)))
 
@@ -24,7 +24,7 @@ def line_style(index: int) -> dict[str, object]:
 
 
 def tidy(panel: Axes) -> None:
-    """Faint grid instead of a frame; ticks at whole steps."""
+    """Faint grid instead of a frame; ticks at integer steps."""
     panel.spines[["top", "right"]].set_visible(False)
     panel.spines[["left", "bottom"]].set_color(FAINT)
     panel.tick_params(colors=INK, labelsize=8, length=0)

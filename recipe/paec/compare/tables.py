@@ -17,7 +17,7 @@ FORMATS = ("markdown", "latex", "json")
 
 @dataclass(frozen=True)
 class Style:
-    """How a format writes what is special in a cell."""
+    """How a format writes the special parts of a cell."""
 
     bold: str
     interval: str
@@ -25,10 +25,10 @@ class Style:
     mark: str
     dash: str
     special: Mapping[str, str]
-    """Pattern of special text -> what stands for it."""
+    """Pattern of special text -> its replacement."""
 
     def escape(self, text: str) -> str:
-        """Text that a reader of the format sees as it is."""
+        """Text escaped so that it is displayed unchanged."""
         patterns = "|".join(f"({pattern})" for pattern in self.special)
         values = list(self.special.values())
         return re.sub(patterns, lambda match: values[match.lastindex - 1].replace("&0", match[0]), text)
@@ -64,7 +64,7 @@ LATEX = Style(
 
 
 def _rows(result: Mapping[str, Any], style: Style) -> list[list[str]]:
-    """The cells of the table, head first."""
+    """The cells of the table, header first."""
 
     def shown(cell: Mapping[str, Any]) -> str:
         return f"{100 * cell['value']:.1f}"
@@ -79,7 +79,7 @@ def _rows(result: Mapping[str, Any], style: Style) -> list[list[str]]:
             if cell is None:
                 texts.append(style.dash)
                 continue
-            # Equal as shown is equally good.
+            # Values that are displayed the same count as equal.
             text = style.bold.format(shown(cell)) if shown(cell) == highest and len(cells) > 1 else shown(cell)
             difference = cell["difference"]
             if difference and difference["p"] is not None and difference["p"] < SIGNIFICANT:

@@ -1,4 +1,4 @@
-"""Which attention the actor computes with: flash-attn where it is installed or needed, else PyTorch's own (sdpa)."""
+"""The actor's attention: flash-attn where it is installed or needed, else PyTorch's own (sdpa)."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ KEY = "actor_rollout_ref.model.override_config.attn_implementation"
 """verl's key; `cluster.attention` is its value unless it is given."""
 AUTO, FLASH, SDPA = "auto", "flash_attention_2", "sdpa"
 OVER_RANKS = (FLASH, "flash_attention_3", "ulysses_sdpa")
-"""What attends over the whole sequence with Ulysses; with anything else each rank attends within its own slice."""
-REMEDY = "FLASH_ATTN=1 bash launch/setup_env.sh gpu compiles it"
+"""Attention over the full sequence with Ulysses; with anything else each rank only attends within its own slice."""
+REMEDY = "compile it with FLASH_ATTN=1 bash launch/setup_env.sh gpu"
 
 
 def has_flash_attn() -> bool:
@@ -20,7 +20,7 @@ def has_flash_attn() -> bool:
 
 
 def name_of(config: DictConfig) -> str | None:
-    """The configured attention, transformers' name."""
+    """The configured attention, by transformers' name."""
     return config.actor_rollout_ref.model.override_config.get("attn_implementation")
 
 
@@ -32,9 +32,12 @@ def resolve(config: DictConfig) -> None:
 
 
 def check_config(config: DictConfig) -> list[str]:
-    """Ulysses with an attention that would be silently wrong."""
+    """Error for Ulysses with an attention that would give wrong results silently."""
     degree, name = config.cluster.sequence_parallel, name_of(config)
     if degree == 1 or name in OVER_RANKS:
         return []
     needed = f"{KEY}=ulysses_sdpa" if config.cluster.platform == "cpu" else f"{KEY}={FLASH}"
-    return [f"cluster.sequence_parallel={degree} with attn_implementation={name} is silently wrong: add {needed}"]
+    return [
+        f"cluster.sequence_parallel={degree} with attn_implementation={name} gives wrong results without an error: add "
+        f"{needed}"
+    ]

@@ -31,7 +31,9 @@ def _verl_configs() -> str:
     """Hydra's address of verl's configuration files, found without importing verl, which takes seconds."""
     verl = importlib.util.find_spec("verl")
     if verl is None:
-        raise ModuleNotFoundError("verl is not installed here: run launch/setup_env.sh, and use its Python")
+        raise ModuleNotFoundError(
+            "verl is not installed in this Python: run launch/setup_env.sh, and use its environment"
+        )
     return f"file://{Path(verl.submodule_search_locations[0]) / 'trainer' / 'config'}"
 
 
@@ -39,7 +41,7 @@ OmegaConf.register_new_resolver("verl_configs", _verl_configs, replace=True)
 
 
 def compose(config_name: str, overrides: Sequence[str]) -> DictConfig:
-    """A configuration of this command line with nothing looked up yet, HydraConfig set; Hydra's own errors."""
+    """The unresolved configuration of this command line, with HydraConfig set; raises Hydra's errors."""
     with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
         config = hydra.compose(config_name, overrides=list(overrides), return_hydra_config=True)
     HydraConfig.instance().set_config(config)
@@ -49,28 +51,28 @@ def compose(config_name: str, overrides: Sequence[str]) -> DictConfig:
 
 
 def explain(error: Exception, overrides: Sequence[str], config_name: str) -> str:
-    """Hydra's complaint as one sentence with the remedy: the closest key or choice that exists."""
+    """Hydra's error as one sentence with the remedy: the closest existing key or choice."""
     text = " ".join(str(error).split())
     if isinstance(error, OverrideParseException):
         key, _, value = error.override.partition("=")
         quoted = value.strip("'\"").replace("\\", "\\\\").replace('"', '\\"')
         if not value:
-            return f"{error.override}: not an override: write key=value"
+            return f"{error.override}: is not an override: write key=value"
         remedy = shlex.quote(f'{key}="{quoted}"')
         return f"{error.override}: Hydra cannot read this value: put quotes around special characters: {remedy}"
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         return no_such_file(error)
     if (several := re.match(r"Multiple values for ([\w/@]+)\.", text)) is not None:
-        return f"{several[1]} is chosen more than once: leave one out (no + before it; {several[1]}=...)"
+        return f"{several[1]} is chosen more than once: choose it once, without a plus: {several[1]}=..."
     unknown = re.search(r"Could not override '([^']+)'", text)
     if unknown is None:
         where = getattr(error, "full_key", None) or " ".join(o for o in overrides if "${" in o)
         return f"{where}: {text}" if where and where not in text else text
     if (other := re.search(r"Did you mean to override (\S+)\?", text)) is not None:
-        return f"{unknown[1]} cannot be chosen: write {other[1]}=..."
+        return f"{unknown[1]} cannot be set: write {other[1]}=..."
     key = unknown[1].split("@")[0]
     if key.startswith("cluster.env."):
-        return f"{key} is not there yet: add it with a plus, +{key}=..."
+        return f"{key} does not exist yet: add it with a plus, +{key}=..."
     if config_name == "train" and (sentence := _no_such_field(key, overrides)) is not None:
         return sentence
     names = "experiment|method|also|base|model|data|data@data|cluster|mode|curriculum|protocol"
@@ -86,12 +88,12 @@ def explain(error: Exception, overrides: Sequence[str], config_name: str) -> str
 
 
 def no_such_file(error: MissingConfigException) -> str:
-    """`no method sirn: did you mean siren?` and what there is."""
+    """`no method sirn: did you mean siren?` and the options."""
     group, _, name = (error.missing_cfg_file or "").rpartition("/")
     options = list(error.options or ())
     close = difflib.get_close_matches(name, options, n=1)
     hint = f"did you mean {close[0]}? " if close else ""
-    return f"no {group} {name}: {hint}There are {', '.join(options)}"
+    return f"no {group} {name}: {hint}The options are {', '.join(options)}"
 
 
 def _no_such_field(key: str, overrides: Sequence[str]) -> str | None:
@@ -105,7 +107,7 @@ def _no_such_field(key: str, overrides: Sequence[str]) -> str | None:
     if name not in METHODS or name in has or not has or section not in ("method", f"also.{name}"):
         return None
     own = ", ".join(f.name for f in fields(METHODS[name])) or "none"
-    return f"{key}: {name} has no field {field} (its fields: {own}); there is one in {', '.join(has)}"
+    return f"{key}: method {name} has no field {field} (its fields: {own}); {', '.join(has)} has one"
 
 
 def _keys(node: Any, prefix: str = "") -> list[str]:
@@ -119,7 +121,7 @@ def _keys(node: Any, prefix: str = "") -> list[str]:
 
 
 FLAGS = {"--dry-run": "dry_run=true", "--print-config": "print_config=true"}
-"""Options of the recipe's own -> the override that each stands for."""
+"""The recipe's own options -> the override that each one means."""
 HYDRA_FLAGS = (
     *("--help", "--hydra-help", "--version", "--cfg", "--resolve", "--package", "--run", "--multirun", "--info"),
     *("--config-dir", "--config-name", "--config-path", "--shell-completion", "--experimental-rerun"),
@@ -136,18 +138,18 @@ def unknown_flags(arguments: Sequence[str]) -> list[str]:
     """One sentence for every option that neither the recipe nor Hydra has."""
     known = [*FLAGS, "--check", *HYDRA_FLAGS]
     given = [a for a in arguments if a.startswith("-") and a.partition("=")[0] not in HYDRA_FLAGS]
-    # --check itself comes here from the commands that do not have it.
+    # --check itself only gets here from commands that do not have it.
     hints = {a: values.closest(a, known, ": did you mean {}?") for a in given if a not in known}
-    return [f"{a}: no such option{hints.get(a, ' here')}" for a in given]
+    return [f"{a}: unknown option{hints.get(a, ' of this command')}" for a in given]
 
 
 def hydra_command(config_name: str, run: Callable[[DictConfig], None], arguments: list[str], interrupted: str) -> int:
     """Compose `config_name` with the command line and call `run`; returns the exit code.
 
     Args:
-        run: raises UserError for everything a user can mend.
+        run: raises UserError for anything the user can fix.
         arguments: the command line without the program; the recipe's own options (`flags`) have become overrides.
-        interrupted: what Ctrl-C means for what was done so far.
+        interrupted: what Ctrl-C means for the work done so far.
     """
     overrides = [a for a in arguments if not a.startswith("-")]
     table = TRAINING if config_name == "train" else EVALUATION
@@ -159,7 +161,7 @@ def hydra_command(config_name: str, run: Callable[[DictConfig], None], arguments
     signal.signal(signal.SIGTERM, _terminated)
 
     def guarded(config: DictConfig) -> None:
-        # Inside Hydra, which would print its own report around these.
+        # Inside Hydra, which would print its own report for these.
         try:
             run(config)
         except UserError as error:
@@ -170,7 +172,7 @@ def hydra_command(config_name: str, run: Callable[[DictConfig], None], arguments
             if error.errno not in NOT_OURS:
                 raise
             place = error.filename or "while writing"
-            sys.exit(complain([f"{place}: {error.strerror}: make room, or name a folder that can be written"]))
+            sys.exit(complain([f"{place}: {error.strerror}: free some space, or choose a writable folder"]))
 
     try:
         composed = compose(config_name, overrides) if len(overrides) == len(arguments) else None
@@ -188,5 +190,5 @@ def hydra_command(config_name: str, run: Callable[[DictConfig], None], arguments
 
 
 def _terminated(*_: object) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not cut the clean-up short
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not interrupt the clean-up
     sys.exit(143)

@@ -47,7 +47,7 @@ def identity(config: DictConfig) -> dict[str, Any]:
 
 
 def with_current_names(identity: dict[str, Any]) -> dict[str, Any]:
-    """A recorded identity with the names that a method's fields have now."""
+    """A recorded identity with the current names of a method's fields."""
 
     def current(key: str) -> str:
         section, _, field = key.rpartition(".")
@@ -58,5 +58,5 @@ def with_current_names(identity: dict[str, Any]) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """As JSON gives it back."""
+    """The value after a round trip through JSON."""
     return list(value) if isinstance(value, tuple) else value

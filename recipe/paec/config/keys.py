@@ -1,8 +1,8 @@
 """Which keys of a training or an evaluation may be overridden, and the check of a command line against them.
 
 `check_overrides` looks at a command line before anything is composed; recipe.paec.config.values at what a resolved
-configuration holds. Keys that the recipe sets itself, from its own sections or because it relies on them, are refused:
-they would pass every other check and then mean something else. Nothing here imports torch or verl.
+configuration contains. Keys that the recipe sets itself, from its own sections or because it relies on them, are
+refused: they would pass every other check and then mean something else. Nothing here imports torch or verl.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ OWNED = {
     f"{MODEL}.lora_alpha": "lora.alpha",
     f"{MODEL}.target_modules": "lora.target_modules",
     f"{MODEL}.lora": "lora.rank, lora.alpha, lora.target_modules or lora.merge",
-    f"{MODEL}.tokenizer_path": "model.path, a folder with the tokenizer beside the weights",
-    f"{MODEL}.hf_config_path": "model.path, a folder with config.json beside the weights",
+    f"{MODEL}.tokenizer_path": "model.path, a folder with the tokenizer and the weights",
+    f"{MODEL}.hf_config_path": "model.path, a folder with config.json and the weights",
     f"{ACTOR}.data_loader_seed": "seed",
     f"{ACTOR}.rollout_n": f"{ROLLOUT}.n",
     f"{ACTOR}.grad_clip": f"{ACTOR}.optim.clip_grad",
@@ -67,8 +67,8 @@ OWNED = {
     "trainer.validation_data_dir": "run.root or run.directory",
     "trainer.max_actor_ckpt_to_keep": "run.keep_checkpoints",
     "trainer.total_epochs": "trainer.total_training_steps",
-    "trainer.resume_mode": "the same command, which resumes by itself, or run.fresh=true, which starts over",
-    "trainer.resume_from_path": "the same command, which resumes by itself, or run.fresh=true, which starts over",
+    "trainer.resume_mode": "the same command, which resumes automatically, or run.fresh=true, which starts over",
+    "trainer.resume_from_path": "the same command, which resumes automatically, or run.fresh=true, which starts over",
     "trainer.v1.trainer_mode": "mode=sync, mode=colocate_async or mode=separate_async",
     "ray_kwargs.ray_init.num_cpus": "cluster.num_cpus",
     "ray_kwargs.ray_init.num_gpus": "cluster.gpus_per_node, cluster.num_cpus",
@@ -78,41 +78,41 @@ OWNED = {
 """Keys that the recipe sets from its own -> what to use. A key covers everything below it."""
 
 FIXED = {
-    "identity": "it is made of the whole configuration",
+    "identity": "it is computed from the complete configuration",
     "run.overrides": "it records the command line",
     "model_engine": "the actor is FSDP",
     "critic": "no estimator of this recipe has a critic",
-    "custom_reward_function": "the score is recipe.grading's (docs/grading.md)",
-    "reward.custom_reward_function": "the score is recipe.grading's (docs/grading.md)",
-    "reward_model": "the score is recipe.grading's, no model's (docs/grading.md)",
-    "reward.reward_model": "the score is recipe.grading's, no model's (docs/grading.md)",
-    "sandbox_fusion": "no response is run as code (docs/grading.md)",
-    "reward.sandbox_fusion": "no response is run as code (docs/grading.md)",
-    "trainer.use_v1": "the recipe extends this trainer of verl's",
+    "custom_reward_function": "recipe.grading computes the score (docs/grading.md)",
+    "reward.custom_reward_function": "recipe.grading computes the score (docs/grading.md)",
+    "reward_model": "recipe.grading computes the score, not a model (docs/grading.md)",
+    "reward.reward_model": "recipe.grading computes the score, not a model (docs/grading.md)",
+    "sandbox_fusion": "responses are never run as code (docs/grading.md)",
+    "reward.sandbox_fusion": "responses are never run as code (docs/grading.md)",
+    "trainer.use_v1": "the recipe extends this trainer of verl",
     f"{MODEL}.external_lib": "it loads the recipe into every worker",
-    f"{ACTOR}.fsdp_config._target_": "the methods come with it",
-    f"{ROLLOUT}.name": "the rollouts are vLLM's",
-    f"{ROLLOUT}.mode": "the trainers take async rollouts alone",
+    f"{ACTOR}.fsdp_config._target_": "it brings the methods into the actor",
+    f"{ROLLOUT}.name": "rollouts are generated with vLLM",
+    f"{ROLLOUT}.mode": "the trainers only support async rollouts",
     f"{ROLLOUT}.checkpoint_engine.custom_backend_module": "mode=separate_async sets it",
 }
 """Keys that cannot be changed -> why. A key covers everything below it."""
 
 FREE = {
     f"{ROLLOUT}.max_model_len": "the experiments give a default that fits the model; a shorter one saves memory",
-    f"{MODEL}.override_config.attn_implementation": "cluster.attention is its default; read from here alone",
-    f"{ACTOR}.use_torch_compile": "cluster.compile is the default of all four, which may differ",
+    f"{MODEL}.override_config.attn_implementation": "cluster.attention is its default; only this key is read",
+    f"{ACTOR}.use_torch_compile": "cluster.compile is the default of all four; they may differ",
     f"{ACTOR}.fsdp_config.use_torch_compile": "as above",
     "actor_rollout_ref.ref.use_torch_compile": "as above",
     "actor_rollout_ref.ref.fsdp_config.use_torch_compile": "as above",
-    f"{ROLLOUT}.enforce_eager": "cluster.enforce_eager is its default; read from here alone",
+    f"{ROLLOUT}.enforce_eager": "cluster.enforce_eager is its default; only this key is read",
     f"{ACTOR}.loss_scale_factor": "base=dr_grpo gives the usual constant; any other is a choice",
 }
-"""Keys with an interpolation in configs/ that is a default alone -> why they may be overridden."""
+"""Keys with an interpolation in configs/ that is only a default -> why they may be overridden."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """What a command's overrides are looked up in."""
+    """Tables against which a command's overrides are checked."""
 
     groups: tuple[str, ...]
     top_level: tuple[str, ...]
@@ -150,7 +150,7 @@ EVALUATION = Table(
     top_level=tuple(field.name for field in fields(EvaluationConfig)),
     owned={"engine.tensor_parallel_size": "cluster.tensor_parallel"},
     fixed={
-        section: "an evaluation does not read it; its engine's settings are engine.*"
+        section: "an evaluation does not read it; use engine.* for the engine's settings"
         for section in ("actor_rollout_ref", "trainer", "reward", "ray_kwargs", "transfer_queue")
     },
     sections=_sections("cluster.env.NAME", *(f"{name}.KEY" for name in ("engine", "grader", "model"))),
@@ -159,18 +159,18 @@ EVALUATION = Table(
 
 
 def check_overrides(overrides: Sequence[str], table: Table = TRAINING) -> list[str]:
-    """One sentence for every override that the command would not follow; one that Hydra cannot read is left to it."""
+    """One sentence for every override that would have no effect; Hydra itself reports those it cannot read."""
     parsed = _parsed(overrides)
     return [problem for override in parsed for problem in _check(override, table)] + _methods_twice(parsed)
 
 
 def given_twice(overrides: Sequence[str]) -> list[str]:
-    """A note for every key or group that stands on the command line more than once: Hydra takes the last."""
+    """A note for every key or group that occurs more than once on the command line: Hydra uses the last."""
     last: dict[str, tuple[str, int]] = {}
     for override in _parsed(overrides):
         key = override.get_key_element().lstrip("+~")
         last[key] = (override.input_line, last.get(key, ("", 0))[1] + 1)
-    return [f"{key} is given {times} times: {line} counts" for key, (line, times) in last.items() if times > 1]
+    return [f"{key} is given {times} times: {line} is used" for key, (line, times) in last.items() if times > 1]
 
 
 def _parsed(overrides: Sequence[str]) -> list[Override]:
@@ -188,35 +188,35 @@ def _check(override: Override, table: Table) -> Iterator[str]:
     top, sweep = key.split(".")[0], override.is_sweep_override()
     value = None if sweep else override.value()
     if not key:
-        yield f"{line}: not an override: write key=value"
+        yield f"{line}: is not an override: write key=value"
         return
     if top == "hydra" or "/" in key:
         if key == "hydra.searchpath":
-            yield f"{line}: hydra.searchpath cannot be changed: verl's defaults are found there"
+            yield f"{line}: hydra.searchpath cannot be changed: verl's defaults are found through it"
     elif key not in table.groups and top not in table.top_level and top not in table.fixed:
         if override.is_add():
-            hint = closest(top, table.top_level, "did you mean {}?") or "use a key of a section that exists"
-            yield f"{line}: there is no section {top}, nothing would read it: {hint}"
+            hint = closest(top, table.top_level, "did you mean {}?") or "use a key of an existing section"
+            yield f"{line}: there is no section {top}, so nothing would read it: {hint}"
     elif override.is_delete():
         if key in table.groups:
-            yield f"{line}: choose another {key} (a file of configs/{key}) instead of deleting it"
+            yield f"{line}: cannot be deleted: choose another {key} (a file of configs/{key})"
         elif key in table.sections or key in table.needed or table.owner(key) or top in ("method", "also"):
-            yield f"{line}: this key is needed: give it a value instead of deleting it"
+            yield f"{line}: is required and cannot be deleted: give it a value"
     elif key in table.groups and not sweep and not isinstance(value, Mapping):
         names = value if isinstance(value, list) else [value]
         if not all(isinstance(name, str) for name in names):
-            yield f"{line}: {key} is chosen by name: {key}=<file of configs/{key}>"
+            yield f"{line}: {key} must be chosen by name: {key}=<file of configs/{key}>"
     elif (renamed := _renamed_field(key)) and not override.is_add():
-        yield f"{line}: this field is called {renamed}"
+        yield f"{line}: this field is now called {renamed}"
     elif key.startswith("cluster.env.") and not sweep and not isinstance(value, str | int | float):
-        yield f"{line}: a variable of the environment must be text or a number"
+        yield f"{line}: an environment variable must be text or a number"
     elif _holds_others(key, table) and not sweep and not isinstance(value, Mapping):
-        yield f"{line}: {key} holds other keys: set them one by one, {key}.<key>=<value>"
+        yield f"{line}: {key} is a section: set its keys one by one, {key}.<key>=<value>"
     else:
         for leaf in _leaves(key, value):
             owner = table.owner(leaf)
             if owner in table.owned:
-                yield f"{line}: {leaf} is set by the recipe itself: use {table.owned[owner]}"
+                yield f"{line}: {leaf} is set by the recipe: use {table.owned[owner]}"
             elif owner is not None:
                 yield f"{line}: {leaf} cannot be changed: {table.fixed[owner]}"
 
@@ -227,7 +227,7 @@ def _holds_others(key: str, table: Table) -> bool:
 
 
 def _renamed_field(key: str) -> str | None:
-    """The key now of a method's field that had another name, such as method.statistics."""
+    """The current key of a renamed field of a method, such as method.statistics."""
     section, _, field = key.rpartition(".")
     is_field = section == "method" or (section.startswith("also.") and section.count(".") == 1)
     return f"{section}.{RENAMED_FIELDS[field]}" if is_field and field in RENAMED_FIELDS else None
@@ -242,11 +242,11 @@ def _leaves(key: str, value: Any) -> Iterator[str]:
 
 
 def _methods_twice(parsed: Sequence[Override]) -> list[str]:
-    """A method that `also=` names again; the same file composed twice would count once, in silence."""
+    """An error for a method that `also=` names again; composed twice, it would silently count once."""
     chosen = {
         o.key_or_group: o.value() for o in parsed if o.key_or_group in ("method", "also") and not o.is_sweep_override()
     }
     also = chosen.get("also", [])
     names = [chosen.get("method"), *([also] if isinstance(also, str) else also if isinstance(also, list) else [])]
     twice = dict.fromkeys(name for name in names if isinstance(name, str) and names.count(name) > 1)
-    return [f"also={name}: {name} acts already; name every method once" for name in twice]
+    return [f"also={name}: {name} is already active; name every method once" for name in twice]

@@ -1,4 +1,4 @@
-"""The methods that a configuration names: its `method`, and those beside it (`also`)."""
+"""The methods that a configuration names: its `method`, and the additional ones (`also`)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from recipe.paec.config.schema import RENAMED_FIELDS
 def method_nodes(config: DictConfig) -> list[dict[str, Any]]:
     """`{"_target_": import path, field: value, ...}` of each method, the run's first.
 
-    `method=custom` has the import path twice, as `target` too: that one is no field.
+    `method=custom` has the import path twice, also as `target`, which is not a field.
     """
     sections = [config.method, *config.also.values()]
     nodes = []
@@ -48,7 +48,7 @@ def _made(node: dict[str, Any]) -> Method:
     except TypeError as error:
         for old, new in RENAMED_FIELDS.items():
             if old in fields and new in {f.name for f in dataclasses.fields(kind)}:
-                raise TypeError(f"method.{old}={fields[old]}: this field is called method.{new}") from None
+                raise TypeError(f"method.{old}={fields[old]}: this field is now called method.{new}") from None
         raise TypeError(
-            f"method: {kind.__name__} cannot be made of {', '.join(fields) or 'no field'}: {error}"
+            f"method: {kind.__name__} cannot be created from {', '.join(fields) or 'no field'}: {error}"
         ) from None

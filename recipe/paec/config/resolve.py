@@ -1,4 +1,4 @@
-"""A run's configuration with nothing left to look up, its name, and its directory."""
+"""A run's resolved configuration, its name, and its directory."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from recipe.paec.config.methods import method_nodes, stack_of
 from recipe.paec.config.schema import OWN_SURROGATE, register_methods
 
 SAME_RUN = ("run.", "trainer.", "cluster", "experiment", "method=", "hydra.")
-"""Overrides that do not make another run: how long, how watched, where."""
+"""Overrides that do not make it a different run: how long, how monitored, where."""
 
 NO_DUAL_CLIP = 1e30
 """`clip_ratio_c` for a method without a dual clip: verl multiplies it with advantages, of which some are 0."""
@@ -30,7 +30,7 @@ register_methods()
 
 
 def run_suffix(overrides: list[str]) -> str:
-    """What the command line adds to a run's name, so that two different runs never share a directory."""
+    """What the command line adds to a run's name, so that different runs never share a directory."""
     chosen = [o.lstrip("+~") for o in overrides if not o.lstrip("+~").startswith(SAME_RUN)]
     if not chosen:
         return ""
@@ -40,15 +40,15 @@ def run_suffix(overrides: list[str]) -> str:
 
 
 def composed(*overrides: str) -> DictConfig:
-    """A training's configuration of this command line, as `resolved` takes it; Hydra's own errors."""
+    """The training configuration of this command line, as `resolved` takes it; raises Hydra's errors."""
     return compose("train", overrides)
 
 
 def resolved(config: DictConfig) -> DictConfig:
-    """The configuration of this run with nothing left to look up, and its name made from the command line.
+    """The resolved configuration of this run, with its name derived from the command line.
 
     Raises:
-        UserError: a path is not one, or run.root, run.name and run.directory do not name a folder of this run alone.
+        UserError: a path is not one, or run.root, run.name and run.directory do not name a folder for this run only.
     """
     overrides = list(HydraConfig.get().overrides.task)
     with open_dict(config):
@@ -64,8 +64,8 @@ def resolved(config: DictConfig) -> DictConfig:
         apply_methods(config)
         attention.resolve(config)
         if config.cluster.ray_address is not None:
-            # What a running cluster offers was said when it was started; Ray refuses to hear it again. So was its
-            # interface, a name that may differ from node to node; loopback is for a Ray of our own on one host.
+            # The resources of a running cluster were set when it was started, and Ray refuses to set them again. So was
+            # its interface, whose name may differ between nodes; loopback is for our own Ray on one host.
             config.ray_kwargs.ray_init.update(num_cpus=None, num_gpus=None)
             for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
                 if config.cluster.env.get(name) == "lo":
@@ -77,21 +77,21 @@ def resolved(config: DictConfig) -> DictConfig:
                 config.trainer[key] = str(Path(config.trainer[key]).expanduser().absolute())
         scored_files.use_scored_files(config)
         mark = hashlib.sha256(config.run.directory.encode()).hexdigest()[:12]
-        # Ray takes text only, and an override such as cluster.env.OMP_NUM_THREADS=2 is a number.
+        # Ray only takes text, and an override such as cluster.env.OMP_NUM_THREADS=2 is a number.
         config.cluster.env = {**{key: str(value) for key, value in config.cluster.env.items()}, RUN_VARIABLE: mark}
         config.ray_kwargs.ray_init.runtime_env.env_vars = config.cluster.env
     return resolved_paths(config)
 
 
 def whose(config: DictConfig) -> dict[str, str]:
-    """What the mark of the run's directory says: its experiment and its name."""
+    """The mark of the run's directory: its experiment and its name."""
     return {"experiment": str(config.run.experiment), "name": str(config.run.name)}
 
 
 def apply_methods(config: DictConfig) -> None:
-    """Put into verl's keys what the methods ask of them: clip range, surrogate, reference policy.
+    """Set verl's keys as the methods need them: clip range, surrogate, reference policy.
 
-    Methods that cannot be made are left for `rules.check_config`, which says why.
+    Methods that cannot be created are left to `rules.check_config`, which says why.
     """
     actor = config.actor_rollout_ref.actor
     try:

@@ -1,4 +1,4 @@
-"""Rules between the keys of a configuration: what can be known to be wrong without a file or a machine."""
+"""Rules between the keys of a configuration: errors that can be found without any file or machine."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from recipe.paec.config.values import GROUPED, ONE_CLIP_RATIO, check_values
 
 
 def check_config(config: DictConfig) -> list[str]:
-    """Types and ranges of our own sections, combinations that cannot work, and secrets that would be written down."""
+    """Types and ranges of our own sections, combinations that cannot work, and secrets that would end up on disk."""
     errors = secrets.check_config(config) + keys.check_overrides(config.run.overrides)
     values = check_values(config)
     told = {problem.split("=")[0] for problem in values}
@@ -36,21 +36,21 @@ def check_config(config: DictConfig) -> list[str]:
         return list(dict.fromkeys(errors))
     actor = config.actor_rollout_ref.actor
     if config.cluster.platform == "cpu" and actor.strategy != "fsdp2":
-        errors.append("actor_rollout_ref.actor.strategy: on cluster=cpu only fsdp2 works, FSDP1 needs a GPU")
+        errors.append("actor_rollout_ref.actor.strategy: must be fsdp2 on cluster=cpu, FSDP1 needs a GPU")
     errors += attention.check_config(config)
     errors += _check_batches(config) + _check_mode(config) + _check_loss(config)
     errors += _check_methods(config, stack)
     if actor.loss_agg_mode == "seq-mean-token-sum-norm" and not actor.loss_scale_factor:
         errors.append(
             "actor_rollout_ref.actor.loss_agg_mode=seq-mean-token-sum-norm divides by the longest response of each "
-            "micro-batch unless actor_rollout_ref.actor.loss_scale_factor says by what: base=dr_grpo sets both"
+            "micro-batch unless actor_rollout_ref.actor.loss_scale_factor is set: base=dr_grpo sets both"
         )
     errors += scored_files.check_config(config)
     return errors + _check_lengths(config)
 
 
 def _check_methods(config: DictConfig, stack: MethodStack) -> list[str]:
-    """What the methods need of the rest of the configuration."""
+    """What the methods require from the rest of the configuration."""
     actor, names = config.actor_rollout_ref.actor, " and ".join(stack.names)
     errors = []
     try:
@@ -71,28 +71,33 @@ def _check_methods(config: DictConfig, stack: MethodStack) -> list[str]:
         )
     if stack.own_surrogate and actor.policy_loss.loss_mode != OWN_SURROGATE:
         errors.append(
-            f"actor_rollout_ref.actor.policy_loss.loss_mode={actor.policy_loss.loss_mode}: {names} brings a policy "
-            "loss of its own: leave it out"
+            f"actor_rollout_ref.actor.policy_loss.loss_mode={actor.policy_loss.loss_mode}: {names} has its own policy "
+            "loss: leave it out"
         )
     if "curriculum" in stack.needs and config.data.curriculum is None:
         errors.append(
-            f"{names} trains on the prompts in an order: add curriculum=semantic_entropy ({scored_files.COMMAND} "
+            f"{names} trains on the prompts in a given order: add curriculum=semantic_entropy ({scored_files.COMMAND} "
             "writes the scores)"
         )
     if stack.has("clip"):
         given = [o for o in config.run.overrides if o.startswith("actor_rollout_ref.actor.clip_ratio")]
         if given:
-            errors.append(f"{given[0]}: {names} sets the clip range: give it as a field of the method instead")
+            errors.append(f"{given[0]}: {names} sets the clip range: set the method's field instead")
     if stack.has("sampling"):
         if trainer_mode(config) != "sync":
-            errors.append(f"mode={trainer_mode(config)}: {names} draws some prompts in its own way: mode=sync only")
+            errors.append(
+                f"mode={trainer_mode(config)}: {names} samples some prompts with its own settings: use mode=sync"
+            )
         if config.algorithm.filter_groups.enable:
-            errors.append(f"algorithm.filter_groups.enable=true: {names} draws some prompts in its own way: set false")
+            errors.append(
+                f"algorithm.filter_groups.enable=true: {names} samples some prompts with its own settings: set it to "
+                "false"
+            )
     return errors
 
 
 def _check_lengths(config: DictConfig) -> list[str]:
-    """Prompt + response against everything that must hold one."""
+    """Prompt + response against everything that must have room for it."""
     actor, rollout = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
     length = sequence_length(config)
     errors = []
@@ -112,7 +117,7 @@ def _check_lengths(config: DictConfig) -> list[str]:
         if tokens and tokens * config.cluster.sequence_parallel < length:
             errors.append(
                 f"actor_rollout_ref.{key} x cluster.sequence_parallel = {tokens * config.cluster.sequence_parallel} is "
-                f"less than prompt + response = {length}, which verl refuses: raise one of them"
+                f"less than prompt + response = {length}, which verl does not accept: raise one of them"
             )
     return errors
 
@@ -127,7 +132,7 @@ def check_context(length: int, context: int, source: str) -> list[str]:
     if length <= context:
         return []
     return [
-        f"data.max_prompt_length + data.max_response_length = {length} is more than the model's context of {context} "
+        f"data.max_prompt_length + data.max_response_length = {length} exceeds the model's context of {context} "
         f"tokens ({source}): lower one of them"
     ]
 
@@ -148,7 +153,7 @@ def _check_batches(config: DictConfig) -> list[str]:
     if mini * config.actor_rollout_ref.rollout.n % data_parallel:
         errors.append(
             f"ppo_mini_batch_size x rollout.n = {mini * config.actor_rollout_ref.rollout.n} responses cannot be "
-            f"divided over {data_parallel} data-parallel ranks"
+            f"divided evenly over {data_parallel} data-parallel ranks"
         )
     return errors
 
@@ -156,19 +161,19 @@ def _check_batches(config: DictConfig) -> list[str]:
 def _check_mode(config: DictConfig) -> list[str]:
     chosen, rollout, cluster = config.trainer.v1.trainer_mode, config.actor_rollout_ref.rollout, config.cluster
     if chosen not in TRAINER_MODES.values():
-        return [f"trainer.v1.trainer_mode={chosen}: choose with mode={', mode='.join(TRAINER_MODES)}"]
+        return [f"trainer.v1.trainer_mode={chosen}: choose it with mode={', mode='.join(TRAINER_MODES)}"]
     gpus = cluster.rollout_nodes * cluster.rollout_gpus_per_node
     if trainer_mode(config) != "separate_async":
         if gpus:
             return [
-                f"cluster.rollout_nodes={cluster.rollout_nodes}: only mode=separate_async has GPUs for rollout alone"
+                f"cluster.rollout_nodes={cluster.rollout_nodes}: only mode=separate_async has separate GPUs for rollout"
             ]
         return []
     errors = []
     if gpus < 1:
         errors.append(
-            f"mode=separate_async needs GPUs for rollout alone: cluster.rollout_nodes={cluster.rollout_nodes} and "
-            f"cluster.rollout_gpus_per_node={cluster.rollout_gpus_per_node} must both be at least 1"
+            f"mode=separate_async needs separate GPUs for rollout: cluster.rollout_nodes={cluster.rollout_nodes} and "
+            f"cluster.rollout_gpus_per_node={cluster.rollout_gpus_per_node} must both be >= 1"
         )
     elif gpus % cluster.tensor_parallel:
         errors.append(f"cluster.tensor_parallel={cluster.tensor_parallel} does not divide the {gpus} rollout GPUs")
@@ -177,7 +182,7 @@ def _check_mode(config: DictConfig) -> list[str]:
     if given is not None and given * mini != batch:
         errors.append(
             f"trainer.v1.separate_async.parameter_sync_step={given}: a step of data.train_batch_size={batch} has "
-            f"{batch // mini} mini-batches of {mini}, and weights are sent once a step: leave it out"
+            f"{batch // mini} mini-batches of {mini}, and weights are sent once per step: leave it out"
         )
     backend = rollout.checkpoint_engine.backend
     if backend == "naive" or (cluster.platform == "cpu" and backend != "gloo"):
@@ -186,9 +191,9 @@ def _check_mode(config: DictConfig) -> list[str]:
             f"{'processes without GPU: choose gloo' if cluster.platform == 'cpu' else 'GPUs: choose nccl'}"
         )
     if not config.actor_rollout_ref.hybrid_engine:
-        errors.append("actor_rollout_ref.hybrid_engine=false: verl 0.9.1 fails with it, leave it true")
+        errors.append("actor_rollout_ref.hybrid_engine=false: verl 0.9.1 fails with it: leave it true")
     if config.lora.rank and not config.lora.merge:
-        errors.append("lora.merge=false: mode=separate_async sends whole weights, without adapters: lora.merge=true")
+        errors.append("lora.merge=false: mode=separate_async sends full weights without adapters: set lora.merge=true")
     return errors
 
 

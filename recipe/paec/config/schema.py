@@ -17,14 +17,14 @@ TRAINER_MODES = {mode: f"paec_{mode}" for mode in ("sync", "colocate_async", "se
 """verl's trainer mode -> the name under which this recipe's trainer of that mode is registered."""
 
 RENAMED_FIELDS = {"statistics": "statistics_from"}
-"""Former name of a method's field -> its name now."""
+"""Former name of a method's field -> its current name."""
 
 OWN_SURROGATE = "method"
-"""Name of verl's policy loss where a method has one of its own (`recipe.paec.actor.loss`)."""
+"""Name of verl's policy loss if a method has its own (`recipe.paec.actor.loss`)."""
 
 
 def register_methods() -> None:
-    """Offer each method to Hydra as `method=<name>` and, beside another, `also=<name>`."""
+    """Register each method with Hydra as `method=<name>` and, in addition to another, `also=<name>`."""
     store = ConfigStore.instance()
     for name, method in METHODS.items():
         node = {"_target_": f"{method.__module__}.{method.__name__}", **asdict(method())}
@@ -34,20 +34,20 @@ def register_methods() -> None:
 
 @dataclass
 class RunConfig:
-    """Hydra section `run`: where a run lives and how it is watched. Types only; the defaults are in configs/."""
+    """Hydra section `run`: where a run is stored and how it is monitored. Types only; the defaults are in configs/."""
 
     experiment: str
     """Name of the experiment, set by configs/experiment/*.yaml."""
     name: str
-    """Name of the run: the experiment, the method, and a suffix from the overrides that make it another run."""
+    """Name of the run: the experiment, the method, and a suffix from the overrides that make it a different run."""
     root: str
     """Folder that holds the runs."""
     directory: str
     """Folder of this run."""
     prepare_command: str | None
-    """Arguments for Python that make model and data before they are checked, or null."""
+    """Python arguments that create model and data before they are checked, or null."""
     prepare_dir: str | None
-    """Folder in which `prepare` makes them."""
+    """Folder in which `prepare_command` creates them."""
     dry_run: bool
     """Check everything, start nothing (`--dry-run`)."""
     print_config: bool
@@ -55,17 +55,17 @@ class RunConfig:
     fresh: bool
     """Delete what an earlier run left in `directory` and start at step 0."""
     stall_timeout: float
-    """Seconds without any sign of life from the trainer after which the run is ended with an error."""
+    """Seconds without a heartbeat from the trainer after which the run is stopped with an error."""
     time_limit: float | None
-    """Seconds after which the training process is ended whatever it does, null: no limit."""
+    """Seconds after which the training process is stopped in any case, null: no limit."""
     keep_checkpoints: int
     """How many of the newest complete checkpoints are kept; others are deleted after a newer one is complete."""
     keep_best: int
-    """How many of the best ones are kept beside them, by `best_metric`; only steps with a validation have one."""
+    """How many of the best ones are also kept, by `best_metric`; only steps with a validation have one."""
     best_metric: str | None
-    """Metric of the validation that says which checkpoint is best (higher is better), null: mean of all avg@n."""
+    """Validation metric that decides which checkpoint is best (higher is better), null: mean of all avg@n."""
     export: bool
-    """Write the last checkpoint as a Hugging Face folder when training has finished."""
+    """Export the last checkpoint as a Hugging Face folder when training has finished."""
     poll_interval: float
     """Seconds between looks at the rollout queue (verl's own default, 2.0, has no config key)."""
     overrides: list[str]
@@ -81,7 +81,7 @@ class ModelSection:
     context_length: int
     """Longest prompt + response the model was trained for, tokens; 0: not checked."""
     obtain: str
-    """How to get the model, told to a user who does not have it."""
+    """Command that gets the model, shown to a user who does not have it."""
     chat_template: str | None
     """Jinja chat template that replaces the tokenizer's, or null."""
 
@@ -94,7 +94,7 @@ class ClusterSection:
     """`cuda` or `cpu`."""
     nodes: int
     gpus_per_node: int
-    """GPUs, or on `cpu` worker processes, a node."""
+    """GPUs per node, or worker processes per node on `cpu`."""
     num_cpus: int | None
     """CPUs that Ray may schedule on this node, null: all."""
     ray_address: str | None
@@ -104,25 +104,25 @@ class ClusterSection:
     sequence_parallel: int
     """Ulysses sequence-parallel size of the actor."""
     rollout_nodes: int
-    """Nodes with GPUs for rollout alone, besides the others (mode=separate_async)."""
+    """Additional nodes with GPUs for rollout only (mode=separate_async)."""
     rollout_gpus_per_node: int
-    """How many of them a node."""
+    """Rollout GPUs per such node."""
     weight_transfer: str
     """verl's checkpoint engine that carries weights to those GPUs."""
     attention: str
-    """The actor's attention, transformers' name; `auto`: flash_attention_2 where it is installed or Ulysses needs it,
-    else sdpa."""
+    """The actor's attention, by transformers' name; `auto`: flash_attention_2 where it is installed or Ulysses needs
+    it, else sdpa."""
     enforce_eager: bool
     """vLLM without compilation and CUDA graphs: it starts sooner and generates more slowly."""
     compile: bool
-    """torch.compile of what verl's engine computes by itself (the entropy of a reference policy)."""
+    """torch.compile for what verl's engine computes itself (the entropy of a reference policy)."""
     env: dict[str, str] = field(default_factory=dict)
     """Environment of every worker."""
 
 
 @dataclass
 class LoraSection:
-    """Hydra section `lora`: train low-rank adapters beside frozen weights."""
+    """Hydra section `lora`: train low-rank adapters on top of frozen weights."""
 
     rank: int
     """0: no adapters, all weights are trained."""
@@ -139,11 +139,11 @@ SECTIONS: dict[str, Any] = {"run": RunConfig, "model": ModelSection, "cluster": 
 
 @dataclass
 class ProtocolSection:
-    """Hydra group `protocol`: how responses are drawn. Scores of two protocols do not compare."""
+    """Hydra group `protocol`: how responses are sampled. Scores of different protocols are not comparable."""
 
     name: str
     samples: int
-    """Responses a problem."""
+    """Responses per problem."""
     samples_of: dict[str, int]
     """The same for single benchmarks, by data source."""
     temperature: float
@@ -152,7 +152,7 @@ class ProtocolSection:
     top_k: int
     """-1: no limit."""
     max_tokens: int
-    """Longest response, tokens; the model's context may leave less, which is said."""
+    """Longest response, tokens; if the model's context leaves less, a note says so."""
 
 
 @dataclass
@@ -176,7 +176,7 @@ class EvaluatedSection:
 
 @dataclass
 class GraderSection:
-    """The processes that grade (recipe.grading.GraderPool)."""
+    """The grader processes (recipe.grading.GraderPool)."""
 
     workers: int | None
     """Processes; None: the pool's own default."""
@@ -184,7 +184,7 @@ class GraderSection:
 
 @dataclass
 class EvaluationConfig:
-    """`configs/evaluate.yaml`; what each key means is said there."""
+    """`configs/evaluate.yaml`, which explains each key."""
 
     model: EvaluatedSection
     steps: list[int] | None

@@ -2,7 +2,7 @@
 
     data.curriculum.stages=N     stage s of N has the s-th easiest part of the rows and total_training_steps / N steps
 
-Scores are `extra_info.semantic_entropy` of the rows, nats; if FILE.semantic_entropy.parquet is beside a training file
+Scores are `extra_info.semantic_entropy` of the rows, nats; if FILE.semantic_entropy.parquet is next to a training file
 FILE.parquet, training reads that one. The order itself is recipe.paec.driver.curriculum_sampler.
 """
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 SCORE = "semantic_entropy"
-"""Field of `extra_info`, and what marks the name of a scored file."""
+"""Field of `extra_info`, and part of the name of a scored file."""
 COMMAND = "python -m recipe.paec.curriculum"
 
 
@@ -21,13 +21,13 @@ COMMAND = "python -m recipe.paec.curriculum"
 
 
 def scored_path(file: str | Path) -> Path:
-    """Where the scored copy of a data file stands: X.parquet -> X.semantic_entropy.parquet beside it."""
+    """Path of the scored copy of a data file: X.parquet -> X.semantic_entropy.parquet next to it."""
     path = original_path(file)
     return path.with_name(f"{path.stem}.{SCORE}{path.suffix}")
 
 
 def original_path(file: str | Path) -> Path:
-    """The data file that a scored copy was made of, or the file itself."""
+    """The data file that a scored copy was made from, or the file itself."""
     path = Path(file).expanduser()
     return path.with_name(f"{path.stem.removesuffix(f'.{SCORE}')}{path.suffix}")
 
@@ -46,8 +46,8 @@ def use_scored_files(config: DictConfig) -> None:
 
 
 def scores_in(file: str | Path) -> list[float | None]:
-    """The score of every row of a data file, None where it has none."""
-    import pyarrow.parquet as pq  # for data alone: a configuration is checked without it
+    """The score of every row of a data file, None for a row without one."""
+    import pyarrow.parquet as pq  # only needed for data: a configuration is checked without it
 
     extra = pq.ParquetFile(Path(file).expanduser()).read(columns=["extra_info"]).column("extra_info")
     return [row.get(SCORE) for row in extra.to_pylist()]
@@ -62,23 +62,23 @@ def check_config(config: DictConfig) -> list[str]:
     if section is None:
         return []
     if not isinstance(section, DictConfig):
-        return [f"data.curriculum={section}: choose with curriculum=none or curriculum=semantic_entropy"]
+        return [f"data.curriculum={section}: choose it with curriculum=none or curriculum=semantic_entropy"]
     errors = []
     for key, least in (("stages", 1), ("samples", 2)):
         value = OmegaConf.select(section, key)
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            errors.append(f"data.curriculum.{key}={value}: must be a whole number of at least {least}")
+            errors.append(f"data.curriculum.{key}={value}: must be an integer >= {least}")
     if not errors and section.stages > config.trainer.total_training_steps:
         errors.append(
             f"data.curriculum.stages={section.stages} is more than trainer.total_training_steps="
-            f"{config.trainer.total_training_steps}: lower it, every stage has a step at least"
+            f"{config.trainer.total_training_steps}: lower it, every stage needs at least one step"
         )
     if not config.data.shuffle:
-        errors.append("data.shuffle=false: a curriculum has an order of its own, shuffled within a stage: leave it")
+        errors.append("data.shuffle=false: a curriculum sets the order and shuffles within a stage: leave it out")
     if OmegaConf.select(config, "algorithm.filter_groups.enable"):
         errors.append(
-            "algorithm.filter_groups.enable=true draws more prompts than a step has, so that no stage ends with a "
-            "step: leave one of the two, or choose curriculum=none"
+            "algorithm.filter_groups.enable=true draws more prompts than a step trains on, so stages would not end "
+            "with a step: set it to false, or choose curriculum=none"
         )
     return errors
 

@@ -1,4 +1,4 @@
-"""What the keys of a configuration may hold: rules, and the check of a resolved configuration against them."""
+"""Allowed values of configuration keys: rules, and the check of a resolved configuration against them."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ ACTOR, ROLLOUT, MODEL = (f"actor_rollout_ref.{part}" for part in ("actor", "roll
 
 @dataclass(frozen=True)
 class Rule:
-    """What one key may hold."""
+    """The allowed values of one key."""
 
     accepts: Callable[[Any], bool]
     says: str
-    """The sentence's end: "must be ..."."""
+    """End of the error message: "must be ..."."""
     options: tuple[str, ...] = ()
-    """Of a choice, for "did you mean"."""
+    """Options of a choice, for "did you mean"."""
 
 
 def _is_whole(value: Any) -> bool:
@@ -44,8 +44,8 @@ def _hashable(value: Any) -> Any:
 
 
 def _whole(least: int, most: float = math.inf) -> Rule:
-    top = f" and at most {most}" if most < math.inf else ""
-    return Rule(lambda v: _is_whole(v) and least <= v <= most, f"must be a whole number of at least {least}{top}")
+    top = f" and <= {most}" if most < math.inf else ""
+    return Rule(lambda v: _is_whole(v) and least <= v <= most, f"must be an integer >= {least}{top}")
 
 
 def _number(accepts: Callable[[float], bool], says: str) -> Rule:
@@ -79,13 +79,13 @@ COUNT_OR_NULL = _or([None], COUNT, "null")
 COUNT_OR_ALL = _or([-1], COUNT, "-1: all")
 INTERVAL = _or([-1], COUNT, "-1: never")
 TOP_K = _or([-1], COUNT, "-1: no limit")
-POSITIVE = _number(lambda v: v > 0, "must be a positive number")
-NOT_NEGATIVE = _number(lambda v: v >= 0, "must be a number of at least 0")
+POSITIVE = _number(lambda v: v > 0, "must be a number > 0")
+NOT_NEGATIVE = _number(lambda v: v >= 0, "must be a number >= 0")
 SHARE = _number(lambda v: 0 < v <= 1, "must be a number in (0, 1]")
 FRACTION = _number(lambda v: 0 <= v <= 1, "must be a number in [0, 1]")
 FLAG = Rule(lambda v: isinstance(v, bool), "must be true or false")
-TEXT = Rule(lambda v: isinstance(v, str) and v.strip() != "", "must be text, and not empty")
-FILES = Rule(_are_files, "must name a file, or a list of at least one: '[a.parquet,b.parquet]'")
+TEXT = Rule(lambda v: isinstance(v, str) and v.strip() != "", "must be non-empty text")
+FILES = Rule(_are_files, "must be a file, or a non-empty list of files: '[a.parquet,b.parquet]'")
 
 REPLICAS = 2**16
 """vLLM's replicas add their number to the seed."""
@@ -98,12 +98,12 @@ ESTIMATORS = (*GROUPED, "reinforce_plus_plus", "reinforce_plus_plus_baseline")
 """verl's advantage estimators that work in this recipe."""
 UNSUPPORTED = {
     "gae": "it needs a critic",
-    "remax": "it needs greedy responses beside the sampled ones",
-    "gdpo": "it needs several rewards a response",
+    "remax": "it needs greedy responses in addition to sampled ones",
+    "gdpo": "it needs several rewards per response",
     "optimal_token_baseline": "it needs sums over the vocabulary that the actor does not keep",
     "tir_optimal_token_baseline": "it needs sums over the vocabulary that the actor does not keep",
 }
-"""verl's other advantage estimators, and what they lack here."""
+"""verl's other advantage estimators, and why they do not work here."""
 LOSS_MODES = ("vanilla", "dppo_tv", "dppo_kl", "gspo", "sapo", "gpg", "clip_cov", "kl_cov", "geo_mean", "dro", "cispo")
 """verl's policy losses; `method` and `bypass_mode` are set by a method and by algorithm.rollout_correction."""
 ONE_CLIP_RATIO = ("dppo_tv", "dppo_kl")
@@ -176,7 +176,9 @@ RULES: dict[str, Rule] = {
     f"{ACTOR}.clip_ratio_c": _number(lambda v: v > 1, "must be a number > 1"),
     f"{ACTOR}.loss_agg_mode": _choice(*AGGREGATIONS),
     f"{ACTOR}.loss_scale_factor": _or([None], POSITIVE, "null"),
-    f"{ACTOR}.policy_loss.loss_mode": _or(["method", "bypass_mode"], _choice(*LOSS_MODES), "what a method brings"),
+    f"{ACTOR}.policy_loss.loss_mode": _or(
+        ["method", "bypass_mode"], _choice(*LOSS_MODES), "method or bypass_mode, which the recipe sets"
+    ),
     f"{ACTOR}.entropy_coeff": _number(lambda v: True, "must be a finite number"),
     f"{ACTOR}.use_kl_loss": FLAG,
     f"{ACTOR}.kl_loss_coef": NOT_NEGATIVE,
@@ -231,7 +233,7 @@ RULES: dict[str, Rule] = {
     "trainer.critic_warmup": _whole(0),
     "trainer.logger": Rule(_are_loggers, f"must be a list of {', '.join(LOGGERS)}", LOGGERS),
 }
-"""Key -> what it may hold, for the keys that are often set. What verl alone knows is checked by verl (`--dry-run`)."""
+"""Key -> allowed values, for the keys that are often set. verl checks what only verl knows (`--dry-run`)."""
 
 MISSING = object()
 
@@ -246,7 +248,7 @@ EVALUATION_RULES: dict[str, Rule] = {
     "engine.max_num_seqs": COUNT_OR_NULL,
     "engine.gpu_memory_utilization": _or([None], SHARE, "null"),
 }
-"""The same of an evaluation."""
+"""The same for an evaluation."""
 
 PATHS = ("run.name", "run.root", "run.directory", "model.path", "data.train_files")
 """Keys that are used while a configuration is resolved."""
@@ -255,7 +257,7 @@ PATHS = ("run.name", "run.root", "run.directory", "model.path", "data.train_file
 def check_values(
     config: DictConfig, rules: Mapping[str, Rule] = RULES, names: Iterable[str] | None = None
 ) -> list[str]:
-    """One sentence for every key of `rules` (or those of `names` alone) that holds something else."""
+    """One sentence for every key of `rules` (or only those of `names`) that has another value."""
     chosen = rules if names is None else names
     found = ((key, OmegaConf.select(config, key, default=MISSING), rules[key]) for key in chosen)
     return [_sentence(key, value, rule) for key, value, rule in found if value is MISSING or not rule.accepts(value)]
@@ -263,9 +265,9 @@ def check_values(
 
 def _sentence(key: str, value: Any, rule: Rule) -> str:
     if value is MISSING:
-        return f"{key} is not there: do not delete it (~), give it a value"
+        return f"{key} is missing: do not delete it (~), give it a value"
     if key == "algorithm.adv_estimator" and value in UNSUPPORTED:
-        return f"{key}={value}: {UNSUPPORTED[value]}, which this recipe does not have: {rule.says}"
+        return f"{key}={value}: {UNSUPPORTED[value]}, which this recipe does not provide: {rule.says}"
     return f"{key}={shown(value)}: {rule.says}{closest(value, rule.options)}"
 
 

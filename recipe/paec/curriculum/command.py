@@ -1,8 +1,8 @@
-"""`python -m recipe.paec.curriculum <arguments of a training>`: score its prompts by the policy's own samples.
+"""`python -m recipe.paec.curriculum <arguments of a training>`: score its prompts with the policy's own samples.
 
 Draws data.curriculum.samples responses to every training prompt with vLLM, as training would, groups equivalent
 answers (math_verify) and writes the semantic entropy of every prompt, in nats, as extra_info.semantic_entropy into a
-copy of the data file: X.parquet -> X.semantic_entropy.parquet beside it. The same arguments for recipe.paec.train then
+copy of the data file: X.parquet -> X.semantic_entropy.parquet next to it. The same arguments for recipe.paec.train then
 train in stages. Responses are kept in RUN_ROOT/curriculum/<file>-<digest>/ and are not drawn again.
 """
 
@@ -28,26 +28,28 @@ from recipe.paec.doctor import examine, inputs, node
 
 USAGE = """
 usage: paec curriculum experiment=NAME [key=value ...] [--dry-run]
-Scores the training prompts by the policy's own samples, for training from easy to hard (docs/curriculum.md).
+Scores the training prompts with the policy's own samples, to train from easy to hard (docs/curriculum.md).
   experiment=NAME   a file of configs/experiment; all arguments are those of paec train
-  data.curriculum.samples=N   responses to each prompt
+  data.curriculum.samples=N   responses per prompt
   --dry-run         checks everything and starts nothing
-Writes X.semantic_entropy.parquet beside every training file X.parquet; training with the same arguments uses it.
+Writes X.semantic_entropy.parquet next to every training file X.parquet; training with the same arguments uses it.
 example: paec curriculum experiment=tiny_cpu curriculum=semantic_entropy
 """
 
 
 def run(config: DictConfig) -> None:
-    """Score all training files; UserError for everything a user can mend."""
+    """Score all training files; raises UserError for anything the user can fix."""
     config = resolved(config)
     if errors := rules.check_config(config):
         raise UserError(*errors)
     if config.data.curriculum is None:
-        raise UserError(f"curriculum=none: there is nothing to score for; add {GROUP}, or leave it out here")
+        raise UserError(f"curriculum=none: there is nothing to score: add {GROUP}, or leave curriculum= out here")
     if config.data.apply_chat_template_kwargs:
-        raise UserError("data.apply_chat_template_kwargs: not known here; put them into model.chat_template")
+        raise UserError(
+            "data.apply_chat_template_kwargs: is not supported here: put the settings into model.chat_template"
+        )
     files = [original_path(file) for file in scored_files.train_files(config)]
-    plain = config.copy()  # what is asked of the data before it has scores
+    plain = config.copy()  # the checks on the data before it has scores
     plain.data.curriculum, plain.data.train_files = None, [str(file) for file in files]
     checks = examine.basics(config) + (node.ray_checks(config) if config.cluster.ray_address is None else [])
     errors = [problem for check in checks for problem in check.errors]
@@ -76,4 +78,4 @@ def main() -> int:
     arguments = with_flags(sys.argv[1:], "run.")
     if not any(a.startswith("curriculum=") for a in arguments):
         arguments.append(GROUP)
-    return hydra_command("train", run, arguments, "the same command goes on from the responses that there are")
+    return hydra_command("train", run, arguments, "the same command resumes from the responses generated so far")

@@ -1,4 +1,4 @@
-"""Scores of prompts by the policy's own samples, and the files that hold them."""
+"""Scores of prompts from the policy's own samples, and the files that contain them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ PROVENANCE = SCORE.encode()
 
 
 def sampling_of(config: DictConfig) -> DictConfig:
-    """The training's own way of drawing responses, as `evaluate.generate` takes it."""
+    """The training's sampling settings, as `evaluate.generate` takes them."""
     data, rollout = config.data, config.actor_rollout_ref.rollout
     return OmegaConf.create(
         {
@@ -82,7 +82,7 @@ def load_prompts(path: Path, tokenizer: Any, longest: int) -> dict[str, list[Pro
 
 
 def entropy_of(samples: list[dict[str, Any]]) -> float:
-    """Semantic entropy of one prompt's graded samples, nats; a response without answer agrees with no other."""
+    """Semantic entropy of one prompt's graded samples, nats; a response without an answer agrees with no other."""
     groups = [-1 - place if s["group"] is None else s["group"] for place, s in enumerate(samples)]
     log_prob = torch.tensor([s["log_prob"] for s in samples], dtype=torch.float64)
     return semantic_entropy(torch.tensor(groups), log_prob)
@@ -91,7 +91,7 @@ def entropy_of(samples: list[dict[str, Any]]) -> float:
 def write_scores(source: Path, target: Path, scores: dict[int, float], identity: dict[str, Any]) -> None:
     """A copy of a data file with extra_info.semantic_entropy, null in the rows that `scores` lacks.
 
-    Everything else stays as it is, types, rows and their order included. The copy appears whole or not at all.
+    Everything else stays as it is, types, rows and their order included. The copy is written completely or not at all.
     """
     table = pq.ParquetFile(source).read()
     place = table.schema.get_field_index("extra_info")
@@ -116,22 +116,22 @@ def provenance(file: Path) -> dict[str, Any] | None:
 
 
 def is_scored(target: Path, identity: dict[str, Any], fresh: bool) -> bool:
-    """Whether the scored file is there already; UserError if it was made in another way and may not be replaced.
+    """Whether the scored file already exists; UserError if it was made with other settings and may not be replaced.
 
-    With `fresh` it is to be made again, in place of a file that holds such scores, and of no other.
+    With `fresh` it is made again, and replaces only a file that contains such scores.
     """
     if not os.path.lexists(target):
         return False
     found = None if target.is_symlink() else provenance(target)
     if found is None:
-        raise UserError(f"{target} exists and holds no scores of this command: move it away")
+        raise UserError(f"{target} exists and was not written by this command: move it away")
     if fresh:
         return False
     if (difference := first_difference(found, identity)) is not None:
         key, recorded, wanted = difference
         raise UserError(
-            f"{target} was scored in another way: its {key} is {recorded!r:.200}, this one's {wanted!r:.200}. "
-            "run.fresh=true replaces it"
+            f"{target} was scored with other settings: its {key} is {recorded!r:.200}, here {wanted!r:.200}: "
+            "replace it with run.fresh=true"
         )
     return True
 
@@ -139,7 +139,7 @@ def is_scored(target: Path, identity: dict[str, Any], fresh: bool) -> bool:
 def summary(
     graded: dict[tuple[str, str], list[dict[str, Any]]], scores: dict[int, float], stages: int
 ) -> Iterator[str]:
-    """A line a stage: rows, range of their semantic entropy, accuracy of their samples."""
+    """One line per stage: rows, range of their semantic entropy, accuracy of their samples."""
     correct = {int(row): sum(s["correct"] for s in samples) / len(samples) for (_, row), samples in graded.items()}
     order, rows = sorted(scores, key=lambda row: (scores[row], row)), len(scores)
     for stage in range(stages):
@@ -152,7 +152,7 @@ def summary(
 
 
 def score_file(config: DictConfig, file: Path, folder: Path, tokenizer: Any) -> None:
-    """One training file from its prompts to the scored copy; one that is there already is left alone."""
+    """One training file from its prompts to the scored copy; an existing copy is left alone."""
     sampling, target = sampling_of(config), scored_path(file)
     problems = load_prompts(file, tokenizer, config.data.max_prompt_length)
     identity = {
@@ -165,20 +165,23 @@ def score_file(config: DictConfig, file: Path, folder: Path, tokenizer: Any) -> 
         "prompts": digests(problems),
     }
     if is_scored(target, identity, config.run.fresh):
-        say(f"{target} is scored already (run.fresh=true scores it again)")
+        say(f"{target} is already scored (run.fresh=true scores it again)")
         return
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
     output = Path(config.run.root) / "curriculum" / f"{file.stem}-{digest}"
     refuse(output, identity, config.run.fresh, folder_kinds.CURRICULUM)
     with folders.held(output, folder_kinds.CURRICULUM, say):
         continue_or_start(output, identity, config.run.fresh, folder_kinds.CURRICULUM)
-        say(f"scoring {sum(map(len, problems.values()))} prompts of {file} by {config.data.curriculum.samples} samples")
+        say(
+            f"scoring {sum(map(len, problems.values()))} prompts of {file} with {config.data.curriculum.samples} "
+            "samples each"
+        )
         generate(sampling, Target(config.model.path, folder, False, None, None, output), problems, log_probs=True)
         with GraderPool() as pool:
             graded = by_problem(grade(journaled(problems, output / JOURNAL), pool))
         scores = {int(row): entropy_of(samples) for (_, row), samples in graded.items()}
         if bad := [row for row, score in scores.items() if not math.isfinite(score)]:
-            raise UserError(f"{file}, row {bad[0]}: its responses have no finite log-prob: see {output / JOURNAL}")
+            raise UserError(f"{file}, row {bad[0]}: no response has a finite log-prob: see {output / JOURNAL}")
         write_scores(file, target, scores, identity)
         say(f"{target}: extra_info.{SCORE} of {len(scores)} rows")
         say("\n".join(summary(graded, scores, config.data.curriculum.stages)))

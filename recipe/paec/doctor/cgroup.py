@@ -9,7 +9,7 @@ CGROUP = Path("/sys/fs/cgroup")
 
 
 def cgroup_room(controller: str, limit_v2: str, used_v2: str, limit_v1: str, used_v1: str) -> float:
-    """The least of limit minus use over this process's control group and those above it; inf without a limit."""
+    """The smallest limit minus usage over this process's control group and those above it; inf without a limit."""
     room = math.inf
     for line in Path("/proc/self/cgroup").read_text(encoding="ascii").splitlines():
         _, controllers, path = line.split(":", 2)
@@ -35,7 +35,7 @@ def _number(file: Path) -> int | None:
 
 
 def _file_cache(group: Path) -> int:
-    """Bytes of a control group that the kernel gives back when they are needed."""
+    """Bytes of a control group that the kernel frees when they are needed."""
     lines = (group / "memory.stat").read_text(encoding="ascii").splitlines()
     counts = {name: int(value) for name, value in map(str.split, lines)}
     return counts.get("total_inactive_file", counts.get("inactive_file", 0))

@@ -1,4 +1,4 @@
-"""A tiny collective over all ranks of a run, in processes of its own: `python -m recipe.paec.doctor.collective`.
+"""A tiny collective over all ranks of a run, in its own processes: `python -m recipe.paec.doctor.collective`.
 
 Reads a resolved configuration from stdin. Without a Ray cluster the ranks are processes of this node; with one they
 are Ray actors in the placement groups that training asks for, and every node is checked too (recipe.paec.doctor.node).
@@ -24,9 +24,9 @@ from recipe.paec.common.ray_access import running_ray
 from recipe.paec.doctor.report import Check
 
 SECONDS = 20.0
-"""Time for the collective itself, once the processes stand."""
+"""Time for the collective itself, once all processes are up."""
 PLACEMENT = 20.0
-"""Time for Ray to find the GPUs free."""
+"""Time for Ray to find free GPUs."""
 LIMIT = 120.0
 """Time for everything, imports and Ray included."""
 
@@ -35,7 +35,7 @@ LIMIT = 120.0
 
 
 class Collective:
-    """The collective of a configuration, running beside the caller until `result` is asked for."""
+    """The collective of a configuration, running in parallel with the caller until `result` is called."""
 
     def __init__(self, config: DictConfig):
         self._env, self._errors = {**os.environ, **config.cluster.env}, tempfile.TemporaryFile("w+", errors="replace")
@@ -55,7 +55,7 @@ class Collective:
         self._process.stdin = None  # communicate() would flush it
 
     def result(self, limit: float = LIMIT) -> list[Check]:
-        """The checks; a failure of the process itself is one of them."""
+        """The checks; a failure of the process itself is reported as one of them."""
         try:
             output, _ = self._process.communicate(timeout=limit)
         except subprocess.TimeoutExpired:
@@ -66,11 +66,11 @@ class Collective:
             return [_check(content) for content in json.loads(output.splitlines()[-1])]
         self._errors.seek(0)
         last = (self._errors.read().strip().splitlines() or ["it printed nothing"])[-1]
-        why = f"did not end within {limit:.0f} s" if self._process.returncode < 0 else f"failed ({last:.300})"
+        why = f"did not finish within {limit:.0f} s" if self._process.returncode < 0 else f"failed ({last:.300})"
         return [Check("collective", "failed", (f"the collective over all ranks {why}: {_remedy(self._env)}",))]
 
     def end(self) -> None:
-        """Kill it, if it is there still; its ranks end with it."""
+        """Kill it if it is still running; its ranks end with it."""
         self._process.kill()
         self._process.wait()
 
@@ -83,7 +83,7 @@ def _check(content: dict) -> Check:
 def _remedy(env: dict[str, str]) -> str:
     names = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
     now = ", ".join(f"{name}={env.get(name, 'unset')}" for name in names)
-    return f"set the interface that connects all ranks (now {now}); NCCL_DEBUG=INFO tells more"
+    return f"set the interface that connects all ranks (now {now}); NCCL_DEBUG=INFO shows more"
 
 
 # ---- a rank ----------------------------------------------------------------------------------------------------------
@@ -124,7 +124,7 @@ def _reported(rank: int, world: int, store: str, device: str, seconds: float, re
     try:
         all_reduce(rank, world, store, device, seconds)
         report.send("")
-    except Exception as error:  # whatever it is, it becomes the caller's sentence
+    except Exception as error:  # any error becomes the caller's message
         report.send(f"{error}".strip().splitlines()[0])
         raise
 
@@ -150,7 +150,7 @@ def on_this_node(config: DictConfig, seconds: float = SECONDS) -> list[Check]:
             process.start()
             send.close()
             ranks[rank] = (process, receive)
-        deadline = started + seconds + 5  # the ranks' own time-out says more
+        deadline = started + seconds + 5  # the ranks' own timeout says more
         for rank, (process, receive) in ranks.items():
             try:
                 there = receive.poll(max(0.0, deadline - time.monotonic()))
@@ -166,7 +166,7 @@ def verdict(errors: dict[int, str], seconds: float, env: dict[str, str]) -> Chec
     """The check of a collective, from each rank's error ("": none)."""
     bad = {rank: error for rank, error in errors.items() if error}
     if not bad:
-        return Check("collective", f"{len(errors)} rank(s), {seconds:.1f} s, the sums are right")
+        return Check("collective", f"{len(errors)} rank(s), {seconds:.1f} s, the sums are correct")
     rank, error = next(iter(bad.items()))
     sentence = f"the collective failed on {len(bad)} of {len(errors)} ranks (rank {rank}: {error:.300}): {_remedy(env)}"
     return Check("collective", "failed", (sentence,))
@@ -176,13 +176,13 @@ def verdict(errors: dict[int, str], seconds: float, env: dict[str, str]) -> Chec
 
 
 def places(nodes: list[dict], gpus: int, cpus: int) -> int:
-    """How many times the alive nodes of a cluster have room for so many GPUs and CPUs together, used or not."""
+    """How many times the alive nodes of a cluster have this many GPUs and CPUs together, in use or not."""
     resources = [node["Resources"] for node in nodes if node["Alive"]]
     return sum(int(min(r.get("GPU", 0) // gpus, r.get("CPU", 0) // cpus)) for r in resources)
 
 
 def on_ray(config: DictConfig, seconds: float = SECONDS) -> list[Check]:
-    """The nodes of the Ray cluster, and the collective over all GPUs of the run. UserError if there is no place."""
+    """The nodes of the Ray cluster, and the collective over all GPUs of the run. UserError if there is no room."""
     import ray
     from ray.util.placement_group import placement_group
     from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
@@ -213,8 +213,9 @@ def on_ray(config: DictConfig, seconds: float = SECONDS) -> list[Check]:
     if not all(group.wait(max(0.1, deadline - time.monotonic())) for group in groups):
         free = ray.available_resources()
         raise UserError(
-            f"the Ray cluster at {address} has {wanted}, but not free ({free.get('GPU', 0):.0f} GPU(s) and "
-            f"{free.get('CPU', 0):.0f} CPUs are): another job holds them: wait for it, or end it (ray list actors)"
+            f"the Ray cluster at {address} has {wanted}, but only {free.get('GPU', 0):.0f} GPU(s) and "
+            f"{free.get('CPU', 0):.0f} CPUs are free: another job uses the rest: wait for it, or stop it (ray list "
+            "actors)"
         )
 
     started = time.monotonic()
@@ -236,7 +237,7 @@ def on_ray(config: DictConfig, seconds: float = SECONDS) -> list[Check]:
         looked = ray.get([own[0].look.remote(), *(member.look_at_gpu.remote() for member in own)])
         checks.append(_joined(nodes[home]["NodeName"], [_check(content) for content in sum(looked, [])]))
     store = ray.get(members[0].store.remote())
-    device = "cuda:0" if cluster.platform == "cuda" else "cpu"  # Ray shows every actor its own GPU alone
+    device = "cuda:0" if cluster.platform == "cuda" else "cpu"  # Ray shows every actor only its own GPU
     errors = ray.get([m.reduce.remote(rank, len(members), store, device, seconds) for rank, m in enumerate(members)])
     env = {**os.environ, **cluster.env}
     return [*checks, verdict(dict(enumerate(errors)), time.monotonic() - started, env)]

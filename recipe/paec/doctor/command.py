@@ -1,7 +1,7 @@
-"""`python -m recipe.paec.doctor experiment=... [key=value ...]`: is everything there that this run needs?
+"""`python -m recipe.paec.doctor experiment=... [key=value ...]`: checks that everything this run needs is there.
 
-A line for every check, then one sentence with its remedy for each that failed; exit code 0, or 2. `recipe.paec.train`
-begins with the same checks, and so does every launch script through it.
+One line for every check, then one sentence with a remedy for each that failed; exit code 0, or 2. `recipe.paec.train`
+starts with the same checks, and so does every launch script.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from recipe.paec.doctor.examine import examine
 
 USAGE = """
 usage: paec doctor experiment=NAME [key=value ...]
-Checks that everything is there that a training needs: versions, model, data, memory, disk, GPUs, Ray, network.
-Prints a line for each check, and for each that failed what to do. Exit code 0, or 2 if something is missing.
+Checks everything that a training needs: versions, model, data, memory, disk, GPUs, Ray, network.
+Prints one line per check, and a remedy for each that failed. Exit code 0, or 2 if a check failed.
   experiment=NAME   a file of configs/experiment; all arguments are those of paec train (docs/doctor.md)
 example: paec doctor experiment=qwen7b cluster=gpu_1x8
 """
 
 
 def run(config: DictConfig) -> None:
-    """All checks; UserError with everything that failed."""
+    """Run all checks; UserError with everything that failed."""
     config = resolved(config)
     errors = rules.check_config(config) or examine(config)
     if errors:

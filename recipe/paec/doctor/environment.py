@@ -15,11 +15,11 @@ from recipe.paec.doctor.report import Check
 
 
 def check_installed(config: DictConfig) -> Check:
-    """The attention of a GPU run, and whether it is there."""
+    """The attention of a GPU run, and whether it is installed."""
     degree, name = config.cluster.sequence_parallel, name_of(config)
     there = attention.has_flash_attn()
     if name != FLASH or there:
-        absent = f", for flash-attn is not installed ({REMEDY})" if name == SDPA and not there else ""
+        absent = f", because flash-attn is not installed ({REMEDY})" if name == SDPA and not there else ""
         return Check("attention", f"{name}{absent}")
     if degree > 1 and config.cluster.attention == AUTO:
         problem = (
@@ -28,8 +28,8 @@ def check_installed(config: DictConfig) -> Check:
         )
     else:
         problem = (
-            f"attn_implementation={FLASH} was asked for, but flash-attn is not installed: {REMEDY}, or set "
-            "cluster.attention=auto, which takes sdpa without it"
+            f"attn_implementation={FLASH} needs flash-attn, which is not installed: {REMEDY}, or set "
+            "cluster.attention=auto, which uses sdpa without it"
         )
     return Check("attention", f"{name}, which is not installed", (problem,))
 
@@ -59,29 +59,27 @@ def check_cluster(config: DictConfig) -> list[str]:
     """vLLM's plugins, and GPUs of this node against `cluster.gpus_per_node`."""
     plugins = config.cluster.env.get("VLLM_PLUGINS", os.environ.get("VLLM_PLUGINS"))
     if plugins is not None and PLUGIN_NAME not in plugins.split(","):
-        return [
-            f"VLLM_PLUGINS={plugins} keeps vLLM from loading {PLUGIN_NAME!r}, the other end of the weight sync: add it"
-        ]
+        return [f"VLLM_PLUGINS={plugins} keeps vLLM from loading {PLUGIN_NAME!r}, its end of the weight sync: add it"]
     if config.cluster.platform == "cpu":
         if versions.stack() != "cpu":
             return ["cluster=cpu needs the CPU build of vLLM: run launch/setup_env.sh cpu"]
         return []
     if config.cluster.platform != "cuda":
-        return [f"cluster.platform={config.cluster.platform}: choose cuda or cpu"]
+        return [f"cluster.platform={config.cluster.platform}: must be one of cuda, cpu"]
     errors = []
     if versions.stack() == "cpu":
         errors.append(
-            "this environment holds the CPU stack: make one for GPUs with VENV=.venv-gpu bash launch/setup_env.sh gpu, "
+            "this environment has the CPU stack: create one for GPUs with VENV=.venv-gpu bash launch/setup_env.sh gpu, "
             "and use it with VENV=.venv-gpu"
         )
     if config.cluster.ray_address is not None or config.cluster.nodes > 1:
-        return errors  # The workers' nodes are not this one.
+        return errors  # the workers run on other nodes
     found, wanted = gpu_count(), config.cluster.gpus_per_node
     also = config.cluster.rollout_nodes * config.cluster.rollout_gpus_per_node
     if found < wanted + also:
         rollout = f" and {also} for rollout" if also else ""
         errors.append(
-            f"GPUs: {found} found on this node, cluster.gpus_per_node={wanted}{rollout}: start this on a "
+            f"GPUs: {found} found on this node, but cluster.gpus_per_node={wanted}{rollout}: start this on a "
             "node that has them, or lower cluster.gpus_per_node"
         )
     return errors

@@ -24,9 +24,9 @@ from recipe.paec.ray_node.addresses import host_of
 from recipe.paec.run import checkpoints
 
 OTHER_FILES = 1.0 * GIB
-"""Bytes of a run directory beside checkpoints and model: logs, rollouts, metrics."""
+"""Bytes of a run directory apart from checkpoints and model: logs, rollouts, metrics."""
 INODES = 1000
-"""Files that a run makes, at least."""
+"""Minimum number of files that a run creates."""
 CONNECT = 5.0
 """Seconds for a TCP connection to the Ray cluster."""
 
@@ -34,16 +34,16 @@ CONNECT = 5.0
 def examine(config: DictConfig) -> list[str]:
     """Print a line for every check of a resolved configuration that `rules.check_config` accepts; the errors.
 
-    What lies below `run.prepare_dir` may be missing where `run.prepare_command` is going to make it.
+    What is below `run.prepare_dir` may be missing if `run.prepare_command` will create it.
     """
     report, local = Report(), config.cluster.ray_address is None
     to_come = Path(config.run.prepare_dir) if config.run.prepare_command else None
     report.add(*basics(config))
-    collective = None if report.errors else Collective(config)  # imports torch while the other checks go on
+    collective = None if report.errors else Collective(config)  # imports torch while the other checks run
     try:
         report.add(inputs(config, to_come))
         report.add(run_directory(config), storage(config))
-        if local:  # with a cluster, the collective looks at its nodes
+        if local:  # with a cluster, the collective checks its nodes
             report.add(*node.node_checks(config), node_limits.cpus(config))
         if config.cluster.platform == "cuda":
             report.add(environment.check_installed(config))
@@ -60,7 +60,7 @@ def examine(config: DictConfig) -> list[str]:
 
 
 def basics(config: DictConfig) -> list[Check]:
-    """Versions, GPUs and Ray's address: without these the rest cannot be tried. Only `cluster` is read."""
+    """Versions, GPUs and Ray's address: without these the other checks cannot run. Only `cluster` is read."""
     cluster = config.cluster
     found = {name: version for name, version in versions.report().items() if version}
     stack = f"Python {sys.version.split()[0]}, " + ", ".join(f"{name} {version}" for name, version in found.items())
@@ -73,13 +73,13 @@ def basics(config: DictConfig) -> list[Check]:
 
 
 def inputs(config: DictConfig, to_come: Path | None) -> Check:
-    """Model and data, with the model's size; or that they will be made."""
+    """Model and data, with the model's size; or a note that they will be created."""
     errors, count = check_inputs(config, to_come), shapes.parameter_count(config.model.path)
     found = f"{config.model.path}"
     if count is not None:
         found += f", {count / 1e6:.1f} M parameters"
     elif to_come:
-        found += ", made first where it is missing (run.prepare_command)"
+        found += ", created first if missing (run.prepare_command)"
     return Check("model and data", found, tuple(errors))
 
 
@@ -87,14 +87,14 @@ def inputs(config: DictConfig, to_come: Path | None) -> Check:
 
 
 def ray_address(config: DictConfig) -> Check:
-    """The cluster's address answers; or nothing keeps Ray from starting one of its own here."""
+    """Whether the cluster's address answers, or whether Ray can start here."""
     address, variable = config.cluster.ray_address, os.environ.get("RAY_ADDRESS")
     current = Path(os.environ.get("RAY_TMPDIR", "/tmp")) / "ray" / "ray_current_cluster"
     if address is None:
         errors = []
         if config.cluster.nodes > 1:
             errors.append(
-                f"cluster.nodes={config.cluster.nodes}: several nodes need a Ray cluster that runs already: start it "
+                f"cluster.nodes={config.cluster.nodes}: several nodes need a running Ray cluster: start it "
                 "(launch/ray_head.sh, launch/slurm/paec.sbatch) and give its address with cluster.ray_address"
             )
         elif variable:
@@ -105,9 +105,9 @@ def ray_address(config: DictConfig) -> Check:
         elif current.is_file():
             errors.append(
                 f"{current} makes Ray join {current.read_text(encoding='ascii').strip()}, but cluster.ray_address is "
-                "null: end that cluster (ray stop) or delete the file, or set cluster.ray_address to it"
+                "null: stop that cluster (ray stop) or delete the file, or set cluster.ray_address to it"
             )
-        return Check("Ray", "started here; it takes free ports by itself", tuple(errors))
+        return Check("Ray", "started by the run, on free ports", tuple(errors))
     found = address
     if address == "auto":
         found = variable or (current.read_text(encoding="ascii").strip() if current.is_file() else None)
@@ -143,7 +143,7 @@ def unreachable(address: str) -> str | None:
 
 
 def run_directory(config: DictConfig) -> Check:
-    """This run's own, not in use, and which checkpoints it holds."""
+    """Whether the directory belongs to this run and is not in use, and which checkpoints it contains."""
     directory = Path(config.run.directory)
     problem = folders.error_of(directory, folder_kinds.RUN, whose(config), config.run.fresh)
     errors = [problem] if problem else []
@@ -158,14 +158,14 @@ def run_directory(config: DictConfig) -> Check:
 
 
 def saves_to_come(config: DictConfig) -> int:
-    """Checkpoints that lie on disk at once: those kept, and the one that is being written."""
+    """Checkpoints on disk at the same time: those kept, and the one being written."""
     every, total = config.trainer.save_freq, config.trainer.total_training_steps
     saves = -(-total // every) if every > 0 else 0
     return min(config.run.keep_checkpoints + config.run.keep_best + 1, saves)
 
 
 def storage(config: DictConfig) -> Check:
-    """Room for the checkpoints to come, the exported model and the logs, at the file systems where they will be."""
+    """Disk space for the coming checkpoints, the exported model and the logs, on their file systems."""
     parameters = shapes.parameter_count(config.model.path)
     saves = saves_to_come(config)
     root, directory = Path(config.trainer.default_local_dir), Path(config.run.directory)
@@ -185,12 +185,13 @@ def storage(config: DictConfig) -> Check:
         if free < need:
             errors.append(
                 f"disk: {gib(free)} free at {place}, {gib(need)} needed ({saves} checkpoint(s) of {gib(each)}, the "
-                "exported model, logs): make room, set run.root to a larger file system, or lower run.keep_checkpoints"
+                "exported model, logs): free some space, set run.root to a larger file system, or lower "
+                "run.keep_checkpoints"
             )
         elif system.f_files and system.f_favail < INODES:
             errors.append(
-                f"disk: the file system of {place} has room for {system.f_favail} more files, {INODES} needed: delete "
-                "small files there, or set run.root to another"
+                f"disk: the file system of {place} has inodes for {system.f_favail} more files, {INODES} needed: "
+                "delete small files there, or set run.root to another"
             )
-    size = f"{saves} checkpoint(s) of {gib(each)} at once" if parameters else "the model is not there yet"
+    size = f"{saves} checkpoint(s) of {gib(each)} at once" if parameters else "the model does not exist yet"
     return Check("disk", f"{'; '.join(found)} ({size})", tuple(errors))

@@ -25,7 +25,7 @@ from recipe.paec.config.scored_files import COMMAND, SCORE, scored_path, scores_
 
 
 def check_files(config: DictConfig) -> list[str]:
-    """Training files without scores, or too few rows for the stages; a file that is missing is not this check's."""
+    """Training files without scores, or too few rows for the stages; missing files are reported by another check."""
     files = [file for file in train_files(config) if Path(file).expanduser().is_file()]
     if config.data.curriculum is None or not files:
         return []
@@ -34,29 +34,29 @@ def check_files(config: DictConfig) -> list[str]:
         scores = scores_in(file)
         known = [score for score in scores if score is not None]
         rows += len(known)
-        # Rows whose prompt is too long have none, and are dropped.
+        # Rows with a prompt that is too long have no score, and are dropped.
         if not known or (len(known) < len(scores) and not config.data.filter_overlong_prompts):
             errors.append(
                 f"data.train_files: {file}: {len(scores) - len(known)} of {len(scores)} rows have no "
-                f"extra_info.{SCORE}: {COMMAND} with the arguments of this run writes it, to {scored_path(file)}"
+                f"extra_info.{SCORE}: run {COMMAND} with the arguments of this run, which writes {scored_path(file)}"
             )
         elif bad := [score for score in known if not 0 <= score < math.inf]:
-            errors.append(f"data.train_files: {file}: extra_info.{SCORE} is {bad[0]} in a row: score it again")
+            errors.append(f"data.train_files: {file}: extra_info.{SCORE} is {bad[0]} in a row: score the file again")
     if not errors and rows // config.data.curriculum.stages < config.data.train_batch_size:
         errors.append(too_few(rows, config.data.curriculum.stages, config.data.train_batch_size))
     return errors
 
 
 def check_model(config: DictConfig, to_come: Path | None = None) -> list[str]:
-    """The model's files: configuration, weights, tokenizer. A folder below `to_come` may be missing still."""
+    """The model's files: configuration, weights, tokenizer. A folder below `to_come` may still be missing."""
     path = config.model.path
     folder = model_folder(path)
     if folder is None and _is_below(path, to_come):
         return []
     if folder is None:
         return [
-            f"model.path={path}: no such folder, and not in the Hugging Face cache: {config.model.obtain}, or set "
-            "model.path to a local folder"
+            f"model.path={path}: does not exist, and is not in the Hugging Face cache: run {config.model.obtain}, or "
+            "set model.path to a local folder"
         ]
     return file_errors(folder, f"model.path={path}")
 
@@ -68,7 +68,7 @@ def _is_below(path: str, folder: Path | None) -> bool:
 def check_data(config: DictConfig, tokenizer: Any | None, to_come: Path | None = None) -> list[str]:
     """Every data file: readable, contract, known data source, and prompts that fit (with a tokenizer).
 
-    A file below `to_come` may be missing still.
+    A file below `to_come` may still be missing.
     """
     from data_prep.contract import ContractError, validate_rows  # imports pandas
 
@@ -80,7 +80,7 @@ def check_data(config: DictConfig, tokenizer: Any | None, to_come: Path | None =
             if not path.is_file() and _is_below(file, to_come):
                 continue
             if not path.is_file():
-                errors.append(f"data.{key}: {file} does not exist: {config.data.obtain}")
+                errors.append(f"data.{key}: {file} does not exist: run {config.data.obtain}")
                 continue
             try:
                 frame = validate_rows(path)
@@ -122,7 +122,8 @@ def _check_prompts(config: DictConfig, key: str, file: str, frame, tokenizer) ->
     too_long = sum(length > limit for length in lengths)
     if too_long == len(lengths):
         return [
-            f"data.max_prompt_length={limit}: every prompt of {file} is longer (the shortest has {min(lengths)} tokens)"
+            f"data.max_prompt_length={limit}: every prompt of {file} is longer (the shortest has {min(lengths)} "
+            "tokens): raise it"
         ]
     if too_long and not config.data.filter_overlong_prompts:
         return [
@@ -140,20 +141,20 @@ def check_tokenizer(config: DictConfig, folder: Path, tokenizer: Any) -> list[st
     if size > rows:
         errors.append(
             f"model.path={path}: the tokenizer has {size} tokens, the model's embedding only {rows} rows (vocab_size): "
-            "take the tokenizer that belongs to the model, or resize the embedding (resize_token_embeddings)"
+            "use the tokenizer that belongs to the model, or resize the embedding (resize_token_embeddings)"
         )
     elif config.cluster.platform == "cpu" and size < rows:
         errors.append(
             f"model.path={path}: the tokenizer has {size} tokens, the model's embedding {rows} rows (vocab_size): on "
-            "cluster=cpu they must be equal, for vLLM never draws the ids beyond, which the actor counts: "
+            "cluster=cpu they must be equal, because vLLM never draws the extra ids, which the actor counts: "
             "resize the embedding (resize_token_embeddings)"
         )
     if end is None:
-        errors.append(f"model.path={path}: the tokenizer has no eos_token, so no response would end: set one in it")
+        errors.append(f"model.path={path}: the tokenizer has no eos_token, so no response would end: set one")
     if config.cluster.platform == "cpu" and head_dim(content) < 32:
         errors.append(
             f"model.path={path}: its attention heads are {head_dim(content)} wide, vLLM on cluster=cpu needs at least "
-            "32: take a model with fewer or wider heads"
+            "32: use a model with fewer or wider heads"
         )
     own = context_length(content)
     if own is not None:
@@ -162,7 +163,7 @@ def check_tokenizer(config: DictConfig, folder: Path, tokenizer: Any) -> list[st
 
 
 def check_inputs(config: DictConfig, to_come: Path | None = None) -> list[str]:
-    """Problems of model and data; what lies below `to_come` will be made first, so it may be missing."""
+    """Problems of model and data; what is below `to_come` will be created first, so it may be missing."""
     errors = check_model(config, to_come)
     folder, tokenizer = model_folder(config.model.path), None
     if not errors and config.lora.target_modules != "all-linear":

@@ -1,7 +1,7 @@
-"""All checks of one node: what it has, against what a run needs.
+"""All checks of one node: its resources against the needs of a run.
 
 Every check is a function of the resolved configuration and looks at the node it runs on: the one where the command is
-given or, for a Ray cluster, each of its nodes (recipe.paec.doctor.collective).
+started or, for a Ray cluster, each of its nodes (recipe.paec.doctor.collective).
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from recipe.paec.doctor.report import Check
 
 
 def node_checks(config: DictConfig) -> list[Check]:
-    """Everything that a training needs of a node, but for the GPUs."""
+    """Everything that a training needs on a node, except GPUs."""
     return [memory(config), shared_memory(config), write_access(config), *ray_checks(config)]
 
 
 def ray_checks(config: DictConfig) -> list[Check]:
-    """What Ray needs of a node; of the configuration only `cluster` is read."""
+    """What Ray needs on a node; only the section `cluster` of the configuration is read."""
     return [scratch(config), limits(config), interfaces(config)]

@@ -20,21 +20,21 @@ from recipe.paec.doctor.report import Check
 
 SHM = Path("/dev/shm")
 QUEUES, NCCL = 0.125 * GIB, 1.0 * GIB
-"""Bytes of /dev/shm for vLLM's message queues, and with GPUs (NCCL's own guide asks for so much)."""
+"""Bytes of /dev/shm for vLLM's message queues, and with GPUs (NCCL's guide recommends this much)."""
 OBJECT_STORE = 0.3
 """Share of the free memory that Ray gives its object store, in /dev/shm where that is large enough."""
 OBJECT_STORE_CAP = 10e9
-"""Bytes beyond which it is content with what /dev/shm has."""
+"""Size of the object store in bytes beyond which Ray accepts what /dev/shm has."""
 SEGMENTS = ("psm_*", "verl_weights_*")
-"""Shared memory of Python's (vLLM's) queues and of the weight transfer; a killed process leaves it behind."""
+"""Shared memory of Python's (vLLM's) queues and of the weight transfer; a killed process leaves them behind."""
 SCRATCH = 2 * GIB
-"""Free bytes wanted where Ray keeps logs and sockets, and what its object store has no room for."""
+"""Free bytes needed where Ray keeps logs, sockets and objects that do not fit its object store."""
 RAY_FULL = 0.95
-"""Share of a file system in use from which Ray refuses to store there (RAY_local_fs_capacity_threshold)."""
+"""Used share of a file system above which Ray stores nothing there (RAY_local_fs_capacity_threshold)."""
 
 
 def leftover_segments(folder: Path = SHM) -> list[Path]:
-    """Our segments in shared memory that no process has mapped, a minute old at least."""
+    """Our segments in shared memory that no process has mapped, at least a minute old."""
     found = {
         str(file)
         for file in folder.iterdir()
@@ -46,12 +46,12 @@ def leftover_segments(folder: Path = SHM) -> list[Path]:
         try:
             found -= set(re.findall(rf"{folder}/\S+", maps.read_text(encoding="utf-8", errors="replace")))
         except OSError:
-            continue  # it has ended, or is another user's
+            continue  # it has exited, or belongs to another user
     return [Path(name) for name in sorted(found)]
 
 
 def shared_memory(config: DictConfig) -> Check:
-    """/dev/shm against what the weight transfer, vLLM and NCCL put there; what killed processes have left in it."""
+    """/dev/shm against the needs of the weight transfer, vLLM and NCCL; and what killed processes have left in it."""
     free = shutil.disk_usage(SHM).free
     # With GPUs the weights travel from one to the other.
     bucket = config.actor_rollout_ref.rollout.checkpoint_engine.update_weights_bucket_megabytes * 2**20
@@ -63,7 +63,7 @@ def shared_memory(config: DictConfig) -> Check:
         size = sum(segment.stat().st_blocks * 512 for segment in segments)
         names = ", ".join(segment.name for segment in segments[:3]) + (", ..." if segments[3:] else "")
         advice = (
-            f"{len(segments)} segment(s) that no process uses take {gib(size)} of {SHM} ({names}), killed runs left "
+            f"{len(segments)} segment(s) left by killed runs take {gib(size)} of {SHM} ({names}), and no process uses "
             "them: delete them with rm"
         )
     if free < need:
@@ -76,47 +76,51 @@ def shared_memory(config: DictConfig) -> Check:
     store = min(OBJECT_STORE * free_memory(), OBJECT_STORE_CAP)
     if need <= free < store and config.cluster.ray_address is None:
         notes.append(
-            f"shared memory: {gib(free)} free in {SHM}, Ray wants {gib(store)} for its object store and will use a "
+            f"shared memory: {gib(free)} free in {SHM}, but Ray needs {gib(store)} for its object store and will use a "
             "slower folder on disk: make it larger (docker run --shm-size=16g)"
         )
     return Check("shared memory", f"{gib(free)} free, {gib(need)} needed", tuple(errors), tuple(notes))
 
 
 def scratch_folder(config: DictConfig) -> Path:
-    """Where Ray's temporary folder is made."""
+    """Where Ray's temporary folder is created."""
     names = ("RAY_TMPDIR", "TMPDIR") if config.cluster.ray_address is None else ("PAEC_TMP", "RAY_TMPDIR", "TMPDIR")
     return Path(next((os.environ[name] for name in names if os.environ.get(name)), "/tmp"))
 
 
 def scratch(config: DictConfig) -> Check:
-    """Room in the folder of Ray's temporary files."""
+    """Space in the folder of Ray's temporary files."""
     folder = scratch_folder(config)
     knob = "RAY_TMPDIR" if config.cluster.ray_address is None else "PAEC_TMP"
     if not folder.is_dir():
-        return Check("Ray's files", str(folder), (f"{folder}: no such folder for Ray's files: set {knob} to another",))
+        return Check(
+            "Ray's files",
+            str(folder),
+            (f"{folder}: the folder for Ray's files does not exist: set {knob} to another one",),
+        )
     usage, most = shutil.disk_usage(folder), float(os.environ.get("RAY_local_fs_capacity_threshold", RAY_FULL))
     full = 1 - usage.free / usage.total
     errors = []
     if full > most:
         errors.append(
-            f"{folder}: its file system is {full:.0%} full, and above {most:.0%} Ray refuses to store there: make "
-            f"room, or set {knob} to a folder elsewhere"
+            f"{folder}: its file system is {full:.0%} full, and Ray stores nothing there above {most:.0%}: free "
+            f"some space, or set {knob} to a folder elsewhere"
         )
     elif usage.free < SCRATCH:
         errors.append(
-            f"{folder}: {gib(usage.free)} free for Ray's logs and objects, {gib(SCRATCH)} needed: make room, or set "
-            f"{knob} to a folder elsewhere"
+            f"{folder}: {gib(usage.free)} free for Ray's logs and objects, {gib(SCRATCH)} needed: free some space, or "
+            f"set {knob} to a folder elsewhere"
         )
     return Check("Ray's files", f"{folder}, {gib(usage.free)} free, {full:.0%} full", tuple(errors))
 
 
 def existing(path: Path) -> Path:
-    """The path, or the lowest folder above it that exists."""
+    """The path, or the closest existing folder above it."""
     return next(folder for folder in (path, *path.parents) if folder.is_dir())
 
 
 def unwritable(folder: Path) -> str | None:
-    """Why no file can be written in `folder`, None if one was (it is deleted again)."""
+    """Why no file can be written in `folder`, None if the test file could be written (it is deleted again)."""
     try:
         with tempfile.NamedTemporaryFile(prefix=".paec-doctor-", dir=folder) as stream:
             stream.write(b"x" * 2**16)
@@ -128,25 +132,25 @@ def unwritable(folder: Path) -> str | None:
 
 
 def write_access(config: DictConfig) -> Check:
-    """A file really written, and deleted, where the run and its checkpoints will be."""
+    """Writes and deletes a test file where the run and its checkpoints will be."""
     errors = []
     places: dict[Path, str] = {}
     for folder in (config.run.directory, config.trainer.default_local_dir):
         places.setdefault(existing(Path(folder)), folder)
     for place, folder in places.items():
         if reason := unwritable(place):
-            errors.append(f"{folder}: {place} cannot be written ({reason}): set run.root to a folder that can")
+            errors.append(f"{folder}: {place} is not writable ({reason}): set run.root to a writable folder")
     return Check("write access", ", ".join(map(str, places)), tuple(errors))
 
 
 def same_files(config: DictConfig) -> Check:
-    """Model and data, on a node that is not the one where they were checked."""
+    """Model and data, on another node than the one where they were checked."""
     files = [file for key in ("train_files", "val_files") for file in config.data[key]]
     missing = [file for file in files if not Path(file).expanduser().is_file()]
     if model_folder(config.model.path) is None:
         missing.insert(0, config.model.path)
     errors = tuple(
-        f"{name} is not on node {socket.gethostname()}: model and data must lie at the same paths on all nodes"
+        f"{name} is not on node {socket.gethostname()}: model and data must be at the same paths on all nodes"
         for name in missing
     )
-    return Check("files", "model and data are there", errors)
+    return Check("files", "model and data exist", errors)

@@ -30,26 +30,26 @@ def limits(config: DictConfig) -> Check:
     errors = []
     cluster = config.cluster
     soft, hard = (_limit(value) for value in resource.getrlimit(resource.RLIMIT_NOFILE))
-    files = max(soft, min(hard, FILES))  # Ray raises its own soft limit so far
+    files = max(soft, min(hard, FILES))  # Ray raises its own soft limit up to this
     need = min(FILES_PER_NODE * cluster.nodes, FILES)
     if files < need:
         errors.append(
-            f"open files: the limit is {files:.0f}, Ray needs {need}: ulimit -n {need} in the shell that starts this, "
-            "or have an administrator raise the hard limit (limits.conf; LimitNOFILE of slurmd)"
+            f"open files: the limit is {files:.0f}, Ray needs {need}: run ulimit -n {need} in the shell that starts "
+            "this, or have an administrator raise the hard limit (limits.conf; LimitNOFILE of slurmd)"
         )
     room = min(_limit(resource.getrlimit(resource.RLIMIT_NPROC)[0]) - _own_threads(), _cgroup_processes())
     threads = THREADS + THREADS_PER_WORKER * cluster.gpus_per_node
     if room < threads:
         errors.append(
-            f"processes: {room:.0f} more processes and threads are allowed, about {threads} needed: ulimit -u "
+            f"processes: {room:.0f} more processes and threads are allowed, about {threads} needed: run ulimit -u "
             "unlimited, or raise the container's limit (docker run --pids-limit)"
         )
     locked = _limit(resource.getrlimit(resource.RLIMIT_MEMLOCK)[0])
     if cluster.platform == "cuda" and cluster.nodes > 1 and Path("/sys/class/infiniband").is_dir():
         if locked < math.inf:
             errors.append(
-                f"locked memory: the limit is {gib(locked)}, InfiniBand needs it unlimited: ulimit -l unlimited, or "
-                "memlock in limits.conf (LimitMEMLOCK of slurmd)"
+                f"locked memory: the limit is {gib(locked)}, InfiniBand needs unlimited: run ulimit -l unlimited, or "
+                "set memlock in limits.conf (LimitMEMLOCK of slurmd)"
             )
     found = f"{files:.0f} open files, {'any number of' if room == math.inf else f'{room:.0f} more'} processes"
     return Check("limits", found, tuple(errors))
@@ -71,7 +71,7 @@ def _cgroup_processes() -> float:
 
 
 def cpus(config: DictConfig) -> Check:
-    """CPUs that a Ray started here will offer, against what verl's workers reserve: too few, and it waits for ever."""
+    """CPUs that a Ray started here will offer, against what verl's workers reserve: with too few, the run hangs."""
     offered = config.cluster.num_cpus or os.cpu_count()
     units = config.transfer_queue.backend.SimpleStorage.num_data_storage_units
     gpus = config.cluster.gpus_per_node + config.cluster.rollout_nodes * config.cluster.rollout_gpus_per_node
@@ -80,44 +80,44 @@ def cpus(config: DictConfig) -> Check:
     if offered < need:
         errors = (
             f"CPUs: Ray would offer {offered}, the run reserves {need} ({COLOCATED} for every GPU, {units} for the "
-            f"queue's storage, {RAY_ACTORS} for its controllers) and would wait for ever: set cluster.num_cpus={need}",
+            f"queue's storage, {RAY_ACTORS} for its controllers) and would hang: set cluster.num_cpus={need}",
         )
     return Check("CPUs", f"{offered} for Ray, {need} reserved", errors)
 
 
 def interfaces(config: DictConfig) -> Check:
-    """The interfaces that gloo and NCCL are told to use; without one, the host name must lead to this machine."""
+    """The interfaces that gloo and NCCL are told to use; without one, the host name must resolve to this machine."""
     env, there = {**os.environ, **config.cluster.env}, psutil.net_if_addrs()
     errors, found = [], []
     for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
         wanted = env.get(name, "")
         if wanted and not _matches(wanted, name, list(there)):
             errors.append(
-                f"{name}={wanted}: this machine has {', '.join(sorted(there))}: set it to the one that connects the "
-                "nodes, or unset it"
+                f"{name}={wanted}: this machine only has {', '.join(sorted(there))}: set it to the one that connects "
+                "the nodes, or unset it"
             )
         elif wanted:
             found.append(f"{name}={wanted}")
     host = socket.gethostname()
     own = {entry.address.split("%")[0] for entries in there.values() for entry in entries}
     if "127.0.0.1" not in own:
-        errors.append("there is no loopback interface with 127.0.0.1, which Ray needs: ip link set lo up")
+        errors.append("there is no loopback interface with 127.0.0.1, which Ray needs: run ip link set lo up")
     if not env.get("GLOO_SOCKET_IFNAME"):
         remedy = f"add the right address of {host} to /etc/hosts, or set GLOO_SOCKET_IFNAME to the nodes' interface"
         try:
             addresses = {entry[4][0] for entry in socket.getaddrinfo(host, None)}
         except socket.gaierror as error:
             addresses = set()
-            errors.append(f"the host name {host} cannot be resolved ({error.strerror}), gloo would hang: {remedy}")
+            errors.append(f"the host name {host} cannot be resolved ({error.strerror}), so gloo would hang: {remedy}")
         strange = {a for a in addresses if a not in own and not a.startswith("127.")}
         if addresses and strange == addresses:
             errors.append(
-                f"the host name {host} leads to {', '.join(sorted(strange))}, which is no address of this machine: "
-                f"gloo would hang: {remedy}"
+                f"the host name {host} resolves to {', '.join(sorted(strange))}, which is not an address of this "
+                f"machine: gloo would hang: {remedy}"
             )
         if config.cluster.nodes > 1 and addresses and all(a.startswith("127.") or a == "::1" for a in addresses):
             errors.append(
-                f"the host name {host} leads to {', '.join(sorted(addresses))}, where no other node can reach it: "
+                f"the host name {host} resolves to {', '.join(sorted(addresses))}, which other nodes cannot reach: "
                 f"{remedy}"
             )
         found.append(f"{host} is {', '.join(sorted(addresses)) or 'unknown'}")
@@ -125,7 +125,7 @@ def interfaces(config: DictConfig) -> Check:
 
 
 def _matches(wanted: str, name: str, there: list[str]) -> bool:
-    """NCCL takes prefixes, "=" for whole names and "^" for those that are not to be used; gloo a list of names."""
+    """NCCL takes prefixes, "=" for exact names and "^" for those not to use; gloo takes a list of names."""
     if name.startswith("GLOO"):
         return set(wanted.split(",")) <= set(there)
     exclude, wanted = wanted.startswith("^"), wanted.removeprefix("^")

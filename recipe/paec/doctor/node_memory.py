@@ -23,11 +23,11 @@ def free_memory() -> float:
 
 
 def memory(config: DictConfig) -> Check:
-    """Free memory against plan.host_memory; a little less is a note only, for libraries' pages can be given back."""
+    """Free memory against plan.host_memory; slightly less is only a note, because pages of libraries can be freed."""
     free, need = free_memory(), formulas.host_memory(config)
     sentence = (
         f"memory: {gib(free)} free, about {gib(need)} needed with {config.cluster.gpus_per_node} worker(s) on the "
-        "node: end what else runs here, ask for more (sbatch --mem), or lower cluster.gpus_per_node",
+        "node: stop other processes here, request more (sbatch --mem), or lower cluster.gpus_per_node",
     )
     errors = sentence if free < MEMORY_SURE * need else ()
     notes = sentence if MEMORY_SURE * need <= free < need else ()
@@ -35,7 +35,7 @@ def memory(config: DictConfig) -> Check:
 
 
 def gpu_memory(config: DictConfig, count: int) -> Check:
-    """Free memory of the first `count` GPUs against the plan, or vLLM's share where the plan does not apply."""
+    """Free memory of the first `count` GPUs against the plan, or vLLM's share if the plan does not apply."""
     fraction = config.actor_rollout_ref.rollout.gpu_memory_utilization
     found, errors, notes = [], [], []
     for index, total, free in visible_gpus()[:count]:
@@ -47,15 +47,15 @@ def gpu_memory(config: DictConfig, count: int) -> Check:
             planned = None
         if planned is not None and planned > remedies.USABLE * total:
             notes.append(
-                f"GPU {index}: the run needs about {gib(planned)}, the GPU has {gib(total)}: python -m "
-                "recipe.paec.plan says which settings would fit"
+                f"GPU {index}: the run needs about {gib(planned)}, but the GPU has {gib(total)}: run python -m "
+                "recipe.paec.plan to see which settings would fit"
             )
         elif planned is not None:
             need, reason = max(need, planned), "recipe.paec.plan"
         found.append(f"{index}: {gib(free)}")
         if free < need:
             errors.append(
-                f"GPU {index}: {gib(free)} of {gib(total)} are free, {gib(need)} are needed ({reason}): end what else "
+                f"GPU {index}: {gib(free)} of {gib(total)} are free, {gib(need)} are needed ({reason}): stop what else "
                 "uses it (nvidia-smi lists it), choose other GPUs with CUDA_VISIBLE_DEVICES, or lower "
                 "actor_rollout_ref.rollout.gpu_memory_utilization"
             )

@@ -9,7 +9,7 @@ from recipe.paec.common.console import say
 
 @dataclass(frozen=True)
 class Check:
-    """One line of the report: what was found; sentences for what must, and for what should be mended."""
+    """One line of the report: what was found; a sentence for each error, and for each note."""
 
     name: str
     found: str
@@ -18,7 +18,7 @@ class Check:
 
 
 class Report:
-    """Prints checks as they come and keeps what is wrong."""
+    """Prints checks as they come and collects the errors."""
 
     def __init__(self):
         self.errors: list[str] = []

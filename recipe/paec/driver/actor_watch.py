@@ -1,7 +1,7 @@
-"""Notices that an actor of this run has died, where verl would wait for it for ever or go on without it.
+"""Notices that an actor of this run has died; verl itself would hang, or continue without it.
 
 verl counts a prompt whose engine or grader has died as failed, and pads the batch. Here a thread asks Ray which actors
-of this job have ended otherwise than by request, and ends the trainer's process with one sentence. What happens inside
+of this job have died without being told to, and ends the trainer's process with one sentence. What happens inside
 a living actor is seen by the trainer (`RolloutFailed`) and by the weight sync (`recipe.paec.rollout.server_adapter`).
 """
 
@@ -19,14 +19,14 @@ from ray.core.generated.common_pb2 import ActorDiedErrorContext
 from recipe.paec.run.log import write_failure
 
 INTERVAL = 2.0
-"""Seconds between looks."""
+"""Seconds between checks."""
 Reason = ActorDiedErrorContext.Reason
 NO_FAULT = tuple(Reason.Value(name) for name in ("RAY_KILL", "REF_DELETED", "OUT_OF_SCOPE", "OWNER_DIED"))
-"""Actors that were told to end, and those that follow the one that made them."""
+"""Actors that were told to exit, and those that exit with the one that created them."""
 
 
 class RolloutFailed(RuntimeError):
-    """Responses that the rollout workers could not give."""
+    """The rollout workers failed to produce responses."""
 
 
 def dead_actors() -> list[str]:
@@ -50,17 +50,17 @@ def dead_actors() -> list[str]:
 def _cause(actor: dict) -> str:
     cause = actor["DeathCause"]
     if cause.HasField("oom_context"):
-        return "Ray ended it because its node ran out of memory"
+        return "Ray killed it because its node ran out of memory"
     died = cause.actor_died_error_context
     if died.reason == Reason.Value("NODE_DIED"):
-        return "its node has gone"
+        return "its node is no longer in the Ray cluster"
     if died.reason == Reason.Value("WORKER_DIED"):
         return "its process was killed, or ran out of memory"
-    return died.error_message.strip().split(". ")[0] or "no reason given"
+    return died.error_message.strip().split(". ")[0] or "Ray gives no reason"
 
 
 class ActorWatch(threading.Thread):
-    """Ends this process, the trainer's, when an actor of the run has died; the sentence is in the run directory."""
+    """Ends this process, the trainer's, when an actor of the run has died; the run directory then has the reason."""
 
     def __init__(self, directory: Path):
         super().__init__(name="guardian", daemon=True)

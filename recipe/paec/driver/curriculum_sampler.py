@@ -15,18 +15,18 @@ from recipe.paec.config.scored_files import COMMAND, SCORE, too_few
 
 
 class CurriculumSampler(Sampler[int]):
-    """Row numbers in the order of training, a whole number of batches a stage; the last stage does not end.
+    """Row numbers in training order, an integer number of batches per stage; the last stage is endless.
 
-    Rows go by score, equal ones by number. Within a stage they come in passes, each in an order of its own (seed,
-    stage, pass) and without the rest that fills no batch, so that no row is twice in a step. The order has no state but
-    the position: a loader that is resumed skips what it had drawn.
+    Rows are sorted by score, ties by number. Within a stage they come in passes, each in its own order (seed, stage,
+    pass) and without the remainder that fills no batch, so that no row is twice in a step. The only state is the
+    position: a resumed loader skips what it had drawn.
 
     Args:
-        scores: of every row, nats.
-        stages: N.
-        steps: of the whole run; stage s has those from s/N to (s+1)/N of them.
-        batch_size: rows a step.
-        seed: of the run.
+        scores: score of every row, nats.
+        stages: number of stages N.
+        steps: steps of the run; stage s has those from s/N to (s+1)/N of them.
+        batch_size: rows per step.
+        seed: seed of the run.
 
     Raises:
         ValueError: a row without score, or a stage with fewer rows than a batch.
@@ -35,7 +35,7 @@ class CurriculumSampler(Sampler[int]):
     def __init__(self, scores: Sequence[float | None], stages: int, steps: int, batch_size: int, seed: int) -> None:
         rows = len(scores)
         if missing := sum(score is None for score in scores):
-            raise ValueError(f"{missing} of {rows} training rows have no extra_info.{SCORE}: {COMMAND} writes it")
+            raise ValueError(f"{missing} of {rows} training rows have no extra_info.{SCORE}: write it with {COMMAND}")
         if rows // stages < batch_size:
             raise ValueError(too_few(rows, stages, batch_size))
         order = sorted(range(rows), key=lambda row: (scores[row], row))
@@ -63,7 +63,7 @@ class CurriculumSampler(Sampler[int]):
 
 
 def staged(loader: StatefulDataLoader, config: DictConfig) -> StatefulDataLoader:
-    """verl's loader of the training data with the order of the curriculum; the same one without."""
+    """verl's training data loader in the order of the curriculum; unchanged without one."""
     section = config.data.curriculum
     if section is None:
         return loader

@@ -1,6 +1,6 @@
 """The training process: loads the resolved configuration, starts Ray and runs verl's trainer.
 
-Started by `recipe.paec.train`, which watches it. What goes wrong is left in `failure.json` in one sentence; the whole
+Started by `recipe.paec.train`, which watches it. A failure is written to `failure.json` as one sentence; the complete
 traceback goes to the log.
 """
 
@@ -64,7 +64,7 @@ def root_cause(error: BaseException) -> BaseException:
 
 
 def reason(cause: BaseException) -> str:
-    """What an exception says; of an actor that has died, which one and where."""
+    """Message of an exception; for an actor that has died, which one and where."""
     import ray
 
     if isinstance(cause, ray.exceptions.RayActorError) and ray.is_initialized():
@@ -72,7 +72,7 @@ def reason(cause: BaseException) -> str:
 
         return "; ".join(dead_actors()) or str(cause).strip()
     if isinstance(cause, InstantiationException):
-        return " ".join(str(cause).split())  # its last line is the key alone
+        return " ".join(str(cause).split())  # its last line is only the key
     return str(cause).strip()
 
 

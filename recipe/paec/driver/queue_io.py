@@ -19,7 +19,7 @@ from recipe.paec.rollout.agent_loop import ROLLOUT_TEMPERATURE
 
 
 def number_responses(batch: KVBatchMeta) -> None:
-    """Give every response of `batch` its number in the queue: that of its key."""
+    """Set the number of every response of `batch` in the queue, computed from its key."""
     _put(batch, {RESPONSE_NUMBER: torch.tensor([_number(key) for key in batch.keys])})
 
 
@@ -56,9 +56,9 @@ def read_rollouts(
 
 
 def token_pieces(ids: list[list[int]], tokenizer: Any) -> list[list[str]]:
-    """The text of every token by itself, each distinct one decoded once; a part of a character is U+FFFD.
+    """The text of every single token, each distinct one decoded once; a part of a character is U+FFFD.
 
-    Decoded behind another token, because some tokenizers drop the space at the beginning of a text.
+    Decoded after another token, because some tokenizers drop the space at the beginning of a text.
     """
     before = tokenizer.encode("a", add_special_tokens=False)
     start = len(tokenizer.decode(before))
@@ -67,7 +67,7 @@ def token_pieces(ids: list[list[int]], tokenizer: Any) -> list[list[str]]:
 
 
 def _clusters(data: TensorDict, prompts: list[str]) -> torch.Tensor:
-    """[B] class of each response's answer among those of its prompt; one without an answer is a class of its own."""
+    """[B] class of each response's answer among those of its prompt; a response without an answer has its own class."""
     answers = [extra["reward_extra_info"]["pred"] or None for extra in data["extra_fields"]]
     sources = list(data["data_source"])
     rows: dict[str, list[int]] = {}
@@ -99,7 +99,7 @@ def put_scores(batch: KVBatchMeta, scores: torch.Tensor) -> None:
 
 
 def put_rewards(batch: KVBatchMeta, rewards: torch.Tensor, scores: torch.Tensor) -> None:
-    """The same from rewards [B]: all of a response's reward at its last place, as in `scores`."""
+    """The same from rewards [B]: all of a response's reward at its last token, as in `scores`."""
     padded = torch.zeros_like(scores.to_padded_tensor(0.0))
     lengths = scores.offsets().diff()
     padded[torch.arange(len(lengths)), (lengths - 1).clamp_min(0)] = rewards.to(padded.dtype)

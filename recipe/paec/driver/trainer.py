@@ -1,4 +1,4 @@
-"""The trainer: verl's PPO trainers with the methods' hooks, complete checkpoints, and signs of life.
+"""The trainer: verl's PPO trainers with the methods' hooks, complete checkpoints, and heartbeats.
 
 Only hooks that verl offers are overridden; `fit()` is verl's.
 """
@@ -33,13 +33,13 @@ from recipe.paec.run.safe_load import tensors_only
 
 def _rollout_failure(what: str, step: int) -> str:
     return (
-        f"the rollout of {what} failed at step {step}: a vLLM engine or a grader has died, or refuses the requests; "
+        f"the rollout of {what} failed at step {step}: a vLLM engine or a grader has died, or rejects requests; "
         "the first error is in the log"
     )
 
 
 def sample_in_order(sample, *args, **kwargs):
-    """What the replay buffer's `sample` returns, by prompt and sample number instead of who finished first."""
+    """What the replay buffer's `sample` returns, ordered by prompt and sample number instead of by finishing time."""
     batch, metrics = sample(*args, **kwargs)
     places = [(uid, int(number), int(output)) for uid, number, output in (key.rsplit("_", 2) for key in batch.keys)]
     batch.reorder(sorted(range(len(batch)), key=places.__getitem__))
@@ -47,17 +47,17 @@ def sample_in_order(sample, *args, **kwargs):
 
 
 class PAECTrainer(PPOTrainer):
-    """Adds to each step what the methods do on the driver: sampling, rewards, advantages, and what they remember.
+    """Adds to each step what the methods do on the driver: sampling, rewards, advantages, and their state.
 
-    To be mixed into one of verl's trainers, whose mode is `mode`. A step has one log-prob pass, or in separate_async
-    one a mini-batch, all of them under the policy that the step began with.
+    A mixin for one of verl's trainers, whose mode is `mode`. A step has one log-prob pass, or in separate_async one
+    per mini-batch, all of them under the policy that the step began with.
     """
 
     mode: str
 
     def __init__(self, config):
         with open_dict(config):
-            # verl compares the mode with "sync" in several places; the name it was registered under is not a mode.
+            # verl compares the mode with "sync" in several places; the name it is registered under is not a mode.
             config.trainer.v1.trainer_mode = self.mode
         super().__init__(config)
         self.run_directory = Path(config.run.directory)
@@ -141,7 +141,7 @@ class PAECTrainer(PPOTrainer):
         try:
             return super()._step_once(*args, **kwargs)
         except RuntimeError:
-            self._check_rollout()  # with no response at all, verl fails by itself, without a word on why
+            self._check_rollout()  # with no response at all, verl fails by itself without saying why
             raise
 
     def _check_rollout(self) -> None:
@@ -152,7 +152,7 @@ class PAECTrainer(PPOTrainer):
     # ---- the step ----------------------------------------------------------------------------------------------------
 
     def _next_train_batch(self, num_prompts: int | None = None):
-        # verl names prompts at random. By step and place they have an order that is the same in every run.
+        # verl names prompts at random. Sorted by step and position, their order is the same in every run.
         batch = super()._next_train_batch(num_prompts)
         step, first = self.global_steps, self.prompts_drawn[self.global_steps]
         self.prompts_drawn[step] += len(batch)
@@ -169,7 +169,7 @@ class PAECTrainer(PPOTrainer):
         self.rollouts = []
         batch = super().step(metrics, timing_raw)
         if self.trackers and self.parameter_sync_step > 1:
-            metrics.update(self._observe())  # its parts were known one after the other
+            metrics.update(self._observe())  # its parts become known one after the other
         return batch
 
     def _compute_old_log_prob(self, batch, metrics: dict):
@@ -207,7 +207,7 @@ class PAECTrainer(PPOTrainer):
             metrics[f"actor/{self.stack.owner('rewards')}/reward"] = rollouts.rewards.double().mean().item()
         batch = super()._compute_advantage(batch, metrics)
         if self.stack.has("rewards"):
-            queue_io.put_scores(batch, scores)  # metrics and records go on showing the graded ones
+            queue_io.put_scores(batch, scores)  # metrics and records keep showing the graded ones
         if self.stack.has("advantages"):
             found = queue_io.read_advantages(batch, rollouts.response_mask.shape[1])
             rollouts = replace(rollouts, advantages=found)
@@ -234,9 +234,9 @@ class PAECTrainer(PPOTrainer):
         super().on_step_end()
 
     def _step_recorded(self, record: dict[str, Any]) -> None:
-        """Validation, metrics and rollouts of a step are written: its checkpoint counts, and a run may end here.
+        """Validation, metrics and rollouts of a step are written: its checkpoint is now valid, and a run may end here.
 
-        A resumed run starts after its checkpoint's step, so what a kill takes from that step would be gone for good.
+        A resumed run starts after its checkpoint's step, so what a kill loses of that step would be lost for good.
         """
         step, score = record["step"], best_score(record, self.config.run.best_metric)
         if self.uncommitted_step == step:
@@ -251,7 +251,7 @@ class PAECTrainer(PPOTrainer):
         saved = len(list(actor.glob("model_world_size_*_rank_*.pt")))
         if saved != self.identity["workers"]:
             raise checkpoints.CheckpointError(
-                f"{actor} holds the shards of {saved} of {self.identity['workers']} workers: run.root must be a folder "
+                f"{actor} holds the shards of {saved} of {self.identity['workers']} workers: set run.root to a folder "
                 "that all nodes share"
             )
         methods = {name: tracker.state_dict() for name, tracker in self.trackers.items()}
@@ -272,20 +272,20 @@ class PAECTrainerSync(PAECTrainer, PPOTrainerSync):
 
 @register_trainer(TRAINER_MODES["colocate_async"])
 class PAECTrainerColocateAsync(PAECTrainer, PPOTrainerColocateAsync):
-    """On the same GPUs, but a step does not wait for its slowest responses: they go on under the next policy."""
+    """On the same GPUs, but a step does not wait for its slowest responses: they continue under the next policy."""
 
     mode = "colocate_async"
 
 
 @register_trainer(TRAINER_MODES["separate_async"])
 class PAECTrainerSeparateAsync(PAECTrainer, PPOTrainerSeparateAsync):
-    """Rollout has GPUs of its own and never waits; weights travel once a step, which is one update a mini-batch."""
+    """Rollout has its own GPUs and never waits; weights are sent once per step, which has one update per mini-batch."""
 
     mode = "separate_async"
 
     def __init__(self, config):
         actor, separate = config.actor_rollout_ref.actor, config.trainer.v1.separate_async
         with open_dict(config):
-            # The only number that verl takes.
+            # The only value that verl accepts.
             separate.parameter_sync_step = config.data.train_batch_size // actor.ppo_mini_batch_size
         super().__init__(config)

@@ -27,7 +27,7 @@ def validation_scores(
 
     Args:
         data_sources, problem_ids: one entry a sample.
-        infos: the keys of `rewards.compute_score`, one entry a sample; None for a sample that was never scored.
+        infos: the keys of `rewards.compute_score`, one entry per sample; None for a sample that was never scored.
         expected: samples drawn, by (data source, problem id); the same number for all.
     """
     answers: dict[tuple[str, str], list[int]] = {}
@@ -58,7 +58,7 @@ def _verdict(info: Mapping[str, Any], group: int | None) -> SampleVerdict:
 
 
 def best_score(record: Mapping[str, Any], metric: str | None) -> float | None:
-    """What says how good the policy of a step is: `metric`, or the mean of all avg@n; None without a validation.
+    """The score of the policy of a step: `metric`, or the mean of all avg@n; None without a validation.
 
     Raises:
         UserError: the validation has no such metric.
@@ -70,10 +70,12 @@ def best_score(record: Mapping[str, Any], metric: str | None) -> float | None:
         averages = accuracy(record).values()
         return fmean(averages) if averages else None
     if metric not in scores:
-        raise UserError(f"run.best_metric={metric}: the validation gives {', '.join(sorted(scores))}: choose one")
+        raise UserError(
+            f"run.best_metric={metric}: must be one of {', '.join(sorted(scores))}, which the validation gives"
+        )
     return scores[metric]
 
 
 def reward_metrics(infos: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """`reward/<share>` of a training step: responses with an answer in them, and those at which the grader failed."""
+    """`reward/<share>` of a training step: responses with an answer, and those at which the grader failed."""
     return {f"reward/{key}": fmean(info[key] for info in infos) for key in REWARD_SHARES}

@@ -57,7 +57,7 @@ def load_benchmark(path: Path) -> list[Problem]:
     sources = sorted({problem.benchmark for problem in problems})
     if len(sources) > 1:
         raise UserError(
-            f"benchmarks: {path} mixes the data sources {', '.join(sources)}: give each benchmark a file of its own"
+            f"benchmarks: {path} mixes the data sources {', '.join(sources)}: give each benchmark its own file"
         )
     repeated = [identity for identity, count in Counter(p.id for p in problems).items() if count > 1]
     if repeated:
@@ -75,7 +75,7 @@ def load_benchmark(path: Path) -> list[Problem]:
 
 
 def problems_in(samples: Iterable[Mapping[str, Any]]) -> dict[str, list[Problem]]:
-    """The problems of samples that came without a benchmark file, by benchmark."""
+    """The problems of samples without a benchmark file, by benchmark."""
     found: dict[tuple[str, str], Problem] = {}
     for s in samples:
         key, turn = (s["benchmark"], s["problem"]), {"role": "user", "content": s["prompt"]}
@@ -87,7 +87,7 @@ def problems_in(samples: Iterable[Mapping[str, Any]]) -> dict[str, list[Problem]
 
 
 def find_benchmarks(config: DictConfig) -> dict[str, Path]:
-    """Parquet file of every requested benchmark, in the order asked for."""
+    """Parquet file of every requested benchmark, in the requested order."""
     files = {}
     for entry in config.benchmarks:
         path = Path(entry).expanduser()
@@ -98,13 +98,13 @@ def find_benchmarks(config: DictConfig) -> dict[str, Path]:
                     known = [name for name, data_set in DATA_SETS.items() if "test" in data_set.counts]
                     hint = values.closest(entry, known, "did you mean {}? ")
                     raise UserError(
-                        f"benchmarks: {entry}: there is no {path}, and no data set of this name: {hint}There are "
-                        f"{', '.join(known)}; other files are named by their path, ending in .parquet"
+                        f"benchmarks: {entry}: {path} does not exist, and no data set has this name: {hint}The data "
+                        f"sets are {', '.join(known)}; give other files by their path, ending in .parquet"
                     )
                 raise UserError(
-                    f"benchmarks: {path} does not exist: python -m data_prep {entry} --output {path.parent} makes it "
-                    "(python -m data_prep --list shows all sets); other files are named by their path, ending in "
-                    ".parquet"
+                    f"benchmarks: {path} does not exist: create it with python -m data_prep {entry} --output "
+                    f"{path.parent} (python -m data_prep --list shows all sets); give other files by their path, "
+                    "ending in .parquet"
                 )
         files[str(entry)] = path
     return files
@@ -117,6 +117,6 @@ def load_problems(files: dict[str, Path]) -> dict[str, list[Problem]]:
         problems = load_benchmark(path)
         name = problems[0].benchmark
         if name in loaded:
-            raise UserError(f"benchmarks: {path} is {name}, which another file is already: name each once")
+            raise UserError(f"benchmarks: {path} is {name}, and so is another file: name each benchmark once")
         loaded[name] = problems
     return loaded

@@ -16,7 +16,7 @@ from recipe.paec.scoring.scores import score
 
 
 def training_files(config: DictConfig, run: Path | None) -> list[str]:
-    """Files to look for the benchmarks in: `trained_on`, else the run's own if they are still there, else none."""
+    """Files to search for the benchmarks: `trained_on`, else the run's own if they still exist, else none."""
     if config.trained_on is not None:
         return list(config.trained_on)
     if run is None:
@@ -54,8 +54,8 @@ def contamination(files: list[str], samples: list[dict[str, Any]], problems: dic
 def contamination_lines(found: dict[str, Any] | None) -> str:
     """What is printed below the table."""
     if found is None:
-        return "contamination: not checked, the training data is not known (trained_on=[FILE.parquet] checks it)"
-    lines = [f"contamination: problems that stand in {', '.join(found['trained_on'])}"]
+        return "contamination: not checked, the training data is not known (set trained_on=[FILE.parquet])"
+    lines = [f"contamination: problems found in {', '.join(found['trained_on'])}"]
     for name, of_name in found["benchmarks"].items():
         line = f"  {heading(name)}: {of_name['contaminated']} of {of_name['size']}"
         if of_name["contaminated"] and of_name["avg_without"] is not None:

@@ -56,7 +56,7 @@ def digests(problems: dict[str, list[Problem]]) -> dict[str, str]:
 
 
 def identity_of(config: DictConfig, target: Target, problems: dict[str, list[Problem]]) -> dict[str, Any]:
-    """What responses must agree in to belong to one evaluation."""
+    """What all responses of one evaluation have in common."""
     return {
         "model": fingerprint(target.folder),
         "protocol": OmegaConf.to_container(config.protocol),
@@ -71,7 +71,7 @@ def identity_of(config: DictConfig, target: Target, problems: dict[str, list[Pro
 def error_of(folder: Path, identity: dict[str, Any], fresh: bool, kind: folder_kinds.Kind) -> str | None:
     """Why the evaluation `identity` cannot be in `folder`, None if it can; touches nothing.
 
-    The folder holds something else, or without `fresh` another evaluation: then the first difference is named.
+    The folder contains something else, or without `fresh` another evaluation: then the first difference is named.
     """
     if problem := folders.error_of(folder, kind, {}, fresh):
         return problem
@@ -81,12 +81,12 @@ def error_of(folder: Path, identity: dict[str, Any], fresh: bool, kind: folder_k
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
-        return f"{file} is damaged ({error}): {kind.fresh} starts over, or {kind.elsewhere}"
+        return f"{file} is damaged ({error}): start over with {kind.fresh}, or {kind.elsewhere}"
     if (difference := first_difference(found, identity)) is None:
         return None
     key, recorded, wanted = difference
     return (
-        f"{folder} holds another evaluation: its {key} is {recorded!r:.200}, this one's {wanted!r:.200}. Name another "
+        f"{folder} contains another evaluation: its {key} is {recorded!r:.200}, here {wanted!r:.200}: choose another "
         f"folder with output=..., or start over with {kind.fresh}, which deletes it"
     )
 
@@ -94,10 +94,10 @@ def error_of(folder: Path, identity: dict[str, Any], fresh: bool, kind: folder_k
 def continue_or_start(
     folder: Path, identity: dict[str, Any], fresh: bool, kind: folder_kinds.Kind = folder_kinds.EVALUATION
 ) -> None:
-    """Record the identity in an empty folder, which is held, and check it in another.
+    """Record the identity in an empty folder (locked by the caller), and check it in a non-empty one.
 
     Args:
-        fresh: delete the evaluation that the folder holds, and only an evaluation, first.
+        fresh: first delete the evaluation in the folder, and nothing but an evaluation.
         kind: whether it is an evaluation or a scoring of prompts.
 
     Raises:
@@ -119,7 +119,7 @@ def refuse(
 
 
 def output_errors(config: DictConfig, targets: list[Target], problems: dict[str, list[Problem]]) -> list[str]:
-    """What keeps the results from their folders, one sentence each; tries to write beside those that are to be made."""
+    """Why the results cannot be written to their folders, one sentence each; tests writing next to new folders."""
     found = []
     for target in targets:
         identity = identity_of(as_trained(config, target), target, problems)
@@ -136,14 +136,14 @@ def _unwritable(folder: Path) -> str | None:
     if not os.path.lexists(folder) and place != folder.absolute():
         below = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.parent == place)
         if os.path.lexists(below):
-            return f"{below} is no folder, so {folder} cannot be made: name another folder with output=..."
+            return f"{below} is not a folder, so {folder} cannot be created: choose another folder with output=..."
     if reason := node_folders.unwritable(place):
-        return f"{place} cannot be written ({reason}): name another folder with output=..."
+        return f"{place} is not writable ({reason}): choose another folder with output=..."
     return None
 
 
 def curve_error(folder: Path) -> str | None:
-    """Why no curve can be written into `folder`, the one that holds the steps: files of others have its names."""
+    """Why no curve can be written into `folder`, the parent of the steps: files of others have its names."""
     file = folder / CURVE
     try:
         ours = {"run", "steps"} == json.loads(file.read_text(encoding="utf-8")).keys()
@@ -154,4 +154,4 @@ def curve_error(folder: Path) -> str | None:
     if ours:
         return None
     there = file if file.exists() else folder / PICTURE
-    return f"{there} exists and is no curve of an evaluation: move it away, or name another folder with output=..."
+    return f"{there} exists and is not a curve of an evaluation: move it away, or choose another folder with output=..."

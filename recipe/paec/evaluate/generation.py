@@ -27,19 +27,19 @@ from recipe.paec.common.ray_access import ray_ended
 from recipe.paec.evaluate.benchmarks import Problem
 from recipe.paec.evaluate.folder import GENERATION, JOB, JOURNAL
 from recipe.paec.evaluate.generation_process import Job, max_new_tokens, missing
-from recipe.paec.evaluate.journal import mend_journal
+from recipe.paec.evaluate.journal import repair_journal
 from recipe.paec.evaluate.settings import samples_per_problem
 from recipe.paec.evaluate.targets import EXPORTED, Target, context_of, exported
 
 GRACE = 2.0
-"""Seconds that the engines have to end: time to give their shared memory back. They have nothing to save, the journal
-holds every response, and an evaluation must end within 10 s of SIGTERM."""
+"""Seconds that the engines have to exit and release their shared memory. They have nothing to save, the journal has
+every response, and an evaluation must end within 10 s of SIGTERM."""
 LINE_EVERY = 10.0
-"""Seconds from one line of progress to the next."""
+"""Seconds between lines of progress."""
 
 
 def check_prompts(config: DictConfig, folder: Path, problems: Iterable[Problem]) -> dict[str, Any]:
-    """What decides how the model is asked; UserError if a prompt leaves no room to answer.
+    """The settings that determine the model's input; UserError if a prompt leaves no room for a response.
 
     Returns:
         context_length (prompt + response), longest_prompt and least_room (for the response to the longest prompt, at
@@ -51,8 +51,8 @@ def check_prompts(config: DictConfig, folder: Path, problems: Iterable[Problem])
         length = len(encode(tokenizer, problem.prompt))
         if length >= context:
             raise UserError(
-                f"benchmark {problem.benchmark}, problem {problem.id}: its prompt has {length} tokens, the model's "
-                f"context is {context} (context_length)"
+                f"benchmark {problem.benchmark}, problem {problem.id}: its prompt has {length} tokens, but the model's "
+                f"context is {context} (context_length): evaluate a model with a longer context"
             )
         longest = max(longest, length)
     return {
@@ -66,11 +66,11 @@ def check_prompts(config: DictConfig, folder: Path, problems: Iterable[Problem])
 def generate(config: DictConfig, target: Target, problems: dict[str, list[Problem]], log_probs: bool = False) -> None:
     """Fill the journal of `target.output`, showing progress; UserError if generation fails or stalls.
 
-    `log_probs`: each line also has log_prob, the response's as a whole under the distribution it is drawn from, nats.
+    `log_probs`: each line also has log_prob, of the full response under the distribution it is drawn from, nats.
     """
     journal, everything = target.output / JOURNAL, [problem for group in problems.values() for problem in group]
     samples = samples_per_problem(config, problems)
-    mend_journal(journal)
+    repair_journal(journal)
     total, left = sum(samples[p.benchmark] for p in everything), len(missing(everything, samples, journal))
     if not left:
         tidy(target)
@@ -80,13 +80,13 @@ def generate(config: DictConfig, target: Target, problems: dict[str, list[Proble
     context = settings["context_length"]
     if settings["least_room"] < config.protocol.max_tokens:
         say(
-            f"note: protocol.max_tokens={config.protocol.max_tokens} beside prompts of up to "
-            f"{settings['longest_prompt']} tokens does not fit the context of {context}: responses end there "
+            f"note: protocol.max_tokens={config.protocol.max_tokens} and prompts of up to "
+            f"{settings['longest_prompt']} tokens do not fit the context of {context}: responses end there "
             "(finish_reason length)"
         )
     engine = {key: value for key, value in OmegaConf.to_container(config.engine).items() if value is not None}
     if config.cluster.platform == "cpu":
-        # A prompt prefilled in two parts ends vLLM's CPU engine: it rewinds the request's generator, which cannot be.
+        # A prompt prefilled in two parts crashes vLLM's CPU engine, which then tries to rewind the request's generator.
         engine |= {"enable_chunked_prefill": False, "max_num_batched_tokens": max(context, 4096)}
     elif config.cluster.tensor_parallel > 1:
         engine["distributed_executor_backend"] = "mp"  # on the GPUs of the replica's own actor, not in new Ray actors
@@ -94,7 +94,7 @@ def generate(config: DictConfig, target: Target, problems: dict[str, list[Proble
     workers = config.cluster.nodes * config.cluster.gpus_per_node
     sampling = {key: config.protocol[key] for key in ("temperature", "top_p", "top_k", "max_tokens")}
     if log_probs:
-        sampling["logprobs"] = 0  # of the drawn tokens alone
+        sampling["logprobs"] = 0  # of the drawn tokens only
         engine["logprobs_mode"] = "processed_logprobs"
     ray_arguments = {"address": config.cluster.ray_address}
     if config.cluster.ray_address is None:
@@ -129,14 +129,16 @@ def generate(config: DictConfig, target: Target, problems: dict[str, list[Proble
             tree.end(GRACE)
     if code != 0:
         reason = ray_ended(printed(log, before, most=1 << 20)) or last_error(log, before)
-        raise UserError(f"the generation ended with exit code {code}: {reason}", f"the whole log: {log}")
+        raise UserError(f"the generation failed with exit code {code}: {reason}", f"the complete log: {log}")
     if missing(everything, samples, journal):
-        raise UserError(f"the generation ended without all responses: see {log}; the same command goes on")
+        raise UserError(
+            f"the generation ended before all responses were there: see {log}, and resume with the same command"
+        )
     tidy(target)
 
 
 def tidy(target: Target) -> None:
-    """Delete what only a generation needs; a start that was killed just after its last response leaves it behind."""
+    """Delete what only a generation needs; a run killed just after its last response leaves it behind."""
     (target.output / JOB).unlink(missing_ok=True)
     if target.is_checkpoint:
         exported = target.output / EXPORTED
@@ -146,14 +148,14 @@ def tidy(target: Target) -> None:
 
 
 def last_error(log: Path, start: int) -> str:
-    """The last line of a log, from byte `start` on (earlier starts come before), that looks like an exception."""
+    """The last line of a log, from byte `start` on (before it are earlier starts), that looks like an exception."""
     lines = printed(log, start).splitlines()
     errors = [line.strip() for line in lines if re.match(r"\S*(Error|Exception)\b.*: ", line.strip())]
     return errors[-1] if errors else "no error message in the log (killed, or out of memory?)"
 
 
 class Watch:
-    """Shows how many responses there are, and notices when no more come."""
+    """Shows the number of responses, and notices when no more arrive."""
 
     def __init__(self, journal: Path, total: int, timeout: float):
         self._journal, self._total, self._timeout = journal, total, timeout
@@ -162,12 +164,12 @@ class Watch:
         self._count_new()
         self._before = self._count
         self._first: tuple[int, float] | None = None
-        """Count and time of the first responses of this start: what came before them is start-up, not pace."""
+        """Count and time of the first responses of this start: the time before is start-up, not part of the rate."""
 
     def _count_new(self) -> bool:
         if not self._journal.is_file():
             return False
-        # The time too, because the journal is touched once the engines stand.
+        # Also the time, because the journal is touched once the engines are up.
         state = self._journal.stat()
         if (state.st_mtime_ns, state.st_size) == (self._changed, self._position):
             return False
@@ -180,7 +182,7 @@ class Watch:
         return True
 
     def tick(self) -> None:
-        """Print what is new, at most every `LINE_EVERY` seconds; Stalled after too long a silence."""
+        """Print progress, at most every `LINE_EVERY` seconds; raises Stalled after too long without any."""
         now = time.monotonic()
         if self._count_new():
             self._last_sign = now
@@ -191,8 +193,8 @@ class Watch:
                 self._last_line = now
         if now - self._last_sign > self._timeout:
             raise Stalled(
-                f"no response for {now - self._last_sign:.0f} s (stall_timeout): the generation was ended; the same "
-                "command goes on from what there is"
+                f"no response for {now - self._last_sign:.0f} s (stall_timeout), so the generation was stopped: resume "
+                "with the same command"
             )
 
     def _pace(self, now: float) -> str:
@@ -200,4 +202,4 @@ class Watch:
         if self._count == count or now <= began:
             return ""
         rate = (self._count - count) / (now - began)
-        return f", {rate:.1f} a second, {(self._total - self._count) / rate / 60:.0f} min left"
+        return f", {rate:.1f} per second, {(self._total - self._count) / rate / 60:.0f} min left"

@@ -1,8 +1,8 @@
 """`python -m recipe.paec.evaluate.generation_process JOB.json`: generates an evaluation's missing responses.
 
 Runs on Ray: one engine per replica (vLLM's AsyncLLM, which training's rollouts use too), each a Ray actor with its
-GPUs. Requests go to whichever replica has room, and every finished response is a line in the journal at once. Started,
-watched and ended by `recipe.paec.evaluate`.
+GPUs. Requests go to any replica that has room, and every finished response is appended to the journal immediately.
+Started, watched and stopped by `recipe.paec.evaluate`.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from recipe.paec.evaluate.benchmarks import Problem
 from recipe.paec.evaluate.journal import Key, journal_keys
 
 OUTSTANDING = 512
-"""Requests that a replica holds, running and waiting: more than it runs at once, so that it never idles."""
+"""Requests per replica, running and waiting: more than it runs at the same time, so that it never idles."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """Everything one generation needs; travels as JSON."""
+    """Everything one generation needs; passed as JSON."""
 
     model: str
     """Local Hugging Face folder."""
@@ -35,10 +35,10 @@ class Job:
     problems: list[dict[str, Any]]
     """`Problem`s as dicts."""
     samples: dict[str, int]
-    """Responses a problem, by benchmark."""
+    """Responses per problem, by benchmark."""
     seed: int
     sampling: dict[str, Any]
-    """temperature, top_p, top_k, max_tokens; with logprobs, a line of the journal has log_prob too."""
+    """temperature, top_p, top_k, max_tokens; with logprobs, each line of the journal also has log_prob."""
     max_model_len: int
     """Prompt + response, tokens."""
     engine: dict[str, Any]
@@ -60,7 +60,7 @@ class Job:
 
 
 def missing(problems: list[Problem], samples: dict[str, int], journal: Path) -> list[tuple[Problem, int]]:
-    """(problem, sample index) of every response that the journal lacks, in benchmark order."""
+    """(problem, sample index) of every response missing in the journal, in benchmark order."""
     done = journal_keys(journal)
     return [
         (problem, sample)
@@ -71,7 +71,7 @@ def missing(problems: list[Problem], samples: dict[str, int], journal: Path) -> 
 
 
 def max_new_tokens(prompt_length: int, max_tokens: int, max_model_len: int) -> int:
-    """Response tokens for a prompt: the protocol's, or what the context leaves."""
+    """Response tokens for a prompt: the protocol's limit, or what the context leaves."""
     return min(max_tokens, max_model_len - prompt_length)
 
 
@@ -102,12 +102,12 @@ class Replica:
         self.engine = AsyncLLM.from_engine_args(arguments)
 
     async def ready(self) -> bool:
-        """Once the engine runs; fails if it could not start."""
+        """Return once the engine is running; fails if it could not start."""
         await self.engine.check_health()
         return True
 
     async def stop(self) -> None:
-        """End the engine's processes."""
+        """Stop the engine's processes."""
         self.engine.shutdown()
 
     async def generate(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -135,14 +135,14 @@ class Replica:
 
 
 def run(job: Job) -> None:
-    """Generate what the journal lacks; every response is appended the moment it is finished."""
+    """Generate the responses missing in the journal; each is appended as soon as it is finished."""
     import ray
 
     ray.init(**job.ray, runtime_env={"env_vars": job.env}, include_dashboard=False, log_to_driver=True)
     actor = ray.remote(Replica).options(num_gpus=job.gpus_per_replica, max_concurrency=2 * OUTSTANDING)
     replicas = [actor.remote(job.model, job.max_model_len, job.engine) for _ in range(job.replicas)]
     ray.get([replica.ready.remote() for replica in replicas])
-    Path(job.journal).touch()  # a sign of life: the engines stand
+    Path(job.journal).touch()  # heartbeat: the engines are up
     requests, running = _requests(job), {}
     load = dict.fromkeys(range(job.replicas), 0)
     with open(job.journal, "a", encoding="utf-8") as journal:
@@ -155,7 +155,7 @@ def run(job: Job) -> None:
             if not running:
                 break
             finished, _ = ray.wait(list(running), num_returns=1)
-            # ray.wait returns one at least; take along whatever else is there.
+            # ray.wait returns at least one; also take all others that are ready.
             finished, _ = ray.wait(list(running), num_returns=len(running), timeout=0)
             for reference in finished:
                 journal.write(json.dumps(ray.get(reference), ensure_ascii=True) + "\n")

@@ -13,7 +13,7 @@ from recipe.paec.evaluate.benchmarks import Problem
 from recipe.paec.evaluate.journal import read_journal
 
 GRADE_TOGETHER = 256
-"""Responses handed to the graders at once: often enough for a line of progress."""
+"""Responses per batch for the graders: small enough for frequent lines of progress."""
 
 
 def grade(samples: list[dict[str, Any]], pool: GraderPool) -> list[dict[str, Any]]:
@@ -34,10 +34,7 @@ def grade(samples: list[dict[str, Any]], pool: GraderPool) -> list[dict[str, Any
             sample["group"] = number
     say(f"graded {len(graded)} responses in {time.monotonic() - started:.0f} s")
     if pool.failed_comparisons:
-        say(
-            f"note: {pool.failed_comparisons} comparisons of two answers had no verdict in time; they count as "
-            "different in maj@k"
-        )
+        say(f"note: {pool.failed_comparisons} comparisons of two answers timed out; they count as different in maj@k")
     return graded
 
 

@@ -13,14 +13,14 @@ from typing import Any
 from recipe.paec.common.errors import UserError
 
 Key = tuple[str, str, int]
-"""(benchmark, problem, sample): what a journal line is found by."""
+"""(benchmark, problem, sample): the key of a journal line."""
 
 
 def read_journal(path: Path) -> dict[Key, dict[str, Any]]:
     """Complete lines of a journal by key; a half-written last line (killed evaluation) is left out.
 
     Raises:
-        UserError: a line in the middle that is no response (the disk's fault, or somebody's edit), by its number.
+        UserError: a line in the middle that is not a response (a disk error, or an edit), by its number.
     """
     return dict(_responses(path))
 
@@ -30,12 +30,12 @@ def journal_keys(path: Path) -> set[Key]:
     return {key for key, _ in _responses(path)}
 
 
-def mend_journal(path: Path) -> None:
-    """Cut a half-written last line off, so that appending goes on at the start of a line."""
+def repair_journal(path: Path) -> None:
+    """Cut off a half-written last line, so that appending continues at the start of a line."""
     if not path.is_file():
         return
     with open(path, "rb+") as stream:
-        # Line by line, because a journal may be larger than memory should be asked for.
+        # Line by line, because a journal may be larger than memory.
         whole = sum(len(line) for line in stream if line.endswith(b"\n"))
         stream.truncate(whole)
 
@@ -53,7 +53,7 @@ def _responses(path: Path) -> Iterator[tuple[Key, dict[str, Any]]]:
                 len(record["response"]), record["finish_reason"], record["tokens"], record["seed"]
             except (ValueError, KeyError, TypeError) as error:
                 raise UserError(
-                    f"{path}, line {number}: not a whole response ({type(error).__name__}: {error}): delete this line, "
-                    "and the same command generates its response again"
+                    f"{path}, line {number}: incomplete response ({type(error).__name__}: {error}): delete this line, "
+                    "and resume with the same command"
                 ) from None
             yield key, record

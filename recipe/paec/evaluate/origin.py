@@ -1,4 +1,4 @@
-"""Where a file of samples comes from: an evaluation of this recipe, whose protocol it then keeps, or elsewhere."""
+"""Origin of a file of samples: an evaluation of this recipe, whose protocol it then keeps, or elsewhere."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from recipe.paec.evaluate.folder import EVALUATION, GENERATION, JOURNAL, SCORES
 from recipe.paec.evaluate.journal import read_journal
 
 DIGEST = "samples_sha256"
-"""Field of an evaluation's provenance: of the samples.jsonl that it has written."""
+"""Field of an evaluation's provenance: hash of the samples.jsonl that it has written."""
 GENERATED = ("model", "revision", "model_fingerprint", "run", "step", "protocol", "seed", "generation")
 """Fields of the provenance that say how responses were generated; grading does not change them."""
 
 
 def own_origin(file: Path, samples: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
-    """What the provenance says of the generation of these samples, None if they are not known to be this recipe's.
+    """The provenance of the generation of these samples, None if they are not known to be this recipe's.
 
     They are if `file` is byte for byte the samples.jsonl that the evaluation in its folder has written (then the
-    hashes of prompts and references, `benchmarks`, hold too), or if the journal beside it has just these responses.
+    hashes of prompts and references, `benchmarks`, hold too), or if the journal next to it has exactly these responses.
     """
     scores, identity = _read(file.parent / SCORES), _read(file.parent / EVALUATION)
     recorded = scores.get("provenance") or {}
@@ -51,7 +51,7 @@ def _journaled(journal: Path, samples: Sequence[Mapping[str, Any]]) -> bool:
 
 
 def _read(file: Path) -> dict[str, Any]:
-    """The object in a JSON file; an empty one if there is none."""
+    """The object in a JSON file; an empty one if there is no such file."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -34,9 +34,9 @@ def provenance(
     pool: GraderPool,
     origin: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Everything that says where these scores come from; null for what a file of samples does not say.
+    """The full origin of these scores; null for what a file of samples does not contain.
 
-    `origin`: what is known of a file of samples (`recipe.paec.evaluate.origin.own_origin`).
+    `origin`: what is known about a file of samples (`recipe.paec.evaluate.origin.own_origin`).
     """
     generated = (
         {
@@ -76,7 +76,7 @@ def provenance(
 
 
 def write_samples(path: Path, samples: list[dict[str, Any]]) -> None:
-    """Samples as JSON lines, whole or not at all."""
+    """Write samples as JSON lines, completely or not at all."""
     with atomic_write(path) as partial, open(partial, "w", encoding="utf-8") as stream:
         stream.writelines(json.dumps(sample) + "\n" for sample in samples)
 
@@ -90,7 +90,7 @@ def write_results(
     samples: list[dict],
     origin: dict[str, Any] | None = None,
 ) -> None:
-    """Grade, score and write samples.jsonl, scores.md and, last, scores.json; print the table."""
+    """Grade, score and write samples.jsonl, scores.md and finally scores.json; print the table."""
     with GraderPool(config.grader.workers) as pool:
         graded = grade(samples, pool)
     write_samples(folder / SAMPLES, graded)

@@ -1,4 +1,4 @@
-"""Samples that were made elsewhere, read into the form of this recipe.
+"""Samples made elsewhere, converted to the form of this recipe.
 
 A sample is one response to one problem, a JSON line:
 
@@ -26,20 +26,20 @@ from recipe.paec.scoring.verdicts import check_complete, check_fields
 PROMPTS = ("question", "prompt", "input", "problem")
 TRUTHS = ("ground_truth", "gts", "answer", "gold", "target")
 RESPONSES = ("response", "responses", "output", "outputs", "generation", "generations", "completion", "completions")
-"""Names under which sample files of the field keep the problem, the reference and the response(s); the first counts."""
+"""Common field names of the problem, the reference and the response(s) in sample files; the first one found is used."""
 
 
 def read_samples(path: Path, problems: Mapping[str, list[Problem]], benchmark: str | None) -> list[dict[str, Any]]:
     """Samples of a JSONL file made elsewhere, in this module's form, without grades.
 
-    Accepted are the lines of an evaluation of this recipe, verl's validation dumps (input, output, gts), and one line a
+    Accepts the lines of an evaluation of this recipe, verl's validation dumps (input, output, gts), and one line per
     problem with a list of responses. A line that belongs to one of `problems`, by its id or its text, takes prompt and
     reference from there; others need both in the line. Lines of this recipe keep their sample numbers; the responses of
     other lines are numbered as they come.
 
     Args:
         path: the file.
-        problems: by benchmark, those that were loaded (may be empty). Each needs a response.
+        problems: the loaded problems by benchmark (may be empty). Each needs a response.
         benchmark: data source of lines that do not name one, or None.
 
     Raises:
@@ -47,7 +47,7 @@ def read_samples(path: Path, problems: Mapping[str, list[Problem]], benchmark: s
             of one problem, problems with different numbers of samples or without any.
     """
     if not path.is_file():
-        raise UserError(f"samples: {path}: no such file")
+        raise UserError(f"samples: {path}: does not exist")
     known = {(problem.benchmark, problem.id): problem for group in problems.values() for problem in group}
     by_text = {(p.benchmark, p.prompt[-1]["content"].strip()): p for p in known.values()}
     by_text |= {(p.benchmark, p.text.strip()): p for p in known.values()}
@@ -58,7 +58,9 @@ def read_samples(path: Path, problems: Mapping[str, list[Problem]], benchmark: s
         where = f"samples: {path}, line {number}"
         source = record.get("benchmark") or record.get("data_source") or benchmark
         if not isinstance(source, str) or not source:
-            raise UserError(f"{where}, field benchmark: missing; add it, or name one benchmark with benchmarks=[...]")
+            raise UserError(
+                f"{where}, field benchmark: is missing: add it, or name one benchmark with benchmarks=[...]"
+            )
         if not supports(source):
             raise UserError(f"{where}, field benchmark: {why_not(source)}")
         prompt = _first(record, PROMPTS)
@@ -70,10 +72,10 @@ def read_samples(path: Path, problems: Mapping[str, list[Problem]], benchmark: s
         elif source in problems:
             raise UserError(
                 f"{where}, field problem: {record.get('problem', prompt)!r:.80} is not in the benchmark {source}: "
-                "leave benchmarks= out to grade by the references in the file"
+                "leave benchmarks= out to grade against the references in the file"
             )
         elif prompt is None:
-            raise UserError(f"{where}, field problem: missing (also looked for {', '.join(PROMPTS[:-1])})")
+            raise UserError(f"{where}, field problem: is missing (so are {', '.join(PROMPTS[:-1])}): add it")
         else:
             digest = hashlib.sha256(str(prompt).encode("utf-8", "replace")).hexdigest()[:12]
             identity = str(record["problem"]) if _is_ours(record) else digest
@@ -85,10 +87,10 @@ def read_samples(path: Path, problems: Mapping[str, list[Problem]], benchmark: s
             )
         responses = _first(record, RESPONSES)
         if responses is None or responses == []:
-            raise UserError(f"{where}, field response: missing (also looked for {', '.join(RESPONSES[1:])})")
+            raise UserError(f"{where}, field response: is missing (so are {', '.join(RESPONSES[1:])}): add it")
         for response in responses if isinstance(responses, list) else [responses]:
             if not isinstance(response, str):
-                raise UserError(f"{where}, field response: {type(response).__name__} instead of a string")
+                raise UserError(f"{where}, field response: must be a string, not {type(response).__name__}")
             sample = {
                 "benchmark": source,
                 "problem": identity,
@@ -105,16 +107,16 @@ def read_samples(path: Path, problems: Mapping[str, list[Problem]], benchmark: s
             places.append(where)
             counts[source, identity] += 1
     if not samples:
-        raise UserError(f"samples: {path}: no samples in it")
+        raise UserError(f"samples: {path}: contains no samples")
     for name, group in problems.items():
         if absent := [problem.id for problem in group if not counts[name, problem.id]]:
             listed = ", ".join(absent[:5]) + (", ..." if len(absent) > 5 else "")
             raise UserError(
                 f"samples: {path}: no response to {len(absent)} of the {len(group)} problems of {name} ({listed}): add "
-                "them, or leave benchmarks= out to score the problems of the file by its own references"
+                "them, or leave benchmarks= out to score the problems of the file against its own references"
             )
     check_complete([(s["benchmark"], s["problem"], s["sample"]) for s in samples], places, f"samples: {path}")
-    # Within a problem the order that maj@k and its ties go by.
+    # The order within a problem decides maj@k and its ties.
     order = {problem: position for position, problem in enumerate(counts)}
     return sorted(samples, key=lambda s: (order[s["benchmark"], s["problem"]], s["sample"]))
 
@@ -122,10 +124,10 @@ def read_samples(path: Path, problems: Mapping[str, list[Problem]], benchmark: s
 def _reference(record: Mapping[str, Any], source: str, where: str) -> str:
     truth = _first(record, TRUTHS)
     if truth is None or truth == "":
-        raise UserError(f"{where}, field ground_truth: missing (also looked for {', '.join(TRUTHS[1:])})")
+        raise UserError(f"{where}, field ground_truth: is missing (so are {', '.join(TRUTHS[1:])}): add it")
     number = isinstance(truth, (int, float)) and not isinstance(truth, bool) and math.isfinite(truth)
     if not (isinstance(truth, str) or number):
-        raise UserError(f"{where}, field ground_truth: {truth!r:.80} instead of a string or a number: correct it")
+        raise UserError(f"{where}, field ground_truth: must be a string or a number, not {truth!r:.80}")
     if wrong := check_ground_truth(source, str(truth)):
         raise UserError(f"{where}, field ground_truth: {wrong}")
     return str(truth)
@@ -143,13 +145,13 @@ def _numbered(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             try:
                 record = json.loads(line.decode("utf-8-sig"))
             except UnicodeDecodeError as error:
-                raise UserError(f"samples: {path}, line {number}: not UTF-8 ({error}): convert the file") from None
+                raise UserError(f"samples: {path}, line {number}: is not UTF-8 ({error}): convert the file") from None
             except (ValueError, RecursionError) as error:
                 raise UserError(
-                    f"samples: {path}, line {number}: not JSON ({error}): give one JSON object a line"
+                    f"samples: {path}, line {number}: is not JSON ({error}): write one JSON object per line"
                 ) from None
             if not isinstance(record, dict):
-                raise UserError(f"samples: {path}, line {number}: {type(record).__name__} instead of an object")
+                raise UserError(f"samples: {path}, line {number}: must be a JSON object, not {type(record).__name__}")
             yield number, record
 
 

@@ -17,7 +17,7 @@ from recipe.paec.evaluate.targets import Target
 
 
 def resolved(config: DictConfig) -> DictConfig:
-    """The evaluation's own sections with nothing left to look up; UserError for wrong types and values."""
+    """The evaluation's own sections, resolved; UserError for wrong types and values."""
     OmegaConf.resolve(config)
     errors = secrets.check_config(config)
     own = {key: config[key] for key in EvaluationConfig.__dataclass_fields__}
@@ -31,40 +31,40 @@ def resolved(config: DictConfig) -> DictConfig:
     counts |= {"context_length": typed.context_length, "grader.workers": typed.grader.workers}
     for key, value in counts.items():
         if value is not None and value < 1:
-            errors.append(f"{key}={value}: must be at least 1")
-    errors += [f"protocol.samples_of.{k}={v}: must be at least 1" for k, v in protocol.samples_of.items() if v < 1]
+            errors.append(f"{key}={value}: must be >= 1")
+    errors += [f"protocol.samples_of.{k}={v}: must be >= 1" for k, v in protocol.samples_of.items() if v < 1]
     if not 0 <= protocol.temperature < 100:
-        errors.append(f"protocol.temperature={protocol.temperature}: must be 0 (greedy) or positive")
+        errors.append(f"protocol.temperature={protocol.temperature}: must be 0 (greedy) or > 0")
     if not 0 < protocol.top_p <= 1:
         errors.append(f"protocol.top_p={protocol.top_p}: must be in (0, 1]")
     if protocol.top_k != -1 and protocol.top_k < 1:
-        errors.append(f"protocol.top_k={protocol.top_k}: must be -1 (no limit) or at least 1")
+        errors.append(f"protocol.top_k={protocol.top_k}: must be -1 (no limit) or >= 1")
     if not typed.stall_timeout > 0:
-        errors.append(f"stall_timeout={typed.stall_timeout}: must be positive")
+        errors.append(f"stall_timeout={typed.stall_timeout}: must be > 0")
     if typed.samples is None and (typed.model.path is None or not typed.benchmarks):
-        errors.append("give model=... and benchmarks=[...], or samples=FILE.jsonl to score responses made before")
+        errors.append("give model=... and benchmarks=[...], or samples=FILE.jsonl to score existing responses")
     if typed.output is not None and (problem := folder_names.path_error("output", typed.output)):
         errors.append(problem)
     if typed.samples is not None and typed.model.path is not None:
-        errors.append("samples=... scores responses made before, model=... generates new ones: give one of them")
+        errors.append("samples=... scores existing responses, model=... generates new ones: give only one of them")
     if errors:
         raise UserError(*errors)
     return typed
 
 
 def check_samples(config: DictConfig, problems: dict[str, list[Problem]]) -> None:
-    """UserError for numbers of samples that cannot be meant: of a benchmark not asked for, or several greedy ones."""
+    """UserError for wrong numbers of samples: for a benchmark that is not evaluated, or several greedy samples."""
     for override in HydraConfig.get().overrides.task:
         name = override.lstrip("+").partition("=")[0].removeprefix("protocol.samples_of.")
         if override.lstrip("+").startswith("protocol.samples_of.") and name not in problems:
-            raise UserError(f"protocol.samples_of.{name}: the benchmarks are {', '.join(problems)}: name one of them")
+            raise UserError(f"protocol.samples_of.{name}: must name one of the benchmarks {', '.join(problems)}")
     several = [name for name, n in samples_per_problem(config, problems).items() if n > 1]
     if config.protocol.temperature == 0 and several:
         keys = [
             f"protocol.samples_of.{k}=1" if k in config.protocol.samples_of else "protocol.samples=1" for k in several
         ]
         raise UserError(
-            f"protocol.temperature=0 draws the same response every time: set {' '.join(dict.fromkeys(keys))} too"
+            f"protocol.temperature=0 generates the same response every time: also set {' '.join(dict.fromkeys(keys))}"
         )
 
 
@@ -72,7 +72,7 @@ def check_samples(config: DictConfig, problems: dict[str, list[Problem]]) -> Non
 
 
 def samples_per_problem(config: DictConfig, problems: dict[str, list[Problem]]) -> dict[str, int]:
-    """Responses a problem, by benchmark."""
+    """Responses per problem, by benchmark."""
     return {name: config.protocol.samples_of.get(name, config.protocol.samples) for name in problems}
 
 

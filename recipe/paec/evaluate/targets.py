@@ -1,4 +1,4 @@
-"""What `recipe.paec.evaluate` is pointed at: Hugging Face folders and hub ids, checkpoints, whole runs."""
+"""Models for `recipe.paec.evaluate`: Hugging Face folders and hub ids, checkpoints, and runs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Target:
     """One model to evaluate."""
 
     source: str
-    """What the user named: folder, hub id or checkpoint."""
+    """What the user gave: folder, hub id or checkpoint."""
     folder: Path
     """Hugging Face folder, or a checkpoint that has to be exported first."""
     is_checkpoint: bool
@@ -39,14 +39,16 @@ class Target:
 def find_targets(config: DictConfig, label: str) -> list[Target]:
     """The models that `config.model.path` names; UserError if there are none.
 
-    `label` names this way of evaluating, in the folders of the results.
+    `label` names the settings of the evaluation in the folders of the results.
     """
     path = Path(config.model.path).expanduser()
     given = Path(config.output).expanduser() if config.output else None
     if (path / "config.yaml").is_file() and (path / "checkpoints").is_dir():
         return _targets_of_run(config, path, given or path / "evaluation" / label)
     if config.steps is not None:
-        raise UserError(f"steps={config.steps}: model={path} is no run directory: leave steps= out, or name the run")
+        raise UserError(
+            f"steps={config.steps}: model={path} is not the folder of a run: leave steps= out, or give the run's folder"
+        )
     if (path / checkpoints.STATE_FILE).is_file():
         try:
             run, step = run_of(path), checkpoints.read(path).step
@@ -55,13 +57,15 @@ def find_targets(config: DictConfig, label: str) -> list[Target]:
         output = given or (run or path) / "evaluation" / label / f"step_{step}"
         return [Target(config.model.path, path, True, run, step, output)]
     if path.name.startswith("global_step_") and path.is_dir():
-        raise UserError(f"model={path}: no {checkpoints.STATE_FILE}, so its save was interrupted: choose another step")
+        raise UserError(
+            f"model={path}: {checkpoints.STATE_FILE} is missing, so its save was interrupted: choose another step"
+        )
     folder = model_folder(config.model.path)
     if folder is None:
         raise UserError(
-            f"model={config.model.path}: no such folder, and not in the Hugging Face cache: "
-            f"hf download {config.model.path}, or name a Hugging Face folder, a checkpoint "
-            "(.../global_step_N) or a run directory"
+            f"model={config.model.path}: does not exist, and is not in the Hugging Face cache: "
+            f"run hf download {config.model.path}, or give a Hugging Face folder, a checkpoint "
+            "(.../global_step_N) or the folder of a run"
         )
     problems = file_errors(folder, f"model={config.model.path}")
     if problems:
@@ -91,14 +95,14 @@ def _targets_of_run(config: DictConfig, run: Path, output: Path) -> list[Target]
     absent = [step for step in wanted if step not in found]
     if absent or not wanted:
         raise UserError(
-            f"steps={absent or '[]'}: {run} has the steps {', '.join(map(str, found)) or 'none at all'} "
+            f"steps={absent or '[]'}: {run} has the steps {', '.join(map(str, found)) or 'none'} "
             "(raise run.keep_checkpoints in training to keep more)"
         )
     return [found[step] for step in wanted]
 
 
 def fingerprint(folder: Path) -> str:
-    """SHA-256 over names, sizes and the first and last MiB of a model's files: another model gives another one.
+    """SHA-256 over names, sizes and the first and last MiB of a model's files: different for different models.
 
     Configuration, weights, tokenizer, chat template, end-of-sequence tokens: all that responses depend on.
     """
@@ -125,12 +129,12 @@ def context_of(config: DictConfig, folder: Path) -> int:
         return config.context_length
     length = context_length(read_config(folder))
     if not length:
-        raise UserError(f"{folder}/config.json names no max_position_embeddings: give context_length=...")
+        raise UserError(f"{folder}/config.json has no max_position_embeddings: set context_length=...")
     return length
 
 
 def exported(target: Target) -> Path:
-    """The target as a Hugging Face folder: itself, the run's export of that step, or one made for this evaluation."""
+    """The target as a Hugging Face folder: itself, the run's export of that step, or a temporary export."""
     if not target.is_checkpoint:
         return target.folder
     if target.run is not None:

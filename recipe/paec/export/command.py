@@ -1,9 +1,9 @@
 """`python -m recipe.paec.export CHECKPOINT TARGET`: a checkpoint (`.../global_step_N`) as a Hugging Face folder.
 
 Safetensors, tokenizer, generation configuration with the sampling of training, and a model card with the provenance.
-The shards of any number of ranks are put together bit by bit; an adapter (LoRA) is merged. Nothing pickled is executed,
-no GPU is needed, and verl is not: its own merger rounds everything to bfloat16, leaves adapters beside the model and
-runs whatever a shard tells it to. Memory: the model once, in the precision it was saved in.
+The shards of any number of ranks are joined without rounding; an adapter (LoRA) is merged. Nothing pickled is executed,
+and neither a GPU nor verl is needed: verl's merger rounds everything to bfloat16, leaves adapters separate from the
+model and executes pickled code in shards. Memory: the model once, in the precision it was saved in.
 """
 
 from __future__ import annotations
@@ -21,31 +21,35 @@ def main() -> int:
     """Command line entry; returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="paec export",
-        description="A checkpoint as a Hugging Face folder.",
+        description="Exports a checkpoint as a Hugging Face folder.",
         epilog="example: paec export outputs/tiny_cpu-paec model",
     )
-    parser.add_argument("checkpoint", type=Path, help="checkpoints/global_step_N of a run, or a run: its newest one")
-    parser.add_argument("target", type=Path, nargs="?", help="the folder to be made")
-    parser.add_argument("--dtype", choices=DTYPES, help="of the weights (default: that of the run's rollouts)")
-    parser.add_argument("--replace", action="store_true", help="replace a target that exists")
+    parser.add_argument(
+        "checkpoint", type=Path, help="checkpoints/global_step_N of a run, or a run, for its newest checkpoint"
+    )
+    parser.add_argument("target", type=Path, nargs="?", help="folder to create")
+    parser.add_argument("--dtype", choices=DTYPES, help="dtype of the weights (default: that of the run's rollouts)")
+    parser.add_argument("--replace", action="store_true", help="replace an existing target")
     options = parser.parse_args()
     from safetensors import SafetensorError
 
     try:
         checkpoint = checkpoint_in(options.checkpoint)
         if options.target is None:
-            raise UserError(f"name the folder to be made: python -m recipe.paec.export {options.checkpoint} TARGET")
+            raise UserError(f"name the folder to create: python -m recipe.paec.export {options.checkpoint} TARGET")
         if checkpoint != options.checkpoint:
-            say(f"{options.checkpoint}: its newest whole checkpoint is {checkpoint.name}")
+            say(f"{options.checkpoint}: its newest complete checkpoint is {checkpoint.name}")
         export(checkpoint, options.target, options.dtype, options.replace)
     except UserError as error:
         return complain(error.errors)
     except SafetensorError as error:
-        return complain([f"{options.target}: cannot be written ({error}): make room, or name another folder"])
+        return complain([f"{options.target}: cannot be written ({error}): free some space, or choose another folder"])
     except OSError as error:
         if error.errno not in NOT_OURS:
             raise
-        return complain([f"{error.filename or options.target}: {error.strerror}: make room, or name another folder"])
+        return complain(
+            [f"{error.filename or options.target}: {error.strerror}: free some space, or choose another folder"]
+        )
     except KeyboardInterrupt:
         return 130
     return 0

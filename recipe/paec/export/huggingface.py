@@ -24,9 +24,9 @@ from recipe.paec.run import checkpoints
 from recipe.paec.run.checkpoints import run_of
 
 EXPORT_FILE = folder_kinds.EXPORT_RECORD
-"""In an exported folder: the run and the step that it holds, and the names of its files."""
+"""Record in an exported folder: its run and step, and the names of its files."""
 TOKENIZER_SUFFIXES = (".json", ".jinja", ".txt", ".model")
-"""Files that verl leaves beside the shards and that are taken over; code is not among them."""
+"""Files that verl writes next to the shards and that are copied; they contain no code."""
 
 
 def _origin(checkpoint: Path, step: int) -> dict[str, Any]:
@@ -41,7 +41,7 @@ def holds(folder: Path, checkpoint: Path, step: int) -> bool:
 
 
 def _record(folder: Path) -> dict[str, Any] | None:
-    """What EXPORT_FILE says; None for a folder that is no export."""
+    """Content of EXPORT_FILE; None for a folder that is not an export."""
     try:
         found = json.loads((folder / EXPORT_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -52,23 +52,21 @@ def _record(folder: Path) -> dict[str, Any] | None:
 def target_error(target: Path, replace: bool) -> str | None:
     """Why nothing can be exported to `target`, None if it can; touches nothing.
 
-    Replaced is only what this command has written: a folder with other files stays as it is.
+    Only what this command has written is replaced: a folder with other files stays as it is.
     """
     if target.is_symlink():
-        return f"{target} is a symbolic link: name the folder itself, or a new one"
+        return f"{target} is a symbolic link: give the folder itself, or choose a new one"
     if target.exists() and not target.is_dir():
-        return f"{target} is a file: name a new folder"
+        return f"{target} is a file: choose a new folder"
     if not target.exists() or not any(target.iterdir()):
         return None
     if not replace:
-        return f"{target} exists and is not empty: name a new folder, or delete it"
+        return f"{target} exists and is not empty: choose a new folder, or delete it"
     if _record(target) is None:
-        return f"{target} was not written by this command: name a new folder, or delete it"
+        return f"{target} was not written by this command: choose a new folder, or delete it"
     found = contents(target, folder_kinds.exported_files(target))
     if strangers := found.links + found.foreign:
-        return (
-            f"{target / strangers[0]} is not part of the export that {target} holds: move it away, or name a new folder"
-        )
+        return f"{target / strangers[0]} is not part of the export in {target}: move it away, or choose a new folder"
     return None
 
 
@@ -86,7 +84,7 @@ def _model(state: dict[str, Any], actor: Path, folder: Path, dtype: str | None):
         unexpected = model.load_state_dict(state, strict=False, assign=True).unexpected_keys
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()
-        raise UserError(f"{actor}: the weights do not fit its config.json: {reason}") from None
+        raise UserError(f"{actor}: the weights do not match its config.json: {reason}") from None
     base.tie_weights()
     if adapted:
         model = model.merge_and_unload()
@@ -102,9 +100,11 @@ def _model(state: dict[str, Any], actor: Path, folder: Path, dtype: str | None):
 
 
 def _copy_configuration(source: Path, folder: Path) -> None:
-    """Tokenizer and configuration; without code, and without the attention it was trained with, known only here."""
+    """Tokenizer and configuration; without code, and without the training's attention, which only exists here."""
     for file in source.iterdir():
-        if file.suffix in TOKENIZER_SUFFIXES and not file.name.endswith(".index.json"):  # of weights, which follow
+        if file.suffix in TOKENIZER_SUFFIXES and not file.name.endswith(
+            ".index.json"
+        ):  # not the index of the weights, which are written later
             shutil.copyfile(file, folder / file.name)
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     for key in ("attn_implementation", "auto_map"):
@@ -127,21 +127,21 @@ def _generation_config(model, folder: Path, sampling: dict[str, Any] | None) -> 
 
 
 def export(folder: Path, target: Path, dtype: str | None = None, replace: bool = False) -> None:
-    """Write the checkpoint in `folder` as the Hugging Face folder `target`, all of it or nothing.
+    """Write the checkpoint in `folder` as the Hugging Face folder `target`, completely or not at all.
 
     Args:
-        dtype: precision of the weights, one of DTYPES; None: that of the run's rollouts, or without a run as saved.
-        replace: an export that `target` holds is replaced once the new one is whole.
+        dtype: precision of the weights, one of DTYPES; None: that of the run's rollouts, or as saved without a run.
+        replace: replace an export in `target` once the new one is complete.
 
     Raises:
-        UserError: not a checkpoint, an incomplete or damaged one, a target in use, no room.
+        UserError: not a checkpoint, an incomplete or damaged one, a target in use, not enough disk space.
     """
     from omegaconf import OmegaConf
 
     try:
         checkpoint = checkpoints.verify(folder)
     except checkpoints.CheckpointError as error:
-        raise UserError(f"{error}; name a folder checkpoints/global_step_N of a run") from None
+        raise UserError(f"{error}: give a folder checkpoints/global_step_N of a run") from None
     target = Path(os.path.abspath(target))
     if problem := target_error(target, replace):
         raise UserError(problem)
@@ -157,7 +157,9 @@ def export(folder: Path, target: Path, dtype: str | None = None, replace: bool =
         size = sum(parameter.nbytes for parameter in model.parameters())
         free = shutil.disk_usage(temporary).free
         if size > free:
-            raise UserError(f"{target}: the model needs {size / 2**30:.1f} GiB, {free / 2**30:.1f} are free: make room")
+            raise UserError(
+                f"{target}: the model needs {size / 2**30:.1f} GiB, but {free / 2**30:.1f} are free: free some space"
+            )
         sampling = None
         if config is not None:
             sampling = {key: config.actor_rollout_ref.rollout[key] for key in ("temperature", "top_p", "top_k")}
@@ -166,7 +168,7 @@ def export(folder: Path, target: Path, dtype: str | None = None, replace: bool =
         quiet_transformers()
         model.save_pretrained(temporary)
         for file in temporary.glob("*.safetensors"):
-            shutil.copymode(temporary / "config.json", file)  # safetensors makes its files private
+            shutil.copymode(temporary / "config.json", file)  # safetensors creates private files
         card = model_card(checkpoint, config, str(model.dtype).removeprefix("torch."))
         (temporary / CARD).write_text(card, encoding="utf-8")
         names = sorted([EXPORT_FILE, *(file.name for file in temporary.iterdir())])
@@ -176,35 +178,35 @@ def export(folder: Path, target: Path, dtype: str | None = None, replace: bool =
         if target.exists():
             remove(target, folder_kinds.exported_files(target))
         os.rename(temporary, target)
-    say(f"step {checkpoint.step} is exported to {target}")
+    say(f"exported step {checkpoint.step} to {target}")
 
 
 def checkpoint_in(folder: Path) -> Path:
-    """The checkpoint that `folder` is, or the newest whole one of the run (or of the `checkpoints/`) that it is.
+    """The checkpoint at `folder`, or the newest complete one if it is a run (or its `checkpoints/`).
 
     Raises:
-        UserError: there is no such folder, or none in it that is whole.
+        UserError: the folder does not exist, or contains no complete checkpoint.
     """
     if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder: name a folder checkpoints/global_step_N of a run, or a run")
+        raise UserError(f"{folder}: does not exist: give a folder checkpoints/global_step_N of a run, or a run")
     root = folder / "checkpoints" if (folder / "checkpoints").is_dir() else folder
     if not checkpoints.steps(root):
         if root != folder:
-            raise UserError(f"{folder}: a run without any checkpoint yet (trainer.save_freq): train it first")
+            raise UserError(f"{folder}: the run has no checkpoint yet (trainer.save_freq): train it first")
         return folder
     try:
         newest, damaged = checkpoints.latest(root)
     except checkpoints.CheckpointError as error:
-        raise UserError(f"{error}; name another checkpoint") from None
+        raise UserError(f"{error}: choose another checkpoint") from None
     if newest is None:
         raise UserError(
-            *(str(error) for error in damaged), f"no checkpoint in {root} is whole: there is nothing to export"
+            *(str(error) for error in damaged), f"no checkpoint in {root} is complete: there is nothing to export"
         )
     return newest.folder
 
 
 def export_in_process(checkpoint: Path, target: Path, log: Path) -> None:
-    """`export` in a process of its own, replacing `target`, its output in `log`; UserError if it fails."""
+    """`export` in its own process, replacing `target`, with its output in `log`; UserError if it fails."""
     command = [sys.executable, "-m", "recipe.paec.export", str(checkpoint), str(target), "--replace"]
     with open(log, "wb") as stream:
         done = subprocess.run(command, stdout=stream, stderr=subprocess.STDOUT, check=False, preexec_fn=die_with_parent)

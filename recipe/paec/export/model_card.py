@@ -24,19 +24,19 @@ def _table(head: tuple[str, str], rows: Iterable[tuple[str, Any]]) -> str:
 
 
 def _data_files(identity: dict[str, Any]) -> list[tuple[str, str]]:
-    """Name and digest of every training file as it is now, and of the manifest that `data_prep` left beside it."""
+    """Name and digest of every training file as it is now, and of the manifest that `data_prep` wrote next to it."""
     rows = []
     for name in identity["data.train_files"]:
         file = Path(name).expanduser()
         found = [path for path in (file, file.with_name(f"{file.stem}.manifest.json")) if path.is_file()]
         rows += [(path.name, f"`{sha256(path)}`") for path in found]
         if file not in found:
-            rows.append((file.name, "no longer there"))
+            rows.append((file.name, "no longer exists"))
     return rows
 
 
 def _base_model(path: str) -> str:
-    """A model as others know it: of a folder its name, of a snapshot in the hub's cache hub id and revision."""
+    """A model's public name: the name of a folder, or hub id and revision of a snapshot in the hub's cache."""
     snapshot = re.search(r"/models--([^/]+?)--([^/]+)/snapshots/([0-9a-f]+)$", path)
     if snapshot:
         return f"{snapshot[1]}/{snapshot[2]} (revision {snapshot[3]})"
@@ -44,13 +44,13 @@ def _base_model(path: str) -> str:
 
 
 _WHERE = ("run.", "hydra.", "cluster.env", "cluster.ray_address", "trainer.default_", "data.curriculum.folder")
-"""Overrides that say where a run was, not what it was."""
+"""Overrides that say where a run was stored, not what it was."""
 _VALUE = re.compile(r"""(?P<quoted>'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*")|(?P<bare>(?:\\.|[^\[\]{},'"\\])+)""")
 """A value of Hydra's grammar within an override."""
 
 
 def _portable(override: str, base: str) -> str:
-    """An override in which local paths are cut to their last part; the hub id `base` is none."""
+    """An override with local paths cut to their last part; the hub id `base` is not a local path."""
 
     def shorten(match: re.Match[str]) -> str:
         text = match[0]
@@ -67,7 +67,7 @@ def _portable(override: str, base: str) -> str:
 
 
 def _reproduction(overrides: Iterable[str], base: str) -> list[str]:
-    """The overrides that make the run what it is, without local paths."""
+    """The overrides that define the run, without local paths."""
     kept = [override for override in overrides if not override.lstrip("+~").startswith(_WHERE)]
     return [_portable(override, base) for override in kept]
 
@@ -87,8 +87,8 @@ def model_card(checkpoint: checkpoints.Checkpoint, config: Any | None, dtype: st
     """The README.md of an exported folder: where its weights come from.
 
     Args:
-        config: the run's config.yaml, None for a checkpoint outside of its run: then only what the checkpoint itself
-            knows is told.
+        config: the run's config.yaml, None for a checkpoint outside its run: then only what the checkpoint itself
+            contains is shown.
         dtype: precision of the exported weights.
     """
     identity = checkpoint.state["identity"]
@@ -146,8 +146,8 @@ def model_card(checkpoint: checkpoints.Checkpoint, config: Any | None, dtype: st
             found = json.loads(versions.read_text(encoding="utf-8"))
             parts += ["## Versions", _table(("package", "version"), [(k, v) for k, v in found.items() if v])]
     if config is None:
-        parts += ["## Reproduction", "The checkpoint was outside of its run, so its command is not known."]
+        parts += ["## Reproduction", "The checkpoint was outside its run's folder, so its command is not known."]
     else:
         command = shlex.join(["python", "-m", "recipe.paec.train", *_reproduction(config.run.overrides, hub_id)])
-        parts += ["## Reproduction", "Files and folders are named without their places.", f"```\n{command}\n```"]
+        parts += ["## Reproduction", "Files and folders are shown without their paths.", f"```\n{command}\n```"]
     return "\n\n".join(parts) + "\n"

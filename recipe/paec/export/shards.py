@@ -1,4 +1,4 @@
-"""From FSDP shards to whole tensors, adapters merged; nothing pickled is executed."""
+"""From FSDP shards to full tensors, with adapters merged; nothing pickled is executed."""
 
 from __future__ import annotations
 
@@ -14,20 +14,22 @@ from recipe.paec.common.errors import UserError
 
 DTYPES = ("float32", "bfloat16", "float16")
 ADAPTER_FILE = "lora_train_meta.json"
-"""verl's record of an adapter, beside the shards: `r` and `lora_alpha`."""
+"""verl's record of an adapter, next to the shards: `r` and `lora_alpha`."""
 ADAPTED = "base_model.model."
-"""What peft puts before the name of every parameter."""
+"""The prefix that peft adds to the name of every parameter."""
 
 
 def read_shards(actor: Path) -> list[dict[str, Any]]:
-    """The state dict of every rank, memory-mapped; UserError naming the file that is missing, cut off or not safe."""
+    """The state dict of every rank, memory-mapped; UserError naming the file that is missing, truncated or unsafe."""
     import torch
     import torch.distributed.tensor  # noqa: F401  (lets torch.load read DTensors)
 
     try:
         ranks = int(json.loads((actor / "fsdp_config.json").read_text(encoding="utf-8"))["world_size"])
     except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{actor / 'fsdp_config.json'}: {error}: the checkpoint is damaged, take another") from None
+        raise UserError(
+            f"{actor / 'fsdp_config.json'}: {error}: the checkpoint is damaged, choose another one"
+        ) from None
     # "Pickled before the process groups were created", for every shard: nothing is communicated here.
     logging.getLogger("torch.distributed.device_mesh").setLevel(logging.ERROR)
     shards = []
@@ -37,14 +39,14 @@ def read_shards(actor: Path) -> list[dict[str, Any]]:
         try:
             shards.append(torch.load(file, map_location="cpu", mmap=True, weights_only=True))
         except FileNotFoundError:
-            raise UserError(f"{file} is missing: the checkpoint is incomplete, take another") from None
+            raise UserError(f"{file} is missing: the checkpoint is incomplete, choose another one") from None
         except pickle.UnpicklingError:
             raise UserError(
-                f"{file}: holds something else than tensors, which reading would execute: it was not written by a "
-                "training run of this recipe, or was tampered with; take another checkpoint"
+                f"{file}: contains something other than tensors, which loading would execute: it was not written by a "
+                "training run of this recipe, or was tampered with; choose another checkpoint"
             ) from None
         except (RuntimeError, EOFError, ValueError) as error:
-            raise UserError(f"{file} is damaged ({str(error).splitlines()[0]}): take another checkpoint") from None
+            raise UserError(f"{file} is damaged ({str(error).splitlines()[0]}): choose another checkpoint") from None
     return shards
 
 
@@ -59,10 +61,10 @@ def _assemble(parts, placements: Sequence[Any]):
 
 
 def merged(shards: list[dict[str, Any]]) -> dict[str, Any]:
-    """The whole parameters of the state dicts of all ranks, as they were saved; UserError if they do not fit together.
+    """The full parameters of the state dicts of all ranks, as they were saved; UserError if they do not fit together.
 
     Args:
-        shards: by rank. DTensors are put together by their placements, on device meshes of any number of dimensions;
+        shards: by rank. DTensors are joined by their placements, on device meshes of any number of dimensions;
             plain tensors are the same on every rank.
     """
     import numpy
@@ -74,17 +76,17 @@ def merged(shards: list[dict[str, Any]]) -> dict[str, Any]:
             whole[name] = first
             continue
         if any(type(placement) not in (Shard, Replicate) for placement in first.placements):
-            raise UserError(f"{name}: split as {first.placements}, which this export does not know")
+            raise UserError(f"{name}: is sharded as {first.placements}, which this export does not support")
         mesh = first.device_mesh.mesh
         local = numpy.empty(tuple(mesh.shape), dtype=object)
         for place in numpy.ndindex(local.shape):
-            # to_local() wants the process group that the tensor was made in.
+            # to_local() needs the process group that the tensor was created in.
             local[place] = shards[int(mesh[place])][name]._local_tensor
         whole[name] = _assemble(local, first.placements)
         if whole[name].shape != first.shape:
             raise UserError(
-                f"{name}: {tuple(whole[name].shape)} from the shards, {tuple(first.shape)} in the model: the files are "
-                "of different checkpoints"
+                f"{name}: {tuple(whole[name].shape)} in the shards, {tuple(first.shape)} in the model: the files are "
+                "from different checkpoints"
             )
     return whole
 
@@ -98,11 +100,11 @@ def with_adapter(model, state: dict[str, Any], actor: Path):
         rank, alpha = int(meta["r"]), meta["lora_alpha"]
     except (FileNotFoundError, ValueError, KeyError) as error:
         raise UserError(
-            f"{actor / ADAPTER_FILE}: {error}: without it the adapter's scale is not known; take another checkpoint"
+            f"{actor / ADAPTER_FILE}: {error}: without it the adapter's scale is not known; choose another checkpoint"
         ) from None
     if not any(name.startswith(ADAPTED) and "lora_" not in name for name in state):
         raise UserError(
-            f"{actor} holds the adapter alone, without the model under it: save both "
+            f"{actor} contains only the adapter, without its base model: save both "
             "(actor_rollout_ref.actor.checkpoint.save_lora_only=false), or load it onto its base model with peft"
         )
     modules = {name.removeprefix(ADAPTED).split(".lora_A.")[0] for name in state if ".lora_A." in name}

@@ -1,17 +1,17 @@
 """`python -m recipe.paec.grid METHODS="none paec siren" SEEDS="0 1 2" [override ...]`: every method with every seed.
 
-One training after the other on this machine, or (SLURM="--nodes=1 --time=24:00:00") as an array of Slurm jobs; what is
-done is skipped, what was interrupted goes on. Then one table (recipe.paec.grid.table), written anew after every run.
+Trains one run after the other on this machine, or (SLURM="--nodes=1 --time=24:00:00") as an array of Slurm jobs;
+finished runs are skipped, interrupted ones resume. The table (recipe.paec.grid.table) is rewritten after every run.
 
-    METHODS     what is compared: methods (docs/methods.md), or [LABEL=]METHOD[:OVERRIDE]... with Hydra's overrides:
+    METHODS     methods to compare (docs/methods.md), or [LABEL=]METHOD[:OVERRIDE]... with Hydra's overrides:
                 paec:method.rho_min=0.5 or low=paec:method.rho_min=0.5:method.rho=0.7
-    SEEDS       seeds of whole runs                                               (default "0 1 2")
+    SEEDS       seeds of complete runs                                            (default "0 1 2")
     EXPERIMENT  a file of configs/experiment                                      (default tiny_cpu)
     GRID        folder of the table, below run.root                               (default compare-EXPERIMENT)
-    SLURM       options of sbatch: submit an array, and a job that makes the table after it
+    SLURM       options of sbatch: submit an array, and a job that writes the table after it
     --table-only, --dry-run
 
-The words before "=" may be variables of the environment instead. Overrides behind them are Hydra's, for all runs alike.
+The words before "=" may be environment variables instead. Overrides after them are Hydra's, and apply to all runs.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ from recipe.paec.grid.table import show_table
 
 USAGE = """
 usage: paec grid METHODS="NAME ..." SEEDS="N ..." [EXPERIMENT=NAME] [SLURM="OPTIONS"] [key=value ...]
-Trains every method with every seed, skips what is done, resumes the rest, and writes one table (docs/comparing.md).
+Trains every method with every seed, skips what is done, resumes the rest, and writes a table (docs/comparing.md).
   METHODS           methods, or [LABEL=]METHOD[:OVERRIDE]...: low=paec:method.rho=0.5
-  SEEDS             seeds of whole runs (default "0 1 2")
+  SEEDS             seeds of complete runs (default "0 1 2")
   EXPERIMENT        a file of configs/experiment (default tiny_cpu)
   GRID              folder of the table, below run.root (default compare-EXPERIMENT)
-  SLURM             options of sbatch: submits an array of jobs, and one that makes the table after it
+  SLURM             options of sbatch: submits an array of jobs, and a job that writes the table after it
   --dry-run, --table-only
 example: paec grid METHODS="none paec siren" SEEDS="0 1" trainer.total_training_steps=100
 """
 
 
 def run(arguments: Sequence[str]) -> int:
-    """The whole command; returns the exit code, UserError for what a user can mend."""
+    """Run the command and return its exit code; raises UserError for anything the user can fix."""
     arguments = list(arguments)
     if "--task" in arguments:
         return print_task(arguments)
@@ -57,7 +57,7 @@ def run(arguments: Sequence[str]) -> int:
         for one in runs:
             place = "done" if one.done() else "to do" if one.step() is None else f"at step {one.step()} of {one.steps}"
             say(f"{one.label}, seed {one.seed}: {place}, {one.directory}")
-        say(f"dry run: nothing was started; the table would be {folder / table.TABLE}")
+        say(f"dry run: nothing was started; the table would be written to {folder / table.TABLE}")
         return 0
     if "--table-only" in flags:
         show_table(grid, runs, folder, {})
@@ -71,11 +71,11 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def print_task(arguments: list[str]) -> int:
-    """`--task N`, for launch/slurm/sweep.sbatch: label, seed and overrides of the N-th run, a line each."""
+    """`--task N`, for launch/slurm/sweep.sbatch: label, seed and overrides of the N-th run, one per line."""
     place = arguments.index("--task")
     given = "".join(arguments[place + 1 : place + 2])
     if not re.fullmatch(r"\d+", given, re.ASCII):
-        raise UserError(f"--task {given}: give the number of a run, from 0")
+        raise UserError(f"--task {given}: must be the number of a run, an integer >= 0")
     task = int(given)
     grid = parse(arguments[:place] + arguments[place + 2 :], os.environ)
     pairs = grid.pairs()

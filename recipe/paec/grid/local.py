@@ -18,15 +18,15 @@ from recipe.paec.grid.runs import GridRun
 from recipe.paec.grid.table import show_table, write_table
 
 TRAIN = [sys.executable, "-m", "recipe.paec.train"]
-"""What one run is started with."""
+"""The command that starts one run."""
 
 
 class Stop:
-    """SIGTERM and Ctrl-C go on to the training, which saves and ends; a second one ends it at once."""
+    """Forwards SIGTERM and Ctrl-C to the training, which saves and stops; a second one stops it immediately."""
 
     def __init__(self) -> None:
         self.number: int | None = None
-        """The signal that came first, None: none has."""
+        """The first signal received, None if there was none."""
         self._child: subprocess.Popen | None = None
 
     def __enter__(self) -> Stop:
@@ -38,7 +38,7 @@ class Stop:
             signal.signal(number, handler)
 
     def watch(self, child: subprocess.Popen) -> None:
-        """Signals go to this process from now on; one that has just come, too."""
+        """Forward signals to this process from now on, including one that has just arrived."""
         self._child = child
         if self.number is not None:
             child.send_signal(self.number)
@@ -50,8 +50,8 @@ class Stop:
 
 
 def train(grid: Grid, run: GridRun, arguments: Sequence[str], log: Path, stop: Stop) -> str | None:
-    """Start a training, show what it prints until it ends; returns why it failed, None if it is finished."""
-    with open(log, "a+", encoding="utf-8", errors="replace") as stream:  # at its end: an earlier start's is old news
+    """Start a training and show its output until it ends; returns why it failed, None if it is finished."""
+    with open(log, "a+", encoding="utf-8", errors="replace") as stream:  # append, and only read what this start writes
         tree = ProcessTree([*TRAIN, f"experiment={grid.experiment}", *arguments], log, dict(os.environ))
         stop.watch(tree.process)
         printed: list[str] = []
@@ -74,14 +74,14 @@ def train(grid: Grid, run: GridRun, arguments: Sequence[str], log: Path, stop: S
 def training_time(run: GridRun, started: float) -> float:
     """Seconds that a run which has just ended spent on training.
 
-    Making model and data, which only a grid's first run does, is over when a start writes its configuration.
+    Creating model and data, which only the first run of a grid does, is over when a start writes its configuration.
     """
     file = run.directory / "config.yaml"
     return time.time() - max(started, file.stat().st_mtime if file.is_file() else started)
 
 
 def train_all(grid: Grid, runs: Sequence[GridRun], folder: Path) -> int:
-    """Train what is not done, one after the other, the table anew after each; returns the exit code."""
+    """Train unfinished runs one after the other, rewriting the table after each; returns the exit code."""
     to_do = [run for run in runs if not run.done()]
     say(f"{len(runs)} runs of {grid.experiment}, {len(runs) - len(to_do)} of them done; table and logs in {folder}")
     failed: dict[Path, str] = {}
@@ -100,13 +100,13 @@ def train_all(grid: Grid, runs: Sequence[GridRun], folder: Path) -> int:
                 break
             if failure is not None:
                 failed[run.directory] = failure
-                say(f"{run.label}, seed {run.seed} failed; the others go on")
+                say(f"{run.label}, seed {run.seed} failed; continuing with the others")
             else:
                 seconds, trained = seconds + training_time(run, started), trained + run.steps - before
             write_table(grid, runs, folder, failed)
     show_table(grid, runs, folder, failed)
     if stop.number is not None:
-        say(f"stopped by {signal.Signals(stop.number).name}; the same command goes on from there")
+        say(f"stopped by {signal.Signals(stop.number).name}; the same command resumes")
         return 128 + stop.number
     for run in runs:
         if run.directory in failed:

@@ -25,15 +25,15 @@ TERMS = (
 )
 """Configuration keys in which the runs of a table must agree."""
 CIRCUMSTANCES = ("run", "trainer", "cluster", "ray_kwargs", "identity")
-"""Sections of the configuration that do not make another run: how long, how watched, where (`runs.SAME_RUN`)."""
+"""Configuration sections that do not make it a different run: length, monitoring, place (`resolve.SAME_RUN`)."""
 
 
 def prepare(grid: Grid) -> list[GridRun]:
     """The grid's runs, in the order of `Grid.pairs`.
 
     Raises:
-        UserError: a configuration that cannot work, runs that would not be compared on equal terms, or a directory that
-            holds another run than the one that belongs there. All that is wrong is said at once.
+        UserError: a configuration that cannot work, runs that would not be compared on equal terms, or a directory with
+            a different run than the one that belongs there. All errors are reported together.
     """
     say(f"checking {len(grid.entries)} methods")
     errors: dict[str, list[str]] = {}
@@ -77,38 +77,40 @@ def prepare(grid: Grid) -> list[GridRun]:
 
 
 def _unequal_terms(configs: Mapping[str, DictConfig]) -> list[str]:
-    """What makes validations of the methods, label -> configuration, no measure of the same thing."""
+    """Why validations of the methods (label -> configuration) would not measure the same thing."""
     errors = []
     (first, reference), *others = configs.items()
     if blind := [label for label, config in configs.items() if config.trainer.test_freq <= 0]:
-        errors.append(f"{', '.join(blind)}: trainer.test_freq must be positive: without validation, no accuracy")
+        errors.append(
+            f"{', '.join(blind)}: trainer.test_freq must be > 0: the table needs the accuracy of a validation"
+        )
     for key in TERMS:
         wanted = OmegaConf.select(reference, key)
         for label, config in others:
             value = OmegaConf.select(config, key)
             if value != wanted:
                 errors.append(
-                    f"{label} and {first} cannot be compared: {key} is {value} and {wanted}: give it to all runs, "
+                    f"{label} and {first} cannot be compared: {key} is {value} and {wanted}: set it for all runs, "
                     "not in METHODS"
                 )
     return errors
 
 
 def _other_run(run: GridRun, config: DictConfig) -> list[str]:
-    """Why what stands in a run's directory is another run than `config` describes."""
-    remedy = "use another run.root, or delete that folder"
+    """Why the run in a directory is a different one than `config` describes."""
+    remedy = "choose another run.root, or delete that folder"
     if (run.step() or 0) > run.steps:
-        return [f"{run.directory} was trained to step {run.step()}, this asks for {run.steps} steps: {remedy}"]
+        return [f"{run.directory} is already at step {run.step()}, more than the {run.steps} steps asked for: {remedy}"]
     recorded = _settings(OmegaConf.load(run.directory / "config.yaml"))
-    wanted = _settings(OmegaConf.create(OmegaConf.to_yaml(config)))  # numbers as that file's were read
+    wanted = _settings(OmegaConf.create(OmegaConf.to_yaml(config)))  # so that numbers are parsed as in that file
     if (difference := first_difference(recorded, wanted)) is None:
         return []
     key, there, here = difference
-    return [f"{run.directory} holds another run: {key} is {there!r} there and {here!r} here: {remedy}"]
+    return [f"{run.directory} contains another run: its {key} is {there!r}, here {here!r}: {remedy}"]
 
 
 def _settings(config: DictConfig) -> dict[str, Any]:
-    """Key -> value of all that makes a run what it is; in which module this recipe has a class or function does not."""
+    """Key -> value of everything that defines a run, without the module names of this recipe's classes."""
     found: dict[str, Any] = {}
 
     def add(node: Any, prefix: str) -> None:

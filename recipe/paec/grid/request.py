@@ -1,4 +1,4 @@
-"""What is asked of a grid: methods, seeds and settings."""
+"""The request for a grid: methods, seeds and settings."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from recipe.paec.config.command_line import explain
 from recipe.paec.config.resolve import composed, resolved, run_suffix
 
 KNOBS = {"METHODS": "", "SEEDS": "0 1 2", "EXPERIMENT": "tiny_cpu", "GRID": "", "SLURM": ""}
-"""Word of the command line or variable of the environment -> default."""
+"""Word of the command line or environment variable -> default."""
 OURS = {
     "method": "METHODS",
     "seed": "SEEDS",
@@ -28,7 +28,7 @@ OURS = {
     "run.dry_run": "--dry-run",
     "run.fresh": "run.root, for a grid that starts over",
 }
-"""Configuration key that a grid sets by itself -> what to use instead."""
+"""Configuration key that the grid sets itself -> what to use instead."""
 _ENTRY = re.compile(r"(?:(?P<label>[^=:]+)=)?(?P<method>[^=:]+)(?P<overrides>(?::[^:]+)*)")
 
 
@@ -53,23 +53,23 @@ class Entry:
 
 @dataclass(frozen=True)
 class Grid:
-    """What a command line asks for."""
+    """The request of a command line."""
 
     experiment: str
     entries: tuple[Entry, ...]
     seeds: tuple[int, ...]
     overrides: tuple[str, ...]
-    """Of all runs."""
+    """Overrides of all runs."""
     name: str
     words: Mapping[str, str]
-    """KNOBS as they were given."""
+    """KNOBS as given."""
 
     def pairs(self) -> list[tuple[Entry, int]]:
-        """One for each run; the place is the task of a Slurm array. All methods with the first seed come first."""
+        """One pair per run; its position is the task of a Slurm array. All methods with the first seed come first."""
         return [(entry, seed) for seed in self.seeds for entry in self.entries]
 
     def run_name(self, entry: Entry, seed: int) -> str:
-        """The same wherever it runs; other overrides make another one."""
+        """The default name, independent of the machine; other overrides give another one."""
         return f"{self.experiment}-{entry.label}{run_suffix(list(self.overrides))}-seed{seed}"
 
     def arguments(self, entry: Entry, seed: int) -> list[str]:
@@ -83,59 +83,63 @@ class Grid:
 
 
 def parse_entry(word: str) -> Entry:
-    """One word of METHODS; UserError if it is none."""
+    """Parse one word of METHODS; UserError if it is invalid."""
     match = _ENTRY.fullmatch(word)
     if match is None:
-        raise UserError(f"METHODS: {word!r} is not [LABEL=]METHOD[:OVERRIDE]..., as in low=paec:method.rho_min=0.5")
+        raise UserError(
+            f"METHODS: {word!r} must have the form [LABEL=]METHOD[:OVERRIDE]..., as in low=paec:method.rho_min=0.5"
+        )
     overrides = tuple(match["overrides"].split(":")[1:])
     for override in overrides:
         if "=" not in override and not override.startswith("~"):
-            raise UserError(f"METHODS: {word!r}: {override!r} is not an override (key=value)")
+            raise UserError(f"METHODS: {word!r}: {override!r} is not an override: write key=value")
     label = match["label"] or match["method"] + run_suffix(list(overrides))
     if not re.fullmatch(r"[\w.,=+-]+", label, re.ASCII):
-        raise UserError(f"METHODS: {label!r} becomes part of a folder's name: letters, digits and . , = + - _ only")
+        raise UserError(f"METHODS: {label!r} becomes part of a folder name: use only letters, digits and . , = + - _")
     return Entry(label, match["method"], overrides)
 
 
 def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> Grid:
-    """The grid of a command line, flags taken out; UserError for what needs no configuration to be wrong."""
+    """The grid of a command line without flags; UserError for errors that can be found without a configuration."""
     given = dict(a.split("=", 1) for a in arguments if a.partition("=")[0] in KNOBS)
     overrides = [a for a in arguments if a.partition("=")[0] not in KNOBS]
     words = {knob: given.get(knob, environment.get(knob, default)) for knob, default in KNOBS.items()}
     for argument in overrides:
         if argument.startswith("-") or "=" not in argument and not argument.startswith("~"):
             raise UserError(
-                f"{argument}: neither an override (key=value), nor {'=, '.join(KNOBS)}=, --table-only or --dry-run"
+                f"{argument}: must be an override key=value, {'=, '.join(KNOBS)}=, --table-only or --dry-run"
             )
     entries = [parse_entry(word) for word in words["METHODS"].split()]
     if not entries:
-        raise UserError('METHODS="none paec ...": say what to compare')
+        raise UserError('METHODS is empty: name the methods to compare, as in METHODS="none paec"')
     everywhere = [*overrides, *(o for entry in entries for o in entry.overrides)]
     if secrets := check_arguments(everywhere):
         raise UserError(*secrets)
     for override in everywhere:
         key = override.lstrip("+~").partition("=")[0]
         if key in OURS:
-            raise UserError(f"{override}: a grid sets {key} by itself: use {OURS[key]}")
+            raise UserError(f"{override}: the grid sets {key} itself: use {OURS[key]}")
     common = {override.lstrip("+~").partition("=")[0] for override in overrides}
     for entry in entries:
         for override in entry.overrides:
             if (key := override.lstrip("+~").partition("=")[0]) in common:
-                raise UserError(f"{key} is given for {entry.label} and for all runs, which would count: leave one out")
+                raise UserError(
+                    f"{key} is given for {entry.label} and for all runs, which would override it: leave one out"
+                )
     seeds = words["SEEDS"].split()
     for seed in seeds:
         if not re.fullmatch(r"\d+", seed, re.ASCII):
-            raise UserError(f"SEEDS: {seed} is no whole number")
+            raise UserError(f"SEEDS: {seed} is not an integer")
     if not seeds:
-        raise UserError('SEEDS="0 1 2": give at least one')
+        raise UserError('SEEDS is empty: give at least one seed, as in SEEDS="0 1 2"')
     for what, found in (("METHODS", [e.label for e in entries]), ("SEEDS", [str(int(seed)) for seed in seeds])):
         twice = next((one for one in found if found.count(one) > 1), None)
         if twice is not None:
-            raise UserError(f"{what}: {twice} occurs twice: leave one out, or give it a LABEL= of its own")
+            raise UserError(f"{what}: {twice} occurs twice: leave one out, or give it its own LABEL=")
     experiment = words["EXPERIMENT"]
     name = words["GRID"] or f"compare-{experiment}{run_suffix(overrides)}"
     if not re.fullmatch(r"[\w.,=+-]+", name, re.ASCII):
-        raise UserError(f"GRID={name}: a folder's name: letters, digits and . , = + - _ only")
+        raise UserError(f"GRID={name}: must be a folder name with only letters, digits and . , = + - _")
     if problem := folder_names.name_error("GRID", name):
         raise UserError(problem)
     return Grid(experiment, tuple(entries), tuple(map(int, seeds)), tuple(overrides), name, words)

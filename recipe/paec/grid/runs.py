@@ -12,18 +12,18 @@ from recipe.paec.run.log import METRICS_FILE, read_metrics
 
 @dataclass(frozen=True)
 class GridRun:
-    """One run of a grid, there or to come."""
+    """One run of a grid, existing or planned."""
 
     label: str
-    """Of its method, the table's row."""
+    """Label of its method, the row of the table."""
     seed: int
     directory: Path
     steps: int
-    """At which it ends."""
+    """Step at which it ends."""
     saves: bool
-    """Whether it saves checkpoints; then it ends with one."""
+    """Whether it saves checkpoints; if so, also one at its end."""
     exports: bool
-    """Whether it writes the last of them to huggingface/."""
+    """Whether it exports the last checkpoint to huggingface/."""
 
     def records(self) -> list[dict[str, Any]]:
         """Its lines of metrics.jsonl."""
@@ -39,6 +39,6 @@ class GridRun:
         return self.step() == self.steps and (not self.saves or checkpoints.is_complete(saved))
 
     def done(self) -> bool:
-        """Whether starting it again would do nothing: it is finished, and exported if it exports."""
+        """Whether nothing is left to do: it is finished, and exported if it exports."""
         exported = (self.directory / "huggingface").is_dir()
         return self.finished() and (exported or not (self.saves and self.exports))

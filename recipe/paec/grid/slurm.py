@@ -21,20 +21,21 @@ SWEEP = REPOSITORY / "launch" / "slurm" / "sweep.sbatch"
 
 
 def submit(grid: Grid, runs: Sequence[GridRun], folder: Path) -> None:
-    """Submit what is not done as an array, and a job that makes the table when all of it has ended."""
+    """Submit unfinished runs as an array, and a job that writes the table when all of them have ended."""
     if shutil.which("sbatch") is None:
-        raise UserError("SLURM: there is no sbatch on this machine: leave SLURM out to train here")
+        raise UserError("SLURM: sbatch is not installed on this machine: leave SLURM out to train here")
     tasks = [str(task) for task, run in enumerate(runs) if not run.done()]
     if not tasks:
         show_table(grid, runs, folder, {})
         return
-    # Where the jobs start is not where this command did.
+    # The jobs start in another folder than this command.
     overrides = [*grid.overrides, f"run.root='{folder.parent}'"]
     words = {**grid.words, "GRID": grid.name}
     name = f"paec-{folder.name}"
     queued = _slurm(["squeue", "--noheader", f"--user={getpass.getuser()}", f"--name={name}", "--format=%A"], {})
     if queued:
-        raise UserError(f"job {queued.split()[0]} does this already: wait for it, or scancel it")
+        job = queued.split()[0]
+        raise UserError(f"job {job} is already running this grid: wait for it, or cancel it with scancel {job}")
     options = [f"--job-name={name}", f"--chdir={REPOSITORY}", f"--output={folder}/slurm-%A_%a.out", "--parsable"]
     options += shlex.split(grid.words["SLURM"])
     array = _slurm(["sbatch", *options, f"--array={','.join(tasks)}", str(SWEEP), *overrides], words)
@@ -43,7 +44,7 @@ def submit(grid: Grid, runs: Sequence[GridRun], folder: Path) -> None:
     table = ["bash", "launch/python.sh", "-m", "recipe.paec.grid", "--table-only", *overrides]
     once = [f"--dependency=afterany:{array}", f"--output={folder}/slurm-%j-table.out", "--nodes=1", "--ntasks=1"]
     job = _slurm(["sbatch", *options, *once, "--time=10", f"--wrap={shlex.join(table)}"], words)
-    say(f"job {job.split(';')[0]} makes the table after them; in between: the same command with --table-only")
+    say(f"job {job.split(';')[0]} writes the table after them; until then, use the same command with --table-only")
 
 
 def _slurm(command: list[str], words: Mapping[str, str]) -> str:

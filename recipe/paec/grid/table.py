@@ -1,13 +1,13 @@
-"""The table of a grid of runs (recipe.paec.grid), and its figure: what `metrics.jsonl` of every finished run says.
+"""The table of a grid of runs (recipe.paec.grid), and its figure, from `metrics.jsonl` of every finished run.
 
-Of a run, from the line of its last step and the lines of its steps:
+For a run, from the line of its last step and the lines of its steps:
 
     accuracy  `val/<source>/avg@n`, `maj@n`, `pass@k` of the validation after the last step, fractions of 1
     entropy   `actor/entropy`, nats, mean over the last tenth of the steps (rounded up)
     length    `response_length/mean` of the training rollouts, tokens, mean over the same steps
     seconds   `timing_s/step` without saving a checkpoint, median over the steps; validation is not in it
 
-Of a method: the mean over its seeds with Student's interval; none for a single seed.
+For a method: the mean over its seeds with Student's interval; no interval for a single seed.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ LENGTH, STEP_TIME, SAVE_TIME = "response_length/mean", "timing_s/step", "timing_
 AVERAGE = "average"
 """Name of the unweighted mean over several validation sets."""
 PLAIN = {"entropy": ("entropy", ".4f"), "length": ("length", ".1f"), "seconds": ("s / step", ".1f")}
-"""Value that is no accuracy -> its column and format."""
+"""Value other than an accuracy -> its column and format."""
 _ACCURACY = re.compile(r"val/(.+)/((?:avg|maj|pass)@\d+)")
 
 
@@ -73,7 +73,7 @@ def run_values(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
-    """None where one is not known (NaN is null in metrics.jsonl): leaving it out would change what the mean is of."""
+    """None if a value is not known (NaN is null in metrics.jsonl): leaving it out would change the mean."""
     return None if None in values else fmean(values)
 
 
@@ -85,9 +85,9 @@ def summarize(runs: Sequence[GridRun], failed: Mapping[Path, str], about: Mappin
     """The table as JSON.
 
     Args:
-        runs: all of the grid, method by method.
-        failed: directory of a run -> why its last start failed.
-        about: what was compared, recorded as it is.
+        runs: all runs of the grid, method by method.
+        failed: directory of a run -> why its last attempt failed.
+        about: what was compared, recorded as given.
 
     Returns:
         about, level; methods, each {label, seeds, of, accuracy, entropy, length, seconds}, every value {value, low,
@@ -130,7 +130,7 @@ def _remarks(runs: Sequence[GridRun]) -> list[str]:
     if len(commits) < 2:
         return []
     listed = ", ".join(f"{commit} ({run.directory.name})" for commit, run in commits.items())
-    return [f"the runs were made, or last resumed, by different commits of this repository: {listed}"]
+    return [f"the runs were started, or last resumed, with different commits of this repository: {listed}"]
 
 
 # ---- text ------------------------------------------------------------------------------------------------------------
@@ -158,7 +158,7 @@ def _headline(result: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def to_markdown(result: Mapping[str, Any]) -> str:
-    """The table with its caption, and below it every run that is not in it."""
+    """The table with its caption, followed by every run that is not in it."""
     columns = _headline(result)
     sets = list(dict.fromkeys(name for name, _ in columns))
     names = {name: f"{heading(name)} " if len(sets) > 1 else "" for name in sets}
@@ -185,8 +185,8 @@ def to_markdown(result: Mapping[str, Any]) -> str:
 
 
 def _unfinished(run: Mapping[str, Any]) -> str:
-    place = "not begun" if run["step"] is None else f"at step {run['step']} of {run['steps']}"
-    why = f"; its last start failed: {run['failed']}" if run["failed"] else ""
+    place = "not started" if run["step"] is None else f"at step {run['step']} of {run['steps']}"
+    why = f"; its last attempt failed: {run['failed']}" if run["failed"] else ""
     return f"* {run['label']}, seed {run['seed']}: {place}{why}"
 
 
@@ -194,7 +194,7 @@ def _unfinished(run: Mapping[str, Any]) -> str:
 
 
 def _lines(runs: Sequence[GridRun]) -> dict[str, dict[str, list[dict[int, float]]]]:
-    """Panel -> label -> of each finished seed, step -> value."""
+    """Panel -> label -> for each finished seed, step -> value."""
     accuracy: dict[str, dict[str, list[dict[int, float]]]] = {}
     entropy: dict[str, list[dict[int, float]]] = {}
     for run in runs:
@@ -240,7 +240,7 @@ def picture(runs: Sequence[GridRun]) -> Figure | None:
 def write(
     folder: Path, runs: Sequence[GridRun], failed: Mapping[Path, str], about: Mapping[str, Any]
 ) -> tuple[str, list[Path]]:
-    """Write table.md, table.json and curves.png, each whole or not at all; returns the table and the files."""
+    """Write table.md, table.json and curves.png, each completely or not at all; returns the table and the files."""
     result = summarize(runs, failed, about)
     text, figure = to_markdown(result), picture(runs)
     with atomic_write(folder / TABLE) as partial:
@@ -258,7 +258,7 @@ def write(
 
 
 def show_table(grid: Grid, runs: Sequence[GridRun], folder: Path, failed: Mapping[Path, str]) -> None:
-    """Write the table of what is there, and print it."""
+    """Write the table of the finished runs, and print it."""
     text, files = write_table(grid, runs, folder, failed)
     say("\n".join(["", text, *map(str, files)]))
 

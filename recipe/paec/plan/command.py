@@ -1,7 +1,7 @@
-"""`python -m recipe.paec.plan experiment=... [key=value ...] [gpu_memory=80]`: what each GPU needs, and if it fits.
+"""`python -m recipe.paec.plan experiment=... [key=value ...] [gpu_memory=80]`: does a run fit into the GPUs' memory?
 
 Three phases take turns on the same GPUs: the actor's update (vLLM asleep), the weight sync (vLLM's weights are back,
-its KV cache is not) and the rollout. Every line of the table is a formula of this module; docs/plan.md says where each
+its KV cache is not) and the rollout. Every line of the table is a formula; docs/plan.md says where each
 comes from, what was checked against a measurement and what was not. Bytes throughout; printed in GiB.
 """
 
@@ -23,14 +23,14 @@ from recipe.paec.plan.settings import read_setup
 from recipe.paec.plan.shapes import find_shape
 
 GPU_MEMORY = 80.0
-"""GiB of a GPU where `gpu_memory=` says nothing."""
+"""GiB of a GPU if `gpu_memory=` is not given."""
 
 USAGE = """
 usage: paec plan experiment=NAME [key=value ...] [gpu_memory=GIB]
 Computes the memory that each GPU needs, phase by phase, and says whether it fits. Needs no GPU and no weights.
   experiment=NAME   a file of configs/experiment; all arguments are those of paec train
   gpu_memory=GIB    memory of one GPU (default 80)
-Where it does not fit, overrides with which it would are named; exit code 2 (docs/plan.md).
+If it does not fit, names overrides with which it would, and returns exit code 2 (docs/plan.md).
 example: paec plan experiment=qwen7b cluster=gpu_1x8 gpu_memory=40
 """
 
@@ -60,15 +60,16 @@ def plan(config: DictConfig, gpu_memory: float) -> None:
     say(f"{config.model.path}: {shape.parameters / 1e9:.2f} B parameters (shape: {source})")
     say(
         f"{setup.nodes} x {setup.gpus_per_node} GPUs, states sharded over {setup.shards}; micro-batches of "
-        f"{setup.tokens} tokens a GPU, Ulysses {setup.sequence_parallel}; vLLM tensor parallel {setup.tensor_parallel}"
+        f"{setup.tokens} tokens per GPU, Ulysses {setup.sequence_parallel}; vLLM tensor parallel "
+        f"{setup.tensor_parallel}"
     )
     say("\n".join(table(found, gpu_memory)))
     say(
-        f"KV cache: {max(found.kv_tokens, 0)} tokens a replica, {max(found.kv_tokens, 0) // setup.length} sequences of "
-        f"prompt + response = {setup.length} at once (max_num_seqs {setup.sequences})"
+        f"KV cache: {max(found.kv_tokens, 0)} tokens per replica, {max(found.kv_tokens, 0) // setup.length} sequences "
+        f"of prompt + response = {setup.length} at once (max_num_seqs {setup.sequences})"
     )
     if found.host:
-        say(f"offloaded states: {found.host / GIB:.0f} GiB of host memory a node")
+        say(f"offloaded states: {found.host / GIB:.0f} GiB of host memory per node")
     errors = errors_of(shape, setup, gpu_memory)
     if errors:
         errors = ["; ".join([*errors, remedy(shape, setup, gpu_memory)])]
@@ -87,7 +88,7 @@ def main() -> int:
     except ValueError:
         gpu_memory = math.nan
     if not 0 < gpu_memory < math.inf:
-        return complain([f"{given[-1]}: must be a positive number of GiB"])
+        return complain([f"{given[-1]}: must be a number of GiB > 0"])
     arguments = [a for a in sys.argv[1:] if a not in given]
     return hydra_command(
         "train", lambda config: plan(resolved(config), gpu_memory * GIB), arguments, "nothing was changed"

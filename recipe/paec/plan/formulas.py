@@ -15,16 +15,16 @@ from recipe.paec.plan.shapes import ModelShape, parameter_count
 CONTEXT = 1.0 * GIB
 """CUDA context and NCCL buffers of one process; two share a GPU, the actor's and vLLM's. Assumed, not measured."""
 GRAPHS = 1.0 * GIB
-"""vLLM's CUDA graphs, which stay while it sleeps. Assumed, not measured."""
+"""vLLM's CUDA graphs, which stay in memory while it sleeps. Assumed, not measured."""
 STATISTICS = 5 * 1024
-"""Bytes that the triton kernel needs for each row of logits beside them (docs/kernel.md)."""
+"""Bytes that the Triton kernel needs for each row in addition to the logits (docs/kernel.md)."""
 KV_BLOCK = 16
 """Tokens of a block of vLLM's KV cache."""
 HOST_BASE, HOST_WORKER = 3.4 * GIB, 3.5 * GIB
 """Memory of a node: launcher, Ray and driver; and each worker with its vLLM. Measured on the quick start: 6.9 GiB
 with one worker, 10.4 with two (docs/plan.md)."""
 CHECKPOINT_REST = 32 * 2**20
-"""Bytes of a checkpoint beside the states: tokenizer, data loader, bookkeeping. The quick start's has 0.1 MiB."""
+"""Bytes of a checkpoint in addition to the states: tokenizer, data loader, bookkeeping. 0.1 MiB in the quick start."""
 
 
 def saved_by_layer(shape: ModelShape, width: int) -> int:
@@ -54,7 +54,7 @@ def activations(shape: ModelShape, setup: Setup) -> int:
 
 
 def attention_mask(shape: ModelShape, setup: Setup) -> int:
-    """Bytes of sdpa's mask over a whole micro-batch: [T, T] boolean, and additive for the kernel, once more where it is
+    """Bytes of sdpa's mask over a full micro-batch: [T, T] boolean, and additive for the kernel, once more where it is
     padded. Without checkpointing each layer keeps its additive one for the backward pass. Read, not measured."""
     if not setup.dense_mask:
         return 0
@@ -63,7 +63,7 @@ def attention_mask(shape: ModelShape, setup: Setup) -> int:
 
 
 def logits(shape: ModelShape, setup: Setup) -> int:
-    """Bytes of logits [T, V], over which their gradient is written, and of the statistics' own memory.
+    """Bytes of logits [T, V], which their gradient overwrites, and of the statistics' own memory.
 
     The fused head has a chunk of rows at a time, and sums its weight's gradient [V, d] in float32.
     """
@@ -73,22 +73,22 @@ def logits(shape: ModelShape, setup: Setup) -> int:
 
 
 def gathered(shape: ModelShape, setup: Setup) -> int:
-    """Bytes of whole parameters and whole gradients that exist at once under FSDP2.
+    """Bytes of full parameters and full gradients that exist at the same time under FSDP2.
 
-    Of the largest unit (a layer, or embedding or head) at most: the one in use and the one that is being gathered, and
-    a gradient with the copy of it that is being summed over the ranks.
+    At most those of the largest unit (a layer, or embedding or head): the one in use and the one being gathered, and a
+    gradient with its copy that is being summed over the ranks.
     """
     return max(shape.layer, shape.embedding) * (3 * setup.compute_bytes + setup.reduce_bytes)
 
 
 def kv_bytes_per_token(shape: ModelShape, setup: Setup) -> int:
-    """Bytes of keys and values of one token on one GPU; heads are divided, and repeated where there are too few."""
+    """Bytes of keys and values of one token on one GPU; heads are divided, and repeated if there are too few."""
     heads = max(1, shape.kv_heads // setup.tensor_parallel)
     return 2 * shape.layers * heads * shape.head_dim * setup.rollout_bytes
 
 
 def rollout_working_memory(shape: ModelShape, setup: Setup) -> float:
-    """Bytes beside weights and KV cache inside vLLM's share: a batch of prompt tokens in one MLP, the sampler's float32
+    """Bytes in vLLM's share besides weights and KV cache: a batch of prompt tokens in one MLP, the sampler's float32
     logits (as they come, processed, sorted), CUDA graphs. vLLM measures this itself; the formula is an assumption."""
     row = setup.rollout_bytes * (3 * shape.intermediate / setup.tensor_parallel + 4 * shape.hidden)
     sampler = 3 * 4 * setup.sequences * shape.vocab
@@ -97,11 +97,11 @@ def rollout_working_memory(shape: ModelShape, setup: Setup) -> float:
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """Bytes per GPU: of each phase by item, and what the KV cache holds."""
+    """Bytes per GPU: of each phase by item, and the tokens of the KV cache."""
 
     phases: dict[str, dict[str, float]]
     kv_tokens: int
-    """Of one vLLM replica; negative where not even the weights have room."""
+    """Tokens in the KV cache of one vLLM replica; negative if not even the weights have room."""
     host: float
     """Bytes of states kept in the memory of one node."""
 
@@ -160,7 +160,7 @@ def peak(shape: ModelShape, setup: Setup, gpu_memory: float) -> float:
 
 
 def host_memory(config: DictConfig) -> float:
-    """Bytes of memory that a run takes on one node; a model that is still to be made counts nothing.
+    """Bytes of memory that a run takes on one node; a model that does not exist yet counts as 0.
 
     The measured base, and for each parameter: the float32 copy that rank 0 (with a tied head every rank) loads, the
     states that stay on the host, and on CPU vLLM's weights.

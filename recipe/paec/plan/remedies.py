@@ -1,4 +1,4 @@
-"""What does not fit, and overrides with which it would."""
+"""What does not fit, and overrides that would make it fit."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from recipe.paec.plan.settings import Setup, chunk_size
 from recipe.paec.plan.shapes import ModelShape
 
 USABLE = 0.95
-"""Share of it that may be planned with: an 80 GB H100 shows 79.1 GiB, and the allocator's fragments are no use."""
+"""Usable share of a GPU's memory: an 80 GB H100 has 79.1 GiB, and some is lost to allocator fragmentation."""
 
 
 def errors_of(shape: ModelShape, setup: Setup, gpu_memory: float) -> list[str]:
@@ -58,10 +58,10 @@ def knobs(shape: ModelShape, setup: Setup) -> list[tuple[str, dict]]:
 
 
 def remedy(shape: ModelShape, setup: Setup, gpu_memory: float) -> str:
-    """The fewest overrides, three at most, with which everything fits, as one sentence."""
+    """The fewest overrides (at most three) that make everything fit, as one sentence."""
     for count in (1, 2, 3):
         for chosen in combinations(knobs(shape, setup), count):
             changes = {field: value for _, fields in chosen for field, value in fields.items()}
             if not errors_of(shape, replace(setup, **changes), gpu_memory):
                 return f"it would fit with {' '.join(override for override, _ in chosen)}"
-    return "no three of the usual overrides make it fit: take more GPUs, or shorter sequences"
+    return "no three of the usual overrides make it fit: use more GPUs, or shorter sequences"

@@ -25,12 +25,12 @@ MODELLED = {
     "actor_rollout_ref.rollout.pipeline_model_parallel_size": 1,
     "trainer.v1.trainer_mode": "paec_sync",
 }
-"""Settings that the formulas rest on; with another value nothing is printed, for it would be wrong."""
+"""Settings that the formulas assume; with other values nothing is printed, because it would be wrong."""
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What of the configuration decides about memory."""
+    """The settings that determine memory."""
 
     nodes: int
     gpus_per_node: int
@@ -41,27 +41,27 @@ class Setup:
     tokens: int
     """Tokens of a micro-batch on one GPU, its Ulysses share."""
     head_rows: int | None
-    """Rows whose logits exist at once with the fused head; None: all."""
+    """Rows whose logits exist at the same time with the fused head; None: all."""
     dense_mask: bool
     """Attention is sdpa, which takes packed sequences with a mask [T, T]."""
     checkpointing: bool
-    """Gradient checkpointing: of each layer only the input is kept."""
+    """Gradient checkpointing: only the input of each layer is kept."""
     parameter_bytes: int
-    """Of an element of the sharded parameters, gradients and Adam moments."""
+    """Bytes of an element of the sharded parameters, gradients and Adam moments."""
     compute_bytes: int
-    """Of an element of gathered parameters, activations and logits."""
+    """Bytes of an element of gathered parameters, activations and logits."""
     reduce_bytes: int
-    """Of an element of the gradients while ranks sum them."""
+    """Bytes of an element of the gradients while ranks sum them."""
     param_offload: bool
     """verl moves the parameters to the host between updates."""
     optimizer_offload: bool
     """verl moves the optimizer states to the host between updates."""
     cpu_policy: bool
-    """FSDP2 keeps parameters, gradients and optimizer on the host all the time (offload_policy)."""
+    """FSDP2 keeps parameters, gradients and optimizer permanently on the host (offload_policy)."""
     reference: bool
-    """There is a reference policy; verl keeps its parameters on the host all the time."""
+    """There is a reference policy; verl keeps its parameters permanently on the host."""
     rollout_bytes: int
-    """Of an element of vLLM's weights, activations and KV cache."""
+    """Bytes of an element of vLLM's weights, activations and KV cache."""
     memory_fraction: float
     """vLLM's share of the GPU (gpu_memory_utilization)."""
     sleeps: bool
@@ -79,7 +79,7 @@ class Setup:
 
 
 def chunk_size() -> int:
-    """Rows whose logits exist at once with fused_head, where none are given."""
+    """Rows whose logits exist at the same time with fused_head, if head_chunk_size is not given."""
     from paec_loss.linear import CHUNK_SIZE  # imports torch
 
     return CHUNK_SIZE
@@ -101,17 +101,17 @@ def read_setup(config: DictConfig) -> Setup:
     if rollout.log_prob_max_token_len_per_gpu > actor.ppo_max_token_len_per_gpu:
         errors.append(
             "actor_rollout_ref.rollout.log_prob_max_token_len_per_gpu is more than the actor's "
-            "ppo_max_token_len_per_gpu: the plan only covers log-prob passes that are not larger than the update"
+            "ppo_max_token_len_per_gpu: the plan only covers log-prob passes that are no larger than the update"
         )
     if config.cluster.platform != "cuda":
-        errors.append("the plan is about GPU memory: add cluster=gpu_1x1, cluster=gpu_1x8 or cluster=gpu_4x8")
+        errors.append("the plan estimates GPU memory: add cluster=gpu_1x1, cluster=gpu_1x8 or cluster=gpu_4x8")
     fsdp, cluster = actor.fsdp_config, config.cluster
     names = {
         "fsdp_config.model_dtype": fsdp.model_dtype,
         **{f"fsdp_config.mixed_precision.{k}": fsdp.mixed_precision[k] for k in ("param_dtype", "reduce_dtype")},
         "rollout.dtype": rollout.dtype,
     }
-    errors += [f"{key}={name}: choose one of {', '.join(DTYPES)}" for key, name in names.items() if name not in DTYPES]
+    errors += [f"{key}={name}: must be one of {', '.join(DTYPES)}" for key, name in names.items() if name not in DTYPES]
     if errors:
         raise UserError(*errors)
     parameter_bytes, compute_bytes, reduce_bytes, rollout_bytes = (DTYPES[name] for name in names.values())

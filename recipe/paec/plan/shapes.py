@@ -1,4 +1,4 @@
-"""Shapes of models: what decides the memory that they need."""
+"""Shapes of models, which determine the memory they need."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class ModelShape:
 
     @property
     def parameters(self) -> int:
-        """All parameters, a tied matrix once."""
+        """All parameters, counting a tied matrix once."""
         return self.layers * self.layer + self.hidden + self.embedding * (1 if self.tied else 2)
 
 
@@ -81,10 +81,10 @@ FAMILIES = {
 
 
 def read_shape(config: dict) -> ModelShape:
-    """The shape in a model's config.json; ValueError for a family that is not modelled, KeyError for a lost field."""
+    """The shape in a model's config.json; ValueError for an unsupported family, KeyError for a missing field."""
     family = config.get("model_type")
     if family not in FAMILIES:
-        raise ValueError(f"model_type={family}: only {', '.join(FAMILIES)} are modelled")
+        raise ValueError(f"model_type={family}: must be one of {', '.join(FAMILIES)}")
     heads = config["num_attention_heads"]
     return ModelShape(
         layers=config["num_hidden_layers"],
@@ -100,28 +100,28 @@ def read_shape(config: dict) -> ModelShape:
 
 
 def find_shape(path: str) -> tuple[ModelShape, str]:
-    """Shape of the model `path` (folder or hub id), and where it was found; UserError if nothing is known of it."""
+    """Shape of the model `path` (folder or hub id), and where it was found; UserError if it is unknown."""
     folder = model_folder(path)
     if folder is not None and (folder / "config.json").is_file():
         file = folder / "config.json"
         try:
             return read_shape(json.loads(file.read_text(encoding="utf-8"))), str(file)
         except KeyError as error:
-            raise UserError(f"model.path={path}: {file} has no {error}: give a complete model folder") from None
+            raise UserError(f"model.path={path}: {file} has no field {error}: give a complete model folder") from None
         except ValueError as error:
             raise UserError(f"model.path={path}: {file}: {error}") from None
     name = re.search(r"(Qwen2\.5|Qwen3)-(?:Math-)?([\d.]+B)(?:-Instruct|-Base)?/*$", path)
     if name is None or name[2] not in PUBLISHED[name[1]]:
         known = "; ".join(f"{family} {', '.join(shapes)}" for family, shapes in PUBLISHED.items())
         raise UserError(
-            f"model.path={path}: not on this machine, and not among the published shapes ({known}): give a folder with "
+            f"model.path={path}: does not exist, and is not one of the known models ({known}): give a folder with "
             "the model's config.json"
         )
     return PUBLISHED[name[1]][name[2]], f"built-in table, {name[1]} {name[2]}"
 
 
 def parameter_count(path: str) -> int | None:
-    """Parameters of the model `path`, from its weight files or the built-in table; None without a whole model."""
+    """Parameters of the model `path`, from its weight files or the built-in table; None without a complete model."""
     folder = model_folder(path)
     if folder is not None:
         whole = not file_errors(folder, path)

@@ -16,7 +16,7 @@ from verl.plugin.platform import PlatformBase, PlatformRegistry
 
 
 def _device_module() -> types.ModuleType:
-    """What verl expects of `torch.<device>`, for the host: no-ops where the host has nothing to do."""
+    """What verl expects from `torch.<device>`, for the host: no-ops where nothing needs to be done."""
     module = types.ModuleType("paec_cpu_device")
     module.is_available = lambda: False
     module.device_count = lambda: 1
@@ -70,7 +70,7 @@ class CPUPlatform(PlatformBase):
         return False
 
     def current_device(self) -> torch.device:
-        # An index would be taken for a GPU by `.to(get_device_id())`.
+        # `.to(get_device_id())` would interpret an index as a GPU.
         return torch.device("cpu")
 
     def device_count(self) -> int:
@@ -120,7 +120,7 @@ class CPUPlatform(PlatformBase):
         return ["RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES"]
 
     def is_ipc_supported(self) -> bool:
-        # Weights then travel to vLLM through shared memory.
+        # Weights are then sent to vLLM through shared memory.
         return False
 
     def cudart(self) -> Any:

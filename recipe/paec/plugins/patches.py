@@ -1,7 +1,7 @@
 """Every name of verl (and of the standard library, on verl's behalf) that this recipe replaces, each with its reason.
 
-All but the last are needed on a machine without GPU only, and are applied only there (`VERL_PLATFORM=cpu`). They were
-written for the verl that `setup.py` pins; another version, or a name that is gone, is an error here and now.
+All but the last are only needed on a machine without GPU, and only applied there (`VERL_PLATFORM=cpu`). They were
+written for the verl that `setup.py` pins; another version, or a missing name, is an error immediately.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def _replace(module: ModuleType, name: str, make: Callable) -> None:
         original = getattr(module, name)
     except AttributeError:
         raise AttributeError(
-            f"{module.__name__}.{name} is gone: recipe/paec/plugins/patches.py was written for "
+            f"{module.__name__}.{name} does not exist: recipe/paec/plugins/patches.py was written for "
             f"verl {versions.pinned('verl')}"
         ) from None
     setattr(module, name, make(original))
@@ -69,7 +69,7 @@ def _without_pinning(policy: Callable, pin_memory: bool = True):
 
 
 def separate_copies() -> None:
-    """verl keeps the policy of a step's start as `parameter.cpu()`, which is no copy where parameters live on the CPU.
+    """verl keeps the policy of a step's start as `parameter.cpu()`, which makes no copy of parameters on the CPU.
 
     separate_async restores from these tensors: on a host, or with offloaded parameters, it would take the current
     policy for the old one, or lose the current one.

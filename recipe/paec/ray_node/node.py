@@ -1,4 +1,4 @@
-"""A Ray node that ends with this process, and who has joined the cluster."""
+"""A Ray node that exits with this process, and the wait for nodes to join the cluster."""
 
 from __future__ import annotations
 
@@ -28,56 +28,62 @@ NOT_JOINED = 3
 LONGEST_SCRATCH = 40
 """Characters: Ray adds 65 for its Unix sockets, whose paths the kernel limits to 107."""
 LOCK = "lock"
-"""File in a node's temporary folder that its process holds a lock on."""
+"""File in a node's temporary folder that its process keeps locked."""
 MARK = "paec ray node on {host}"
-"""What stands in that file: the folder is one of ours, and who can know whether it is in use."""
+"""Content of that file: marks the folder as ours, and names the host that can check whether it is in use."""
 GRACE = 6.0
-"""Seconds that Ray has to end when it is asked: 1 to 3 are usual, and as long again on a busy machine."""
+"""Seconds that Ray has to exit after SIGTERM: 1 to 3 are usual, twice as many on a busy machine."""
 KILLED = 3.0
 """Seconds for killed processes to disappear. With GRACE, and a second to remove files, less than the 12 that
 launch/slurm/paec.sbatch gives a node when Slurm is about to kill the job."""
 STOP = (signal.SIGTERM, signal.SIGUSR1)
-"""Signals that end a node in order; srun forwards the second to its tasks, where the first makes it kill them."""
+"""Signals that stop a node cleanly; srun forwards the second to its tasks, but kills them on the first."""
 
 
 # ---- one node --------------------------------------------------------------------------------------------------------
 
 
 def token_file(create: bool) -> Path:
-    """The cluster's token (`RAY_AUTH_TOKEN_PATH`), made if asked; UserError if there is none or others can read it."""
+    """The cluster's token (`RAY_AUTH_TOKEN_PATH`), created if `create`; UserError if missing or readable by others."""
     path = cluster_token()
     if not path.is_file() and create:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_token(path)
     if not path.is_file():
-        raise UserError(f"no token at {path}: copy the head's there, or name the file with RAY_AUTH_TOKEN_PATH")
+        raise UserError(
+            f"{path} does not exist: copy the head's token there, or set RAY_AUTH_TOKEN_PATH to the token file"
+        )
     if path.stat().st_mode & 0o077:
-        raise UserError(f"{path} can be read by others: chmod 600 {path}, and have a new one made if it was ever used")
+        raise UserError(
+            f"{path} can be read by other users: run chmod 600 {path}, and create a new token if it was ever used"
+        )
     return path
 
 
 def run_node(arguments: list[str], name: str, address: str, gpus: int | None, cpus: int | None, on_start) -> int:
-    """`ray start` with `arguments` until it ends or this process is told to; returns the exit code.
+    """`ray start` with `arguments` until it exits or this process is told to stop; returns the exit code.
 
     Args:
-        name: what the node is called in `ray.nodes()`.
-        address: its address; libraries that open connections of their own are pointed at the same interface.
+        name: name of the node in `ray.nodes()`.
+        address: its address; libraries that open their own connections use the same interface.
         on_start: called once with the Ray head's address, when Ray is up.
     """
     root = os.environ.get("PAEC_TMP", "/tmp")
     remove_leftovers(Path(root))
-    # Ray opens its own folder to everyone, so that one lies in ours, which is private.
+    # Ray makes its folder readable for everyone, so it is placed inside ours, which is private.
     private = Path(tempfile.mkdtemp(prefix="ray-", dir=root))
     scratch, log = private / "r", private / "start.log"
     held = open(private / "new", "w", encoding="ascii")
     fcntl.flock(held, fcntl.LOCK_EX)
     held.write(MARK.format(host=socket.gethostname()))
     held.flush()
-    os.replace(private / "new", private / LOCK)  # there only when it is locked
-    prctl(PR_SET_CHILD_SUBREAPER, 1)  # Ray's daemons become our children when what started them ends
+    os.replace(private / "new", private / LOCK)  # it only appears once it is locked
+    prctl(PR_SET_CHILD_SUBREAPER, 1)  # Ray's daemons become our children when their parent exits
     interface = interface_of(address)
     env = {"NCCL_SOCKET_IFNAME": f"={interface}", "GLOO_SOCKET_IFNAME": interface, **os.environ}
-    env.pop("ROCR_VISIBLE_DEVICES", None)  # Slurm may set it beside CUDA's on any GPU node, and verl refuses the two
+    env.pop(
+        "ROCR_VISIBLE_DEVICES", None
+    )  # Slurm may set it along with CUDA's on any GPU node, and verl refuses both together
     command = [str(Path(sys.executable).with_name("ray")), "start", *arguments, "--block", "--disable-usage-stats"]
     command += ["--node-name", name, "--node-ip-address", address, "--temp-dir", str(scratch)]
     command += ["--dashboard-agent-listen-port", "0"]
@@ -86,7 +92,7 @@ def run_node(arguments: list[str], name: str, address: str, gpus: int | None, cp
         if len(str(scratch)) > LONGEST_SCRATCH:
             raise UserError(f"PAEC_TMP={root} is too long for Ray's sockets: choose a folder with a shorter path")
         with open(log, "wb") as stream:
-            # A session of its own: signals to our group, Ctrl-C among them, reach Ray through `end` alone.
+            # Its own session: signals to our group, including Ctrl-C, only reach Ray through `end`.
             ray = subprocess.Popen(
                 command, stdout=stream, stderr=stream, env=env, start_new_session=True, preexec_fn=die_with_parent
             )
@@ -100,23 +106,25 @@ def run_node(arguments: list[str], name: str, address: str, gpus: int | None, cp
 
 
 def remove(folder: Path) -> None:
-    """Remove a folder of ours; says so where something stays."""
+    """Remove one of our folders; prints a note if something remains."""
     shutil.rmtree(folder, ignore_errors=True)
     if folder.exists():  # a process was still writing
         time.sleep(0.5)
         shutil.rmtree(folder, ignore_errors=True)
     if folder.exists():
-        print(f"note: {folder} could not be removed; the next node of this user here does it", flush=True)
+        print(
+            f"note: {folder} could not be removed; the next node started here by this user will remove it", flush=True
+        )
 
 
 def remove_leftovers(root: Path) -> None:
-    """Remove the temporary folders of nodes of this user and host that were killed, all of whose processes are gone.
+    """Remove the temporary folders of killed nodes of this user and host whose processes have all exited.
 
-    Nothing is removed but private folders of this user with our mark in a lock that nobody holds. What others put
-    here, links among it, is neither followed nor waited for.
+    Only private folders of this user are removed that have our mark in an unlocked lock file. Anything else here,
+    including links, is neither followed nor waited for.
     """
     for folder in root.glob("ray-*"):
-        with suppress(OSError):  # in use, gone meanwhile, or somebody else's
+        with suppress(OSError):  # in use, removed in the meantime, or somebody else's
             _remove_leftover(folder)
 
 
@@ -161,17 +169,17 @@ def _watch(ray: subprocess.Popen, address_file: Path, log: Path, on_start) -> in
         on_start(address_file.read_text().strip())
     ray.wait()
     print(log.read_text(encoding="utf-8", errors="replace")[-4000:], file=sys.stderr)
-    print("error: Ray ended by itself (above: the end of what it printed)", file=sys.stderr, flush=True)
+    print("error: Ray exited unexpectedly; its last output is above", file=sys.stderr, flush=True)
     return 1
 
 
 def end(ray: subprocess.Popen, grace: float = GRACE) -> None:
-    """Terminate a Ray node; kill what is left of it and all below it after `grace` seconds; KILLED more at most."""
+    """Terminate a Ray node; after `grace` seconds kill what remains of its tree, which takes at most KILLED more."""
     ray.terminate()
     with suppress(subprocess.TimeoutExpired):
         ray.wait(grace)
     deadline = time.monotonic() + KILLED
-    # All that a node has started is below this process. New ones may come while the old ones are killed.
+    # Everything that a node has started is below this process. New processes may appear while old ones are killed.
     while (left := psutil.Process().children(recursive=True)) and time.monotonic() < deadline:
         for member in left:
             with suppress(psutil.NoSuchProcess):
@@ -180,13 +188,13 @@ def end(ray: subprocess.Popen, grace: float = GRACE) -> None:
 
 
 def head(options: argparse.Namespace) -> int:
-    """A head node: makes the token, prints the cluster's address (and writes it to `--address-file`)."""
+    """A head node: creates the token, prints the cluster's address (and writes it to `--address-file`)."""
     if options.end_with_parent:
         prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN_PATH=str(token_file(create=True)))
     address = own_address(options.peer)
     arguments = ["--head", f"--port={options.port}", "--include-dashboard=false"]
-    arguments.append(f"--ray-client-server-port={free_port(address)}")  # it cannot be switched off
+    arguments.append(f"--ray-client-server-port={free_port(address)}")  # the client server cannot be disabled
 
     def started(cluster: str) -> None:
         print(f"Ray head {options.name} at {cluster}, token in {os.environ['RAY_AUTH_TOKEN_PATH']}", flush=True)
@@ -211,9 +219,9 @@ def worker(options: argparse.Namespace) -> int:
 
 
 def outlast(head: str, number: int) -> None:
-    """Handler of SIGTERM for a worker of a batch job: stay as long as the head does, then `stop`.
+    """Handler of SIGTERM for a worker of a batch job: keep running as long as the head does, then `stop`.
 
-    Slurm tells all steps of a job at once. A training that is to save a checkpoint needs its workers meanwhile.
+    Slurm signals all steps of a job at the same time. A training that saves a checkpoint still needs its workers.
     """
     place = (host_of(head), int(head.rpartition(":")[2]))
     while True:
@@ -228,14 +236,16 @@ def outlast(head: str, number: int) -> None:
 
 
 def wait(options: argparse.Namespace) -> int:
-    """Until all nodes named in `options.names` are there; NOT_JOINED, with the names of the others, after the time."""
+    """Wait until all nodes in `options.names` have joined; after the timeout, name the others and return NOT_JOINED."""
     host_of(options.address)
     os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN_PATH=str(token_file(create=False)))
     import ray
 
     deadline = time.monotonic() + options.timeout
     ray.init(address=options.address, log_to_driver=False, logging_level="ERROR")
-    signal.signal(signal.SIGTERM, lambda *_: os._exit(143))  # there is nothing to tidy up, and Ray's own handler trips
+    signal.signal(
+        signal.SIGTERM, lambda *_: os._exit(143)
+    )  # there is nothing to clean up, and Ray's own handler fails here
     there: set[str] = set()
     while True:
         now = {node["NodeName"] for node in ray.nodes() if node["Alive"]} & set(options.names)
@@ -248,7 +258,7 @@ def wait(options: argparse.Namespace) -> int:
         if time.monotonic() > deadline:
             print(
                 f"error: {', '.join(missing)} did not join Ray at {options.address} within {options.timeout:.0f} s "
-                f"({len(there)} of {len(options.names)} nodes are there): look at that node and its log, check that "
+                f"({len(there)} of {len(options.names)} nodes have joined): read that node's log, check that "
                 "it can reach the head's address (PAEC_INTERFACE chooses another), or raise JOIN_TIMEOUT",
                 file=sys.stderr,
                 flush=True,
@@ -258,7 +268,7 @@ def wait(options: argparse.Namespace) -> int:
 
 
 def stop(number: int, _) -> None:
-    """For the signals of STOP: leave through the `finally`s, undisturbed by a second one."""
+    """For the signals of STOP: exit through the `finally` blocks, ignoring a second signal."""
     for each in STOP:
         signal.signal(each, signal.SIG_IGN)
     sys.exit(143 if number == signal.SIGTERM else 0)

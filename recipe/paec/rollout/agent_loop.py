@@ -1,7 +1,7 @@
-"""Rollouts whose randomness is their own: `actor_rollout_ref.rollout.agent.agent_loop_manager_class`.
+"""Rollouts with a seed for every response: `actor_rollout_ref.rollout.agent.agent_loop_manager_class`.
 
 verl draws all responses from one random state per vLLM engine: they depend on which engine serves a request, and when.
-Here every request brings a seed made of what it is.
+Here every request has a seed computed from what identifies it.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ VerlAgentLoopWorker = AgentLoopWorkerTQ.__ray_metadata__.modified_class
 
 
 class SeededAgentLoopWorker(VerlAgentLoopWorker):
-    """verl's worker; sets `seed` in the sampling parameters of each response, where a response is one request.
+    """verl's worker; sets `seed` in the sampling parameters of each response, if a response is one request.
 
-    And `temperature`, where a method has a prompt's responses drawn at its own.
+    Also sets `temperature`, if a method samples a prompt's responses at its own temperature.
 
-    With several turns it is not, nor in the asynchronous modes, where a response goes on under newer weights. There a
-    second request of one seed would draw the first one's random numbers again, on which its prompt depends: it would
-    not be a sample of the policy.
+    With several turns it is not, nor in the asynchronous modes, where a response continues under newer weights. There a
+    second request with the same seed would repeat the random numbers of the first one, on which its prompt depends: it
+    would not be a sample of the policy.
     """
 
     async def _run_agent_loop(
@@ -38,7 +38,7 @@ class SeededAgentLoopWorker(VerlAgentLoopWorker):
                 index=int(kwargs["index"]),
                 sample=kwargs["session_id"],
             )
-            # A dict of its own: verl hands the same one to all responses of a prompt.
+            # A copy: verl passes the same dict to all responses of a prompt.
             sampling_params = {**sampling_params, "seed": seed}
         if kwargs.get(ROLLOUT_TEMPERATURE):
             sampling_params = {**sampling_params, "temperature": kwargs[ROLLOUT_TEMPERATURE]}
@@ -54,4 +54,4 @@ class SeededAgentLoopManager(AgentLoopManagerTQ):
 
 
 ROLLOUT_TEMPERATURE = "rollout_temperature"
-"""Field of a prompt: the temperature at which a method has its responses drawn; 0: the run's own."""
+"""Field of a prompt: the temperature that a method sets for its responses; 0: the run's own."""

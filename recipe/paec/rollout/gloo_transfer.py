@@ -1,4 +1,4 @@
-"""Weights from the actor to rollout replicas on devices of their own, through gloo: verl's checkpoint engine `gloo`.
+"""Weights from the actor to rollout replicas on separate devices, through gloo: verl's checkpoint engine `gloo`.
 
 verl has engines for NCCL and for RDMA libraries, none for a machine without GPU. Imported in every process that sends
 or receives through `actor_rollout_ref.rollout.checkpoint_engine.custom_backend_module`, whatever the engine; the
@@ -20,15 +20,15 @@ from verl.checkpoint_engine import CheckpointEngine, CheckpointEngineRegistry
 from recipe.paec.rollout import server_adapter  # noqa: F401  (registers it)
 
 TIMEOUT = timedelta(minutes=10)
-"""How long a rank waits for the others; one that died must not hold them for ever."""
+"""How long a rank waits for the others; one that died must not make them hang."""
 
 
 @CheckpointEngineRegistry.register("gloo")
 class GlooCheckpointEngine(CheckpointEngine):
-    """Actor rank 0 broadcasts one tensor after the other to all rollout workers; names and shapes go by the store.
+    """Actor rank 0 broadcasts one tensor after the other to all rollout workers; names and shapes go through the store.
 
     Args:
-        bucket_size: verl's, not used: a tensor is sent as it is.
+        bucket_size: required by verl, not used: a tensor is sent in one piece.
         is_master: whether this is actor rank 0, which opens the store.
     """
 
@@ -73,7 +73,7 @@ class GlooCheckpointEngine(CheckpointEngine):
     async def send_weights(
         self, weights: Iterable[tuple[str, torch.Tensor]], global_steps: int | None = None
     ) -> dict[str, float]:
-        """Send every (name, tensor) of `weights`; ranks outside the group only take part in making them."""
+        """Send every (name, tensor) of `weights`; ranks outside the group only take part in producing them."""
         count = 0
         for count, (name, weight) in enumerate(weights, start=1):
             if self.group is not None:
@@ -82,7 +82,7 @@ class GlooCheckpointEngine(CheckpointEngine):
                 await asyncio.to_thread(self._broadcast, weight.detach().cpu().contiguous())
         if self.group is not None:
             self.store.set(str(count + 1), json.dumps(None))
-            await asyncio.to_thread(self._broadcast, torch.zeros(1))  # nobody leaves before all have read the end
+            await asyncio.to_thread(self._broadcast, torch.zeros(1))  # nobody leaves before all have received the end
         return {}
 
     async def receive_weights(self, global_steps: int | None = None) -> AsyncGenerator[tuple[str, torch.Tensor]]:

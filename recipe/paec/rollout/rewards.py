@@ -1,7 +1,7 @@
 """The reward function: rule-based scores, one scale and one set of keys for every data source.
 
-Name this file in verl's `custom_reward_function.path`. Reward workers import it, so it loads neither torch, ray nor
-verl; the rules are those of `recipe.grading`, with which evaluation grades too.
+Set verl's `custom_reward_function.path` to this file. Reward workers import it, so it loads neither torch, ray nor
+verl; the rules are those of `recipe.grading`, which evaluation uses too.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ _opening = Lock()
 
 def _pool() -> GraderPool:
     """The graders of this process; they end with it."""
-    with _opening:  # a cached function runs once for every thread that comes before its first result
+    with _opening:  # a cached function runs once for every thread that arrives before its first result
         return _pool_of(os.getpid())
 
 
 @cache
-def _pool_of(process: int) -> GraderPool:  # a forked process needs its own
+def _pool_of(process: int) -> GraderPool:  # a forked process needs its own pool
     return GraderPool(GRADERS)
 
 
@@ -44,9 +44,9 @@ def compute_score(
         data_source: a data source of `recipe.grading.sources`.
         solution_str: the decoded response, untrusted.
         ground_truth: `reward_model.ground_truth` of the row.
-        extra_info: of a mathematical row, `split == "train"` means the strict rule alone, and any other split the
+        extra_info: for a mathematical row, `split == "train"` means only the strict rule, and any other split the
             graders of the evaluation.
-        **kwargs: what verl adds for other reward functions; not used.
+        **kwargs: arguments that verl passes to other reward functions; not used.
 
     Returns:
         The same keys for every source and split. 0.0 or 1.0 each: `score` (correct), `acc` (the same, under the name

@@ -1,8 +1,8 @@
-"""The sending end of the weight sync, verl's `ServerAdapter` in every actor worker: fails where verl's waits for ever.
+"""The sending end of the weight sync, verl's `ServerAdapter` in every actor worker: fails where verl's would hang.
 
-verl's sender waits for a reply of the vLLM worker, and looks at the worker's error after it: when the worker fails
-there is no reply, and the run hangs. And its socket's name, made of Ray's job id, is the same for two runs of one host
-that each have a Ray of their own: they would take each other's weights.
+verl's sender waits for a reply of the vLLM worker, and only then checks the worker's error: when the worker fails there
+is no reply, and the run hangs. Also, the name of its socket, made of Ray's job id, is the same for two runs on one host
+that each have their own Ray: they would load each other's weights.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from recipe.paec.common.run_mark import unique_job
 
 
 class WeightSyncFailed(RuntimeError):
-    """vLLM did not take the weights."""
+    """vLLM did not load the weights."""
 
 
 class WatchedServerAdapter(ServerAdapter):
-    """Watches the receiver while it sends."""
+    """Sends the weights and watches the receiver meanwhile."""
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -39,16 +39,16 @@ class WatchedServerAdapter(ServerAdapter):
     def _watch(self, future: ray.ObjectRef) -> None:
         try:
             ray.get(future)
-        except Exception as error:  # whatever it is, it is raised where the sender waits
+        except Exception as error:  # any error is raised where the sender waits
             self._failure = error
-            zmq.Context.instance().term()  # the only way to end a wait for a reply that nobody will send
+            zmq.Context.instance().term()  # the only way to stop waiting for a reply that nobody will send
 
     async def update_weights(self, *args, **kwargs):
         try:
             await super().update_weights(*args, **kwargs)
         except zmq.ContextTerminated:
             raise WeightSyncFailed(
-                f"vLLM replica {self.replica_rank} did not take the actor's weights: {_last_line(self._failure)} (its "
+                f"vLLM replica {self.replica_rank} did not load the actor's weights: {_last_line(self._failure)} (its "
                 "worker's first error is in the log)"
             ) from self._failure
 

@@ -1,4 +1,4 @@
-"""Checkpoints that are complete or do not count, and the state of the methods in them."""
+"""Checkpoints, which are complete or ignored, and the state of the methods in them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from recipe.paec.common.files import first_difference, write_json
 STATE_FILE = folder_kinds.CHECKPOINT_STATE
 FORMAT = 3
 BLOCK, BLOCKS = 1 << 20, 16
-"""A digest covers at most so many blocks of so many bytes, spread evenly: files of up to 16 MiB wholly."""
+"""A digest covers at most this many blocks of this many bytes, spread evenly: files of up to 16 MiB completely."""
 
 
 class CheckpointError(ValueError):
@@ -25,7 +25,7 @@ class CheckpointError(ValueError):
 
 
 class DamagedCheckpoint(CheckpointError):
-    """A checkpoint that was complete once, and whose files are not what was saved."""
+    """A checkpoint that was complete, but whose files have changed since."""
 
     def __init__(self, folder: Path, problem: str):
         super().__init__(f"{folder} is damaged: {problem}")
@@ -65,7 +65,7 @@ def digest(file: Path) -> dict[str, Any]:
 
 
 def _files(folder: Path) -> list[Path]:
-    """All files of a checkpoint but its state (and the temporary names of a state that was never renamed)."""
+    """All files of a checkpoint except its state (and the temporary names of a state that was never renamed)."""
     return sorted(f for f in folder.rglob("*") if f.is_file() and not f.name.startswith((STATE_FILE, f".{STATE_FILE}")))
 
 
@@ -79,13 +79,13 @@ def read(folder: Path) -> Checkpoint:
     try:
         state = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise CheckpointError(f"{folder}: no {STATE_FILE}, so it was not saved completely by this recipe") from None
+        raise CheckpointError(f"{folder}: {STATE_FILE} is missing, so this recipe did not finish saving it") from None
     except ValueError as error:
         raise DamagedCheckpoint(folder, f"{STATE_FILE} cannot be read ({error})") from None
     if not isinstance(state, dict) or "format" not in state:
-        raise DamagedCheckpoint(folder, f"{STATE_FILE} names no format")
+        raise DamagedCheckpoint(folder, f"{STATE_FILE} has no field format")
     if state["format"] != FORMAT:
-        raise CheckpointError(f"{folder / STATE_FILE}: format {state['format']}, this version reads {FORMAT}")
+        raise CheckpointError(f"{folder / STATE_FILE}: has format {state['format']}, but this version reads {FORMAT}")
     missing = sorted({"step", "identity", "methods", "score", "files"} - set(state))
     if missing:
         raise DamagedCheckpoint(folder, f"{STATE_FILE} lacks {', '.join(missing)}")
@@ -101,7 +101,7 @@ def verify(folder: Path) -> Checkpoint:
             raise DamagedCheckpoint(folder, f"{name} is missing")
         size = file.stat().st_size
         if size != saved["bytes"]:
-            raise DamagedCheckpoint(folder, f"{name} has {size} bytes, {saved['bytes']} were saved")
+            raise DamagedCheckpoint(folder, f"{name} has {size} bytes, but {saved['bytes']} were saved")
         if digest(file) != saved:
             raise DamagedCheckpoint(folder, f"{name} has changed since it was saved")
     return checkpoint
@@ -118,17 +118,17 @@ def steps(root: Path) -> list[tuple[int, Path]]:
 
 
 def is_complete(folder: Path) -> bool:
-    """Whether the save of `folder` came to its end."""
+    """Whether the save of `folder` was finished."""
     return (folder / STATE_FILE).is_file()
 
 
 def complete(root: Path) -> list[Path]:
-    """Folders of all checkpoints under `root` whose save came to its end, newest first."""
+    """Folders of all checkpoints under `root` whose save was finished, newest first."""
     return [folder for _, folder in steps(root) if is_complete(folder)]
 
 
 def latest(root: Path) -> tuple[Checkpoint | None, list[DamagedCheckpoint]]:
-    """The newest whole checkpoint under `root`, or None, and what is wrong with the newer ones."""
+    """The newest intact checkpoint under `root`, or None, and what is wrong with the newer ones."""
     damaged = []
     for folder in complete(root):
         try:
@@ -139,10 +139,12 @@ def latest(root: Path) -> tuple[Checkpoint | None, list[DamagedCheckpoint]]:
 
 
 def _delete(folder: Path) -> list[str]:
-    """Delete the files of a checkpoint, the state first, so that a kill leaves no half; then its folder if it is empty.
+    """Delete the files of a checkpoint, and its folder if it is then empty.
+
+    The state file is deleted first, so an interrupted deletion never leaves a checkpoint that looks complete.
 
     Returns:
-        The deleted files. Nothing is deleted behind a symbolic link, and no file that a checkpoint does not have.
+        The deleted files. Nothing is deleted behind a symbolic link, and no file that does not belong to a checkpoint.
     """
     if folder.is_symlink():
         return []
@@ -151,12 +153,12 @@ def _delete(folder: Path) -> list[str]:
 
 
 def remove_incomplete(root: Path) -> list[Path]:
-    """Delete the remains of killed saves; returns the folders in which something was deleted."""
+    """Delete the leftovers of interrupted saves; returns the folders in which something was deleted."""
     return [folder for _, folder in steps(root) if not is_complete(folder) and (_delete(folder) or not folder.exists())]
 
 
 def set_aside(folder: Path) -> Path:
-    """Rename a damaged checkpoint, so that its step can be saved again; returns its new place."""
+    """Rename a damaged checkpoint, so that its step can be saved again; returns its new path."""
     place, copies = folder.with_name(f"damaged_{folder.name}"), 1
     while os.path.lexists(place):
         copies += 1
@@ -168,11 +170,11 @@ def set_aside(folder: Path) -> Path:
 def commit(
     root: Path, step: int, identity: dict[str, Any], methods: dict[str, Any], score: float | None = None
 ) -> None:
-    """Declare the checkpoint of `step` complete: all its files are on the disk, and listed in its state.
+    """Declare the checkpoint of `step` complete: all its files are on disk, and listed in its state.
 
     Args:
         identity: what a run must agree with to resume from it.
-        methods: what each method remembers, by its name.
+        methods: state of each method, by its name.
         score: validation score at this step.
     """
     folder = folder_of(root, step)
@@ -186,20 +188,20 @@ def commit(
 
 
 def best(root: Path) -> list[Checkpoint]:
-    """Complete checkpoints with a validation score, the highest first (of equal ones, the newest)."""
+    """Complete checkpoints with a validation score, the highest first (ties: the newest first)."""
     scored = []
     for folder in complete(root):
         try:
             checkpoint = read(folder)
         except CheckpointError:
-            continue  # of no use as the best one; `latest` says what is wrong with it
+            continue  # cannot be the best one; `latest` says what is wrong with it
         if checkpoint.score is not None:
             scored.append(checkpoint)
     return sorted(scored, key=lambda checkpoint: -checkpoint.score)
 
 
 def prune(root: Path, keep: int, keep_best: int = 0) -> None:
-    """Delete complete checkpoints but the newest `keep` and the `keep_best` with the highest score."""
+    """Delete complete checkpoints except the newest `keep` and the `keep_best` with the highest score."""
     kept = {*complete(root)[:keep], *(checkpoint.folder for checkpoint in best(root)[:keep_best])}
     for folder in complete(root):
         if folder not in kept:
@@ -207,7 +209,7 @@ def prune(root: Path, keep: int, keep_best: int = 0) -> None:
 
 
 def identity_difference(wanted: dict[str, Any], found: dict[str, Any]) -> str | None:
-    """A sentence on the first difference between what a run wants and what a checkpoint is, or None."""
+    """A sentence on the first difference between a run and a checkpoint, or None."""
     if (difference := first_difference(found, wanted)) is None:
         return None
     key, recorded, asked = difference
@@ -215,6 +217,6 @@ def identity_difference(wanted: dict[str, Any], found: dict[str, Any]) -> str | 
 
 
 def run_of(checkpoint: Path) -> Path | None:
-    """Directory of the run that a checkpoint lies in, None for one that was moved elsewhere."""
+    """Directory of the run that a checkpoint is in, None for one that was moved elsewhere."""
     run = checkpoint.absolute().parents[1]
     return run if (run / "config.yaml").is_file() else None

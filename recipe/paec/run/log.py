@@ -1,4 +1,4 @@
-"""What a run tells the outside: metrics.jsonl, one line a step; heartbeat.json, where it is; failure.json, why not."""
+"""Log files of a run: metrics.jsonl, one line per step; heartbeat.json, its position; failure.json, why it failed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ METRICS_FILE = "metrics.jsonl"
 HEARTBEAT_FILE = "heartbeat.json"
 FAILURE_FILE = "failure.json"
 STOP_FILE = "stop"
-"""Asks the trainer for a checkpoint and an end after the step it is in."""
+"""Asks the trainer to save a checkpoint and stop after the current step."""
 
 
 def _plain(value: Any) -> Any:
@@ -27,7 +27,7 @@ def _plain(value: Any) -> Any:
 
 
 def write_failure(directory: Path, kind: str, message: str) -> None:
-    """Leave the reason of a failure for the launcher, unless one is there: the first one is the cause of the others."""
+    """Record the reason of a failure for the launcher, unless there is one: the first is the cause of the others."""
     if not (directory / FAILURE_FILE).exists():
         write_json(directory / FAILURE_FILE, {"type": kind, "message": message})
 
@@ -41,7 +41,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def truncate_metrics(path: Path, last_step: int) -> None:
-    """Drop the lines of steps after `last_step`, which a resumed run will do again. Atomic."""
+    """Drop the lines of steps after `last_step`, which a resumed run will repeat. Atomic."""
     kept = [record for record in read_metrics(path) if record["step"] <= last_step]
     replace_file(path, "".join(json.dumps(record) + "\n" for record in kept))
 
@@ -64,7 +64,7 @@ class MetricsFile:
 
 
 class Heartbeat:
-    """A sign of life for the watchdog: the stage that has just begun, its step and the time."""
+    """Heartbeat for the watchdog: the stage that has just begun, its step and the time."""
 
     def __init__(self, directory: Path):
         self._path = directory / HEARTBEAT_FILE

@@ -16,7 +16,7 @@ from recipe.paec.run import checkpoints
 
 
 def find_resume(config: DictConfig) -> tuple[checkpoints.Checkpoint | None, list[checkpoints.DamagedCheckpoint]]:
-    """The newest whole checkpoint to go on from, and the newer ones that are damaged.
+    """The newest intact checkpoint to resume from, and the newer ones that are damaged.
 
     Raises:
         UserError: it belongs to another method, model or data; or there are only damaged ones.
@@ -30,7 +30,7 @@ def find_resume(config: DictConfig) -> tuple[checkpoints.Checkpoint | None, list
         if damaged:
             raise UserError(
                 *(str(error) for error in damaged),
-                f"no checkpoint in {root} is whole: restore one of them from a copy, or start afresh with "
+                f"no checkpoint in {root} is intact: restore one from a copy, or start over with "
                 "run.fresh=true, which deletes the old run",
             )
         return None, []
@@ -39,13 +39,13 @@ def find_resume(config: DictConfig) -> tuple[checkpoints.Checkpoint | None, list
     if difference is not None:
         raise UserError(
             f"{checkpoint.folder} belongs to another run: {difference}. Give this run its own name (run.name=...), or "
-            "start afresh with run.fresh=true, which deletes the old run"
+            "start over with run.fresh=true, which deletes the old run"
         )
     return checkpoint, damaged
 
 
 def write_provenance(config: DictConfig, directory: Path) -> Path:
-    """`config.yaml` (resolved) and `versions.json`."""
+    """Write `config.yaml` (resolved) and `versions.json`."""
     replace_file(directory / "config.yaml", OmegaConf.to_yaml(config))
     record = {**versions.report(), "python": sys.version.split()[0], "git_commit": git_commit()}
     write_json(directory / "versions.json", record)

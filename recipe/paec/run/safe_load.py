@@ -11,21 +11,21 @@ from pathlib import Path
 from recipe.paec.run.checkpoints import CheckpointError
 
 FORCE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
-"""torch obeys this variable where a caller asks for `weights_only=False`."""
+"""torch obeys this variable if a caller asks for `weights_only=False`."""
 
 
 @contextmanager
 def tensors_only(folder: Path) -> Iterator[None]:
-    """While the block runs, `torch.load` in this process reads tensors and plain data only, whatever verl asks for.
+    """While the block runs, `torch.load` in this process only reads tensors and plain data, whatever verl requests.
 
-    NumPy's random state, which verl's checkpoints hold, is allowed too. Not for longer than a checkpoint is read: verl
-    also sends its batches between processes with `torch.load`.
+    NumPy's random state, which verl's checkpoints contain, is also allowed. Only use it while a checkpoint is read:
+    verl also sends its batches between processes with `torch.load`.
 
     Args:
         folder: what is read, for the error.
 
     Raises:
-        CheckpointError: there is something else, which loading would execute; it was not.
+        CheckpointError: the file contains something else, which loading would execute; it was not executed.
     """
     import numpy
     import torch
@@ -39,8 +39,9 @@ def tensors_only(folder: Path) -> Iterator[None]:
             yield
     except pickle.UnpicklingError:
         raise CheckpointError(
-            f"{folder}: a file holds something else than tensors, which loading would execute: it was not written by a "
-            "training run of this recipe, or was tampered with; delete the folder to go on from the checkpoint before"
+            f"{folder}: a file contains something other than tensors, which loading would execute: it was not written "
+            "by a training run of this recipe, or was tampered with; delete the folder to resume from the previous "
+            "checkpoint"
         ) from None
     finally:
         if before is None:

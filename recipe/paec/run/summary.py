@@ -1,4 +1,4 @@
-"""The lines a run prints: one a step while it runs, and what came out of it at the end. Reads `metrics.jsonl` only."""
+"""The lines a run prints: one per step while it runs, and a summary at the end. Only reads `metrics.jsonl`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def accuracy(record: dict[str, Any]) -> dict[str, float]:
 
 
 def anchored(record: dict[str, Any]) -> str | None:
-    """Metric prefix of the method with an anchor, `actor/paec/` or a relative's; None without one."""
+    """Metric prefix of the method with an anchor, `actor/paec/` or a similar method's; None without one."""
     found = (key for key in record if key.startswith("actor/") and key.endswith(HBAR) and "update" not in key)
     return next((key.removesuffix(HBAR) + "/" for key in found), None)
 
@@ -66,7 +66,7 @@ def closing_lines(records: list[dict[str, Any]], files: dict[str, str]) -> list[
             )
             active = sum(record.get(method + "penalty_active", 0.0) or 0.0 for record in trained)
             lines.append(
-                f"  anchor {last[method + 'anchor']:.4f}, floor {last[method + 'floor']:.4f}; the penalty acted in "
-                f"{int(active)} of {len(trained)} steps"
+                f"  anchor {last[method + 'anchor']:.4f}, floor {last[method + 'floor']:.4f}; the penalty was active "
+                f"in {int(active)} of {len(trained)} steps"
             )
     return lines + [f"  {label}: {path}" for label, path in files.items()]

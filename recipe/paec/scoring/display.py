@@ -22,7 +22,7 @@ def heading(benchmark: str) -> str:
 
 
 def percent(estimate: Mapping[str, float | None] | Estimate) -> str:
-    """`43.3 [30.0, 56.7]`, in percent; without brackets where there is no interval."""
+    """`43.3 [30.0, 56.7]`, in percent; without brackets if there is no interval."""
     fields = asdict(estimate) if isinstance(estimate, Estimate) else estimate
     value = f"{100 * fields['value']:.1f}"
     if fields["low"] is None:
@@ -31,7 +31,7 @@ def percent(estimate: Mapping[str, float | None] | Estimate) -> str:
 
 
 def markdown(rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table, head first, the first column left and the others right; cells may not hold line breaks."""
+    """A Markdown table, header first, the first column left-aligned and the others right; no line breaks in cells."""
     cells = [[cell.replace("|", "\\|") for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     cells.insert(1, ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])])

@@ -1,6 +1,6 @@
-"""Estimators of accuracy from repeated samples, and what is known about their error. Plain numbers, NumPy only.
+"""Estimators of accuracy from repeated samples, and of their error. Plain numbers, NumPy only.
 
-A benchmark is P problems with n samples each; `correct` is what a grader says of each sample. Intervals and tests
+A benchmark is P problems with n samples each; `correct` is the grader's verdict on each sample. Intervals and tests
 resample problems (or, `t_interval`, treat training runs as the repetitions); samples of one problem are never treated
 as independent problems.
 """
@@ -21,15 +21,15 @@ RESAMPLES = 10_000
 """Bootstrap resamples: the Monte Carlo error of an interval's ends is then about 2 % of its width."""
 
 CHUNK = 2**20
-"""Problem indices drawn at a time: bounds the memory of a bootstrap whatever P."""
+"""Problem indices drawn at a time: bounds the memory of a bootstrap for any P."""
 
 COLUMNS = 256
-"""Quantities resampled at a time: bounds the memory whatever n."""
+"""Quantities resampled at a time: bounds the memory for any n."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean with its interval; `low` and `high` are None where one repetition says nothing about the spread."""
+    """A mean with its interval; `low` and `high` are None if a single repetition says nothing about the spread."""
 
     value: float
     low: float | None
@@ -49,15 +49,15 @@ class Difference(Estimate):
 def average(correct: Sequence[bool]) -> float:
     """avg@n of one problem: share of its n >= 1 samples that are correct."""
     if not len(correct):
-        raise ValueError("average of no samples")
+        raise ValueError("the average of zero samples is undefined")
     return sum(map(bool, correct)) / len(correct)
 
 
 def pass_at_every_k(n: int, c: int) -> np.ndarray:
     """pass@1, ..., pass@n of one problem with c correct samples among n, [n] float64.
 
-    pass@k = 1 - C(n-c, k) / C(n, k), the chance that k of the n samples, drawn without replacement, hold a correct one:
-    unbiased for every k <= n (Chen et al. 2021, arXiv 2107.03374, eq. 1). The ratio is the product of
+    pass@k = 1 - C(n-c, k) / C(n, k), the probability that k of the n samples, drawn without replacement, contain a
+    correct one: unbiased for every k <= n (Chen et al. 2021, arXiv 2107.03374, eq. 1). The ratio is the product of
     (n - c - i) / (n - i) over i < k: no factorial, nothing above 1, exactly 0 once k > n - c.
     """
     if not 0 <= c <= n or n < 1:
@@ -76,13 +76,13 @@ def pass_at_k(n: int, c: int, k: int) -> float:
 def majority(groups: Sequence[int | None], correct: Sequence[bool]) -> bool:
     """maj@n of one problem: is the answer that most of its samples gave correct?
 
-    Samples vote for their group (equivalent answers share one); a sample without an answer (None) does not vote. Of
-    groups with equally many votes the one whose first sample came first wins. The verdict is that of the winning
-    group's first sample. Without votes the problem counts as wrong.
+    Samples vote for their group (equivalent answers share one); a sample without an answer (None) does not vote. Ties
+    are won by the group whose first sample came first. The verdict is that of the winning group's first sample.
+    Without votes the problem counts as wrong.
     """
     if len(groups) != len(correct):
         raise ValueError(f"{len(groups)} groups of {len(correct)} samples")
-    # A Counter keeps first appearances in order, and max() returns the first of equals: the tie rule.
+    # A Counter keeps the order of first appearance, and max() returns the first maximum: this is the tie rule.
     votes = Counter(group for group in groups if group is not None)
     if not votes:
         return False
@@ -102,7 +102,7 @@ def maj_at_k(groups: Sequence[int | None], correct: Sequence[bool], k: int) -> f
 
 
 def inconsistent_groups(groups: Sequence[int | None], correct: Sequence[bool]) -> int:
-    """Groups of one problem whose members got different verdicts: where equivalence and the grader contradict."""
+    """Groups of one problem whose members got different verdicts: equivalence and grader contradict each other."""
     verdicts = {(group, bool(c)) for group, c in zip(groups, correct, strict=True) if group is not None}
     return len(verdicts) - len({group for group, _ in verdicts})
 
@@ -121,7 +121,7 @@ def resampled_means(values: np.ndarray, resamples: int, seed: int | Sequence[int
     Args:
         values: [P] or [P, M], finite, P >= 1; M quantities of the same problems, which are resampled together.
         resamples: number of means R.
-        seed: of `numpy.random.default_rng`; the same seed and P give the same draws.
+        seed: seed of `numpy.random.default_rng`; the same seed and P give the same draws.
 
     Returns:
         [R] or [R, M] float64.
@@ -145,14 +145,14 @@ def bootstrap_interval(
     """Mean over problems with its percentile bootstrap interval.
 
     Args:
-        benchmarks: one value for each problem, [P]. Of several benchmarks the unweighted mean of their means is taken,
+        benchmarks: one value for each problem, [P]. For several benchmarks the unweighted mean of their means is taken,
             and the problems of each are resampled by themselves.
         level: the (1 - level)/2 and (1 + level)/2 quantiles of the resampled means are the interval.
 
     Returns:
         The estimate, without interval where a benchmark has fewer than two problems. With few problems the interval is
-        somewhat narrow (its variance is (P - 1)/P of the unbiased one), and where all values are equal it has no width
-        at all, which is no proof of certainty.
+        somewhat narrow (its variance is (P - 1)/P of the unbiased one), and if all values are equal it has no width
+        at all, which does not prove certainty.
     """
     value, means = _mean_of_means(benchmarks, resamples, seed)
     return Estimate(value, *_percentiles(means, level))
@@ -197,7 +197,7 @@ def paired_bootstrap(
     value, means = _mean_of_means([_finite(a) - _finite(b) for a, b in pairs], resamples, seed)
     if not len(means):
         return Difference(value, None, None, None)
-    # Sums that cancel in exact arithmetic end a few ulp beside 0: these count on both sides.
+    # Sums that cancel in exact arithmetic end up a few ulp away from 0: these count on both sides.
     beyond = int(min(np.count_nonzero(means <= 1e-12), np.count_nonzero(means >= -1e-12)))
     return Difference(value, *_percentiles(means, level), min(1.0, 2 * (beyond + 1) / (resamples + 1)))
 
@@ -208,7 +208,7 @@ def _mean_of_means(benchmarks: Sequence[Sequence[float]], resamples: int, seed: 
     value = float(np.mean([values.mean() for values in arrays]))
     if min(map(len, arrays)) < 2:
         return value, np.empty(0)
-    # A seed for each: benchmarks of one size would otherwise be resampled in step.
+    # A separate seed for each: benchmarks of the same size would otherwise be resampled in lockstep.
     return value, np.mean([resampled_means(v, resamples, (seed, i)) for i, v in enumerate(arrays)], axis=0)
 
 
@@ -222,7 +222,7 @@ def _percentiles(means: np.ndarray, level: float) -> tuple[float | None, float |
 def _finite(values: Sequence[float] | np.ndarray) -> np.ndarray:
     array = np.asarray(values, dtype=float)
     if not array.size or not np.isfinite(array).all():
-        raise ValueError("a mean needs at least one value, and all of them finite")
+        raise ValueError("the mean needs at least one value, and all values must be finite")
     return array
 
 

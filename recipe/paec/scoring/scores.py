@@ -1,6 +1,6 @@
 """From graded samples to scores: the content of `scores.json`, and validation metrics during training.
 
-A graded sample is a mapping (a JSON line of `samples.jsonl`); read here are
+A graded sample is a mapping (a JSON line of `samples.jsonl`); the fields read here are
 
     benchmark, problem      str
     sample                  int, 0 <= sample < n: which response to the problem
@@ -31,7 +31,7 @@ from recipe.paec.scoring.estimators import (
 from recipe.paec.scoring.verdicts import SampleVerdict, collect
 
 FORMAT = 1
-"""Of scores.json; raised when a reader of the old form would misread the new one."""
+"""Format version of scores.json; raised when a reader of the old format would misread the new one."""
 
 
 # ---- scores.json -----------------------------------------------------------------------------------------------------
@@ -41,8 +41,8 @@ def score(samples: Iterable[Mapping[str, Any]], name: str = "samples.jsonl") -> 
     """Scores of graded samples, ready for JSON; shares and accuracies are fractions of 1.
 
     Args:
-        samples: one mapping a response, in any order.
-        name: what errors call them; the first sample is its line 1.
+        samples: one mapping per response, in any order.
+        name: name of their file in errors; the first sample is its line 1.
 
     Returns:
         format, benchmarks and average. Every mean over problems is {"value", "low", "high"} (`bootstrap_interval`). Of
@@ -133,13 +133,13 @@ def _quantities(verdicts: Sequence[SampleVerdict]) -> dict[str, float]:
 
 
 def _grader_shares(verdicts: Sequence[SampleVerdict], total: int) -> dict[str, float]:
-    """Shares of `total` samples in which the evaluation's grader found nothing to grade, or failed itself."""
+    """Shares of `total` samples in which the evaluation's grader found nothing to grade, or failed."""
     names = {"unparsable": "unparsable", "grader_timeout": "timeout", "grader_error": "error"}
     return {name: sum(v.status == status for v in verdicts) / total for name, status in names.items()}
 
 
 def _mean_if_known(verdicts: Sequence[SampleVerdict], value: Callable[[SampleVerdict], float | None]) -> float | None:
-    """Mean over samples; None if it is not known of every one, because a mean of the rest may be another one."""
+    """Mean over samples; None if a value is missing, because the mean of the others may differ."""
     values = [value(verdict) for verdict in verdicts]
     return None if None in values else fmean(values)
 
@@ -157,14 +157,14 @@ def validation_metrics(
 ) -> dict[str, float]:
     """Flat metrics of one validation, by the same estimators; fractions of 1.
 
-    Samples that were expected and are not there (a failed generation) count as wrong, and a problem that lost one has
-    no majority (the lost votes might have turned it), so that losing samples never raises a score; `missing` says how
-    many.
+    Samples that are expected but missing (a failed generation) count as wrong, and a problem with a missing one has
+    no majority (the missing votes might have changed it), so that losing samples never raises a score; `missing` says
+    how many.
 
     Args:
-        data_sources, problem_ids, verdicts: one entry a sample, those of a problem in the order they were drawn.
+        data_sources, problem_ids, verdicts: one entry per sample, those of a problem in the order they were drawn.
         problems: data source -> number of problems validated.
-        samples: n of every problem.
+        samples: samples n per problem.
 
     Returns:
         val/<source>/avg@n, maj@n, pass@k (k powers of two, and n), strict_avg, disagreement, unparsable,
@@ -176,7 +176,7 @@ def validation_metrics(
     found: dict[str, dict[str, list[SampleVerdict]]] = {source: {} for source in problems}
     for source, problem, verdict in zip(data_sources, problem_ids, verdicts, strict=True):
         if source not in found:
-            raise ValueError(f"validation: data source {source} was not expected (expected: {', '.join(problems)})")
+            raise ValueError(f"validation: unexpected data source {source}, expected {', '.join(problems)}")
         found[source].setdefault(problem, []).append(verdict)
     metrics = {}
     for source, of_source in found.items():

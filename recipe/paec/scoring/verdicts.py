@@ -1,4 +1,4 @@
-"""What the graders say of one response, and the checks on files that hold it."""
+"""The graders' verdicts on one response, and the checks on files that contain them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ STATUSES = ("ok", "unparsable", "timeout", "error")
 
 @dataclass(frozen=True)
 class SampleVerdict:
-    """What scoring needs of a graded sample, fields as in the sample."""
+    """The fields of a graded sample that scoring needs, named as in the sample."""
 
     correct: bool
     strict: bool
@@ -31,7 +31,7 @@ def check_complete(keys: Iterable[tuple[str, str, int]], places: Iterable[str], 
     Args:
         keys: (benchmark, problem, sample) of every sample.
         places: file and line of every sample, for the error.
-        name: of the file, for the error.
+        name: name of the file, for the error.
     """
     found: dict[str, dict[str, set[int]]] = {}
     for (benchmark, problem, sample), where in zip(keys, places, strict=True):
@@ -54,13 +54,13 @@ def check_complete(keys: Iterable[tuple[str, str, int]], places: Iterable[str], 
 
 
 def collect(samples: Iterable[Mapping[str, Any]], name: str) -> dict[str, dict[str, list[SampleVerdict]]]:
-    """Verdicts by benchmark and problem in the order of `sample`; everything that can be wrong is found here."""
+    """Verdicts by benchmark and problem in the order of `sample`; all errors in samples are found here."""
     samples = list(samples)
     places = [f"{name}, line {line}" for line in range(1, len(samples) + 1)]
     for sample, where in zip(samples, places, strict=True):
         check_fields(sample, where)
     if not samples:
-        raise UserError(f"{name}: no samples in it: run the evaluation first")
+        raise UserError(f"{name}: contains no samples: run the evaluation first")
     check_complete([(s["benchmark"], s["problem"], s["sample"]) for s in samples], places, name)
     found: dict[str, dict[str, list[SampleVerdict]]] = {}
     for sample in sorted(samples, key=lambda s: s["sample"]):
@@ -76,23 +76,23 @@ def _integer(value: Any) -> bool:
 _FIELDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "benchmark": ("a non-empty string", lambda v: isinstance(v, str) and v != ""),
     "problem": ("a non-empty string", lambda v: isinstance(v, str) and v != ""),
-    "sample": ("an integer from 0 on", _integer),
+    "sample": ("an integer >= 0", _integer),
     "correct": ("true or false", lambda v: isinstance(v, bool)),
     "strict": ("true or false", lambda v: isinstance(v, bool)),
-    "group": ("an integer from 0 on, or null", lambda v: v is None or _integer(v)),
+    "group": ("an integer >= 0, or null", lambda v: v is None or _integer(v)),
     "status": (f"one of {', '.join(STATUSES)}", lambda v: v in STATUSES),
     "finish_reason": ("a string or null", lambda v: v is None or isinstance(v, str)),
-    "tokens": ("an integer from 0 on, or null", lambda v: v is None or _integer(v)),
+    "tokens": ("an integer >= 0, or null", lambda v: v is None or _integer(v)),
 }
 
 
 def check_fields(sample: Any, where: str, fields: Iterable[str] = tuple(_FIELDS)) -> None:
-    """UserError, beginning with `where`, if one of these fields of a graded sample is missing or of another kind."""
+    """UserError, beginning with `where`, if one of these fields of a graded sample is missing or has the wrong type."""
     if not isinstance(sample, Mapping):
-        raise UserError(f"{where}: {type(sample).__name__} instead of an object: grade the samples again")
+        raise UserError(f"{where}: must be an object, not {type(sample).__name__}: grade the samples again")
     for field in fields:
         wanted, good = _FIELDS[field]
         if field not in sample:
-            raise UserError(f"{where}, field {field}: missing: give {wanted}")
+            raise UserError(f"{where}, field {field}: is missing: give {wanted}")
         if not good(sample[field]):
-            raise UserError(f"{where}, field {field}: {sample[field]!r:.80} is not {wanted}: correct it")
+            raise UserError(f"{where}, field {field}: must be {wanted}, not {sample[field]!r:.80}")

@@ -1,6 +1,6 @@
 """`python -m recipe.paec.train experiment=... [key=value ...]`: a run from configuration to summary.
 
-    --check         the configuration alone, in seconds: starts nothing, reads no file of model or data
+    --check         only the configuration, in seconds: starts nothing, reads no file of model or data
     --dry-run       everything that can be checked; starts nothing
     --print-config  the resolved configuration, with either or before the run
 
@@ -39,8 +39,8 @@ usage: paec train experiment=NAME [key=value ...] [--check | --dry-run] [--print
 Trains a policy: checks everything first, resumes from the last checkpoint, exports the model, prints a summary.
   experiment=NAME   a file of configs/experiment: tiny_cpu, tiny_gpu, qwen0.6b_gsm8k, qwen1.5b, qwen7b, ...
   method=NAME       the entropy method: paec, none, clip_cov, ... (docs/methods.md); method.FIELD=VALUE sets a field
-  --check           checks the configuration alone, in seconds
-  --dry-run         checks model, data and this machine too, and starts nothing
+  --check           checks only the configuration, in seconds
+  --dry-run         also checks model, data and this machine, and starts nothing
   --print-config    prints the resolved configuration
   --cfg job         prints every key with its default; --hydra-help shows Hydra's own options
 example: paec train experiment=tiny_cpu method=clip_cov seed=1 run.name=first
@@ -57,17 +57,17 @@ def export(checkpoint: checkpoints.Checkpoint, directory: Path) -> None:
 
 
 def check(config: DictConfig) -> None:
-    """The configuration alone (`--check`), without torch, verl or any file; UserError for what is wrong with it."""
+    """Check only the configuration (`--check`), without torch, verl or any file; UserError for its errors."""
     config = resolved(config)
     if errors := rules.check_config(config):
         raise UserError(*errors)
     if config.run.print_config:
         say(OmegaConf.to_yaml(config))
-    say(f"the configuration of {config.run.name} is sound; --dry-run looks at model, data and this machine too")
+    say(f"the configuration of {config.run.name} is valid; --dry-run also checks model, data and this machine")
 
 
 def run(config: DictConfig) -> None:
-    """A whole run; UserError for everything a user can mend."""
+    """A complete run; raises UserError for anything the user can fix."""
     config = resolved(config)
     directory, run_of = Path(config.run.directory), (folder_kinds.RUN, whose(config), config.run.fresh)
     errors = rules.check_config(config)
@@ -100,17 +100,19 @@ def run(config: DictConfig) -> None:
         total = config.trainer.total_training_steps
         checkpoint, damaged = find_resume(config)
         for error in damaged:
-            say(f"{error}; it is not used, and kept as {checkpoints.set_aside(error.folder)}")
+            say(f"{error}; it is not used, and was moved to {checkpoints.set_aside(error.folder)}")
         if checkpoint is not None and checkpoint.step >= total:
             say(f"{config.run.name} is finished: its checkpoint is at step {checkpoint.step} of {total}.")
-            say(f"To go on, raise trainer.total_training_steps; to start afresh, add run.fresh=true ({directory}).")
+            say(
+                f"To train longer, raise trainer.total_training_steps; to start over, add run.fresh=true ({directory})."
+            )
             if config.run.export:
-                export(checkpoint, directory)  # a kill may have come before it
+                export(checkpoint, directory)  # the run may have been killed before it
             say("\n".join(closing_lines(read_metrics(directory / METRICS_FILE), files_of(directory))))
             return
         root = Path(config.trainer.default_local_dir)
         for removed in checkpoints.remove_incomplete(root):
-            say(f"removed {removed}: its save had been interrupted")
+            say(f"removed {removed}: its save was interrupted")
         if checkpoint is not None:
             say(f"resuming {config.run.name} after step {checkpoint.step} of {total}")
             with open_dict(config):
@@ -121,14 +123,14 @@ def run(config: DictConfig) -> None:
             say(f"starting {config.run.name}: {total} steps")
         truncate_metrics(directory / METRICS_FILE, checkpoint.step if checkpoint else -1)
         config_file = write_provenance(config, directory)
-        say(f"run directory {directory}; everything the workers print goes to train.log there")
+        say(f"run directory {directory}; the workers' output goes to train.log there")
         started = time.monotonic()
         peak, stopped = train(config, config_file, directory)
         say(f"training took {time.monotonic() - started:.0f} s, peak memory of all processes {peak / 2**30:.1f} GiB")
         if stopped is not None:
             last, _ = checkpoints.latest(root)
             place = f"after step {last.step} of {total}" if last else "without a checkpoint (trainer.save_freq)"
-            say(f"stopped {place}, as asked; the same command goes on from there")
+            say(f"stopped {place}, as requested; the same command resumes")
             sys.exit(stopped)
         if config.run.export:
             last, _ = checkpoints.latest(root)
@@ -141,7 +143,7 @@ def run(config: DictConfig) -> None:
 
 
 def files_of(directory: Path) -> dict[str, str]:
-    """The results of a run that exist, for the summary."""
+    """The existing results of a run, for the summary."""
     places = {
         "metrics": directory / METRICS_FILE,
         "rollouts": directory / "rollouts",
@@ -160,6 +162,6 @@ def main() -> int:
     given = sys.argv[1:]
     arguments = with_flags([a for a in given if a != "--check"], "run.")
     if {"--check", "--dry-run"} <= {*given}:
-        return complain(["--check and --dry-run: give one of them; --dry-run checks the configuration too"])
+        return complain(["--check and --dry-run: give only one; --dry-run also checks the configuration"])
     command = check if "--check" in given else run
-    return hydra_command("train", command, arguments, "the same command goes on from the last checkpoint")
+    return hydra_command("train", command, arguments, "the same command resumes from the last checkpoint")

@@ -19,7 +19,7 @@ from recipe.paec.train.watch import failure_of
 def dry_run(config: DictConfig, errors: list[str], checkpoint: checkpoints.Checkpoint | None) -> None:
     """Print what would be started, and what is missing."""
     if config.run.prepare_command:
-        say(f"model and data would be made first, unless they are there: python {config.run.prepare_command}")
+        say(f"model and data would be created first if missing: python {config.run.prepare_command}")
     workers = config.cluster.nodes * config.cluster.gpus_per_node
     replicas = workers // config.cluster.tensor_parallel
     say(f"dry run of {config.run.name}: nothing was started. It would start")
@@ -29,7 +29,7 @@ def dry_run(config: DictConfig, errors: list[str], checkpoint: checkpoints.Check
     )
     say(f"  {replicas} vLLM replica(s), tensor parallel {config.cluster.tensor_parallel}")
     if rollout_gpus := config.cluster.rollout_nodes * config.cluster.rollout_gpus_per_node:
-        say(f"  {rollout_gpus // config.cluster.tensor_parallel} more on GPUs of their own")
+        say(f"  {rollout_gpus // config.cluster.tensor_parallel} more on separate GPUs")
     start = f"from the checkpoint of step {checkpoint.step}" if checkpoint else "at step 0"
     say(f"  training {start} to step {config.trainer.total_training_steps}, in {config.run.directory}")
     if errors:
@@ -38,7 +38,7 @@ def dry_run(config: DictConfig, errors: list[str], checkpoint: checkpoints.Check
 
 
 def check_with_verl(config: DictConfig) -> list[str]:
-    """verl's own validation in a process of its own, for the dry run."""
+    """verl's own validation in a separate process, for the dry run."""
     config = config.copy()
     with tempfile.TemporaryDirectory(prefix="paec-check-") as scratch:
         config.run.directory = scratch

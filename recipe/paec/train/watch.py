@@ -23,20 +23,20 @@ from recipe.paec.run.log import FAILURE_FILE, HEARTBEAT_FILE, METRICS_FILE, STOP
 from recipe.paec.run.summary import step_line
 
 FULL_DISK = 64 << 20
-"""Free bytes below which a failure is put down to the disk."""
+"""Free bytes below which a failure is attributed to a full disk."""
 
 
 class StopRequest:
-    """SIGTERM or Ctrl-C during the training: the first asks for a checkpoint after this step, a second ends it at once.
+    """SIGTERM or Ctrl-C in training: the first requests a checkpoint after this step, a second stops immediately.
 
-    Before the first step of this start there is nothing to save, and the first ends it at once, too.
+    Before the first step of this start there is nothing to save, so the first one also stops it immediately.
     """
 
     def __init__(self, directory: Path, progress: Progress):
         self._file, self._progress = directory / STOP_FILE, progress
         self._before: dict[int, Any] = {}
         self.code: int | None = None
-        """Exit code of a run that was asked to stop, None: it was not."""
+        """Exit code of a run that was asked to stop, None if it was not."""
 
     def __enter__(self) -> StopRequest:
         self._file.unlink(missing_ok=True)
@@ -59,11 +59,14 @@ class StopRequest:
             ended(number, frame)
         self.code = 128 + number
         self._file.touch()
-        say(f"{signal.Signals(number).name}: stopping after this step, with a checkpoint; once more: at once")
+        say(
+            f"{signal.Signals(number).name}: stopping after this step, with a checkpoint; send it again to stop "
+            "immediately"
+        )
 
 
 class Progress:
-    """Shows new steps and stages, and notices when there are none."""
+    """Shows new steps and stages, and notices when none come."""
 
     def __init__(self, config: DictConfig, directory: Path):
         self._metrics, self._heartbeat = directory / METRICS_FILE, directory / HEARTBEAT_FILE
@@ -78,7 +81,7 @@ class Progress:
         self._size = 0
 
     def tick(self) -> None:
-        """Print what is new; Stalled after too long a silence."""
+        """Print progress; raises Stalled after too long without any."""
         try:
             content = self._heartbeat.read_text(encoding="utf-8")
         except FileNotFoundError:
@@ -99,15 +102,15 @@ class Progress:
             self._shown = len(records)
         if self._limit is not None and time.monotonic() - self._started > self._limit:
             raise Stalled(
-                f"the training process was ended after run.time_limit={self._limit:.0f} s, in stage "
-                f"{self._stage[0]!r} of step {self._stage[1]}; the same command goes on from the last checkpoint"
+                f"the training process was stopped after run.time_limit={self._limit:.0f} s, in stage "
+                f"{self._stage[0]!r} of step {self._stage[1]}; resume with the same command"
             )
         silence = time.monotonic() - self._last_sign
         if silence > self._timeout:
             raise Stalled(
-                f"no sign of life for {silence:.0f} s in stage {self._stage[0]!r} of step {self._stage[1]} "
-                "(run.stall_timeout): the training process was ended. A failed weight sync inside vLLM shows up like "
-                "this; the log has the details, and the same command goes on from the last checkpoint"
+                f"no heartbeat for {silence:.0f} s in stage {self._stage[0]!r} of step {self._stage[1]} "
+                "(run.stall_timeout): the training process was stopped. A failed weight sync inside vLLM looks like "
+                "this; the log has the details. Resume with the same command"
             )
 
 
@@ -137,8 +140,8 @@ def train(config: DictConfig, config_file: Path, directory: Path) -> tuple[int, 
         free = shutil.disk_usage(directory).free
         if free < FULL_DISK:
             errors.append(
-                f"the disk that holds {directory} is full ({free >> 20} MiB left): make room; the same command goes on "
-                "from the last checkpoint"
+                f"the disk that holds {directory} is full ({free >> 20} MiB left): free some space, and resume with "
+                "the same command"
             )
         raise UserError(*errors, f"the log with all tracebacks: {log}")
     return tree.peak_memory, stop.code
@@ -150,7 +153,7 @@ def failure_of(directory: Path, code: int, output: str = "") -> str:
         return lost
     try:
         failure = json.loads((directory / FAILURE_FILE).read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):  # nothing, or what fitted on a full disk
-        how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-        return f"the training process {how} and left no reason (killed, or out of memory?)"
+    except (FileNotFoundError, ValueError):  # missing, or truncated by a full disk
+        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"failed with exit code {code}"
+        return f"the training process {how} and gave no reason (killed, or out of memory?)"
     return f"{failure['type']}: {failure['message'].splitlines()[-1] if failure['message'] else 'no message'}"

@@ -129,7 +129,7 @@ def test_short_problems_have_to_be_the_whole_text():
 
 
 def test_scattered_phrases_are_not_a_copy():
-    """All of a problem's runs stand in a long text, but nowhere together."""
+    """All of a problem's runs occur in a long text, but nowhere together."""
     found = tokens(PROBLEM)
     pieces = [" ".join(found[i : i + 5]) for i in range(0, len(found), 2)]
     assert one((" unrelated filler" * 20).join(pieces)) is None
@@ -222,7 +222,7 @@ def test_report_and_table():
 
 def test_threshold_is_checked():
     for threshold in (0, -1, 1.01, float("nan")):
-        with pytest.raises(ValueError, match=f"threshold {threshold}: a share of runs lies in"):
+        with pytest.raises(ValueError, match=f"threshold {threshold}: must be in (0, 1], it is a share of runs"):
             find_contamination(["a"], {}, threshold=threshold)
 
 
@@ -249,7 +249,7 @@ def test_reading(tmp_path):
     assert benchmarks_of([path, other]) == {"aime24": ["raw p", "q", "raw r"], "gsm8k": ["s"]}
     foreign = write(tmp_path / "c.parquet", [f"{FOREIGN_PREFIXES[0]}\n\nWhich?\n\n{FOREIGN_SUFFIXES[0]}"], raw=False)
     assert problems_of(foreign) == ["Which?"]
-    with pytest.raises(ContractError, match="b.parquet, field data_source: gsm8k is in an earlier file already"):
+    with pytest.raises(ContractError, match="b.parquet, field data_source: gsm8k is also in an earlier file;"):
         benchmarks_of([other, other])
 
 
@@ -260,7 +260,7 @@ def test_command(tmp_path, capsys):
     main([str(train), str(bench), "--json", str(report)])
     lines = capsys.readouterr().out.splitlines()
     assert lines[1].split() == ["aime24", "2", "1", "50.0%", "1", "0"]
-    assert lines[2] == "1 of 3 training rows hold a benchmark problem"
+    assert lines[2] == "1 of 3 training rows contain a benchmark problem"
     [match] = json.loads(report.read_text())["benchmarks"]["aime24"]["copies"]
     assert (match["problem"], match["row"], match["similarity"]) == (0, 1, 1.0)
 
@@ -268,8 +268,8 @@ def test_command(tmp_path, capsys):
 def test_command_refuses_in_one_sentence(tmp_path):
     train = write(tmp_path / "train.parquet", ["unrelated"])
     report = tmp_path / "report.json"
-    with pytest.raises(SystemExit, match="absent.parquet: no such data file"):
+    with pytest.raises(SystemExit, match="absent.parquet: does not exist;"):
         main([str(train), str(tmp_path / "absent.parquet"), "--json", str(report)])
-    with pytest.raises(SystemExit, match="threshold 2.0: a share of runs lies in"):
+    with pytest.raises(SystemExit, match="threshold 2.0: must be in (0, 1], it is a share of runs"):
         main([str(train), str(train), "--threshold", "2", "--json", str(report)])
     assert not report.exists()

@@ -85,7 +85,7 @@ def test_excluded_keys_and_too_few_problems():
         def __contains__(self, key):
             return True
 
-    with pytest.raises(ValueError, match="only 0 of 1 distinct problems in 2020 items from seed 0; ask for fewer"):
+    with pytest.raises(ValueError, match="only 0 of 1 distinct problems in 2020 items from seed 0; request fewer"):
         problems(1, seed=0, exclude=Everything())
 
 
@@ -136,7 +136,7 @@ def test_the_command_overwrites_nothing_unasked(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", command)
     assert countdown.main() == 1
     assert capsys.readouterr().err == (
-        f"error: {tmp_path}/validation.parquet exists: pass --overwrite to replace it, or name another --output\n"
+        f"error: {tmp_path}/validation.parquet exists: pass --overwrite to replace it, or choose another --output\n"
     )
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("validation.parquet", "mine")]
     monkeypatch.setattr("sys.argv", [*command, "--overwrite"])

@@ -134,7 +134,7 @@ def test_existing_output_is_refused_before_the_input_is_read(tmp_path, capsys):
     before = {path: path.read_bytes() for path in (tmp_path / "out").iterdir()}
     assert run(tmp_path, "aime25", ["not JSON"]) == 1
     assert capsys.readouterr().err.endswith(
-        "out/test.parquet: exists already; pass --overwrite to replace it, or name another --output\n"
+        "out/test.parquet: already exists; pass --overwrite to replace it, or choose another --output\n"
     )
     assert run(tmp_path, "aime25", ["not JSON"], "--overwrite") == 1
     assert {path: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
@@ -143,7 +143,7 @@ def test_existing_output_is_refused_before_the_input_is_read(tmp_path, capsys):
     # What a stopped run left without its data is not silently taken over either.
     (tmp_path / "out" / "test.parquet").unlink()
     assert run(tmp_path, "aime25", problems(30)) == 1
-    assert "test.report.json: exists already" in capsys.readouterr().err
+    assert "test.report.json: already exists;" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["test.parquet", "test.report.json", "test.manifest.json"])
@@ -152,7 +152,7 @@ def test_a_file_of_somebody_else_is_not_overwritten(tmp_path, capsys, name):
     (tmp_path / "out" / name).write_text('{"mine": 1}')
     assert run(tmp_path, "aime25", problems(30), "--overwrite") == 1
     assert capsys.readouterr().err.endswith(
-        f"out/{name}: exists and was not written by this command; move it away, or name another --output\n"
+        f"out/{name}: exists and was not written by this command; move it away, or choose another --output\n"
     )
     assert [(p.name, p.read_text()) for p in (tmp_path / "out").iterdir()] == [(name, '{"mine": 1}')]
 
@@ -165,7 +165,7 @@ def test_what_a_killed_run_left_is_removed(tmp_path, capsys):
         (tmp_path / name).write_text("half")
     assert run(tmp_path, "aime25", ["not JSON"]) == 1
     err = capsys.readouterr().err
-    assert all(f"removed {tmp_path / name}, which a killed run had left" in err for name in left)
+    assert all(f"removed {tmp_path / name}, left by a killed run" in err for name in left)
     rest = [".test.parquet.partial-mine", ".train.parquet.partial-99999999"]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == rest
 
@@ -192,12 +192,12 @@ def test_an_output_that_cannot_be_is_refused_before_the_input_is_read(tmp_path, 
     (tmp_path / "file").write_text("")
     (tmp_path / "folder.parquet").mkdir()
     for output, message in (
-        ("file", "file: is a file, and {}/file/test.parquet cannot stand in it; name another --output"),
+        ("file", "file: is a file, so {}/file/test.parquet cannot be created in it; choose another --output"),
         (
             "file/deep/a.parquet",
-            "file: is a file, and {}/file/deep/a.parquet cannot stand in it; name another --output",
+            "file: is a file, so {}/file/deep/a.parquet cannot be created in it; choose another --output",
         ),
-        ("folder.parquet", "folder.parquet: is a folder; name another --output"),
+        ("folder.parquet", "folder.parquet: is a folder; choose another --output"),
     ):
         assert run(tmp_path, "aime25", ["not JSON"], "--overwrite", output=output) == 1
         assert capsys.readouterr().err == f"error: {tmp_path}/{message.format(tmp_path)}\n"
@@ -232,7 +232,7 @@ def test_every_malformed_row_is_named_and_nothing_is_written(tmp_path, capsys):
         )
     ]
     assert lines[-1] == (
-        "error: 11 malformed rows, nothing is written; correct them, or pass --drop-malformed to leave them out "
+        "error: 11 malformed rows, so nothing was written; correct them, or pass --drop-malformed to leave them out "
         "(the report then lists them all)"
     )
     assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
@@ -262,22 +262,22 @@ def test_layout_is_known_although_the_first_thousand_rows_are_bad(tmp_path):
 def test_unknown_layout_and_empty_input(tmp_path, capsys):
     assert run(tmp_path, "gsm8k", [{"frage": "1+1?", "antwort": "2"}]) == 1
     assert capsys.readouterr().err == (
-        f"error: {tmp_path}/in.jsonl: columns antwort, frage, which is no known layout of gsm8k; "
-        "the known ones have prompt + reward_model or answer + question\n"
+        f"error: {tmp_path}/in.jsonl: columns antwort, frage are not a known layout of gsm8k; "
+        "known layouts have prompt + reward_model or answer + question\n"
     )
     assert run(tmp_path, "gsm8k", [{}]) == 1
     assert "columns (none)" in capsys.readouterr().err
     assert run(tmp_path, "gsm8k", []) == 1
-    assert "holds no row" in capsys.readouterr().err
+    assert "has no rows;" in capsys.readouterr().err
     assert run(tmp_path, "aime25", ["{"], "--drop-malformed", "--allow-count-mismatch") == 1
-    assert "no row is left of 1" in capsys.readouterr().err
+    assert "none of the 1 rows is left" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
-def test_rows_of_other_sets_are_left_out_and_said(tmp_path, capsys):
+def test_rows_of_other_sets_are_left_out_and_reported(tmp_path, capsys):
     rows = [{**row, "url": f"https://example.org/{2022 + i % 2}_AMC_12A"} for i, row in enumerate(problems(80))]
     assert run(tmp_path, "amc23", rows) == 0
-    assert "in.jsonl: rows that are not of this set: {'other contest': 40}" in capsys.readouterr().err
+    assert "in.jsonl: rows that do not belong to this set: {'other contest': 40}" in capsys.readouterr().err
     assert content(tmp_path, "test.manifest.json")["counts"]["left_out"] == {"other contest": 40}
     report = content(tmp_path, "test.report.json")["left_out"]
     assert len(report) == 40 and report[1] == {"where": "in.jsonl, line 3", "reason": "other contest"}
@@ -287,7 +287,7 @@ def test_counts(tmp_path, capsys):
     assert run(tmp_path, "aime25", problems(29)) == 1
     assert capsys.readouterr().err.endswith(
         "error: aime25, test: 29 rows with 29 distinct problems instead of 30 problems; "
-        "pass the whole published set, or --allow-count-mismatch\n"
+        "pass the complete published set, or --allow-count-mismatch\n"
     )
     # A repeated problem in a benchmark is an error whichever way the number comes out.
     for rows in ([*problems(30), problems(1, 4)[0]], [*problems(29), problems(1, 4)[0]]):
@@ -392,7 +392,7 @@ def test_contamination(tmp_path, small, capsys):
 
 def test_options_that_do_not_fit_together(tmp_path, small, capsys):
     assert run(tmp_path, "math", problems(5), "--split", "test", "--keep-duplicates") == 1
-    assert "--drop-contaminated are for --split train" in capsys.readouterr().err
+    assert "--drop-contaminated need --split train" in capsys.readouterr().err
     assert run(tmp_path, "math", problems(5), "--drop-contaminated") == 1
     assert "name prepared files with --benchmarks" in capsys.readouterr().err
     assert run(tmp_path, "math", problems(5), "--benchmarks", str(tmp_path / "absent.parquet")) == 1
@@ -422,7 +422,7 @@ def test_a_failure_while_writing_leaves_nothing(tmp_path, monkeypatch, capsys, f
 
 
 def test_the_manifest_comes_last(tmp_path, monkeypatch):
-    """Stopped between two renames, the data stands without a manifest, never a manifest without its data."""
+    """Stopped between two renames, there is data without a manifest, but never a manifest without its data."""
     assert run(tmp_path, "aime25", problems(30)) == 0
     renamed = []
     replace_file = os.replace
@@ -454,7 +454,7 @@ def test_command_line_offline(tmp_path):
     assert done.returncode == 1
     assert done.stdout == ""
     assert done.stderr.splitlines()[-1].startswith(
-        "error: HuggingFaceH4/aime_2024: neither a local file nor a hub data set that can be loaded (ConnectionError"
+        "error: HuggingFaceH4/aime_2024: is neither a local file nor a hub data set that can be loaded (ConnectionError"
     )
     assert done.stderr.endswith(
         "check the name, the network and HF_HUB_OFFLINE, or pass a local copy with --input FILE\n"

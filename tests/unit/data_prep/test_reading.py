@@ -1,4 +1,4 @@
-"""Reading files: what a row is and where it stands, and that one bad row does not hide the others."""
+"""Reading files: what a row is and where it is, and that one bad row does not hide the others."""
 
 import hashlib
 import json
@@ -104,7 +104,7 @@ def test_csv(tmp_path):
         Record("a.csv, line 8", {"problem": huge.decode(), "answer": "6"}),
         Fault("a.csv, line 9", "line", "not CSV (',' expected after '\"')"),
         Record("a.csv, line 10", {"problem": "8", "answer": "8"}),
-        Fault("a.csv, line 11", "line", "not CSV (unexpected end of data); the lines up to 12 are lost with it"),
+        Fault("a.csv, line 11", "line", "not CSV (unexpected end of data); the lines up to 12 are lost, too"),
     ]
     path.write_bytes(b"")
     assert rows_of(path) == []
@@ -114,15 +114,15 @@ def test_a_column_that_is_there_twice(tmp_path):
     """One of the two would be lost, and with it perhaps the right answer."""
     path = tmp_path / "a.jsonl"
     path.write_text('{"a": 1, "b": 2, "A": 3}\n{"a": 4}\n')
-    twice = Fault("a.jsonl, line 1", "A", "there twice, in other case; nothing says which one is right")
+    twice = Fault("a.jsonl, line 1", "A", "occurs twice in different case, and it is not known which one is right")
     assert rows_of(path) == [twice, Record("a.jsonl, line 2", {"a": 4})]
     (tmp_path / "a.csv").write_text("a,b,A,,\n1,2,3,4,5\n")
-    with pytest.raises(InputError, match="a.csv: two columns 'A'; leave one of them out"):
+    with pytest.raises(InputError, match="a.csv: has two columns 'A'; remove one of them"):
         rows_of(tmp_path / "a.csv")
     (tmp_path / "a.csv").write_text("a,b,,\n1,2,4,5\n")
     assert rows_of(tmp_path / "a.csv") == [Record("a.csv, line 2", {"a": "1", "b": "2", "": "5"})]
     pq.write_table(pa.Table.from_arrays([pa.array([1]), pa.array([2])], names=["a", "a"]), tmp_path / "a.parquet")
-    with pytest.raises(InputError, match="a.parquet: two columns a; leave one of them out"):
+    with pytest.raises(InputError, match="a.parquet: has two columns a; remove one of them"):
         rows_of(tmp_path / "a.parquet")
 
 
@@ -146,7 +146,7 @@ def test_other_encodings(tmp_path, suffix, encoding, found):
 def test_a_name_that_is_twice_in_a_json_object(tmp_path):
     """json keeps the last one in silence."""
     rows = ['{"a": 1}', '{"a": 1, "b": 2, "a": 3}', '{"a": {"c": 1, "c": 2}}', '{"a": [{"d": 1, "d": 1}]}']
-    end = "there twice in one JSON object; nothing says which one is right"
+    end = "occurs twice in one JSON object, and it is not known which one is right"
     (tmp_path / "a.jsonl").write_text("\n".join(rows))
     assert rows_of(tmp_path / "a.jsonl") == [
         Record("a.jsonl, line 1", {"a": 1}),
@@ -158,7 +158,7 @@ def test_a_name_that_is_twice_in_a_json_object(tmp_path):
         *(Fault(f"a.json, row {row}", name, end) for row, name in ((2, "a"), (3, "c"), (4, "d"))),
     ]
     (tmp_path / "a.json").write_text('{"data": [{"a": 1}], "data": [{"a": 2}]}')
-    with pytest.raises(InputError, match="a.json: data is there twice"):
+    with pytest.raises(InputError, match="a.json: data occurs twice"):
         rows_of(tmp_path / "a.json")
 
 
@@ -174,7 +174,7 @@ def test_parquet_dates_beyond_python(tmp_path):
 def test_a_file_name_that_is_not_utf_8(tmp_path):
     path = tmp_path / os.fsdecode(BAD_UTF8 + b".jsonl")
     put(path, 1)
-    with pytest.raises(InputError, match=r"caf\\udce9.jsonl': its name is not UTF-8; rename it"):
+    with pytest.raises(InputError, match=r"caf\\udce9.jsonl': the file name is not UTF-8; rename it"):
         open_source(path, "train", "owner/name")
 
 
@@ -192,7 +192,7 @@ def test_parquet(tmp_path):
     pd.DataFrame({"a": range(2500)}).to_parquet(path)  # several batches
     assert [row.where for row in rows_of(path)][1999:2001] == ["a.parquet, row 2000", "a.parquet, row 2001"]
     path.write_bytes(path.read_bytes()[:-10])
-    with pytest.raises(InputError, match="a.parquet: not a readable parquet file"):
+    with pytest.raises(InputError, match="a.parquet: is not a readable parquet file"):
         rows_of(path)
 
 
@@ -217,10 +217,10 @@ def test_folders(tmp_path):
     put(tmp_path / "hub" / "dataset_infos.json", 9)
     assert [row.values["a"] for row in rows_of(tmp_path / "hub", "test")] == [1, 2]
     put(tmp_path / "hub" / "more.csv", 3)
-    with pytest.raises(InputError, match="hub: holds data files of several kinds; name one of them"):
+    with pytest.raises(InputError, match="hub: contains data files of several types; give one file,"):
         rows_of(tmp_path / "hub")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="empty: holds no data file"):
+    with pytest.raises(InputError, match="empty: contains no data file"):
         rows_of(tmp_path / "empty")
 
 
@@ -236,15 +236,15 @@ def test_origin_names_the_files_and_their_checksums(tmp_path):
 
 
 def test_inputs_that_are_not_there(tmp_path):
-    with pytest.raises(InputError, match=r"a\.jsonl: no such file or folder, and not a hub id"):
+    with pytest.raises(InputError, match=r"a\.jsonl: does not exist, and is not a hub id"):
         open_source("somewhere/a.jsonl", "train", "owner/name")
-    with pytest.raises(InputError, match="no such file or folder, and not a hub id"):
+    with pytest.raises(InputError, match="does not exist, and is not a hub id"):
         open_source(tmp_path / "absent", "train", "owner/name")
     (tmp_path / "a.xlsx").write_text("")
-    with pytest.raises(InputError, match=r"a\.xlsx: unknown kind of file; give one of \.parquet, \.jsonl"):
+    with pytest.raises(InputError, match=r"a\.xlsx: unknown file type; must be one of \.parquet, \.jsonl"):
         open_source(tmp_path / "a.xlsx", "train", "owner/name")
     put(tmp_path / "a.jsonl", 1)
-    with pytest.raises(InputError, match="a local input has no revision; leave out --revision"):
+    with pytest.raises(InputError, match="a local input, which has no revision; leave out --revision"):
         open_source(tmp_path / "a.jsonl", "train", "owner/name", revision="main")
 
 
@@ -264,7 +264,7 @@ def test_hub_loader_on_a_folder_that_it_can_reach(tmp_path, monkeypatch):
         "split": "train",
     }
     put(folder / "validation.jsonl", 2)
-    with pytest.raises(InputError, match="no split 'test' among train, validation; pass the right file"):
+    with pytest.raises(InputError, match="has no split 'test', only train, validation; pass the right file"):
         _hub(str(folder), None, None, "test")
 
 

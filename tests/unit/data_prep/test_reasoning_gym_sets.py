@@ -96,7 +96,7 @@ def test_shares():
     [
         (["--task", "n_queens"], "no scorer for data_source 'reasoning_gym/n_queens': its scorer calls eval"),
         (["--task", "composite"], "'reasoning_gym/composite': its scorer depends"),
-        (["--task", "no_such"], "no_such: no such reasoning_gym task"),
+        (["--task", "no_such"], "no_such: is not a reasoning_gym task"),
         (["--task", "chain_sum", "--task", "chain_sum:2"], "--task: a task is named twice"),
         (["--task", "rearc"], "'reasoning_gym/rearc': its scorer compares tuples"),
         (["--task", "codeio"], """codeio: its own answer '{"s": "}[}}}{(]"}' would be scored as wrong; leave it out"""),
@@ -111,7 +111,7 @@ def test_refusals(tmp_path, capsys, flags, message):
 def test_a_task_that_has_too_few_questions(tmp_path, capsys):
     assert run(tmp_path / "out", "--task", "prime_factorization", "--size", "1000") == 1
     assert re.search(
-        r"prime_factorization: 7\d\d of 1000 different questions, and none in the next 1000 items; ask for fewer",
+        r"prime_factorization: 7\d\d of 1000 different questions, none in the next 1000 items; request fewer",
         capsys.readouterr().err,
     )
 
@@ -119,9 +119,7 @@ def test_a_task_that_has_too_few_questions(tmp_path, capsys):
 def test_a_split_ends_where_the_next_one_begins(monkeypatch):
     """Rather an error than fewer rows than were asked for, or the items of another split."""
     monkeypatch.setattr(reasoning_gym_sets, "SEED_STRIDE", 40)
-    with pytest.raises(
-        InputError, match=r"chain_sum: \d+ of 41 different questions, and no more seeds before those of"
-    ):
+    with pytest.raises(InputError, match=r"chain_sum: \d+ of 41 different questions, no seeds left before those of"):
         task_rows("chain_sum", 41, 0, "train", "boxed")
 
 
@@ -131,7 +129,7 @@ def test_tasks_of_limited_size(monkeypatch):
     assert ladder["extra_info"]["problem"].startswith("Transform the word ladder")
     monkeypatch.setattr(reasoning_gym_sets, "_SIZE", 20)
     assert len(task_rows("acre", 5, 0, "train", "boxed")) == 5
-    with pytest.raises(InputError, match=r"acre: \d+ of 900 different questions, and the task ends there \(list index"):
+    with pytest.raises(InputError, match=r"acre: \d+ of 900 different questions, the task ends there \(list index"):
         task_rows("acre", 900, 0, "train", "boxed")
 
 

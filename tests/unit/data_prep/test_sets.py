@@ -424,7 +424,12 @@ ROWS = DATA_SETS["math500"].layouts[0]
             "answer",
             "'\\text{' at character 1: a LaTeX command lost its backslash",
         ),
-        (PLAIN, {"problem": "a", "answer": "\\boxed{2}"}, "answer", "'\\\\boxed{2}' is a box: give what stands in it"),
+        (
+            PLAIN,
+            {"problem": "a", "answer": "\\boxed{2}"},
+            "answer",
+            "'\\\\boxed{2}' is boxed: give the content of the box only",
+        ),
         (ROWS, {"prompt": "1+1?", "reward_model": "2"}, "reward_model.ground_truth", "str instead of named fields"),
         (ROWS, {"prompt": "1+1?", "reward_model": {"style": "rule"}}, "reward_model.ground_truth", "missing"),
         *(
@@ -477,7 +482,7 @@ def test_messages_in_a_csv_cell(tmp_path):
         assert got == [("What is $1+1$?", "2"), ("求 $2+3$ 的值。", "5")]
 
 
-def test_context_stands_before_the_problem_of_olympiadbench_alone():
+def test_only_olympiadbench_has_context_before_the_problem():
     def problem(context, name="olympiadbench", question="How many?"):
         values = {"context": context, "question": question, "answer": "2"}
         return read_problem(DATA_SETS[name], Layout("question", "answer", plain), Record("here", values)).text

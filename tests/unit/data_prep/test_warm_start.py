@@ -151,7 +151,7 @@ def test_a_manifest_from_when_there_was_one_task_counts(made):
     file.write_text(text)
 
 
-def test_another_file_beside_them_stays(made):
+def test_another_file_next_to_them_stays(made):
     """Such as a scored copy of the data."""
     beside = made / "data" / "train.semantic_entropy.parquet"
     beside.write_bytes(b"scores")
@@ -211,7 +211,7 @@ def test_word_problems(tmp_path, few_samples):
 
 def test_folders_of_others_are_left_alone(tmp_path):
     (tmp_path / "model").mkdir()
-    with pytest.raises(FileExistsError, match="was not made by this command"):
+    with pytest.raises(FileExistsError, match="was not created by this command"):
         tiny.make(tmp_path, steps=1)
     assert [p.name for p in tmp_path.iterdir()] == ["model"]
 
@@ -221,7 +221,7 @@ def test_the_manifest_of_another_program_is_no_licence(tmp_path, manifest):
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "train.parquet").write_text("mine")
     (tmp_path / "manifest.json").write_text(manifest)
-    with pytest.raises(FileExistsError, match="data exists and was not made by this command"):
+    with pytest.raises(FileExistsError, match="data exists and was not created by this command"):
         tiny.make(tmp_path, steps=1)
     assert (tmp_path / "data" / "train.parquet").read_text() == "mine"
     assert (tmp_path / "manifest.json").read_text() == manifest
@@ -233,7 +233,7 @@ def test_a_file_in_the_model_folder_keeps_it_from_being_made_anew(tmp_path):
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").write_text("made")
     (tmp_path / "model" / "notes.txt").write_text("mine")
-    with pytest.raises(FileExistsError, match="notes.txt was not made by this command.*move it away"):
+    with pytest.raises(FileExistsError, match="notes.txt was not created by this command.*move it away"):
         tiny.make(tmp_path, steps=1)
     assert {p.name: p.read_text() for p in (tmp_path / "model").iterdir()} == {
         "config.json": "made",
@@ -247,8 +247,8 @@ def test_a_file_in_the_model_folder_keeps_it_from_being_made_anew(tmp_path):
 
 
 def test_missing_data_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match="warm_start.jsonl: no warm-start data"):
+    with pytest.raises(FileNotFoundError, match="warm_start.jsonl: does not exist;"):
         warm_start.run(tmp_path, tmp_path, tmp_path / "out")
-    with pytest.raises(ValueError, match="field steps: 0; give at least 1"):
+    with pytest.raises(ValueError, match="field steps: 0; must be an integer >= 1"):
         warm_start.run(tmp_path, tmp_path, tmp_path / "out", steps=0)
     assert WARM_START_FILE == "warm_start.jsonl"

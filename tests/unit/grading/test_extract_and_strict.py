@@ -1,4 +1,4 @@
-"""Extraction and the strict rule: hand cases, awkward text, and what holds for every text."""
+"""Extraction and the strict rule: hand cases, difficult text, and properties of every text."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ TABLE = Path(__file__).with_name("answer_pairs.tsv")
         (r"\boxed{\left\{x\right.}", r"\left\{x\right."),  # \{ opens no group
         (r"\boxed{\boxed{5}}", "5"),
         (r"\fbox {7}", "7"),
-        (r"\boxed{3} \boxed{} \boxed{ }", "3"),  # an empty box is none
+        (r"\boxed{3} \boxed{} \boxed{ }", "3"),  # an empty box does not count
         (r"Answer: 4, so \boxed{3}", "3"),  # a box before anything else
         ("\\boxed{a\nb}", "a\nb"),
         (r"\\boxed{6}", "6"),  # escaped once too often

@@ -278,7 +278,7 @@ def test_a_grader_that_died_unnoticed_is_an_error_and_can_be_ended():
         os.kill(process._process.pid, signal.SIGKILL)
         assert gone(process._process.pid)
         reply = process.ask({"kind": "math", "gold": "5", "answer": "6", "both_ways": False}, 5.0)
-        assert (reply["status"], reply["detail"]) == ("error", "the grader's process ended with -9")
+        assert (reply["status"], reply["detail"]) == ("error", "the grader process exited with code -9")
         process.kill()
         assert process._process.stdin.closed and process._process.stdout.closed
 

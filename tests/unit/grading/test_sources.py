@@ -38,7 +38,7 @@ def test_every_source_of_the_project_has_a_scorer():
 )
 def test_other_sources_have_none(source):
     assert not sources.supports(source)
-    assert sources.why_not(source).startswith(f"no scorer for data_source {source!r}; known are aime24, ")
+    assert sources.why_not(source).startswith(f"no scorer for data_source {source!r}; it must be one of aime24, ")
 
 
 def test_an_excluded_task_is_refused_with_its_reason():
@@ -53,14 +53,14 @@ def test_an_excluded_task_is_refused_with_its_reason():
     [
         ("math500", "1, 2", None),
         ("math500", r"\text{no solution}", None),
-        ("math500", "", "'' holds no answer"),
-        ("math500", " $ $ ", "' $ $ ' holds no answer"),
+        ("math500", "", "'' contains no answer"),
+        ("math500", " $ $ ", "' $ $ ' contains no answer"),
         ("math500", 5, "int instead of a string"),
-        ("aime24", r"\boxed{5}", "is a box: give what stands in it"),
-        ("gsm8k", "1" * 2001, "2001 characters, 2000 at most: not a final answer"),
+        ("aime24", r"\boxed{5}", "is boxed: give the content of the box only"),
+        ("gsm8k", "1" * 2001, "2001 characters, more than the limit of 2000: not a final answer"),
         ("reasoning_gym/spell_backward", '{"answer": "x", "metadata": {}}', None),
         ("reasoning_gym/rush_hour", '{"answer": null, "metadata": {}}', None),
-        ("reasoning_gym/spell_backward", '{"answer": "x"}', 'no object "metadata"'),
+        ("reasoning_gym/spell_backward", '{"answer": "x"}', 'no "metadata" object'),
         ("reasoning_gym/spell_backward", '{"metadata": {}}', 'not an object with an "answer" (a string, or null)'),
         ("reasoning_gym/spell_backward", "[1]", 'not an object with an "answer" (a string, or null)'),
         ("reasoning_gym/spell_backward", "x", "not JSON"),

@@ -156,7 +156,7 @@ def test_measurements_at_two_thresholds_do_not_add():
     assert (at[0] + at[1]).threshold == 0.3
     assert math.isnan((at[4] + at[5]).threshold)
     for other in at[2:5]:
-        with pytest.raises(ValueError, match="measure every micro-batch at the threshold of the whole mini-batch"):
+        with pytest.raises(ValueError, match="measure every micro-batch at the threshold of its mini-batch"):
             at[0] + other
 
 
@@ -297,7 +297,7 @@ def test_padding_beside_a_response_does_not_change_its_gradient():
     assert grads[0][:, :6].abs().max() > 1e-4
 
 
-def test_no_normalizer_is_zero_and_connected_whatever_the_mask():
+def test_no_normalizer_gives_zero_and_stays_connected_for_any_mask():
     logits = torch.zeros(1, 2, 3, requires_grad=True)
     config = PAECConfig()
     stats = statistics(logits, torch.zeros(1, 2, dtype=torch.int64), config)
@@ -343,7 +343,7 @@ def test_anchor_refuses_what_would_bend_the_mean():
     with pytest.raises(ValueError, match="observed step 3 after 0"):
         anchor.observe(3, 0.5)
     for value in (NAN, math.inf):
-        with pytest.raises(ValueError, match=f"the selected entropy of step 1 is {value}, not a finite number"):
+        with pytest.raises(ValueError, match=f"the selected entropy of step 1 is {value}; must be finite"):
             anchor.observe(1, value)
     anchor.observe(1, 0.5)
     with pytest.raises(ValueError, match="observed step 1 after 1"):
@@ -378,7 +378,9 @@ def test_anchor_state_is_a_copy_and_is_checked():
     assert state == {"anchor_steps": 2, "observations": [0.5]}
     state["observations"].append(9.0)
     assert anchor.value == 0.5
-    with pytest.raises(ValueError, match="anchor state has anchor_steps 2, the config 4: set method.anchor_steps=2"):
+    with pytest.raises(
+        ValueError, match="anchor state has anchor_steps 2, but the configuration has 4: set method.anchor_steps=2"
+    ):
         EntropyAnchor(PAECConfig()).load_state_dict(state)
     with pytest.raises(ValueError, match="must be anchor_steps and observations"):
         anchor.load_state_dict({"anchor_steps": 2})

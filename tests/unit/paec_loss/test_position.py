@@ -367,5 +367,5 @@ def test_deciles_of_a_uniform_mask_are_equal_and_gaps_do_not_count():
 
 
 def test_summary_checks_shapes():
-    with pytest.raises(ValueError, match="must have one shape"):
+    with pytest.raises(ValueError, match="must have the same shape"):
         position_summary(hand_stats(), torch.zeros(1, 4), torch.zeros(1, 5), PAECConfig())

@@ -108,7 +108,7 @@ BAD = {
     ),
     "high-label": (
         case("high-label", shift_labels=dict.fromkeys(range(4), 1000)),
-        {0: "ValueError: labels reach", 1: "ValueError: labels reach"},
+        {0: "ValueError: labels go", 1: "ValueError: labels go"},
     ),
 }
 

@@ -185,7 +185,7 @@ def test_every_method_of_the_actor_has_a_case():
 
 
 @pytest.mark.parametrize("name", METHOD_CASES)
-def test_every_method_whatever_the_split(one_rank, two_ranks, name):
+def test_every_method_for_any_split(one_rank, two_ranks, name):
     """Micro-batches, dynamic batches, data-parallel and Ulysses ranks, three ways to aggregate."""
     whole = one_rank[f"1-method-all-{name}"]
     others = [one_rank[f"1-method-{micro}-{name}"] for micro in (1, "dynamic")]
@@ -245,7 +245,7 @@ def test_two_ranks_temperature_and_padding(one_rank, two_ranks):
 
 @pytest.mark.parametrize("mode", ["vanilla", "gspo", "cispo"])
 def test_composes_with_surrogates(one_rank, mode):
-    """The same for every split, and the difference from the bare surrogate is the PAEC term, whatever the surrogate."""
+    """The same for every split, and the difference from the bare surrogate is the PAEC term, for any surrogate."""
     whole = one_rank[f"1-{mode}-all"]["gradient"]
     assert relative(one_rank[f"1-{mode}-1"]["gradient"], whole) < TOLERANCE
     term = whole - one_rank[f"1-none-{mode}-paec"]["gradient"]

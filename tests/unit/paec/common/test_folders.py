@@ -146,9 +146,9 @@ def test_names_that_can_be(name):
     [
         ("", "is empty (an unset shell variable?)"),
         ("  ", "is empty"),
-        (None, "run.name=None: give it one folder's name"),
-        (True, "run.name=True: give it one folder's name"),
-        ([], "give it one folder's name"),
+        (None, "run.name=None must be the name of one folder: correct it,"),
+        (True, "run.name=True must be the name of one folder: correct it,"),
+        ([], "must be the name of one folder: correct it,"),
         (".", "must not begin with a dot"),
         ("..", "must not begin with a dot"),
         (".hidden", "must not begin with a dot"),
@@ -158,17 +158,17 @@ def test_names_that_can_be(name):
         ("../../escape", "without a separator"),
         ("/etc", "without a separator"),
         ("a\\b", "without a separator"),
-        ("a\nb", "cannot be shown"),
-        ("a\x00b", "cannot be shown"),
-        ("a\u202eb", "cannot be shown"),
-        ("a\udcffb", "cannot be shown"),
+        ("a\nb", "unprintable character:"),
+        ("a\x00b", "unprintable character:"),
+        ("a\u202eb", "unprintable character:"),
+        ("a\udcffb", "unprintable character:"),
         (" a", "begins or ends with a space"),
         ("x" * 201, "has 201 bytes"),
         ("ü" * 101, "has 202 bytes"),
-        ("slurm", "is a folder beside the runs"),
+        ("slurm", "is reserved"),
     ],
 )
-def test_names_that_are_none(name, reason):
+def test_invalid_names(name, reason):
     problem = folder_names.name_error("run.name", name)
     assert problem.startswith("run.name=") and reason in problem and "\n" not in problem
     assert problem.endswith(("choose another name", "or leave run.name out"))
@@ -179,25 +179,25 @@ def test_names_that_are_none(name, reason):
     ("root", "directory", "reason"),
     [
         ("", None, "run.root='' is empty (an unset shell variable?)"),
-        (None, None, "run.root=None: give the path of a folder"),
+        (None, None, "run.root=None must be the path of a folder"),
         ("/", None, "run.root=/ is the root of the file system"),
         ("{tmp}/file", None, "{tmp}/file is a file"),
         ("{tmp}/file/deeper", None, "{tmp}/file is a file"),
-        ("{tmp}/nowhere", None, "{tmp}/nowhere is a symbolic link that leads nowhere"),
-        ("~nosuchuser", None, "there is no such user"),
+        ("{tmp}/nowhere", None, "{tmp}/nowhere is a broken symbolic link"),
+        ("~nosuchuser", None, "this user does not exist:"),
         ("{tmp}/a", "", "run.directory='' is empty"),
         ("{tmp}/a", "/", "run.directory=/ is the root"),
-        ("{tmp}/a", "~", "that is your home folder"),
-        ("{tmp}/a", "{home_above}", "that folder holds your home folder"),
-        ("{tmp}/a", str(REPOSITORY), "that is this repository"),
-        ("{tmp}/a", str(REPOSITORY.parent), "that folder holds this repository"),
-        ("{tmp}/a", "{tmp}/a", "holds run.root={tmp}/a, where all runs lie"),
-        ("{tmp}/a", "{tmp}", "holds run.root={tmp}/a, where all runs lie"),
-        ("{tmp}/a", "{tmp}/a/b/..", "holds run.root={tmp}/a, where all runs lie"),
+        ("{tmp}/a", "~", "it is your home folder"),
+        ("{tmp}/a", "{home_above}", "it contains your home folder"),
+        ("{tmp}/a", str(REPOSITORY), "it is this repository"),
+        ("{tmp}/a", str(REPOSITORY.parent), "it contains this repository"),
+        ("{tmp}/a", "{tmp}/a", "contains run.root={tmp}/a, the folder of all runs: "),
+        ("{tmp}/a", "{tmp}", "contains run.root={tmp}/a, the folder of all runs: "),
+        ("{tmp}/a", "{tmp}/a/b/..", "contains run.root={tmp}/a, the folder of all runs: "),
         ("{tmp}/a", "{tmp}/file", "{tmp}/file is a file"),
     ],
 )
-def test_places_that_are_none(tmp_path, monkeypatch, root, directory, reason):
+def test_invalid_places(tmp_path, monkeypatch, root, directory, reason):
     (tmp_path / "file").touch()
     (tmp_path / "nowhere").symlink_to(tmp_path / "gone")
     (tmp_path / "homes" / "me").mkdir(parents=True)
@@ -261,15 +261,15 @@ def test_folders_of_others_are_refused(tmp_path, fresh):
     (root / "linked_file" / "metrics.jsonl").unlink()
     (root / "linked_file" / "metrics.jsonl").symlink_to(outside / "a.txt")
     expected = {
-        "other": "holds another run: its name is 'other', this one's 'mine'",
-        "experiment": "holds another run: its experiment is 'qwen7b', this one's 'tiny_cpu'",
-        "evaluation": "holds a evaluation and no run",
-        "grid": "holds a grid and no run",
-        "foreign": "holds config.yaml and no run",
-        "empty_folder": "holds sub and no run",
+        "other": "belongs to another run: its name is 'other', here 'mine'",
+        "experiment": "belongs to another run: its experiment is 'qwen7b', here 'tiny_cpu'",
+        "evaluation": "contains evaluation files, not run files",
+        "grid": "contains grid files, not run files",
+        "foreign": "contains config.yaml but no run",
+        "empty_folder": "contains sub but no run",
         "through_link": "through_link/checkpoints is a symbolic link, and nothing is written or deleted behind one",
         "linked_file": "linked_file/metrics.jsonl is a symbolic link",
-        "other/checkpoints/inner": "would lie in {root}/other, the folder of a run",
+        "other/checkpoints/inner": "would be inside {root}/other, which contains run files",
     }
     before = tree(root)
     for name, reason in expected.items():
@@ -338,7 +338,7 @@ def test_an_older_evaluation_is_known_by_its_fields(tmp_path):
         (tmp_path / name / "evaluation.json").write_text(json.dumps(content))
     before = tree(tmp_path / "theirs")
     with pytest.raises(
-        UserError, match="theirs holds evaluation.json and no evaluation: name an empty or a new folder"
+        UserError, match="theirs contains evaluation.json but no evaluation: choose a new or empty folder"
     ):
         continue_or_start(tmp_path / "theirs", identity, fresh=True)
     assert tree(tmp_path / "theirs") == before
@@ -393,7 +393,7 @@ def test_every_damaged_checkpoint_is_kept(tmp_path):
 def test_scores_replace_scores_alone(tmp_path, fresh):
     target = tmp_path / "train.semantic_entropy.parquet"
     target.write_text("somebody's")
-    with pytest.raises(UserError, match="holds no scores of this command: move it away"):
+    with pytest.raises(UserError, match="was not written by this command: move it away"):
         prompt_scores.is_scored(target, {"seed": 1}, fresh)
     assert target.read_text() == "somebody's"
 
@@ -402,7 +402,7 @@ def test_an_export_replaces_an_export_alone(tmp_path):
     target = tmp_path / "model"
     assert huggingface.target_error(target, replace=True) is None
     target.mkdir()
-    assert huggingface.target_error(target, replace=False) is None, "an empty folder is none"
+    assert huggingface.target_error(target, replace=False) is None, "an empty folder is allowed"
     write(target, "config.json", "train.py")
     assert "exists and is not empty" in huggingface.target_error(target, replace=False)
     assert "was not written by this command" in huggingface.target_error(target, replace=True)
@@ -454,9 +454,13 @@ def command(module: str, *arguments: str, root: Path) -> list[str]:
 HERE, FRESH = "run.root={root}", "run.fresh=true"
 HOSTILE = [
     ("train", [HERE, "run.name=", FRESH], "run.name='' is empty"),
-    ("train", [HERE, "run.directory={root}/tiny_cpu-paec", "run.name=mine", FRESH], "holds another run: its name is"),
-    ("train", [HERE, "run.name=photos", "--dry-run"], "photos holds 2024 and no run: choose another run.name"),
-    ("curriculum", [HERE, "run.name=../../escape", FRESH], "run.name='../../escape' must be one folder's name"),
+    (
+        "train",
+        [HERE, "run.directory={root}/tiny_cpu-paec", "run.name=mine", FRESH],
+        "belongs to another run: its name is",
+    ),
+    ("train", [HERE, "run.name=photos", "--dry-run"], "photos contains 2024 but no run: choose another run.name"),
+    ("curriculum", [HERE, "run.name=../../escape", FRESH], "run.name='../../escape' must be the name of one folder,"),
     ("evaluate", ["samples={root}/../samples.jsonl", "output=", "fresh=true"], "output='' is empty"),
     ("grid", ["METHODS=none", "GRID=..", HERE], "GRID='..' must not begin with a dot"),
     ("export", ["{root}/saved/checkpoints/global_step_2", "{root}/photos", "--replace"], "photos was not written by"),
@@ -507,14 +511,14 @@ def test_hostile_outputs_of_an_evaluation(root):
 
 def test_a_grid_refuses_folders_of_others(root):
     before = tree(root.parent)
-    for name, reason in (("photos", "no grid"), ("tiny_cpu-paec", "holds a run and no grid")):
+    for name, reason in (("photos", "but no grid"), ("tiny_cpu-paec", "contains run files, not grid files")):
         for flag in ([], ["--table-only"], ["--dry-run"]):
             with pytest.raises(UserError, match=reason):
                 grid_command.run(["METHODS=none", f"GRID={name}", f"run.root={root}", *flag])
     for name in ("a/b", "-x", ".hidden", "x" * 201):
         with pytest.raises(UserError, match="^GRID="):
             grid_command.run(["METHODS=none", f"GRID={name}", f"run.root={root}"])
-    with pytest.raises(UserError, match="holds config.yaml and no run"):
+    with pytest.raises(UserError, match="contains config.yaml but no run"):
         write(root / "tiny_cpu-none-seed1", "config.yaml")
         try:
             grid_command.run(["METHODS=none", "SEEDS=1", "GRID=new", f"run.root={root}"])

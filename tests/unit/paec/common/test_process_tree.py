@@ -95,18 +95,18 @@ def test_lines_for_people():
     assert step_line(middle, 2).startswith("step    1/2  entropy 0.5000  Hbar 0.4000  anchor 0.3000  floor 0.2400")
     text = "\n".join(closing_lines([first, middle, last], {"metrics": "there"}))
     assert "task/avg@8: 0.250 (step 0) -> 0.500 (step 2)" in text
-    assert "0.5000 (step 1) -> 0.4500" in text and "acted in 2 of 2 steps" in text and "metrics: there" in text
+    assert "0.5000 (step 1) -> 0.4500" in text and "was active in 2 of 2 steps" in text and "metrics: there" in text
 
 
 def test_failure_is_one_sentence(tmp_path):
-    assert "was ended by SIGKILL and left no reason" in watch.failure_of(tmp_path, -9)
-    assert "ended with exit code 3 and left no reason" in watch.failure_of(tmp_path, 3)
+    assert "was killed by SIGKILL and gave no reason" in watch.failure_of(tmp_path, -9)
+    assert "ended with exit code 3 and gave no reason" in watch.failure_of(tmp_path, 3)
     ray = "(raylet) Raylet is terminated. Termination is unexpected."
     assert watch.failure_of(tmp_path, 1, ray) == "Ray on this node has ended: it was killed, or ran out of memory"
     ray = "rpc_client.h:204: Failed to connect to GCS within 15 seconds. GCS may have been killed."
     assert watch.failure_of(tmp_path, 1, ray).endswith("its gcs_server was killed, or ran out of memory")
     (tmp_path / "failure.json").write_text('{"type": "OSErr')  # what fitted on a full disk
-    assert "ended with exit code 3 and left no reason" in watch.failure_of(tmp_path, 3)
+    assert "ended with exit code 3 and gave no reason" in watch.failure_of(tmp_path, 3)
     (tmp_path / "failure.json").write_text(json.dumps({"type": "NonFiniteLogits", "message": "a\nlogits: NaN"}))
     assert watch.failure_of(tmp_path, 1) == "NonFiniteLogits: logits: NaN"
 
@@ -160,7 +160,7 @@ def test_the_signal_of_the_command(tmp_path, number):
     tree.end()
 
 
-def test_sigterm_goes_on_to_the_command(tmp_path):
+def test_sigterm_is_forwarded_to_the_command(tmp_path):
     hears = "import signal, sys, time; signal.signal(15, lambda *_: sys.exit(9)); print('pid', 0, flush=True)"
     tree = ProcessTree([sys.executable, "-c", hears + "; time.sleep(600)"], tmp_path / "log", {})
     daemon_of(tmp_path / "log")

@@ -98,11 +98,11 @@ def test_a_secret_in_a_configuration_file_is_refused(compose, planted):
     config = compose("+cluster.env.HF_TOKEN=${oc.env:HF_TOKEN}", "+trainer.url=https://${oc.env:WANDB_API_KEY}@host")
     problems = rules.check_config(config)
     assert len([p for p in problems if "cluster.env.HF_TOKEN" in p and "export HF_TOKEN=..." in p]) == 1
-    assert len([p for p in problems if p.startswith("trainer.url holds the value of a secret")]) == 1
+    assert len([p for p in problems if p.startswith("trainer.url contains a secret")]) == 1
     assert not any(value in problem for problem in problems for value in planted.values())
 
 
-def test_an_empty_one_is_none(compose):
+def test_an_empty_secret_is_no_error(compose):
     assert secrets.check_arguments(["+cluster.env.WANDB_API_KEY=", "trainer.save_freq=1", "--dry-run"]) == []
 
 
@@ -261,7 +261,7 @@ def test_checkpoints_are_read_as_tensors_only(tmp_path):
         content = torch.load(safe, weights_only=False)
     assert content["lr_scheduler"] == scheduler
     assert numpy.array_equal(content["rng"]["numpy"][1], numpy.random.get_state()[1])
-    with pytest.raises(CheckpointError, match=f"{tmp_path}: a file holds something else than tensors"):
+    with pytest.raises(CheckpointError, match=f"{tmp_path}: a file contains something other than tensors"):
         with tensors_only(tmp_path):
             torch.load(bad, weights_only=False)
     assert not canary.exists() and FORCE not in os.environ
@@ -379,6 +379,6 @@ def test_a_planted_checkpoint_is_refused(watched, tiny, tmp_path):
     (shard,) = (root / run.name).glob("checkpoints/global_step_2/actor/optim_*.pt")
     torch.save({"state": Canary(canary)}, shard)
     output = finish(start(tiny, root, "trainer.total_training_steps=3", f"run.name={run.name}"))
-    assert "a file holds something else than tensors" in output
+    assert "a file contains something other than tensors" in output
     assert len([line for line in output.splitlines() if line.startswith("error: ")]) == 2  # the second names the log
     assert not canary.exists()

@@ -33,7 +33,7 @@ def evaluation(
 ) -> Path:
     """A folder with the scores of a model that got `counts` of n samples right, problem by problem.
 
-    Wrong answers are all alike, and come last. `copied` are ids of AIME24 that stand in the training data.
+    Wrong answers are all equal, and come last. `copied` are ids of AIME24 that occur in the training data.
     """
     samples = [
         {
@@ -180,7 +180,7 @@ def test_pass_beyond_a_benchmarks_samples_is_left_out(tmp_path, capsys):
     assert (code, row) == (0, ["all-a", "**50.0** [0.0, 100.0]", "–", "–"])
     assert "In percent: pass@8, n = 8 (AIME24); 2 (MATH500)." in out
     code, _, error = run(capsys, *scores, "--metric", "pass@9")
-    assert (code, error) == (2, "error: --metric pass@9: no benchmark has 9 samples a problem, the most is 8\n")
+    assert (code, error) == (2, "error: --metric pass@9: no benchmark has 9 samples per problem, the most is 8\n")
 
 
 # ---- names -----------------------------------------------------------------------------------------------------------
@@ -219,20 +219,22 @@ def test_the_training_run_gives_the_name(tmp_path):
     (method,) = evaluations.read_methods(list(map(str, paths)))
     assert (method.name, len(method.runs)) == ("grpo", 2)
     step = evaluation(tmp_path / "grpo-seed1" / "luffy-aime24" / "step_20", LOW, run="grpo-seed1")
-    with pytest.raises(UserError, match="^2 runs are called grpo-seed1: name them, as in my_method=FOLDER$"):
+    with pytest.raises(
+        UserError, match="^2 runs are named grpo-seed1: give each its own name, as in my_method=FOLDER$"
+    ):
         evaluations.read_methods([*map(str, paths), str(step)])
 
 
-def test_runs_that_nothing_tells_apart_are_refused(tmp_path, folders):
+def test_indistinguishable_runs_are_refused(tmp_path, folders):
     other = evaluation(tmp_path / "other" / "grpo", LOW)
-    with pytest.raises(UserError, match="^2 runs are called grpo: name them, as in my_method=FOLDER$"):
+    with pytest.raises(UserError, match="^2 runs are named grpo: give each its own name, as in my_method=FOLDER$"):
         evaluations.read_methods([str(folders / "grpo"), str(other)])
     assert len(evaluations.read_methods([str(folders / "grpo"), f"other={other}"])) == 2
-    with pytest.raises(UserError, match="grpo: given 2 times: a run counts once"):
+    with pytest.raises(UserError, match="grpo: is given 2 times: name each run once"):
         evaluations.read_methods([str(folders / "grpo"), f"b={folders / 'grpo'}"])
-    with pytest.raises(UserError, match="absent: no such folder: give an evaluation's folder, or name=FOLDER"):
+    with pytest.raises(UserError, match="absent: does not exist: give the folder of an evaluation, or name=FOLDER"):
         evaluations.read_methods([str(tmp_path / "absent")])
-    with pytest.raises(UserError, match="no such folder"):
+    with pytest.raises(UserError, match="does not exist: give the folder of an evaluation"):
         evaluations.read_methods([f"={folders / 'grpo'}"])
 
 
@@ -245,8 +247,8 @@ def test_another_protocol_is_refused_or_remarked(folders, tmp_path, capsys):
     assert (code, out) == (2, "")
     assert error == (
         f"error: the evaluations {other / SCORES_FILE} and {folders / 'grpo' / SCORES_FILE} differ in the protocol's "
-        "name (dapo and luffy), temperature (1.0 and 0.6): evaluate them alike, or compare them all the same with "
-        "--allow-protocol-mismatch\n"
+        "name (dapo and luffy), temperature (1.0 and 0.6): evaluate them with the same protocol, or compare them "
+        "anyway with --allow-protocol-mismatch\n"
     )
     code, out, error = run(capsys, folders / "grpo", other, "--allow-protocol-mismatch")
     assert code == 0 and "warning:" in error
@@ -266,7 +268,10 @@ def test_another_number_of_samples(folders, tmp_path, capsys):
 def test_other_prompts_of_the_same_problems(folders, tmp_path, capsys):
     other = evaluation(tmp_path / "other", LOW, rows="1e")
     code, _, error = run(capsys, folders / "grpo", other)
-    assert code == 2 and "differ in the prompts or references of aime24, math500: evaluate them alike" in error
+    assert (
+        code == 2
+        and "differ in the prompts or references of aime24, math500: evaluate them with the same protocol," in error
+    )
     assert run(capsys, folders / "grpo", other, "--allow-protocol-mismatch")[0] == 0
 
 
@@ -293,7 +298,7 @@ def changed(folder: Path, target: Path, **provenance) -> Path:
 def test_what_moves_every_score_is_refused(folders, tmp_path, capsys, provenance, words):
     other = changed(folders / "grpo", tmp_path / "other", **provenance)
     code, out, error = run(capsys, folders / "grpo", other)
-    assert (code, out) == (2, "") and f"differ in {words}: evaluate them alike" in error
+    assert (code, out) == (2, "") and f"differ in {words}: evaluate them with the same protocol," in error
     code, out, _ = run(capsys, folders / "grpo", other, "--allow-protocol-mismatch")
     assert code == 0 and f"differ in {words}." in out
 
@@ -332,23 +337,25 @@ def test_other_benchmarks_are_refused_and_can_be_left_out(folders, tmp_path, cap
     for order in [(folders / "grpo", partial), (partial, folders / "grpo")]:
         code, _, error = run(capsys, *order)
         assert code == 2 and error == (
-            f"error: {partial / SCORES_FILE} lacks aime24, which {folders / 'grpo' / SCORES_FILE} has: evaluate it "
-            "there, or choose what to compare with --benchmark math500\n"
+            f"error: {partial / SCORES_FILE} has no scores on aime24, but {folders / 'grpo' / SCORES_FILE} has: "
+            "evaluate that model on it too, or compare only what both have with --benchmark math500\n"
         )
     nothing_common = evaluation(tmp_path / "nothing_common", {"amc23": [1]})
-    assert run(capsys, partial, nothing_common)[2].endswith(f"{partial / SCORES_FILE} has: evaluate it there\n")
+    assert run(capsys, partial, nothing_common)[2].endswith(
+        f"{partial / SCORES_FILE} has: evaluate that model on it too\n"
+    )
     code, out, _ = run(capsys, folders / "grpo", partial, "--benchmark", "math500")
     assert code == 0 and "AIME24" not in out and "**100.0**" in out
     code, _, error = run(capsys, folders / "grpo", "--benchmark", "gsm8k")
-    assert code == 2 and "has no scores on gsm8k: evaluate it there" in error
+    assert code == 2 and "has no scores on gsm8k: evaluate the model on it" in error
 
 
 def test_contamination_and_steps_that_differ_are_remarked(folders, tmp_path, capsys):
     other = evaluation(tmp_path / "other", LOW, copied=["aime24-3"], step=20)
     code, out, error = run(capsys, folders / "grpo", other)
     contamination = (
-        f"the training data of {other / SCORES_FILE} and {folders / 'grpo' / SCORES_FILE} hold other problems of the "
-        "benchmarks, or are not known for both"
+        f"the training data of {other / SCORES_FILE} and {folders / 'grpo' / SCORES_FILE} contain different problems "
+        "of the benchmarks, or are not known for both"
     )
     steps = "the models come from different training steps (grpo 10; other 20)"
     assert code == 0 and error == f"warning: {contamination}\nwarning: {steps}\n"
@@ -360,9 +367,9 @@ def test_contamination_and_steps_that_differ_are_remarked(folders, tmp_path, cap
     # A benchmark that is left out does not count.
     fourth = evaluation(tmp_path / "fourth", LOW, copied=["aime24-4"], step=20)
     assert run(capsys, other, fourth, "--benchmark", "math500")[2] == ""
-    assert "hold other problems" in run(capsys, other, fourth)[2]
+    assert "contain different problems" in run(capsys, other, fourth)[2]
     _, _, error = run(capsys, folders / "grpo", other, third)
-    assert f"{other / SCORES_FILE} (and 1 more) and {folders / 'grpo' / SCORES_FILE} hold" in error
+    assert f"{other / SCORES_FILE} (and 1 more) and {folders / 'grpo' / SCORES_FILE} contain" in error
 
 
 @pytest.mark.parametrize(
@@ -374,12 +381,12 @@ def test_contamination_and_steps_that_differ_are_remarked(folders, tmp_path, cap
         (lambda scores: scores["provenance"].update(generation={"engine": {}}), "field least_room: missing"),
         (lambda scores: scores.pop("contamination"), "field contamination: missing"),
         (lambda scores: scores.update(contamination={"benchmarks": {}}), "field aime24: missing"),
-        (lambda scores: scores.update(format=2), "format 2, this version reads 1: delete it and evaluate again"),
-        (lambda scores: scores.update(benchmarks={}), "field benchmarks: empty: evaluate the model"),
-        (lambda scores: scores["benchmarks"]["aime24"].update(per_problem={}), "field benchmarks: empty"),
+        (lambda scores: scores.update(format=2), "format 2, but this version reads 1: delete it and evaluate again"),
+        (lambda scores: scores.update(benchmarks={}), "field benchmarks: is empty: evaluate the model"),
+        (lambda scores: scores["benchmarks"]["aime24"].update(per_problem={}), "field benchmarks: is empty"),
         (lambda scores: scores["benchmarks"]["aime24"].pop("samples"), "field samples: missing"),
         (lambda scores: scores["benchmarks"]["aime24"].update(samples=2), "3 correct of 2 samples"),
-        (lambda scores: scores["benchmarks"].update(aime24=[]), "not the scores of an evaluation"),
+        (lambda scores: scores["benchmarks"].update(aime24=[]), "not contain the scores of an evaluation"),
     ],
 )
 def test_a_bad_scores_file_is_named(folders, break_it, message):
@@ -392,22 +399,22 @@ def test_a_bad_scores_file_is_named(folders, break_it, message):
 
 
 def test_files_that_are_absent_or_not_json(tmp_path):
-    with pytest.raises(UserError, match="scores.json: no such file: evaluate the model"):
+    with pytest.raises(UserError, match="scores.json does not exist: evaluate the model"):
         evaluations.read_run(tmp_path / SCORES_FILE)
     (tmp_path / SCORES_FILE).write_bytes(b"\xff{")
-    with pytest.raises(UserError, match="scores.json: not readable as JSON"):
+    with pytest.raises(UserError, match="scores.json: not valid JSON"):
         evaluations.read_run(tmp_path / SCORES_FILE)
     (tmp_path / SCORES_FILE).write_text("[1]")
-    with pytest.raises(UserError, match="scores.json: not the scores of an evaluation"):
+    with pytest.raises(UserError, match="scores.json: does not contain the scores of an evaluation"):
         evaluations.read_run(tmp_path / SCORES_FILE)
 
 
 def test_an_unknown_baseline_or_metric(folders, capsys):
     code, _, error = run(capsys, folders / "grpo", "--baseline", "ppo")
-    assert (code, error) == (2, "error: --baseline ppo: no such method: choose one of grpo\n")
+    assert (code, error) == (2, "error: --baseline ppo: must be one of grpo\n")
     with pytest.raises(SystemExit):
         run(capsys, folders / "grpo", "--metric", "best@4")
-    assert "'best@4' is none of avg, maj, pass@K" in capsys.readouterr().err
+    assert "'best@4' must be one of avg, maj, pass@K" in capsys.readouterr().err
 
 
 # ---- text ------------------------------------------------------------------------------------------------------------
@@ -424,8 +431,8 @@ def test_markdown(folders, capsys):
     assert rows[3] == ["paec (3 seeds)", "**55.0**† ± 0.0", "**75.0** ± 15.5", "**65.0**† ± 7.8"]
     assert out.splitlines()[5] == (
         "In percent: avg@n, n = 4 (AIME24, MATH500). ±: 95 % t interval over training seeds. [low, high]: 95 % "
-        "bootstrap over problems, one seed. Bold: the best. †: differs from grpo, p < 0.05, paired bootstrap over "
-        "problems, uncorrected for the number of comparisons."
+        "bootstrap over problems, one seed. Bold: the best. †: differs from grpo, p < 0.05, paired bootstrap "
+        "over problems, uncorrected for the number of comparisons."
     )
     assert out in (Path(__file__).parents[4] / "docs" / "comparing.md").read_text(encoding="utf-8")
 
@@ -530,7 +537,7 @@ def test_curve_draws_the_scores(curves):
     interval = bootstrap_interval([c / 4 for c in LOW["aime24"]])
     assert (band.min(), band.max()) == pytest.approx((100 * interval.low, 100 * interval.high))
     assert grpo.get_color() != paec.get_color()
-    # The names stand beside the last column, apart from each other even where the lines end together.
+    # The names are next to the last column, separated from each other even if the lines end together.
     for panel in figure.axes[1::2]:
         names = {text.get_text(): text.xy for text in panel.texts}
         assert set(names) == {"grpo", "paec"}
@@ -538,7 +545,7 @@ def test_curve_draws_the_scores(curves):
 
 
 @pytest.mark.parametrize("share", [0, 4])
-def test_names_stay_beside_their_panel(tmp_path, share):
+def test_names_stay_next_to_their_panel(tmp_path, share):
     names = ["a", "b", "c", "d"]
     folders = [curve_folder(tmp_path / name, name, {0: {"aime24": [share] * 3}}) for name in names]
     figure = picture(read_curves([str(folder) for folder in folders]))
@@ -558,14 +565,14 @@ def test_curve_command(curves, tmp_path, capsys, suffix):
 
 def test_curves_that_cannot_be_drawn(curves, tmp_path, capsys):
     _, _, error = run(capsys, *curves, "--curve", tmp_path / "a.png", "--baseline", "grpo")
-    assert error == "error: --curve draws one picture and no table: leave --baseline out\n"
+    assert error == "error: --curve draws a picture and prints no table: leave --baseline out\n"
     assert "give a name that ends in .png or .svg" in run(capsys, *curves, "--curve", tmp_path / "a.gif")[2]
     _, _, error = run(capsys, curves[0], f"grpo={curves[1]}", "--curve", tmp_path / "a.png")
     assert "are seeds of grpo at different steps (0, 20 and 0, 5, 20): evaluate the same checkpoints" in error
     (curves[0] / "step_5" / SCORES_FILE).unlink()
     code, _, error = run(capsys, curves[0], "--curve", tmp_path / "a.png")
-    assert code == 2 and "no such file: evaluate the model" in error
-    for content, message in [({"run": "a", "steps": []}, "field steps: empty"), ({"run": "a"}, "not a curve"),
+    assert code == 2 and "does not exist: evaluate the model" in error
+    for content, message in [({"run": "a", "steps": []}, "field steps: is empty"), ({"run": "a"}, "not a curve"),
                              ({"run": "a", "steps": [{"step": "x", "scores": "y"}]}, "not a curve")]:  # fmt: skip
         (curves[0] / "curve.json").write_text(json.dumps(content))
         assert message in run(capsys, curves[0], "--curve", tmp_path / "a.png")[2]

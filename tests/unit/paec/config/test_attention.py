@@ -34,7 +34,7 @@ def test_what_was_asked_for_by_name_is_not_replaced(compose, flash_attn, overrid
     config = compose("experiment=qwen1.5b", override)
     assert attention.name_of(config) == "flash_attention_2"
     (problem,) = environment.check_installed(config).errors
-    assert problem.startswith("attn_implementation=flash_attention_2 was asked for, but flash-attn is not installed")
+    assert problem.startswith("attn_implementation=flash_attention_2 needs flash-attn, which is not installed")
     assert "FLASH_ATTN=1" in problem and "cluster.attention=auto" in problem
     flash_attn(True)
     assert environment.check_installed(config).errors == ()
@@ -64,7 +64,7 @@ def test_ulysses_with_attention_that_stays_within_a_rank_is_refused(compose, exp
     ranks = ["cluster.gpus_per_node=2", "cluster.sequence_parallel=2"]
     (problem,) = rules.check_config(compose(f"experiment={experiment}", f"cluster.attention={name}", *ranks))
     assert problem.startswith(
-        f"cluster.sequence_parallel=2 with attn_implementation={name} is silently wrong: add {KEY}="
+        f"cluster.sequence_parallel=2 with attn_implementation={name} gives wrong results without an error: add {KEY}="
     )
 
 

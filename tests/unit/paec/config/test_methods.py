@@ -47,7 +47,7 @@ def test_two_at_once(compose):
 
 
 @pytest.mark.parametrize("name", sorted(METHODS))
-def test_every_method_beside_another(compose, name):
+def test_every_method_together_with_another(compose, name):
     """Each can be added to `none`, and what it needs of verl's keys is there."""
     order = ["curriculum=semantic_entropy"] if "curriculum" in METHODS[name].needs else []
     config = compose("method=entropy_bonus" if name == "none" else "method=none", f"also={name}", *order)
@@ -101,12 +101,12 @@ REFUSED = [
     (["method=custom", "method.target=mine.Doubled", "+method.statistics=step"], "unexpected keyword argument 'stat"),
     (
         ["method=steer", "+method.statistics=step"],
-        "method.statistics=step: this field is called method.statistics_from",
+        "method.statistics=step: this field is now called method.statistics_from",
     ),
     (["method=paec", "method.statistics_from=lagged"], "method.statistics_from='lagged': must be one of exact, step"),
-    (["method=sent"], "sent trains on the prompts in an order: add curriculum=semantic_entropy"),
+    (["method=sent"], "sent trains on the prompts in a given order: add curriculum=semantic_entropy"),
     (["method=steer", "also=clip_cov"], "steer and clip_cov each bring a clip range: choose one"),
-    (["method=paec", "also=paec"], "paec acts already"),
+    (["method=paec", "also=paec"], "paec is already active"),
     (["method=kl_cov", "actor_rollout_ref.actor.policy_loss.loss_mode=gspo"], "loss_mode=gspo: kl_cov brings"),
     (["method=steer", "actor_rollout_ref.actor.clip_ratio_high=0.3"], "clip_ratio_high=0.3: steer sets the clip"),
     (["method=aepo", "base=dapo"], "algorithm.filter_groups.enable=true: aepo"),
@@ -117,8 +117,8 @@ REFUSED = [
         "that steer reads",
     ),
     (["method=hapo", "actor_rollout_ref.model.use_fused_kernels=true"], "use_fused_kernels=true"),
-    (["method=paec", "also=siren", "also.siren.top_p=0.9"], "want nuclei of mass"),
-    (["actor_rollout_ref.actor.loss_agg_mode=seq-mean-token-sum-norm"], "loss_scale_factor says by what"),
+    (["method=paec", "also=siren", "also.siren.top_p=0.9"], "need nuclei of different mass"),
+    (["actor_rollout_ref.actor.loss_agg_mode=seq-mean-token-sum-norm"], "loss_scale_factor is set:"),
     (["method=clip_cov", "method.lower=6"], "method.lower=6.0: must be below method.upper=5.0"),
 ]
 

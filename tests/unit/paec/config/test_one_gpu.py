@@ -110,7 +110,7 @@ def test_the_checks_of_a_machine_with_one_card(compose, tmp_path, monkeypatch, e
     check = node_memory.gpu_memory(config, 1)
     assert check.errors == () == check.notes and check.found.startswith("free on 0: ")
     (problem,) = environment.check_cluster(compose(f"experiment={experiment}", "cluster.gpus_per_node=2"))
-    assert problem.startswith("GPUs: 1 found on this node, cluster.gpus_per_node=2")
+    assert problem.startswith("GPUs: 1 found on this node, but cluster.gpus_per_node=2")
 
 
 # ---- models of other families ----------------------------------------------------------------------------------------
@@ -214,7 +214,7 @@ def test_qwen3_answers_without_a_thought(compose):
 def test_gsm8k_is_told_how_to_get(compose):
     config = compose("experiment=qwen0.6b_gsm8k", "data.train_files=[/nowhere/train.parquet]")
     problem = inputs.check_data(config, None)[0]
-    assert problem.startswith("data.train_files: /nowhere/train.parquet does not exist: python -m data_prep gsm8k")
+    assert problem.startswith("data.train_files: /nowhere/train.parquet does not exist: run python -m data_prep gsm8k")
 
 
 def test_gsm8k_from_its_published_rows(compose, tmp_path):

@@ -103,7 +103,7 @@ def test_too_few_rows(tiny_config):
 def test_no_gpus_here(compose, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     problems = environment.check_cluster(compose("experiment=qwen7b"))
-    assert any("GPUs: 0 found on this node, cluster.gpus_per_node=8" in problem for problem in problems)
+    assert any("GPUs: 0 found on this node, but cluster.gpus_per_node=8" in problem for problem in problems)
 
 
 def test_gpu_count_reads_the_visible_devices(monkeypatch):
@@ -204,4 +204,4 @@ def test_two_runs_in_one_directory(tmp_path):
 @pytest.mark.parametrize("value", ["-1", "0.5", "some", "true"])
 def test_number_of_best_checkpoints(tiny_config, value):
     problems = rules.check_config(tiny_config(f"run.keep_best={value}"))
-    assert problems == [f"run.keep_best={value}: must be a whole number of at least 0"]
+    assert problems == [f"run.keep_best={value}: must be an integer >= 0"]

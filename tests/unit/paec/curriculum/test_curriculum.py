@@ -123,7 +123,7 @@ def test_scored_in_another_way(scored):
     assert prompt_scores.is_scored(scored, {"seed": 1}, fresh=False)
     assert not prompt_scores.is_scored(scored, {"seed": 1}, fresh=True)
     assert not prompt_scores.is_scored(scored.with_name("other"), {"seed": 1}, fresh=False)
-    with pytest.raises(UserError, match="its seed is 1, this one's 2. run.fresh=true replaces it"):
+    with pytest.raises(UserError, match="its seed is 1, here 2: replace it with run.fresh=true"):
         prompt_scores.is_scored(scored, {"seed": 2}, fresh=False)
 
 
@@ -176,7 +176,7 @@ def test_stages_by_hand():
     assert len(sampler()) == 12
 
 
-def test_the_last_stage_goes_on_and_stages_need_not_divide():
+def test_the_last_stage_is_endless_and_stages_need_not_divide():
     assert all(set(step) <= HARD for step in steps_of(sampler(), 40)[3:])
     steps = steps_of(sampler(stages=3, batch_size=1), 6)  # parts of 2, 3 and 3 rows, two steps each
     for begin, part in ((0, {6, 1}), (2, {4, 3, 0}), (4, {7, 2, 5})):
@@ -205,7 +205,9 @@ def test_the_order_is_the_seeds():
 
 
 def test_a_sampler_refuses():
-    with pytest.raises(ValueError, match="1 of 8 training rows have no extra_info.semantic_entropy: python -m"):
+    with pytest.raises(
+        ValueError, match="1 of 8 training rows have no extra_info.semantic_entropy: write it with python -m"
+    ):
         sampler(scores=[*SCORES[:7], None])
     with pytest.raises(ValueError, match="a stage has 4 of the 8 rows, fewer than data.train_batch_size=5"):
         sampler(batch_size=5)
@@ -213,7 +215,7 @@ def test_a_sampler_refuses():
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("batch_size", [1, 2])  # verl draws single prompts in its asynchronous modes
-def test_a_resumed_loader_goes_on_exactly(workers, batch_size):
+def test_a_resumed_loader_continues_exactly(workers, batch_size):
     def loader() -> StatefulDataLoader:
         return StatefulDataLoader(list(range(8)), batch_size, sampler=sampler(), num_workers=workers, drop_last=True)
 
@@ -241,11 +243,11 @@ def test_without_a_curriculum_nothing_changes(compose):
 @pytest.mark.parametrize(
     "override, words",
     [
-        ("data.curriculum.stages=0", "data.curriculum.stages=0: must be a whole number of at least 1"),
-        ("data.curriculum.stages=two", "data.curriculum.stages=two: must be a whole number of at least 1"),
-        ("data.curriculum.samples=1", "data.curriculum.samples=1: must be a whole number of at least 2"),
+        ("data.curriculum.stages=0", "data.curriculum.stages=0: must be an integer >= 1"),
+        ("data.curriculum.stages=two", "data.curriculum.stages=two: must be an integer >= 1"),
+        ("data.curriculum.samples=1", "data.curriculum.samples=1: must be an integer >= 2"),
         ("data.curriculum.stages=41", "data.curriculum.stages=41 is more than trainer.total_training_steps=40"),
-        ("data.shuffle=false", "data.shuffle=false: a curriculum has an order of its own"),
+        ("data.shuffle=false", "data.shuffle=false: a curriculum sets the order and shuffles"),
         ("+algorithm.filter_groups.enable=true", "algorithm.filter_groups.enable=true draws more prompts"),
     ],
 )
@@ -256,10 +258,10 @@ def test_bad_configurations(tiny_config, override, words):
 
 def test_a_file_without_scores_names_the_command(tiny_config):
     (problem,) = inputs.check_inputs(tiny_config())
-    assert "64 of 64 rows have no extra_info.semantic_entropy: python -m recipe.paec.curriculum" in problem
+    assert "64 of 64 rows have no extra_info.semantic_entropy: run python -m recipe.paec.curriculum" in problem
 
 
-def test_a_scored_file_is_taken_where_it_stands(tiny_config, tiny_files, scored):
+def test_an_existing_scored_file_is_used(tiny_config, tiny_files, scored):
     copy = tiny_files / "data" / scored.name
     copy.write_bytes(scored.read_bytes())
     try:
@@ -302,7 +304,7 @@ def test_the_loader_of_a_run(tiny_config, scored):
     "overrides, words",
     [
         (["curriculum=semantic_entropy", "data.curriculum.samples=1"], "data.curriculum.samples=1: must be"),
-        (["curriculum=none"], "curriculum=none: there is nothing to score for"),
+        (["curriculum=none"], "curriculum=none: there is nothing to score:"),
         (["curriculum=semantic_entropy", "+data.apply_chat_template_kwargs.a=1"], "data.apply_chat_template_kwargs: "),
         (
             ["curriculum=semantic_entropy", "run.prepare_command=null", "model.path=/nowhere"],

@@ -111,7 +111,7 @@ def test_everything_is_there(tiny_files, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     *lines, last = [line for line in done.stdout.splitlines() if not line.startswith("note  ")]
     assert [line.removeprefix("ok    ").split(":")[0] for line in lines] == LINES
-    assert "0.7 M parameters" in lines[3] and "1 rank(s)" in lines[-1] and "the sums are right" in lines[-1]
+    assert "0.7 M parameters" in lines[3] and "1 rank(s)" in lines[-1] and "the sums are correct" in lines[-1]
     assert last == "all checks passed" and done.stderr == ""
     assert list(tmp_path.iterdir()) == []
 
@@ -133,11 +133,11 @@ def test_all_failures_at_once(tiny_files, tmp_path):
     sentences = done.stderr.splitlines()
     assert all(sentence.startswith("error: ") for sentence in sentences)
     for words in (
-        "model.safetensors is not a whole safetensors file",
-        "/proc cannot be written",
+        "model.safetensors is not a complete safetensors file",
+        "/proc is not writable",
         "disk: 0 MiB free at /proc",
-        "open files: the limit is 1000, Ray needs 4096: ulimit -n 4096",
-        "GLOO_SOCKET_IFNAME=nowhere0: this machine has ",
+        "open files: the limit is 1000, Ray needs 4096: run ulimit -n 4096",
+        "GLOO_SOCKET_IFNAME=nowhere0: this machine only has ",
         "the collective failed on 1 of 1 ranks",
     ):
         assert sum(words in sentence for sentence in sentences) == 1, done.stderr
@@ -194,7 +194,7 @@ def test_memory_of_the_control_group(tmp_path, monkeypatch):
 
 
 def test_disk(tiny_config, tiny_files, small_disk):
-    """Four checkpoints of 12 bytes a parameter and what they hold besides, the export, the logs."""
+    """Four checkpoints of 12 bytes per parameter and their other files, the export, the logs."""
     parameters = shapes.parameter_count(str(tiny_files / "model"))
     each = 12 * parameters + formulas.CHECKPOINT_REST
     assert formulas.checkpoint_bytes(tiny_config(), parameters) == each
@@ -213,7 +213,7 @@ def test_disk_counts_what_is_there(tiny_config, small_disk):
     checkpoint = Path(config.trainer.default_local_dir) / "global_step_10" / "actor"
     checkpoint.mkdir(parents=True)
     (checkpoint / "model.pt").write_bytes(bytes(110 * 2**20))
-    assert examine.storage(config).errors == ()  # it stands for the checkpoints that it makes unnecessary
+    assert examine.storage(config).errors == ()  # it counts for the checkpoints that it makes unnecessary
     (folder / "other").write_bytes(bytes(110 * 2**20))
     assert len(examine.storage(config).errors) == 1
 
@@ -248,7 +248,7 @@ def test_small_shared_memory(tiny_config, small_disk, monkeypatch):
     assert "docker run --shm-size=16g" in problem
     monkeypatch.setattr(node_folders, "SHM", small_disk(300))
     check = node_folders.shared_memory(tiny_config())
-    assert check.errors == () and any("Ray wants" in note for note in check.notes)
+    assert check.errors == () and any("but Ray needs" in note for note in check.notes)
 
 
 def test_segments_of_killed_processes():
@@ -286,10 +286,13 @@ def test_folder_of_rays_files(tiny_config, small_disk, monkeypatch):
     assert problem.startswith(f"{folder}: 100 MiB free for Ray's logs and objects, 2.0 GiB needed")
     (folder / "full").write_bytes(bytes(97 * 2**20))
     (problem,) = node_folders.scratch(tiny_config()).errors
-    assert f"{folder}: its file system is 97% full, and above 95% Ray refuses" in problem and "RAY_TMPDIR" in problem
+    assert (
+        f"{folder}: its file system is 97% full, and Ray stores nothing there above 95%: free" in problem
+        and "RAY_TMPDIR" in problem
+    )
     monkeypatch.setenv("RAY_TMPDIR", str(folder / "nowhere"))
     (problem,) = node_folders.scratch(tiny_config()).errors
-    assert "no such folder" in problem
+    assert "the folder for Ray's files does not exist" in problem
 
 
 # ---- limits and network ----------------------------------------------------------------------------------------------
@@ -301,7 +304,7 @@ def test_clusters_need_more_open_files(tiny_config):
         "resource.setrlimit(resource.RLIMIT_NOFILE, (1024, 20000))\n"
         "print(*node_limits.limits(OmegaConf.create(sys.stdin.read())).errors)"
     )
-    for nodes, words in ((4, ""), (5, "open files: the limit is 20000, Ray needs 20480: ulimit -n 20480")):
+    for nodes, words in ((4, ""), (5, "open files: the limit is 20000, Ray needs 20480: run ulimit -n 20480")):
         config = OmegaConf.to_yaml(tiny_config(f"cluster.nodes={nodes}"))
         done = subprocess.run([sys.executable, "-c", code], input=config, capture_output=True, text=True, check=True)
         assert words in done.stdout and (words or done.stdout == "\n"), done.stdout
@@ -371,7 +374,7 @@ def test_ray_addresses(tiny_config, closed_port, tmp_path, monkeypatch):
     (problem,) = examine.ray_address(tiny_config("cluster.ray_address=auto")).errors
     assert "neither RAY_ADDRESS nor " in problem
     (problem,) = examine.ray_address(tiny_config("cluster.nodes=2")).errors
-    assert "cluster.nodes=2: several nodes need a Ray cluster" in problem
+    assert "cluster.nodes=2: several nodes need a running Ray cluster:" in problem
     (tmp_path / "ray").mkdir()
     (tmp_path / "ray" / "ray_current_cluster").write_text(nobody)
     (problem,) = examine.ray_address(tiny_config()).errors
@@ -396,7 +399,7 @@ def test_run_directory_in_use(tiny_config):
     assert examine.run_directory(config).errors == ()
     (Path(config.run.directory) / "thesis.tex").touch()
     (problem,) = examine.run_directory(config).errors
-    assert problem == f"{config.run.directory} holds thesis.tex and no run: choose another run.name"
+    assert problem == f"{config.run.directory} contains thesis.tex but no run: choose another run.name"
 
 
 # ---- GPUs ------------------------------------------------------------------------------------------------------------
@@ -447,11 +450,11 @@ def test_collective_does_not_wait_for_ever(tmp_path):
 
 
 def test_collective_that_hangs(tiny_config):
-    """The process itself stands still."""
+    """The process itself hangs."""
     running = collective.Collective(tiny_config())
     os.kill(running._process.pid, signal.SIGSTOP)
     (check,) = running.result(limit=1)
-    assert "the collective over all ranks did not end within 1 s: set the interface" in check.errors[0]
+    assert "the collective over all ranks did not finish within 1 s: set the interface" in check.errors[0]
     assert running._process.poll() is not None
 
 
@@ -493,7 +496,7 @@ def test_ray_clusters(tiny_files, tmp_path):
             assert holder.stdout.readline() == "held\n"
             done = command(tiny_files, tmp_path / "runs", one, "cluster.gpus_per_node=2")
             assert done.returncode == 2
-            assert "but not free (1 GPU(s)" in done.stderr, done.stderr
+            assert "but only 1 GPU(s)" in done.stderr, done.stderr
         finally:
             holder.kill()
             holder.communicate()
@@ -570,11 +573,12 @@ def test_lost_shard(model, tiny_config):
 
 
 @pytest.mark.parametrize("content", [b"", b"version https://git-lfs.github.com/spec/v1\n", b"\x00" * 64])
-def test_weights_that_are_none(model, content):
+def test_invalid_weights(model, content):
     (model / "model.safetensors").write_bytes(content)
     (problem,) = model_files.file_errors(model, "m")
     assert (
-        problem.startswith("m: model.safetensors is not a whole safetensors file") and "get the model again" in problem
+        problem.startswith("m: model.safetensors is not a complete safetensors file")
+        and "download the model again" in problem
     )
 
 
@@ -582,7 +586,7 @@ def test_pickled_weights_alone(model):
     (model / "model.safetensors").unlink()
     torch.save({}, model / "pytorch_model.bin")
     (problem,) = model_files.file_errors(model, "m")
-    assert "its weights are pickles (*.bin), which can run any code" in problem
+    assert "its weights are pickles (*.bin), and loading them can execute arbitrary code:" in problem
 
 
 @pytest.mark.parametrize(
@@ -591,7 +595,7 @@ def test_pickled_weights_alone(model):
         ("config.json", {"vocab_size": 300}, "259 tokens, the model's embedding 300 rows"),
         ("config.json", {"vocab_size": 200}, "259 tokens, the model's embedding only 200 rows"),
         ("config.json", {"num_attention_heads": 8, "head_dim": None}, "16 wide, vLLM on cluster=cpu needs at least 32"),
-        ("config.json", {"max_position_embeddings": 90}, "= 96 is more than the model's context of 90 tokens (/"),
+        ("config.json", {"max_position_embeddings": 90}, "= 96 exceeds the model's context of 90 tokens (/"),
         ("tokenizer_config.json", {"eos_token": None}, "the tokenizer has no eos_token"),
     ],
 )
@@ -641,7 +645,7 @@ def test_token_budget(tiny_config):
 def test_python_outside_the_pin(monkeypatch):
     monkeypatch.setattr(versions.sys, "version_info", (3, 9, 18))
     (problem,) = versions.pin_errors()
-    assert problem.startswith("Python 3.9.18 runs this, >=3.10,<3.13 is needed")
+    assert problem.startswith("Python 3.9.18 is running, but >=3.10,<3.13 is required")
 
 
 def test_cpus_that_verl_reserves():

@@ -27,7 +27,7 @@ from recipe.paec.evaluate.command import arguments_of, show
 from recipe.paec.evaluate.folder import continue_or_start, digests, identity_of, label_of, output_errors
 from recipe.paec.evaluate.generation_process import Job, max_new_tokens, missing
 from recipe.paec.evaluate.grading import journaled
-from recipe.paec.evaluate.journal import journal_keys, mend_journal, read_journal
+from recipe.paec.evaluate.journal import journal_keys, read_journal, repair_journal
 
 
 def row(index: int, truth: str = "204", source: str = "aime24", **extra) -> dict:
@@ -91,7 +91,10 @@ def test_benchmark_without_ids_or_text(tmp_path):
     [
         ([row(0), row(1, source="gsm8k")], ["mixes the data sources aime24, gsm8k"]),
         ([row(0), row(1, id="p0")], ["extra_info.id", "'p0' occurs more than once"]),
-        ([row(0), row(1, truth="\\boxed{3}")], ["row 1, field reward_model.ground_truth", "give what stands in it"]),
+        (
+            [row(0), row(1, truth="\\boxed{3}")],
+            ["row 1, field reward_model.ground_truth", "give the content of the box only"],
+        ),
     ],
 )
 def test_bad_benchmarks(tmp_path, rows, words):
@@ -106,7 +109,7 @@ def test_benchmarks_by_name_and_path(aime, evaluation):
     by_name = evaluation("model=m", "benchmarks=[aime24]", f"data_root={aime}")
     assert benchmarks.find_benchmarks(by_name) == {"aime24": path}
     both = evaluation("model=m", f"benchmarks=[aime24,{path}]", f"data_root={aime}")
-    with pytest.raises(UserError, match="is aime24, which another file is already"):
+    with pytest.raises(UserError, match="is aime24, and so is another file:"):
         benchmarks.load_problems(benchmarks.find_benchmarks(both))
     absent = evaluation("model=m", "benchmarks=[math500]", f"data_root={aime}")
     with pytest.raises(UserError, match="python -m data_prep math500 --output"):
@@ -132,7 +135,7 @@ def test_journal_survives_a_kill(tmp_path, aime):
     whole = [line("p0", 1), line("p2", 0)]
     path.write_text("".join(json.dumps(record) + "\n" for record in whole) + '{"benchmark": "aime24", "pro')
     assert list(read_journal(path)) == [("aime24", "p0", 1), ("aime24", "p2", 0)]
-    mend_journal(path)
+    repair_journal(path)
     with open(path, "a") as stream:
         stream.write(json.dumps(line("p1", 1)) + "\n")
     problems = benchmarks.load_benchmark(aime / "aime24" / "test.parquet")
@@ -149,14 +152,14 @@ def test_a_damaged_line_of_a_journal_is_named(tmp_path, bad):
         json.dumps(line("p0", 0)).encode() + b"\n" + bad + b"\n" + json.dumps(line("p1", 0)).encode() + b"\n"
     )
     for read in (read_journal, journal_keys):
-        with pytest.raises(UserError, match=r"journal.jsonl, line 2: not a whole response .*: delete this line, and"):
+        with pytest.raises(UserError, match=r"journal.jsonl, line 2: incomplete response .*: delete this line, and"):
             read(path)
-    mend_journal(path)
+    repair_journal(path)
     assert path.read_bytes().count(b"\n") == 3  # only a half-written end is cut off
 
 
 def test_no_journal_is_an_empty_one(tmp_path, aime):
-    mend_journal(tmp_path / "none")
+    repair_journal(tmp_path / "none")
     problems = benchmarks.load_benchmark(aime / "aime24" / "test.parquet")
     assert len(missing(problems, {"aime24": 4}, tmp_path / "none")) == 12
 
@@ -182,7 +185,7 @@ def test_watch_counts_and_notices_silence(tmp_path, capsys):
         watch.tick()
     assert "  5/5 responses" in capsys.readouterr().out
     time.sleep(0.15)
-    journal.touch()  # what the engines do once they stand
+    journal.touch()  # what the engines do once they are up
     watch.tick()
     time.sleep(0.15)
     watch.tick()  # 0.3 s after the last response, 0.15 s after the last sign
@@ -192,7 +195,7 @@ def test_watch_counts_and_notices_silence(tmp_path, capsys):
 
 
 def test_the_time_left_is_that_of_the_responses_alone(tmp_path, capsys, monkeypatch):
-    """400 s until the engines stand, 40 s until the first response, then one a second: 30 more take half a minute."""
+    """400 s until the engines are up, 40 s until the first response, then one per second: 30 more take 30 s."""
     now = [0.0]
     monkeypatch.setattr(evaluate_generation.time, "monotonic", lambda: now[0])
     journal = tmp_path / "journal.jsonl"
@@ -212,9 +215,9 @@ def test_the_time_left_is_that_of_the_responses_alone(tmp_path, capsys, monkeypa
     assert capsys.readouterr().out == ""
     assert at(440, 51) == ""
     assert at(449, 60) == ""
-    assert at(450, 61) == "  61/111 responses, 1.0 a second, 1 min left\n"
+    assert at(450, 61) == "  61/111 responses, 1.0 per second, 1 min left\n"
     assert at(455, 66) == ""
-    assert at(500, 111) == "  111/111 responses, 1.0 a second, 0 min left\n"
+    assert at(500, 111) == "  111/111 responses, 1.0 per second, 0 min left\n"
 
 
 def test_the_error_of_an_earlier_start_is_not_repeated(tmp_path):
@@ -254,13 +257,13 @@ def test_protocols(evaluation, name, cluster):
     "overrides, words",
     [
         (["model=m"], ["give model=... and benchmarks=[...]"]),
-        (["model=m", "benchmarks=[a]", "samples=f"], ["give one of them"]),
+        (["model=m", "benchmarks=[a]", "samples=f"], ["give only one of them"]),
         (["model=m", "benchmarks=[a]", "protocol.samples=0"], ["protocol.samples=0"]),
         (["model=m", "benchmarks=[a]", "protocol.samples_of.aime24=-1"], ["protocol.samples_of.aime24=-1"]),
         (["model=m", "benchmarks=[a]", "protocol.top_k=0"], ["protocol.top_k=0: must be -1"]),
-        (["model=m", "benchmarks=[a]", "grader.workers=0"], ["grader.workers=0: must be at least 1"]),
-        (["model=m", "benchmarks=[a]", "context_length=0"], ["context_length=0: must be at least 1"]),
-        (["model=m", "benchmarks=[a]", "stall_timeout=0"], ["stall_timeout=0.0: must be positive"]),
+        (["model=m", "benchmarks=[a]", "grader.workers=0"], ["grader.workers=0: must be >= 1"]),
+        (["model=m", "benchmarks=[a]", "context_length=0"], ["context_length=0: must be >= 1"]),
+        (["model=m", "benchmarks=[a]", "stall_timeout=0"], ["stall_timeout=0.0: must be > 0"]),
         (["model=m", "benchmarks=[a]", "protocol.top_p=1.5"], ["protocol.top_p=1.5"]),
         (["model=m", "benchmarks=[a]", "protocol.temperature=-1"], ["protocol.temperature=-1"]),
         (["model=m", "benchmarks=[a]", "protocol.temperature=hot"], ["protocol.temperature", "hot"]),
@@ -279,18 +282,18 @@ def test_samples_of_a_benchmark(evaluation):
     config = evaluation("model=m", "benchmarks=[a]", "protocol=dapo", "protocol.samples_of.math500=4")
     assert settings.samples_per_problem(config, {"math500": [], "aime24": []}) == {"math500": 4, "aime24": 32}
     settings.check_samples(config, {"math500": []})
-    with pytest.raises(UserError, match="protocol.samples_of.math500: the benchmarks are aime24: name one of them"):
+    with pytest.raises(UserError, match="protocol.samples_of.math500: must name one of the benchmarks aime24"):
         settings.check_samples(config, {"aime24": []})
 
 
 def test_greedy_means_one_sample(evaluation):
     """LUFFY draws 32 on AIME, whatever protocol.samples is: the error names the key that counts."""
     greedy = ("model=m", "benchmarks=[a]", "protocol.temperature=0")
-    with pytest.raises(UserError, match="set protocol.samples_of.aime24=1 protocol.samples=1 too"):
+    with pytest.raises(UserError, match="also set protocol.samples_of.aime24=1 protocol.samples=1$"):
         settings.check_samples(evaluation(*greedy), {"aime24": [], "math500": []})
     one = evaluation(*greedy, "protocol.samples=1")
     settings.check_samples(one, {"math500": []})
-    with pytest.raises(UserError, match="every time: set protocol.samples_of.aime24=1 too"):
+    with pytest.raises(UserError, match="every time: also set protocol.samples_of.aime24=1$"):
         settings.check_samples(one, {"aime24": [], "math500": []})
 
 
@@ -390,7 +393,7 @@ def test_target_of_a_checkpoint(evaluation, run_directory):
     (broken / "paec_state.json").write_text("{")
     with pytest.raises(UserError, match="is damaged: paec_state.json cannot be read"):
         targets.find_targets(evaluation(f"model={broken}", "benchmarks=[a]"), "luffy-a")
-    with pytest.raises(UserError, match=r"steps=\[4\]: model=.* is no run directory: leave steps= out"):
+    with pytest.raises(UserError, match=r"steps=\[4\]: model=.* is not the folder of a run: leave steps= out"):
         targets.find_targets(evaluation(f"model={checkpoint}", "benchmarks=[a]", "steps=[4]"), "luffy-a")
     with pytest.raises(UserError, match="its save was interrupted"):
         targets.find_targets(evaluation(f"model={remains}", "benchmarks=[a]"), "luffy-a")
@@ -444,9 +447,9 @@ def test_another_evaluation_is_refused(tmp_path):
     continue_or_start(tmp_path, {"model": "a", "seed": 0}, fresh=False)
     (tmp_path / "journal.jsonl").write_text("{}\n")
     continue_or_start(tmp_path, {"model": "a", "seed": 0}, fresh=False)
-    with pytest.raises(UserError, match="its seed is 0, this one's 1.*fresh=true"):
+    with pytest.raises(UserError, match="its seed is 0, here 1.*fresh=true"):
         continue_or_start(tmp_path, {"model": "a", "seed": 1}, fresh=False)
-    with pytest.raises(UserError, match="its model is 'a', this one's None"):
+    with pytest.raises(UserError, match="its model is 'a', here None"):
         continue_or_start(tmp_path, {"samples": "f"}, fresh=False)
     assert (tmp_path / "journal.jsonl").is_file()
     continue_or_start(tmp_path, {"model": "a", "seed": 1}, fresh=True)
@@ -459,7 +462,7 @@ def test_a_folder_with_something_else_is_left_alone(tmp_path, fresh):
     """output= may name a run or a folder with a model by mistake: neither is written into nor deleted."""
     (tmp_path / ".lock").touch()
     (tmp_path / "model").mkdir()
-    with pytest.raises(UserError, match="holds model and no evaluation: name an empty or a new folder with output="):
+    with pytest.raises(UserError, match="contains model but no evaluation: choose a new or empty folder with output="):
         continue_or_start(tmp_path, {"seed": 0}, fresh)
     assert sorted(entry.name for entry in tmp_path.iterdir()) == [".lock", "model"]
 
@@ -480,26 +483,26 @@ def test_a_dry_run_knows_what_a_start_would_refuse(evaluation, tmp_path, aime, f
     identity = identity_of(other, targets.Target("m", tmp_path / "model", False, None, None, output), problems)
     with folders.lock(output, folder_kinds.EVALUATION):
         continue_or_start(output, identity, fresh=False)
-    differs = f"{output} holds another evaluation: its seed is 7, this one's 0. Name another folder"
+    differs = f"{output} contains another evaluation: its seed is 7, here 0: choose another "
     assert [text[: len(differs)] for text in found(output)] == ([] if fresh else [differs])
     show(config, [targets.Target("m", tmp_path / "model", False, None, None, output)], problems)
     wanted = f"fresh=true deletes the evaluation in {output}: evaluation.json"
     assert (wanted in capsys.readouterr().out) == fresh
     assert found(tmp_path) == [
-        f"{tmp_path} holds data and no evaluation: name an empty or a new folder with output=..."
+        f"{tmp_path} contains data but no evaluation: choose a new or empty folder with output=..."
     ]
     assert found(tmp_path / "data" / "aime24" / "test.parquet")[0].endswith(
-        "/test.parquet is no folder: name an empty or a new folder with output=..."
+        "/test.parquet is not a folder: choose a new or empty folder with output=..."
     )
     (problem,) = found(tmp_path / "data" / "aime24" / "test.parquet" / "deeper")
     assert problem.endswith(
-        "so " + str(tmp_path / "data/aime24/test.parquet/deeper") + " cannot be made: name another "
+        "so " + str(tmp_path / "data/aime24/test.parquet/deeper") + " cannot be created: choose another "
         "folder with output=..."
     )
-    assert found(Path("/proc/paec"))[0].startswith("/proc cannot be written (")
+    assert found(Path("/proc/paec"))[0].startswith("/proc is not writable (")
     (tmp_path / "out" / "curve.png").touch()
     (problem,) = found(tmp_path / "out" / "step_4", steps=2)
-    assert problem.startswith(f"{tmp_path / 'out' / 'curve.png'} exists and is no curve of an evaluation")
+    assert problem.startswith(f"{tmp_path / 'out' / 'curve.png'} exists and is not a curve of an evaluation")
     (tmp_path / "out" / "curve.json").write_text('{"run": "r", "steps": []}')
     assert found(tmp_path / "out" / "step_4", steps=2) == []
     (tmp_path / "out" / "curve.json").write_text('["mine"]')
@@ -583,19 +586,25 @@ def test_samples_with_their_own_references(tmp_path):
     "bad, words",
     [
         ("{not json", ["line 2", "not JSON"]),
-        ("[1]", ["line 2", "list instead of an object"]),
-        ({"prompt": "q", "gold": "1", "output": 5}, ["line 2", "field response", "int instead of a string"]),
+        ("[1]", ["line 2", "must be a JSON object, not list"]),
+        ({"prompt": "q", "gold": "1", "output": 5}, ["line 2", "field response", "must be a string, not int"]),
         ({"prompt": "q", "output": "x"}, ["line 2", "field ground_truth"]),
         ({"prompt": "q", "gold": "1"}, ["line 2", "field response"]),
-        ({"prompt": "q", "gold": "1", "outputs": []}, ["line 2", "field response: missing"]),
-        ({"gold": "1", "output": "x"}, ["line 2", "field problem: missing", "question, prompt, input"]),
+        ({"prompt": "q", "gold": "1", "outputs": []}, ["line 2", "field response: is missing"]),
+        ({"gold": "1", "output": "x"}, ["line 2", "field problem: is missing", "question, prompt, input"]),
         ({"prompt": "q", "gold": "2", "output": "x"}, ["line 2", "'2', but an earlier line gives this problem '1'"]),
-        ({"prompt": "r", "gts": ["1"], "output": "x"}, ["line 2", "['1'] instead of a string or a number"]),
-        ('{"prompt": "r", "gold": NaN, "output": "x"}', ["line 2", "nan instead of a string or a number"]),
-        ({"prompt": "r", "gold": "\\boxed{1}", "output": "x"}, ["line 2", "field ground_truth", "give what stands in"]),
-        ({"prompt": "q", "gold": "1", "output": "x", "tokens": 1.5}, ["line 2", "field tokens: 1.5 is not an integer"]),
+        ({"prompt": "r", "gts": ["1"], "output": "x"}, ["line 2", "must be a string or a number, not ['1']"]),
+        ('{"prompt": "r", "gold": NaN, "output": "x"}', ["line 2", "must be a string or a number, not nan"]),
+        (
+            {"prompt": "r", "gold": "\\boxed{1}", "output": "x"},
+            ["line 2", "field ground_truth", "give the content of the box only"],
+        ),
+        ({"prompt": "q", "gold": "1", "output": "x", "tokens": 1.5}, ["line 2", "field tokens: must be an integer"]),
         ({"prompt": "q", "gold": "1", "output": "x", "data_source": "riddles"}, ["line 2", "no scorer for"]),
-        ({**line("q", 0), "sample": "first", "gold": "1"} | {"benchmark": "math"}, ["line 2", "field sample: 'first'"]),
+        (
+            {**line("q", 0), "sample": "first", "gold": "1"} | {"benchmark": "math"},
+            ["line 2", "field sample: must be an integer >= 0, not 'first'"],
+        ),
         ("[" * 100_000, ["line 2", "not JSON"]),
         ({"prompt": "r", "gold": "1", "outputs": ["x", "y"]}, ["1 of 2 samples, missing 1"]),
     ],
@@ -613,7 +622,7 @@ def test_sample_files_of_other_systems(tmp_path):
     path.write_bytes(b"\xef\xbb\xbf" + f"{text}\r\n\r\n  \r\n{text}\r\n".encode())
     assert [(s["prompt"], s["sample"]) for s in samples.read_samples(path, {}, "math")] == [("é", 0), ("é", 1)]
     path.write_bytes(text.encode("latin-1"))
-    with pytest.raises(UserError, match="line 1: not UTF-8 .*: convert the file"):
+    with pytest.raises(UserError, match="line 1: is not UTF-8 .*: convert the file"):
         samples.read_samples(path, {}, "math")
 
 
@@ -642,7 +651,7 @@ def test_sample_of_an_unknown_problem(tmp_path, aime):
     with pytest.raises(UserError, match="line 1, field problem: 'p9' is not in the benchmark aime24"):
         samples.read_samples(stray, problems, "aime24")
     nameless = write_lines(tmp_path / "n.jsonl", [{"prompt": "q", "gold": "1", "output": "x"}])
-    with pytest.raises(UserError, match="field benchmark: missing"):
+    with pytest.raises(UserError, match="field benchmark: is missing:"):
         samples.read_samples(nameless, {}, None)
 
 
@@ -685,7 +694,7 @@ def test_scores_of_a_sample_file_by_hand(tmp_path, aime):
 
     write_lines(tmp_path / "s.jsonl", [*lines[:-1], {**lines[-1], "response": "changed"}])
     again = command(f"samples={file}", "benchmarks=[aime24]", f"data_root={aime}", f"output={output}")
-    assert again.returncode == 2 and "holds another evaluation: its samples is" in again.stderr
+    assert again.returncode == 2 and "contains another evaluation: its samples is" in again.stderr
     write_lines(tmp_path / "s.jsonl", lines[:-1])
     partial = command(f"samples={file}", "benchmarks=[aime24]", f"data_root={aime}", f"output={tmp_path / 'o2'}")
     assert partial.returncode == 2 and "p2" in partial.stderr and "3 of 4 samples" in partial.stderr
@@ -770,7 +779,7 @@ def test_other_samples_have_no_protocol(own, tmp_path, edit):
     assert all(found[key] is None for key in ("model", "model_fingerprint", "seed", "generation"))
 
 
-def test_contamination_stands_beside_the_scores(tmp_path, aime):
+def test_contamination_is_shown_with_the_scores(tmp_path, aime):
     """A training file with one benchmark problem in it: named in scores.json and in the table's note."""
     lines = [{"benchmark": "aime24", "problem": f"p{i}", "sample": 0, "response": "\\boxed{100}"} for i in range(3)]
     copied = "Let $a$, $b$ and $c$ be distinct primes with $abc = 2431$. Find the remainder of $a+b+c$ modulo 9."
@@ -798,7 +807,7 @@ def test_training_data_is_read_before_anything_expensive(tmp_path, aime):
     (tmp_path / "t.parquet").write_text("none")
     lines = [{"benchmark": "aime24", "problem": f"p{i}", "sample": 0, "response": "\\boxed{100}"} for i in range(3)]
     given = [f"samples={write_lines(tmp_path / 's.jsonl', lines)}", "benchmarks=[aime24]", f"data_root={aime}"]
-    for name, words in {"t.parquet": "not a readable parquet file", "gone.parquet": "no such data file"}.items():
+    for name, words in {"t.parquet": "is not a readable parquet file", "gone.parquet": "does not exist;"}.items():
         done = command(*given, f"output={tmp_path / 'out'}", f"trained_on=[{tmp_path / name}]")
         assert done.returncode == 2 and f"error: trained_on: {tmp_path / name}: {words}" in done.stderr
         assert not (tmp_path / "out").exists()

@@ -230,7 +230,7 @@ def test_no_local_path_is_in_the_card(work, compose, tmp_path):
         "| base model | my model |",
         f"| train.parquet | `{sha256(secret / 'a/train.parquet')}` |",
         f"| train.parquet | `{sha256(secret / 'b/train.parquet')}` |",
-        "| gone.parquet | no longer there |",
+        "| gone.parquet | no longer exists |",
         "data.val_files=val.parquet",
         "'+data.more={x:y,z:1}'",
     ):
@@ -279,7 +279,7 @@ def test_a_resume_reads_tensors_only(work, case):
     result = torch.load(work / f"{case['name']}.pt")
     assert result["resumed"]
     if case in ONE_RANK:
-        assert f"{case['name']}.planted: a file holds something else than tensors" in result["refused"]
+        assert f"{case['name']}.planted: a file contains something other than tensors" in result["refused"]
     assert not (work / f"{case['name']}.canary").exists()
 
 
@@ -314,8 +314,8 @@ def of_another(actor: Path) -> None:
         (lambda actor: (actor / "model_world_size_2_rank_1.pt").unlink(), "rank_1.pt is missing"),
         (lambda actor: (actor / "fsdp_config.json").unlink(), "fsdp_config.json"),
         (cut_off, "rank_1.pt is damaged"),
-        (repeated, "the files are of different checkpoints"),
-        (of_another, "do not fit its config.json"),
+        (repeated, "the files are from different checkpoints"),
+        (of_another, "do not match its config.json"),
     ],
 )
 def test_damaged_checkpoints(copy, tmp_path, damage, sentence):
@@ -329,7 +329,7 @@ def test_damaged_checkpoints(copy, tmp_path, damage, sentence):
 def test_a_shard_is_never_executed(copy, tmp_path):
     canary = tmp_path / "canary"
     torch.save({"weight": Canary(canary)}, copy / "actor" / "model_world_size_2_rank_0.pt")
-    with pytest.raises(UserError, match="rank_0.pt: holds something else than tensors"):
+    with pytest.raises(UserError, match="rank_0.pt: contains something other than tensors"):
         huggingface.export(copy, tmp_path / "model")
     assert not canary.exists()
     with open(copy / "actor" / "model_world_size_2_rank_0.pt", "rb") as stream:
@@ -344,7 +344,7 @@ def test_a_shard_is_never_executed(copy, tmp_path):
 def test_an_existing_target(work, tmp_path):
     target = tmp_path / "model"
     target.mkdir()
-    huggingface.export(work / "tied-1", target)  # an empty folder is none
+    huggingface.export(work / "tied-1", target)  # an empty folder is allowed
     weights = (target / "model.safetensors").read_bytes()
     with pytest.raises(UserError, match="exists and is not empty"):
         huggingface.export(work / "untied-1", target)
@@ -361,7 +361,7 @@ def test_an_existing_target(work, tmp_path):
 
 def test_no_room(work, tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(2**20, 2**20 - 1000, 1000))
-    with pytest.raises(UserError, match="make room"):
+    with pytest.raises(UserError, match="free some space"):
         huggingface.export(work / "tied-1", tmp_path / "model")
     assert list(tmp_path.iterdir()) == []
 
@@ -409,7 +409,7 @@ def test_a_run_is_its_newest_whole_checkpoint(tmp_path):
     (newest / "weights").write_text("changed")
     assert huggingface.checkpoint_in(run) == older
     (older / "weights").unlink()
-    with pytest.raises(UserError, match="weights is missing\nno checkpoint in .*checkpoints is whole"):
+    with pytest.raises(UserError, match="weights is missing\nno checkpoint in .*checkpoints is complete"):
         huggingface.checkpoint_in(run)
 
 
@@ -418,21 +418,21 @@ def test_a_run_is_its_newest_whole_checkpoint(tmp_path):
     [
         (
             ["{}/nowhere"],
-            "error: {}/nowhere: no such folder: name a folder checkpoints/global_step_N of a run, or a run",
+            "error: {}/nowhere: does not exist: give a folder checkpoints/global_step_N of a run, or a run",
         ),
         (
             ["{}/nowhere", "{}/out"],
-            "error: {}/nowhere: no such folder: name a folder checkpoints/global_step_N of a run",
+            "error: {}/nowhere: does not exist: give a folder checkpoints/global_step_N of a run",
         ),
-        (["{}/run"], "error: name the folder to be made: python -m recipe.paec.export {}/run TARGET"),
+        (["{}/run"], "error: name the folder to create: python -m recipe.paec.export {}/run TARGET"),
         (
             ["{}/empty", "{}/out"],
-            "error: {}/empty: a run without any checkpoint yet (trainer.save_freq): train it first",
+            "error: {}/empty: the run has no checkpoint yet (trainer.save_freq): train it first",
         ),
         (["{}/run/checkpoints/global_step_1/..", "{}/run"], "error: {}/run exists and is not empty"),
         (
             ["{}", "{}/out"],
-            "error: {}: no paec_state.json, so it was not saved completely by this recipe; name a folder",
+            "error: {}: paec_state.json is missing, so this recipe did not finish saving it: give a folder",
         ),
     ],
 )

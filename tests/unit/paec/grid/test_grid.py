@@ -58,19 +58,22 @@ def test_names_do_not_depend_on_where_it_runs(capsys):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ([], 'METHODS="none paec ...": say what to compare'),
-        (["METHODS=none:"], "METHODS: 'none:' is not [LABEL=]METHOD[:OVERRIDE]..., as in low=paec:method.rho_min=0.5"),
-        (["METHODS=none:rho"], "METHODS: 'none:rho': 'rho' is not an override (key=value)"),
-        (["METHODS=a/b"], "METHODS: 'a/b' becomes part of a folder's name"),
-        (["METHODS=none paec none"], "METHODS: none occurs twice: leave one out, or give it a LABEL= of its own"),
+        ([], 'METHODS is empty: name the methods to compare, as in METHODS="none paec"'),
+        (
+            ["METHODS=none:"],
+            "METHODS: 'none:' must have the form [LABEL=]METHOD[:OVERRIDE]..., as in low=paec:method.rho_min=0.5",
+        ),
+        (["METHODS=none:rho"], "METHODS: 'none:rho': 'rho' is not an override: write key=value"),
+        (["METHODS=a/b"], "METHODS: 'a/b' becomes part of a folder name"),
+        (["METHODS=none paec none"], "METHODS: none occurs twice: leave one out, or give it its own LABEL="),
         (["METHODS=none", "SEEDS=1 2 01"], "SEEDS: 1 occurs twice"),
-        (["METHODS=none", "SEEDS=1 -2"], "SEEDS: -2 is no whole number"),
-        (["METHODS=none", "SEEDS= "], 'SEEDS="0 1 2": give at least one'),
-        (["METHODS=none", "GRID=../x"], "GRID=../x: a folder's name"),
-        (["METHODS=none", "--dry"], "--dry: neither an override (key=value), nor METHODS="),
-        (["METHODS=none", "method=siren"], "method=siren: a grid sets method by itself: use METHODS"),
-        (["METHODS=none:seed=2"], "seed=2: a grid sets seed by itself: use SEEDS"),
-        (["METHODS=none", "run.fresh=true"], "run.fresh=true: a grid sets run.fresh by itself"),
+        (["METHODS=none", "SEEDS=1 -2"], "SEEDS: -2 is not an integer"),
+        (["METHODS=none", "SEEDS= "], 'SEEDS is empty: give at least one seed, as in SEEDS="0 1 2"'),
+        (["METHODS=none", "GRID=../x"], "GRID=../x: must be a folder name with only"),
+        (["METHODS=none", "--dry"], "--dry: must be an override key=value, METHODS="),
+        (["METHODS=none", "method=siren"], "method=siren: the grid sets method itself: use METHODS"),
+        (["METHODS=none:seed=2"], "seed=2: the grid sets seed itself: use SEEDS"),
+        (["METHODS=none", "run.fresh=true"], "run.fresh=true: the grid sets run.fresh itself: use run.root"),
         (["METHODS=none", "+x.api_key=abcdefgh"], "x.api_key would put a secret where others can read it"),
         (["METHODS=none paec", "SEEDS=1 2", "--task", "4"], "2 methods and 2 seeds: submit with sbatch --array=0-3"),
     ],
@@ -86,8 +89,8 @@ def test_refused_at_once(arguments, message, monkeypatch):
 @pytest.mark.parametrize(
     "words, problems",
     [
-        (["METHODS=none sirn"], ["sirn: no method sirn: did you mean siren? There are .*, paec, .*, siren.*"]),
-        (["METHODS=none", "EXPERIMENT=tiny_cp"], ["no experiment tiny_cp: did you mean tiny_cpu? There are .*"]),
+        (["METHODS=none sirn"], ["sirn: no method sirn: did you mean siren? The options are .*, paec, .*, siren.*"]),
+        (["METHODS=none", "EXPERIMENT=tiny_cp"], ["no experiment tiny_cp: did you mean tiny_cpu? The options are .*"]),
         (
             ["METHODS=none paec:method.rho=7 bad=paec:metod.rho=1"],
             ["paec-rho=7: method.rho=7: must be .*", "bad: unknown configuration key metod.rho: did you mean .*"],
@@ -96,8 +99,8 @@ def test_refused_at_once(arguments, message, monkeypatch):
         (
             ["METHODS=none long=none:trainer.total_training_steps=50", "trainer.test_freq=-1"],
             [
-                "none, long: trainer.test_freq must be positive: .*",
-                "long and none cannot be compared: trainer.total_training_steps is 50 and 40: give it to all runs, .*",
+                "none, long: trainer.test_freq must be > 0: .*",
+                "long and none cannot be compared: trainer.total_training_steps is 50 and 40: set it for all runs, .*",
             ],
         ),
     ],
@@ -141,7 +144,7 @@ def test_what_is_done(tmp_path):
 
 
 def test_another_run_in_the_directory_is_refused(compose, tmp_path):
-    """Lengths, places and watching may differ, as for a run that goes on; nothing else may."""
+    """Lengths, places and monitoring may differ, as for a resumed run; nothing else may."""
     config = compose("experiment=tiny_cpu", "trainer.total_training_steps=2", "run.poll_interval=0.3")
     text = OmegaConf.to_yaml(config)
     run = made_run(tmp_path / "t-paec-seed1", [{"step": 2}], config=text)
@@ -150,12 +153,14 @@ def test_another_run_in_the_directory_is_refused(compose, tmp_path):
     other = compose("experiment=tiny_cpu", "actor_rollout_ref.actor.optim.lr=1e-4")
     (problem,) = prepare._other_run(run, other)
     assert problem == (
-        f"{run.directory} holds another run: actor_rollout_ref.actor.optim.lr is 5e-05 there and 0.0001 here: use "
-        "another run.root, or delete that folder"
+        f"{run.directory} contains another run: its actor_rollout_ref.actor.optim.lr is 5e-05, here 0.0001: "
+        "choose another run.root, or delete that folder"
     )
     longer = GridRun("paec", 1, run.directory, 1, saves=True, exports=True)
     (problem,) = prepare._other_run(longer, config)
-    assert problem.startswith(f"{run.directory} was trained to step 2, this asks for 1 steps: use another run.root")
+    assert problem.startswith(
+        f"{run.directory} is already at step 2, more than the 1 steps asked for: choose another run.root"
+    )
 
 
 # ---- values ----------------------------------------------------------------------------------------------------------
@@ -184,7 +189,7 @@ def test_values_of_a_run_by_hand():
 
 
 def finished_pair(root: Path) -> list[GridRun]:
-    """Two methods with two seeds; one run has not ended, one has not begun."""
+    """Two methods with two seeds; one run has not ended, one has not started."""
     source = {"amc23__avg_at_4": 0.25, "amc23__maj_at_4": 0.5, "amc23__pass_at_4": 0.75, "amc23__pass_at_2": 0.6}
     better = {**source, "amc23__avg_at_4": 0.35}
     return [
@@ -236,8 +241,8 @@ def test_the_table_as_text(tmp_path):
     assert cells[4] == ["siren", "0 of 1", "-", "-", "-", "-", "-", "-"]
     assert "t, 2 steps." in text and "validation on amc23 after the last step" in text and "lora.rank=2" in text
     assert lines[-2:] == [
-        "* paec, seed 1: at step 1 of 2; its last start failed: disk full",
-        "* siren, seed 0: not begun",
+        "* paec, seed 1: at step 1 of 2; its last attempt failed: disk full",
+        "* siren, seed 0: not started",
     ]
 
 
@@ -301,7 +306,7 @@ for step in range(first, steps + 1):
     state(step).parent.mkdir(parents=True)
     state(step).write_text("{}")
     if asked:
-        print("stopped, as asked", flush=True)
+        print("stopped, as requested", flush=True)
         sys.exit(128 + asked[0])
 """
 GRID = """
@@ -344,13 +349,13 @@ def values(root: Path) -> dict:
 
 
 def test_a_grid_from_beginning_to_end(launch, tmp_path):
-    """One method fails: the others go on, it is said, and the same command does what is missing and no more."""
+    """One method fails: the others continue, the failure is shown, and the same command only does what is missing."""
     process = launch(FAILS="paec")
     output = finish(process)
     assert process.returncode == 1, output
     assert starts(tmp_path) == {"none-seed1": 1, "paec-seed1": 1, "none-seed3": 1, "paec-seed3": 1}
     assert [m["seeds"] for m in values(tmp_path)["methods"]] == [[1, 3], []]
-    assert "* paec, seed 3: not begun; its last start failed: no room on the disk" in output
+    assert "* paec, seed 3: not started; its last attempt failed: no room on the disk" in output
     assert "=== run 3 of 4: none, seed 3, about 0 min left ===\nstep 1/3\nstep 2/3\n" in output
     assert "error: paec, seed 1: no room on the disk" in output
     process = launch()
@@ -392,7 +397,7 @@ def test_killed_and_started_again(launch, tmp_path, number):
     assert first.returncode == {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGKILL: -9}[number], output
     before = len(records(directory))
     if number != signal.SIGKILL:
-        assert "stopped, as asked" in output and f"stopped by {number.name}; the same command goes on" in output
+        assert "stopped, as requested" in output and f"stopped by {number.name}; the same command resumes" in output
         assert before == 2, "the step it was in was saved"
         assert f"* paec, seed 1: at step {before} of 3" in output
     second = launch()
@@ -412,7 +417,7 @@ def test_two_at_once_are_refused(launch, tmp_path):
     output = finish(second)
     assert second.returncode == 2 and f"error: {tmp_path / 'g'} is in use by another grid" in output
     look = launch("--table-only")
-    assert "* none, seed 1: not begun" in finish(look) and look.returncode == 0
+    assert "* none, seed 1: not started" in finish(look) and look.returncode == 0
 
 
 # ---- the real pipeline -----------------------------------------------------------------------------------------------
@@ -453,9 +458,9 @@ def test_a_comparison_killed_twice(tiny, tmp_path):
         return output
 
     output = kill(signal.SIGTERM, "none*-seed1", 1)
-    assert re.search("stopped after step [12] of 3, as asked", output), output
+    assert re.search("stopped after step [12] of 3, as requested", output), output
     assert re.search(r"\* none, seed 1: at step [12] of 3", output)
-    assert "stopped by SIGTERM; the same command goes on from there" in output
+    assert "stopped by SIGTERM; the same command resumes" in output
     output = kill(signal.SIGKILL, "paec*-seed1", 2)
     assert re.search("resuming tiny_cpu-none.*-seed1 after step [12] of 3", output)
     process = start()

@@ -437,12 +437,12 @@ def test_a_remedy_works(compose, experiment, memory):
     assert remedies.errors_of(shape, settings.read_setup(config), memory * GIB)
     sentence = remedies.remedy(shape, settings.read_setup(config), memory * GIB)
     assert sentence.startswith("it would fit with ")
-    mended = compose(f"experiment={experiment}", *sentence.removeprefix("it would fit with ").split())
-    assert remedies.errors_of(shape, settings.read_setup(mended), memory * GIB) == []
+    fixed = compose(f"experiment={experiment}", *sentence.removeprefix("it would fit with ").split())
+    assert remedies.errors_of(shape, settings.read_setup(fixed), memory * GIB) == []
 
 
 def test_no_remedy(compose):
-    assert "take more GPUs" in remedies.remedy(QWEN["32B"], SEVEN, 8 * GIB)
+    assert "use more GPUs" in remedies.remedy(QWEN["32B"], SEVEN, 8 * GIB)
 
 
 REFUSED = {
@@ -450,7 +450,7 @@ REFUSED = {
     ("actor_rollout_ref.model.lora_rank", 8): "lora_rank=8",
     ("actor_rollout_ref.actor.use_dynamic_bsz", False): "use_dynamic_bsz=true",
     ("actor_rollout_ref.rollout.dtype", "int3"): "rollout.dtype=int3",
-    ("actor_rollout_ref.rollout.log_prob_max_token_len_per_gpu", 9000): "not larger than",
+    ("actor_rollout_ref.rollout.log_prob_max_token_len_per_gpu", 9000): "no larger than",
     ("cluster.nodes", 0): "cluster.nodes=0",
     ("actor_rollout_ref.rollout.gpu_memory_utilization", 0.2): "room for 0 tokens",
 }
@@ -489,4 +489,4 @@ def test_the_command():
 def test_gpu_memory_is_a_number(value, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["plan", "experiment=qwen1.5b", f"gpu_memory={value}"])
     assert plan_command.main() == 2
-    assert capsys.readouterr().err == f"error: gpu_memory={value}: must be a positive number of GiB\n"
+    assert capsys.readouterr().err == f"error: gpu_memory={value}: must be a number of GiB > 0\n"

@@ -74,7 +74,7 @@ def test_all_damaged(tmp_path):
 def test_the_state_of_another_format_is_not_damage(tmp_path):
     folder = saved(tmp_path, 2)
     (folder / "paec_state.json").write_text('{"format": 1}')
-    with pytest.raises(CheckpointError, match="format 1, this version reads 3") as error:
+    with pytest.raises(CheckpointError, match="format 1, but this version reads 3") as error:
         checkpoints.latest(tmp_path)
     assert not isinstance(error.value, DamagedCheckpoint)
 

@@ -31,7 +31,7 @@ from recipe.paec.scoring.estimators import (
 def test_average():
     assert average([True, False, False, True]) == 0.5
     assert average([False]) == 0.0
-    with pytest.raises(ValueError, match="average of no samples"):
+    with pytest.raises(ValueError, match="the average of zero samples is undefined"):
         average([])
 
 
@@ -202,7 +202,7 @@ def test_equal_values_have_an_interval_without_width():
 @pytest.mark.parametrize("values", [[], [0.5, math.nan], [math.inf, 0.0]])
 def test_values_must_be_there_and_finite(values):
     for estimator in (bootstrap_interval, t_interval):
-        with pytest.raises(ValueError, match="at least one value, and all of them finite"):
+        with pytest.raises(ValueError, match="at least one value, and all values must be finite"):
             estimator(values)
 
 

@@ -84,7 +84,7 @@ def test_the_state():
     "state", [{}, None, [], {"entropy": -0.1}, {"entropy": float("nan")}, {"entropy": "1"}, {"entropy": 0.1, "x": 1}]
 )
 def test_a_state_that_no_run_wrote(state):
-    with pytest.raises(ValueError, match="AEPO's state .* is none that a run wrote"):
+    with pytest.raises(ValueError, match="invalid AEPO state .*: expected"):
         AEPO().tracker().load_state_dict(state)
 
 

@@ -98,7 +98,7 @@ def test_it_is_finite_where_the_policy_is_certain(name):
 
 @METHOD
 def test_its_tracker_resumes(name):
-    """A tracker that takes over the state goes on as the one that wrote it; a state with a strange key is refused."""
+    """A tracker that loads the state continues like the one that wrote it; a state with an unknown key is refused."""
     method = METHODS[name]()
     if method.tracker() is None:
         return

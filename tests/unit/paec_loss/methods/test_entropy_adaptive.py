@@ -60,7 +60,7 @@ def test_any_split():
     assert_any_split(EntropyAdaptive(), coefficient=0.7)
 
 
-def test_a_resumed_run_goes_on_where_it_was():
+def test_a_resumed_run_continues_where_it_was():
     method = EntropyAdaptive(target=0.5, delta=0.001)
     whole, first, second = method.tracker(), method.tracker(), method.tracker()
     for entropy in (0.1, 0.2, 0.3):

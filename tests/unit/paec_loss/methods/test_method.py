@@ -130,8 +130,8 @@ def test_needs_are_words_of_one_list():
     [
         ("needs_reference", True, 'write needs = {"reference"}'),
         ("curriculum", True, 'write needs = {"curriculum"}'),
-        ("report", lambda *_: [], "it is called local_sums, and returns a dict"),
-        ("carry", lambda *_: None, "there is no such hook"),
+        ("report", lambda *_: [], "it is now called local_sums, and returns a dict"),
+        ("carry", lambda *_: None, "this hook no longer exists"),
     ],
 )
 def test_former_names_are_refused(name, value, remedy):

@@ -45,7 +45,7 @@ def test_words_are_a_list_of_non_empty_strings():
     check_fields(config)
     assert config.phrases == ("x", "y z")
     for bad in ("x", 5, ["x", 1], ["x", ""], {"x"}):
-        with pytest.raises(ValueError, match="method.phrases=.*must be a list of strings, none of them empty"):
+        with pytest.raises(ValueError, match="method.phrases=.*must be a list of non-empty strings"):
             check_fields(Words(phrases=bad))
 
 

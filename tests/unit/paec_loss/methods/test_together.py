@@ -63,9 +63,9 @@ def test_a_term_sees_what_its_statistics_saw():
     [
         (["kl_cov", "hapo"], "kl_cov and hapo each bring a policy loss"),
         (["clip_cov", "steer"], "clip_cov and steer each bring a clip range"),
-        (["kl_cov", "clip_higher"], "clip_higher brings a clip range and kl_cov a policy loss without any"),
+        (["kl_cov", "clip_higher"], "clip_higher brings a clip range, and kl_cov a policy loss without one:"),
         (["empo", "pear"], "empo and pear each bring a reward"),
-        (["paec", "clip_higher", "paec"], "also=paec: paec acts already"),
+        (["paec", "clip_higher", "paec"], "also=paec: paec is already active"),
     ],
 )
 def test_refused(names, sentence):
@@ -82,7 +82,7 @@ def test_the_loss_in_one_piece(methods):
 
 
 def test_the_page_shows_it():
-    """The code of docs/methods.md, run as it stands."""
+    """The code of docs/methods.md, run unchanged."""
     page = (Path(__file__).parents[4] / "docs" / "methods.md").read_text(encoding="utf-8")
     (code,) = [block for block in re.findall(r"```python\n(.*?)```", page, flags=re.S) if "stack.loss" in block]
     logits, tokens = random_batch()

@@ -32,7 +32,7 @@ EXCLUDED = {
     "rearc": _TUPLES,
     "bitwise_arithmetic": "its scorer calls eval on the problem",
     "number_sorting": "its scorer may call eval on the reference",
-    "composite": "its scorer depends on a configuration that the row does not hold",
+    "composite": "its scorer depends on a configuration that the row does not contain",
     "game_of_life_halting": "its scorer accepts any text",
     "coin_flip": "its scorer gives 1.0 to any prefix of the answer, and 0 is a prefix of most",
     "complex_arithmetic": "its scorer gives 1.0 to nan",

@@ -223,7 +223,7 @@ def test_a_full_disk(run, tmp_path):
                 stream.write(bytes(1 << 20))
         output = finish(process)
         assert process.returncode == 2, output
-        assert f"the disk that holds {on_small.directory} is full" in error(output), output
+        assert f"the disk of {on_small.directory} is full" in error(output), output
         last = on_small.checkpoint()
         assert last >= 1
         filler.unlink()

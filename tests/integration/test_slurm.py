@@ -201,7 +201,7 @@ def test_comparison(slurm):
     said = slurm.call(*command, COMMAND=TRAINED, GRID_ROOT=str(root))
     assert "submitted 3 of 4 runs as the array" in said, said
     again = subprocess.run(command, env=slurm.env, capture_output=True, text=True, timeout=120, check=False)
-    assert again.returncode == 2 and re.search(r"job \d+ does this already", again.stderr), again.stderr
+    assert again.returncode == 2 and re.search(r"job \d+ is already running this grid", again.stderr), again.stderr
     slurm.until(lambda: not slurm.call("squeue", "--noheader"), 200)
     outputs = sorted(file.name for file in root.glob("compare-tiny_cpu/slurm-*.out"))
     assert [name.rpartition("_")[2] for name in outputs[:3]] == ["1.out", "2.out", "3.out"] and len(outputs) == 4

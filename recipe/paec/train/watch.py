@@ -140,7 +140,7 @@ def train(config: DictConfig, config_file: Path, directory: Path) -> tuple[int, 
         free = shutil.disk_usage(directory).free
         if free < FULL_DISK:
             errors.append(
-                f"the disk that holds {directory} is full ({free >> 20} MiB left): free some space, and resume with "
+                f"the disk of {directory} is full ({free >> 20} MiB left): free some space, and resume with "
                 "the same command"
             )
         raise UserError(*errors, f"the log with all tracebacks: {log}")

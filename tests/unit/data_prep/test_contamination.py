@@ -222,7 +222,7 @@ def test_report_and_table():
 
 def test_threshold_is_checked():
     for threshold in (0, -1, 1.01, float("nan")):
-        with pytest.raises(ValueError, match=f"threshold {threshold}: must be in (0, 1], it is a share of runs"):
+        with pytest.raises(ValueError, match=rf"threshold {threshold}: must be in \(0, 1\], it is a share of runs"):
             find_contamination(["a"], {}, threshold=threshold)
 
 
@@ -270,6 +270,6 @@ def test_command_refuses_in_one_sentence(tmp_path):
     report = tmp_path / "report.json"
     with pytest.raises(SystemExit, match="absent.parquet: does not exist;"):
         main([str(train), str(tmp_path / "absent.parquet"), "--json", str(report)])
-    with pytest.raises(SystemExit, match="threshold 2.0: must be in (0, 1], it is a share of runs"):
+    with pytest.raises(SystemExit, match=r"threshold 2.0: must be in \(0, 1\], it is a share of runs"):
         main([str(train), str(train), "--threshold", "2", "--json", str(report)])
     assert not report.exists()

@@ -122,7 +122,7 @@ def test_files_that_hold_no_rows(tmp_path):
         validate_rows(text)
     empty = tmp_path / "empty.parquet"
     pd.DataFrame([row()]).iloc[:0].to_parquet(empty)
-    with pytest.raises(ContractError, match="empty.parquet: zero rows"):
+    with pytest.raises(ContractError, match="empty.parquet: has no rows"):
         validate_rows(empty)
     narrow = tmp_path / "narrow.parquet"
     pd.DataFrame([row()]).drop(columns="ability").to_parquet(narrow)
@@ -153,7 +153,7 @@ def test_atomic_directory(tmp_path):
         (partial / "a").write_text("whole")
         assert not path.exists()
     assert (path / "a").read_text() == "whole"
-    with pytest.raises(FileExistsError, match="exists already"), atomic_directory(path):
+    with pytest.raises(FileExistsError, match="already exists"), atomic_directory(path):
         pass
     assert [p.name for p in tmp_path.iterdir()] == ["folder"]
 

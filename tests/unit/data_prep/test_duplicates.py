@@ -247,5 +247,7 @@ def test_arguments_are_checked():
     with pytest.raises(ValueError, match="2 texts but 1 answers; give one answer per row"):
         find_duplicates(["a", "b"], ["1"], same_answer=str.__eq__)
     for threshold in (0, 1.01, float("nan")):
-        with pytest.raises(ValueError, match=f"threshold {threshold}: must be in (0, 1], it is a Jaccard similarity"):
+        with pytest.raises(
+            ValueError, match=rf"threshold {threshold}: must be in \(0, 1\], it is a Jaccard similarity"
+        ):
             find(["a"], threshold=threshold)

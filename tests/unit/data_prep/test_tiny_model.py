@@ -92,5 +92,5 @@ def test_seed_decides_the_weights(folder, tmp_path):
 
 
 def test_existing_folder_is_not_overwritten(folder):
-    with pytest.raises(FileExistsError, match="exists already"):
+    with pytest.raises(FileExistsError, match="already exists"):
         tiny_model.build(folder)

@@ -352,7 +352,7 @@ with GraderPool(workers=1) as pool:
 
 def test_a_process_that_cannot_start_is_one_clear_error():
     with GraderPool(workers=1, memory_limit=60 << 20) as pool:  # too little for sympy
-        with pytest.raises(RuntimeError, match="a grader's process did not start .*recipe.grading.worker"):
+        with pytest.raises(RuntimeError, match="a grader process did not start .*recipe.grading.worker"):
             pool.judge("math500", r"\boxed{6}", "5")
 
 

@@ -100,13 +100,13 @@ def test_lines_for_people():
 
 def test_failure_is_one_sentence(tmp_path):
     assert "was killed by SIGKILL and gave no reason" in watch.failure_of(tmp_path, -9)
-    assert "ended with exit code 3 and gave no reason" in watch.failure_of(tmp_path, 3)
+    assert "failed with exit code 3 and gave no reason" in watch.failure_of(tmp_path, 3)
     ray = "(raylet) Raylet is terminated. Termination is unexpected."
     assert watch.failure_of(tmp_path, 1, ray) == "Ray on this node has ended: it was killed, or ran out of memory"
     ray = "rpc_client.h:204: Failed to connect to GCS within 15 seconds. GCS may have been killed."
     assert watch.failure_of(tmp_path, 1, ray).endswith("its gcs_server was killed, or ran out of memory")
     (tmp_path / "failure.json").write_text('{"type": "OSErr')  # what fitted on a full disk
-    assert "ended with exit code 3 and gave no reason" in watch.failure_of(tmp_path, 3)
+    assert "failed with exit code 3 and gave no reason" in watch.failure_of(tmp_path, 3)
     (tmp_path / "failure.json").write_text(json.dumps({"type": "NonFiniteLogits", "message": "a\nlogits: NaN"}))
     assert watch.failure_of(tmp_path, 1) == "NonFiniteLogits: logits: NaN"
 

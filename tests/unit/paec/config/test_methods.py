@@ -107,7 +107,10 @@ REFUSED = [
     (["method=sent"], "sent trains on the prompts in a given order: add curriculum=semantic_entropy"),
     (["method=steer", "also=clip_cov"], "steer and clip_cov each bring a clip range: choose one"),
     (["method=paec", "also=paec"], "paec is already active"),
-    (["method=kl_cov", "actor_rollout_ref.actor.policy_loss.loss_mode=gspo"], "loss_mode=gspo: kl_cov brings"),
+    (
+        ["method=kl_cov", "actor_rollout_ref.actor.policy_loss.loss_mode=gspo"],
+        "loss_mode=gspo: kl_cov has its own policy",
+    ),
     (["method=steer", "actor_rollout_ref.actor.clip_ratio_high=0.3"], "clip_ratio_high=0.3: steer sets the clip"),
     (["method=aepo", "base=dapo"], "algorithm.filter_groups.enable=true: aepo"),
     (["method=aepo", "mode=colocate_async"], "mode=colocate_async: aepo"),

@@ -310,7 +310,7 @@ def of_another(actor: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "sentence"),
     [
-        (lambda actor: (actor.parent / "paec_state.json").unlink(), "no paec_state.json"),
+        (lambda actor: (actor.parent / "paec_state.json").unlink(), "paec_state.json is missing"),
         (lambda actor: (actor / "model_world_size_2_rank_1.pt").unlink(), "rank_1.pt is missing"),
         (lambda actor: (actor / "fsdp_config.json").unlink(), "fsdp_config.json"),
         (cut_off, "rank_1.pt is damaged"),

@@ -37,9 +37,9 @@ def test_a_whole_checkpoint(tmp_path):
     [
         (
             lambda f: f.write_bytes(f.read_bytes()[:-1]),
-            "actor/model_world_size_1_rank_0.pt has 999 bytes, 1000 were saved",
+            "actor/model_world_size_1_rank_0.pt has 999 bytes, but 1000 were saved",
         ),
-        (lambda f: f.write_bytes(b""), "actor/model_world_size_1_rank_0.pt has 0 bytes, 1000 were saved"),
+        (lambda f: f.write_bytes(b""), "actor/model_world_size_1_rank_0.pt has 0 bytes, but 1000 were saved"),
         (lambda f: f.write_bytes(bytes(1000)), "actor/model_world_size_1_rank_0.pt has changed since it was saved"),
         (lambda f: f.unlink(), "actor/model_world_size_1_rank_0.pt is missing"),
     ],
@@ -122,5 +122,5 @@ def test_what_is_best():
     assert best_score(record, None) == 0.375
     assert best_score(record, "val/b/maj@4") == 1.0
     assert best_score({"step": 5, "actor/entropy": 9.0}, "val/b/maj@4") is None
-    with pytest.raises(UserError, match="run.best_metric=val/c: the validation gives val/a/avg@4, val/b/avg@4"):
+    with pytest.raises(UserError, match="run.best_metric=val/c: must be one of val/a/avg@4, val/b/avg@4"):
         best_score(record, "val/c")

@@ -6,12 +6,11 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
 import torch.multiprocessing as mp
+from fsdp_states import sharded_states
 from omegaconf import OmegaConf
 from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -282,35 +281,10 @@ def test_directions(name, changes, phases, direction):
         assert change * direction > 0 if phase in phases else change == pytest.approx(0, abs=1), phase
 
 
-def _sharded_states(rank: int, ranks: int, folder: str) -> None:
-    """One AdamW step of the quick start's model under FSDP2; bytes of its local tensors to `folder`."""
-    from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.fsdp import fully_shard
-
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=ranks)
-    mesh = init_device_mesh("cpu", (ranks,))
-    model = AutoModelForCausalLM.from_pretrained(f"{folder}/model")
-    for module in (*model.model.layers, model):
-        fully_shard(module, mesh=mesh)
-    optimizer = torch.optim.AdamW(model.parameters())
-    model(torch.arange(8)[None]).logits.logsumexp(-1).sum().backward()
-    optimizer.step()
-    parameters = list(model.parameters())
-    tensors = {
-        "parameters": parameters,
-        "gradients": [p.grad for p in parameters],
-        "moments": [state[key] for state in optimizer.state.values() for key in ("exp_avg", "exp_avg_sq")],
-    }
-    sizes = {name: sum(t.to_local().nbytes for t in found) for name, found in tensors.items()}
-    Path(folder, f"{rank}.json").write_text(json.dumps(sizes), encoding="utf-8")
-    dist.destroy_process_group()
-
-
 def test_states_of_two_fsdp_ranks(tiny_files, tmp_path):
     """The bytes that FSDP2 and AdamW really hold: in all exactly, on each rank up to a row of the odd vocabulary."""
     (tmp_path / "model").symlink_to(tiny_files / "model")
-    mp.spawn(_sharded_states, args=(2, str(tmp_path)), nprocs=2)
+    mp.spawn(sharded_states, args=(2, str(tmp_path)), nprocs=2)
     measured = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
     shape, _ = shapes.find_shape(str(tmp_path / "model"))
     update = formulas.estimate(shape, replace(SEVEN, gpus_per_node=2, shards=2), 80 * GIB).phases["update"]

@@ -141,7 +141,7 @@ def test_a_strict_rule_that_hangs_costs_the_time_limit_and_is_flagged(monkeypatc
     with GraderPool(workers=1, time_limit=1.0) as pool:
         monkeypatch.setattr(rewards, "_pool", lambda: pool)
         found = compute_score(
-            "math500", rf"\boxed{{{sentence} for each of the first cards that we draw from it so 36}}", "36", TRAIN
+            "math500", rf"\boxed{{{sentence} for each of the first cards that we draw so 36}}", "36", TRAIN
         )
         assert found == result(0, "", grader_timeout=1, unparsable=0)
         assert compute_score("math500", r"\boxed{36}", "36", TRAIN) == result(1, "36")

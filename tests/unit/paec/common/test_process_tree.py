@@ -20,7 +20,7 @@ from recipe.paec.train import watch
 HANG = """
 import subprocess, sys, time
 from pathlib import Path
-from recipe.paec.run_log import Heartbeat
+from recipe.paec.run.log import Heartbeat
 grandchild = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
 Heartbeat(Path(sys.argv[1])).beat("weight sync", 5)
 print("pid", grandchild.pid, flush=True)

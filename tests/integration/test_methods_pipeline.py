@@ -25,11 +25,12 @@ TOLD = '''
 class Told(Calm):
     """Calm, and how many tokens have left."""
 
-    def report(self, tokens, context, update):
-        return [int(((tokens.entropy > context) & tokens.response_mask).sum()), int(tokens.response_mask.sum())]
+    def local_sums(self, tokens, context, update):
+        left = (tokens.entropy > context) & tokens.response_mask
+        return {"left": left.sum().item(), "all": tokens.response_mask.sum().item()}
 
-    def metrics(self, context, totals, update):
-        return {"left": totals[0] / totals[1]}
+    def metrics(self, context, sums, update):
+        return {"left": sums["left"] / sums["all"]}
 '''
 
 

@@ -46,7 +46,7 @@ def validation_scores(
         [data_sources[i] for i in kept],
         [problem_ids[i] for i in kept],
         [_verdict({key: values[i] for key, values in infos.items()}, groups[i]) for i in kept],
-        errors=Counter(source for source, _ in expected),
+        problems=Counter(source for source, _ in expected),
         samples=max(expected.values()),
     )
 

@@ -111,8 +111,12 @@ def main() -> None:
     options = parser.parse_args()
     for run in options.record:
         print(record(run))
+    if not (runs := read()):
+        parser.error(
+            f"no recorded run in {RESULTS.relative_to(REPOSITORY)}: train as above, and name the runs with --record"
+        )
     with matplotlib.rc_context({"svg.hashsalt": "first_run", "svg.fonttype": "none"}), atomic_write(PICTURE) as partial:
-        picture(read()).savefig(partial, format="svg", metadata={"Date": None})
+        picture(runs).savefig(partial, format="svg", metadata={"Date": None})
     print(PICTURE.relative_to(REPOSITORY))
 
 

@@ -54,7 +54,7 @@ def test_math_verify_on_the_table_of_pairs(pool):
 )
 def test_verdicts_by_hand(pool, response, gold, verdict):
     if verdict is None:
-        with pytest.raises(ValueError, match="field reward_model.ground_truth of math500: .*is a box"):
+        with pytest.raises(ValueError, match="field reward_model.ground_truth of math500: .*is boxed"):
             pool.judge("math500", response, gold)
     else:
         assert pool.judge("math500", response, gold) == verdict

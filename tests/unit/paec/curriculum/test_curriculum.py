@@ -308,7 +308,7 @@ def test_the_loader_of_a_run(tiny_config, scored):
         (["curriculum=semantic_entropy", "+data.apply_chat_template_kwargs.a=1"], "data.apply_chat_template_kwargs: "),
         (
             ["curriculum=semantic_entropy", "run.prepare_command=null", "model.path=/nowhere"],
-            "model.path=/nowhere: no such",
+            "model.path=/nowhere: does not exist",
         ),
         (
             ["curriculum=semantic_entropy", "run.prepare_command=null", "data.train_files=[a.parquet]"],

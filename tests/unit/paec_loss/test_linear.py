@@ -151,7 +151,7 @@ GOOD = {
         ({"bias": torch.zeros(4)}, ValueError, r"bias \[4\]: must be \[V\] = \[5\]"),
         ({"labels": torch.tensor([0, 5])}, ValueError, "labels go up to 5: must be below the vocabulary size 5"),
         ({"weight": torch.zeros(0, 3)}, ValueError, "vocabulary must have at least one entry"),
-        ({"chunk_size": 0}, ValueError, "chunk_size=0: must be >= 1"),
+        ({"chunk_size": 0}, ValueError, "chunk_size=0: must be an integer >= 1"),
         ({"top_p": 0.0}, ValueError, "top_p=0.0: must be in"),
         ({"backend": "numpy"}, ValueError, "backend='numpy': must be auto"),
     ],

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from contextlib import nullcontext
 from importlib import import_module
 
 import pytest
@@ -11,7 +12,7 @@ from recipe.paec.__main__ import COMMANDS, main, usage
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_is_short_and_shows_an_example(name, capsys):
-    with pytest.raises(SystemExit) if name in ("compare", "export", "data") else _nothing() as ended:
+    with pytest.raises(SystemExit) if name in ("compare", "export", "data") else nullcontext() as ended:
         assert main([name, "--help"]) == 0
     assert ended is None or ended.value.code == 0
     shown = capsys.readouterr().out.strip().splitlines()
@@ -19,14 +20,6 @@ def test_help_is_short_and_shows_an_example(name, capsys):
     assert any(line.startswith(f"example: paec {name} ") for line in shown)
     if ended is None:  # argparse's own is longer
         assert len(shown) <= 11
-
-
-class _nothing:
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, *_: object) -> None:
-        return None
 
 
 def test_all_commands_are_listed(capsys):

@@ -26,14 +26,3 @@ def replace_file(path: Path, content: str | bytes, sync: bool = False) -> None:
 def write_json(path: Path, content: Any) -> None:
     """`content` as JSON with sorted keys, by `replace_file`, on the disk when this returns."""
     replace_file(path, json.dumps(content, indent=1, sort_keys=True) + "\n", sync=True)
-
-
-def first_difference(recorded: dict[str, Any], wanted: dict[str, Any]) -> tuple[str, Any, Any] | None:
-    """The first key, in alphabetical order, in which two records differ, with both values; None if they agree.
-
-    A key that is missing in one of them counts as None there.
-    """
-    for key in sorted(recorded.keys() | wanted.keys()):
-        if recorded.get(key) != wanted.get(key):
-            return key, recorded.get(key), wanted.get(key)
-    return None

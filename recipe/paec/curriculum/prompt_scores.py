@@ -22,8 +22,8 @@ from recipe.grading.pool import GraderPool
 from recipe.paec.common import folder_kinds, folders
 from recipe.paec.common.console import say
 from recipe.paec.common.errors import UserError
-from recipe.paec.common.files import first_difference
 from recipe.paec.common.prompts import encode
+from recipe.paec.common.records import first_difference
 from recipe.paec.config import rules
 from recipe.paec.config.scored_files import SCORE, scored_path
 from recipe.paec.evaluate.benchmarks import Problem

@@ -17,7 +17,8 @@ from omegaconf import DictConfig, OmegaConf
 from recipe.paec.common import folder_kinds, folders
 from recipe.paec.common.console import say
 from recipe.paec.common.errors import UserError
-from recipe.paec.common.files import first_difference, write_json
+from recipe.paec.common.files import write_json
+from recipe.paec.common.records import first_difference
 from recipe.paec.doctor import node_folders
 from recipe.paec.evaluate.benchmarks import Problem
 from recipe.paec.evaluate.settings import as_trained

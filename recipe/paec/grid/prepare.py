@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from recipe.paec.common import folder_kinds, folder_names, folders
 from recipe.paec.common.console import say
 from recipe.paec.common.errors import UserError
-from recipe.paec.common.files import first_difference
+from recipe.paec.common.records import first_difference
 from recipe.paec.config import rules
 from recipe.paec.config.resolve import whose
 from recipe.paec.grid.request import Grid

@@ -12,7 +12,8 @@ from typing import Any
 
 from data_prep.cleaning import remove
 from recipe.paec.common import folder_kinds
-from recipe.paec.common.files import first_difference, write_json
+from recipe.paec.common.files import write_json
+from recipe.paec.common.records import first_difference
 
 STATE_FILE = folder_kinds.CHECKPOINT_STATE
 FORMAT = 3

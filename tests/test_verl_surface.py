@@ -45,7 +45,7 @@ def test_what_the_walk_finds():
         "verl.workers.rollout.base._ROLLOUT_REGISTRY": "value",  # set in an imported module
         "verl.utils.fsdp_utils.fsdp2_sharded_save_to_cpu": "function",  # replaced, named in a string
         "verl.workers.engine.fsdp.transformer_impl.CPUOffloadPolicy": "import",  # the same, torch's
-        "verl.trainer.main_ppo.TaskRunnerV1.run": "function",  # of the class inside a Ray actor
+        "verl.trainer.ppo.v1.agent_loop_tq.AgentLoopWorkerTQ._run_prompt": "function",  # inside a Ray actor
         "verl.trainer.ppo.v1.trainer_base.PPOTrainer._compute_advantage": "function",  # overridden
         "verl.trainer.ppo.v1.trainer_separate_async.PPOTrainerSeparateAsync._setup": "function",  # by a mixin
         "verl.trainer.ppo.v1.trainer_base.PPOTrainer._dump_futures": "attribute",  # read from self

@@ -112,7 +112,6 @@ def test_sigterm_saves_and_ends(run):
         (("VLLM::EngineCore",), "a vLLM engine or a grader has died|EngineCore"),
         (("ray::WorkerDict", "ray::ActorRollout"), "WorkerDict"),
         (("ray::SeededAgentLoopWorker",), "AgentLoopWorker"),
-        (("ray::PAECTaskRunner", "ray::TaskRunnerV1"), "TaskRunner"),
     ],
 )
 def test_sigkill_of_a_worker(run, names, sentence):

@@ -29,6 +29,9 @@ KILL_WAIT = 5.0
 PARENT_GONE = signal.SIGUSR2
 """The signal a keeper receives when the process that started it exits."""
 
+LOOK_INTERVAL, LOOK_SHARE = 5.0, 200
+"""Seconds between two looks at the memory of all processes, or this many times what a look takes if that is longer."""
+
 NO_BARS = {name: "1" for name in ("TQDM_DISABLE", "HF_DATASETS_DISABLE_PROGRESS_BARS", "HF_HUB_DISABLE_PROGRESS_BARS")}
 """Environment of a command whose output goes to a log, where a bar that overwrites itself is one endless line."""
 
@@ -89,12 +92,12 @@ class ProcessTree:
 
     def wait(self, on_tick: Callable[[], None], interval: float = 0.5) -> int:
         """Exit code of the child; `on_tick` is called while waiting, and may raise to end it."""
-        ticks = 0
+        due = 0.0
         while True:
             code = self.process.poll()
-            if ticks % 10 == 0:
+            if (began := time.monotonic()) >= due:
                 self.look()
-            ticks += 1
+                due = began + max(LOOK_INTERVAL, LOOK_SHARE * (time.monotonic() - began))
             on_tick()
             if code is not None:
                 return code

@@ -38,6 +38,7 @@ def _verl_configs() -> str:
 
 
 OmegaConf.register_new_resolver("verl_configs", _verl_configs, replace=True)
+OmegaConf.register_new_resolver("several", lambda number: number > 1, replace=True)
 
 
 def compose(config_name: str, overrides: Sequence[str]) -> DictConfig:

@@ -1,4 +1,4 @@
-"""The training process: loads the resolved configuration, starts Ray and runs verl's trainer.
+"""The training process, the driver: loads the resolved configuration, starts Ray and runs verl's trainer.
 
 Started by `recipe.paec.train`, which watches it. A failure is written to `failure.json` as one sentence; the complete
 traceback goes to the log.
@@ -89,9 +89,9 @@ def main(config_file: str, check_only: bool) -> int:
             return 0
         from verl.trainer.main_ppo import run_ppo
 
-        from recipe.paec.driver.task_runner import PAECTaskRunner
+        from recipe.paec.driver.task_runner import TaskRunnerHere
 
-        run_ppo(config, task_runner_class=PAECTaskRunner)
+        run_ppo(config, task_runner_class=TaskRunnerHere)
     except Exception as error:
         traceback.print_exc()
         cause = root_cause(error)

@@ -1,18 +1,29 @@
-"""The Ray task that drives training: verl's own, in a process where this recipe's trainer is registered."""
+"""verl's task runner, in the process that starts it. verl has a Ray actor for it, which imports everything again."""
 
 from __future__ import annotations
 
+import os
+from types import SimpleNamespace
+
 import ray
+from omegaconf import DictConfig
+from verl.trainer.constants_ppo import get_ppo_ray_runtime_env
 from verl.trainer.main_ppo import TaskRunnerV1
 
 VerlTaskRunner = TaskRunnerV1.__ray_metadata__.modified_class
 
 
-@ray.remote
-class PAECTaskRunner(VerlTaskRunner):
-    """verl's V1 task runner. Ray ships the class by value, so the registration has to be part of what it runs."""
+class TaskRunnerHere:
+    """What `run_ppo` takes for the class of an actor with a method `run`, which runs when it is called."""
 
-    def run(self, config):
-        from recipe.paec.driver import trainer  # noqa: F401  (registers the trainer)
+    @classmethod
+    def remote(cls) -> SimpleNamespace:
+        """Like an actor's handle: `.run.remote(config)` trains, and returns a reference to its result."""
+        return SimpleNamespace(run=SimpleNamespace(remote=_run))
 
-        return VerlTaskRunner.run(self, config)
+
+def _run(config: DictConfig) -> ray.ObjectRef:
+    from recipe.paec.driver import trainer  # noqa: F401  (registers the trainer)
+
+    os.environ.update(get_ppo_ray_runtime_env(config)["env_vars"])  # as every worker has them
+    return ray.put(VerlTaskRunner().run(config))

@@ -177,7 +177,7 @@ class PAECTrainer(PPOTrainer):
         batch.extra_info["trainer_step"] = self.global_steps
         if self.stack.acts_in_actor:
             queue_io.number_responses(batch)
-        batch = super()._compute_old_log_prob(batch, metrics)
+        batch = super()._compute_old_log_prob(queue_io.for_the_actor(batch), metrics)
         data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=["extra_fields"])
         metrics.update(reward_metrics([extra["reward_extra_info"] for extra in data["extra_fields"]]))
         if self.stack.needs_rollouts:
@@ -186,6 +186,9 @@ class PAECTrainer(PPOTrainer):
         if self.trackers and self.parameter_sync_step == 1:
             metrics.update(self._observe())
         return batch
+
+    def _compute_ref_log_prob(self, batch, metrics: dict):
+        return super()._compute_ref_log_prob(queue_io.for_the_actor(batch), metrics)
 
     def _observe(self) -> dict[str, float]:
         """Show the step's responses to every tracker, once; returns their metrics."""
@@ -218,7 +221,7 @@ class PAECTrainer(PPOTrainer):
         self.heartbeat.beat("actor update", self.global_steps)
         batch.extra_info["trainer_step"] = self.global_steps
         batch.extra_info["method_signals"] = self._signals()
-        return super()._update_actor(batch, metrics)
+        return super()._update_actor(queue_io.for_the_actor(batch), metrics)
 
     # ---- checkpoints, and the end ------------------------------------------------------------------------------------
 

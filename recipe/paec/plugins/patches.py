@@ -1,6 +1,6 @@
 """Every name of verl (and of the standard library, on verl's behalf) that this recipe replaces, each with its reason.
 
-All but the last are only needed on a machine without GPU, and only applied there (`VERL_PLATFORM=cpu`). They were
+All but the last two are only needed on a machine without GPU, and only applied there (`VERL_PLATFORM=cpu`). They were
 written for the verl that `setup.py` pins; another version, or a missing name, is an error immediately.
 """
 
@@ -11,6 +11,7 @@ import importlib
 import importlib.metadata
 from collections.abc import Callable
 from types import ModuleType
+from typing import Any
 
 from recipe.paec.common import versions
 
@@ -87,3 +88,35 @@ def separate_copies() -> None:
         return fsdp2_sharded_save_to_cpu
 
     _replace(importlib.import_module("verl.utils.fsdp_utils"), "fsdp2_sharded_save_to_cpu", make)
+
+
+def whole_micro_batch() -> None:
+    """verl takes a mini-batch apart row by row, field by field, and joins it again, also when it is one micro-batch."""
+
+    def make(original: Callable) -> Callable:
+        @functools.wraps(original)
+        def prepare_micro_batches(data, dp_group=None, **options):
+            from verl.utils import tensordict_utils as tu
+
+            if tu.get_non_tensor_data(data, "use_dynamic_bsz", default=True) and not options.get("min_num_micro_batch"):
+                limit = data["max_token_len_per_gpu"] * tu.get_non_tensor_data(data, "sp_size", default=1)
+                if _largest(data["input_ids"].values().shape[0], dp_group) <= limit:
+                    return [data.copy()], [list(range(len(data)))]
+            return original(data, dp_group=dp_group, **options)
+
+        return prepare_micro_batches
+
+    _replace(importlib.import_module("verl.workers.engine.fsdp.transformer_impl"), "prepare_micro_batches", make)
+
+
+def _largest(number: int, group: Any) -> int:
+    """The largest of the ranks' numbers."""
+    import torch
+    import torch.distributed as dist
+    from verl.utils.device import get_device_name
+
+    if group is None or dist.get_world_size(group) == 1:
+        return number
+    found = torch.tensor([number], device=get_device_name())
+    dist.all_reduce(found, op=dist.ReduceOp.MAX, group=group)
+    return int(found.item())

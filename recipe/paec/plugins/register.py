@@ -7,5 +7,6 @@ from recipe.paec.plugins import patches, verl_plugin
 from recipe.paec.rollout import server_adapter  # noqa: F401  (registers itself)
 
 patches.separate_copies()
+patches.whole_micro_batch()
 if verl_plugin.ON_CPU:
     patches.unpinned_offload()

@@ -351,7 +351,7 @@ def test_a_secret_is_nowhere(watched):
         assert not any(value in text for value in PLANTED.values())
     assert searched > 100
     workers = watched["training"]["with_secrets"]
-    for name in ("ray::PAECTaskRunner", "ray::WorkerDict", "ray::vLLMHttpServer"):
+    for name in ("ray::SeededAgentLoopWorker", "ray::WorkerDict", "ray::GroupServer"):
         assert any(worker.startswith(name) for worker in workers), workers
 
 

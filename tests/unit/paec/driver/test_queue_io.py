@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from transfer_queue import KVBatchMeta
 
 from data_prep import tiny_model
-from recipe.paec.driver.queue_io import token_pieces
+from recipe.paec.actor.batches import QUEUED_FIELDS, RESPONSE_NUMBER
+from recipe.paec.driver.queue_io import for_the_actor, token_pieces
 
 
 @pytest.fixture(scope="module")
@@ -44,3 +46,12 @@ class Stripping:
 
 def test_the_space_before_a_word_is_kept():
     assert token_pieces([[2, 3], [2]], Stripping()) == [[" wait", ","], [" wait"]]
+
+
+def test_the_actor_gets_tensors_only():
+    batch = KVBatchMeta(keys=["a_0_0"], tags=[{}], partition_id="train")
+    assert for_the_actor(batch) is batch and batch.keys == ["a_0_0"]
+    assert {"input_ids", "position_ids", "loss_mask", "advantages", "ref_log_prob", RESPONSE_NUMBER} <= {*batch.fields}
+    assert {*QUEUED_FIELDS} <= {*batch.fields}
+    objects = {"uid", "raw_prompt", "reward_model", "extra_info", "data_source", "extra_fields", "metrics"}
+    assert not objects & {*batch.fields}

@@ -1,0 +1,10 @@
+"""verl's own trainer on a resolved configuration: `python -m benchmarks.stock_verl CONFIG`, for `benchmarks.step`."""
+
+from __future__ import annotations
+
+import sys
+
+from omegaconf import OmegaConf
+from verl.trainer.main_ppo import run_ppo
+
+run_ppo(OmegaConf.load(sys.argv[1]))

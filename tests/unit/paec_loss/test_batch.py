@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-import pytest
 import torch
 from batches import rollouts_of
 
 from paec_loss.batch import joined
-from paec_loss.fields import check_fields, words
 
 
 def test_padding_is_in_no_group_and_no_mean():
@@ -33,20 +29,6 @@ def test_joined_parts_keep_every_row():
     assert both.response_mask.tolist() == [[True, True], [True, False]]
     assert both.log_prob[both.response_mask].tolist() == [-1.0, -2.0, -3.0]
     assert both.step == 3
-
-
-@dataclass(frozen=True)
-class Words:
-    phrases: tuple[str, ...] = words(("a",), "phrases")
-
-
-def test_words_are_a_list_of_non_empty_strings():
-    config = Words(phrases=["x", "y z"])
-    check_fields(config)
-    assert config.phrases == ("x", "y z")
-    for bad in ("x", 5, ["x", 1], ["x", ""], {"x"}):
-        with pytest.raises(ValueError, match="method.phrases=.*must be a list of non-empty strings"):
-            check_fields(Words(phrases=bad))
 
 
 def test_values_at_tokens():

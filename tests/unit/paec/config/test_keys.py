@@ -29,9 +29,6 @@ def refused(monkeypatch, capsys, *overrides: str) -> str:
     return line
 
 
-# ---- keys that the recipe sets itself --------------------------------------------------------------------------------
-
-
 def interpolated(node: DictConfig, prefix: str) -> Iterator[tuple[str, str]]:
     """Key and text of every value that looks something up."""
     for name in node:
@@ -112,9 +109,6 @@ def test_a_benchmark_on_one_gpu_is_possible(monkeypatch, capsys):
     assert (code, err) == (0, "")
     note = "note: actor_rollout_ref.rollout.gpu_memory_utilization is given 2 times: "
     assert out.splitlines()[0] == f"{note}actor_rollout_ref.rollout.gpu_memory_utilization=0.35 is used"
-
-
-# ---- what a key may hold ---------------------------------------------------------------------------------------------
 
 
 BAD = [

@@ -118,9 +118,6 @@ def test_sampling_is_the_trainings(tiny_config):
     assert (sampling.context_length, sampling.seed, sampling.engine.dtype) == (96, 9, "float32")
 
 
-# ---- curriculum and export -------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("fresh", [False, True])
 def test_scores_replace_scores_alone(tmp_path, fresh):
     target = tmp_path / "train.semantic_entropy.parquet"

@@ -15,8 +15,6 @@ from doctor_cases import sharded
 from recipe.paec.common import model_files
 from recipe.paec.doctor import environment, inputs
 
-# ---- the model -------------------------------------------------------------------------------------------------------
-
 
 def changed(file: Path, **fields) -> None:
     file.write_text(json.dumps({**json.loads(file.read_text()), **fields}))
@@ -125,9 +123,6 @@ def test_too_few_rows(tiny_config):
     assert "fewer than data.train_batch_size=128" in inputs.check_inputs(tiny_config("data.train_batch_size=128"))[0]
 
 
-# ---- what a key may hold ---------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("made", [True, False])
 def test_adapters_go_to_layers_that_exist(made, compose, tiny_files, tmp_path, monkeypatch):
     monkeypatch.setenv("PAEC_TINY_DIR", str(tiny_files if made else tmp_path))
@@ -138,9 +133,6 @@ def test_adapters_go_to_layers_that_exist(made, compose, tiny_files, tmp_path, m
     assert inputs.check_inputs(good, to_come) == []
     (problem,) = inputs.check_inputs(compose("lora.rank=8", "lora.target_modules=[nope,q_proj,proj]"), to_come)
     assert problem.startswith("lora.target_modules: the model has no layer nope, proj; it has down_proj, ")
-
-
-# ---- files that could hold code --------------------------------------------------------------------------------------
 
 
 def test_training_data_is_not_executed(compose, tiny_files, tmp_path):

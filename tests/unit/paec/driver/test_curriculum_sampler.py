@@ -27,9 +27,6 @@ def tiny_config(compose, tiny_files, monkeypatch):
     return lambda *overrides: compose("data.train_batch_size=8", "curriculum=semantic_entropy", *overrides)
 
 
-# ---- the order -------------------------------------------------------------------------------------------------------
-
-
 def sampler(**changed) -> CurriculumSampler:
     return CurriculumSampler(**{"scores": SCORES, "stages": 2, "steps": 6, "batch_size": 2, "seed": 1, **changed})
 
@@ -99,9 +96,6 @@ def test_a_resumed_loader_continues_exactly(workers, batch_size):
     resumed.load_state_dict(json.loads(json.dumps(stopped.state_dict())) if not workers else stopped.state_dict())
     third = iter(resumed)
     assert [next(third).tolist() for _ in range(6 // batch_size)] == whole[10 // batch_size :]
-
-
-# ---- configuration ---------------------------------------------------------------------------------------------------
 
 
 def test_without_a_curriculum_nothing_changes(compose):

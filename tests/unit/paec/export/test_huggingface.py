@@ -151,9 +151,6 @@ def test_a_run_is_its_newest_whole_checkpoint(tmp_path):
         huggingface.checkpoint_in(run)
 
 
-# ---- curriculum and export -------------------------------------------------------------------------------------------
-
-
 def test_an_export_replaces_an_export_alone(tmp_path):
     target = tmp_path / "model"
     assert huggingface.target_error(target, replace=True) is None

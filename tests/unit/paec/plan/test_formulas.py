@@ -16,8 +16,6 @@ from recipe.paec.common.console import GIB
 from recipe.paec.plan import formulas, shapes
 from recipe.paec.plan.shapes import QWEN
 
-# ---- formulas --------------------------------------------------------------------------------------------------------
-
 
 @pytest.mark.parametrize("dtype, width", [(torch.bfloat16, 2), (torch.float32, 4)])
 def test_what_a_layer_saves(dtype, width, tmp_path):
@@ -166,9 +164,6 @@ def test_states_of_two_fsdp_ranks(tiny_files, tmp_path):
     for (item, factor), name in zip(items.items(), ("parameters", "gradients", "moments"), strict=True):
         assert sum(rank[name] for rank in measured) == 2 * update[item] == factor * 4 * 674_176
         assert all(abs(rank[name] - update[item]) <= factor * 4 * 128 for rank in measured)
-
-
-# ---- configurations --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

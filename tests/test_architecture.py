@@ -148,7 +148,7 @@ def test_every_module_has_a_test_file_of_its_name():
                 missing.add(module.as_posix())
     assert missing == set(TESTED_ELSEWHERE), "add the test file, or change TESTED_ELSEWHERE"
     for module, (file, reason) in TESTED_ELSEWHERE.items():
-        assert (ROOT / "tests" / file).is_file() and reason, f"{module}: tests/{file} does not exist"
+        assert (ROOT / "tests" / file).is_file() and reason, f"{module}: tests/{file} must exist, with a reason"
 
 
 def test_packages_are_empty():

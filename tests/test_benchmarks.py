@@ -16,8 +16,6 @@ from benchmarks.reproducibility import compare
 from paec_loss.backends import reference
 
 ROOT = Path(__file__).parents[1]
-
-
 pytestmark = pytest.mark.timeout(1800)  # the interpreter and torch.compile take minutes where others use the machine
 
 

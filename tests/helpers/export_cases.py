@@ -7,18 +7,12 @@ from pathlib import Path
 from recipe.paec.run import checkpoints
 
 STEP = 3
-
-
 CASE = {"model": "tied", "sp": 1, "lora": 0, "fsdp_size": -1}
-
-
 ONE_RANK = [
     {**CASE, "name": "tied-1"},
     {**CASE, "name": "untied-1", "model": "untied"},
     {**CASE, "name": "lora-1", "lora": 2},
 ]
-
-
 TWO_RANKS = [
     {**CASE, "name": "tied-2"},
     {**CASE, "name": "tied-2-ulysses", "sp": 2},

@@ -6,8 +6,6 @@ from recipe.paec.common.repository import REPOSITORY
 from recipe.paec.plan.settings import Setup
 
 DOCUMENT = (REPOSITORY / "docs" / "plan.md").read_text(encoding="utf-8")
-
-
 SEVEN = Setup(
     nodes=1,
     gpus_per_node=8,

@@ -49,8 +49,6 @@ def test_spellings_of_one_problem_are_exact_duplicates(a, b):
 
 
 LONG = " Here is a long story, told in many words and without a single formal thing, around the same problem." * 5
-
-
 DIFFERENT = [
     ("Find x if 2x=4", "Find x if 2x=6"),
     ("Find x if 2x=4", "Find x if 4x=2"),

@@ -26,8 +26,6 @@ from data_prep.sets import (
 from data_prep.templates import FOREIGN_PREFIXES, FOREIGN_SUFFIXES
 
 DAPO_PROMPT = f"{FOREIGN_PREFIXES[0]}\n\n{{}}\n\n{FOREIGN_SUFFIXES[0]}"
-
-
 AOPS = "https://artofproblemsolving.com/wiki/index.php/{}_Problems/Problem_1"
 
 
@@ -379,11 +377,7 @@ def test_bad_answers(parse, value, problem):
 
 
 NAN = float("nan")
-
-
 PLAIN = DATA_SETS["math500"].layouts[1]
-
-
 ROWS = DATA_SETS["math500"].layouts[0]
 
 

@@ -21,16 +21,12 @@ from recipe.grading import countdown, extract, notation, readable, reasoning_gym
 from recipe.grading.time_limit import time_limit
 
 ROOT = Path(__file__).resolve().parents[3]
-
-
 MODULES = [
     ".".join(path.relative_to(ROOT).with_suffix("").parts)
     for package in ("recipe/grading", "data_prep")
     for path in sorted((ROOT / package).glob("*.py"))
     if "import re\n" in path.read_text(encoding="utf-8")
 ]
-
-
 METHODS = {"search", "match", "fullmatch", "sub", "subn", "split", "findall", "finditer"}
 
 
@@ -111,15 +107,9 @@ def test_the_patterns_are_found():
 
 
 LONGEST = 100_000
-
-
 PER_CHARACTER = 40e-6
 """Seconds of processor time for a character, beside ALLOWANCE; about ten times what an idle machine takes."""
-
-
 ALLOWANCE = 0.25
-
-
 PHRASES = [
     "the number of ways to choose the first card is equal to the number of ways to choose the second card ",
     "the answer is ",
@@ -188,8 +178,6 @@ PHRASES = [
     "per ",
     "1;",
 ]
-
-
 FUNCTIONS: dict[str, Callable[[str], object]] = {
     "extract": extract.extract,
     "strict": lambda text: strict.equal(text, "36"),
@@ -218,8 +206,6 @@ FUNCTIONS: dict[str, Callable[[str], object]] = {
     },
 }
 """Everything that reads a response or a row."""
-
-
 RESPONSES = {"extract", "strict", "to_latex", "visible", "units", "split_unit", "countdown"}
 
 

@@ -61,8 +61,6 @@ BOMBS = [
     r"\sum_{i=1}^{10^{12}} i^i",
     "(" * 900 + "1" + ")" * 900,
 ]
-
-
 HARMLESS = {  # too long or too deep to be parsed, or cheap after all
     "nested fractions": r"\frac{1}{" * 50_000 + "2" + "}" * 50_000,
     "nested braces": "{" * 100_000 + "}" * 100_000,

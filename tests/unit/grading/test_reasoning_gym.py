@@ -66,8 +66,6 @@ NO_ANSWER = {
     "rubiks_cube": "example_correct_answer",
     "propositional_logic": "example_answer",
 }
-
-
 PARTIAL = {"boxnet", "rush_hour"}
 """Tasks whose entries hold no solution at all."""
 

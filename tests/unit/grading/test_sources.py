@@ -10,8 +10,6 @@ from recipe.grading import reasoning_gym, sources, strict
 
 OURS = ("aime24", "aime25", "aime26", "amc23", "amc83", "math500", "minerva", "olympiadbench", "gsm8k", "math")
 OURS += ("dapo_math_17k", "openr1_math_46k")
-
-
 VERLS = ("openai/gsm8k", "lighteval/MATH", "DigitalLearningGmbH/MATH-lighteval", "HuggingFaceH4/MATH-500", "math_dapo")
 VERLS += ("math_dapo_reasoning", "aime2025")
 

@@ -13,8 +13,6 @@ from hypothesis import strategies as st
 from recipe.grading.strict import MAX_LENGTH, canonical, equal, normal_form, number
 
 TABLE = Path(__file__).with_name("answer_pairs.tsv")
-
-
 LONG = (
     "{",
     "(",

@@ -25,8 +25,6 @@ torch.set_num_threads(1)
 
 
 INF, NAN = math.inf, math.nan
-
-
 SPARSE = ("ramp", "gated", "hard")
 
 

@@ -39,14 +39,8 @@ def test_sums_reach_metrics_by_name():
 
 
 FORKING, KL_COV = METHODS["forking_tokens"](rho=0.5), METHODS["kl_cov"](ratio=0.3)
-
-
 ADVANTAGE, STEER = METHODS["entropy_advantage"](), METHODS["steer"]()
-
-
 BONUS, HIGHER = METHODS["entropy_bonus"](coefficient=0.1), METHODS["clip_higher"]()
-
-
 SENT = METHODS["sent"](ratio=0.3)
 
 

@@ -21,8 +21,6 @@ from recipe.paec.grid import command as grid_command
 from recipe.paec.run import checkpoints
 
 REPOSITORY = Path(__file__).resolve().parents[4]
-
-
 FOREIGN = (
     "notes.txt",
     "config.yaml.bak",
@@ -204,8 +202,6 @@ def command(module: str, *arguments: str, root: Path) -> list[str]:
 
 
 HERE, FRESH = "run.root={root}", "run.fresh=true"
-
-
 HOSTILE = [
     ("train", [HERE, "run.name=", FRESH], "run.name='' is empty"),
     (

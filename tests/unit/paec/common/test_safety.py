@@ -59,8 +59,6 @@ def test_a_pickled_model_is_not_executed(tmp_path):
 
 
 ADDRESSES = ("127.", "::1", "::ffff:127.")
-
-
 OPEN = ("ray::WorkerDict",)
 """Processes with a port on every interface, and why: docs/safety.md (torch's TCPStore)."""
 

@@ -16,8 +16,6 @@ from recipe.paec.config import resolve, rules
 from recipe.paec.config.methods import stack_of
 
 EXPERIMENTS = sorted(path.stem for path in (CONFIGS / "experiment").glob("*.yaml"))
-
-
 PRESETS = {
     "paec_text": {"mask": "gated", "average": "mass", "entropy": "nucleus", "rho_min": 0.5, "lambda_low": 0.05},
     "paec_no_penalty": {"lambda_low": 0.0},
@@ -26,16 +24,10 @@ PRESETS = {
     "paec_competition_only": {"beta": 1.0},
     "paec_pure_floor": {"lambda_ent": 0.0},
 }
-
-
 BASES = {"grpo": (0.2, 0.2), "dr_grpo": (0.2, 0.2), "dapo": (0.2, 0.28)}
 """The clip range of each base: below and above 1."""
-
-
 OWN_RANGES = {"clip_higher": (0.2, 0.28), "steer": (0.2, 0.28), "clip_cov": (1.0, 1.0)}
 """The methods with a clip range of their own."""
-
-
 NEEDS = {"sent": ["curriculum=semantic_entropy"]}
 """What a method is refused without."""
 

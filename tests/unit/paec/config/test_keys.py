@@ -13,8 +13,6 @@ from recipe.paec.config import keys, rules, values
 
 OURS = {"seed", "method", "also", "run", "model", "lora", "cluster"}
 """Top-level keys to which an interpolation makes another key the recipe's own."""
-
-
 PACKAGES = {"data": "data", "model": "model", "method": "method"}
 """Groups of configs/ whose files have keys below a section, not at the top."""
 

@@ -15,8 +15,6 @@ from recipe.paec.driver.curriculum_sampler import CurriculumSampler
 
 # Rows 0..7, easiest first: 6, 1, 4, 3 | 0, 7, 2, 5 (equal scores by number).
 SCORES = [0.7, 0.1, 0.9, 0.5, 0.1, 2.0, 0.0, 0.7]
-
-
 EASY, HARD = {6, 1, 4, 3}, {0, 7, 2, 5}
 
 

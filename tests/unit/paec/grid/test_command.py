@@ -15,8 +15,6 @@ from pipeline_runs import REPOSITORY, descendants, finish, records, wait_for
 from recipe.paec.grid.table import PLAIN
 
 PIPELINE = ("trainer.total_training_steps=3", "trainer.save_freq=1", "trainer.test_freq=3", "run.export=false")
-
-
 LIGHT = ("actor_rollout_ref.rollout.val_kwargs.n=2", "data.val_max_samples=16", "cluster.env.OMP_NUM_THREADS=1")
 
 

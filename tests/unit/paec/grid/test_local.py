@@ -46,8 +46,6 @@ for step in range(first, steps + 1):
         print("stopped, as requested", flush=True)
         sys.exit(128 + asked[0])
 """
-
-
 GRID = """
 import sys
 from recipe.paec.grid import command as grid, local

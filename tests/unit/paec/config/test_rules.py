@@ -7,12 +7,6 @@ import pytest
 from recipe.paec.config import rules
 
 
-@pytest.fixture
-def tiny_config(compose, tiny_files, monkeypatch):
-    monkeypatch.setenv("PAEC_TINY_DIR", str(tiny_files))
-    return lambda *overrides: compose(*overrides)
-
-
 @pytest.mark.parametrize("value", ["-1", "0.5", "some", "true"])
 def test_number_of_best_checkpoints(tiny_config, value):
     problems = rules.check_config(tiny_config(f"run.keep_best={value}"))

@@ -1,4 +1,4 @@
-"""The quick start's configuration with single keys changed, and file systems of a given size."""
+"""File systems of a given size."""
 
 from __future__ import annotations
 
@@ -6,31 +6,6 @@ import subprocess
 from pathlib import Path
 
 import pytest
-import yaml
-from omegaconf import DictConfig, OmegaConf, open_dict
-
-BASE: list[DictConfig] = []
-"""The quick start's configuration, composed once: it takes a second."""
-
-
-@pytest.fixture
-def tiny_config(compose, tiny_files, tmp_path, monkeypatch):
-    """tiny_config(*overrides, root=folder) -> the quick start's resolved configuration, with single keys changed."""
-
-    def make(*overrides: str, root: Path = tmp_path / "runs") -> DictConfig:
-        monkeypatch.setenv("PAEC_TINY_DIR", str(tiny_files))
-        if not BASE:
-            BASE.append(compose())
-        config = BASE[0].copy()
-        with open_dict(config):
-            for override in overrides:
-                key, _, value = override.partition("=")
-                OmegaConf.update(config, key, yaml.safe_load(value))
-            config.run.root, config.run.directory = str(root), str(root / "tiny")
-            config.trainer.default_local_dir = str(root / "tiny" / "checkpoints")
-        return config
-
-    return make
 
 
 @pytest.fixture

@@ -29,6 +29,27 @@ ROOMS = {
 """Folder of `recipe/paec` -> those it may import from, `common` and itself left out."""
 LAYERS = 6
 """Of ROOMS, the longest chain of imports."""
+TESTED_ELSEWHERE = {
+    "paec_loss/_torch.py": ("unit/paec_loss/test_token_statistics.py", "passes torch on"),
+    "paec_loss/statistics.py": ("unit/paec_loss/test_token_statistics.py", "the statistics themselves"),
+    "paec_loss/backends/reference.py": ("unit/paec_loss/test_token_statistics.py", "every backend in one file"),
+    "paec_loss/backends/torch_backend.py": ("unit/paec_loss/test_token_statistics.py", "every backend in one file"),
+    "paec_loss/backends/triton_backend.py": ("unit/paec_loss/test_triton_backend.py", "beside the other statistics"),
+    "recipe/paec/actor/batches.py": ("unit/paec/actor/test_engine.py", "only with verl's engine"),
+    "recipe/paec/actor/engine_config.py": ("unit/paec/actor/test_engine.py", "fields of verl's engine"),
+    "recipe/paec/actor/loss.py": ("unit/paec/actor/test_engine.py", "only with verl's engine"),
+    "recipe/paec/actor/ulysses_sdpa.py": ("unit/paec/actor/test_engine.py", "only with two ranks"),
+    "recipe/paec/driver/actor_watch.py": ("integration/test_faults.py", "only with Ray"),
+    "recipe/paec/driver/process.py": ("integration/test_faults.py", "the training process"),
+    "recipe/paec/driver/task_runner.py": ("integration/test_pipeline.py", "only with Ray"),
+    "recipe/paec/plugins/cpu_platform.py": ("unit/paec/actor/test_engine.py", "only with verl's engine"),
+    "recipe/paec/plugins/register.py": ("unit/paec/actor/test_engine.py", "only imports"),
+    "recipe/paec/plugins/verl_plugin.py": ("integration/test_pipeline.py", "verl loads it"),
+    "recipe/paec/plugins/vllm_plugin.py": ("integration/test_pipeline.py", "vLLM loads it"),
+    "recipe/paec/rollout/server.py": ("integration/test_reproducible.py", "only with vLLM"),
+    "recipe/paec/rollout/server_adapter.py": ("integration/test_faults.py", "only with vLLM"),
+}
+"""Module without a test file of its own name -> the file below tests/ where it is tested, and why there."""
 
 
 def imports(path: Path) -> set[str]:
@@ -114,6 +135,20 @@ def test_no_circle_of_modules():
         for name in leaves:
             del graph[name]
     assert not graph, f"modules that import each other: {sorted(graph)}"
+
+
+def test_every_module_has_a_test_file_of_its_name():
+    """tests/unit mirrors the packages; an underscore before a module's name is left out."""
+    missing = set()
+    for package in ("recipe/paec", "recipe/grading", "data_prep", "paec_loss"):
+        for path in (ROOT / package).rglob("*.py"):
+            module = path.relative_to(ROOT)
+            folder = ROOT / "tests" / "unit" / module.parent.as_posix().removeprefix("recipe/")
+            if not path.name.startswith("__") and not (folder / f"test_{path.stem.lstrip('_')}.py").is_file():
+                missing.add(module.as_posix())
+    assert missing == set(TESTED_ELSEWHERE), "add the test file, or change TESTED_ELSEWHERE"
+    for module, (file, reason) in TESTED_ELSEWHERE.items():
+        assert (ROOT / "tests" / file).is_file() and reason, f"{module}: tests/{file} must exist, with a reason"
 
 
 def test_packages_are_empty():

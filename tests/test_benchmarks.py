@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from benchmarks import actor_update, gpu
+from benchmarks.reproducibility import compare
 from paec_loss.backends import reference
 
 ROOT = Path(__file__).parents[1]
@@ -210,3 +211,29 @@ def test_a_variant_that_breaks_leaves_the_others(tmp_path, monkeypatch, capsys):
     assert [row["variant"] for row in record["rows"]] == ["verl, none"]
     assert set(record["errors"]) == {"ours, none", "ours, paec", "ours, paec, fused head"}
     assert math.isclose(record["rows"][0]["update_s"], 2.0)
+
+
+def write_run(folder, entropy: float, kl: float, response: str):
+    (folder / "rollouts").mkdir(parents=True)
+    record = {"step": 1, "actor/entropy": entropy, "critic/score/mean": 0.5, "rollout_corr/kl": kl, "timing_s/gen": kl}
+    (folder / "metrics.jsonl").write_text(
+        json.dumps({"step": 0, "val/a/avg@1": 0.1}) + "\n" + json.dumps(record) + "\n"
+    )
+    lines = [{"output": response, "score": 1.0}, {"output": "1+2", "score": 0.0}]
+    (folder / "rollouts" / "1.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return folder
+
+
+def test_comparison_of_two_runs(tmp_path):
+    first, same, other = (
+        write_run(tmp_path / "first", 0.5, 1e-7, "3"),
+        write_run(tmp_path / "same", 0.5, 3e-7, "3"),
+        write_run(tmp_path / "other", 0.4, 1e-7, "4"),
+    )
+    (equal,) = compare(first, same)
+    assert (equal.number, equal.metrics, equal.different) == (1, 3, {})  # the step, the entropy and the score
+    assert (equal.engine_metrics, equal.engine_difference) == (1, pytest.approx(2e-7))
+    assert (equal.responses, equal.identical) == (2, 2)
+    (different,) = compare(first, other)
+    assert different.different == {"actor/entropy": pytest.approx(0.2)}
+    assert different.identical == 1

@@ -37,7 +37,7 @@ EXCLUDED = {
     "coin_flip": "its scorer gives 1.0 to any prefix of the answer, and 0 is a prefix of most",
     "complex_arithmetic": "its scorer gives 1.0 to nan",
 }
-"""Tasks without a scorer here, and why (reasoning_gym 0.1.25; tests/unit/grading/test_sources.py repeats the audit)."""
+"""Tasks without a scorer here, and why (reasoning_gym 0.1.25; audited by tests/unit/grading/test_reasoning_gym.py)."""
 
 
 @cache

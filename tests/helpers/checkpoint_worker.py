@@ -1,4 +1,4 @@
-"""Run under torchrun by test_export.py: checkpoints as verl's FSDP engine saves them, every parameter changed.
+"""Run under torchrun for the export's tests: checkpoints as verl's FSDP engine saves them, every parameter changed.
 
 `python checkpoint_worker.py WORK CASES.json`: WORK holds the models. A case names its checkpoint below WORK, its model,
 the Ulysses degree and the rank of the adapter (0: none). Rank 0 writes `<name>.pt`: the logits of the sharded model

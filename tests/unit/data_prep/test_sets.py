@@ -23,8 +23,7 @@ from data_prep.sets import (
     read_problem,
     several,
 )
-from data_prep.templates import FOREIGN_PREFIXES, FOREIGN_SUFFIXES, TEMPLATES, render, strip_foreign
-from recipe.grading.extract import extract
+from data_prep.templates import FOREIGN_PREFIXES, FOREIGN_SUFFIXES
 
 DAPO_PROMPT = f"{FOREIGN_PREFIXES[0]}\n\n{{}}\n\n{FOREIGN_SUFFIXES[0]}"
 AOPS = "https://artofproblemsolving.com/wiki/index.php/{}_Problems/Problem_1"
@@ -56,6 +55,7 @@ OLYMPIAD = {
     "subject": "Math",
     "language": "English",
 }
+
 
 # name: set, rows as published, expected (problem, answer, id) of each.
 LAYOUTS = {
@@ -508,17 +508,3 @@ def test_leaving_out():
     assert not_english_open_text({"image_1": {"bytes": None, "path": None}, "image_2": NAN, "modality": ""}) is None
     assert not_english_open_text({"image_1": [], "language": NAN}) is None
     assert not_english_open_text({"language": "Chinese"}) == "language"
-
-
-def test_templates():
-    assert render(TEMPLATES["boxed"], "{problem} \\frac{1}{2}").startswith("{problem} \\frac{1}{2}\n\nPlease reason")
-    assert render(TEMPLATES["none"], "1+1?") == "1+1?"
-    assert all(template.count("{problem}") == 1 for template in TEMPLATES.values())
-    assert extract("So it is\nAnswer: 3/4") == "3/4"  # what answer_line asks for
-    for text in ("1+1?", "求和。", "Put it in \\boxed{}. Then?"):
-        assert strip_foreign(text) == text
-        assert strip_foreign(DAPO_PROMPT.format(text)) == text
-        for suffix in FOREIGN_SUFFIXES:
-            assert strip_foreign(f"{text} {suffix}\n") == text
-            assert strip_foreign(f"{text}\n{suffix}") == text
-    assert strip_foreign(render(TEMPLATES["boxed"], "1+1?")) == "1+1?"  # an own file may be prepared again

@@ -6,7 +6,7 @@ import ast
 import importlib
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -14,6 +14,7 @@ import pytest
 from ambiguity import growth
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sympy.parsing import sympy_parser
 
 from data_prep import contamination, duplicates, sets, shingles, templates
 from data_prep.reading import Record
@@ -28,6 +29,14 @@ MODULES = [
     if "import re\n" in path.read_text(encoding="utf-8")
 ]
 METHODS = {"search", "match", "fullmatch", "sub", "subn", "split", "findall", "finditer"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def sympys_own_parser() -> Iterator[None]:
+    """`recipe.grading.verify` replaces it when it is imported here; tests that run later need it."""
+    before = sympy_parser.parse_expr
+    yield
+    sympy_parser.parse_expr = before
 
 
 @pytest.mark.parametrize(
@@ -106,13 +115,10 @@ def test_the_patterns_are_found():
     assert sum(len(patterns(module)) for module in MODULES) > 90
 
 
-# ---- functions -------------------------------------------------------------------------------------------------------
-
 LONGEST = 100_000
 PER_CHARACTER = 40e-6
 """Seconds of processor time for a character, beside ALLOWANCE; about ten times what an idle machine takes."""
 ALLOWANCE = 0.25
-
 PHRASES = [
     "the number of ways to choose the first card is equal to the number of ways to choose the second card ",
     "the answer is ",
@@ -181,7 +187,6 @@ PHRASES = [
     "per ",
     "1;",
 ]
-
 FUNCTIONS: dict[str, Callable[[str], object]] = {
     "extract": extract.extract,
     "strict": lambda text: strict.equal(text, "36"),
@@ -210,8 +215,6 @@ FUNCTIONS: dict[str, Callable[[str], object]] = {
     },
 }
 """Everything that reads a response or a row."""
-
-
 RESPONSES = {"extract", "strict", "to_latex", "visible", "units", "split_unit", "countdown"}
 
 
@@ -291,30 +294,3 @@ REPORTED = [
 def test_sentences_that_hung(text):
     assert seconds(lambda text: strict.equal("36", text), text) < 0.1
     assert strict.equal(text, text) and not strict.equal("36", text)
-
-
-# ---- the limit -------------------------------------------------------------------------------------------------------
-
-
-def test_a_time_limit_interrupts_a_regular_expression():
-    start = time.monotonic()
-    with pytest.raises(TimeoutError, match="not finished within 0.2 s"), time_limit(0.2):
-        re.fullmatch("(a+)+b", "a" * 60)
-    assert time.monotonic() - start < 5.0
-
-
-def test_limits_nest_and_leave_nothing_behind():
-    with pytest.raises(TimeoutError, match="within 0.3 s"), time_limit(0.3):
-        for _ in range(1000):
-            with time_limit(10.0):
-                time.sleep(0.01)
-    time.sleep(0.01)
-    with time_limit(0.05):
-        pass
-    time.sleep(0.1)  # no alarm is left
-
-
-def test_a_reference_that_takes_too_long_is_named(monkeypatch):
-    monkeypatch.setattr(sources, "READING_LIMIT", 0.1)
-    monkeypatch.setattr(strict, "canonical", lambda text: re.fullmatch("(a+)+b", "a" * 60))
-    assert sources.check_ground_truth("math500", "36") == "'36' could not be read within 0.1 s: not a final answer"

@@ -7,16 +7,15 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from position_cases import VOCAB, batch
 
 from paec_loss import (
     PAECConfig,
-    TokenStatistics,
     competition,
     mask_from_score,
     normalized_entropy,
     position_mask,
     position_score,
-    position_summary,
     position_threshold,
     token_statistics,
 )
@@ -24,22 +23,9 @@ from paec_loss.position import masked_quantile
 
 torch.set_num_threads(1)
 
+
 INF, NAN = math.inf, math.nan
 SPARSE = ("ramp", "gated", "hard")
-VOCAB = 12
-
-
-def batch(rows=4, length=15, seed=0, dtype=torch.float64):
-    """Statistics [B, L] with gradient, and a response mask with prefixes, gaps and one empty row."""
-    generator = torch.Generator().manual_seed(seed)
-    scale = torch.rand(rows, length, 1, generator=generator, dtype=torch.float64) * 6
-    logits = torch.randn(rows, length, VOCAB, generator=generator, dtype=torch.float64) * scale
-    labels = torch.randint(VOCAB, (rows, length), generator=generator)
-    stats = token_statistics(logits.to(dtype).requires_grad_(), labels, top_p=0.8)
-    response_mask = (torch.rand(rows, length, generator=generator) < 0.7).long()
-    response_mask[1] = 0
-    response_mask[2, length // 2 :] = 0
-    return stats, response_mask
 
 
 def oracle_score(stats, config):
@@ -306,66 +292,3 @@ def test_sparse_masks_select_at_most_their_share(scores, rho, kind):
     assert not mask[(score <= kappa) | (score == 0)].any()
     # At most the ranks above rho * (n - 1) lie above the quantile.
     assert (mask > 0).sum() <= len(scores) - 1 - math.floor(rho * (len(scores) - 1))
-
-
-# ---- summary ------------------------------------------------------------------------------------------------------
-
-
-def hand_stats():
-    """Four response tokens and one of padding, with numbers that can be summed in the head."""
-    row = {
-        "log_prob": [-1.0, -1.0, -1.0, -1.0, NAN],
-        "entropy": [1.0, 2.0, 3.0, 6.0, NAN],
-        "nucleus_entropy": [0.0, 0.5, 1.0, 2.5, NAN],
-        "nucleus_mass": [0.9, 0.9, 0.9, 0.9, NAN],
-        "top1_log_prob": [0.0, math.log(0.5), math.log(0.4), math.log(0.4), NAN],
-        "top2_log_prob": [-INF, math.log(0.25), math.log(0.4), math.log(0.1), NAN],
-    }
-    tensors = {name: torch.tensor([values], dtype=torch.float64) for name, values in row.items()}
-    return TokenStatistics(**tensors, nucleus_size=torch.tensor([[1, 2, 4, 11, 0]]), vocab_size=100)
-
-
-def test_summary_by_hand():
-    mask = torch.tensor([[0.0, 0.5, 0.0, 1.0, 0.0]], dtype=torch.float64)
-    summary = position_summary(hand_stats(), mask, torch.tensor([[1, 1, 1, 1, 0]]), PAECConfig(normalizer="none"))
-    expected = {
-        "mask_mass": 1.5 / 4,
-        "selected_fraction": 0.5,
-        "competition": (0 + 0.5 + 1 + 0.25) / 4,
-        "normalized_entropy": 1.0,
-        "single_token_nucleus_fraction": 0.25,
-        "single_token_nucleus_fraction_selected": 0.0,
-        "entropy": 3.0,
-        "nucleus_entropy": 1.0,
-        "nucleus_size_mean": 4.5,
-        "nucleus_size_p90": 8.9,  # rank 2.7 of 1, 2, 4, 11
-        "entropy_selected": 4.0,
-        "entropy_unselected": 2.0,
-        **{f"mask_mass_decile_{i}": 0.0 for i in range(10)},
-        "mask_mass_decile_3": 1 / 3,  # token 1 of 4 is at 0.375
-        "mask_mass_decile_8": 2 / 3,  # token 3 of 4 is at 0.875
-    }
-    assert summary == pytest.approx(expected, abs=1e-12)
-
-
-def test_summary_of_nothing_is_zero():
-    stats = hand_stats()
-    summary = position_summary(stats, torch.zeros(1, 5), torch.zeros(1, 5), PAECConfig())
-    assert set(summary.values()) == {0.0}
-    summary = position_summary(stats, torch.zeros(1, 5), torch.tensor([[1, 1, 1, 1, 0]]), PAECConfig())
-    assert summary["entropy_selected"] == summary["mask_mass_decile_0"] == 0.0
-    assert summary["entropy_unselected"] == 3.0
-
-
-def test_deciles_of_a_uniform_mask_are_equal_and_gaps_do_not_count():
-    stats, _ = batch(rows=3, length=25)
-    response_mask = torch.ones(3, 25)
-    response_mask[:, ::5] = 0  # 20 tokens are left: two a decile
-    summary = position_summary(stats, response_mask, response_mask, PAECConfig())
-    assert [summary[f"mask_mass_decile_{i}"] for i in range(10)] == pytest.approx([0.1] * 10, abs=1e-12)
-    assert summary["mask_mass"] == summary["selected_fraction"] == 1.0
-
-
-def test_summary_checks_shapes():
-    with pytest.raises(ValueError, match="must have the same shape"):
-        position_summary(hand_stats(), torch.zeros(1, 4), torch.zeros(1, 5), PAECConfig())

@@ -1,4 +1,4 @@
-"""No command deletes or overwrites what is not its own: names, marks, fresh starts, and a tree that stays as it is."""
+"""No command deletes or overwrites what is not its own: marks, fresh starts, and a tree that stays as it is."""
 
 from __future__ import annotations
 
@@ -11,63 +11,16 @@ from pathlib import Path
 
 import pytest
 import yaml
+from run_folders import MINE, marked, tree, write
 
-from data_prep.cleaning import contents, leads_to, matches, remove
-from recipe.paec.common import folder_kinds, folder_names, folders
+from recipe.paec.common import folder_kinds, folders
 from recipe.paec.common.errors import UserError
 from recipe.paec.config import resolve
-from recipe.paec.curriculum import prompt_scores
 from recipe.paec.evaluate.folder import continue_or_start, refuse
-from recipe.paec.export import huggingface
 from recipe.paec.grid import command as grid_command
 from recipe.paec.run import checkpoints
 
 REPOSITORY = Path(__file__).resolve().parents[4]
-MINE = {"experiment": "tiny_cpu", "name": "mine"}
-
-
-def tree(root: Path) -> dict[str, tuple[str, bytes | str]]:
-    """Every file, folder and link below `root`, with its content or target."""
-    found: dict[str, tuple[str, bytes | str]] = {}
-    for place, names, files in os.walk(root):
-        for name in names + files:
-            path = Path(place, name)
-            kind = "link" if path.is_symlink() else "file" if path.is_file() else "folder"
-            found[str(path.relative_to(root))] = (
-                kind,
-                os.readlink(path) if kind == "link" else path.read_bytes() * (kind == "file") if kind == "file" else "",
-            )
-    return found
-
-
-def write(folder: Path, *names: str) -> None:
-    for name in names:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(name)
-
-
-RUN_FILES = (
-    "config.yaml",
-    "versions.json",
-    "metrics.jsonl",
-    "heartbeat.json",
-    "train.log",
-    "rollouts/1.jsonl",
-    "validation/2.jsonl",
-    "checkpoints/latest_checkpointed_iteration.txt",
-    "checkpoints/global_step_2/paec_state.json",
-    "checkpoints/global_step_2/data.pt",
-    "checkpoints/global_step_2/actor/model_world_size_2_rank_0.pt",
-    "checkpoints/global_step_2/actor/huggingface/config.json",
-    "checkpoints/damaged_global_step_1/actor/fsdp_config.json",
-    "checkpoints/damaged_global_step_1-2/data.pt",
-    "huggingface/config.json",
-    "huggingface/model-00001-of-00002.safetensors",
-    ".huggingface.tmp/model.safetensors",
-    "evaluation/luffy-aime24/curve.json",
-    "evaluation/luffy-aime24/step_2/samples.jsonl",
-    "evaluation/luffy-aime24/step_2/.lock",
-)
 FOREIGN = (
     "notes.txt",
     "config.yaml.bak",
@@ -79,150 +32,6 @@ FOREIGN = (
     "evaluation/luffy-aime24/thoughts.md",
     "sub/metrics.jsonl",
 )
-
-
-def marked(folder: Path, kind: folder_kinds.Kind = folder_kinds.RUN, **about: str) -> Path:
-    write(folder, *RUN_FILES)
-    (folder / folder_kinds.MARK).write_text(json.dumps({"kind": kind.name, **(about or MINE)}))
-    return folder
-
-
-# ---- deleting by patterns --------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("path", "patterns", "file", "folder"),
-    [
-        ("a", ["a"], True, False),
-        ("a", ["a/b"], False, True),
-        ("a/b", ["a/b"], True, False),
-        ("a/b/c", ["a/b"], False, False),
-        ("step_12", ["step_#/x"], False, True),
-        ("step_1_old", ["step_#/x"], False, False),
-        ("step_/x", ["step_#/x"], False, False),
-        ("step_²/x", ["step_#/x"], False, False),
-        ("a/b/c", ["a/**"], True, True),
-        ("a", ["a/**"], False, True),
-        ("ab/c", ["a*/c"], True, False),
-        ("a/b/c", ["a*/c"], False, False),
-        ("a.b", ["a+b"], False, False),
-        ("a\nb", ["a*"], True, False),
-        ("x", [], False, False),
-    ],
-)
-def test_patterns(path, patterns, file, folder):
-    assert (matches(path, patterns), leads_to(path, patterns)) == (file, folder)
-
-
-def test_only_what_the_patterns_say_is_removed(tmp_path):
-    folder, outside = tmp_path / "folder", tmp_path / "outside"
-    write(outside, "a.txt", "deep/a.txt")
-    write(folder, "a.txt", "b.txt", "deep/a.txt", "deep/b.txt", "own/a.txt", "other/a.txt")
-    (folder / "link").symlink_to(outside)
-    (folder / "own/link").symlink_to(outside / "a.txt")
-    patterns = ("a.txt", "deep/a.txt", "own/*", "link/a.txt", "link/deep/**")
-    before = tree(outside)
-    found = contents(folder, patterns)
-    assert found.own == ["a.txt", "deep/a.txt", "own/a.txt"]
-    assert found.links == ["link", "own/link"]
-    assert found.foreign == ["b.txt", "deep/b.txt", "other/"]
-    assert remove(folder, patterns) == ["a.txt", "deep/a.txt", "own/a.txt"]
-    assert sorted(tree(folder)) == ["b.txt", "deep", "deep/b.txt", "link", "other", "other/a.txt", "own", "own/link"]
-    assert tree(outside) == before
-    (folder / "own/link").unlink()
-    assert remove(folder, patterns) == [] and not (folder / "own").exists(), "an empty folder of the patterns goes"
-
-
-# ---- names and places ------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", ["a", "tiny_cpu-paec-seed=7", "a,b", "my run", "Größe", 5, 1.5, "x" * 200])
-def test_names_that_can_be(name):
-    assert folder_names.name_error("run.name", name) is None
-
-
-@pytest.mark.parametrize(
-    ("name", "reason"),
-    [
-        ("", "is empty (an unset shell variable?)"),
-        ("  ", "is empty"),
-        (None, "run.name=None must be the name of one folder: correct it,"),
-        (True, "run.name=True must be the name of one folder: correct it,"),
-        ([], "must be the name of one folder: correct it,"),
-        (".", "must not begin with a dot"),
-        ("..", "must not begin with a dot"),
-        (".hidden", "must not begin with a dot"),
-        ("-rf", "must not begin with a dot, a dash"),
-        ("~", "must not begin with a dot, a dash or ~"),
-        ("a/b", "without a separator"),
-        ("../../escape", "without a separator"),
-        ("/etc", "without a separator"),
-        ("a\\b", "without a separator"),
-        ("a\nb", "unprintable character:"),
-        ("a\x00b", "unprintable character:"),
-        ("a\u202eb", "unprintable character:"),
-        ("a\udcffb", "unprintable character:"),
-        (" a", "begins or ends with a space"),
-        ("x" * 201, "has 201 bytes"),
-        ("ü" * 101, "has 202 bytes"),
-        ("slurm", "is reserved"),
-    ],
-)
-def test_invalid_names(name, reason):
-    problem = folder_names.name_error("run.name", name)
-    assert problem.startswith("run.name=") and reason in problem and "\n" not in problem
-    assert problem.endswith(("choose another name", "or leave run.name out"))
-    problem.encode()  # can be printed
-
-
-@pytest.mark.parametrize(
-    ("root", "directory", "reason"),
-    [
-        ("", None, "run.root='' is empty (an unset shell variable?)"),
-        (None, None, "run.root=None must be the path of a folder"),
-        ("/", None, "run.root=/ is the root of the file system"),
-        ("{tmp}/file", None, "{tmp}/file is a file"),
-        ("{tmp}/file/deeper", None, "{tmp}/file is a file"),
-        ("{tmp}/nowhere", None, "{tmp}/nowhere is a broken symbolic link"),
-        ("~nosuchuser", None, "this user does not exist:"),
-        ("{tmp}/a", "", "run.directory='' is empty"),
-        ("{tmp}/a", "/", "run.directory=/ is the root"),
-        ("{tmp}/a", "~", "it is your home folder"),
-        ("{tmp}/a", "{home_above}", "it contains your home folder"),
-        ("{tmp}/a", str(REPOSITORY), "it is this repository"),
-        ("{tmp}/a", str(REPOSITORY.parent), "it contains this repository"),
-        ("{tmp}/a", "{tmp}/a", "contains run.root={tmp}/a, the folder of all runs: "),
-        ("{tmp}/a", "{tmp}", "contains run.root={tmp}/a, the folder of all runs: "),
-        ("{tmp}/a", "{tmp}/a/b/..", "contains run.root={tmp}/a, the folder of all runs: "),
-        ("{tmp}/a", "{tmp}/file", "{tmp}/file is a file"),
-    ],
-)
-def test_invalid_places(tmp_path, monkeypatch, root, directory, reason):
-    (tmp_path / "file").touch()
-    (tmp_path / "nowhere").symlink_to(tmp_path / "gone")
-    (tmp_path / "homes" / "me").mkdir(parents=True)
-    monkeypatch.setenv("HOME", str(tmp_path / "homes" / "me"))
-    names = {"tmp": tmp_path, "home_above": tmp_path / "homes"}
-    root, directory = (value and value.format(**names) for value in (root, directory))
-    given = f"{root}/mine" if directory is None else directory
-    (problem,) = folder_names.run_errors(root, "mine", given)
-    assert reason.format(**names) in problem and "\n" not in problem
-
-
-def test_places_that_can_be(tmp_path):
-    (tmp_path / "real").mkdir()
-    (tmp_path / "root").symlink_to(tmp_path / "real")
-    assert folder_names.run_errors(str(tmp_path / "root"), "mine", str(tmp_path / "root" / "mine")) == []
-    assert folder_names.run_errors("outputs", "mine", "outputs/mine") == []
-    assert folder_names.run_errors(str(tmp_path), "mine", str(tmp_path.parent / "elsewhere")) == []
-
-
-@pytest.mark.parametrize(
-    "override", ["run.name=", "run.name=..", "run.name='a/b'", "run.experiment='../x'", "run.root="]
-)
-def test_every_command_checks_them(compose, override):
-    with pytest.raises(UserError, match=r"^run\.(name|root)="):
-        compose(override)
 
 
 # ---- marks -----------------------------------------------------------------------------------------------------------
@@ -317,36 +126,6 @@ def test_fresh_deletes_the_runs_own_files_and_says_so(tmp_path, recorded):
     assert said == [], "there is nothing left to delete"
 
 
-def test_files_that_records_list_are_the_recipes(tmp_path):
-    folder = marked(tmp_path / "mine")
-    shutil.rmtree(folder / "checkpoints")
-    shutil.rmtree(folder / "huggingface")
-    write(folder, "checkpoints/global_step_4/actor/of_a_later_verl.pt", "checkpoints/global_step_4/mine.txt")
-    write(folder, "huggingface/tokenizer.special.json", "huggingface/mine.txt")
-    listed = {"files": {"actor/of_a_later_verl.pt": {}, "../../config.yaml": {}, "*": {}}}
-    (folder / "checkpoints/global_step_4/paec_state.json").write_text(json.dumps(listed))
-    (folder / "huggingface/paec_export.json").write_text('{"files": ["tokenizer.special.json"]}')
-    folders.take(folder, folder_kinds.RUN, MINE, True, print)
-    left = {path for path, (kind, _) in tree(folder).items() if kind == "file"}
-    assert left == {"checkpoints/global_step_4/mine.txt", "huggingface/mine.txt", folder_kinds.MARK}
-
-
-def test_an_older_evaluation_is_known_by_its_fields(tmp_path):
-    identity = dict.fromkeys(("model", "protocol", "seed", "chat_template", "context_length", "dtype", "benchmarks"))
-    for name, content in (("ours", identity), ("scored", {"samples": 1, "benchmarks": {}}), ("theirs", {"score": 1})):
-        write(tmp_path / name, "journal.jsonl", "samples.jsonl")
-        (tmp_path / name / "evaluation.json").write_text(json.dumps(content))
-    before = tree(tmp_path / "theirs")
-    with pytest.raises(
-        UserError, match="theirs contains evaluation.json but no evaluation: choose a new or empty folder"
-    ):
-        continue_or_start(tmp_path / "theirs", identity, fresh=True)
-    assert tree(tmp_path / "theirs") == before
-    for name in ("ours", "scored"):
-        continue_or_start(tmp_path / name, identity, fresh=True)
-        assert sorted(path.name for path in (tmp_path / name).iterdir()) == [folder_kinds.MARK, "evaluation.json"]
-
-
 # ---- checkpoints -----------------------------------------------------------------------------------------------------
 
 
@@ -384,35 +163,6 @@ def test_every_damaged_checkpoint_is_kept(tmp_path):
         places.append(checkpoints.set_aside(tmp_path / "global_step_4"))
     assert [place.name for place in places] == [f"damaged_global_step_4{end}" for end in ("", "-2", "-3")]
     assert [(place / "data.pt").read_text() for place in places] == ["first", "second", "third"]
-
-
-# ---- curriculum and export -------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("fresh", [False, True])
-def test_scores_replace_scores_alone(tmp_path, fresh):
-    target = tmp_path / "train.semantic_entropy.parquet"
-    target.write_text("somebody's")
-    with pytest.raises(UserError, match="was not written by this command: move it away"):
-        prompt_scores.is_scored(target, {"seed": 1}, fresh)
-    assert target.read_text() == "somebody's"
-
-
-def test_an_export_replaces_an_export_alone(tmp_path):
-    target = tmp_path / "model"
-    assert huggingface.target_error(target, replace=True) is None
-    target.mkdir()
-    assert huggingface.target_error(target, replace=False) is None, "an empty folder is allowed"
-    write(target, "config.json", "train.py")
-    assert "exists and is not empty" in huggingface.target_error(target, replace=False)
-    assert "was not written by this command" in huggingface.target_error(target, replace=True)
-    (target / "paec_export.json").write_text('{"run": "r", "step": 2}')
-    assert f"{target / 'train.py'} is not part of the export" in huggingface.target_error(target, replace=True)
-    (target / "train.py").unlink()
-    assert huggingface.target_error(target, replace=True) is None
-    (tmp_path / "link").symlink_to(target)
-    assert "is a symbolic link" in huggingface.target_error(tmp_path / "link", replace=True)
-    assert "is a file" in huggingface.target_error(target / "config.json", replace=True)
 
 
 # ---- real command lines ----------------------------------------------------------------------------------------------
@@ -525,3 +275,11 @@ def test_a_grid_refuses_folders_of_others(root):
         finally:
             shutil.rmtree(root / "tiny_cpu-none-seed1")
     assert tree(root.parent) == before
+
+
+def test_two_runs_in_one_directory(tmp_path):
+    held = folders.lock(tmp_path, folder_kinds.RUN)
+    with pytest.raises(UserError, match="in use"):
+        folders.lock(tmp_path, folder_kinds.RUN)
+    held.close()
+    folders.lock(tmp_path, folder_kinds.RUN).close()

@@ -1,162 +1,27 @@
-"""No secret in a file, no port beyond this machine, and no code out of data: what docs/safety.md says, tried."""
+"""No secret in a file, no port beyond this machine, and no code out of data: the code itself and a real run."""
 
 from __future__ import annotations
 
 import ast
-import json
-import os
-import pickle
-import random
 import re
 import shutil
-import stat
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy
 import psutil
 import pytest
 import torch
 from checkpoint_worker import Canary
 from omegaconf import OmegaConf
 from pipeline_runs import REPOSITORY, finish, run_directory, start
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from planted_secrets import PLANTED
+from transformers import AutoModelForCausalLM
 
 from data_prep import tiny_model
-from recipe.paec.common import ray_access, secrets
-from recipe.paec.common.console import complain
-from recipe.paec.common.errors import UserError
-from recipe.paec.common.prompts import load_tokenizer
-from recipe.paec.common.repository import CONFIGS
-from recipe.paec.config import rules
-from recipe.paec.doctor import inputs
-from recipe.paec.run.checkpoints import CheckpointError
-from recipe.paec.run.safe_load import FORCE, tensors_only
-
-PLANTED = {"HF_TOKEN": "hf_plantedQ7d2Zk", "WANDB_API_KEY": "wandb-plantedX9f4Lm"}
-EXPERIMENTS = sorted(path.stem for path in (CONFIGS / "experiment").glob("*.yaml"))
-
-
-@pytest.fixture
-def planted(monkeypatch) -> dict[str, str]:
-    """Secrets in the environment."""
-    for name, value in PLANTED.items():
-        monkeypatch.setenv(name, value)
-    return PLANTED
-
-
-# ---- secrets ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["HF_TOKEN", "WANDB_API_KEY", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "CLIENT_SECRET", "PASSWORD",
-     "MLFLOW_TRACKING_PASSWORD", "RAY_AUTH_TOKEN", "api_key", "wandb_api_key", "password", "hf_token", "TOKEN"],
-)  # fmt: skip
-def test_names_of_secrets(name):
-    assert secrets.is_secret(name)
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["max_token_len", "ppo_max_token_len_per_gpu", "tokenizer", "TOKENIZERS_PARALLELISM", "prompt_key", "reward_fn_key",
-     "RAY_AUTH_TOKEN_PATH", "eos_token", "MAX_TOKENS", "loss_agg_mode", "MONKEY", "HF_HOME", "keep_checkpoints",
-     "GOOGLE_APPLICATION_CREDENTIALS"],
-)  # fmt: skip
-def test_names_of_others(name):
-    assert not secrets.is_secret(name)
-
-
-@pytest.mark.parametrize("experiment", EXPERIMENTS)
-def test_nothing_in_the_configuration_looks_like_a_secret(compose, planted, experiment):
-    config = compose(f"experiment={experiment}")
-    assert secrets.check_config(config) == []
-    names = [key.rpartition(".")[2] for key, _ in secrets._leaves(OmegaConf.to_container(config))]
-    assert len(names) > 500 and not any(map(secrets.is_secret, names))
-
-
-@pytest.mark.parametrize(
-    ("program", "override"),
-    [("train", "+cluster.env.WANDB_API_KEY=on-commandline"), ("evaluate", f"+note=x{PLANTED['HF_TOKEN']}")],
-)
-def test_a_secret_on_the_command_line_is_refused(planted, tmp_path, program, override):
-    """Others see it in the list of processes; the sentence says what to do and does not repeat it."""
-    command = [sys.executable, "-m", f"recipe.paec.{program}", override, f"+run.root={tmp_path}"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, timeout=120)
-    key = override.lstrip("+").partition("=")[0]
-    assert done.returncode == 2 and done.stdout == ""
-    assert done.stderr.startswith(f"error: {key} ") and done.stderr.count("\n") == 1
-    assert "commandline" not in done.stderr and PLANTED["HF_TOKEN"] not in done.stderr
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_secret_in_a_configuration_file_is_refused(compose, planted):
-    """As in `env: {HF_TOKEN: ${oc.env:HF_TOKEN}}`; config.yaml, the logs and the loggers would hold it."""
-    config = compose("+cluster.env.HF_TOKEN=${oc.env:HF_TOKEN}", "+trainer.url=https://${oc.env:WANDB_API_KEY}@host")
-    problems = rules.check_config(config)
-    assert len([p for p in problems if "cluster.env.HF_TOKEN" in p and "export HF_TOKEN=..." in p]) == 1
-    assert len([p for p in problems if p.startswith("trainer.url contains a secret")]) == 1
-    assert not any(value in problem for problem in problems for value in planted.values())
-
-
-def test_an_empty_secret_is_no_error(compose):
-    assert secrets.check_arguments(["+cluster.env.WANDB_API_KEY=", "trainer.save_freq=1", "--dry-run"]) == []
-
-
-def test_errors_hide_secrets(planted, capsys):
-    complain([f"401 for https://user:{planted['HF_TOKEN']}@host/"])
-    assert capsys.readouterr().err == "error: 401 for https://user:<hidden>@host/\n"
-
-
-def test_logs_are_scrubbed(planted, tmp_path):
-    secret = planted["WANDB_API_KEY"]
-    for name in ("train.log", "sub/metrics.jsonl", "checkpoints/global_step_1/config.json", "weights.pt"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(f"login with {secret}\nnext line\n")
-    (tmp_path / "clean.log").write_text("nothing\n")
-    assert sorted(secrets.scrub(tmp_path)) == [tmp_path / "sub" / "metrics.jsonl", tmp_path / "train.log"]
-    assert (tmp_path / "train.log").read_text() == "login with <hidden>\nnext line\n"
-    assert secret in (tmp_path / "weights.pt").read_text(), "not a text file of ours"
-    assert secrets.scrub(tmp_path) == []
-
-
-def test_short_values_are_not_searched_for(monkeypatch):
-    monkeypatch.setenv("MY_TOKEN", "step")
-    assert secrets.hide("step 3") == "step 3"
-
-
-# ---- ports -----------------------------------------------------------------------------------------------------------
-
-
-def test_the_token_of_a_local_ray(tmp_path):
-    with ray_access.private_ray(None, tmp_path) as first:
-        file = Path(first["RAY_AUTH_TOKEN_PATH"])
-        token = file.read_text()
-        assert stat.S_IMODE(file.stat().st_mode) == 0o600 and re.fullmatch("[0-9a-f]{64}", token)
-        assert first["RAY_AUTH_MODE"] == "token" and first["NCCL_SOCKET_IFNAME"] == "lo"
-    assert list(tmp_path.iterdir()) == []
-    with ray_access.private_ray(None, tmp_path) as second:
-        assert Path(second["RAY_AUTH_TOKEN_PATH"]).read_text() != token
-
-
-def test_the_token_of_a_running_ray(tmp_path, monkeypatch):
-    """Shown where there is one: Ray itself does not look for it when it is given an address."""
-    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "token"))
-    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
-    with ray_access.private_ray("10.0.0.1:6379", tmp_path) as environment:
-        assert environment == {} and list(tmp_path.iterdir()) == []
-    (tmp_path / "token").touch()
-    with ray_access.private_ray("10.0.0.1:6379", tmp_path) as environment:
-        assert environment == {"RAY_AUTH_MODE": "token"}
-    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
-    with ray_access.private_ray("10.0.0.1:6379", tmp_path) as environment:
-        assert environment == {"RAY_AUTH_MODE": "disabled"}
-
-
-# ---- files that could hold code --------------------------------------------------------------------------------------
+from recipe.paec.common import secrets
 
 
 def test_remote_code_is_off(compose):
@@ -182,51 +47,6 @@ def test_every_model_is_loaded_without_its_code(folder):
     assert calls >= 2
 
 
-@pytest.fixture
-def model_with_code(tmp_path) -> tuple[Path, Path]:
-    """A model folder whose own modelling, configuration and tokenizer code would create a file; (folder, canary)."""
-    folder, canary = tmp_path / "model", tmp_path / "canary"
-    tiny_model.build(folder)
-    code = [
-        "from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer",
-        f"open({str(canary)!r}, 'w').close()",
-    ]
-    bases = {"C": "Qwen2Config", "M": "Qwen2ForCausalLM", "T": "Qwen2Tokenizer"}
-    code += [f"class {name}({base}):\n    pass" for name, base in bases.items()]
-    (folder / "planted.py").write_text("\n".join(code) + "\n")
-    config = json.loads((folder / "config.json").read_text())
-    config["auto_map"] = {"AutoConfig": "planted.C", "AutoModelForCausalLM": "planted.M"}
-    (folder / "config.json").write_text(json.dumps(config))
-    tokenizer = json.loads((folder / "tokenizer_config.json").read_text())
-    tokenizer["auto_map"] = {"AutoTokenizer": ["planted.T", None]}
-    (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer))
-    return folder, canary
-
-
-def test_a_models_own_code_is_not_executed(model_with_code):
-    folder, canary = model_with_code
-    load_tokenizer(folder, None, "model", "")
-    from verl.workers.config import HFModelConfig
-
-    HFModelConfig(path=str(folder))  # what verl's workers load first: configuration and tokenizer
-    AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=False)
-    assert not canary.exists()
-    AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
-    assert canary.exists(), "the canary must work for its absence to say anything"
-
-
-def test_a_model_that_needs_its_own_code_is_refused_at_once(model_with_code):
-    folder, canary = model_with_code
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**config, "model_type": "planted"}))
-    tokenizer = json.loads((folder / "tokenizer_config.json").read_text())
-    (folder / "tokenizer_config.json").write_text(json.dumps({**tokenizer, "tokenizer_class": "PlantedTokenizer"}))
-    started = time.monotonic()
-    with pytest.raises(UserError, match="model: the tokenizer cannot be loaded"):
-        load_tokenizer(folder, None, "model", "")
-    assert time.monotonic() - started < 10 and not canary.exists(), "no question on the terminal either"
-
-
 def test_a_pickled_model_is_not_executed(tmp_path):
     """pytorch_model.bin is read as tensors only, by transformers itself."""
     folder, canary = tmp_path / "model", tmp_path / "canary"
@@ -237,39 +57,6 @@ def test_a_pickled_model_is_not_executed(tmp_path):
         AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=False)
     assert not canary.exists()
 
-
-def test_training_data_is_not_executed(compose, tiny_files, tmp_path):
-    file, canary = tmp_path / "train.parquet", tmp_path / "canary"
-    file.write_bytes(pickle.dumps(Canary(canary)))
-    config = compose(f"data.train_files={file}", f"data.val_files={tiny_files / 'data' / 'validation.parquet'}")
-    problems = inputs.check_data(config, None)
-    assert len(problems) == 1 and problems[0].startswith("data.train_files") and not canary.exists()
-
-
-def random_state() -> dict:
-    """As verl's checkpoint manager saves it."""
-    return {"cpu": torch.get_rng_state(), "numpy": numpy.random.get_state(), "random": random.getstate()}
-
-
-def test_checkpoints_are_read_as_tensors_only(tmp_path):
-    """What verl's checkpoints hold is read although verl asks for all of pickle; anything else is not."""
-    safe, bad, canary = tmp_path / "extra.pt", tmp_path / "model.pt", tmp_path / "canary"
-    scheduler = {"base_lrs": [1e-6], "last_epoch": 3, "lr_lambdas": [{}]}
-    torch.save({"lr_scheduler": scheduler, "rng": random_state()}, safe)
-    torch.save({"weight": Canary(canary)}, bad)
-    with tensors_only(tmp_path):
-        content = torch.load(safe, weights_only=False)
-    assert content["lr_scheduler"] == scheduler
-    assert numpy.array_equal(content["rng"]["numpy"][1], numpy.random.get_state()[1])
-    with pytest.raises(CheckpointError, match=f"{tmp_path}: a file contains something other than tensors"):
-        with tensors_only(tmp_path):
-            torch.load(bad, weights_only=False)
-    assert not canary.exists() and FORCE not in os.environ
-    torch.load(bad, weights_only=False)
-    assert canary.exists(), "the canary must work for its absence to say anything"
-
-
-# ---- a real run ------------------------------------------------------------------------------------------------------
 
 ADDRESSES = ("127.", "::1", "::ffff:127.")
 OPEN = ("ray::WorkerDict",)

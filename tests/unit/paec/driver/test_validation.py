@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from recipe.paec.driver.validation import reward_metrics, validation_scores
+from recipe.paec.common.errors import UserError
+from recipe.paec.driver.validation import best_score, reward_metrics, validation_scores
 
 
 def info(pred: str, acc: float, strict: float | None = None, **flags) -> dict:
@@ -58,3 +59,12 @@ def test_a_lost_problem_is_a_wrong_one():
 def test_rewards_of_a_step():
     step = [info("1", 1.0), info("", 0.0), info("2", 0.0, grader_error=1.0), info("3", 0.0)]
     assert reward_metrics(step) == {"reward/format": 0.75, "reward/grader_error": 0.25, "reward/grader_timeout": 0.0}
+
+
+def test_what_is_best():
+    record = {"step": 4, "val/a/avg@4": 0.5, "val/b/avg@4": 0.25, "val/b/maj@4": 1.0, "actor/entropy": 9.0}
+    assert best_score(record, None) == 0.375
+    assert best_score(record, "val/b/maj@4") == 1.0
+    assert best_score({"step": 5, "actor/entropy": 9.0}, "val/b/maj@4") is None
+    with pytest.raises(UserError, match="run.best_metric=val/c: must be one of val/a/avg@4, val/b/avg@4"):
+        best_score(record, "val/c")

@@ -1,6 +1,8 @@
-"""What replaces names of verl does what verl does."""
+"""What replaces names of verl does what verl does; a name that verl no longer has is an error immediately."""
 
 from __future__ import annotations
+
+from types import ModuleType
 
 import pytest
 import torch
@@ -9,6 +11,7 @@ from verl.utils import tensordict_utils as tu
 from verl.workers.engine.fsdp import transformer_impl
 from verl.workers.engine.utils import prepare_micro_batches
 
+from recipe.paec.common import versions
 from recipe.paec.plugins import patches
 
 
@@ -56,7 +59,21 @@ def test_a_fixed_number_of_rows_is_verls(replaced):
     assert [batch["number"].tolist() for batch in replaced(data=data)[0]] == [[0], [1], [2]]
 
 
-def test_a_missing_name_is_an_error(monkeypatch):
-    monkeypatch.delattr(transformer_impl, "prepare_micro_batches")
-    with pytest.raises(AttributeError, match="prepare_micro_batches does not exist: .* was written for verl 0.9.1"):
-        patches.whole_micro_batch()
+def test_a_name_is_replaced_by_what_is_made_of_it():
+    module = ModuleType("verl.some_module")
+    module.double = lambda x: 2 * x
+    patches._replace(module, "double", lambda original: lambda x: original(x) + 1)
+    assert module.double(3) == 7
+
+
+def test_a_name_that_is_gone_is_named_with_the_version_it_was_written_for():
+    module = ModuleType("verl.some_module")
+    expected = f"verl.some_module.double does not exist: .*patches.py was written for verl {versions.pinned('verl')}$"
+    with pytest.raises(AttributeError, match=expected):
+        patches._replace(module, "double", lambda original: original)
+    assert not hasattr(module, "double")
+
+
+def test_cpu_offload_without_pinned_memory():
+    made = patches._without_pinning(lambda pin_memory: ("policy", pin_memory))
+    assert made == ("policy", False) == patches._without_pinning(lambda pin_memory: ("policy", pin_memory), True)

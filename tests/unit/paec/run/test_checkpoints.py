@@ -6,9 +6,8 @@ import hashlib
 import json
 
 import pytest
+from made_checkpoints import complete
 
-from recipe.paec.common.errors import UserError
-from recipe.paec.driver.validation import best_score
 from recipe.paec.run import checkpoints
 from recipe.paec.run.checkpoints import BLOCK, BLOCKS, CheckpointError, DamagedCheckpoint
 
@@ -117,10 +116,8 @@ def test_remains_of_a_killed_save(tmp_path):
     assert checkpoints.remove_incomplete(tmp_path) == [folder] and not folder.exists()
 
 
-def test_what_is_best():
-    record = {"step": 4, "val/a/avg@4": 0.5, "val/b/avg@4": 0.25, "val/b/maj@4": 1.0, "actor/entropy": 9.0}
-    assert best_score(record, None) == 0.375
-    assert best_score(record, "val/b/maj@4") == 1.0
-    assert best_score({"step": 5, "actor/entropy": 9.0}, "val/b/maj@4") is None
-    with pytest.raises(UserError, match="run.best_metric=val/c: must be one of val/a/avg@4, val/b/avg@4"):
-        best_score(record, "val/c")
+def test_prune_keeps_the_newest(tmp_path):
+    for step in (2, 4, 6, 10):
+        complete(tmp_path, step, {})
+    checkpoints.prune(tmp_path, 2)
+    assert [step for step, _ in checkpoints.steps(tmp_path)] == [10, 6]

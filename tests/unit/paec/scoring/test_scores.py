@@ -1,64 +1,17 @@
-"""scores.json recomputed by hand from a small file of samples; its table; validation metrics; what is refused."""
+"""scores.json recomputed by hand from a small file of samples; validation metrics."""
 
 from __future__ import annotations
 
 import json
-import math
 import random
 
 import numpy as np
 import pytest
+from graded_samples import BY_HAND, answers, sample
 
-from recipe.paec.common.errors import UserError
-from recipe.paec.scoring.display import in_papers_order, markdown, percent, table
 from recipe.paec.scoring.estimators import bootstrap_interval
 from recipe.paec.scoring.scores import per_problem, score, validation_metrics
 from recipe.paec.scoring.verdicts import SampleVerdict
-
-
-def sample(problem="a", index=0, correct=False, group=0, benchmark="aime24", **fields):
-    return {
-        "benchmark": benchmark,
-        "problem": problem,
-        "sample": index,
-        "prompt": "What is 1 + 1?",
-        "ground_truth": "2",
-        "response": "\\boxed{2}",
-        "seed": None,
-        "answer": "2",
-        "group": group,
-        "correct": correct,
-        "strict": correct,
-        "status": "ok",
-        "finish_reason": "stop",
-        "tokens": 10,
-    } | fields
-
-
-def answers(problem, text, benchmark="aime24", **fields):
-    """Samples from letters: R right, x y z wrong answers, - none."""
-    groups = {}
-    return [
-        sample(
-            problem,
-            index,
-            correct=letter == "R",
-            group=None if letter == "-" else groups.setdefault(letter, len(groups)),
-            benchmark=benchmark,
-            status="unparsable" if letter == "-" else "ok",
-            **fields,
-        )
-        for index, letter in enumerate(text)
-    ]
-
-
-BY_HAND = [
-    *answers("a", "RxRx"),  # a tie, R first: right
-    *answers("b", "xRRx"),  # a tie, x first: wrong
-    *answers("c", "---R", tokens=40, finish_reason="length"),
-    *answers("m", "Rx", benchmark="math500"),
-    *answers("größe 7", "xR", benchmark="math500"),
-]
 
 
 def test_scores_by_hand():
@@ -138,105 +91,6 @@ def test_what_is_unknown_of_one_sample_is_null():
 def test_contradictory_groups_are_counted():
     samples = [sample("a", 0, True), sample("a", 1, False), sample("b", 0, True), sample("b", 1, True)]
     assert score(samples)["benchmarks"]["aime24"]["inconsistent_groups"] == 1
-
-
-# ---- what is refused -------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("field", "value", "message"),
-    [
-        ("benchmark", "", "must be a non-empty string, not ''"),
-        ("problem", 3, "must be a non-empty string, not 3"),
-        ("sample", -1, "must be an integer >= 0, not -1"),
-        ("sample", True, "must be an integer >= 0, not True"),
-        ("correct", 1, "must be true or false, not 1"),
-        ("strict", None, "must be true or false, not None"),
-        ("group", "0", "must be an integer >= 0, or null, not '0'"),
-        ("group", 0.0, "must be an integer >= 0, or null, not 0.0"),
-        ("status", "fine", "must be one of ok, unparsable, timeout, error, not 'fine'"),
-        ("status", ["ok"], r"must be one of .*, not \['ok'\]"),
-        ("finish_reason", 0, "must be a string or null, not 0"),
-        ("tokens", math.nan, "must be an integer >= 0, or null, not nan"),
-        ("tokens", KeyError, "is missing: give an integer >= 0, or null"),
-    ],
-)
-def test_a_malformed_sample_is_named(field, value, message):
-    samples = answers("a", "Rxx")
-    if value is KeyError:
-        del samples[1][field]
-    else:
-        samples[1][field] = value
-    with pytest.raises(UserError, match=f"^run/samples.jsonl, line 2, field {field}: {message}"):
-        score(samples, name="run/samples.jsonl")
-
-
-def test_a_line_that_is_no_object_is_named():
-    with pytest.raises(UserError, match="^samples.jsonl, line 2: must be an object, not list"):
-        score([sample(), []])
-
-
-def test_problems_of_a_benchmark_need_the_same_samples():
-    with pytest.raises(UserError) as caught:
-        score(answers("a", "RxRxRxRx") + answers("aime24-3", "R"))
-    assert str(caught.value) == (
-        "samples.jsonl: benchmark aime24, problem aime24-3: 1 of 8 samples, missing 1, 2, 3, 4, 5, ...: give every "
-        "problem of a benchmark the same number of samples, numbered from 0"
-    )
-    with pytest.raises(UserError, match="problem b: 1 of 2 samples, missing 0: give"):
-        score([*answers("a", "Rx"), sample("b", 1)])
-    with pytest.raises(UserError, match=r"problem a: 2 of 1000000000001 samples, missing 1, 2, 3, 4, 5, \.\.\.: give"):
-        score([sample("a", 0), sample("a", 10**12)])
-    with pytest.raises(UserError, match="line 3: benchmark aime24, problem a, sample 1 occurs twice: remove"):
-        score([*answers("a", "Rx"), sample("a", 1)])
-    with pytest.raises(UserError, match="samples.jsonl: contains no samples"):
-        score([])
-    # Another benchmark may have another n.
-    assert score(answers("a", "Rx") + answers("a", "R", benchmark="math500"))["benchmarks"]["math500"]["samples"] == 1
-
-
-# ---- the table -------------------------------------------------------------------------------------------------------
-
-
-def test_papers_order():
-    given = ["zebra", "olympiadbench", "math500", "amc83", "Gsm|8k", "aime26", "minerva", "aime24", "amc23", "aime25"]
-    assert in_papers_order(given) == [
-        *("aime24", "aime25", "aime26", "amc23", "amc83", "math500", "minerva", "olympiadbench", "Gsm|8k", "zebra")
-    ]
-
-
-def test_percent():
-    assert percent({"value": 0.43333, "low": 0.3, "high": 0.56667}) == "43.3 [30.0, 56.7]"
-    assert percent(bootstrap_interval([1.0])) == "100.0"
-
-
-def test_markdown_escapes_and_aligns():
-    assert markdown([["", "a|b"], ["größe", "1"]]) == (
-        "|       | a\\|b |\n"
-        "| ----- | ---: |\n"
-        "| größe |    1 |\n"
-    )  # fmt: skip
-
-
-def test_table():
-    samples = [*answers("p", "RxRx", benchmark="other"), *answers("a", "RRR-"), *answers("m", "x", benchmark="minerva")]
-    samples[-1] |= {"finish_reason": None, "tokens": None}
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table(score(samples)).splitlines()]
-    assert rows == [
-        ["", "AIME24", "Minerva", "other", "Avg"],
-        ["-" * 16, "-" * 5 + ":", "-" * 6 + ":", "-" * 4 + ":", "-" * 3 + ":"],
-        ["problems", "1", "1", "1", ""],
-        ["samples n", "4", "1", "4", ""],
-        ["avg@n", "75.0", "0.0", "50.0", "41.7"],
-        ["maj@n", "100.0", "0.0", "100.0", "66.7"],
-        ["pass@n", "100.0", "0.0", "100.0", "66.7"],
-        ["truncated", "0.0", "unknown", "0.0", ""],
-        ["unparsable", "25.0", "0.0", "0.0", ""],
-        ["grader failed", "0.0", "0.0", "0.0", ""],
-        ["graders disagree", "0.0", "0.0", "0.0", ""],
-        ["mean length", "10", "unknown", "10", ""],
-    ]
-    assert "25.0]" in table(score(BY_HAND)) or "[25.0" in table(score(BY_HAND))
 
 
 # ---- validation during training --------------------------------------------------------------------------------------

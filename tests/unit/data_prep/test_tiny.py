@@ -1,0 +1,112 @@
+"""The one command of the tiny experiments: what it makes, repairs and leaves alone."""
+
+import json
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from warm_starts import STEPS, manifest
+
+from data_prep import tiny, warm_start
+from data_prep.tasks import TASKS
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def test_second_call_does_nothing(made, capsys):
+    before = {path: path.stat().st_mtime_ns for path in made.rglob("*")}
+    assert not tiny.make(made, steps=STEPS, train=60, validation=10)
+    assert "nothing to do" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in made.rglob("*")} == before
+
+
+def test_a_manifest_from_when_there_was_one_task_counts(made):
+    file = made / "manifest.json"
+    text, recorded = file.read_text(), manifest(made)
+    assert recorded["options"].pop("task") == "countdown"
+    file.write_text(json.dumps(recorded))
+    assert not tiny.make(made, steps=STEPS, train=60, validation=10)
+    assert not tiny.is_complete(made, recorded["options"] | {"task": "word_problems"})
+    file.write_text(text)
+
+
+def test_another_file_next_to_them_stays(made):
+    """Such as a scored copy of the data."""
+    beside = made / "data" / "train.semantic_entropy.parquet"
+    beside.write_bytes(b"scores")
+    assert not tiny.make(made, steps=STEPS, train=60, validation=10)
+    assert beside.read_bytes() == b"scores"
+    beside.unlink()
+
+
+def test_manifest_lists_every_file(made):
+    listed = set(manifest(made)["sha256"])
+    assert listed == {str(p.relative_to(made)) for p in made.rglob("*") if p.is_file()} - {"manifest.json"}
+    assert {"data/train.parquet", "data/validation.parquet", "data/warm_start.jsonl", "model/config.json"} <= listed
+    assert sorted(p.name for p in made.iterdir()) == ["data", "manifest.json", "model"]
+
+
+def test_changed_options_damage_and_kills_are_repaired(tmp_path, few_samples, monkeypatch):
+    output = tmp_path / "demo"
+    options = {"steps": 2, "train": 20, "validation": 5}
+    assert tiny.make(output, **options)
+    first = manifest(output)["sha256"]
+    assert tiny.make(output, **options | {"steps": 1})
+    assert manifest(output)["options"]["steps"] == 1
+    (output / "data" / "train.parquet").write_bytes(b"damaged")
+    with monkeypatch.context() as patch:
+        patch.setattr(warm_start, "save", lambda *_: 1 / 0)  # killed after training
+        with pytest.raises(ZeroDivisionError):
+            tiny.make(output, **options)
+    assert not (output / "manifest.json").exists()
+    (output / ".model.partial-99999999").mkdir()
+    (output / "data" / "notes.txt").write_text("mine")
+    assert tiny.make(output, **options)
+    assert manifest(output)["sha256"] == first  # the same options give the same bytes
+    assert sorted(p.name for p in output.iterdir()) == ["data", "manifest.json", "model"]
+    assert (output / "data" / "notes.txt").read_text() == "mine"
+
+
+def test_word_problems(tmp_path, few_samples):
+    """Tokenizer, data, model and warm start of the other task; the same seed gives the same files."""
+    options = {"steps": 2, "train": 20, "validation": 5, "task": "word_problems"}
+    assert tiny.make(tmp_path / "a", **options)
+    assert not tiny.make(tmp_path / "a", **options)
+    assert tiny.make(tmp_path / "b", **options)
+    made = [manifest(tmp_path / name) for name in "ab"]
+    assert made[0]["sha256"] == made[1]["sha256"] and made[0]["options"]["task"] == "word_problems"
+    tokens = AutoTokenizer.from_pretrained(tmp_path / "a" / "model")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "a" / "model")
+    assert model.config.vocab_size == len(tokens) == 259 + TASKS["word_problems"].merges
+    lines = warm_start.read_problems(tmp_path / "a" / "data", "train", "word_problems")
+    examples = warm_start._tokenise(tokens, TASKS["word_problems"], lines)
+    assert max(len(prompt) for example in examples for prompt in example.prompts) <= 72
+    assert max(len(response) for example in examples for response in example.responses) <= 64
+    for line, example in zip(lines[:50], examples, strict=False):
+        assert tokens.decode(example.prompts[0]).startswith(f"<|im_start|>user\n{line['prompt']}<|im_end|>")
+        texts = [tokens.decode(response) for response in example.responses]
+        assert texts == [solution + "<|im_end|>" for solution in line["solutions"]]
+
+
+def test_folders_of_others_are_left_alone(tmp_path):
+    (tmp_path / "model").mkdir()
+    with pytest.raises(FileExistsError, match="was not created by this command"):
+        tiny.make(tmp_path, steps=1)
+    assert [p.name for p in tmp_path.iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize("manifest", ['{"name": "a web app"}', "[]", "no JSON"])
+def test_the_manifest_of_another_program_is_no_licence(tmp_path, manifest):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "train.parquet").write_text("mine")
+    (tmp_path / "manifest.json").write_text(manifest)
+    with pytest.raises(FileExistsError, match="data exists and was not created by this command"):
+        tiny.make(tmp_path, steps=1)
+    assert (tmp_path / "data" / "train.parquet").read_text() == "mine"
+    assert (tmp_path / "manifest.json").read_text() == manifest

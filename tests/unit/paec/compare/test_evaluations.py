@@ -1,0 +1,102 @@
+"""The evaluations that are compared: their names, and scores files that cannot be read."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+from comparison_cases import LOW, evaluation
+
+from recipe.paec.common.errors import UserError
+from recipe.paec.compare import evaluations
+from recipe.paec.compare.evaluations import SCORES_FILE, without_seed
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [
+        ("paec-seed1", "paec"),
+        ("paec_seed12", "paec"),
+        ("tiny_cpu-paec-trainer.seed=3", "tiny_cpu-paec"),
+        ("tiny-data.seed=3,method.rho=0.5", "tiny-method.rho=0.5"),
+        ("tiny-a=1,data.seed=3,rho=0.7", "tiny-a=1,rho=0.7"),
+        ("tiny-a=1,data.seed=3", "tiny-a=1"),
+        ("seed1", "seed1"),
+        ("paec-seedling", "paec-seedling"),
+        ("aniseed3", "aniseed3"),
+    ],
+)
+def test_a_name_loses_its_seed(folder, name):
+    assert without_seed(folder) == name
+
+
+def test_names_are_given_or_derived(folders, monkeypatch):
+    monkeypatch.chdir(folders)
+    (folders / "grpo").rename("a=b")
+    methods = evaluations.read_methods(["a=b", "ours, ρ=0.7=paec-seed1", "ours, ρ=0.7=paec-seed2", "paec-seed3"])
+    assert [(method.name, len(method.runs)) for method in methods] == [("a=b", 1), ("ours, ρ=0.7", 2), ("paec", 1)]
+
+
+def test_the_training_run_gives_the_name(tmp_path):
+    # Evaluations of runs lie in folders that are all called alike.
+    paths = [
+        evaluation(tmp_path / name / "luffy-aime24" / "step_10", LOW, run=name) for name in ("grpo-seed1", "grpo-seed2")
+    ]
+    (method,) = evaluations.read_methods(list(map(str, paths)))
+    assert (method.name, len(method.runs)) == ("grpo", 2)
+    step = evaluation(tmp_path / "grpo-seed1" / "luffy-aime24" / "step_20", LOW, run="grpo-seed1")
+    with pytest.raises(
+        UserError, match="^2 runs are named grpo-seed1: give each its own name, as in my_method=FOLDER$"
+    ):
+        evaluations.read_methods([*map(str, paths), str(step)])
+
+
+def test_indistinguishable_runs_are_refused(tmp_path, folders):
+    other = evaluation(tmp_path / "other" / "grpo", LOW)
+    with pytest.raises(UserError, match="^2 runs are named grpo: give each its own name, as in my_method=FOLDER$"):
+        evaluations.read_methods([str(folders / "grpo"), str(other)])
+    assert len(evaluations.read_methods([str(folders / "grpo"), f"other={other}"])) == 2
+    with pytest.raises(UserError, match="grpo: is given 2 times: name each run once"):
+        evaluations.read_methods([str(folders / "grpo"), f"b={folders / 'grpo'}"])
+    with pytest.raises(UserError, match="absent: does not exist: give the folder of an evaluation, or name=FOLDER"):
+        evaluations.read_methods([str(tmp_path / "absent")])
+    with pytest.raises(UserError, match="does not exist: give the folder of an evaluation"):
+        evaluations.read_methods([f"={folders / 'grpo'}"])
+
+
+@pytest.mark.parametrize(
+    ("break_it", "message"),
+    [
+        (lambda scores: scores.pop("provenance"), "field provenance: missing: delete it and evaluate again"),
+        (lambda scores: scores["provenance"].pop("protocol"), "field protocol: missing"),
+        (lambda scores: scores["provenance"].pop("grader"), "field grader: missing"),
+        (lambda scores: scores["provenance"].update(generation={"engine": {}}), "field least_room: missing"),
+        (lambda scores: scores.pop("contamination"), "field contamination: missing"),
+        (lambda scores: scores.update(contamination={"benchmarks": {}}), "field aime24: missing"),
+        (lambda scores: scores.update(format=2), "format 2, but this version reads 1: delete it and evaluate again"),
+        (lambda scores: scores.update(benchmarks={}), "field benchmarks: is empty: evaluate the model"),
+        (lambda scores: scores["benchmarks"]["aime24"].update(per_problem={}), "field benchmarks: is empty"),
+        (lambda scores: scores["benchmarks"]["aime24"].pop("samples"), "field samples: missing"),
+        (lambda scores: scores["benchmarks"]["aime24"].update(samples=2), "3 correct of 2 samples"),
+        (lambda scores: scores["benchmarks"].update(aime24=[]), "not contain the scores of an evaluation"),
+    ],
+)
+def test_a_bad_scores_file_is_named(folders, break_it, message):
+    path = folders / "paec-seed1" / SCORES_FILE
+    scores = json.loads(path.read_text())
+    break_it(scores)
+    path.write_text(json.dumps(scores))
+    with pytest.raises(UserError, match=f"^{re.escape(str(path))}.*{message}"):
+        evaluations.read_run(path)
+
+
+def test_files_that_are_absent_or_not_json(tmp_path):
+    with pytest.raises(UserError, match="scores.json does not exist: evaluate the model"):
+        evaluations.read_run(tmp_path / SCORES_FILE)
+    (tmp_path / SCORES_FILE).write_bytes(b"\xff{")
+    with pytest.raises(UserError, match="scores.json: not valid JSON"):
+        evaluations.read_run(tmp_path / SCORES_FILE)
+    (tmp_path / SCORES_FILE).write_text("[1]")
+    with pytest.raises(UserError, match="scores.json: does not contain the scores of an evaluation"):
+        evaluations.read_run(tmp_path / SCORES_FILE)

@@ -1,0 +1,143 @@
+"""Bad models and bad data are named before anything starts."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+from pathlib import Path
+
+import pandas
+import pytest
+from checkpoint_worker import Canary
+from doctor_cases import sharded
+
+from recipe.paec.common import model_files
+from recipe.paec.doctor import environment, inputs
+
+
+def changed(file: Path, **fields) -> None:
+    file.write_text(json.dumps({**json.loads(file.read_text()), **fields}))
+
+
+def test_lost_shard(model, tiny_config):
+    sharded(model)
+    (model / "model-00002-of-00002.safetensors").unlink()
+    (problem,) = inputs.check_model(tiny_config(f"model.path={model}"))
+    assert f"model.path={model}: 1 of the 2 weight files in {model_files.INDEX} are missing (model-00002" in problem
+
+
+@pytest.mark.parametrize(
+    "file, fields, words",
+    [
+        ("config.json", {"vocab_size": 300}, "259 tokens, the model's embedding 300 rows"),
+        ("config.json", {"vocab_size": 200}, "259 tokens, the model's embedding only 200 rows"),
+        ("config.json", {"num_attention_heads": 8, "head_dim": None}, "16 wide, vLLM on cluster=cpu needs at least 32"),
+        ("config.json", {"max_position_embeddings": 90}, "= 96 exceeds the model's context of 90 tokens (/"),
+        ("tokenizer_config.json", {"eos_token": None}, "the tokenizer has no eos_token"),
+    ],
+)
+def test_model_that_does_not_fit(model, tiny_config, file, fields, words):
+    changed(model / file, **fields)
+    (problem,) = inputs.check_inputs(tiny_config(f"model.path={model}", "model.context_length=0"))
+    assert words in problem
+
+
+def test_gpus_allow_a_padded_vocabulary(model, compose, tiny_files, monkeypatch):
+    monkeypatch.setenv("PAEC_TINY_DIR", str(tiny_files))
+    changed(model / "config.json", vocab_size=300, num_attention_heads=8)
+    config = compose("cluster=gpu_1x8", f"model.path={model}")
+    assert inputs.check_inputs(config) == []
+
+
+def rewritten(tiny_files, tmp_path, change) -> str:
+    """The training file with one row changed, as a data.train_files override."""
+    table = pandas.read_parquet(tiny_files / "data" / "train.parquet")
+    rows = table.to_dict("records")
+    change(rows[3])
+    path = tmp_path / "changed.parquet"
+    pandas.DataFrame(rows).to_parquet(path)
+    return f"data.train_files=[{path}]"
+
+
+def test_good_inputs_pass(tiny_config):
+    assert inputs.check_inputs(tiny_config()) == []
+    assert environment.check_versions() == []
+
+
+def test_missing_model_and_data(compose, tmp_path, monkeypatch):
+    monkeypatch.setenv("PAEC_TINY_DIR", str(tmp_path / "nowhere"))
+    problems = inputs.check_inputs(compose())
+    assert len(problems) == 3
+    assert "model.path" in problems[0] and "data_prep.tiny" in problems[0]
+    assert "data.train_files" in problems[1] and "data.val_files" in problems[2]
+
+
+def test_what_will_be_made_first_may_be_missing(compose, tmp_path, monkeypatch):
+    monkeypatch.setenv("PAEC_TINY_DIR", str(tmp_path / "later"))
+    assert inputs.check_inputs(compose(), tmp_path / "later") == []
+    (problem,) = inputs.check_inputs(compose("data.val_files=[/nowhere.parquet]"), tmp_path / "later")
+    assert problem.startswith("data.val_files: /nowhere.parquet")
+
+
+def test_model_without_weights(tiny_config, tiny_files, tmp_path):
+    shutil.copytree(tiny_files / "model", tmp_path / "model")
+    (tmp_path / "model" / "model.safetensors").unlink()
+    (problem,) = inputs.check_model(tiny_config(f"model.path={tmp_path / 'model'}"))
+    assert "no weights" in problem
+
+
+def test_row_that_breaks_the_contract(tiny_config, tiny_files, tmp_path):
+    override = rewritten(tiny_files, tmp_path, lambda row: row["reward_model"].update(ground_truth=None))
+    problem = inputs.check_inputs(tiny_config(override))[0]
+    assert "changed.parquet" in problem and "row 3" in problem and "reward_model.ground_truth" in problem
+
+
+def test_unknown_data_source(tiny_config, tiny_files, tmp_path):
+    override = rewritten(tiny_files, tmp_path, lambda row: row.update(data_source="mystery"))
+    problem = inputs.check_inputs(tiny_config(override))[0]
+    assert "data_source 'mystery'" in problem and "reasoning_gym/countdown" in problem
+
+
+def test_reference_that_no_scorer_can_read(tiny_config, tiny_files, tmp_path):
+    override = rewritten(tiny_files, tmp_path, lambda row: row["reward_model"].update(ground_truth="42"))
+    problem = inputs.check_inputs(tiny_config(override))[0]
+    assert "row 3, field reward_model.ground_truth: '42'" in problem and "prepare the file again" in problem
+
+
+def test_prompts_that_do_not_fit(tiny_config):
+    problem = inputs.check_inputs(tiny_config("data.max_prompt_length=5"))[0]
+    assert "data.max_prompt_length=5" in problem and "every prompt" in problem
+
+
+def test_some_prompts_that_do_not_fit(tiny_config, tiny_files, tmp_path):
+    def lengthen(row):
+        row["prompt"] = [{"role": "user", "content": "7 5 1 > 2 " * 20}]
+
+    override = rewritten(tiny_files, tmp_path, lengthen)
+    assert "1 of 64 prompts" in inputs.check_inputs(tiny_config(override))[0]
+    assert inputs.check_inputs(tiny_config(override, "data.filter_overlong_prompts=true")) == []
+
+
+def test_too_few_rows(tiny_config):
+    assert "fewer than data.train_batch_size=128" in inputs.check_inputs(tiny_config("data.train_batch_size=128"))[0]
+
+
+@pytest.mark.parametrize("made", [True, False])
+def test_adapters_go_to_layers_that_exist(made, compose, tiny_files, tmp_path, monkeypatch):
+    monkeypatch.setenv("PAEC_TINY_DIR", str(tiny_files if made else tmp_path))
+    to_come = None if made else tmp_path
+    good = compose(
+        "lora.rank=8", "lora.target_modules=[q_proj,mlp.down_proj]" if made else "lora.target_modules=[q_proj]"
+    )
+    assert inputs.check_inputs(good, to_come) == []
+    (problem,) = inputs.check_inputs(compose("lora.rank=8", "lora.target_modules=[nope,q_proj,proj]"), to_come)
+    assert problem.startswith("lora.target_modules: the model has no layer nope, proj; it has down_proj, ")
+
+
+def test_training_data_is_not_executed(compose, tiny_files, tmp_path):
+    file, canary = tmp_path / "train.parquet", tmp_path / "canary"
+    file.write_bytes(pickle.dumps(Canary(canary)))
+    config = compose(f"data.train_files={file}", f"data.val_files={tiny_files / 'data' / 'validation.parquet'}")
+    problems = inputs.check_data(config, None)
+    assert len(problems) == 1 and problems[0].startswith("data.train_files") and not canary.exists()

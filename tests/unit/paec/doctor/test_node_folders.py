@@ -1,0 +1,64 @@
+"""Shared memory and the folder for Ray's files: small, full, missing."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+
+from recipe.paec.doctor import node_folders
+
+
+def test_small_shared_memory(tiny_config, small_disk, monkeypatch):
+    monkeypatch.setattr(node_folders, "SHM", small_disk(64))
+    (problem,) = node_folders.shared_memory(tiny_config()).errors
+    assert problem.startswith("shared memory: 64 MiB free in ") and "0.1 GiB needed" in problem
+    assert "docker run --shm-size=16g" in problem
+    monkeypatch.setattr(node_folders, "SHM", small_disk(300))
+    check = node_folders.shared_memory(tiny_config())
+    assert check.errors == () and any("but Ray needs" in note for note in check.notes)
+
+
+def test_segments_of_killed_processes():
+    """A segment in use is nobody's rubbish; the same one is, when its process was killed."""
+    code = (
+        "from multiprocessing import shared_memory\n"
+        "segment = shared_memory.SharedMemory(create=True, size=5000)\n"
+        "print(segment.name, flush=True)\n"
+        "import os, signal, sys\n"
+        "from multiprocessing import resource_tracker\n"
+        "os.kill(resource_tracker._resource_tracker._pid, signal.SIGKILL)\n"  # with it, the segment would go too
+        "sys.stdin.read()"
+    )
+    owner = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    segment = node_folders.SHM / owner.stdout.readline().strip()
+    try:
+        assert segment.name.startswith("psm_")
+        os.utime(segment, (time.time() - 3600,) * 2)
+        assert segment not in node_folders.leftover_segments()
+        owner.kill()
+        owner.wait()
+        assert segment in node_folders.leftover_segments()
+        os.utime(segment)
+        assert segment not in node_folders.leftover_segments()  # it may be about to be used
+    finally:
+        owner.kill()
+        owner.communicate()
+        segment.unlink()
+
+
+def test_folder_of_rays_files(tiny_config, small_disk, monkeypatch):
+    folder = small_disk(100)
+    monkeypatch.setenv("RAY_TMPDIR", str(folder))
+    (problem,) = node_folders.scratch(tiny_config()).errors
+    assert problem.startswith(f"{folder}: 100 MiB free for Ray's logs and objects, 2.0 GiB needed")
+    (folder / "full").write_bytes(bytes(97 * 2**20))
+    (problem,) = node_folders.scratch(tiny_config()).errors
+    assert (
+        f"{folder}: its file system is 97% full, and Ray stores nothing there above 95%: free" in problem
+        and "RAY_TMPDIR" in problem
+    )
+    monkeypatch.setenv("RAY_TMPDIR", str(folder / "nowhere"))
+    (problem,) = node_folders.scratch(tiny_config()).errors
+    assert "the folder for Ray's files does not exist" in problem

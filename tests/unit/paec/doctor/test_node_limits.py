@@ -1,0 +1,75 @@
+"""Open files, processes, interfaces and CPUs of a node."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf, open_dict
+
+from recipe.paec.doctor import node_limits
+
+
+def test_clusters_need_more_open_files(tiny_config):
+    code = (
+        "import resource, sys; from omegaconf import OmegaConf; from recipe.paec.doctor import node_limits\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (1024, 20000))\n"
+        "print(*node_limits.limits(OmegaConf.create(sys.stdin.read())).errors)"
+    )
+    for nodes, words in ((4, ""), (5, "open files: the limit is 20000, Ray needs 20480: run ulimit -n 20480")):
+        config = OmegaConf.to_yaml(tiny_config(f"cluster.nodes={nodes}"))
+        done = subprocess.run([sys.executable, "-c", code], input=config, capture_output=True, text=True, check=True)
+        assert words in done.stdout and (words or done.stdout == "\n"), done.stdout
+
+
+def test_too_few_processes(tiny_config):
+    (problem,) = node_limits.limits(tiny_config("cluster.gpus_per_node=10000000")).errors
+    assert problem.startswith("processes: ") and "docker run --pids-limit" in problem
+
+
+@pytest.mark.parametrize(
+    "name, wanted, good",
+    [
+        ("GLOO_SOCKET_IFNAME", "eth0", True),
+        ("GLOO_SOCKET_IFNAME", "eth", False),
+        ("GLOO_SOCKET_IFNAME", "eth0,ib7", False),
+        ("NCCL_SOCKET_IFNAME", "eth", True),
+        ("NCCL_SOCKET_IFNAME", "=eth", False),
+        ("NCCL_SOCKET_IFNAME", "=eth0", True),
+        ("NCCL_SOCKET_IFNAME", "ib,eth", True),
+        ("NCCL_SOCKET_IFNAME", "^docker,lo", True),
+        ("NCCL_SOCKET_IFNAME", "^eth,lo", False),
+    ],
+)
+def test_names_of_interfaces(name, wanted, good):
+    assert node_limits._matches(wanted, name, ["lo", "eth0"]) is good
+
+
+def test_host_name_that_leads_nowhere(tiny_config):
+    """In a UTS namespace of its own, where the host has another name."""
+    code = (
+        "import sys; from omegaconf import OmegaConf; from recipe.paec.doctor import node_limits\n"
+        "print(*node_limits.interfaces(OmegaConf.create(sys.stdin.read())).errors)"
+    )
+    config = tiny_config()
+    with open_dict(config):
+        del config.cluster.env["GLOO_SOCKET_IFNAME"]
+    done = subprocess.run(
+        ["unshare", "--uts", "sh", "-c", 'hostname nowhere.invalid && exec "$@"', "sh", sys.executable, "-c", code],
+        input=OmegaConf.to_yaml(config),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode and "unshare" in done.stderr:
+        pytest.skip(f"namespaces are not permitted here: {done.stderr.strip()}")
+    assert "the host name nowhere.invalid cannot be resolved" in done.stdout, done.stderr
+    assert "set GLOO_SOCKET_IFNAME" in done.stdout
+
+
+def test_cpus_that_verl_reserves():
+    source = Path(importlib.util.find_spec("verl").origin).parent / "single_controller" / "ray" / "base.py"
+    assert f"max_colocate_count: int = {node_limits.COLOCATED}\n" in source.read_text()

@@ -1,0 +1,99 @@
+"""The command on a file of samples: its arguments, its errors, and scores by hand."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+from evaluation_cases import command, write_lines
+
+from recipe.grading.pool import GraderPool
+from recipe.paec.common import versions
+
+
+def test_paths_may_hold_what_hydra_reads(evaluation):
+    """A run's name carries its overrides, so paths have "=" and "," in them."""
+    config = evaluation("model=runs/a,rho=0.7", "benchmarks=[a]", "output=it's,b=c", "data_root='quoted=1'")
+    assert (config.model.path, config.output, config.data_root) == ("runs/a,rho=0.7", "it's,b=c", "quoted=1")
+    assert evaluation("samples=x=y.jsonl", "output=null").samples == "x=y.jsonl"
+    config = evaluation("model=m", "benchmarks=[aime24, a b=c/it's.parquet]", "trained_on=x=1/t.parquet")
+    assert config.benchmarks == ["aime24", "a b=c/it's.parquet"] and config.trained_on == ["x=1/t.parquet"]
+    assert evaluation("model=m", "benchmarks=['a,b.parquet','c']").benchmarks == ["a,b.parquet", "c"]
+    assert evaluation("samples=f", "benchmarks=[]", "trained_on=null").benchmarks == []
+
+
+@pytest.mark.parametrize(
+    "override, words",
+    [
+        (
+            "protocol.temprature=1",
+            ["unknown configuration key protocol.temprature", "did you mean protocol.temperature"],
+        ),
+        ("protocol=lufy", ["no protocol lufy", "did you mean luffy?"]),
+        ("benchmarks=[aime24]", ["give model=..."]),
+    ],
+)
+def test_errors_on_the_command_line(override, words):
+    done = command(override)
+    assert done.returncode == 2 and done.stderr.startswith("error: ")
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert all(word in done.stderr for word in words), done.stderr
+
+
+def test_scores_of_a_sample_file_by_hand(tmp_path, aime):
+    """Three problems (100, 101, 102), four responses each, everything computed by hand."""
+    answers = {
+        "p0": ["\\boxed{100}", "\\boxed{\\frac{200}{2}}", "\\boxed{7}", "no idea"],  # two ways to say 100: the majority
+        "p1": ["\\boxed{9}", "\\boxed{101}", "\\boxed{9}", "\\boxed{101.0}"],  # a tie: 9 came first, so wrong
+        "p2": ["\\boxed{1}", "\\boxed{2}", "\\boxed{3}", "it is \\boxed{"],
+    }
+    lines = [
+        {"benchmark": "aime24", "problem": p, "sample": i, "response": r, "tokens": 10 * (i + 1), "finish_reason": f}
+        for p, responses in answers.items()
+        for i, (r, f) in enumerate(zip(responses, ["stop", "stop", "stop", "length"], strict=True))
+    ]
+    file, output = write_lines(tmp_path / "s.jsonl", lines), tmp_path / "out"
+    done = command(f"samples={file}", "benchmarks=[aime24]", f"data_root={aime}", f"output={output}")
+    assert done.returncode == 0, done.stderr
+    scores = json.loads((output / "scores.json").read_text())
+    found = scores["benchmarks"]["aime24"]
+    assert (found["problems"], found["samples"]) == (3, 4)
+    assert found["avg"]["value"] == pytest.approx((2 / 4 + 2 / 4 + 0) / 3)
+    assert found["maj"]["4"]["value"] == pytest.approx(1 / 3)
+    assert found["pass"]["1"]["value"] == pytest.approx(1 / 3)
+    assert found["pass"]["2"]["value"] == pytest.approx(2 * (1 - 1 / math.comb(4, 2)) / 3)
+    assert found["pass"]["4"]["value"] == pytest.approx(2 / 3)
+    assert found["truncated"] == pytest.approx(3 / 12) and found["unparsable"] == pytest.approx(2 / 12)
+    assert found["mean_length"] == pytest.approx(25)
+    assert {p: v["correct"] for p, v in found["per_problem"].items()} == {"p0": 2, "p1": 2, "p2": 0}
+
+    graded = [json.loads(text) for text in (output / "samples.jsonl").read_text().splitlines()]
+    assert [g["group"] for g in graded] == [0, 0, 1, None, 0, 1, 0, 1, 0, 1, 2, None]
+    assert [g["correct"] for g in graded] == [True, True, False, False, False, True, False, True] + [False] * 4
+    assert graded[0]["ground_truth"] == "100" and graded[3]["status"] == "unparsable" and graded[3]["answer"] is None
+    assert "| avg@n" in done.stdout and "AIME24" in (output / "scores.md").read_text()
+    assert scores["provenance"]["samples"] == str(file) and scores["contamination"] is None
+    limits = {"time_limit": GraderPool().time_limit, "memory_limit": GraderPool().memory_limit}
+    grader = {**limits, "math-verify": "0.9.0", "sympy": versions.installed("sympy")}
+    assert scores["provenance"]["grader"] == grader and scores["provenance"]["generation"] is None
+
+    write_lines(tmp_path / "s.jsonl", [*lines[:-1], {**lines[-1], "response": "changed"}])
+    again = command(f"samples={file}", "benchmarks=[aime24]", f"data_root={aime}", f"output={output}")
+    assert again.returncode == 2 and "contains another evaluation: its samples is" in again.stderr
+    write_lines(tmp_path / "s.jsonl", lines[:-1])
+    partial = command(f"samples={file}", "benchmarks=[aime24]", f"data_root={aime}", f"output={tmp_path / 'o2'}")
+    assert partial.returncode == 2 and "p2" in partial.stderr and "3 of 4 samples" in partial.stderr
+    assert "graded" not in partial.stdout, "found out before anything is graded"
+
+
+def test_an_output_that_is_a_file_is_one_sentence(tmp_path, aime):
+    lines = [{"benchmark": "aime24", "problem": f"p{i}", "sample": 0, "response": "\\boxed{100}"} for i in range(3)]
+    (tmp_path / "file").touch()
+    done = command(
+        f"samples={write_lines(tmp_path / 's.jsonl', lines)}", "benchmarks=[aime24]", f"data_root={aime}",
+        f"output={tmp_path / 'file'}",
+    )  # fmt: skip
+    assert done.returncode == 2
+    file = tmp_path / "file"
+    assert done.stderr == f"error: output={file}: {file} is a file: give the path of a folder\n"

@@ -1,0 +1,43 @@
+"""Benchmark problems in the training data are named beside the scores."""
+
+from __future__ import annotations
+
+import json
+
+from evaluation_cases import command, row, write_lines
+
+from data_prep.contract import write_parquet
+
+
+def test_contamination_is_shown_with_the_scores(tmp_path, aime):
+    """A training file with one benchmark problem in it: named in scores.json and in the table's note."""
+    lines = [{"benchmark": "aime24", "problem": f"p{i}", "sample": 0, "response": "\\boxed{100}"} for i in range(3)]
+    copied = "Let $a$, $b$ and $c$ be distinct primes with $abc = 2431$. Find the remainder of $a+b+c$ modulo 9."
+    rows = [row(0, "100", problem=copied), row(1, "101"), row(2, "102")]
+    write_parquet(rows, aime / "aime24" / "test.parquet")
+    train = [row(5, "5", source="dapo_math_17k", problem=f"Solve this: {copied}")]
+    write_parquet(train, tmp_path / "train.parquet")
+    file, output = write_lines(tmp_path / "s.jsonl", lines), tmp_path / "out"
+    done = command(
+        f"samples={file}",
+        "benchmarks=[aime24]",
+        f"data_root={aime}",
+        f"output={output}",
+        f"trained_on=[{tmp_path / 'train.parquet'}]",
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads((output / "scores.json").read_text())["contamination"]
+    assert found["trained_on"] == [str(tmp_path / "train.parquet")]
+    assert found["benchmarks"]["aime24"]["ids"] == ["p0"]
+    assert found["benchmarks"]["aime24"]["avg_without"]["value"] == 0.0  # only p0 is answered right
+    assert "AIME24: 1 of 3; avg@n without them 0.0 [0.0, 0.0]" in done.stdout
+
+
+def test_training_data_is_read_before_anything_expensive(tmp_path, aime):
+    (tmp_path / "t.parquet").write_text("none")
+    lines = [{"benchmark": "aime24", "problem": f"p{i}", "sample": 0, "response": "\\boxed{100}"} for i in range(3)]
+    given = [f"samples={write_lines(tmp_path / 's.jsonl', lines)}", "benchmarks=[aime24]", f"data_root={aime}"]
+    for name, words in {"t.parquet": "is not a readable parquet file", "gone.parquet": "does not exist;"}.items():
+        done = command(*given, f"output={tmp_path / 'out'}", f"trained_on=[{tmp_path / name}]")
+        assert done.returncode == 2 and f"error: trained_on: {tmp_path / name}: {words}" in done.stderr
+        assert not (tmp_path / "out").exists()

@@ -1,0 +1,111 @@
+"""What is evaluated: a run, a checkpoint, a folder; and fingerprints of weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from recipe.paec.common.errors import UserError
+from recipe.paec.evaluate import settings, targets
+
+
+@pytest.fixture
+def run_directory(tmp_path, tiny_files) -> Path:
+    """A run with complete checkpoints at 2 and 4 and the remains of one at 6."""
+    run = tmp_path / "outputs" / "some-run"
+    run.mkdir(parents=True)
+    (run / "config.yaml").write_text(
+        f"model: {{path: {tiny_files / 'model'}, chat_template: null}}\ndata: {{train_files: [/gone.parquet]}}\n"
+    )
+    for step in (2, 4, 6):
+        (run / "checkpoints" / f"global_step_{step}" / "actor").mkdir(parents=True)
+        (run / "checkpoints" / f"global_step_{step}" / "actor" / "model.pt").write_bytes(bytes([step]))
+    for step in (2, 4):
+        targets.checkpoints.commit(run / "checkpoints", step, {}, None)
+    return run
+
+
+def test_targets_of_a_run(evaluation, run_directory, tiny_files):
+    config = evaluation(f"model={run_directory}", "benchmarks=[a]")
+    found = targets.find_targets(config, "luffy-a")
+    assert [(t.step, t.is_checkpoint) for t in found] == [(0, False), (2, True), (4, True)]
+    assert found[0].folder == tiny_files / "model"
+    assert [t.output for t in found] == [run_directory / "evaluation" / "luffy-a" / f"step_{s}" for s in (0, 2, 4)]
+    some = evaluation(f"model={run_directory}", "benchmarks=[a]", "steps=[4]", "output=/tmp/somewhere")
+    (only,) = targets.find_targets(some, "luffy-a")
+    assert only.step == 4 and only.output == Path("/tmp/somewhere/step_4")
+    wrong = evaluation(f"model={run_directory}", "benchmarks=[a]", "steps=[3,4]")
+    with pytest.raises(UserError, match=r"steps=\[3\].* has the steps 0, 2, 4 "):
+        targets.find_targets(wrong, "luffy-a")
+
+
+def test_a_run_is_evaluated_with_its_own_chat_template(evaluation, run_directory):
+    """Also its step 0, whose tokenizer knows nothing of it; a template on the command line comes first."""
+    plain = evaluation(f"model={run_directory}", "benchmarks=[a]")
+    start = targets.find_targets(plain, "luffy-a")[0]
+    assert settings.as_trained(plain, start).chat_template is None
+    file = run_directory / "config.yaml"
+    file.write_text(file.read_text().replace("chat_template: null", "chat_template: '{{ messages }}'"))
+    assert settings.as_trained(plain, start).chat_template == "{{ messages }}"
+    given = evaluation(f"model={run_directory}", "benchmarks=[a]", "chat_template=mine")
+    assert settings.as_trained(given, start).chat_template == "mine"
+
+
+def test_target_of_a_checkpoint(evaluation, run_directory):
+    checkpoint = run_directory / "checkpoints" / "global_step_4"
+    (target,) = targets.find_targets(evaluation(f"model={checkpoint}", "benchmarks=[a]"), "luffy-a")
+    assert (target.step, target.run, target.is_checkpoint) == (4, run_directory, True)
+    remains = run_directory / "checkpoints" / "global_step_6"
+    broken = run_directory / "checkpoints" / "global_step_2"
+    (broken / "paec_state.json").write_text("{")
+    with pytest.raises(UserError, match="is damaged: paec_state.json cannot be read"):
+        targets.find_targets(evaluation(f"model={broken}", "benchmarks=[a]"), "luffy-a")
+    with pytest.raises(UserError, match=r"steps=\[4\]: model=.* is not the folder of a run: leave steps= out"):
+        targets.find_targets(evaluation(f"model={checkpoint}", "benchmarks=[a]", "steps=[4]"), "luffy-a")
+    with pytest.raises(UserError, match="its save was interrupted"):
+        targets.find_targets(evaluation(f"model={remains}", "benchmarks=[a]"), "luffy-a")
+
+
+def test_target_of_a_folder(evaluation, tiny_files, tmp_path):
+    (target,) = targets.find_targets(evaluation(f"model={tiny_files / 'model'}", "benchmarks=[a]"), "luffy-a")
+    assert (target.step, target.run, target.is_checkpoint) == (None, None, False)
+    assert target.output == Path("outputs/evaluation/model-luffy-a")
+    assert targets.context_of(evaluation("model=m", "benchmarks=[a]"), target.folder) == 512
+    assert targets.context_of(evaluation("model=m", "benchmarks=[a]", "context_length=64"), target.folder) == 64
+    with pytest.raises(UserError, match="hf download nobody/nothing"):
+        targets.find_targets(evaluation("model=nobody/nothing", "benchmarks=[a]"), "luffy-a")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="no config.json"):
+        targets.find_targets(evaluation(f"model={tmp_path / 'empty'}", "benchmarks=[a]"), "luffy-a")
+
+
+@pytest.mark.parametrize("position", [0, 3 * 2**19, 3 * 2**20 - 1])
+def test_fingerprint_sees_other_weights(tmp_path, position):
+    """First and last MiB of a file are read; training changes weights everywhere, a copied folder nowhere."""
+    weights = bytearray(3 * 2**20)
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "model.safetensors").write_bytes(weights)
+    assert targets.fingerprint(tmp_path / "a") == targets.fingerprint(tmp_path / "b")
+    weights[position] = 1
+    (tmp_path / "b" / "model.safetensors").write_bytes(weights)
+    same = targets.fingerprint(tmp_path / "a") == targets.fingerprint(tmp_path / "b")
+    assert same == (position == 3 * 2**19)  # the middle MiB is not read
+
+
+@pytest.mark.parametrize(
+    "name", ["config.json", "chat_template.jinja", "generation_config.json", "merges.txt", "actor/huggingface/x.jinja"]
+)
+def test_fingerprint_sees_all_that_responses_depend_on(tmp_path, name):
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    before = targets.fingerprint(tmp_path)
+    (tmp_path / name).write_text("a")
+    one = targets.fingerprint(tmp_path)
+    (tmp_path / name).write_text("b")
+    assert len({before, one, targets.fingerprint(tmp_path)}) == 3
+
+
+def test_revision_of_a_hub_model(tmp_path):
+    assert targets.revision(tmp_path / "models--a--b" / "snapshots" / "0f1e") == "0f1e"
+    assert targets.revision(tmp_path / "model") is None

@@ -1,0 +1,79 @@
+"""A grid as Slurm jobs: what sbatch is called with, and what is refused; stand-ins for Slurm's commands."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from grid_cases import made_run
+
+from recipe.paec.common.errors import UserError
+from recipe.paec.common.repository import REPOSITORY
+from recipe.paec.grid import request, slurm
+from recipe.paec.grid.runs import GridRun
+
+STAND_IN = """#!/usr/bin/env python3
+import json, os, pathlib, sys
+name = pathlib.Path(sys.argv[0]).name
+with open({log!r}, "a") as stream:
+    print(json.dumps([name, *sys.argv[1:], os.environ.get("METHODS")]), file=stream)
+print({answers!r}[name])
+"""
+
+
+@pytest.fixture
+def commands(tmp_path, monkeypatch):
+    """commands(queued="...") puts stand-ins for squeue and sbatch first in PATH; returns the file of their calls."""
+
+    def make(queued: str = "") -> Path:
+        folder, log = tmp_path / "bin", tmp_path / "calls"
+        folder.mkdir(exist_ok=True)
+        for name in ("squeue", "sbatch"):
+            text = STAND_IN.format(log=str(log), answers={"squeue": queued, "sbatch": "77;cluster"})
+            (folder / name).write_text(text)
+            (folder / name).chmod(0o755)
+        monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+        return log
+
+    return make
+
+
+def grid_of(root: Path) -> tuple[request.Grid, list[GridRun]]:
+    """Two methods with two seeds, of which the first run is done."""
+    grid = request.parse(["METHODS=none paec", "SEEDS=0 1", "SLURM=--partition=a --time=60", "lora.rank=2"], {})
+    done = made_run(root / "t-none-seed0", [{"step": 2}], saved=2)
+    (done.directory / "huggingface").mkdir()
+    planned = [("paec", 0), ("none", 1), ("paec", 1)]
+    return grid, [done, *(GridRun(m, s, root / f"t-{m}-seed{s}", 2, saves=True, exports=True) for m, s in planned)]
+
+
+def test_the_array_and_the_job_of_the_table(tmp_path, commands, capsys):
+    log = commands()
+    grid, runs = grid_of(tmp_path)
+    folder = tmp_path / "g"
+    slurm.submit(grid, runs, folder)
+    queue, array, table = [json.loads(line) for line in log.read_text().splitlines()]
+    assert queue[0] == "squeue" and "--name=paec-g" in queue
+    for job in (array, table):
+        assert job[0] == "sbatch" and {"--job-name=paec-g", "--parsable", "--partition=a"} < set(job)
+        assert f"--chdir={REPOSITORY}" in job and job[-1] == "none paec", "the grid's words are in the environment"
+    assert "--array=1,2,3" in array and str(slurm.SWEEP) in array and f"run.root='{tmp_path}'" in array
+    assert "--dependency=afterany:77" in table and "--nodes=1" in table
+    (wrapped,) = [word for word in table if word.startswith("--wrap=")]
+    assert wrapped.startswith("--wrap=bash launch/python.sh -m recipe.paec.grid --table-only lora.rank=2")
+    assert "submitted 3 of 4 runs as the array 77: " in capsys.readouterr().out
+
+
+def test_a_grid_that_is_queued_is_not_submitted_again(tmp_path, commands):
+    log = commands(queued="41\n42")
+    with pytest.raises(UserError, match="^job 41 is already running this grid: .* scancel 41$"):
+        slurm.submit(*grid_of(tmp_path), tmp_path / "g")
+    assert [json.loads(line)[0] for line in log.read_text().splitlines()] == ["squeue"]
+
+
+def test_a_machine_without_slurm(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UserError, match="^SLURM: sbatch is not installed on this machine: leave SLURM out"):
+        slurm.submit(*grid_of(tmp_path), tmp_path / "g")

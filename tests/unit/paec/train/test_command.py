@@ -1,0 +1,61 @@
+"""The training's command: its check is light and leaves nothing, and the doctor comes first."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from doctor_cases import command
+from omegaconf import OmegaConf
+from train_check import check
+
+from recipe.paec.common.repository import REPOSITORY
+
+
+@pytest.mark.cpu_stack
+def test_training_begins_with_it(tiny_files, tmp_path):
+    done = command(tiny_files, tmp_path / "runs", "cluster.num_cpus=3", module="train")
+    assert done.returncode == 2 and "ok    versions: Python" in done.stdout
+    (sentence,) = done.stderr.splitlines()
+    assert sentence.startswith("error: CPUs: Ray would offer 3, the run reserves 6")
+    assert list(tmp_path.iterdir()) == []
+
+
+SCRIPT = """
+import sys
+from recipe.paec.train import command as train
+sys.argv = ["train", "--check", *sys.argv[1:]]
+try:
+    code = train.main()
+except SystemExit as ended:
+    code = ended.code
+print(sorted({"torch", "verl", "ray", "vllm", "transformers", "pandas", "pyarrow"} & set(sys.modules)))
+sys.exit(code)
+"""
+
+
+@pytest.mark.parametrize("overrides, code", [([], 0), (["method=siren", "also=clip_higher"], 0), (["seed=-1"], 2)])
+def test_the_check_imports_nothing_heavy(overrides, code, tmp_path):
+    started = time.monotonic()
+    before = time.process_time()
+    done = subprocess.run([sys.executable, "-c", SCRIPT, *overrides], capture_output=True, text=True, cwd=REPOSITORY)
+    assert done.returncode == code, done.stderr
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert time.monotonic() - started < 60 and time.process_time() - before < 60
+
+
+def test_the_check_prints_the_configuration_when_asked(monkeypatch, capsys):
+    _, out, _ = check(monkeypatch, capsys)
+    assert len(out.splitlines()) == 1
+    _, out, _ = check(monkeypatch, capsys, "--print-config")
+    text, verdict = out.rstrip().rsplit("\n", 1)
+    assert verdict.startswith("the configuration of tiny_cpu-paec is valid")
+    assert OmegaConf.create(text).trainer.nnodes == 1 and "${" not in text
+
+
+def test_the_check_leaves_nothing(monkeypatch, capsys, tmp_path):
+    code, _, _ = check(monkeypatch, capsys, f"run.root={tmp_path / 'runs'}")
+    assert code == 0 and list(Path(tmp_path).iterdir()) == []

@@ -1,0 +1,151 @@
+"""Methods together: in the order given, whatever the split, and what is refused."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from batches import assert_any_split, detached, mini_batch_loss, random_batch, random_rollouts, update_of
+
+from paec_loss import MethodStack
+from paec_loss.methods import METHODS
+from paec_loss.methods.aepo import AEPO
+from paec_loss.methods.canon import CANON
+from paec_loss.methods.empg import EMPG
+from paec_loss.methods.empo import EMPO
+from paec_loss.methods.ettrl_advantage import ETTRLAdvantage
+from paec_loss.methods.hicra import HICRA
+from paec_loss.methods.paec import PAEC
+from paec_loss.methods.pear import PEAR
+from paec_loss.methods.seed_grpo import SEEDGRPO
+
+
+def test_sums_reach_metrics_by_name():
+    """PAEC's metrics of a mini-batch come from the sums of its parts, added by name."""
+    _, tokens = random_batch()
+    stack = MethodStack([METHODS["entropy_bonus"](), PAEC()])
+    updates = [replace(update_of(tokens, stack), tracker_signal={"floor": 2.0})] * 2
+    contexts = stack.prepare({"step": tokens}, updates)
+    sums = stack.local_sums(tokens, contexts, updates)
+    assert list(sums) == ["paec"] and sums["paec"]["tokens"] == int(tokens.response_mask.sum())
+    found = stack.metrics(contexts, sums, updates)
+    assert found["paec/update_selected_entropy"] == pytest.approx(contexts[1].before, rel=1e-12)
+    assert found["paec/update_mask_mass"] == sums["paec"]["mass"] / sums["paec"]["tokens"]
+    doubled = {"paec": {name: 2 * value for name, value in sums["paec"].items()}}
+    assert stack.metrics(contexts, doubled, updates) == pytest.approx(found, rel=1e-12)
+
+
+FORKING, KL_COV = METHODS["forking_tokens"](rho=0.5), METHODS["kl_cov"](ratio=0.3)
+ADVANTAGE, STEER = METHODS["entropy_advantage"](), METHODS["steer"]()
+BONUS, HIGHER = METHODS["entropy_bonus"](coefficient=0.1), METHODS["clip_higher"]()
+SENT = METHODS["sent"](ratio=0.3)
+
+
+@pytest.mark.parametrize(
+    "methods", [[ADVANTAGE, STEER, BONUS], [FORKING, KL_COV, ADVANTAGE, BONUS], [ADVANTAGE, SENT, HIGHER]]
+)
+def test_any_split(methods):
+    assert_any_split(methods)
+
+
+def test_terms_add_up():
+    _, tokens = random_batch()
+    plain, first, second = (mini_batch_loss(m, tokens).item() for m in (METHODS["none"](), BONUS, SENT))
+    assert mini_batch_loss([BONUS, SENT], tokens).item() == pytest.approx(first + second - plain, rel=1e-12)
+
+
+def test_advantages_pass_from_one_to_the_next():
+    """STEER behind entropy_advantage weighs, and takes its maximum over, the advantages that that one leaves."""
+    _, tokens = random_batch()
+    update = update_of(tokens, STEER)
+    shaped = replace(tokens, advantages=ADVANTAGE.token_advantages(tokens, None, update))
+    context = STEER.prepare(detached(shaped), update)
+    expected = STEER.token_advantages(shaped, context, update)
+    stack = MethodStack([ADVANTAGE, STEER])
+    contexts = stack.prepare({"exact": detached(tokens)}, [update, update])
+    assert contexts == [None, context] and context != STEER.prepare(detached(tokens), update)
+    found = stack.token_advantages(tokens, contexts, [update, update])
+    inside = tokens.response_mask
+    torch.testing.assert_close(found[inside], expected[inside], rtol=1e-12, atol=0)
+
+
+def test_a_term_sees_what_its_statistics_saw():
+    """SENT's covariance behind entropy_advantage is of the same advantages as its threshold."""
+    _, tokens = random_batch()
+    update = update_of(tokens, SENT)
+    shaped = replace(tokens, advantages=ADVANTAGE.token_advantages(tokens, None, update))
+    expected = SENT.loss_term(shaped, SENT.prepare(detached(shaped), update), update)
+    stack = MethodStack([ADVANTAGE, SENT])
+    contexts = stack.prepare({"exact": detached(tokens)}, [update, update])
+    assert stack.loss_term(tokens, contexts, [update, update]).item() == pytest.approx(expected.item(), rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("names", "sentence"),
+    [
+        (["kl_cov", "hapo"], "kl_cov and hapo each bring a policy loss"),
+        (["clip_cov", "steer"], "clip_cov and steer each bring a clip range"),
+        (["kl_cov", "clip_higher"], "clip_higher brings a clip range, and kl_cov a policy loss without one:"),
+        (["empo", "pear"], "empo and pear each bring a reward"),
+        (["paec", "clip_higher", "paec"], "also=paec: paec is already active"),
+    ],
+)
+def test_refused(names, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        MethodStack([METHODS[name]() for name in names])
+
+
+@pytest.mark.parametrize("methods", [[ADVANTAGE, STEER, BONUS], [FORKING, KL_COV], [SENT], [METHODS["none"]()]])
+def test_the_loss_in_one_piece(methods):
+    _, tokens = random_batch()
+    stack = MethodStack(methods)
+    loss = stack.loss(tokens, update_of(tokens, stack))
+    torch.testing.assert_close(loss, mini_batch_loss(methods, tokens, [[2, 4], [0], [5, 1, 3]]), rtol=1e-12, atol=0)
+
+
+def test_the_page_shows_it():
+    """The code of docs/methods.md, run unchanged."""
+    page = (Path(__file__).parents[3] / "docs" / "methods.md").read_text(encoding="utf-8")
+    (code,) = [block for block in re.findall(r"```python\n(.*?)```", page, flags=re.S) if "stack.loss" in block]
+    logits, tokens = random_batch()
+    given = dict(logits=logits, labels=torch.zeros(tokens.response_mask.shape, dtype=torch.long))
+    given |= dict(old_log_prob=tokens.old_log_prob, advantages=tokens.advantages, response_mask=tokens.response_mask)
+    exec(code, given)
+    given["loss"].backward()
+    assert torch.isfinite(given["loss"]) and logits.grad.abs().max() > 0
+
+
+def test_a_clip_range_for_a_policy_loss_that_has_one():
+    stack = MethodStack([METHODS["hapo"](), HIGHER])
+    assert stack.clip(update_of(random_batch()[1], METHODS["none"]()).clip).high == 0.28
+
+
+def test_the_order_is_that_of_the_stack():
+    rollouts = random_rollouts()
+    first, second = ETTRLAdvantage(), EMPG()
+    expected = second.advantages(replace(rollouts, advantages=first.advantages(rollouts)))
+    torch.testing.assert_close(MethodStack([first, second]).advantages(rollouts), expected, rtol=0, atol=0)
+    assert (MethodStack([second, first]).advantages(rollouts) - expected).abs().max() > 0.01
+
+
+def test_needs_are_collected():
+    stack = MethodStack([SEEDGRPO(), EMPG(), AEPO()])
+    assert stack.needs == {"answer_ids", "token_texts"}
+    assert stack.needs_rollouts
+    assert list(stack.trackers()) == ["aepo"]
+
+
+def test_advantages_of_its_own_come_first():
+    MethodStack([CANON(), HICRA(), EMPG()])
+    with pytest.raises(ValueError, match="canon makes its own .* discard those of hicra and empg: name it first"):
+        MethodStack([HICRA(), EMPG(), CANON()])
+    with pytest.raises(ValueError, match="seed_grpo makes its own .* discard those of canon"):
+        MethodStack([CANON(), SEEDGRPO()])
+
+
+def test_one_reward():
+    with pytest.raises(ValueError, match="pear and empo each bring a reward"):
+        MethodStack([PEAR(), EMPO()])

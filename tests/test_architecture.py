@@ -21,8 +21,9 @@ ROOMS = {
     "compare": "scoring",
     "ray_node": "",
     "doctor": "config run plan ray_node",
+    "report": "config scoring run compare",
     "grid": "config scoring run compare",
-    "train": "config run export doctor",
+    "train": "config run export report doctor",
     "evaluate": "config scoring run export compare doctor",
     "curriculum": "config run doctor evaluate",
 }
@@ -127,7 +128,9 @@ def test_modules_are_short():
         assert len(path.read_text(encoding="utf-8").splitlines()) <= 320, path
 
 
-@pytest.mark.parametrize("name", ["common", "config", "scoring", "run", "compare", "plan", "grid", "evaluate"])
+@pytest.mark.parametrize(
+    "name", ["common", "config", "scoring", "run", "compare", "plan", "report", "grid", "evaluate"]
+)
 def test_only_verls_processes_know_verl(name):
     """The commands stay light; `run.safe_load` imports torch within its function."""
     for path in (ROOT / "recipe" / "paec" / name).rglob("*.py"):

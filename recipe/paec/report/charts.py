@@ -70,7 +70,7 @@ def _drawn(spec: Spec, groups: Sequence[Group]) -> list[dict[str, Any]]:
         return []
     if len(groups) == 1:
         series = [_series(groups[0], 0, key, label, i, line.dashes) for i, (line, key, label) in enumerate(lines)]
-        return [_chart(spec, spec.id, spec.title, series)]
+        return [chart_of(spec, spec.id, spec.title, series)]
     if spec.id == "entropy":
         return _entropy_of_several(spec, groups, lines)
     kept = [entry for entry in lines if not entry[0].minor]
@@ -87,7 +87,7 @@ def _drawn(spec: Spec, groups: Sequence[Group]) -> list[dict[str, Any]]:
         )
         series = [_series(g, j, key, g.name, j, _dashes(j)) for j, g in enumerate(groups) if key in g.columns]
         charts.append(
-            _chart(spec if i == 0 else replace(spec, note=""), f"{spec.id}-{i}" if i else spec.id, title, series)
+            chart_of(spec if i == 0 else replace(spec, note=""), f"{spec.id}-{i}" if i else spec.id, title, series)
         )
     return charts
 
@@ -114,7 +114,7 @@ def _entropy_of_several(spec: Spec, groups: Sequence[Group], lines: list[tuple[L
                     series.append(_series(group, j, key, text, j, max(line.dashes, _dashes(j))))
         if series:
             own = spec if name == spec.id else replace(spec, note="Below its floor, dotted, the method's penalty acts.")
-            charts.append(_chart(own, name, title, series))
+            charts.append(chart_of(own, name, title, series))
     return charts
 
 
@@ -126,7 +126,8 @@ def _series(group: Group, number: int, key: str, label: str, colour: int, dashes
     return {"label": label, "group": number, "key": key, "colour": colour % 6, "dashes": dashes}
 
 
-def _chart(spec: Spec, name: str, title: str, series: list[dict[str, Any]]) -> dict[str, Any]:
+def chart_of(spec: Spec, name: str, title: str, series: list[dict[str, Any]]) -> dict[str, Any]:
+    """A chart as plain data: what the page and the figures draw."""
     return {
         **{"id": name, "title": title, "note": spec.note, "kind": "lines", "x": STEP, "unit": spec.unit},
         **{"scale": spec.scale, "wide": spec.wide, "small": False, "series": series},
@@ -166,7 +167,7 @@ def pass_curves(groups: Sequence[Group]) -> list[dict[str, Any]]:
                 series.append(entry)
         if series:
             spec = Spec(f"passk-{number}", f"pass@k over k, {source}", PERCENT, (), scale=100)
-            charts.append({**_chart(spec, spec.id, spec.title, series), "x": "samples k", "log": True})
+            charts.append({**chart_of(spec, spec.id, spec.title, series), "x": "samples k", "log": True})
     return charts
 
 
@@ -188,7 +189,7 @@ def time_charts(groups: Sequence[Group]) -> list[dict[str, Any]]:
             wide=len(groups) == 1,
         )
         if series:
-            charts.append({**_chart(spec, spec.id, title, series), "kind": "stack"})
+            charts.append({**chart_of(spec, spec.id, title, series), "kind": "stack"})
     return charts
 
 
@@ -221,7 +222,7 @@ def method_charts(groups: Sequence[Group], taken: set[str]) -> list[dict[str, An
             if key in group.columns
         ]
         spec = Spec(f"method-{method}-{name}", title, unit, (), scale=scale)
-        charts.append(_chart(spec, spec.id, title, series) | {"small": True})
+        charts.append(chart_of(spec, spec.id, title, series) | {"small": True})
     return charts
 
 
@@ -241,4 +242,4 @@ def decile_charts(groups: Sequence[Group]) -> list[dict[str, Any]]:
             series.append(entry | {"xs": [10 * d + 5 for d in range(10)], "ys": values})
     note = "Share of the mask's mass in each tenth of the response: 10 % everywhere if position did not matter."
     spec = Spec("deciles", "Where in the response the mask lies", "% of the mask", (), note, 100, wide=True)
-    return [{**_chart(spec, spec.id, spec.title, series), "x": "place in the response, %"}] if series else []
+    return [{**chart_of(spec, spec.id, spec.title, series), "x": "place in the response, %"}] if series else []

@@ -17,21 +17,24 @@ from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
 from data_prep.files import atomic_write
 from recipe.paec.compare.figures import COLOURS, DASHES, INK, name_ends, tidy
-from recipe.paec.report.charts import sections
+from recipe.paec.report.page import Content
 from recipe.paec.report.series import Group
 
-MAIN = ("entropy", "hbar", "avg", "maj", "pass", "passk", "reward", "length", "diversity", "clip", "grad", "stages")
+MAIN = ("entropy", "hbar", "avg", "maj", "pass", "passk", "reward", "length", "diversity", "clip", "grad", "stages") + (
+    "benchmark",
+    "benchmarkk",
+)
 """Charts that become figures, with the charts that they are split into for several runs."""
 DPI = 200
 
 
-def write_figures(groups: Sequence[Group], folder: Path) -> list[Path]:
+def write_figures(content: Content, folder: Path) -> list[Path]:
     """Write the main figures into `folder`, each file completely or not at all; returns the files."""
     files = []
-    for chart in (chart for section in sections(groups) for chart in section["charts"]):
+    for chart in (chart for section in content.sections() for chart in section["charts"]):
         if re.sub(r"-\d+$", "", chart["id"]) not in MAIN:
             continue
-        lines = [data_of(entry, groups, chart["scale"]) for entry in chart["series"]]
+        lines = [data_of(entry, content.groups, chart["scale"]) for entry in chart["series"]]
         with atomic_write(folder / f"{chart['id']}.csv") as partial:
             partial.write_text(as_csv(chart, lines), encoding="utf-8")
         with matplotlib.rc_context({"svg.hashsalt": chart["id"], "svg.fonttype": "none"}):

@@ -5,17 +5,20 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from recipe.paec.common import secrets
-from recipe.paec.compare.figures import COLOURS
+from recipe.paec.report import benchmarks
+from recipe.paec.report.benchmarks import Scored
 from recipe.paec.report.charts import sections
 from recipe.paec.report.facts import facts_of, provenance
 from recipe.paec.report.responses import Responses
+from recipe.paec.report.runs import Run
 from recipe.paec.report.series import Column, Group
 from recipe.paec.report.settings import settings_of
 
@@ -37,25 +40,61 @@ def _packed(column: Column, axes: dict[tuple[int, ...], int]) -> list[Any]:
     return [axes.setdefault(column.x, len(axes)), *([rounded(v) for v in part or ()] for part in parts)]
 
 
-def payload(groups: Sequence[Group], responses: Sequence[tuple[str, Responses]], title: str) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Content:
+    """Everything that a report shows."""
+
+    groups: Sequence[Group]
+    """What is drawn, one colour each."""
+    responses: Mapping[Path, Responses] = field(default_factory=dict)
+    """Run's folder -> its rollouts."""
+    scored: Sequence[Scored] = ()
+    """Evaluations."""
+    remarks: Mapping[Path, Sequence[str]] = field(default_factory=dict)
+    """Run's folder -> what else could not be read."""
+
+    @property
+    def runs(self) -> list[Run]:
+        """All runs, group by group."""
+        return [run for group in self.groups for run in group.runs]
+
+    @property
+    def title(self) -> str:
+        """The names of the groups, or of the evaluations where there are only those."""
+        names = [group.name for group in self.groups] or list(dict.fromkeys(one.name for one in self.scored))
+        text = " \N{MIDDLE DOT} ".join(names)
+        return text if len(text) <= 120 else f"{len(names)} runs"
+
+    def sections(self) -> list[dict[str, Any]]:
+        """The sections with charts, those of the benchmarks after the validation."""
+        found = sections(self.groups) if self.groups else []
+        if self.scored:
+            colours = {run.name: i for i, group in enumerate(self.groups) for run in group.runs}
+            colours |= {group.name: i for i, group in enumerate(self.groups)}
+            at = next((i + 1 for i, one in enumerate(found) if one["id"] == "validation"), 0)
+            found.insert(at, benchmarks.section(self.scored, colours))
+        return found
+
+
+def payload(content: Content, charts: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The data of a page: every recorded metric of every group, and the charts that refer to them."""
     found = []
-    for group in groups:
+    for group in content.groups:
         axes: dict[tuple[int, ...], int] = {}
         packed = {key: _packed(column, axes) for key, column in group.columns.items()}
         found.append({"name": group.name, "axes": list(axes), "columns": packed, "seeds": len(group.runs)})
-    charts = [chart for section in sections(groups) for chart in section["charts"]]
     for chart in charts:
         for line in chart["series"]:
             for part in ("ys", "lows", "highs"):
                 if part in line:
                     line[part] = [rounded(value) for value in line[part]]
     examples = [
-        {"run": name, "step": step, "responses": list(shown)}
-        for name, of_run in responses
-        for step, shown in of_run.examples.items()
+        {"run": run.name, "step": step, "responses": list(shown)}
+        for run in content.runs
+        if run.folder in content.responses
+        for step, shown in content.responses[run.folder].examples.items()
     ]
-    return {"title": title, "colours": list(COLOURS), "groups": found, "charts": charts, "examples": examples}
+    return {"title": content.title, "groups": found, "charts": list(charts), "examples": examples}
 
 
 def embedded(data: Any) -> str:
@@ -71,13 +110,12 @@ def source(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
-def render(groups: Sequence[Group], responses: Sequence[tuple[str, Responses]], made: str) -> str:
+def render(content: Content, made: str) -> str:
     """The page.
 
     Args:
-        groups: what is drawn, one colour each.
-        responses: (run's name, its rollouts).
-        made: when and with what the page was made.
+        content: what it shows.
+        made: when and with what it was made.
     """
     environment = Environment(
         loader=FileSystemLoader(HERE / "templates"),
@@ -86,7 +124,9 @@ def render(groups: Sequence[Group], responses: Sequence[tuple[str, Responses]], 
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    runs = [run for group in groups for run in group.runs]
+    runs = content.runs
+    found = content.sections()
+    charts = [chart for section in found for chart in section["charts"]]
     style = "\n".join([_text(UPLOT / "uPlot.min.css"), _text(HERE / "templates" / "page.css")])
     library = _text(UPLOT / "uPlot.iife.min.js")
     script = "\n".join(_text(HERE / "templates" / name) for name in ("data.js", "chart.js", "page.js"))
@@ -97,31 +137,38 @@ def render(groups: Sequence[Group], responses: Sequence[tuple[str, Responses]], 
         "base-uri 'none'",
         "form-action 'none'",
     ]
-    title = " \N{MIDDLE DOT} ".join(group.name for group in groups)
     facts = [facts_of(run) for run in runs]
+    scored = [(one, benchmarks.facts_of(one)) for one in content.scored]
     settings = [settings_of(run.config) for run in runs]
     text = environment.get_template("page.html").render(
-        title=title if len(title) <= 120 else f"{len(groups)} runs",
+        title=content.title,
         policy="; ".join(policy),
         style=style,
         library=library,
         script=script,
         licence=_text(UPLOT / "LICENSE"),
-        data=embedded(payload(groups, responses, title)),
-        sections=sections(groups),
-        groups=groups,
+        data=embedded(payload(content, charts)),
+        sections=found,
+        groups=content.groups,
+        scored=scored,
+        scores=list(dict.fromkeys(fact.label for _, own in scored for fact in own)),
         runs=runs,
         facts=facts,
         labels=list(dict.fromkeys(fact.label for of_run in facts for fact in of_run)),
-        provenance=[provenance(run) for run in runs],
+        provenance=[(run.name, provenance(run)) for run in runs]
+        + [(f"evaluation of {one.name}", benchmarks.provenance(one)) for one in content.scored],
         settings=settings,
-        remarks=[
-            [*run.remarks, *(r for name, of in responses if name == run.name for r in of.remarks)] for run in runs
-        ],
-        examples=any(of_run.examples for _, of_run in responses),
+        remarks=[_remarks(run, content) for run in runs],
+        examples=any(of_run.examples for of_run in content.responses.values()),
         made=made,
     )
     return secrets.hide(text).replace(secrets.HIDDEN, "[hidden]")
+
+
+def _remarks(run: Run, content: Content) -> list[str]:
+    """What could not be read of a run."""
+    responses = content.responses.get(run.folder)
+    return [*run.remarks, *(responses.remarks if responses else ()), *content.remarks.get(run.folder, ())]
 
 
 def _text(path: Path) -> str:

@@ -40,6 +40,7 @@ function groups() {
 /** A chart of any metric. */
 function explore() {
   const select = document.getElementById("metric");
+  if (!select) return;
   const figure = document.getElementById("chart-explore");
   const names = [...new Set(DATA.groups.flatMap((group) => Object.keys(group.columns)))].sort();
   const kinds = new Map();

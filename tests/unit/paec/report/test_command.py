@@ -50,9 +50,9 @@ def test_figures(tmp_path, capsys):
     [
         (["{0}/none"], "{0}/none: does not exist: give the folder of a run, or name=FOLDER"),
         (["{0}/a", "{0}/a"], "{0}/a: is given 2 times: name each run once"),
-        (["{0}/a", "{0}/b"], "2 runs: say where the report goes with --output FILE"),
-        (["{0}"], "{0} has no .paec_folder.json and no metrics.jsonl: give the directory of a run"),
-        (["{0}/e"], "{0}/e is an evaluation: give the directory of a run, or use paec compare {0}/e"),
+        (["{0}/a", "{0}/b"], "2 folders: say where the report goes with --output FILE"),
+        (["{0}"], "{0} has no metrics.jsonl and no scores: give a run, a grid or an evaluation"),
+        (["{0}/e"], "{0}/e/scores.json, field format: missing: delete it and evaluate again; the responses are kept"),
         (["{0}/a", "--output", "{0}/b"], "--output {0}/b: is a folder: give the name of a file"),
         (["{0}/a", "--figures", "{0}/a/metrics.jsonl"], "{0}/a/metrics.jsonl: is a file: choose another --figures"),
     ],

@@ -8,18 +8,21 @@ from matplotlib.image import imread
 from report_runs import record, write_run
 
 from recipe.paec.report.charts import sections
+from recipe.paec.report.command import content_of
 from recipe.paec.report.figures import data_of, picture, write_figures
-from recipe.paec.report.responses import read_responses
 from recipe.paec.report.runs import read_run
-from recipe.paec.report.series import grouped
+
+
+def content_of_all(*folders):
+    return content_of([(None, read_run(folder)) for folder in folders])
 
 
 def groups_of(*folders):
-    return grouped([(None, run, read_responses(run.folder, run.last_step)) for run in map(read_run, folders)])
+    return content_of_all(*folders).groups
 
 
 def test_every_figure_has_three_files(tmp_path):
-    files = write_figures(groups_of(write_run(tmp_path / "a")), tmp_path / "figures")
+    files = write_figures(content_of_all(write_run(tmp_path / "a")), tmp_path / "figures")
     assert {path.stem for path in files} == {
         *("entropy", "avg", "maj", "pass", "passk-0", "reward", "length", "diversity", "clip", "grad", "stages")
     }
@@ -29,7 +32,7 @@ def test_every_figure_has_three_files(tmp_path):
 
 
 def test_the_numbers_are_the_metrics(tmp_path):
-    write_figures(groups_of(write_run(tmp_path / "a")), tmp_path / "figures")
+    write_figures(content_of_all(write_run(tmp_path / "a")), tmp_path / "figures")
     with open(tmp_path / "figures" / "entropy.csv", encoding="utf-8", newline="") as stream:
         header, *rows = csv.reader(stream)
     assert header == ["training step", "all tokens", "H\u0304, selected positions", "anchor", "floor"]
@@ -47,8 +50,9 @@ def test_gaps_are_empty_cells_and_breaks(tmp_path):
     folder = write_run(tmp_path / "a")
     text = (folder / "metrics.jsonl").read_text().replace('"actor/entropy": 0.4375', '"actor/entropy": null')
     (folder / "metrics.jsonl").write_text(text)
-    groups = groups_of(folder)
-    write_figures(groups, tmp_path / "figures")
+    content = content_of_all(folder)
+    groups = content.groups
+    write_figures(content, tmp_path / "figures")
     assert (tmp_path / "figures" / "entropy.csv").read_text(encoding="utf-8").splitlines()[4].startswith("4,,")
     chart = sections(groups)[0]["charts"][0]
     assert math.isnan(data_of(chart["series"][0], groups, 1)["y"][3])
@@ -65,8 +69,8 @@ def test_seeds_are_a_band(tmp_path):
 
 
 def test_the_same_data_give_the_same_files(tmp_path):
-    groups = groups_of(write_run(tmp_path / "a"))
+    content = content_of_all(write_run(tmp_path / "a"))
     for place in ("x", "y"):
-        write_figures(groups, tmp_path / place)
+        write_figures(content, tmp_path / place)
     for name in ("entropy.svg", "stages.svg", "passk-0.csv"):
         assert (tmp_path / "x" / name).read_bytes() == (tmp_path / "y" / name).read_bytes()

@@ -8,17 +8,15 @@ import re
 import pytest
 from report_runs import record, write_run
 
+from recipe.paec.report.command import content_of
 from recipe.paec.report.page import UPLOT, embedded, render, rounded
-from recipe.paec.report.responses import read_responses
 from recipe.paec.report.runs import read_run
-from recipe.paec.report.series import grouped
 
 HOSTILE = "</script><img src=x onerror=alert(1)><!--<script>"
 
 
 def page_of(*folders):
-    runs = [(None, run, read_responses(run.folder, run.last_step)) for run in map(read_run, folders)]
-    return render(grouped(runs), [(run.name, of) for _, run, of in runs if of is not None], "made now")
+    return render(content_of([(None, read_run(folder)) for folder in folders]), "made now")
 
 
 def data_of(page):

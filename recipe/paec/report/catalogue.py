@@ -122,7 +122,7 @@ VALIDATION = Section(
 
 ROLLOUTS = Section(
     "rollouts",
-    "Reward and responses",
+    "Rollouts",
     (
         Spec(
             "reward",

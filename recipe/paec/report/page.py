@@ -154,7 +154,7 @@ def render(content: Content, made: str) -> str:
         scores=list(dict.fromkeys(fact.label for _, own in scored for fact in own)),
         runs=runs,
         facts=facts,
-        labels=list(dict.fromkeys(fact.label for of_run in facts for fact in of_run)),
+        labels=list(dict.fromkeys(fact.label for of_run in sorted(facts, key=len, reverse=True) for fact in of_run)),
         provenance=[(run.name, provenance(run)) for run in runs]
         + [(f"evaluation of {one.name}", benchmarks.provenance(one)) for one in content.scored],
         settings=settings,

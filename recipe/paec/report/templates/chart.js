@@ -91,7 +91,7 @@ class Chart {
         const from = series.length + 1;
         for (const bound of [line.high, line.low]) {
           drawn.push(spread(line.x, bound));
-          series.push({ show: shown, stroke: () => "transparent", width: 0, points: { show: alone && stack }, line: number });
+          series.push({ show: shown, stroke: () => "transparent", width: 0, points: { show: alone && stack }, line: number, bound: true });
         }
         bands.push({ series: [from, from + 1], fill: () => faded(colour(), stack ? 0.72 : 0.16) });
       }
@@ -135,7 +135,8 @@ class Chart {
       padding: [10, this.names.room + 14, 0, 0],
       cursor: {
         y: false, sync: { key: this.spec.x }, drag: { x: true, y: false, setScale: false },
-        points: { show: !stack, size: 7, fill: (u, i) => COLOURS.lines[this.lines[series[i - 1].line].colour] },
+        move: (u, left, top) => (left < 0 ? [left, top] : [u.valToPos(u.data[0][u.posToIdx(left)], "x"), top]),
+        points: stack ? { show: false } : { size: 7, width: 0, fill: (u, i) => (series[i - 1].bound ? "transparent" : COLOURS.lines[this.lines[series[i - 1].line].colour]) },
       },
       scales: {
         x: this.spec.log ? { time: false, distr: 3, log: 2 } : { time: false, range: () => { const { min, max } = this.domain(); return [min, max]; } },

@@ -106,6 +106,7 @@ def test_reading_with_the_mouse(visit, file):
     assert chart.locator(".readout").inner_text() == "training step 4"
     shown = chart.locator(".number").all_inner_texts()
     assert shown == ["0.438", "0.537", "0.600", "0.480"]
+    assert chart.locator(".u-cursor-pt:not(.u-off)").count() == 4, "a dot on each line"
     assert page.locator("#chart-entropy-where").count() == 0 and page.locator("#chart-penalty").count() == 1
     assert page.locator("#chart-penalty .readout").inner_text() == "training step 4", "all charts show the same step"
 
@@ -155,6 +156,15 @@ def test_the_theme_is_the_systems_until_it_is_chosen(visit, file, system):
     page.emulate_media(color_scheme=other)
     page.emulate_media(color_scheme=system)
     assert seen()[0] == paper[other], "the reader's choice stays"
+
+
+def test_paper_is_light(visit, file):
+    page = visit(file, theme="dark")
+    theme = "[COLOURS.paper, Chart.all.every((chart) => chart.uplot)]"
+    page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
+    assert page.evaluate(theme) == ["rgb(253, 253, 251)", True], "and every chart is drawn"
+    page.evaluate("window.dispatchEvent(new Event('afterprint'))")
+    assert page.evaluate(theme)[0] == "rgb(20, 23, 26)"
 
 
 @pytest.mark.parametrize("width", [320, 768])

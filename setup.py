@@ -26,6 +26,7 @@ CORE = [
     "math-verify==0.9.0",
     "datasets>=5.2,<6",
     "matplotlib>=3.11,<4",
+    "jinja2>=3.1,<4",
     "psutil>=7,<8",
     "tqdm>=4.66,<5",
 ]
@@ -102,6 +103,8 @@ TEST = [
     "pytest>=8,<10",
     "pytest-timeout>=2.3,<3",
     "pytest-xdist>=3.6,<4",
+    # The tests of the report in a real browser (Debian's chromium; without one they are skipped).
+    "playwright>=1.50,<2",
     "hypothesis>=6.100,<7",
     # tests/run.sh --lint, and before each commit (CONTRIBUTING.md)
     "ruff>=0.6,<1",
@@ -130,7 +133,12 @@ setup(
     description="Position-Aware Entropy Calibration (PAEC) for RL with verifiable rewards, on verl",
     python_requires=">=3.10,<3.13",
     packages=[*find_packages(include=["paec_loss*", "recipe*", "data_prep*"]), "configs"],
-    package_data={"configs": ["*.yaml", "*/*.yaml"], "paec_loss": ["py.typed"], "recipe": ["py.typed"]},
+    package_data={
+        "configs": ["*.yaml", "*/*.yaml"],
+        "paec_loss": ["py.typed"],
+        "recipe": ["py.typed"],
+        "recipe.paec.report": ["templates/*", "uplot/*"],
+    },
     install_requires=CORE,
     extras_require={
         "cpu": CPU,

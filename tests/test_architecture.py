@@ -21,8 +21,9 @@ ROOMS = {
     "compare": "scoring",
     "ray_node": "",
     "doctor": "config run plan ray_node",
+    "report": "config scoring run compare",
     "grid": "config scoring run compare",
-    "train": "config run export doctor",
+    "train": "config run export report doctor",
     "evaluate": "config scoring run export compare doctor",
     "curriculum": "config run doctor evaluate",
 }
@@ -46,6 +47,7 @@ TESTED_ELSEWHERE = {
     "recipe/paec/plugins/register.py": ("unit/paec/actor/test_engine.py", "only imports"),
     "recipe/paec/plugins/verl_plugin.py": ("integration/test_pipeline.py", "verl loads it"),
     "recipe/paec/plugins/vllm_plugin.py": ("integration/test_pipeline.py", "vLLM loads it"),
+    "recipe/paec/report/catalogue.py": ("unit/paec/report/test_charts.py", "the charts of the page, a table"),
     "recipe/paec/rollout/server.py": ("integration/test_reproducible.py", "only with vLLM"),
     "recipe/paec/rollout/server_adapter.py": ("integration/test_faults.py", "only with vLLM"),
 }
@@ -162,7 +164,9 @@ def test_modules_are_short():
         assert len(path.read_text(encoding="utf-8").splitlines()) <= 320, path
 
 
-@pytest.mark.parametrize("name", ["common", "config", "scoring", "run", "compare", "plan", "grid", "evaluate"])
+@pytest.mark.parametrize(
+    "name", ["common", "config", "scoring", "run", "compare", "plan", "report", "grid", "evaluate"]
+)
 def test_only_verls_processes_know_verl(name):
     """The commands stay light; `run.safe_load` imports torch within its function."""
     for path in (ROOT / "recipe" / "paec" / name).rglob("*.py"):

@@ -36,12 +36,15 @@ def test_one_version():
     assert "version=VERSION" in text("setup.py") and paec_loss.__version__ not in text("CITATION.cff")
 
 
-def test_the_package_is_typed_and_has_every_configuration(tmp_path):
+def test_the_package_is_typed_and_has_every_configuration_and_template(tmp_path):
     setup("-q", "build_py", "--build-lib", str(tmp_path), "--force")
     built = {path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file()}
     assert {Path("paec_loss/py.typed"), Path("recipe/py.typed")} < built
     files = {path.relative_to(ROOT) for path in (ROOT / "configs").rglob("*.yaml")}
     assert files <= built and Path("configs/shared/qwen2.5.yaml") in files
+    report = ROOT / "recipe" / "paec" / "report"
+    parts = {path.relative_to(ROOT) for name in ("templates", "uplot") for path in (report / name).iterdir()}
+    assert parts <= built and Path("recipe/paec/report/uplot/LICENSE") in parts
 
 
 def test_the_file_for_verl_recipe_has_the_pin():

@@ -11,6 +11,7 @@ COMMANDS = {
     "train": ("recipe.paec.train.command", "train a policy, from configuration to summary"),
     "evaluate": ("recipe.paec.evaluate.command", "score models, checkpoints or runs on benchmarks"),
     "compare": ("recipe.paec.compare.command", "compare evaluations, with intervals and tests"),
+    "report": ("recipe.paec.report.command", "one HTML page about runs, and figures of them"),
     "grid": ("recipe.paec.grid.command", "train every method with every seed, and make the table"),
     "doctor": ("recipe.paec.doctor.command", "check that everything a run needs is there"),
     "plan": ("recipe.paec.plan.command", "estimate the memory each GPU needs, and whether it fits"),

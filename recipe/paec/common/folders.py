@@ -94,6 +94,18 @@ def lock(folder: Path, kind: Kind) -> IO[str]:
     return stream
 
 
+def in_use(folder: Path) -> bool:
+    """Whether another process of this machine holds a folder (`lock`); creates nothing."""
+    try:
+        with open(folder / LOCK, encoding="ascii") as stream:
+            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
 @contextmanager
 def held(folder: Path, kind: Kind, say: Callable[[str], None]) -> Iterator[None]:
     """Hold a folder (`lock`) while the block runs; at its end, secrets in its text files are redacted, with a note."""

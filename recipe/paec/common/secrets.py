@@ -19,7 +19,7 @@ from recipe.paec.common.files import replace_file
 HIDDEN = "<hidden>"
 SHORTEST_SECRET = 8
 """Characters; a shorter value would match unrelated text."""
-WRITTEN = (".json", ".jsonl", ".log", ".md", ".txt", ".yaml")
+WRITTEN = (".html", ".json", ".jsonl", ".log", ".md", ".txt", ".yaml")
 """Suffixes of the text files of a run or an evaluation."""
 BULK = {"checkpoints", "rollouts", "validation"}
 """Folders of a run without text of its own."""

@@ -28,7 +28,7 @@ from recipe.paec.compare.evaluations import (
     read_json,
     read_run,
 )
-from recipe.paec.compare.figures import INK, PANEL, line_style, tidy
+from recipe.paec.compare.figures import INK, PANEL, line_style, name_ends, tidy
 from recipe.paec.scoring.display import heading, in_papers_order
 from recipe.paec.scoring.estimators import LEVEL
 
@@ -110,7 +110,10 @@ def picture(curves: Sequence[Curve]) -> Figure:
             ends = [_line(panel, i, curve, benchmark, metric) for i, curve in enumerate(curves)]
             tidy(panel)
         row[0].set_ylabel(f"{label}, %", color=INK)
-        _names(row[-1], curves, ends)
+        named = [
+            (curve.name, end, line_style(i)["color"]) for i, (curve, end) in enumerate(zip(curves, ends, strict=True))
+        ]
+        name_ends(row[-1], named)
     for panel, benchmark in zip(panels[0], benchmarks, strict=True):
         n = run.scores["benchmarks"][benchmark]["samples"]
         panel.set_title(f"{heading(benchmark)}  (n = {n})", fontsize=10, color=INK, loc="left")
@@ -132,26 +135,3 @@ def _line(panel: Axes, index: int, curve: Curve, benchmark: str, metric: str) ->
             low, high = [100 * e.low for e in estimates], [100 * e.high for e in estimates]
             panel.fill_between(curve.steps, low, high, color=line_style(index)["color"], alpha=0.12, linewidth=0)
     return values[-1]
-
-
-def _names(panel: Axes, curves: Sequence[Curve], ends: Sequence[float]) -> None:
-    """Write each run's name next to the end of its line, moved apart where names would overlap."""
-    low, high = panel.get_ylim()
-    gap = (high - low) * 0.13
-    order = sorted(range(len(ends)), key=ends.__getitem__)
-    heights: list[float] = []
-    for i in order:
-        heights.append(max(ends[i], heights[-1] + gap) if heights else ends[i])
-    for i in range(len(heights)):  # from the top down, to bring back those pushed above it
-        heights[-1 - i] = min(heights[-1 - i], heights[-i] - gap if i else high)
-    for i, height in zip(order, heights, strict=True):
-        panel.annotate(
-            curves[i].name,
-            (1.03, (height - low) / (high - low)),
-            xycoords="axes fraction",
-            va="center",
-            fontsize=9,
-            fontweight="bold",
-            color=line_style(i)["color"],
-            annotation_clip=False,
-        ).set_in_layout(False)

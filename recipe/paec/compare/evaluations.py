@@ -95,8 +95,8 @@ def grouped(named: Sequence[tuple[str | None, str, Any]]) -> dict[str, list[Any]
     return groups
 
 
-def parse_run(argument: str) -> tuple[str | None, Path]:
-    """(name or None, folder) of `folder` or `name=folder`; UserError if the folder does not exist."""
+def parse_run(argument: str, kind: str = "an evaluation") -> tuple[str | None, Path]:
+    """(name or None, folder) of `folder` or `name=folder`; UserError, with its `kind`, if the folder does not exist."""
     # Names and folders may contain = themselves if an override made them, so what exists decides.
     if Path(argument).is_dir():
         return None, Path(argument)
@@ -104,12 +104,12 @@ def parse_run(argument: str) -> tuple[str | None, Path]:
     for name, folder in splits:
         if name.strip() and Path(folder).is_dir():
             return name, Path(folder)
-    raise UserError(f"{argument}: does not exist: give the folder of an evaluation, or name=FOLDER")
+    raise UserError(f"{argument}: does not exist: give the folder of {kind}, or name=FOLDER")
 
 
-def distinct(arguments: Sequence[str]) -> list[tuple[str | None, Path]]:
+def distinct(arguments: Sequence[str], kind: str = "an evaluation") -> list[tuple[str | None, Path]]:
     """`parse_run` of each argument; UserError if a folder is given twice."""
-    runs = [parse_run(argument) for argument in arguments]
+    runs = [parse_run(argument, kind) for argument in arguments]
     for folder, count in Counter(folder.resolve() for _, folder in runs).items():
         if count > 1:
             raise UserError(f"{folder}: is given {count} times: name each run once")

@@ -56,6 +56,21 @@ def export(checkpoint: checkpoints.Checkpoint, directory: Path) -> None:
     export_in_process(checkpoint.folder, target, directory / "export.log")
 
 
+def report(directory: Path, ended: str = "") -> None:
+    """Write the run's report; a run does not fail because of it.
+
+    Args:
+        directory: the run's directory.
+        ended: why the run failed, "" if it did not.
+    """
+    try:
+        from recipe.paec.report.command import report_of  # imports matplotlib, which nothing else here needs
+
+        report_of(directory, ended)
+    except Exception as error:
+        say(f"no report was written ({type(error).__name__}: {error}); paec report {directory} tries again")
+
+
 def check(config: DictConfig) -> None:
     """Check only the configuration (`--check`), without torch, verl or any file; UserError for its errors."""
     config = resolved(config)
@@ -108,6 +123,7 @@ def run(config: DictConfig) -> None:
             )
             if config.run.export:
                 export(checkpoint, directory)  # the run may have been killed before it
+            report(directory)
             say("\n".join(closing_lines(read_metrics(directory / METRICS_FILE), files_of(directory))))
             return
         root = Path(config.trainer.default_local_dir)
@@ -125,12 +141,17 @@ def run(config: DictConfig) -> None:
         config_file = write_provenance(config, directory)
         say(f"run directory {directory}; the workers' output goes to train.log there")
         started = time.monotonic()
-        peak, stopped = train(config, config_file, directory)
+        try:
+            peak, stopped = train(config, config_file, directory)
+        except UserError as error:
+            report(directory, ended=error.errors[0])
+            raise
         say(f"training took {time.monotonic() - started:.0f} s, peak memory of all processes {peak / 2**30:.1f} GiB")
         if stopped is not None:
             last, _ = checkpoints.latest(root)
             place = f"after step {last.step} of {total}" if last else "without a checkpoint (trainer.save_freq)"
             say(f"stopped {place}, as requested; the same command resumes")
+            report(directory)
             sys.exit(stopped)
         if config.run.export:
             last, _ = checkpoints.latest(root)
@@ -138,6 +159,7 @@ def run(config: DictConfig) -> None:
                 say("no checkpoint was saved (trainer.save_freq), so there is nothing to export")
             else:
                 export(last, directory)
+        report(directory)
         say(f"summary of {config.run.name}")
         say("\n".join(closing_lines(read_metrics(directory / METRICS_FILE), files_of(directory))))
 
@@ -150,6 +172,7 @@ def files_of(directory: Path) -> dict[str, str]:
         "checkpoints": directory / "checkpoints",
         **{f"best checkpoint (score {c.score:.3f})": c.folder for c in checkpoints.best(directory / "checkpoints")[:1]},
         "Hugging Face model": directory / "huggingface",
+        "report": directory / "report.html",
         "configuration": directory / "config.yaml",
     }
     return {label: str(path) for label, path in places.items() if path.exists()}

@@ -37,6 +37,13 @@ FOREIGN = (
 # ---- marks -----------------------------------------------------------------------------------------------------------
 
 
+def test_whether_a_folder_is_in_use(tmp_path):
+    assert not folders.in_use(tmp_path) and list(tmp_path.iterdir()) == []
+    with folders.lock(tmp_path, folder_kinds.RUN):
+        assert folders.in_use(tmp_path)
+    assert not folders.in_use(tmp_path)
+
+
 def test_a_new_folder_is_marked(tmp_path, compose):
     config = compose("run.name=mine")
     folder = tmp_path / "mine"

@@ -1,0 +1,245 @@
+"""The charts of a report as plain data: what the page draws with uPlot and `figures` with matplotlib."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from recipe.paec.report.catalogue import METHOD, METHOD_UNITS, PERCENT, SECTIONS, Line, Section, Spec
+from recipe.paec.report.series import TIME, Group
+from recipe.paec.scoring.display import in_papers_order
+
+STEP = "training step"
+DECILE = re.compile(METHOD + r"mask_mass_decile_(\d)")
+AVERAGE = re.compile(r"val/(.+)/avg@\d+")
+PASS = re.compile(r"val/(.+)/pass@(\d+)")
+
+
+def matches(line: Line, groups: Sequence[Group]) -> dict[str, str]:
+    """Metric -> label of a line, of the metrics that any group has, in the order of their names."""
+    found, sources = {}, {m[1] for group in groups for key in group.columns if (m := AVERAGE.fullmatch(key))}
+    for group in groups:
+        for key, column in group.columns.items():
+            if (match := re.fullmatch(line.pattern, key)) and (any(column.y) or not line.if_any):
+                label = match.expand(line.label)
+                if len(sources) == 1:
+                    label = label.removesuffix(next(iter(sources))).rstrip(", ")
+                found.setdefault(key, label)
+    order = in_papers_order if line.pattern.startswith("val/") else sorted
+    return {key: found[key] for key in sorted(order(found), key=_by_number)}
+
+
+def _by_number(key: str) -> tuple[str, int]:
+    """pass@8 before pass@16; stable otherwise."""
+    stem, _, number = key.rpartition("@")
+    return (stem, int(number)) if number.isdecimal() and stem else ("", 0)
+
+
+def sections(groups: Sequence[Group]) -> list[dict[str, Any]]:
+    """The sections of the page: {id, title, charts, absent: titles of the charts that no run has data for}."""
+    found = [_section(section, groups) for section in SECTIONS]
+    by_id = {section["id"]: section for section in found}
+    curves = pass_curves(groups)
+    validation = by_id["validation"]["charts"]
+    before = next((i for i, chart in enumerate(validation) if chart["id"].startswith("grading")), len(validation))
+    validation[before:before] = curves
+    by_id["time"]["charts"][:0] = time_charts(groups)
+    method = method_charts(groups, {line["key"] for s in found for c in s["charts"] for line in c["series"]})
+    at = [section["id"] for section in found].index("time")
+    found.insert(at, {"id": "method", "title": "Method", "charts": method, "absent": []})
+    return found
+
+
+def _section(section: Section, groups: Sequence[Group]) -> dict[str, Any]:
+    charts, absent = [], []
+    for spec in section.specs:
+        drawn = _drawn(spec, groups)
+        charts += drawn
+        if not drawn and not spec.optional:
+            absent.append(spec.title)
+    return {"id": section.id, "title": section.title, "charts": charts, "absent": absent}
+
+
+def _drawn(spec: Spec, groups: Sequence[Group]) -> list[dict[str, Any]]:
+    """The charts of a specification: one for one run, and for several one for each line."""
+    lines = [(line, key, label) for line in spec.lines for key, label in matches(line, groups).items()]
+    lines = [entry for i, entry in enumerate(lines) if not (entry[0].minor and _repeats(groups, lines[:i], entry[1]))]
+    if not lines:
+        return []
+    if len(groups) == 1:
+        series = [_series(groups[0], 0, key, label, i, line.dashes) for i, (line, key, label) in enumerate(lines)]
+        return [chart_of(spec, spec.id, spec.title, series)]
+    if spec.id == "entropy":
+        return _entropy_of_several(spec, groups, lines)
+    kept = [entry for entry in lines if not entry[0].minor]
+    charts = []
+    for i, (_, key, label) in enumerate(kept):
+        title = (
+            spec.title
+            if len(kept) == 1
+            else label[0].upper() + label[1:]
+            if spec.bare and "@" not in label
+            else label
+            if spec.bare
+            else f"{spec.title}: {label}"
+        )
+        series = [_series(g, j, key, g.name, j, _dashes(j)) for j, g in enumerate(groups) if key in g.columns]
+        charts.append(
+            chart_of(spec if i == 0 else replace(spec, note=""), f"{spec.id}-{i}" if i else spec.id, title, series)
+        )
+    return charts
+
+
+def _repeats(groups: Sequence[Group], earlier: list[tuple[Line, str, str]], key: str) -> bool:
+    """Whether a metric is the same as one before it in the chart, in every run: then it says nothing."""
+    mine = [group.columns.get(key) for group in groups]
+    known = any(column is not None and any(column.y) for column in mine)
+    return known and any(mine == [group.columns.get(other) for group in groups] for _, other, _ in earlier)
+
+
+def _entropy_of_several(spec: Spec, groups: Sequence[Group], lines: list[tuple[Line, str, str]]) -> list[Any]:
+    """Of several runs: one chart of token entropy, and one of H-bar with the floors."""
+    charts = []
+    for name, title, kinds in (
+        ("entropy", "Token entropy, all tokens", ("all tokens",)),
+        ("hbar", "H\u0304, entropy at the selected positions", ("H\u0304, selected positions", "floor")),
+    ):
+        series = []
+        for j, group in enumerate(groups):
+            for line, key, label in lines:
+                if label in kinds and key in group.columns:
+                    text = group.name if label == kinds[0] else f"{group.name}, {label}"
+                    series.append(_series(group, j, key, text, j, max(line.dashes, _dashes(j))))
+        if series:
+            own = spec if name == spec.id else replace(spec, note="Below its floor, dotted, the method's penalty acts.")
+            charts.append(chart_of(own, name, title, series))
+    return charts
+
+
+def _dashes(index: int) -> int:
+    return index // 6 % 3
+
+
+def _series(group: Group, number: int, key: str, label: str, colour: int, dashes: int) -> dict[str, Any]:
+    return {"label": label, "group": number, "key": key, "colour": colour % 6, "dashes": dashes}
+
+
+def chart_of(spec: Spec, name: str, title: str, series: list[dict[str, Any]]) -> dict[str, Any]:
+    """A chart as plain data: what the page and the figures draw."""
+    return {
+        **{"id": name, "title": title, "note": spec.note, "kind": "lines", "x": STEP, "unit": spec.unit},
+        **{"scale": spec.scale, "wide": spec.wide, "small": False, "series": series},
+    }
+
+
+# ---- charts of their own ---------------------------------------------------------------------------------------------
+
+
+def chosen(steps: Sequence[int], most: int) -> list[int]:
+    """At most `most` of these steps, evenly spaced, the first and the last among them."""
+    if len(steps) <= most:
+        return list(steps)
+    return [steps[round(i * (len(steps) - 1) / (most - 1))] for i in range(most)]
+
+
+def pass_curves(groups: Sequence[Group]) -> list[dict[str, Any]]:
+    """pass@k over k, a chart for each validation set: one run at several steps, several runs at their last one."""
+    found = {m[1]: None for group in groups for key in group.columns if (m := PASS.fullmatch(key))}
+    charts = []
+    for number, source in enumerate(in_papers_order(found)):
+        series = []
+        for j, group in enumerate(groups):
+            columns = {int(m[2]): c for k, c in group.columns.items() if (m := PASS.fullmatch(k)) and m[1] == source}
+            if len(columns) < 2:
+                continue
+            common = sorted(set.intersection(*(set(column.x) for column in columns.values())))
+            for i, step in enumerate(chosen(common, 4) if len(groups) == 1 else common[-1:]):
+                at = {k: column.x.index(step) for k, column in sorted(columns.items())}
+                label = f"step {step}" if len(groups) == 1 else f"{group.name}, step {step}"
+                index = i if len(groups) == 1 else j
+                entry = _series(group, j, f"pass@k of {source}", label, index, _dashes(index))
+                entry |= {"xs": list(at), "ys": [columns[k].y[place] for k, place in at.items()]}
+                if columns[1].low is not None:
+                    entry["lows"] = [columns[k].low[place] for k, place in at.items()]
+                    entry["highs"] = [columns[k].high[place] for k, place in at.items()]
+                series.append(entry)
+        if series:
+            spec = Spec(f"passk-{number}", f"pass@k over k, {source}", PERCENT, (), scale=100)
+            charts.append({**chart_of(spec, spec.id, spec.title, series), "x": "samples k", "log": True})
+    return charts
+
+
+def time_charts(groups: Sequence[Group]) -> list[dict[str, Any]]:
+    """Where a step's time goes: shares of its stages, stacked, a chart for each run."""
+    charts = []
+    for j, group in enumerate(groups):
+        keys = [key for key in group.columns if key.startswith(TIME)]
+        keys.sort(key=lambda key: -_mean(group.columns[key].y))
+        title = "Time by stage" if len(groups) == 1 else f"Time by stage, {group.name}"
+        series = [_series(group, j, key, key.removeprefix(TIME), i, 0) for i, key in enumerate(keys)]
+        spec = Spec(
+            f"stages-{j}" if j else "stages",
+            title,
+            "% of the step",
+            (),
+            "" if j else _STAGES,
+            100,
+            wide=len(groups) == 1,
+        )
+        if series:
+            charts.append({**chart_of(spec, spec.id, title, series), "kind": "stack"})
+    return charts
+
+
+_STAGES = (
+    "gen: rollout; old_log_prob: log-probs under the actor; adv: advantages; update_actor: updates; update_weights: "
+    "weight sync; other: what no timer covers. Validation is not a part of a step."
+)
+
+
+def _mean(values: Iterable[float | None]) -> float:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else 0.0
+
+
+def method_charts(groups: Sequence[Group], taken: set[str]) -> list[dict[str, Any]]:
+    """The other metrics of the methods: one chart each, and where in the responses the mask lies."""
+    charts = decile_charts(groups)
+    keys = {key: None for group in groups for key in group.columns if re.fullmatch(METHOD + r"[\w/]+", key)}
+    methods = {key.split("/")[1] for key in keys}
+    for key in keys:
+        _, method, name = key.split("/", 2)
+        if key in taken or DECILE.fullmatch(key) or name in ("anchor", "floor", "entropy"):
+            continue
+        title, unit, scale = METHOD_UNITS.get(name, (name, "", 1))
+        if len(methods) > 1:
+            title = f"{method}: {title}"
+        series = [
+            _series(group, j, key, group.name if len(groups) > 1 else name, j, _dashes(j))
+            for j, group in enumerate(groups)
+            if key in group.columns
+        ]
+        spec = Spec(f"method-{method}-{name}", title, unit, (), scale=scale)
+        charts.append(chart_of(spec, spec.id, title, series) | {"small": True})
+    return charts
+
+
+def decile_charts(groups: Sequence[Group]) -> list[dict[str, Any]]:
+    """The share of the mask's mass in each tenth of the response: one run at several steps, several at their last."""
+    series = []
+    for j, group in enumerate(groups):
+        columns = {int(m[2]): c for key, c in group.columns.items() if (m := DECILE.fullmatch(key))}
+        if len(columns) != 10:
+            continue
+        common = sorted(set.intersection(*(set(column.x) for column in columns.values())))
+        for i, step in enumerate(chosen(common, 4) if len(groups) == 1 else common[-1:]):
+            values = [columns[d].y[columns[d].x.index(step)] for d in range(10)]
+            label = f"step {step}" if len(groups) == 1 else f"{group.name}, step {step}"
+            index = i if len(groups) == 1 else j
+            entry = _series(group, j, "mask by position", label, index, _dashes(index))
+            series.append(entry | {"xs": [10 * d + 5 for d in range(10)], "ys": values})
+    note = "Share of the mask's mass in each tenth of the response: 10 % everywhere if position did not matter."
+    spec = Spec("deciles", "Where in the response the mask lies", "% of the mask", (), note, 100, wide=True)
+    return [{**chart_of(spec, spec.id, spec.title, series), "x": "place in the response, %"}] if series else []

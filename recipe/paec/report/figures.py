@@ -1,0 +1,131 @@
+"""The main figures of a report for a paper: each as SVG, PNG and CSV, from the same data as the page."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
+
+from data_prep.files import atomic_write
+from recipe.paec.compare.figures import COLOURS, DASHES, INK, name_ends, tidy
+from recipe.paec.report.page import Content
+from recipe.paec.report.series import Group
+
+MAIN = ("entropy", "hbar", "avg", "maj", "pass", "passk", "reward", "length", "diversity", "clip", "grad", "stages") + (
+    "benchmark",
+    "benchmarkk",
+)
+"""Charts that become figures, with the charts that they are split into for several runs."""
+DPI = 200
+
+
+def write_figures(content: Content, folder: Path) -> list[Path]:
+    """Write the main figures into `folder`, each file completely or not at all; returns the files."""
+    files = []
+    for chart in (chart for section in content.sections() for chart in section["charts"]):
+        if re.sub(r"-\d+$", "", chart["id"]) not in MAIN:
+            continue
+        lines = [data_of(entry, content.groups, chart["scale"]) for entry in chart["series"]]
+        with atomic_write(folder / f"{chart['id']}.csv") as partial:
+            partial.write_text(as_csv(chart, lines), encoding="utf-8")
+        with matplotlib.rc_context({"svg.hashsalt": chart["id"], "svg.fonttype": "none"}):
+            figure = picture(chart, lines)
+            for form, options in (("svg", {"metadata": {"Date": None}}), ("png", {"dpi": DPI})):
+                with atomic_write(folder / f"{chart['id']}.{form}") as partial:
+                    figure.savefig(partial, format=form, **options)
+        files += [folder / f"{chart['id']}.{suffix}" for suffix in ("csv", "svg", "png")]
+    return files
+
+
+def data_of(entry: dict[str, Any], groups: Sequence[Group], scale: float) -> dict[str, Any]:
+    """{label, colour, dashes, x, y, low, high} of a line of a chart, in the unit of the chart; NaN for a gap."""
+
+    def times(values: Sequence[float | None] | None) -> list[float] | None:
+        return None if values is None else [float("nan") if value is None else value * scale for value in values]
+
+    style = {key: entry[key] for key in ("label", "colour", "dashes")}
+    if "xs" in entry:
+        parts = {name: times(entry.get(f"{name}s")) for name in ("y", "low", "high")}
+        return {**style, "x": list(entry["xs"]), **parts}
+    column = groups[entry["group"]].columns[entry["key"]]
+    parts = {name: times(getattr(column, name)) for name in ("y", "low", "high")}
+    return {**style, "x": list(column.x), **parts}
+
+
+def as_csv(chart: dict[str, Any], lines: Sequence[dict[str, Any]]) -> str:
+    """The numbers of a chart: a row for each place on the x axis, a column for each line and its bounds."""
+    columns = [
+        (line["label"] + suffix, dict(zip(line["x"], line[part], strict=True)))
+        for line in lines
+        for part, suffix in (("y", ""), ("low", ", least"), ("high", ", greatest"))
+        if line[part] is not None
+    ]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([chart["x"], *(label for label, _ in columns)])
+    for x in sorted({x for line in lines for x in line["x"]}):
+        cells = [values.get(x) for _, values in columns]
+        writer.writerow([x, *("" if cell is None or cell != cell else repr(cell) for cell in cells)])
+    return text.getvalue()
+
+
+def picture(chart: dict[str, Any], lines: Sequence[dict[str, Any]]) -> Figure:
+    """One chart, wide enough for one column of a paper, with the names of the lines at its right."""
+    named = len(lines) > 1
+    margin = 0.25 + 0.075 * max(len(line["label"]) for line in lines) * named  # inches
+    width = 3.4 + margin
+    figure = Figure(figsize=(width, 2.4), layout="constrained")
+    figure.get_layout_engine().set(rect=(0, 0, 1 - margin / width, 1))
+    panel = figure.subplots()
+    ends = _stack(panel, lines) if chart["kind"] == "stack" else [_line(panel, line) for line in lines]
+    tidy(panel, percent=chart["unit"].startswith("%"))
+    if chart.get("log"):
+        _powers(panel, sorted({x for line in lines for x in line["x"]}))
+    panel.set_title(textwrap.fill(chart["title"], 48), fontsize=9, color=INK, loc="left")
+    panel.set_xlabel(chart["x"], fontsize=8, color=INK)
+    panel.set_ylabel(chart["unit"], fontsize=8, color=INK)
+    if named:
+        known = [(line["label"], end, COLOURS[line["colour"]]) for line, end in zip(lines, ends, strict=True)]
+        name_ends(panel, [entry for entry in known if entry[1] is not None], weight="normal")
+    return figure
+
+
+def _line(panel: Axes, line: dict[str, Any]) -> float | None:
+    """Draw a line with its band; returns the height of its end, None if it has no value."""
+    style = {"color": COLOURS[line["colour"]], "linestyle": DASHES[line["dashes"]]}
+    marker = "o" if len(line["x"]) <= 12 else ""
+    panel.plot(line["x"], line["y"], linewidth=1.2, marker=marker, markersize=2.5, zorder=3, **style)
+    if line["low"] is not None:
+        panel.fill_between(line["x"], line["low"], line["high"], color=style["color"], alpha=0.15, linewidth=0)
+    return next((value for value in reversed(line["y"]) if value == value), None)
+
+
+def _stack(panel: Axes, lines: Sequence[dict[str, Any]]) -> list[float | None]:
+    """Draw areas one above the other; returns the middle of each at its end, None if it is too thin for a name."""
+    sums: dict[int, float] = {}
+    ends = []
+    for line in lines:
+        low = [sums.get(x, 0.0) for x in line["x"]]
+        high = [a + (0.0 if b != b else b) for a, b in zip(low, line["y"], strict=True)]
+        panel.fill_between(line["x"], low, high, color=COLOURS[line["colour"]], alpha=0.8, linewidth=0)
+        sums |= dict(zip(line["x"], high, strict=True))
+        ends.append((low[-1] + high[-1]) / 2 if high[-1] - low[-1] >= 4 else None)
+    panel.set_ylim(0, 100)
+    panel.margins(x=0)
+    return ends
+
+
+def _powers(panel: Axes, xs: Sequence[int]) -> None:
+    panel.set_xscale("log", base=2)
+    panel.xaxis.set_major_locator(FixedLocator(xs))
+    panel.xaxis.set_major_formatter(FixedFormatter([str(x) for x in xs]))
+    panel.xaxis.set_minor_locator(NullLocator())

@@ -1,0 +1,175 @@
+"""The report as one HTML file that needs nothing else: data, style, scripts and the chart library are inside."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from recipe.paec.common import secrets
+from recipe.paec.report import benchmarks
+from recipe.paec.report.benchmarks import Scored
+from recipe.paec.report.charts import sections
+from recipe.paec.report.facts import facts_of, provenance
+from recipe.paec.report.responses import Responses
+from recipe.paec.report.runs import Run
+from recipe.paec.report.series import Column, Group
+from recipe.paec.report.settings import settings_of
+
+HERE = Path(__file__).parent
+UPLOT = HERE / "uplot"
+"""uPlot 1.6.32 as published (MIT, LICENSE beside it): the charts on the page. docs/report.md says why it is here."""
+DIGITS = 7
+"""Significant digits of the numbers in the page."""
+
+
+def rounded(value: float | None) -> float | None:
+    """A number as the page holds it."""
+    return value if value is None or isinstance(value, int) else float(f"{value:.{DIGITS}g}")
+
+
+def _packed(column: Column, axes: dict[tuple[int, ...], int]) -> list[Any]:
+    """[number of its steps in `axes`, values, or with bounds also low and high]."""
+    parts = [column.y] if column.low is None else [column.y, column.low, column.high]
+    return [axes.setdefault(column.x, len(axes)), *([rounded(v) for v in part or ()] for part in parts)]
+
+
+@dataclass(frozen=True)
+class Content:
+    """Everything that a report shows."""
+
+    groups: Sequence[Group]
+    """What is drawn, one colour each."""
+    responses: Mapping[Path, Responses] = field(default_factory=dict)
+    """Run's folder -> its rollouts."""
+    scored: Sequence[Scored] = ()
+    """Evaluations."""
+    remarks: Mapping[Path, Sequence[str]] = field(default_factory=dict)
+    """Run's folder -> what else could not be read."""
+
+    @property
+    def runs(self) -> list[Run]:
+        """All runs, group by group."""
+        return [run for group in self.groups for run in group.runs]
+
+    @property
+    def title(self) -> str:
+        """The names of the groups, or of the evaluations where there are only those."""
+        names = [group.name for group in self.groups] or list(dict.fromkeys(one.name for one in self.scored))
+        text = " \N{MIDDLE DOT} ".join(names)
+        return text if len(text) <= 120 else f"{len(names)} runs"
+
+    def sections(self) -> list[dict[str, Any]]:
+        """The sections with charts, those of the benchmarks after the validation."""
+        found = sections(self.groups) if self.groups else []
+        if self.scored:
+            colours = {run.name: i for i, group in enumerate(self.groups) for run in group.runs}
+            colours |= {group.name: i for i, group in enumerate(self.groups)}
+            at = next((i + 1 for i, one in enumerate(found) if one["id"] == "validation"), 0)
+            found.insert(at, benchmarks.section(self.scored, colours))
+        return found
+
+
+def payload(content: Content, charts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The data of a page: every recorded metric of every group, and the charts that refer to them."""
+    found = []
+    for group in content.groups:
+        axes: dict[tuple[int, ...], int] = {}
+        packed = {key: _packed(column, axes) for key, column in group.columns.items()}
+        found.append({"name": group.name, "axes": list(axes), "columns": packed, "seeds": len(group.runs)})
+    for chart in charts:
+        for line in chart["series"]:
+            for part in ("ys", "lows", "highs"):
+                if part in line:
+                    line[part] = [rounded(value) for value in line[part]]
+    examples = [
+        {"run": run.name, "step": step, "responses": list(shown)}
+        for run in content.runs
+        if run.folder in content.responses
+        for step, shown in content.responses[run.folder].examples.items()
+    ]
+    return {"title": content.title, "groups": found, "charts": list(charts), "examples": examples}
+
+
+def embedded(data: Any) -> str:
+    """JSON for a script element: no text in it can end the element or start a comment."""
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return text
+
+
+def source(text: str) -> str:
+    """The source expression that allows exactly this inline script or style in a content security policy."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def render(content: Content, made: str) -> str:
+    """The page.
+
+    Args:
+        content: what it shows.
+        made: when and with what it was made.
+    """
+    environment = Environment(
+        loader=FileSystemLoader(HERE / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    runs = content.runs
+    found = content.sections()
+    charts = [chart for section in found for chart in section["charts"]]
+    style = "\n".join([_text(UPLOT / "uPlot.min.css"), _text(HERE / "templates" / "page.css")])
+    library = _text(UPLOT / "uPlot.iife.min.js")
+    script = "\n".join(_text(HERE / "templates" / name) for name in ("data.js", "chart.js", "page.js"))
+    policy = [
+        "default-src 'none'",
+        f"script-src {source(library)} {source(script)}",
+        f"style-src {source(style)}",
+        "base-uri 'none'",
+        "form-action 'none'",
+    ]
+    facts = [facts_of(run) for run in runs]
+    scored = [(one, benchmarks.facts_of(one)) for one in content.scored]
+    settings = [settings_of(run.config) for run in runs]
+    text = environment.get_template("page.html").render(
+        title=content.title,
+        policy="; ".join(policy),
+        style=style,
+        library=library,
+        script=script,
+        licence=_text(UPLOT / "LICENSE"),
+        data=embedded(payload(content, charts)),
+        sections=found,
+        groups=content.groups,
+        scored=scored,
+        scores=list(dict.fromkeys(fact.label for _, own in scored for fact in own)),
+        runs=runs,
+        facts=facts,
+        labels=list(dict.fromkeys(fact.label for of_run in sorted(facts, key=len, reverse=True) for fact in of_run)),
+        provenance=[(run.name, provenance(run)) for run in runs]
+        + [(f"evaluation of {one.name}", benchmarks.provenance(one)) for one in content.scored],
+        settings=settings,
+        remarks=[_remarks(run, content) for run in runs],
+        examples=any(of_run.examples for of_run in content.responses.values()),
+        made=made,
+    )
+    return secrets.hide(text).replace(secrets.HIDDEN, "[hidden]")
+
+
+def _remarks(run: Run, content: Content) -> list[str]:
+    """What could not be read of a run."""
+    responses = content.responses.get(run.folder)
+    return [*run.remarks, *(responses.remarks if responses else ()), *content.remarks.get(run.folder, ())]
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8").strip()

@@ -1,0 +1,277 @@
+"""The page in a real browser: Debian's chromium, headless, opening the file from the disk."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+
+import pytest
+from report_runs import SOURCE, record, write_run
+
+from recipe.paec.report.command import main
+from recipe.paec.report.page import rounded
+
+playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: bash launch/setup_env.sh cpu")
+PROGRAM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(PROGRAM is None, reason="needs a browser: apt-get install chromium"),
+]
+HOSTILE = '</script><img src=x onerror="window.harmed = 1"><script>window.harmed = 1</script>'
+ENTROPY = "Chart.all.find((chart) => chart.spec.id === 'entropy')"
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with playwright.sync_playwright() as started:
+        # Without its own sandbox, which root may not use; the page is one of ours.
+        opened = started.chromium.launch(executable_path=PROGRAM, args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    """The report of one run."""
+    folder = write_run(tmp_path_factory.mktemp("runs") / "first", output=HOSTILE)
+    assert main([str(folder)]) == 0
+    return folder / "report.html"
+
+
+@pytest.fixture
+def visit(browser):
+    """visit(file, width=..., theme=...) -> its page; at the end nothing must have been printed, asked for or failed."""
+    pages, heard = [], []
+
+    def opened(file, width=1280, theme="light"):
+        page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=theme)
+        pages.append(page)
+        page.on("console", lambda message: heard.append(f"console: {message.text}"))
+        page.on("pageerror", lambda error: heard.append(f"error: {error}"))
+        page.on("dialog", lambda dialog: heard.append(f"dialog: {dialog.message}"))
+        page.on("request", lambda request: heard.append(request.url) if request.url != file.as_uri() else None)
+        page.goto(file.as_uri())
+        page.wait_for_selector("html[data-ready]")
+        return page
+
+    yield opened
+    for page in pages:
+        page.close()
+    assert heard == []
+
+
+def drawn(page):
+    """Draw every chart, also those below the window."""
+    page.evaluate("Chart.all.forEach((chart) => chart.draw())")
+
+
+def test_every_chart_is_drawn(visit, file):
+    page = visit(file)
+    assert page.locator("#chart-entropy canvas").count() == 1
+    drawn(page)
+    assert page.locator("figure").count() == page.locator("figure canvas").count() > 20
+    assert page.evaluate("Chart.all.every((chart) => chart.uplot.width > 200 && chart.uplot.height > 150)")
+
+
+def test_the_charts_hold_the_metrics(visit, file):
+    page = visit(file)
+    steps, *lines = page.evaluate(f"{ENTROPY}.uplot.data")
+    assert steps == list(range(1, 9))
+    keys = ["actor/entropy", *(f"actor/paec/{name}" for name in ("selected_entropy", "anchor", "floor"))]
+    assert lines == [[rounded(record(step)[key]) for step in steps] for key in keys]
+    drawn(page)
+    assert page.evaluate("Chart.all.find((chart) => chart.spec.id === 'avg').uplot.data") == [[0, 4, 8], [25, 37.5, 50]]
+
+
+def test_a_line_is_where_its_values_are(visit, file):
+    """The picture, not only its data: the pixels at the place of a value have the colour of the line."""
+    page = visit(file)
+    found = page.evaluate(
+        f"""() => {{
+          const u = {ENTROPY}.uplot, context = u.ctx;
+          const at = (value) => context.getImageData(
+            Math.round(u.valToPos(4, "x", true)), Math.round(u.valToPos(value, "y", true)), 1, 1).data;
+          return [...at({record(4)["actor/entropy"]})];
+        }}"""
+    )
+    assert found == pytest.approx([0, 114, 178, 255], abs=3)  # #0072b2
+
+
+def test_reading_with_the_mouse(visit, file):
+    page = visit(file)
+    box = page.locator("#chart-entropy .u-over").bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + 50)
+    chart = page.locator("#chart-entropy")
+    assert chart.locator(".readout").inner_text() == "training step 4"
+    shown = chart.locator(".number").all_inner_texts()
+    assert shown == ["0.438", "0.537", "0.600", "0.480"]
+    assert chart.locator(".u-cursor-pt:not(.u-off)").count() == 4, "a dot on each line"
+    assert page.locator("#chart-entropy-where").count() == 0 and page.locator("#chart-penalty").count() == 1
+    assert page.locator("#chart-penalty .readout").inner_text() == "training step 4", "all charts show the same step"
+
+
+def test_reading_with_the_keyboard(visit, file):
+    page = visit(file)
+    chart = page.get_by_role("group", name=re.compile("^Token entropy .nats. over training step: all tokens, H"))
+    chart.focus()
+    page.keyboard.press("ArrowRight")
+    assert page.locator("#chart-entropy .readout").inner_text() == "training step 1"
+    page.keyboard.press("End")
+    page.keyboard.press("ArrowLeft")
+    assert page.locator("#chart-entropy .readout").inner_text() == "training step 7"
+    spoken = page.locator("#spoken").inner_text()
+    assert spoken.startswith("training step 7: all tokens 0.391, H\u0304, selected positions 0.491, anchor 0.600")
+    page.keyboard.press("Escape")
+    assert page.locator("#chart-entropy .readout").inner_text() == "last values"
+
+
+def test_everything_can_be_reached_with_tab(visit, file):
+    page = visit(file)
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "Skip to the charts"
+    reached = set()
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        reached.add(page.evaluate("document.activeElement.id || document.activeElement.className"))
+    assert {"theme", "plot", "smoothing", "c0"} <= reached
+    unnamed = """[...document.querySelectorAll("button, select, a, summary, [tabindex='0']")].filter((one) =>
+      !(one.textContent.trim() || one.ariaLabel || one.labels?.length)).map((one) => one.outerHTML)"""
+    assert page.evaluate(unnamed) == []
+
+
+@pytest.mark.parametrize("system", ["light", "dark"])
+def test_the_theme_is_the_systems_until_it_is_chosen(visit, file, system):
+    page = visit(file, theme=system)
+    paper = {"light": "rgb(253, 253, 251)", "dark": "rgb(20, 23, 26)"}
+    other = {"light": "dark", "dark": "light"}[system]
+
+    def seen():
+        style = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        return style, page.evaluate("COLOURS.paper"), page.locator("#theme").get_attribute("aria-pressed")
+
+    assert seen() == (paper[system], paper[system], str(system == "dark").lower())
+    page.get_by_role("button", name="Dark theme").click()
+    assert seen() == (paper[other], paper[other], str(other == "dark").lower())
+    page.emulate_media(color_scheme=other)
+    page.emulate_media(color_scheme=system)
+    assert seen()[0] == paper[other], "the reader's choice stays"
+
+
+def test_paper_is_light(visit, file):
+    page = visit(file, theme="dark")
+    theme = "[COLOURS.paper, Chart.all.every((chart) => chart.uplot)]"
+    page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
+    assert page.evaluate(theme) == ["rgb(253, 253, 251)", True], "and every chart is drawn"
+    page.evaluate("window.dispatchEvent(new Event('afterprint'))")
+    assert page.evaluate(theme)[0] == "rgb(20, 23, 26)"
+
+
+@pytest.mark.parametrize("width", [320, 768])
+def test_narrow_windows(visit, file, width):
+    page = visit(file, width=width)
+    drawn(page)
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    page.set_viewport_size({"width": 1000, "height": 900})
+    page.wait_for_function(f"{ENTROPY}.uplot.width > 800")
+
+
+def test_a_hostile_response_is_text(visit, file):
+    page = visit(file)
+    assert page.locator("#examples pre").nth(1).inner_text() == HOSTILE
+    page.get_by_label("Step", exact=True).select_option(label="step 8")
+    assert page.locator("#examples pre").nth(1).inner_text() == HOSTILE
+    assert page.evaluate("[window.harmed ?? null, document.images.length]") == [None, 0]
+    assert page.locator("script").count() == 3
+
+
+def test_the_table_beside_a_chart(visit, file):
+    page = visit(file)
+    page.locator("#chart-entropy summary").click()
+    rows = page.locator("#chart-entropy tbody tr")
+    assert page.locator("#chart-entropy thead th").all_inner_texts()[:2] == ["training step", "all tokens"]
+    assert rows.count() == 8
+    assert rows.nth(2).locator("th, td").all_inner_texts() == ["3", "0.453125", "0.553125", "0.6", "0.48"]
+
+
+def test_the_csv_file(visit, file):
+    page = visit(file)
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Save Accuracy as CSV").click()
+    assert download.value.suggested_filename == "avg.csv"
+    text = download.value.path().read_text(encoding="utf-8")
+    assert text == '"training step","avg@4"\n0,25\n4,37.5\n8,50\n'
+
+
+def test_lines_can_be_hidden(visit, file):
+    page = visit(file)
+    button = page.locator("#chart-entropy").get_by_role("button", name=re.compile("^anchor"))
+    button.click()
+    assert button.get_attribute("aria-pressed") == "false"
+    assert page.evaluate(f"{ENTROPY}.uplot.series.map((one) => one.show)") == [True, True, True, False, True]
+
+
+def test_zoom(visit, file):
+    page = visit(file)
+    box = page.locator("#chart-entropy .u-over").bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + 50)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] * 0.75, box["y"] + 60)
+    page.mouse.up()
+    window = f"(({{ min, max }}) => [min, max])({ENTROPY}.uplot.scales.x)"
+    assert page.evaluate(window) == pytest.approx([4, 6], abs=0.1)
+    assert page.evaluate("Chart.all.find((chart) => chart.spec.id === 'penalty').uplot.scales.x.min") > 3.9
+    page.locator("#chart-entropy").get_by_role("button", name="All steps").click()
+    assert page.evaluate(window) == [0, 8]
+
+
+def test_any_metric(visit, file):
+    page = visit(file)
+    page.get_by_label("Metric", exact=True).select_option("actor/grad_norm")
+    assert page.locator("#chart-explore h3").inner_text() == "actor/grad_norm"
+    drawn(page)
+    assert page.evaluate("Chart.all.find((c) => c.spec.id === 'actor_grad_norm').uplot.data") == [
+        list(range(1, 9)),
+        [0.5] * 8,
+    ]
+
+
+def test_several_runs_with_gaps(visit, tmp_path):
+    first = write_run(tmp_path / "a-seed0", steps=400)
+    write_run(tmp_path / "a-seed1", steps=400, seed=1)
+    write_run(tmp_path / "b", steps=400, last=300, other=1, method=None)
+    text = (tmp_path / "b" / "metrics.jsonl").read_text().splitlines()
+    text[50] = json.dumps({"step": 50, "actor/entropy": None})
+    del text[60]
+    (tmp_path / "b" / "metrics.jsonl").write_text("\n".join(text) + '\n{"step": 301, "act')
+    assert main([str(first), *(str(tmp_path / n) for n in ("a-seed1", "b")), "--output", str(tmp_path / "o.html")]) == 0
+    page = visit(tmp_path / "o.html")
+    steps, high, low, mean, other = page.evaluate(f"{ENTROPY}.uplot.data")
+    assert steps == list(range(1, 401))
+    assert (low[0], mean[0], high[0]) == (0.484375, 0.489375, 0.494375)
+    assert other[48] == rounded(record(49)["actor/entropy"]) and other[49] is None and other[59] is None
+    assert page.get_by_text("the last line of metrics.jsonl is incomplete").count() == 1
+    page.get_by_label("Smoothing").select_option("10 steps")
+    smooth = page.evaluate(f"{ENTROPY}.values[0]")
+    assert smooth[9] == pytest.approx(sum(mean[:10]) / 10) and smooth[0] == mean[0]
+    assert page.locator("#chart-entropy .readout").inner_text() == "last values, means of 10 steps"
+    page.locator("#groups").get_by_role("button", name="b").click()
+    assert page.evaluate(f"{ENTROPY}.uplot.series.slice(1).map((one) => one.show)") == [True] * 4 + [False] * 2
+
+
+def test_six_long_runs(visit, tmp_path):
+    folders = [str(write_run(tmp_path / f"run{i}", steps=400, other=i)) for i in range(6)]
+    assert main([*folders, "--output", str(tmp_path / "o.html")]) == 0
+    assert (tmp_path / "o.html").stat().st_size < 10e6
+    page = visit(tmp_path / "o.html")
+    drawn(page)
+    assert page.locator("#chart-entropy .legend li").count() == 6
+    assert f"{SOURCE}/avg@4" in page.locator("#runs").inner_text()
+
+
+def test_an_empty_run(visit, tmp_path):
+    (tmp_path / ".paec_folder.json").write_text('{"kind": "run"}')
+    assert main([str(tmp_path)]) == 0
+    page = visit(tmp_path / "report.html")
+    assert page.locator("figure canvas").count() == 0
+    assert "no step was recorded" in page.locator("header").inner_text()

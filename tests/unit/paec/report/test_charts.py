@@ -1,0 +1,134 @@
+"""Which charts a report has, of one run and of several."""
+
+import json
+
+import pytest
+from report_runs import SOURCE, record, write_run
+
+from recipe.paec.report.catalogue import SECTIONS
+from recipe.paec.report.charts import chosen, sections
+from recipe.paec.report.responses import read_responses
+from recipe.paec.report.runs import read_run
+from recipe.paec.report.series import grouped
+
+
+def groups_of(*folders):
+    return grouped([(None, run, read_responses(run.folder, run.last_step)) for run in map(read_run, folders)])
+
+
+def charts_of(groups):
+    return {chart["id"]: chart for section in sections(groups) for chart in section["charts"]}
+
+
+def lines(chart):
+    return [(line["label"], line["key"]) for line in chart["series"]]
+
+
+def test_one_run(tmp_path):
+    charts = charts_of(groups_of(write_run(tmp_path / "a")))
+    assert lines(charts["entropy"]) == [
+        ("all tokens", "actor/entropy"),
+        ("H\u0304, selected positions", "actor/paec/selected_entropy"),
+        ("anchor", "actor/paec/anchor"),
+        ("floor", "actor/paec/floor"),
+    ]
+    assert charts["entropy"]["unit"] == "nats" and charts["entropy"]["x"] == "training step"
+    assert lines(charts["avg"]) == [("avg@4", f"val/{SOURCE}/avg@4")] and charts["avg"]["scale"] == 100
+    assert [label for label, _ in lines(charts["pass"])] == ["pass@1", "pass@2", "pass@4"]
+    assert lines(charts["reward"]) == [("graded score", "critic/score/mean")], "the same numbers are not drawn twice"
+    assert lines(charts["memory"]) == [("host, in use", "actor/perf/cpu_memory_used_gb")], "0 GiB of a device is none"
+    assert "method-paec-mask_mass" in charts and "method-paec-penalty" not in charts
+    assert charts["method-paec-mask_mass"]["unit"] == "%"
+
+
+def test_several_runs_are_overlaid(tmp_path):
+    folders = [write_run(tmp_path / "a"), write_run(tmp_path / "b", method=None, other=1)]
+    charts = charts_of(groups_of(*folders))
+    assert lines(charts["entropy"]) == [("a", "actor/entropy"), ("b", "actor/entropy")]
+    assert [line["colour"] for line in charts["entropy"]["series"]] == [0, 1]
+    assert lines(charts["hbar"]) == [("a", "actor/paec/selected_entropy"), ("a, floor", "actor/paec/floor")]
+    assert {charts[f"pass{end}"]["title"] for end in ("", "-1", "-2")} == {"pass@1", "pass@2", "pass@4"}
+    assert charts["stages"]["title"] == "Time by stage, a" and charts["stages-1"]["title"] == "Time by stage, b"
+
+
+def test_pass_at_k_over_k(tmp_path):
+    (groups,) = (groups_of(write_run(tmp_path / "a")),)
+    chart = charts_of(groups)["passk-0"]
+    assert [line["label"] for line in chart["series"]] == ["step 0", "step 4", "step 8"]
+    assert chart["series"][1]["xs"] == [1, 2, 4]
+    assert chart["series"][1]["ys"] == [record(4)[f"val/{SOURCE}/pass@{k}"] for k in (1, 2, 4)]
+    assert chart["log"] and chart["x"] == "samples k"
+
+
+def test_shares_of_time_are_stacked(tmp_path):
+    chart = charts_of(groups_of(write_run(tmp_path / "a")))["stages"]
+    assert chart["kind"] == "stack"
+    assert [label for label, _ in lines(chart)] == ["gen", "update_actor", "other"], "the largest first"
+
+
+def test_where_the_mask_lies(tmp_path):
+    chart = charts_of(groups_of(write_run(tmp_path / "a")))["deciles"]
+    assert [line["label"] for line in chart["series"]] == ["step 1", "step 3", "step 6", "step 8"]
+    assert chart["series"][0]["xs"] == [5, 15, 25, 35, 45, 55, 65, 75, 85, 95]
+    assert chart["series"][0]["ys"] == [0.1] * 10
+
+
+def test_what_is_not_recorded_is_named(tmp_path):
+    folder = write_run(tmp_path / "a")
+    (folder / "metrics.jsonl").write_text('{"step": 1, "actor/entropy": 0.5}\n')
+    found = {section["id"]: section for section in sections(groups_of(folder))}
+    assert found["validation"]["charts"] == [] and found["validation"]["absent"] == [
+        "Accuracy",
+        "Majority vote",
+        "pass@k",
+    ]
+    assert "Gradient norm" in found["update"]["absent"] and found["entropy"]["absent"] == []
+    assert found["method"] == {"id": "method", "title": "Method", "charts": [], "absent": []}
+
+
+@pytest.mark.parametrize(
+    "key, chart, label",
+    [
+        ("actor/pg_clipfrac_positive", "clip", "pg_clipfrac_positive"),
+        ("actor/paec/clipfrac_negative", "clip", "clipfrac_negative"),
+        ("actor/paec/gradient_share", "share", "gradient_share"),
+        ("actor/siren/width", "method-siren-width", "width"),
+        ("actor/siren/a/b", "method-siren-a/b", "a/b"),
+    ],
+)
+def test_metrics_that_only_some_runs_have(tmp_path, key, chart, label):
+    folder = write_run(tmp_path / "a")
+    (folder / "metrics.jsonl").write_text(json.dumps({**record(1), key: 0.5}) + "\n")
+    assert (label, key) in lines(charts_of(groups_of(folder))[chart])
+
+
+def test_validation_sets_are_told_apart(tmp_path):
+    folder = write_run(tmp_path / "a")
+    both = {"step": 0, "val/math500/avg@4": 0.5, "val/aime24/avg@4": 0.25}
+    (folder / "metrics.jsonl").write_text(json.dumps(both) + "\n")
+    assert lines(charts_of(groups_of(folder))["avg"]) == [
+        ("avg@4 aime24", "val/aime24/avg@4"),
+        ("avg@4 math500", "val/math500/avg@4"),
+    ]
+
+
+def test_every_chart_has_its_own_place(tmp_path):
+    ids = [spec.id for section in SECTIONS for spec in section.specs]
+    assert len(ids) == len(set(ids))
+    drawn = [c["id"] for s in sections(groups_of(write_run(tmp_path / "a"))) for c in s["charts"]]
+    assert len(drawn) == len(set(drawn))
+
+
+def test_chosen_steps():
+    assert chosen([1, 2, 3], 4) == [1, 2, 3]
+    assert chosen(list(range(101)), 5) == [0, 25, 50, 75, 100]
+
+
+def test_a_line_of_the_same_zeros_stays(tmp_path):
+    """Only values that say something make a repeated line superfluous."""
+    folder = write_run(tmp_path / "a")
+    (folder / "metrics.jsonl").write_text(
+        '{"step": 1, "response_length/clip_ratio": 0.0, "response/aborted_ratio": 0.0}\n'
+    )
+    labels = [label for label, _ in lines(charts_of(groups_of(folder))["truncation"])]
+    assert labels == ["at the length limit", "aborted"]

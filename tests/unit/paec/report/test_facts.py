@@ -1,0 +1,48 @@
+"""Key numbers and provenance."""
+
+from report_runs import write_run
+
+from recipe.paec.report.facts import Fact, facts_of, provenance, tail_mean
+from recipe.paec.report.runs import read_run
+
+
+def test_key_numbers(tmp_path):
+    found = {fact.label: (fact.value, fact.detail) for fact in facts_of(read_run(write_run(tmp_path / "a")))}
+    assert found == {
+        "steps": ("8 of 8", ""),
+        "reasoning_gym/countdown/avg@4": ("50.0 %", "step 8; 25.0 % at step 0, best 50.0 % at step 8"),
+        "token entropy": ("0.3750 nats", "step 8; 0.4844 at step 1"),
+        "H\u0304, selected positions": ("0.4750", "step 8, anchor 0.6000, floor 0.4800"),
+        "penalty active": ("1 of 8 steps", ""),
+        "score, last tenth": ("0.500", ""),
+        "response length, last tenth": ("28.0 tokens", ""),
+        "cut off, last tenth": ("12.5 %", ""),
+        "time per step": ("10.0 s", "median; 80 s in steps"),
+        "peak memory, host": ("7.5 GiB", ""),
+    }
+
+
+def test_a_run_without_steps_has_few(tmp_path):
+    (tmp_path / ".paec_folder.json").write_text('{"kind": "run"}')
+    assert facts_of(read_run(tmp_path)) == [Fact("steps", "0")]
+
+
+def test_a_gap_at_the_end_is_not_averaged_away():
+    assert tail_mean([{"a": 1.0}, {"a": None}], "a") is None
+    assert tail_mean([{"a": float(i)} for i in range(20)], "a") == 18.5
+    assert tail_mean([], "a") is None
+
+
+def test_provenance(tmp_path):
+    found = {fact.label: fact.value for fact in provenance(read_run(write_run(tmp_path / "a", seed=3)))}
+    assert found == {
+        "directory": str(tmp_path / "a"),
+        "experiment": "tiny_cpu",
+        "command line": "seed=3",
+        "method": "paec",
+        "training data": "data/train.parquet",
+        "seed": "3",
+        "workers": "1",
+        "commit": "abc123",
+        "verl": "0.9.1",
+    }

@@ -40,7 +40,6 @@ TESTED_ELSEWHERE = {
     "recipe/paec/actor/engine_config.py": ("unit/paec/actor/test_engine.py", "fields of verl's engine"),
     "recipe/paec/actor/loss.py": ("unit/paec/actor/test_engine.py", "only with verl's engine"),
     "recipe/paec/actor/ulysses_sdpa.py": ("unit/paec/actor/test_engine.py", "only with two ranks"),
-    "recipe/paec/driver/actor_watch.py": ("integration/test_faults.py", "only with Ray"),
     "recipe/paec/driver/process.py": ("integration/test_faults.py", "the training process"),
     "recipe/paec/driver/task_runner.py": ("integration/test_pipeline.py", "only with Ray"),
     "recipe/paec/plugins/cpu_platform.py": ("unit/paec/actor/test_engine.py", "only with verl's engine"),

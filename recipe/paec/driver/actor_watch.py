@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from pathlib import Path
 
 import ray
@@ -65,10 +64,16 @@ class ActorWatch(threading.Thread):
     def __init__(self, directory: Path):
         super().__init__(name="guardian", daemon=True)
         self._directory = directory
+        self._stopped = threading.Event()
+
+    def stop(self) -> None:
+        """Stop watching. Ray must not be asked after its end: it would start again."""
+        self._stopped.set()
+        if self.ident is not None:
+            self.join(timeout=5 * INTERVAL)
 
     def run(self) -> None:
-        while True:
-            time.sleep(INTERVAL)
+        while not self._stopped.wait(INTERVAL):
             dead = dead_actors()
             if dead:
                 write_failure(self._directory, "ActorDied", "; ".join(dead))

@@ -26,4 +26,9 @@ def _run(config: DictConfig) -> ray.ObjectRef:
     from recipe.paec.driver import trainer  # noqa: F401  (registers the trainer)
 
     os.environ.update(get_ppo_ray_runtime_env(config)["env_vars"])  # as every worker has them
-    return ray.put(VerlTaskRunner().run(config))
+    runner = VerlTaskRunner()
+    try:
+        return ray.put(runner.run(config))
+    finally:
+        if runner.trainer is not None:
+            runner.trainer.guardian.stop()

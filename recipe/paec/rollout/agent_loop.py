@@ -28,6 +28,7 @@ from verl.utils.tensordict_utils import list_of_dict_to_tensordict
 from verl.workers.rollout.replica import RolloutReplica, RolloutReplicaRegistry, TokenOutput
 
 from recipe.paec.common.seeds import rollout_seed
+from recipe.paec.rollout.together import Together
 
 VerlAgentLoopWorker = AgentLoopWorkerTQ.__ray_metadata__.modified_class
 LOGGER = logging.getLogger(__name__)
@@ -59,6 +60,7 @@ class SeededAgentLoopWorker(VerlAgentLoopWorker):
     """
 
     _loop: SingleTurnAgentLoop | None = None
+    _queue: Together | None = None
 
     async def _run_agent_loop(
         self, sampling_params: dict[str, Any], trajectory: dict[str, Any], *, agent_name: str, **kwargs
@@ -100,12 +102,12 @@ class SeededAgentLoopWorker(VerlAgentLoopWorker):
             ]
             responses = await self._generate(prompt, parameters)
             await self._score(responses, prompt)
-            await self._put(responses, prompt, partition)
-            status = "finished"
+            if self._queue is None:
+                self._queue = Together(put)
+            await self._queue((partition, prompt["uid"], *rows_of(responses, prompt)))
         except Exception:
             LOGGER.exception("the responses of prompt %s failed", prompt["uid"])
-            status = "failure"
-        await tq.async_kv_put(key=prompt["uid"], partition_id=partition, tag={"status": status})
+            await tq.async_kv_put(key=prompt["uid"], partition_id=partition, tag={"status": "failure"})
 
     def _one_request_each(self, prompt: dict) -> bool:
         """Whether each response of this prompt is one request, of text only, scored by the reward workers."""
@@ -191,32 +193,46 @@ class SeededAgentLoopWorker(VerlAgentLoopWorker):
             response.extra_fields["reward_extra_info"] = score["reward_extra_info"]
             response.metrics.compute_score = timing["compute_score"]
 
-    async def _put(self, responses: Sequence[AgentLoopOutput], prompt: dict, partition: str) -> None:
-        """Put the responses into the queue, under the keys and with the fields and tags that verl gives them."""
-        about = {name: prompt[name] for name in PROMPT_FIELDS if name in prompt}
-        fields, tags = [], []
-        for response in responses:
-            row = {**response.as_dict(), **about}
-            row["loss_mask"] = row["response_mask"]
-            row["input_ids"] = torch.cat([row["prompts"], row["responses"]])
-            row["position_ids"] = torch.arange(len(row["input_ids"]))
-            fields.append(row)
-            tags.append(
-                {
-                    "status": "success",
-                    "prompt_len": len(row["prompts"]),
-                    "response_len": len(row["responses"]),
-                    "seq_len": len(row["input_ids"]),
-                    "global_steps": prompt["global_steps"],
-                    "min_global_steps": response.extra_fields["min_global_steps"],
-                    "max_global_steps": response.extra_fields["max_global_steps"],
-                }
-            )
+
+def rows_of(responses: Sequence[AgentLoopOutput], prompt: dict) -> tuple[list[dict], list[dict]]:
+    """Fields and tags of the responses of a prompt, as verl stores them."""
+    about = {name: prompt[name] for name in PROMPT_FIELDS if name in prompt}
+    fields, tags = [], []
+    for response in responses:
+        row = {**response.as_dict(), **about}
+        row["loss_mask"] = row["response_mask"]
+        row["input_ids"] = torch.cat([row["prompts"], row["responses"]])
+        row["position_ids"] = torch.arange(len(row["input_ids"]))
+        fields.append(row)
+        tags.append(
+            {
+                "status": "success",
+                "prompt_len": len(row["prompts"]),
+                "response_len": len(row["responses"]),
+                "seq_len": len(row["input_ids"]),
+                "global_steps": prompt["global_steps"],
+                "min_global_steps": response.extra_fields["min_global_steps"],
+                "max_global_steps": response.extra_fields["max_global_steps"],
+            }
+        )
+    return fields, tags
+
+
+async def put(prompts: Sequence[tuple[str, str, list[dict], list[dict]]]) -> None:
+    """Put the responses of several prompts into the queue, under verl's keys, then mark the prompts as finished.
+
+    `prompts`: partition, name, and the fields and tags of each response.
+    """
+    for partition in dict.fromkeys(of for of, *_ in prompts):
+        part = [(uid, fields, tags) for of, uid, fields, tags in prompts if of == partition]
         await tq.async_kv_batch_put(
-            keys=[f"{prompt['uid']}_{sample}_0" for sample in range(len(responses))],
-            fields=list_of_dict_to_tensordict(fields),
-            tags=tags,
+            keys=[f"{uid}_{sample}_0" for uid, fields, _ in part for sample in range(len(fields))],
+            fields=list_of_dict_to_tensordict([row for _, fields, _ in part for row in fields]),
+            tags=[tag for _, _, tags in part for tag in tags],
             partition_id=partition,
+        )
+        await tq.async_kv_batch_put(
+            keys=[uid for uid, *_ in part], tags=[{"status": "finished"} for _ in part], partition_id=partition
         )
 
 

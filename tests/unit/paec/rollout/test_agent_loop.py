@@ -95,7 +95,10 @@ class Calls:
     async def put_status(self, key, partition_id, tag):
         self.statuses.append((partition_id, key, tag["status"]))
 
-    async def put_rows(self, keys, fields, tags, partition_id):
+    async def put_rows(self, keys, tags, partition_id, fields=None):
+        if fields is None:
+            self.statuses += [(partition_id, key, tag["status"]) for key, tag in zip(keys, tags, strict=True)]
+            return
         self.puts += 1
         for place, (key, tag) in enumerate(zip(keys, tags, strict=True)):
             row = {name: fields[name][place] for name in fields.keys()}
@@ -191,6 +194,24 @@ def test_as_verl_would_put_them(worker, more, validate, monkeypatch):
         for name in row.keys() - {"tag", "partition", "metrics"}:
             assert same(row[name], expected[name]), name
     assert len(lengths) > 1 and max(lengths) <= worker.rollout_config.response_length
+
+
+def test_prompts_that_finish_together_are_put_together(worker):
+    names = [f"000007-{place:06d}" for place in range(20)]
+    shared = {"temperature": 1.0, "top_p": 1.0, "top_k": -1, "repetition_penalty": 1.0, "logprobs": True}
+
+    async def several():
+        trajectory = {"step": 7, "sample_index": 12, "rollout_n": 0, "validate": False}
+        await asyncio.gather(*(worker._run_prompt(prompt(uid=name), shared, trajectory) for name in names))
+
+    asyncio.run(several())
+    calls = worker.calls
+    assert calls.count["generate_many"] == 20 and 1 <= calls.puts <= 10
+    assert sorted(calls.statuses) == [("train", name, "finished") for name in names]
+    assert sorted(calls.rows) == [f"{name}_{sample}_0" for name in names for sample in range(SAMPLES)]
+    first, last = (calls.rows[f"{names[place]}_2_0"] for place in (0, -1))
+    assert first["uid"] == names[0] and last["uid"] == names[-1]
+    assert torch.equal(first["responses"], last["responses"])  # the same index, so the same seed
 
 
 def test_each_response_has_the_seed_of_its_place(worker):

@@ -39,7 +39,8 @@ class Run:
 
     def start(self, *overrides: str) -> subprocess.Popen:
         # What a fault has cut off is done again; so is its line here, and nobody may take the old one for the new.
-        truncate_metrics(self.directory / METRICS_FILE, self.checkpoint())
+        if (self.directory / METRICS_FILE).is_file():
+            truncate_metrics(self.directory / METRICS_FILE, self.checkpoint())
         overrides = (*LIGHT, "run.name=faults", "trainer.total_training_steps=1000", *overrides)
         return start(self.tiny, self.root, *overrides)
 

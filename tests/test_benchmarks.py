@@ -7,13 +7,16 @@ import math
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from omegaconf import open_dict
 
-from benchmarks import actor_update, gpu
+from benchmarks import actor_update, gpu, step
 from benchmarks.reproducibility import compare
 from paec_loss.backends import reference
+from recipe.paec.config.resolve import composed, resolved
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.timeout(1800)  # the interpreter and torch.compile take minutes where others use the machine
@@ -237,3 +240,45 @@ def test_comparison_of_two_runs(tmp_path):
     (different,) = compare(first, other)
     assert different.different == {"actor/entropy": pytest.approx(0.2)}
     assert different.identical == 1
+
+
+# ---- a training step -------------------------------------------------------------------------------------------------
+
+
+def step_line(step: int, seconds: float) -> dict:
+    stages = {"gen": 0.5, "old_log_prob": 0.2, "adv": 0.1, "update_actor": 0.4, "update_weights": 0.05}
+    timers = {f"timing_s/{name}": share * seconds for name, share in stages.items()}
+    return {"step": step, "timing_s/step": seconds, **timers, **({"timing_s/testing": 3.0} if step == 10 else {})}
+
+
+def test_figures_of_a_run():
+    """Steps of 2 s with 0.5 s between them, after five slow ones; the last one, with its validation, is not counted."""
+    seconds = [9.0] * 5 + [2.0] * 5
+    ends = [50.0 + sum(seconds[: n + 1]) + 0.5 * n for n in range(10)]
+    lines = [(20.0, {"step": 0})] + [(end, step_line(n + 1, seconds[n])) for n, end in enumerate(ends)]
+    used = {n: {(1, "driver"): 100.0 + n, (2, "actor"): 4.0 * n, (3, "queue"): 1.0} for n in range(5, 11)}
+    used[9][4, "rewards"] = 2.0  # began meanwhile
+    found = step.figures(SimpleNamespace(lines=lines, used=used, peak_memory=3 << 30), steps=10)
+    assert found["to the first rollout"] == pytest.approx(50.0)
+    assert found["step"] == pytest.approx(2.5) and found["validation"] == 3.0 and found["peak memory, GiB"] == 3.0
+    assert found["stages"] == pytest.approx(
+        {"rollout": 1.0, "log-probs": 0.4, "advantages": 0.2, "update": 0.8, "weight sync": 0.1, "other": 0.0}
+    )
+    assert found["processor seconds a step"] == pytest.approx({"actor": 4.0, "driver": 1.0, "rewards": 0.5, "queue": 0})
+    assert list(found["processor seconds a step"]) == ["actor", "driver", "rewards", "queue"]
+
+    rows = step.table({"ours, paec": found, "verl, none": {**found, "step": 5.0}}).splitlines()
+    assert rows[-1].split() == ["step,", "verl", "=", "1", "0.50", "1.00"]
+    assert [row.split() for row in rows if row.startswith("actor")] == [["actor", "4.00", "4.00"]]
+
+
+def test_verls_own_trainer_gets_nothing_of_ours(tmp_path):
+    config = resolved(composed(*step.overrides_of("verl, none", 10, tmp_path)))
+    with open_dict(config):
+        step.as_verl_has_it(config, tmp_path / "verl.jsonl")
+    actor = config.actor_rollout_ref.actor
+    assert config.trainer.v1.trainer_mode == "sync" and config.actor_rollout_ref.rollout.engine_kwargs == {}
+    assert config.actor_rollout_ref.rollout.agent.agent_loop_manager_class is None
+    targets = [actor["_target_"], actor.fsdp_config["_target_"], actor.policy_loss["_target_"]]
+    assert all(target.startswith("verl.") for target in targets)
+    assert config.ray_kwargs.ray_init.runtime_env.env_vars.VERL_FILE_LOGGER_PATH == str(tmp_path / "verl.jsonl")

@@ -7,8 +7,8 @@ is then searched among few logits:
   otherwise not below log-sum-exp - log(2 V / (1 - top_p)), because all tokens less likely than (1 - top_p) / V have
   less than 1 - top_p together. The logits above that bound are listed, in blocks whose maximum reaches it.
 * If they are too many, a histogram of their mass over linear buckets finds the bucket where the cumulative mass crosses
-  top_p, and its logits are listed, or divided again. The edge is selected from the list by partitions, as quickselect
-  does.
+  top_p, and its logits are listed, or divided again. On the list, the edge is found by halving a bracket of logits,
+  which vectorises, and among the last few by partitions, as quickselect does.
 
 Backward is one pass: e (a + b x) with one of three pairs (a, b): above the edge, at it, below.
 
@@ -34,6 +34,8 @@ _BLOCK = 128  # logits of a block
 _LIST = 4096  # logits of a row among which the edge is selected; more are divided by histograms
 _BUCKETS = 512  # of a histogram
 _PIECE = 2**19  # logits that a thread takes at a time
+_FEW = 32  # logits that are partitioned around a pivot; among more the bracket is halved
+_HALVINGS = 16  # at most: logits that are equal cannot be separated
 _COPY = 2**20  # logits that are copied at a time, where the kernels cannot read them in place
 
 _BITS = {torch.bfloat16: torch.int16, torch.float32: torch.int32, torch.float64: torch.int64}
@@ -370,7 +372,7 @@ def _edge(row, block, capacity, buckets, peaks, found, histogram, maximum, low, 
         found[0, b] = peaks[b]
     mass = _weigh(found, peaks.size, maximum, scale)
     if mass >= target:
-        low = max(low, _crossing(found, peaks.size, maximum, scale, target, 0.0, 0.0, 0)[0])
+        low = max(low, _crossing(found, peaks.size, maximum, scale, low, maximum, target, 0.0, 0.0, 0)[0])
     count = _listed(row, block, capacity, peaks, found, low)
     above, above_x, number, high = 0.0, 0.0, 0, maximum
     while count < 0:
@@ -384,7 +386,7 @@ def _edge(row, block, capacity, buckets, peaks, found, histogram, maximum, low, 
             return low, above, above_x, number, count
         count = count if count <= capacity else -1
     _weigh(found, count, maximum, scale)
-    return _crossing(found, count, maximum, scale, target, above, above_x, number)
+    return _crossing(found, count, maximum, scale, low, high, target, above, above_x, number)
 
 
 @_summing
@@ -400,9 +402,22 @@ def _weigh(found, count, maximum, scale):
 
 
 @_plain
-def _crossing(found, count, maximum, scale, target, above, above_x, number):
-    """As `_edge`, of the first `count` logits, with the sums `above`, `above_x`, `number` over those before them."""
+def _crossing(found, count, maximum, scale, low, high, target, above, above_x, number):
+    """As `_edge`, of the first `count` logits, with the sums `above`, `above_x`, `number` over those before them.
+
+    The edge is probably in [low, high]; if it is not, it only takes longer to find.
+    """
     z, e = found[0], found[1]
+    if count > _FEW:
+        low, high = _halved(found, count, low, high, target - above)
+        mass, mass_x, higher = _sums_above(found, count, maximum, scale, high)
+        above, above_x, number = above + mass, above_x + mass_x, number + higher
+        kept = 0
+        for i in range(count):
+            value, weight = z[i], e[i]
+            z[kept], e[kept] = value, weight
+            kept += low < value <= high
+        count = kept
     first, last = 0, count
     while True:
         a, b, c = z[first], z[(first + last) // 2], z[last - 1]
@@ -431,6 +446,47 @@ def _crossing(found, count, maximum, scale, target, above, above_x, number):
             above_x += mass_x + equal * _exponent(pivot, maximum, scale)
             number += j - first
             first = j
+
+
+@_plain
+def _halved(found, count, bottom, top, target):
+    """A bracket of few logits, low < z <= high, that has the edge; those above `high` do not reach the target."""
+    low, high, above_low, above_high = -math.inf, math.inf, count, 0
+    for _ in range(_HALVINGS):
+        if above_low - above_high <= _FEW:
+            break
+        pivot = bottom + (top - bottom) / 2
+        mass, number = _mass_above(found, count, pivot)
+        # Neither step may leave the bracket empty, whatever the last bits of a sum are.
+        if number == above_low or (mass >= target and number > above_high):
+            low, bottom, above_low = pivot, pivot, number
+        else:
+            high, top, above_high = pivot, pivot, number
+    return low, high
+
+
+@_summing
+def _mass_above(found, count, pivot):
+    """Sum of e and number of the logits above the pivot."""
+    z, e = found[0], found[1]
+    mass, number = 0.0, 0
+    for i in range(count):
+        mass += e[i] if z[i] > pivot else 0.0
+        number += z[i] > pivot
+    return mass, number
+
+
+@_summing
+def _sums_above(found, count, maximum, scale, pivot):
+    """Sum of e, sum of e x, and number of the logits above the pivot."""
+    z, e = found[0], found[1]
+    mass, mass_x, number = 0.0, 0.0, 0
+    for i in range(count):
+        weight = e[i] if z[i] > pivot else 0.0
+        mass += weight
+        mass_x += weight * _exponent(z[i], maximum, scale)
+        number += z[i] > pivot
+    return mass, mass_x, number
 
 
 @_plain

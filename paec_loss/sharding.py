@@ -62,6 +62,8 @@ class VocabularyShard:
 
     def local_labels(self, labels: Tensor, width: int) -> Tensor:
         """Labels [T] counted within this shard; -1 where a label is elsewhere or negative."""
+        if not self.group:
+            return labels.clamp_min(-1)
         local = labels - self.offset
         return torch.where((labels >= 0) & (local >= 0) & (local < width), local, -1)
 

@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 BACKENDS = {
     "reference": "paec_loss.backends.reference",
     "torch": "paec_loss.backends.torch_backend",
+    "numba": "paec_loss.backends.numba_backend",
     "triton": "paec_loss.backends.triton_backend",
 }
 
@@ -114,8 +115,8 @@ def token_statistics(
             and top_p, get the same statistics, and must derive the same loss from them: the gradient of the own columns
             then needs no communication.
         backend: "reference" (float64, sorted: the definition), "torch" (sort-free, any device, the one for shards),
-            "triton" (CUDA), or "auto", which takes triton on CUDA where it is installed and torch elsewhere, and logs
-            its choice once.
+            "numba" (CPU), "triton" (CUDA), or "auto", which takes numba on a CPU and triton on CUDA where they are
+            installed, and torch elsewhere, and logs its choice once.
         inplace_backward: let the backward pass overwrite the logits with the gradient. Anything else that needs their
             values in its own backward pass then fails with autograd's error about a modified tensor.
 
@@ -225,11 +226,29 @@ def backend_name(backend: str, logits: Tensor, group: dist.ProcessGroup | None) 
         raise ValueError(f"backend={backend!r}: a vocabulary split over a group needs backend='torch' (or 'auto')")
     if backend == "triton" and logits.dtype == torch.float64:
         raise ValueError("backend='triton': float64 logits need backend='torch' or 'reference'")
+    if backend == "numba" and logits.device.type != "cpu":
+        raise ValueError(
+            f"backend='numba': the logits are on {logits.device.type}: use 'auto', or move them to the CPU"
+        )
+    if backend in ("numba", "triton") and not _installed(backend):
+        raise ValueError(f"backend={backend!r}: {backend} is not installed; install it, or use backend='auto'")
     if backend == "auto":
-        suits = logits.is_cuda and group is None and logits.dtype != torch.float64
-        backend = "triton" if suits and importlib.util.find_spec("triton") else "torch"
+        backend = _fastest(logits, group)
         _log_choice(backend, logits.device.type, str(logits.dtype), group is not None)
     return backend
+
+
+def _fastest(logits: Tensor, group: dist.ProcessGroup | None) -> str:
+    if group is None and logits.is_cuda and logits.dtype != torch.float64 and _installed("triton"):
+        return "triton"
+    if group is None and logits.device.type == "cpu" and _installed("numba"):
+        return "numba"
+    return "torch"
+
+
+@functools.cache
+def _installed(module: str) -> bool:
+    return importlib.util.find_spec(module) is not None
 
 
 @functools.cache

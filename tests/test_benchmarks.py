@@ -13,13 +13,50 @@ import pytest
 import torch
 from omegaconf import open_dict
 
-from benchmarks import actor_update, gpu, step
+import paec_loss
+from benchmarks import actor_update, gpu, step, token_statistics
 from benchmarks.reproducibility import compare
 from paec_loss.backends import reference
 from recipe.paec.config.resolve import composed, resolved
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.timeout(1800)  # the interpreter and torch.compile take minutes where others use the machine
+
+
+# ---- benchmarks.token_statistics -------------------------------------------------------------------------------------
+
+
+def nuclei(kind: str, top_p: float = 0.9) -> list[int]:
+    case = token_statistics.Case(kind, "fp32", 26, "cpu", vocab_size=2000, top_p=top_p)
+    logits, labels, upstream = case.tensors()
+    assert logits.shape == (26, 2000) and logits.isfinite().all()
+    assert torch.equal(case.tensors()[0], logits)  # the same in every process
+    assert ((labels >= 0) & (labels < 2000)).all() and upstream.shape == (3, 26)
+    stats = paec_loss.token_statistics(logits, labels, top_p=top_p, backend="reference")
+    return sorted(stats.nucleus_size.tolist())
+
+
+@pytest.mark.parametrize("kind", token_statistics.SHAPES)
+def test_rows_of_every_kind_are_the_same_again(kind):
+    assert nuclei(kind, 0.5)[-1] <= nuclei(kind, 0.99)[-1] <= 2000
+
+
+def test_kinds_of_rows_have_nuclei_of_their_name():
+    assert nuclei("one-hot") == [1] * 26
+    assert nuclei("peaked", 0.8)[-1] <= 28
+    assert nuclei("normal-0.1")[0] > 1700
+    assert nuclei("zipf-1-2")[13] < 100 < nuclei("zipf-1-2")[-1]
+    mixed = nuclei("mixed")
+    assert mixed[0] == 1 and mixed[-1] > 1700
+
+
+def test_every_contender_takes_the_mass_of_the_nucleus_if_it_computes_one():
+    logits, labels, _ = token_statistics.Case("flat", "fp32", 2, "cpu", vocab_size=50).tensors()
+    for name in ("ours numba", "ours torch", "ours reference", "naive sort"):
+        at_1 = token_statistics.CONTENDERS[name].at(1.0)(logits, labels)
+        torch.testing.assert_close(at_1[2], at_1[1], rtol=1e-5, atol=0)  # the nucleus is everything
+    assert token_statistics.CONTENDERS["ours numba"].obstacle("cuda") == "needs CPU"
+    assert token_statistics.CONTENDERS["ours triton"].obstacle("cpu") == "needs CUDA"
 
 
 # ---- benchmarks.gpu --------------------------------------------------------------------------------------------------

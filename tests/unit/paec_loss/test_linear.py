@@ -44,7 +44,7 @@ def fused(hidden, weight, bias, labels, temperature, **options):
 
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("chunk_size", [1, 5, 36, 37, 1000])
-@pytest.mark.parametrize("backend", ["reference", "torch"])
+@pytest.mark.parametrize("backend", ["reference", "torch", "numba"])
 def test_it_is_the_statistics_of_the_whole_logits(backend, chunk_size, bias):
     hidden, weight, offset, labels, temperature = arguments(bias=bias)
     got = fused(hidden, weight, offset, labels, temperature, backend=backend, chunk_size=chunk_size)

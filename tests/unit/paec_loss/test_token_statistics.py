@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as hnp
 
 import paec_loss
 from paec_loss import TokenStatistics
-from paec_loss.backends import reference, torch_backend
+from paec_loss.backends import numba_backend, reference, torch_backend
 
 torch.set_num_threads(1)
 
@@ -25,13 +25,20 @@ TINY = {"_BLOCK": 4, "_PEAKS": 2, "_LIST": 1, "_BUCKETS": 4, "_PIECE": 3, "_ROWS
 """Limits of the torch backend that make every row go the long way: several rounds of histograms, lists of one."""
 
 
-@pytest.fixture(params=["reference", "torch", "torch, long way"])
+TINY_NUMBA = {"_BLOCK": 4, "_LIST": 1, "_BUCKETS": 4, "_COPY": 600}
+"""The same for the numba backend, and copies of a few rows."""
+
+
+@pytest.fixture(params=["reference", "torch", "torch, long way", "numba", "numba, long way"])
 def token_statistics(request):
     """The function under test with each backend that runs on this machine."""
     with pytest.MonkeyPatch.context() as patch:
         if request.param == "torch, long way":
             for name, value in TINY.items():
                 patch.setattr(torch_backend, name, value)
+        if request.param == "numba, long way":
+            for name, value in TINY_NUMBA.items():
+                patch.setattr(numba_backend, name, value)
         yield functools.partial(paec_loss.token_statistics, backend=request.param.split(",")[0])
 
 
@@ -359,7 +366,7 @@ GOOD = {"logits": torch.zeros(2, 3), "labels": torch.zeros(2, dtype=torch.int64)
         ({"temperature": torch.tensor([1.0, -1.0])}, ValueError, "every value must be positive"),
         ({"temperature": torch.tensor([1.0, NAN])}, ValueError, "every value must be positive"),
         ({"temperature": torch.tensor([1.0])}, ValueError, r"temperature \[1\]: must have the shape \[2\]"),
-        ({"backend": "numpy"}, ValueError, "backend='numpy': must be auto, reference, torch, triton"),
+        ({"backend": "numpy"}, ValueError, "backend='numpy': must be auto, reference, torch, numba, triton"),
         (
             {"backend": "triton", "logits": torch.zeros(2, 3).double()},
             ValueError,
@@ -421,7 +428,7 @@ def test_the_choice_of_a_backend_is_logged_once(caplog):
         for _ in range(3):
             paec_loss.token_statistics(torch.zeros(1, 2), torch.tensor([0]), top_p=0.8)
     assert [r.getMessage() for r in caplog.records] == [
-        "token statistics of torch.float32 logits on cpu: backend torch"
+        "token statistics of torch.float32 logits on cpu: backend numba"
     ]
 
 
@@ -563,9 +570,11 @@ def test_every_backend_agrees_with_the_definition(token_statistics, shape, vocab
 DEFINITION = functools.partial(paec_loss.token_statistics, backend="reference")
 
 
-def test_a_real_vocabulary():
+@pytest.mark.parametrize("backend", ["torch", "numba"])
+def test_a_real_vocabulary(backend):
     """V = 151936, and 151937, which no block divides: few tokens, many tokens, ties, against the sorted definition."""
     generator = torch.Generator().manual_seed(0)
+    function = functools.partial(paec_loss.token_statistics, backend=backend)
     for vocab_size in (151936, 151937):
         logits = torch.randn(6, vocab_size, generator=generator)
         logits[0] *= 4
@@ -577,9 +586,7 @@ def test_a_real_vocabulary():
         labels = torch.randint(vocab_size, (6,), generator=generator)
         for dtype, rtol in ((torch.float32, 1e-6), (torch.bfloat16, 0.004)):
             rows = logits.to(dtype).requires_grad_()
-            (got, slope), (want, truth) = (
-                gradients_of(f, rows, labels) for f in (paec_loss.token_statistics, DEFINITION)
-            )
+            (got, slope), (want, truth) = (gradients_of(f, rows, labels) for f in (function, DEFINITION))
             for name in FLOATS:
                 torch.testing.assert_close(getattr(got, name), getattr(want, name), rtol=1e-7, atol=0)
             assert got.nucleus_size.tolist() == want.nucleus_size.tolist()

@@ -121,7 +121,7 @@ class Rollout:
         seconds = time.perf_counter() - began
         expected = prompts * self.config.actor_rollout_ref.rollout.n
         if len(found) != expected:
-            raise SystemExit(f"{self.name}: {len(found)} responses instead of {expected}; see Ray's output above")
+            raise SystemExit(f"{self.name}: {len(found)} responses instead of {expected}")
         tq.kv_clear(keys=found.keys, partition_id="train")
         return seconds
 

@@ -21,7 +21,6 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -33,7 +32,7 @@ import psutil
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from data_prep.files import atomic_write
-from recipe.paec.common.repository import REPOSITORY
+from recipe.paec.common.process_tree import ProcessTree
 from recipe.paec.config.resolve import composed, resolved
 from recipe.paec.run.log import METRICS_FILE, read_metrics
 
@@ -66,14 +65,12 @@ def overrides_of(variant: str, steps: int, root: Path) -> list[str]:
 
 def as_verl_has_it(config: DictConfig, metrics: Path) -> None:
     """Replace what this recipe plugs into verl by verl's own, in place; it writes its metrics to `metrics`."""
-    verl = OmegaConf.load(Path(psutil.__file__).parents[1] / "verl/trainer/config/actor/dp_actor.yaml")
     config.trainer.v1.trainer_mode = "sync"
     config.trainer.logger = ["file"]
     rollout, actor = config.actor_rollout_ref.rollout, config.actor_rollout_ref.actor
     rollout.agent.agent_loop_manager_class = None
     rollout.engine_kwargs = {}
     config.actor_rollout_ref.model.external_lib = "recipe.paec.rollout.server_adapter"
-    actor._target_ = verl._target_
     for name in ("methods", "clip", "seed", "fused_head", "head_chunk_size"):
         del actor.fsdp_config[name]
     actor.fsdp_config._target_ = "verl.workers.config.FSDPEngineConfig"
@@ -84,53 +81,30 @@ def as_verl_has_it(config: DictConfig, metrics: Path) -> None:
 class Watcher:
     """Follows a run: when its steps end, and the processor seconds of its processes at each of them."""
 
-    def __init__(self, process: subprocess.Popen, metrics: Path):
-        self.process, self.metrics = process, metrics
+    def __init__(self, tree: ProcessTree, metrics: Path):
+        self.tree, self.metrics = tree, metrics
         self.began = time.monotonic()
         self.lines: list[tuple[float, dict[str, Any]]] = []
         self.used: dict[int, dict[tuple[int, str], float]] = {}
-        self.peak_memory = 0
 
-    def follow(self) -> None:
-        """Until the run ends."""
-        last_look = 0.0
-        while self.process.poll() is None:
-            # verl's own file logger writes {"step": n, "data": {metric: value}}.
-            found = [{"step": line["step"], **line.get("data", line)} for line in read_metrics(self.metrics)]
-            for line in found[len(self.lines) :]:
-                self.lines.append((time.monotonic() - self.began, line))
-                if line["step"] >= SKIPPED:
-                    self.used[line["step"]] = self._processor_seconds()
-            if time.monotonic() - last_look > 5:
-                self.peak_memory = max(self.peak_memory, self._memory())
-                last_look = time.monotonic()
-            time.sleep(0.05)
-
-    def _family(self) -> list[psutil.Process]:
-        try:
-            tree = psutil.Process(self.process.pid)
-            return [tree, *tree.children(recursive=True)]
-        except psutil.NoSuchProcess:
-            return []
+    def look(self) -> None:
+        """Note the steps that have ended since the last look."""
+        # verl's own file logger writes {"step": n, "data": {metric: value}}.
+        found = [{"step": line["step"], **line.get("data", line)} for line in read_metrics(self.metrics)]
+        for line in found[len(self.lines) :]:
+            self.lines.append((time.monotonic() - self.began, line))
+            if line["step"] >= SKIPPED:
+                self.used[line["step"]] = self._processor_seconds()
 
     def _processor_seconds(self) -> dict[tuple[int, str], float]:
         found = {}
-        for member in self._family():
+        for member in psutil.Process(self.tree.process.pid).children(recursive=True):
             try:
                 times = member.cpu_times()
                 found[member.pid, _title(member.cmdline())] = times.user + times.system
             except psutil.Error:
                 continue
         return found
-
-    def _memory(self) -> int:
-        total = 0
-        for member in self._family():
-            try:
-                total += member.memory_full_info().pss
-            except psutil.Error:
-                continue
-        return total
 
 
 def _title(command: list[str]) -> str:
@@ -141,6 +115,8 @@ def _title(command: list[str]) -> str:
             return "agent loops" if "Agent" in actor else "rewards" if "Reward" in actor else "vLLM server"
     named = {
         "WorkerDict": "actor",
+        "recipe.paec.driver": "driver",
+        "benchmarks.stock_verl": "launcher",
         "TaskRunner": "driver",
         "VLLM::": "vLLM engine",
         "TransferQueueController": "queue",
@@ -167,14 +143,15 @@ def measure(variant: str, steps: int, given: list[str]) -> dict[str, Any]:
             directory.mkdir()
             OmegaConf.save(config, directory / "config.yaml")
             command, env = ["benchmarks.stock_verl", str(directory / "config.yaml")], {**env, **config.cluster.env}
-        with open(Path(name) / "output.log", "wb") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", *command], cwd=REPOSITORY, env=env, stdout=log, stderr=subprocess.STDOUT
-            )
-            watcher = Watcher(process, metrics)
-            watcher.follow()
-        if process.returncode != 0:
-            tail = (Path(name) / "output.log").read_text(encoding="utf-8", errors="replace").splitlines()[-15:]
+        log = Path(name) / "output.log"
+        tree = ProcessTree([sys.executable, "-m", *command], log, env)
+        watcher = Watcher(tree, metrics)
+        try:
+            code = tree.wait(watcher.look, interval=0.05)
+        finally:
+            tree.end()
+        if code != 0:
+            tail = log.read_text(encoding="utf-8", errors="replace").splitlines()[-15:]
             raise SystemExit(f"{variant} failed:\n" + "\n".join(tail))
         return figures(watcher, steps)
 
@@ -198,7 +175,7 @@ def figures(watcher: Watcher, steps: int) -> dict[str, Any]:
         "step": whole,
         "stages": {**stages, "other": whole - sum(stages.values())},
         "processor seconds a step": dict(sorted(used.items(), key=lambda item: -item[1])),
-        "peak memory, GiB": watcher.peak_memory / 2**30,
+        "peak memory, GiB": watcher.tree.peak_memory / 2**30,
     }
 
 

@@ -295,7 +295,7 @@ def test_figures_of_a_run():
     lines = [(20.0, {"step": 0})] + [(end, step_line(n + 1, seconds[n])) for n, end in enumerate(ends)]
     used = {n: {(1, "driver"): 100.0 + n, (2, "actor"): 4.0 * n, (3, "queue"): 1.0} for n in range(5, 11)}
     used[9][4, "rewards"] = 2.0  # began meanwhile
-    found = step.figures(SimpleNamespace(lines=lines, used=used, peak_memory=3 << 30), steps=10)
+    found = step.figures(SimpleNamespace(lines=lines, used=used, tree=SimpleNamespace(peak_memory=3 << 30)), steps=10)
     assert found["to the first rollout"] == pytest.approx(50.0)
     assert found["step"] == pytest.approx(2.5) and found["validation"] == 3.0 and found["peak memory, GiB"] == 3.0
     assert found["stages"] == pytest.approx(

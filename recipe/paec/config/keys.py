@@ -104,6 +104,7 @@ FREE = {
     f"{ACTOR}.fsdp_config.use_torch_compile": "as above",
     "actor_rollout_ref.ref.use_torch_compile": "as above",
     "actor_rollout_ref.ref.fsdp_config.use_torch_compile": "as above",
+    f"{MODEL}.use_remove_padding": "cluster=cpu pads, which is faster there; only this key is read",
     f"{ROLLOUT}.enforce_eager": "cluster.enforce_eager is its default; only this key is read",
     f"{ACTOR}.loss_scale_factor": "base=dr_grpo gives the usual constant; any other is a choice",
 }

@@ -17,18 +17,20 @@ from recipe.grading.pool import GraderPool
 from recipe.paec.actor.batches import QUEUED_FIELDS, RESPONSE_NUMBER, padded_mask, queued_statistics
 from recipe.paec.rollout.agent_loop import ROLLOUT_TEMPERATURE
 
-ACTOR_FIELDS = (
-    *("input_ids", "position_ids", "prompts", "responses", "response_mask", "loss_mask", "multi_modal_inputs"),
-    *("routed_experts", "teacher_ids", "teacher_logprobs", "rollout_log_probs", "rollout_is_weights"),
-    *("old_log_probs", "ref_log_prob", "advantages", "returns", "values", "token_level_rewards", "rm_scores"),
-    *(RESPONSE_NUMBER, *QUEUED_FIELDS),
+ACTOR_FIELDS = sorted(
+    {
+        *("input_ids", "position_ids", "prompts", "responses", "response_mask", "loss_mask", "multi_modal_inputs"),
+        *("routed_experts", "teacher_ids", "teacher_logprobs", "rollout_log_probs", "rollout_is_weights"),
+        *("old_log_probs", "ref_log_prob", "advantages", "returns", "values", "token_level_rewards", "rm_scores"),
+        *(RESPONSE_NUMBER, *QUEUED_FIELDS),
+    }
 )
 """What actor workers may read of a response. The rest are Python objects, which cost them more than their tensors."""
 
 
 def for_the_actor(batch: KVBatchMeta) -> KVBatchMeta:
     """`batch`, of which an actor worker fetches no other fields than `ACTOR_FIELDS`."""
-    batch.fields = sorted({*ACTOR_FIELDS})
+    batch.fields = [*ACTOR_FIELDS]
     return batch
 
 

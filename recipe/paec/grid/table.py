@@ -13,7 +13,6 @@ For a method: the mean over its seeds with Student's interval; no interval for a
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -29,7 +28,7 @@ from recipe.paec.common.files import write_json
 from recipe.paec.compare.figures import INK, PANEL, line_style, tidy
 from recipe.paec.grid.request import Grid
 from recipe.paec.grid.runs import GridRun
-from recipe.paec.run.summary import ENTROPY
+from recipe.paec.run.summary import ENTROPY, tail_mean
 from recipe.paec.scoring.display import heading, in_papers_order, markdown
 from recipe.paec.scoring.estimators import LEVEL, t_interval
 
@@ -63,11 +62,10 @@ def accuracies(record: Mapping[str, Any]) -> dict[str, dict[str, float | None]]:
 def run_values(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """{accuracy: as `accuracies`, entropy, length, seconds} of a finished run; None for what was not measured."""
     trained = [record for record in records if STEP_TIME in record]
-    tail = trained[-math.ceil(len(trained) / 10) :]
     return {
         "accuracy": accuracies(records[-1]),
-        "entropy": _mean([record.get(ENTROPY) for record in tail]),
-        "length": _mean([record.get(LENGTH) for record in tail]),
+        "entropy": tail_mean(trained, ENTROPY),
+        "length": tail_mean(trained, LENGTH),
         "seconds": median(record[STEP_TIME] - record.get(SAVE_TIME, 0.0) for record in trained),
     }
 

@@ -10,7 +10,7 @@ from typing import Any
 from recipe.paec.common.errors import UserError
 from recipe.paec.compare.evaluations import CURVE_FILE, SCORES_FILE, Evaluation, read_json, read_run
 from recipe.paec.report.catalogue import PERCENT, Spec
-from recipe.paec.report.charts import chart_of
+from recipe.paec.report.charts import chart_of, series_of
 from recipe.paec.report.facts import Fact
 from recipe.paec.report.runs import Run
 from recipe.paec.scoring.display import heading, in_papers_order, percent
@@ -98,7 +98,7 @@ def section(scored: Sequence[Scored], colours: Mapping[str, int]) -> dict[str, A
 
 
 def _entry(label: str, colour: int, xs: Sequence[int], estimates: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    entry = {"label": label, "group": -1, "key": "", "colour": colour % 6, "dashes": colour // 6 % 3}
+    entry = series_of(-1, "", label, colour)
     entry |= {"xs": list(xs), "ys": [estimate["value"] for estimate in estimates]}
     if all(estimate["low"] is not None for estimate in estimates):
         entry |= {"lows": [e["low"] for e in estimates], "highs": [e["high"] for e in estimates]}

@@ -8,10 +8,12 @@ from dataclasses import replace
 from typing import Any
 
 from recipe.paec.report.catalogue import METHOD, METHOD_UNITS, PERCENT, SECTIONS, Line, Section, Spec
-from recipe.paec.report.series import TIME, Group
+from recipe.paec.report.series import TIME, Column, Group
 from recipe.paec.scoring.display import in_papers_order
 
 STEP = "training step"
+COLOURS = 6
+"""Colours of lines that the page has."""
 DECILE = re.compile(METHOD + r"mask_mass_decile_(\d)")
 AVERAGE = re.compile(r"val/(.+)/avg@\d+")
 PASS = re.compile(r"val/(.+)/pass@(\d+)")
@@ -69,7 +71,7 @@ def _drawn(spec: Spec, groups: Sequence[Group]) -> list[dict[str, Any]]:
     if not lines:
         return []
     if len(groups) == 1:
-        series = [_series(groups[0], 0, key, label, i, line.dashes) for i, (line, key, label) in enumerate(lines)]
+        series = [series_of(0, key, label, i, line.dashes) for i, (line, key, label) in enumerate(lines)]
         return [chart_of(spec, spec.id, spec.title, series)]
     if spec.id == "entropy":
         return _entropy_of_several(spec, groups, lines)
@@ -85,7 +87,7 @@ def _drawn(spec: Spec, groups: Sequence[Group]) -> list[dict[str, Any]]:
             if spec.bare
             else f"{spec.title}: {label}"
         )
-        series = [_series(g, j, key, g.name, j, _dashes(j)) for j, g in enumerate(groups) if key in g.columns]
+        series = [series_of(j, key, g.name, j) for j, g in enumerate(groups) if key in g.columns]
         charts.append(
             chart_of(spec if i == 0 else replace(spec, note=""), f"{spec.id}-{i}" if i else spec.id, title, series)
         )
@@ -111,19 +113,17 @@ def _entropy_of_several(spec: Spec, groups: Sequence[Group], lines: list[tuple[L
             for line, key, label in lines:
                 if label in kinds and key in group.columns:
                     text = group.name if label == kinds[0] else f"{group.name}, {label}"
-                    series.append(_series(group, j, key, text, j, max(line.dashes, _dashes(j))))
+                    series.append(series_of(j, key, text, j, max(line.dashes, j // COLOURS % 3)))
         if series:
             own = spec if name == spec.id else replace(spec, note="Below its floor, dotted, the method's penalty acts.")
             charts.append(chart_of(own, name, title, series))
     return charts
 
 
-def _dashes(index: int) -> int:
-    return index // 6 % 3
-
-
-def _series(group: Group, number: int, key: str, label: str, colour: int, dashes: int) -> dict[str, Any]:
-    return {"label": label, "group": number, "key": key, "colour": colour % 6, "dashes": dashes}
+def series_of(group: int, key: str, label: str, index: int, dashes: int | None = None) -> dict[str, Any]:
+    """A line of a chart; lines beyond the page's colours are told apart by dashes."""
+    dashes = index // COLOURS % 3 if dashes is None else dashes
+    return {"label": label, "group": group, "key": key, "colour": index % COLOURS, "dashes": dashes}
 
 
 def chart_of(spec: Spec, name: str, title: str, series: list[dict[str, Any]]) -> dict[str, Any]:
@@ -144,6 +144,15 @@ def chosen(steps: Sequence[int], most: int) -> list[int]:
     return [steps[round(i * (len(steps) - 1) / (most - 1))] for i in range(most)]
 
 
+def _snapshots(groups: Sequence[Group], number: int, columns: Iterable[Column]) -> list[tuple[int, str, int]]:
+    """(step, label, index of its colour) of the lines of a run's state at a step: of one run at four steps that all
+    `columns` have, of each of several runs at the last of them."""
+    common = sorted(set.intersection(*(set(column.x) for column in columns)))
+    if len(groups) == 1:
+        return [(step, f"step {step}", i) for i, step in enumerate(chosen(common, 4))]
+    return [(step, f"{groups[number].name}, step {step}", number) for step in common[-1:]]
+
+
 def pass_curves(groups: Sequence[Group]) -> list[dict[str, Any]]:
     """pass@k over k, a chart for each validation set: one run at several steps, several runs at their last one."""
     found = {m[1]: None for group in groups for key in group.columns if (m := PASS.fullmatch(key))}
@@ -154,12 +163,9 @@ def pass_curves(groups: Sequence[Group]) -> list[dict[str, Any]]:
             columns = {int(m[2]): c for k, c in group.columns.items() if (m := PASS.fullmatch(k)) and m[1] == source}
             if len(columns) < 2:
                 continue
-            common = sorted(set.intersection(*(set(column.x) for column in columns.values())))
-            for i, step in enumerate(chosen(common, 4) if len(groups) == 1 else common[-1:]):
+            for step, label, index in _snapshots(groups, j, columns.values()):
                 at = {k: column.x.index(step) for k, column in sorted(columns.items())}
-                label = f"step {step}" if len(groups) == 1 else f"{group.name}, step {step}"
-                index = i if len(groups) == 1 else j
-                entry = _series(group, j, f"pass@k of {source}", label, index, _dashes(index))
+                entry = series_of(j, f"pass@k of {source}", label, index)
                 entry |= {"xs": list(at), "ys": [columns[k].y[place] for k, place in at.items()]}
                 if columns[1].low is not None:
                     entry["lows"] = [columns[k].low[place] for k, place in at.items()]
@@ -178,7 +184,7 @@ def time_charts(groups: Sequence[Group]) -> list[dict[str, Any]]:
         keys = [key for key in group.columns if key.startswith(TIME)]
         keys.sort(key=lambda key: -_mean(group.columns[key].y))
         title = "Time by stage" if len(groups) == 1 else f"Time by stage, {group.name}"
-        series = [_series(group, j, key, key.removeprefix(TIME), i, 0) for i, key in enumerate(keys)]
+        series = [series_of(j, key, key.removeprefix(TIME), i, 0) for i, key in enumerate(keys)]
         spec = Spec(
             f"stages-{j}" if j else "stages",
             title,
@@ -217,7 +223,7 @@ def method_charts(groups: Sequence[Group], taken: set[str]) -> list[dict[str, An
         if len(methods) > 1:
             title = f"{method}: {title}"
         series = [
-            _series(group, j, key, group.name if len(groups) > 1 else name, j, _dashes(j))
+            series_of(j, key, group.name if len(groups) > 1 else name, j)
             for j, group in enumerate(groups)
             if key in group.columns
         ]
@@ -233,12 +239,9 @@ def decile_charts(groups: Sequence[Group]) -> list[dict[str, Any]]:
         columns = {int(m[2]): c for key, c in group.columns.items() if (m := DECILE.fullmatch(key))}
         if len(columns) != 10:
             continue
-        common = sorted(set.intersection(*(set(column.x) for column in columns.values())))
-        for i, step in enumerate(chosen(common, 4) if len(groups) == 1 else common[-1:]):
+        for step, label, index in _snapshots(groups, j, columns.values()):
             values = [columns[d].y[columns[d].x.index(step)] for d in range(10)]
-            label = f"step {step}" if len(groups) == 1 else f"{group.name}, step {step}"
-            index = i if len(groups) == 1 else j
-            entry = _series(group, j, "mask by position", label, index, _dashes(index))
+            entry = series_of(j, "mask by position", label, index)
             series.append(entry | {"xs": [10 * d + 5 for d in range(10)], "ys": values})
     note = "Share of the mask's mass in each tenth of the response: 10 % everywhere if position did not matter."
     spec = Spec("deciles", "Where in the response the mask lies", "% of the mask", (), note, 100, wide=True)

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean, median
+from statistics import median
 from typing import Any
 
 from recipe.paec.report.runs import Run
-from recipe.paec.run.summary import ENTROPY, accuracy, anchored
-
-TAIL = 10
-"""A value "at the end" is the mean over this part of the steps, rounded up: the last tenth, as in a grid's table."""
+from recipe.paec.run.summary import ENTROPY, accuracy, anchored, tail_mean
 
 
 @dataclass(frozen=True)
@@ -53,12 +49,6 @@ def facts_of(run: Run) -> list[Fact]:
 def known(records: Sequence[Mapping[str, Any]], key: str) -> list[float]:
     """The values of a metric that are numbers."""
     return [record[key] for record in records if record.get(key) is not None]
-
-
-def tail_mean(records: Sequence[Mapping[str, Any]], key: str) -> float | None:
-    """Mean over the last tenth of the records; None if a value is missing there."""
-    values = [record.get(key) for record in records[-math.ceil(len(records) / TAIL) :]]
-    return fmean(values) if values and None not in values else None
 
 
 def _steps(run: Run) -> Fact:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 ENTROPY = "actor/entropy"
@@ -13,6 +16,12 @@ def accuracy(record: dict[str, Any]) -> dict[str, float]:
     return {
         key: value for key, value in record.items() if key.startswith("val/") and "/avg@" in key and value is not None
     }
+
+
+def tail_mean(records: Sequence[Mapping[str, Any]], key: str) -> float | None:
+    """A metric "at the end": its mean over the last tenth of the records, rounded up; None if one is missing there."""
+    values = [record.get(key) for record in records[-math.ceil(len(records) / 10) :]]
+    return fmean(values) if values and None not in values else None
 
 
 def anchored(record: dict[str, Any]) -> str | None:

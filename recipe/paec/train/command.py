@@ -64,7 +64,7 @@ def report(directory: Path, ended: str = "") -> None:
         ended: why the run failed, "" if it did not.
     """
     try:
-        from recipe.paec.report.command import report_of  # imports matplotlib, which nothing else here needs
+        from recipe.paec.report.command import report_of  # imports jinja2 and numpy, which nothing else here needs
 
         report_of(directory, ended)
     except Exception as error:

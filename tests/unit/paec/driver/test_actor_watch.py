@@ -41,6 +41,7 @@ def test_one_that_never_ran_can_be_stopped(asked, tmp_path):
     assert asked["times"] == 0
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_dead_actor_ends_the_process_with_a_reason(asked, tmp_path, monkeypatch):
     ended = threading.Event()
 

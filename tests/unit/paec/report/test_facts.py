@@ -2,7 +2,7 @@
 
 from report_runs import write_run
 
-from recipe.paec.report.facts import Fact, facts_of, provenance, tail_mean
+from recipe.paec.report.facts import Fact, facts_of, provenance
 from recipe.paec.report.runs import read_run
 
 
@@ -25,12 +25,6 @@ def test_key_numbers(tmp_path):
 def test_a_run_without_steps_has_few(tmp_path):
     (tmp_path / ".paec_folder.json").write_text('{"kind": "run"}')
     assert facts_of(read_run(tmp_path)) == [Fact("steps", "0")]
-
-
-def test_a_gap_at_the_end_is_not_averaged_away():
-    assert tail_mean([{"a": 1.0}, {"a": None}], "a") is None
-    assert tail_mean([{"a": float(i)} for i in range(20)], "a") == 18.5
-    assert tail_mean([], "a") is None
 
 
 def test_provenance(tmp_path):

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from recipe.paec.run.summary import closing_lines, step_line
+from recipe.paec.run.summary import closing_lines, step_line, tail_mean
+
+
+def test_a_gap_at_the_end_is_not_averaged_away():
+    assert tail_mean([{"a": 1.0}, {"a": None}], "a") is None
+    assert tail_mean([{"a": float(i)} for i in range(20)], "a") == 18.5
+    assert tail_mean([], "a") is None
 
 
 def test_lines_for_people():

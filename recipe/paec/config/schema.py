@@ -116,6 +116,8 @@ class ClusterSection:
     """vLLM without compilation and CUDA graphs: it starts sooner and generates more slowly."""
     compile: bool
     """torch.compile for what verl's engine computes itself (the entropy of a reference policy)."""
+    fork_workers: bool
+    """Ray forks its workers from the driver, with all libraries imported; only where this run starts Ray itself."""
     env: dict[str, str] = field(default_factory=dict)
     """Environment of every worker."""
 

@@ -6,14 +6,18 @@ traceback goes to the log.
 
 from __future__ import annotations
 
+import importlib
 import os
+import shlex
 import sys
 import traceback
+from contextlib import suppress
 from pathlib import Path
 
 from hydra.errors import InstantiationException
 from omegaconf import OmegaConf
 
+from recipe.paec.common import fork_server
 from recipe.paec.run.log import write_failure
 
 
@@ -76,20 +80,49 @@ def reason(cause: BaseException) -> str:
     return str(cause).strip()
 
 
+LIBRARIES = (
+    *("torch", "torch._dynamo", "tensordict", "transformers", "peft", "datasets", "pandas", "numba", "zmq"),
+    *("torchdata.stateful_dataloader.stateful_dataloader", "paec_loss.methods"),
+    *("vllm.v1.engine.async_llm", "vllm.v1.engine.core", "vllm.v1.executor.uniproc_executor"),
+    *("vllm.entrypoints.openai.api_server", "vllm.v1.worker.cpu_worker"),
+)
+"""What takes long to import of what the processes of a run on a CPU import, without Ray and what imports it."""
+
+
+def start_fork_server() -> str:
+    """A fork server (`common.fork_server`) that has imported `LIBRARIES`; its name.
+
+    Ray's own library reads the environment when it is loaded, and a worker's has the worker's ids: so it is not loaded.
+    """
+    if "ray" in sys.modules:
+        raise RuntimeError("the fork server must be started before Ray is imported")
+    sys.modules["ray"] = None  # type: ignore[assignment]
+    try:
+        for name in LIBRARIES:
+            importlib.import_module(name)
+    finally:
+        del sys.modules["ray"]
+    with suppress(KeyError, AttributeError):  # the one of them that looks for Ray; it shall find it when it is used
+        del sys.modules["vllm.v1.executor.ray_utils"], sys.modules["vllm.v1.executor"].ray_utils
+    return fork_server.start()
+
+
 def main(config_file: str, check_only: bool) -> int:
     config = OmegaConf.load(config_file)
     os.environ.update(config.cluster.env)
     directory = Path(config.run.directory)
     try:
+        if config.cluster.fork_workers and config.cluster.ray_address is None and not check_only:
+            command = fork_server.command(start_fork_server())
+            config.ray_kwargs.ray_init.runtime_env.py_executable = shlex.join(command)
         import verl  # noqa: F401  (loads the plugin)
 
         check_registrations(config)
         validate(config)
         if check_only:
             return 0
-        from verl.trainer.main_ppo import run_ppo
-
         from recipe.paec.driver.task_runner import TaskRunnerHere
+        from verl.trainer.main_ppo import run_ppo  # isort: skip
 
         run_ppo(config, task_runner_class=TaskRunnerHere)
     except Exception as error:

@@ -1,0 +1,276 @@
+"""Forks Python processes from one that has imported everything, for which each would need ten seconds of its own.
+
+    python -IS fork_server.py NAME ARGUMENT...      instead of      python ARGUMENT...
+
+`start` forks the server off a process that has imported torch, verl and vLLM and has no thread yet. The command above,
+this file as a script, is the client: it sends its arguments, environment, folder and open files to the server NAME,
+and lives as long as the process that the server forks for it, so that whoever started it sees a child like any other.
+Where there is no server it becomes the ordinary interpreter, which only takes longer.
+
+Ray starts its workers by the client (`py_executable` of a runtime environment), and these their own children
+(multiprocessing's spawn, which is how vLLM starts its engine).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+import socket
+import struct
+import sys
+
+HEADER, STATUS = struct.Struct("!I"), struct.Struct("!i")
+MOST_FILES = 200
+"""Open files that a client can pass on."""
+TIMEOUT = 10.0
+"""Seconds within which a client must have sent its request."""
+F_SETSIG = 10
+"""fcntl(2): the signal that O_ASYNC sends; not in the module `fcntl`."""
+
+
+# ---- the client, which imports nothing but the above -----------------------------------------------------------------
+
+
+def client(name: str, arguments: list[str]) -> int:
+    """Have `arguments` run by the server, and wait; the exit code, or death by the signal that ended it."""
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    files = [int(number) for number in os.listdir("/proc/self/fd")]
+    files = [number for number in files if number != connection.fileno() and _is_open(number)]
+    request = {"arguments": arguments, "environment": dict(os.environ), "folder": os.getcwd(), "files": files}
+    try:
+        connection.connect(_address(name))
+        message = json.dumps(request).encode()
+        socket.send_fds(connection, [HEADER.pack(len(message))], files)
+        connection.sendall(message)
+    except OSError as error:
+        print(f"no fork server ({error}): starting the interpreter", file=sys.stderr, flush=True)
+        os.execv(sys.executable, [sys.executable, *arguments])
+    for number in files:
+        os.close(number)  # whoever waits for one to be closed waits for the process, not for us
+    answer = connection.recv(STATUS.size)
+    if len(answer) < STATUS.size:
+        return 1  # the server was killed
+    code = os.waitstatus_to_exitcode(STATUS.unpack(answer)[0])
+    if code < 0:
+        signal.signal(-code, signal.SIG_DFL) if -code != signal.SIGKILL else None
+        os.kill(os.getpid(), -code)
+    return code
+
+
+def _address(name: str) -> str:
+    return f"\0{name}"  # in no folder: nothing to clean up
+
+
+def _is_open(number: int) -> bool:
+    try:
+        return bool(fcntl.fcntl(number, fcntl.F_GETFD) & fcntl.FD_CLOEXEC == 0)
+    except OSError:
+        return False
+
+
+# ---- the server ------------------------------------------------------------------------------------------------------
+
+
+def command(name: str) -> list[str]:
+    """What to put in front of Python's arguments to have a process forked by the server `name`."""
+    return [sys.executable, "-IS", os.path.abspath(__file__), name]
+
+
+def start() -> str:
+    """Fork the server off this process, and return its name. It ends with this process.
+
+    Call it before anything has started a thread: a forked process has only the thread that forks.
+    """
+    import gc
+    import secrets
+
+    name = f"paec-fork-{secrets.token_hex(16)}"
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(_address(name))
+    listener.listen(64)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    gc.collect()
+    gc.freeze()  # no collection touches, and so copies, the pages that all share
+    parent = os.getpid()
+    if os.fork():
+        gc.unfreeze()
+        listener.close()
+        return name
+    try:
+        from setproctitle import setproctitle
+
+        from recipe.paec.common.process_tree import die_with_parent
+
+        setproctitle("paec fork server")  # later, when the environment has been replaced, it cannot find the title
+        die_with_parent()
+        if os.getppid() == parent:
+            _serve(name, listener)
+    finally:
+        os._exit(1)
+
+
+def _serve(name: str, listener: socket.socket) -> None:
+    clients: dict[int, socket.socket] = {}
+
+    def reap(*_: object) -> None:
+        for pid, status in _ended():
+            with clients.pop(pid) as connection:
+                try:
+                    connection.send(STATUS.pack(status))
+                except OSError:  # the client was killed
+                    pass
+
+    signal.signal(signal.SIGCHLD, reap)
+    while True:
+        connection, _ = listener.accept()
+        received = _receive(connection)
+        if received is None:
+            connection.close()
+            continue
+        request, files = received
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
+        if (pid := os.fork()) == 0:
+            listener.close()
+            for other in clients.values():
+                other.close()
+            _become(name, request, files, connection)
+        clients[pid] = connection
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
+        for number in files:
+            os.close(number)
+
+
+def _ended() -> list[tuple[int, int]]:
+    """(pid, status) of the children that have ended."""
+    found = []
+    try:
+        while (pair := os.waitpid(-1, os.WNOHANG))[0]:
+            found.append(pair)
+    except ChildProcessError:
+        pass
+    return found
+
+
+def _receive(connection: socket.socket) -> tuple[dict, list[int]] | None:
+    """A request and its open files; None for one that is cut off, or another user's."""
+    user = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[1]
+    if user != os.getuid():
+        return None
+    connection.settimeout(TIMEOUT)
+    files: list[int] = []
+    try:
+        header, files, _, _ = socket.recv_fds(connection, HEADER.size, MOST_FILES)
+        size, message = HEADER.unpack(header)[0], b""
+        while len(message) < size:
+            if not (piece := connection.recv(size - len(message))):
+                raise EOFError
+            message += piece
+    except (OSError, EOFError, struct.error):
+        for number in files:
+            os.close(number)
+        return None
+    connection.settimeout(None)
+    return json.loads(message), files
+
+
+def _become(name: str, request: dict, files: list[int], connection: socket.socket) -> None:
+    """Turn this process, just forked, into the requested one; never returns."""
+    import atexit
+    import threading
+    import traceback
+
+    code = 1
+    try:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
+        _take_files(files, request["files"], connection)
+        fcntl.fcntl(connection, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(connection, F_SETSIG, signal.SIGTERM)  # if the client is terminated or killed
+        fcntl.fcntl(connection, fcntl.F_SETFL, fcntl.fcntl(connection, fcntl.F_GETFL) | os.O_ASYNC)
+        os.environ.clear()
+        os.environ.update(request["environment"])
+        os.chdir(request["folder"])
+        _reseed()
+        spawn_by(name)
+        run(request["arguments"])
+        code = 0
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        try:
+            threading._shutdown()
+            atexit._run_exitfuncs()
+            sys.stdout.flush()
+            sys.stderr.flush()
+        finally:
+            os._exit(code)
+
+
+def _take_files(files: list[int], numbers: list[int], connection: socket.socket) -> None:
+    """Give the received files the numbers that they had in the client."""
+    above = max([*numbers, *files, connection.fileno()]) + 1
+    moved = [fcntl.fcntl(number, fcntl.F_DUPFD, above) for number in files]
+    ours = connection.detach()
+    kept = fcntl.fcntl(ours, fcntl.F_DUPFD_CLOEXEC, above)
+    for number in {*files, ours}:
+        os.close(number)
+    connection.__init__(fileno=kept)
+    for source, number in zip(moved, numbers, strict=True):
+        os.dup2(source, number)
+        os.close(source)
+
+
+def _reseed() -> None:
+    """Let the generators that are seeded at random differ from those of other forks (`random` does it by itself)."""
+    if (numpy := sys.modules.get("numpy")) is not None:
+        numpy.random.seed()
+    threads = os.environ.get("OMP_NUM_THREADS", "")
+    if (torch := sys.modules.get("torch")) is not None and threads.isdecimal():
+        torch.set_num_threads(int(threads))  # which an interpreter would read at its start
+
+
+def spawn_by(name: str) -> None:
+    """Have this process's multiprocessing start children of the method "spawn" by the server `name`."""
+    from multiprocessing import spawn
+
+    plain = getattr(spawn.get_command_line, "plain", spawn.get_command_line)
+
+    def command_line(**keywords):
+        return [*command(name), *plain(**keywords)[1:]]
+
+    command_line.plain = plain
+    spawn.get_command_line = command_line
+
+
+def run(arguments: list[str]) -> None:
+    """What the interpreter does with `FILE ARGUMENT...`, `-m MODULE ARGUMENT...` or `-c CODE ARGUMENT...`."""
+    import runpy
+
+    first, *rest = arguments
+    while first.startswith("-") and first not in ("-c", "-m"):
+        first, *rest = rest[1:] if first in ("-X", "-W") else rest  # the interpreter's options; those of ours hold
+    if first == "-c":
+        code, *rest = rest
+        sys.argv = ["-c", *rest]
+        main = type(sys)("__main__")
+        main.__builtins__ = __builtins__
+        sys.modules["__main__"] = main
+        exec(compile(code, "<string>", "exec"), main.__dict__)
+    elif first == "-m":
+        module, *rest = rest
+        sys.argv = [module, *rest]
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    else:
+        sys.argv = [first, *rest]
+        runpy.run_path(first, run_name="__main__")
+
+
+if __name__ == "__main__":
+    sys.exit(client(sys.argv[1], sys.argv[2:]))

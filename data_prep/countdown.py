@@ -154,6 +154,11 @@ def prompts(line: Mapping[str, Any]) -> list[str]:
     return [Problem(order, line["target"]).text for order in dict.fromkeys(permutations(line["numbers"]))]
 
 
+def responses(line: Mapping[str, Any]) -> list[str]:
+    """The correct responses of a line: its traces."""
+    return line["traces"]
+
+
 def score(line: Mapping[str, Any], response: str) -> float:
     """The library's score, 0 or 1, of a response to a line of warm_start.jsonl."""
     (row,) = rows([Problem(tuple(line["numbers"]), line["target"])], line["split"])

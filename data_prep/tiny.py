@@ -18,12 +18,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from transformers.utils import logging
-
-from data_prep import tiny_model, warm_start
 from data_prep.cleaning import contents, remove
 from data_prep.files import TRAIN_FILE, VALIDATION_FILE, WARM_START_FILE, atomic_write, sha256
-from data_prep.tasks import TASKS, Line, Task
+from data_prep.tasks import TASKS, Line, Task, default_threads
 
 DATA, MODEL, MANIFEST = "data", "model", "manifest.json"
 
@@ -103,6 +100,11 @@ def _make(output: Path, options: dict[str, Any], threads: int | None) -> bool:
     if is_complete(output, options):
         print(f"{output}: already complete, with the same options; nothing to do")
         return False
+    from transformers.utils import logging
+
+    from data_prep import tiny_model, warm_start
+
+    logging.disable_progress_bar()
     _clear(output)
     task, steps, seed = options["task"], options["steps"], options["seed"]
     kind = TASKS[task]
@@ -188,9 +190,8 @@ def main() -> int:
     parser.add_argument("--train", type=int, default=2048, help="training rows")
     parser.add_argument("--validation", type=int, default=100, help="validation rows")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=warm_start.default_threads())
+    parser.add_argument("--threads", type=int, default=default_threads())
     options = parser.parse_args()
-    logging.disable_progress_bar()
     try:
         make(**vars(options))
     except FileExistsError as error:

@@ -17,11 +17,10 @@ import torch
 from transformers import GenerationConfig, Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
 
 from data_prep.files import atomic_directory
+from data_prep.tasks import INITIALIZER_RANGE
 
 END_OF_TEXT, IM_START, IM_END = SPECIALS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 MAX_POSITIONS = 512
-INITIALIZER_RANGE = 0.02
-"""Standard deviation of the initial weights: Qwen2's own."""
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}"

@@ -10,7 +10,6 @@ only over that.
 import argparse
 import json
 import math
-import os
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from transformers.utils import logging
 
 from data_prep.files import WARM_START_FILE
 from data_prep.progress import with_progress
-from data_prep.tasks import TASKS, Line, Task
+from data_prep.tasks import TASKS, Line, Task, default_threads
 from data_prep.tiny_model import save
 
 LR_WARMUP_STEPS = 50
@@ -35,11 +34,6 @@ LOSS_WINDOW = 50
 """Steps over which the reported loss is averaged: one batch alone is too noisy to read."""
 
 IGNORE = -100
-
-
-def default_threads() -> int:
-    """Two, or one on a single core: the matrices are too small for more to help."""
-    return min(2, os.cpu_count() or 1)
 
 
 @dataclass(frozen=True)

@@ -328,10 +328,20 @@ def _where(key: Key) -> str:
     return f"{key[0]} {', '.join(map(str, key[1]))}"
 
 
-def score(response: str, answer: str) -> float:
-    """1.0 if the strict rule, by which training scores too, finds `answer` in the response; else 0.0."""
+def prompts(line: Mapping[str, Any]) -> list[str]:
+    """The user turn of a line of warm_start.jsonl."""
+    return [line["prompt"]]
+
+
+def responses(line: Mapping[str, Any]) -> list[str]:
+    """The correct responses of a line."""
+    return line["solutions"]
+
+
+def score(line: Mapping[str, Any], response: str) -> float:
+    """1.0 if the strict rule, by which training scores too, finds the line's answer in the response; else 0.0."""
     found = extract(response)
-    return float(found is not None and strict.equal(answer, found))
+    return float(found is not None and strict.equal(line["answer"], found))
 
 
 def write(output: str | Path, train: int = 2048, validation: int = 100, seed: int = 0, progress: bool = False) -> str:

@@ -83,7 +83,7 @@ def test_every_solution_is_correct_for_the_graders(problems):
     for problem in problems:
         assert len(set(problem.solutions)) == len(problem.solutions) >= 2
         for solution in problem.solutions:
-            assert score(solution, problem.answer) == 1.0, solution
+            assert score({"answer": problem.answer}, solution) == 1.0, solution
     problem = problems[-1]
     for info in ({"split": "train"}, {"split": "validation"}):
         found = compute_score(DATA_SOURCE, problem.solutions[0], problem.answer, info)
@@ -107,8 +107,8 @@ def test_answers_as_a_person_writes_them(value, form, expected):
 def test_wrong_answers_are_wrong():
     """Another number, another unit, no box, and a box that says two things."""
     for response in (r"\boxed{\$7.05}", r"\boxed{7.50\%}", "7.50 dollars", "", r"\boxed{7.50, 8}"):
-        assert score(response, r"\$7.50") == 0.0, response
-    assert score(r"\boxed{7.5\text{ minutes}}", r"7.5\text{ hours}") == 0.0
+        assert score({"answer": r"\$7.50"}, response) == 0.0, response
+    assert score({"answer": r"7.5\text{ hours}"}, r"\boxed{7.5\text{ minutes}}") == 0.0
 
 
 def test_a_problem_by_hand():

@@ -92,8 +92,8 @@ def picture(runs: dict[str, list[dict[str, Any]]]) -> Figure:
             selected.plot(steps, values, linewidth=0.5, alpha=0.35, color=style["color"])
             selected.plot(steps, smoothed(values), linewidth=1.8, **style)
             selected.plot(*curve(lines, "floor"), linewidth=1.2, color=INK, linestyle=(0, (4, 2)))
-            selected.annotate("floor", (steps[-1], lines[-1]["floor"]), xytext=(-2, -11), textcoords="offset points",
-                              ha="right", fontsize=8, color=INK)  # fmt: skip
+            selected.annotate("floor", (steps[len(steps) // 10], lines[-1]["floor"]), xytext=(0, -11),
+                              textcoords="offset points", fontsize=8, color=INK)  # fmt: skip
     titles = ("token entropy, nats", "entropy of selected positions, nats", "validation accuracy (avg@4)")
     for panel, title in zip((entropy, selected, score), titles, strict=True):
         tidy(panel)

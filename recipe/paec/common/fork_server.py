@@ -39,6 +39,7 @@ def client(name: str, arguments: list[str]) -> int:
     files = [int(number) for number in os.listdir("/proc/self/fd")]
     files = [number for number in files if number != connection.fileno() and _is_open(number)]
     request = {"arguments": arguments, "environment": dict(os.environ), "folder": os.getcwd(), "files": files}
+    request["nice"] = os.nice(0)
     try:
         connection.connect(_address(name))
         message = json.dumps(request).encode()
@@ -78,6 +79,20 @@ def command(name: str) -> list[str]:
     return [sys.executable, "-IS", os.path.abspath(__file__), name]
 
 
+def one_openmp() -> dict[str, str]:
+    """Environment in which a process that will fork others must be started: LD_PRELOAD with torch's OpenMP library.
+
+    vLLM starts its engine on a CPU like this. Without it, in a process that has imported torch and vLLM one after the
+    other, the threads of that engine wait for work by spinning, and a rollout takes nearly twice as long.
+    """
+    import importlib.util
+    from pathlib import Path
+
+    torch = Path(importlib.util.find_spec("torch").origin).parent
+    found = sorted([*torch.parent.glob("torch.libs/libgomp*.so*"), *torch.glob("lib/libgomp*.so*")])
+    return {"LD_PRELOAD": ":".join(filter(None, [*map(str, found[:1]), os.environ.get("LD_PRELOAD")]))}
+
+
 def start() -> str:
     """Fork the server off this process, and return its name. It ends with this process.
 
@@ -100,11 +115,8 @@ def start() -> str:
         listener.close()
         return name
     try:
-        from setproctitle import setproctitle
-
         from recipe.paec.common.process_tree import die_with_parent
 
-        setproctitle("paec fork server")  # later, when the environment has been replaced, it cannot find the title
         die_with_parent()
         if os.getppid() == parent:
             _serve(name, listener)
@@ -190,9 +202,9 @@ def _become(name: str, request: dict, files: list[int], connection: socket.socke
         fcntl.fcntl(connection, fcntl.F_SETOWN, os.getpid())
         fcntl.fcntl(connection, F_SETSIG, signal.SIGTERM)  # if the client is terminated or killed
         fcntl.fcntl(connection, fcntl.F_SETFL, fcntl.fcntl(connection, fcntl.F_GETFL) | os.O_ASYNC)
-        os.environ.clear()
-        os.environ.update(request["environment"])
+        _take_environment(request["environment"])
         os.chdir(request["folder"])
+        os.nice(max(0, request["nice"] - os.nice(0)))
         _reseed()
         spawn_by(name)
         run(request["arguments"])
@@ -225,6 +237,15 @@ def _take_files(files: list[int], numbers: list[int], connection: socket.socket)
     for source, number in zip(moved, numbers, strict=True):
         os.dup2(source, number)
         os.close(source)
+
+
+def _take_environment(environment: dict[str, str]) -> None:
+    """Change what differs, and nothing else: who changes a process's title looks for it beside the first variables."""
+    for key in os.environ.keys() - environment.keys():
+        del os.environ[key]
+    for key, value in environment.items():
+        if os.environ.get(key) != value:
+            os.environ[key] = value
 
 
 def _reseed() -> None:

@@ -17,6 +17,7 @@ from omegaconf import DictConfig
 from recipe.paec.common import ray_access
 from recipe.paec.common.console import say
 from recipe.paec.common.errors import Stalled, UserError
+from recipe.paec.common.fork_server import one_openmp
 from recipe.paec.common.process_tree import ProcessTree, printed
 from recipe.paec.common.ray_access import ray_ended
 from recipe.paec.run.log import FAILURE_FILE, HEARTBEAT_FILE, METRICS_FILE, STOP_FILE, read_metrics
@@ -127,6 +128,8 @@ def train(config: DictConfig, config_file: Path, directory: Path) -> tuple[int, 
     before = log.stat().st_size if log.is_file() else 0
     with ray_access.private_ray(config.cluster.ray_address, directory) as private:
         env = {**os.environ, **config.cluster.env, **private}
+        if config.cluster.fork_workers:
+            env |= one_openmp()
         tree = ProcessTree([sys.executable, "-m", "recipe.paec.driver.process", str(config_file)], log, env)
         try:
             with StopRequest(directory, progress) as stop:

@@ -1,27 +1,36 @@
 """Forks Python processes from one that has imported everything, for which each would need ten seconds of its own.
 
-    python -IS fork_server.py NAME ARGUMENT...      instead of      python ARGUMENT...
-
-`start` forks the server off a process that has imported torch, verl and vLLM and has no thread yet. The command above,
-this file as a script, is the client: it sends its arguments, environment, folder and open files to the server NAME,
-and lives as long as the process that the server forks for it, so that whoever started it sees a child like any other.
-Where there is no server it becomes the ordinary interpreter, which only takes longer.
-
-Ray starts its workers by the client (`py_executable` of a runtime environment), and these their own children
-(multiprocessing's spawn, which is how vLLM starts its engine).
+`start` forks the server off a process that has imported torch and vLLM and has no thread yet; `fork_client` is the
+command that has a process forked by it. Ray starts its workers by that command (`py_executable` of a runtime
+environment), and these their own children (multiprocessing's spawn, which is how vLLM starts its engine).
 """
 
 from __future__ import annotations
 
+import atexit
 import fcntl
+import gc
+import importlib
+import importlib.util
 import json
 import os
+import runpy
+import secrets
+import shlex
 import signal
 import socket
 import struct
 import sys
+import threading
+import traceback
+from collections.abc import Sequence
+from multiprocessing import spawn
+from pathlib import Path
 
-HEADER, STATUS = struct.Struct("!I"), struct.Struct("!i")
+from recipe.paec.common import fork_client
+from recipe.paec.common.fork_client import HEADER, STATUS, address
+from recipe.paec.common.process_tree import die_with_parent
+
 MOST_FILES = 200
 """Open files that a client can pass on."""
 TIMEOUT = 10.0
@@ -30,53 +39,37 @@ F_SETSIG = 10
 """fcntl(2): the signal that O_ASYNC sends; not in the module `fcntl`."""
 
 
-# ---- the client, which imports nothing but the above -----------------------------------------------------------------
-
-
-def client(name: str, arguments: list[str]) -> int:
-    """Have `arguments` run by the server, and wait; the exit code, or death by the signal that ended it."""
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    files = [int(number) for number in os.listdir("/proc/self/fd")]
-    files = [number for number in files if number != connection.fileno() and _is_open(number)]
-    request = {"arguments": arguments, "environment": dict(os.environ), "folder": os.getcwd(), "files": files}
-    request["nice"] = os.nice(0)
-    try:
-        connection.connect(_address(name))
-        message = json.dumps(request).encode()
-        socket.send_fds(connection, [HEADER.pack(len(message))], files)
-        connection.sendall(message)
-    except OSError as error:
-        print(f"no fork server ({error}): starting the interpreter", file=sys.stderr, flush=True)
-        os.execv(sys.executable, [sys.executable, *arguments])
-    for number in files:
-        os.close(number)  # whoever waits for one to be closed waits for the process, not for us
-    answer = connection.recv(STATUS.size)
-    if len(answer) < STATUS.size:
-        return 1  # the server was killed
-    code = os.waitstatus_to_exitcode(STATUS.unpack(answer)[0])
-    if code < 0:
-        signal.signal(-code, signal.SIG_DFL) if -code != signal.SIGKILL else None
-        os.kill(os.getpid(), -code)
-    return code
-
-
-def _address(name: str) -> str:
-    return f"\0{name}"  # in no folder: nothing to clean up
-
-
-def _is_open(number: int) -> bool:
-    try:
-        return bool(fcntl.fcntl(number, fcntl.F_GETFD) & fcntl.FD_CLOEXEC == 0)
-    except OSError:
-        return False
-
-
-# ---- the server ------------------------------------------------------------------------------------------------------
-
-
 def command(name: str) -> list[str]:
     """What to put in front of Python's arguments to have a process forked by the server `name`."""
-    return [sys.executable, "-IS", os.path.abspath(__file__), name]
+    return [sys.executable, "-IS", fork_client.__file__, name]
+
+
+VLLM_ON_CPU = (
+    *("torch", "torch._dynamo", "transformers", "vllm.v1.engine.async_llm", "vllm.v1.engine.core"),
+    *("vllm.v1.executor.uniproc_executor", "vllm.v1.worker.cpu_worker", "vllm.entrypoints.openai.api_server"),
+)
+"""What a vLLM server and its engine import."""
+
+
+def python_of_ray(libraries: Sequence[str]) -> str:
+    """Start a server that has imported `libraries`; the `py_executable` of Ray's runtime environment.
+
+    Ray itself is not imported: its own library reads the environment when it is loaded, which holds a worker's ids.
+    """
+    if "ray" in sys.modules:
+        raise RuntimeError("the fork server must be started before Ray is imported")
+    sys.modules["ray"] = None  # type: ignore[assignment]
+    try:
+        for name in libraries:
+            importlib.import_module(name)
+    finally:
+        del sys.modules["ray"]
+    # The one of them that looks for Ray, and shall find it when it is used.
+    if (looked := sys.modules.pop("vllm.v1.executor.ray_utils", None)) is not None:
+        package = sys.modules["vllm.v1.executor"]
+        if getattr(package, "ray_utils", None) is looked:
+            del package.ray_utils
+    return shlex.join(command(start()))
 
 
 def one_openmp() -> dict[str, str]:
@@ -85,9 +78,6 @@ def one_openmp() -> dict[str, str]:
     vLLM starts its engine on a CPU like this. Without it, in a process that has imported torch and vLLM one after the
     other, the threads of that engine wait for work by spinning, and a rollout takes nearly twice as long.
     """
-    import importlib.util
-    from pathlib import Path
-
     torch = Path(importlib.util.find_spec("torch").origin).parent
     found = sorted([*torch.parent.glob("torch.libs/libgomp*.so*"), *torch.glob("lib/libgomp*.so*")])
     return {"LD_PRELOAD": ":".join(filter(None, [*map(str, found[:1]), os.environ.get("LD_PRELOAD")]))}
@@ -98,12 +88,9 @@ def start() -> str:
 
     Call it before anything has started a thread: a forked process has only the thread that forks.
     """
-    import gc
-    import secrets
-
     name = f"paec-fork-{secrets.token_hex(16)}"
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    listener.bind(_address(name))
+    listener.bind(address(name))
     listener.listen(64)
     sys.stdout.flush()
     sys.stderr.flush()
@@ -115,8 +102,6 @@ def start() -> str:
         listener.close()
         return name
     try:
-        from recipe.paec.common.process_tree import die_with_parent
-
         die_with_parent()
         if os.getppid() == parent:
             _serve(name, listener)
@@ -190,10 +175,6 @@ def _receive(connection: socket.socket) -> tuple[dict, list[int]] | None:
 
 def _become(name: str, request: dict, files: list[int], connection: socket.socket) -> None:
     """Turn this process, just forked, into the requested one; never returns."""
-    import atexit
-    import threading
-    import traceback
-
     code = 1
     try:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -259,8 +240,6 @@ def _reseed() -> None:
 
 def spawn_by(name: str) -> None:
     """Have this process's multiprocessing start children of the method "spawn" by the server `name`."""
-    from multiprocessing import spawn
-
     plain = getattr(spawn.get_command_line, "plain", spawn.get_command_line)
 
     def command_line(**keywords):
@@ -272,8 +251,6 @@ def spawn_by(name: str) -> None:
 
 def run(arguments: list[str]) -> None:
     """What the interpreter does with `FILE ARGUMENT...`, `-m MODULE ARGUMENT...` or `-c CODE ARGUMENT...`."""
-    import runpy
-
     first, *rest = arguments
     while first.startswith("-") and first not in ("-c", "-m"):
         first, *rest = rest[1:] if first in ("-X", "-W") else rest  # the interpreter's options; those of ours hold
@@ -291,7 +268,3 @@ def run(arguments: list[str]) -> None:
     else:
         sys.argv = [first, *rest]
         runpy.run_path(first, run_name="__main__")
-
-
-if __name__ == "__main__":
-    sys.exit(client(sys.argv[1], sys.argv[2:]))

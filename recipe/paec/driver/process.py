@@ -6,12 +6,9 @@ traceback goes to the log.
 
 from __future__ import annotations
 
-import importlib
 import os
-import shlex
 import sys
 import traceback
-from contextlib import suppress
 from pathlib import Path
 
 from hydra.errors import InstantiationException
@@ -81,30 +78,11 @@ def reason(cause: BaseException) -> str:
 
 
 LIBRARIES = (
-    *("torch", "torch._dynamo", "tensordict", "transformers", "peft", "datasets", "pandas", "numba", "zmq"),
-    *("torchdata.stateful_dataloader.stateful_dataloader", "paec_loss.methods"),
-    *("vllm.v1.engine.async_llm", "vllm.v1.engine.core", "vllm.v1.executor.uniproc_executor"),
-    *("vllm.entrypoints.openai.api_server", "vllm.v1.worker.cpu_worker"),
+    *fork_server.VLLM_ON_CPU,
+    *("tensordict", "peft", "datasets", "pandas", "numba", "zmq", "paec_loss.methods"),
+    "torchdata.stateful_dataloader.stateful_dataloader",
 )
-"""What takes long to import of what the processes of a run on a CPU import, without Ray and what imports it."""
-
-
-def start_fork_server() -> str:
-    """A fork server (`common.fork_server`) that has imported `LIBRARIES`; its name.
-
-    Ray's own library reads the environment when it is loaded, and a worker's has the worker's ids: so it is not loaded.
-    """
-    if "ray" in sys.modules:
-        raise RuntimeError("the fork server must be started before Ray is imported")
-    sys.modules["ray"] = None  # type: ignore[assignment]
-    try:
-        for name in LIBRARIES:
-            importlib.import_module(name)
-    finally:
-        del sys.modules["ray"]
-    with suppress(KeyError, AttributeError):  # the one of them that looks for Ray; it shall find it when it is used
-        del sys.modules["vllm.v1.executor.ray_utils"], sys.modules["vllm.v1.executor"].ray_utils
-    return fork_server.start()
+"""What takes long to import of what the processes of a run on a CPU import."""
 
 
 def main(config_file: str, check_only: bool) -> int:
@@ -113,8 +91,7 @@ def main(config_file: str, check_only: bool) -> int:
     directory = Path(config.run.directory)
     try:
         if config.cluster.fork_workers and config.cluster.ray_address is None and not check_only:
-            command = fork_server.command(start_fork_server())
-            config.ray_kwargs.ray_init.runtime_env.py_executable = shlex.join(command)
+            config.ray_kwargs.ray_init.runtime_env.py_executable = fork_server.python_of_ray(LIBRARIES)
         import verl  # noqa: F401  (loads the plugin)
 
         check_registrations(config)

@@ -21,6 +21,7 @@ from recipe.paec.common import folder_kinds, ray_access
 from recipe.paec.common.console import say
 from recipe.paec.common.errors import Stalled, UserError
 from recipe.paec.common.files import write_json
+from recipe.paec.common.fork_server import one_openmp
 from recipe.paec.common.process_tree import ProcessTree, printed
 from recipe.paec.common.prompts import encode, load_tokenizer
 from recipe.paec.common.ray_access import ray_ended
@@ -113,6 +114,7 @@ def generate(config: DictConfig, target: Target, problems: dict[str, list[Proble
         gpus_per_replica=config.cluster.tensor_parallel,
         ray=ray_arguments,
         env=OmegaConf.to_container(config.cluster.env),
+        fork=config.cluster.fork_workers and config.cluster.ray_address is None,
     )
     job_file = target.output / JOB
     job.write(job_file)
@@ -121,7 +123,7 @@ def generate(config: DictConfig, target: Target, problems: dict[str, list[Proble
     watch = Watch(journal, total, config.stall_timeout)
     before = log.stat().st_size if log.is_file() else 0
     with ray_access.private_ray(config.cluster.ray_address, target.output) as private:
-        env = {**os.environ, **job.env, **private}
+        env = {**os.environ, **job.env, **private, **(one_openmp() if job.fork else {})}
         tree = ProcessTree([sys.executable, "-m", "recipe.paec.evaluate.generation_process", str(job_file)], log, env)
         try:
             code = tree.wait(watch.tick)

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from recipe.paec.common import fork_server
 from recipe.paec.common.prompts import encode, load_tokenizer
 from recipe.paec.common.seeds import response_seed
 from recipe.paec.evaluate.benchmarks import Problem
@@ -48,6 +49,8 @@ class Job:
     ray: dict[str, Any]
     """Arguments of ray.init."""
     env: dict[str, str] = field(default_factory=dict)
+    fork: bool = False
+    """Whether Ray forks its workers of this process (`cluster.fork_workers`)."""
 
     def write(self, path: Path) -> None:
         """The job as a JSON file."""
@@ -136,9 +139,12 @@ class Replica:
 
 def run(job: Job) -> None:
     """Generate the responses missing in the journal; each is appended as soon as it is finished."""
+    runtime_env: dict[str, Any] = {"env_vars": job.env}
+    if job.fork:
+        runtime_env["py_executable"] = fork_server.python_of_ray(fork_server.VLLM_ON_CPU)
     import ray
 
-    ray.init(**job.ray, runtime_env={"env_vars": job.env}, include_dashboard=False, log_to_driver=True)
+    ray.init(**job.ray, runtime_env=runtime_env, include_dashboard=False, log_to_driver=True)
     actor = ray.remote(Replica).options(num_gpus=job.gpus_per_replica, max_concurrency=2 * OUTSTANDING)
     replicas = [actor.remote(job.model, job.max_model_len, job.engine) for _ in range(job.replicas)]
     ray.get([replica.ready.remote() for replica in replicas])

@@ -128,7 +128,7 @@ def train(config: DictConfig, config_file: Path, directory: Path) -> tuple[int, 
     before = log.stat().st_size if log.is_file() else 0
     with ray_access.private_ray(config.cluster.ray_address, directory) as private:
         env = {**os.environ, **config.cluster.env, **private}
-        if config.cluster.fork_workers:
+        if config.cluster.fork_workers and config.cluster.ray_address is None:
             env |= one_openmp()
         tree = ProcessTree([sys.executable, "-m", "recipe.paec.driver.process", str(config_file)], log, env)
         try:

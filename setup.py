@@ -136,6 +136,7 @@ setup(
     packages=[*find_packages(include=["paec_loss*", "recipe*", "data_prep*"]), "configs"],
     package_data={
         "configs": ["*.yaml", "*/*.yaml"],
+        "data_prep": ["prepared/*/*", "prepared/*/*/*"],
         "paec_loss": ["py.typed"],
         "recipe": ["py.typed"],
         "recipe.paec.report": ["templates/*", "uplot/*"],

@@ -5,8 +5,9 @@
 #
 # Overrides are Hydra's: method=none, method.rho=0.7, trainer.total_training_steps=5 ...
 #
-#   PAEC_TINY_DIR    where data and warm-started model are made, once        (default data/tiny)
+#   PAEC_TINY_DIR    where data and warm-started model are kept               (default data/tiny)
 #   PAEC_TINY_ARGS   more arguments for data_prep.tiny, such as "--steps 600"  (default none)
+#   PAEC_TINY_FRESH  1: make them anew instead of copying them from the repository
 #   VENV             the virtual environment                                 (default .venv)
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"

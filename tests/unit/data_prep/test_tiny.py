@@ -1,6 +1,8 @@
 """The one command of the tiny experiments: what it makes, repairs and leaves alone."""
 
+import inspect
 import json
+import shutil
 
 import pytest
 import torch
@@ -34,6 +36,52 @@ def test_a_manifest_from_when_there_was_one_task_counts(made):
     assert not tiny.make(made, steps=STEPS, train=60, validation=10)
     assert not tiny.is_complete(made, recorded["options"] | {"task": "word_problems"})
     file.write_text(text)
+
+
+def test_what_is_prepared_is_copied(made, tmp_path, monkeypatch, capsys):
+    options = {"steps": STEPS, "train": 60, "validation": 10}
+    monkeypatch.setattr(tiny, "PREPARED", tmp_path / "prepared")
+    shutil.copytree(made, tmp_path / "prepared" / "countdown")
+    monkeypatch.setattr(warm_start, "run", lambda *_, **__: 1 / 0)
+    (tmp_path / "output" / "data").mkdir(parents=True)
+    (tmp_path / "output" / ".building").mkdir()  # of one that was killed
+    assert tiny.make(tmp_path / "output", **options)
+    assert f"{tmp_path / 'output'}: data and warm-started model copied (mean score" in capsys.readouterr().out
+    for path in ("manifest.json", *manifest(made)["sha256"]):
+        assert (tmp_path / "output" / path).read_bytes() == (made / path).read_bytes()
+    assert sorted(p.name for p in (tmp_path / "output").iterdir()) == ["data", "manifest.json", "model"]
+    assert not tiny.make(tmp_path / "output", **options, fresh=True)
+    for different in ({"fresh": True}, {"seed": 1}):
+        with pytest.raises(ZeroDivisionError):
+            tiny.make(tmp_path / "other", **options, **different)
+    (tmp_path / "prepared" / "countdown" / "model" / "model.safetensors").write_bytes(b"damaged")
+    with pytest.raises(ZeroDivisionError):
+        tiny.make(tmp_path / "other", **options)
+
+
+def defaults() -> dict:
+    """The options of the command without arguments."""
+    signature = inspect.signature(tiny.make).parameters
+    options = {name: signature[name].default for name in ("train", "validation", "seed", "task")}
+    return {"version": tiny.VERSION, "steps": TASKS[options["task"]].steps, **options}
+
+
+def test_the_repository_has_what_the_quick_start_needs(tmp_path, monkeypatch):
+    assert tiny.is_complete(tiny.PREPARED / "countdown", defaults())
+    monkeypatch.setattr(warm_start, "run", lambda *_, **__: 1 / 0)
+    assert tiny.make(tmp_path)
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "model").num_parameters() == 674_176
+
+
+@pytest.mark.slow
+def test_it_is_what_the_command_makes(tmp_path):
+    """The same data byte for byte; weights may differ between processors, the score by its noise."""
+    torch.set_num_threads(2)
+    assert tiny.make(tmp_path, fresh=True, threads=2)
+    made, kept = manifest(tmp_path), manifest(tiny.PREPARED / "countdown")
+    changed = {path for path in kept["sha256"] if made["sha256"][path] != kept["sha256"][path]}
+    assert made["sha256"].keys() == kept["sha256"].keys() and changed <= {"model/model.safetensors"}
+    assert made["outcome"] == pytest.approx(kept["outcome"], rel=0.1)
 
 
 def test_another_file_next_to_them_stays(made):

@@ -57,7 +57,7 @@ def test_disk_without_room_for_files(tiny_config, small_disk):
     ],
 )
 def test_checkpoints_at_once(tiny_config, overrides, count):
-    """40 steps and one checkpoint every 10 in the quick start, which keeps the newest 2 and the best."""
+    """60 steps and one checkpoint every 10 in the quick start, which keeps the newest 2 and the best."""
     assert examine.saves_to_come(tiny_config(*overrides)) == count
 
 

@@ -51,7 +51,7 @@ def test_disk_without_room_for_files(tiny_config, small_disk):
     [
         ([], 4),
         (["run.keep_best=0"], 3),
-        (["run.keep_checkpoints=5"], 4),
+        (["run.keep_checkpoints=5"], 6),
         (["trainer.total_training_steps=15"], 2),
         (["trainer.save_freq=-1"], 0),
     ],

@@ -24,7 +24,7 @@ from recipe.paec.actor.loss import method_loss
 from recipe.paec.config.schema import TRAINER_MODES
 from recipe.paec.driver import curriculum_sampler, queue_io
 from recipe.paec.driver.actor_watch import ActorWatch, RolloutFailed
-from recipe.paec.driver.validation import best_score, reward_metrics, validation_scores
+from recipe.paec.driver.validation import best_score, mixed_prompts, reward_metrics, validation_scores
 from recipe.paec.rollout import agent_loop
 from recipe.paec.run import checkpoints
 from recipe.paec.run.log import STOP_FILE, Heartbeat, MetricsFile
@@ -179,7 +179,10 @@ class PAECTrainer(PPOTrainer):
             queue_io.number_responses(batch)
         batch = super()._compute_old_log_prob(queue_io.for_the_actor(batch), metrics)
         data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=["extra_fields"])
-        metrics.update(reward_metrics([extra["reward_extra_info"] for extra in data["extra_fields"]]))
+        infos = [extra["reward_extra_info"] for extra in data["extra_fields"]]
+        metrics.update(reward_metrics(infos))
+        if not self.stack.has("rewards"):  # such a method learns from prompts of one score too
+            metrics.update(mixed_prompts(batch.keys, infos))
         if self.stack.needs_rollouts:
             place = (self.stack, self.tokenizer, self.vocab_size, self.global_steps, self.config.seed)
             self.rollouts.append(queue_io.read_rollouts(batch, *place))

@@ -29,6 +29,7 @@ from recipe.paec.doctor import examine, inputs
 from recipe.paec.export.huggingface import export_in_process, holds
 from recipe.paec.run import checkpoints
 from recipe.paec.run.log import METRICS_FILE, read_metrics, truncate_metrics
+from recipe.paec.run.recorded import grpo_of
 from recipe.paec.run.resume import find_resume, write_provenance
 from recipe.paec.run.summary import closing_lines
 from recipe.paec.train.dry_run import check_with_verl, dry_run
@@ -124,7 +125,7 @@ def run(config: DictConfig) -> None:
             if config.run.export:
                 export(checkpoint, directory)  # the run may have been killed before it
             report(directory)
-            say("\n".join(closing_lines(read_metrics(directory / METRICS_FILE), files_of(directory))))
+            summarize(config, directory)
             return
         root = Path(config.trainer.default_local_dir)
         for removed in checkpoints.remove_incomplete(root):
@@ -161,7 +162,13 @@ def run(config: DictConfig) -> None:
                 export(last, directory)
         report(directory)
         say(f"summary of {config.run.name}")
-        say("\n".join(closing_lines(read_metrics(directory / METRICS_FILE), files_of(directory))))
+        summarize(config, directory)
+
+
+def summarize(config: DictConfig, directory: Path) -> None:
+    """Print the summary of a finished run."""
+    records = read_metrics(directory / METRICS_FILE)
+    say("\n".join(closing_lines(records, files_of(directory), grpo_of(config))))
 
 
 def files_of(directory: Path) -> dict[str, str]:

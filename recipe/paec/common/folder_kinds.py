@@ -40,6 +40,8 @@ CHECKPOINT_STATE = "paec_state.json"
 CHECKPOINT = (*whole(CHECKPOINT_STATE), "data.pt", "transfer_queue/**", *_role("actor"), *_role("critic"))
 """Files of a checkpoint, `global_step_N`; patterns of `data_prep.cleaning`, as all below."""
 
+TRACKERS_FILE = "trackers.json"
+"""Under which name a run is known to experiment trackers."""
 EXPORT_RECORD = "paec_export.json"
 EXPORTED = (
     *whole(EXPORT_RECORD, "config.json"),
@@ -64,7 +66,8 @@ _CURVE = whole("curve.json", "curve.png")
 _STEPS = tuple(f"checkpoints/{name}" for name in ("global_step_#", "damaged_global_step_#", "damaged_global_step_#-#"))
 _RUN = (
     *whole("config.yaml", "versions.json", "metrics.jsonl", "failure.json", "heartbeat.json"),
-    *whole("report.html"),
+    *whole("report.html", TRACKERS_FILE),
+    *("tensorboard/events.out.tfevents.*", "trackio/**"),
     *("heartbeat.tmp", "stop", "train.log", "export.log", ".ray_token"),
     *("rollouts/#.jsonl", "validation/#.jsonl", "checkpoints/latest_checkpointed_iteration.txt"),
     *(path for step in _STEPS for path in _below(step, CHECKPOINT)),

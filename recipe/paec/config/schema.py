@@ -68,6 +68,8 @@ class RunConfig:
     """Export the last checkpoint as a Hugging Face folder when training has finished."""
     poll_interval: float
     """Seconds between looks at the rollout queue (verl's own default, 2.0, has no config key)."""
+    alert: str | None
+    """URL to which an event of the run is posted as one JSON line (docs/watch.md), or null. Recorded as its host."""
     overrides: list[str]
     """The command line, recorded."""
 

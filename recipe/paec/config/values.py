@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
@@ -74,6 +76,17 @@ def _are_loggers(value: Any) -> bool:
     return isinstance(names, list | ListConfig) and all(name in LOGGERS for name in names)
 
 
+def _is_url(value: Any) -> bool:
+    """Whether it is a complete http or https URL; a user name would be a secret that urllib does not send."""
+    if not isinstance(value, str) or not re.fullmatch(r"https?://[^\s@]+", value):
+        return False
+    try:
+        parts = urlsplit(value)
+        return bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+
+
 COUNT = _whole(1)
 COUNT_OR_NULL = _or([None], COUNT, "null")
 COUNT_OR_ALL = _or([-1], COUNT, "-1: all")
@@ -85,6 +98,7 @@ SHARE = _number(lambda v: 0 < v <= 1, "must be a number in (0, 1]")
 FRACTION = _number(lambda v: 0 <= v <= 1, "must be a number in [0, 1]")
 FLAG = Rule(lambda v: isinstance(v, bool), "must be true or false")
 TEXT = Rule(lambda v: isinstance(v, str) and v.strip() != "", "must be non-empty text")
+URL = Rule(_is_url, "must be a URL that begins with http:// or https:// and has no user name")
 FILES = Rule(_are_files, "must be a file, or a non-empty list of files: '[a.parquet,b.parquet]'")
 
 REPLICAS = 2**16
@@ -125,6 +139,7 @@ RULES: dict[str, Rule] = {
     "run.stall_timeout": POSITIVE,
     "run.time_limit": _or([None], POSITIVE, "null"),
     "run.poll_interval": POSITIVE,
+    "run.alert": _or([None], URL, "null"),
     "model.path": TEXT,
     "model.chat_template": _or([None], TEXT, "null"),
     "model.context_length": _whole(0),

@@ -18,6 +18,14 @@ from recipe.paec.common import fork_server
 from recipe.paec.run.log import write_failure
 
 
+LIBRARIES = (
+    *fork_server.VLLM_ON_CPU,
+    *("tensordict", "peft", "datasets", "pandas", "numba", "zmq", "paec_loss.methods"),
+    "torchdata.stateful_dataloader.stateful_dataloader",
+)
+"""What takes long to import of what the processes of a run on a CPU import."""
+
+
 def check_registrations(config) -> None:
     """Raise RuntimeError unless verl has loaded this recipe's plugin, platform and engine (it hides failures)."""
     from verl.plugin.platform import get_platform
@@ -77,14 +85,6 @@ def reason(cause: BaseException) -> str:
     return str(cause).strip()
 
 
-LIBRARIES = (
-    *fork_server.VLLM_ON_CPU,
-    *("tensordict", "peft", "datasets", "pandas", "numba", "zmq", "paec_loss.methods"),
-    "torchdata.stateful_dataloader.stateful_dataloader",
-)
-"""What takes long to import of what the processes of a run on a CPU import."""
-
-
 def main(config_file: str, check_only: bool) -> int:
     config = OmegaConf.load(config_file)
     os.environ.update(config.cluster.env)
@@ -98,9 +98,11 @@ def main(config_file: str, check_only: bool) -> int:
         validate(config)
         if check_only:
             return 0
+        from recipe.paec.driver import tracking
         from recipe.paec.driver.task_runner import TaskRunnerHere
         from verl.trainer.main_ppo import run_ppo  # isort: skip
 
+        tracking.prepare(config)
         run_ppo(config, task_runner_class=TaskRunnerHere)
     except Exception as error:
         traceback.print_exc()

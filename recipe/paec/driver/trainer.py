@@ -22,9 +22,9 @@ from paec_loss import Rollouts
 from paec_loss.batch import joined
 from recipe.paec.actor.loss import method_loss
 from recipe.paec.config.schema import TRAINER_MODES
-from recipe.paec.driver import curriculum_sampler, queue_io
+from recipe.paec.driver import curriculum_sampler, queue_io, tracking
 from recipe.paec.driver.actor_watch import ActorWatch, RolloutFailed
-from recipe.paec.driver.validation import best_score, reward_metrics, validation_scores
+from recipe.paec.driver.validation import best_score, mixed_prompts, reward_metrics, validation_scores
 from recipe.paec.rollout import agent_loop
 from recipe.paec.run import checkpoints
 from recipe.paec.run.log import STOP_FILE, Heartbeat, MetricsFile
@@ -113,7 +113,7 @@ class PAECTrainer(PPOTrainer):
 
     def on_validate_begin(self):
         self.heartbeat.beat("validation", self.global_steps)
-        self.logger.logger["metrics_file"] = self.metrics_file
+        self._add_to_trackers()
         super().on_validate_begin()
 
     def _val_metrics_update(
@@ -125,8 +125,13 @@ class PAECTrainer(PPOTrainer):
         # Instead of verl's: best@k there draws with replacement, which is not pass@k, and votes compare strings.
         return validation_scores(data_sources, sample_uids, reward_extra_infos_dict, expected_acc_counts)
 
-    def on_train_begin(self):
+    def _add_to_trackers(self) -> None:
+        """verl creates its trackers in `fit()`, before the first of these hooks."""
         self.logger.logger["metrics_file"] = self.metrics_file
+        tracking.group_names(self.logger.logger)
+
+    def on_train_begin(self):
+        self._add_to_trackers()
         super().on_train_begin()
 
     def on_sample_begin(self):
@@ -179,7 +184,10 @@ class PAECTrainer(PPOTrainer):
             queue_io.number_responses(batch)
         batch = super()._compute_old_log_prob(queue_io.for_the_actor(batch), metrics)
         data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=["extra_fields"])
-        metrics.update(reward_metrics([extra["reward_extra_info"] for extra in data["extra_fields"]]))
+        infos = [extra["reward_extra_info"] for extra in data["extra_fields"]]
+        metrics.update(reward_metrics(infos))
+        if not self.stack.has("rewards"):  # such a method learns from prompts of one score too
+            metrics.update(mixed_prompts(batch.keys, infos))
         if self.stack.needs_rollouts:
             place = (self.stack, self.tokenizer, self.vocab_size, self.global_steps, self.config.seed)
             self.rollouts.append(queue_io.read_rollouts(batch, *place))

@@ -79,3 +79,19 @@ def best_score(record: Mapping[str, Any], metric: str | None) -> float | None:
 def reward_metrics(infos: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """`reward/<share>` of a training step: responses with an answer, and those at which the grader failed."""
     return {f"reward/{key}": fmean(info[key] for info in infos) for key in REWARD_SHARES}
+
+
+def mixed_prompts(keys: Sequence[str], infos: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """`reward/mixed_prompts` of a training step: the share of its prompts whose responses differ in their score.
+
+    A group-relative advantage is 0 for every other prompt. Empty if each prompt has one response.
+
+    Args:
+        keys: names of the responses in the queue, `<prompt>_<response>_<output>`.
+        infos: what `rewards.compute_score` returned for each of them.
+    """
+    scores: dict[str, list[float]] = {}
+    for key, info in zip(keys, infos, strict=True):
+        scores.setdefault(key.rsplit("_", 2)[0], []).append(info["score"])
+    several = [found for found in scores.values() if len(found) > 1]
+    return {"reward/mixed_prompts": fmean(len(set(found)) > 1 for found in several)} if several else {}

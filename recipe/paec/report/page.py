@@ -76,6 +76,14 @@ class Content:
         return found
 
 
+def round_values(chart: dict[str, Any]) -> None:
+    """Round the values that a chart has of its own."""
+    for line in chart["series"]:
+        for part in ("ys", "lows", "highs"):
+            if part in line:
+                line[part] = [rounded(value) for value in line[part]]
+
+
 def payload(content: Content, charts: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The data of a page: every recorded metric of every group, and the charts that refer to them."""
     found = []
@@ -84,10 +92,7 @@ def payload(content: Content, charts: Sequence[dict[str, Any]]) -> dict[str, Any
         packed = {key: _packed(column, axes) for key, column in group.columns.items()}
         found.append({"name": group.name, "axes": list(axes), "columns": packed, "seeds": len(group.runs)})
     for chart in charts:
-        for line in chart["series"]:
-            for part in ("ys", "lows", "highs"):
-                if part in line:
-                    line[part] = [rounded(value) for value in line[part]]
+        round_values(chart)
     examples = [
         {"run": run.name, "step": step, "responses": list(shown)}
         for run in content.runs
@@ -110,12 +115,35 @@ def source(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
-def render(content: Content, made: str) -> str:
+@dataclass(frozen=True)
+class Live:
+    """For a page that is served while the run trains: where it asks for new rows, and how often."""
+
+    state: str
+    """What the page already has, which it sends with its request (`recipe.paec.watch`)."""
+    seconds: float
+    """From one request to the next."""
+
+
+def policy_of(library: str, script: str, style: str, live: bool = False) -> str:
+    """The content security policy of a page: its own scripts and style, and a live one may ask its own server."""
+    parts = [
+        "default-src 'none'",
+        f"script-src {source(library)} {source(script)}",
+        f"style-src {source(style)}",
+        "base-uri 'none'",
+        "form-action 'none'",
+    ]
+    return "; ".join([*parts, "connect-src 'self'"] if live else parts)
+
+
+def render(content: Content, made: str, live: Live | None = None) -> str:
     """The page.
 
     Args:
         content: what it shows.
         made: when and with what it was made.
+        live: for a page of one run that is served while it trains; None for a file.
     """
     environment = Environment(
         loader=FileSystemLoader(HERE / "templates"),
@@ -129,25 +157,21 @@ def render(content: Content, made: str) -> str:
     charts = [chart for section in found for chart in section["charts"]]
     style = "\n".join([_text(UPLOT / "uPlot.min.css"), _text(HERE / "templates" / "page.css")])
     library = _text(UPLOT / "uPlot.iife.min.js")
-    script = "\n".join(_text(HERE / "templates" / name) for name in ("data.js", "chart.js", "page.js"))
-    policy = [
-        "default-src 'none'",
-        f"script-src {source(library)} {source(script)}",
-        f"style-src {source(style)}",
-        "base-uri 'none'",
-        "form-action 'none'",
-    ]
+    names = ("data.js", "chart.js", "page.js", *(("live.js",) if live else ()))
+    script = "\n".join(_text(HERE / "templates" / name) for name in names)
+    data = payload(content, charts) | ({"live": {"state": live.state, "seconds": live.seconds}} if live else {})
     facts = [facts_of(run) for run in runs]
     scored = [(one, benchmarks.facts_of(one)) for one in content.scored]
     settings = [settings_of(run.config) for run in runs]
     text = environment.get_template("page.html").render(
         title=content.title,
-        policy="; ".join(policy),
+        policy=policy_of(library, script, style, live is not None),
+        live=live is not None,
         style=style,
         library=library,
         script=script,
         licence=_text(UPLOT / "LICENSE"),
-        data=embedded(payload(content, charts)),
+        data=embedded(data),
         sections=found,
         groups=content.groups,
         scored=scored,

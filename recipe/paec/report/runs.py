@@ -6,7 +6,7 @@ import json
 import math
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,7 +95,7 @@ def read_run(folder: Path, name: str | None = None, ended: str | None = None) ->
         records=records,
         config=config,
         versions=versions,
-        status=_status(folder, records, config, ended),
+        status=status_of(folder, records, config, ended),
         remarks=tuple(remarks),
     )
 
@@ -111,7 +111,7 @@ def read_records(path: Path, remarks: list[str]) -> tuple[dict[str, Any], ...]:
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
-        record = _record(line)
+        record = record_of(line)
         if record is not None:
             repeated += record["step"] in found
             found[record["step"]] = record
@@ -128,7 +128,8 @@ def read_records(path: Path, remarks: list[str]) -> tuple[dict[str, Any], ...]:
     return tuple(found[step] for step in sorted(found))
 
 
-def _record(line: str) -> dict[str, Any] | None:
+def record_of(line: str) -> dict[str, Any] | None:
+    """The metrics of a step from a line of metrics.jsonl, numbers or None; None if it is not such a line."""
     try:
         content = json.loads(line)
     except (ValueError, RecursionError):
@@ -181,7 +182,10 @@ def _mapping(path: Path, parse: Any, remarks: list[str]) -> Mapping[str, Any]:
 # ---- status ----------------------------------------------------------------------------------------------------------
 
 
-def _status(folder: Path, records: tuple[dict[str, Any], ...], config: Mapping[str, Any], ended: str | None) -> Status:
+def status_of(
+    folder: Path, records: Sequence[Mapping[str, Any]], config: Mapping[str, Any], ended: str | None = None
+) -> Status:
+    """How far a run with these records and this configuration is; `ended` as in `read_run`."""
     step = records[-1]["step"] if records else None
     total = dig(config, "trainer.total_training_steps")
     place = "before the first step" if step is None else f"at step {step}" + (f" of {total}" if total else "")

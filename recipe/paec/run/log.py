@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -38,6 +39,37 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
         return []
     lines = path.read_text(encoding="utf-8").split("\n")
     return [json.loads(line) for line in lines[:-1] if line]
+
+
+class Tail:
+    """Reads a growing file of lines, each time from where the last reading ended.
+
+    A last line that is cut off waits for the next reading. A file that was replaced, as a resumed run replaces its
+    metrics, or that has become shorter is read from its beginning.
+    """
+
+    def __init__(self, path: Path):
+        self._path = path
+        self._file: int | None = None
+        self.offset = 0
+        """Bytes that have been read as complete lines."""
+
+    def read(self) -> tuple[list[str], bool]:
+        """New complete lines, without their ends; and whether the first of them is the first of the file."""
+        try:
+            with open(self._path, "rb") as stream:
+                about = os.fstat(stream.fileno())
+                if about.st_ino != self._file or about.st_size < self.offset:
+                    self._file, self.offset = about.st_ino, 0
+                began = self.offset
+                stream.seek(began)
+                complete = stream.read().rpartition(b"\n")
+        except FileNotFoundError:
+            self._file, self.offset = None, 0
+            return [], True
+        self.offset = began + len(complete[0]) + len(complete[1])
+        text = complete[0].decode("utf-8", errors="replace")
+        return text.split("\n") if complete[1] else [], began == 0
 
 
 def truncate_metrics(path: Path, last_step: int) -> None:

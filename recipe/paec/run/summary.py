@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
+from recipe.paec.run.drawing import Curve, drawn
+
 ENTROPY = "actor/entropy"
 HBAR = "/selected_entropy"
 
@@ -54,8 +56,53 @@ def step_line(record: dict[str, Any], total_steps: int) -> str:
     return "  ".join(parts)
 
 
-def closing_lines(records: list[dict[str, Any]], files: dict[str, str]) -> list[str]:
-    """The summary of a finished run: accuracy before and after, entropies, anchor, floor, where the files are."""
+def entropy_curves(records: Sequence[dict[str, Any]], grpo: Sequence[dict[str, Any]] = ()) -> list[Curve]:
+    """Token entropy of a run's training steps, with the method's Hbar and floor and the entropy of a recorded GRPO run.
+
+    Args:
+        records: of the run.
+        grpo: lines of `recorded.grpo_of`; those after the run's last step are left out.
+    """
+    trained = [record for record in records if ENTROPY in record]
+    method = next((found for record in trained if (found := anchored(record))), None)
+    steps = [record["step"] for record in trained]
+    keys = [("*", "token entropy", ENTROPY)]
+    if method is not None:
+        keys = [("-", "floor", method + "floor"), *keys, ("o", "Hbar", method + "selected_entropy")]
+    curves = [Curve(mark, label, steps, [record.get(key) for record in trained]) for mark, label, key in keys]
+    having = [line for line in grpo if "entropy" in line and steps and line["step"] <= steps[-1]]
+    if having:
+        values = [line["entropy"] for line in having]
+        curves.insert(0, Curve(".", "GRPO's token entropy, recorded", [line["step"] for line in having], values))
+    return curves
+
+
+def beside_grpo(records: Sequence[dict[str, Any]], grpo: Sequence[dict[str, Any]]) -> list[str]:
+    """A run beside a recorded GRPO run of the same seed, at the last step that both have; empty without any."""
+    lines = []
+    for label, key, form in (("token entropy", "entropy", ".4f"), ("accuracy", "accuracy", ".3f")):
+        own = {record["step"]: value for record in records if (value := _beside(record, key)) is not None}
+        theirs = {line["step"]: line[key] for line in grpo if key in line}
+        if both := sorted(own.keys() & theirs.keys()):
+            at = both[-1]
+            lines.append(f"  {label} at step {at}: {own[at]:{form}} here, {theirs[at]:{form}} with GRPO (recorded)")
+    return lines
+
+
+def _beside(record: dict[str, Any], key: str) -> float | None:
+    return record.get(ENTROPY) if key == "entropy" else next(iter(accuracy(record).values()), None)
+
+
+def closing_lines(
+    records: list[dict[str, Any]], files: dict[str, str], grpo: Sequence[dict[str, Any]] = ()
+) -> list[str]:
+    """The summary of a finished run: accuracy before and after, entropies, anchor, floor, where the files are.
+
+    Args:
+        records: of the run.
+        files: label -> path.
+        grpo: a recorded GRPO run of the same seed (`recorded.grpo_of`), which it is then shown beside.
+    """
     lines = []
     validated = [(record["step"], accuracy(record)) for record in records if accuracy(record)]
     if validated:
@@ -78,4 +125,6 @@ def closing_lines(records: list[dict[str, Any]], files: dict[str, str]) -> list[
                 f"  anchor {last[method + 'anchor']:.4f}, floor {last[method + 'floor']:.4f}; the penalty was active "
                 f"in {int(active)} of {len(trained)} steps"
             )
+    lines += beside_grpo(records, grpo)
+    lines += [f"    {line}".rstrip() for line in drawn(entropy_curves(records, grpo), "nats")]
     return lines + [f"  {label}: {path}" for label, path in files.items()]

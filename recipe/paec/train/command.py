@@ -29,8 +29,10 @@ from recipe.paec.doctor import examine, inputs
 from recipe.paec.export.huggingface import export_in_process, holds
 from recipe.paec.run import checkpoints
 from recipe.paec.run.log import METRICS_FILE, read_metrics, truncate_metrics
+from recipe.paec.run.recorded import grpo_of
 from recipe.paec.run.resume import find_resume, write_provenance
 from recipe.paec.run.summary import closing_lines
+from recipe.paec.train.alert import Alerts, withhold
 from recipe.paec.train.dry_run import check_with_verl, dry_run
 from recipe.paec.train.watch import train
 
@@ -74,6 +76,7 @@ def report(directory: Path, ended: str = "") -> None:
 def check(config: DictConfig) -> None:
     """Check only the configuration (`--check`), without torch, verl or any file; UserError for its errors."""
     config = resolved(config)
+    withhold(config)
     if errors := rules.check_config(config):
         raise UserError(*errors)
     if config.run.print_config:
@@ -84,6 +87,7 @@ def check(config: DictConfig) -> None:
 def run(config: DictConfig) -> None:
     """A complete run; raises UserError for anything the user can fix."""
     config = resolved(config)
+    alert_url = withhold(config)
     directory, run_of = Path(config.run.directory), (folder_kinds.RUN, whose(config), config.run.fresh)
     errors = rules.check_config(config)
     if not errors and (problem := folders.error_of(directory, *run_of)):
@@ -124,7 +128,7 @@ def run(config: DictConfig) -> None:
             if config.run.export:
                 export(checkpoint, directory)  # the run may have been killed before it
             report(directory)
-            say("\n".join(closing_lines(read_metrics(directory / METRICS_FILE), files_of(directory))))
+            summarize(config, directory)
             return
         root = Path(config.trainer.default_local_dir)
         for removed in checkpoints.remove_incomplete(root):
@@ -140,28 +144,42 @@ def run(config: DictConfig) -> None:
         truncate_metrics(directory / METRICS_FILE, checkpoint.step if checkpoint else -1)
         config_file = write_provenance(config, directory)
         say(f"run directory {directory}; the workers' output goes to train.log there")
-        started = time.monotonic()
-        try:
-            peak, stopped = train(config, config_file, directory)
-        except UserError as error:
-            report(directory, ended=error.errors[0])
-            raise
-        say(f"training took {time.monotonic() - started:.0f} s, peak memory of all processes {peak / 2**30:.1f} GiB")
-        if stopped is not None:
-            last, _ = checkpoints.latest(root)
-            place = f"after step {last.step} of {total}" if last else "without a checkpoint (trainer.save_freq)"
-            say(f"stopped {place}, as requested; the same command resumes")
-            report(directory)
-            sys.exit(stopped)
-        if config.run.export:
-            last, _ = checkpoints.latest(root)
-            if last is None:
-                say("no checkpoint was saved (trainer.save_freq), so there is nothing to export")
-            else:
-                export(last, directory)
+        with Alerts(alert_url, str(config.run.name)) as alerts:
+            train_and_sum_up(config, config_file, directory, alerts)
+
+
+def train_and_sum_up(config: DictConfig, config_file: Path, directory: Path, alerts: Alerts) -> None:
+    """Train, export, report and summarize; exits with the code of a run that was asked to stop."""
+    total, root = config.trainer.total_training_steps, Path(config.trainer.default_local_dir)
+    started = time.monotonic()
+    try:
+        peak, stopped = train(config, config_file, directory, alerts)
+    except UserError as error:
+        report(directory, ended=error.errors[0])
+        raise
+    say(f"training took {time.monotonic() - started:.0f} s, peak memory of all processes {peak / 2**30:.1f} GiB")
+    last, _ = checkpoints.latest(root) if stopped is not None or config.run.export else (None, [])
+    if stopped is not None:
+        place = f"after step {last.step} of {total}" if last else "without a checkpoint (trainer.save_freq)"
+        say(f"stopped {place}, as requested; the same command resumes")
         report(directory)
-        say(f"summary of {config.run.name}")
-        say("\n".join(closing_lines(read_metrics(directory / METRICS_FILE), files_of(directory))))
+        alerts.post("end", f"stopped {place}, as requested")
+        sys.exit(stopped)
+    if config.run.export:
+        if last is None:
+            say("no checkpoint was saved (trainer.save_freq), so there is nothing to export")
+        else:
+            export(last, directory)
+    report(directory)
+    say(f"summary of {config.run.name}")
+    summarize(config, directory)
+    alerts.post("end", f"finished: {total} of {total} steps")
+
+
+def summarize(config: DictConfig, directory: Path) -> None:
+    """Print the summary of a finished run."""
+    records = read_metrics(directory / METRICS_FILE)
+    say("\n".join(closing_lines(records, files_of(directory), grpo_of(config))))
 
 
 def files_of(directory: Path) -> dict[str, str]:

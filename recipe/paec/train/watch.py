@@ -20,8 +20,11 @@ from recipe.paec.common.errors import Stalled, UserError
 from recipe.paec.common.fork_server import one_openmp
 from recipe.paec.common.process_tree import ProcessTree, printed
 from recipe.paec.common.ray_access import ray_ended
-from recipe.paec.run.log import FAILURE_FILE, HEARTBEAT_FILE, METRICS_FILE, STOP_FILE, read_metrics
-from recipe.paec.run.summary import step_line
+from recipe.paec.run.log import FAILURE_FILE, HEARTBEAT_FILE, METRICS_FILE, STOP_FILE, Tail
+from recipe.paec.run.summary import ENTROPY
+from recipe.paec.run.warning_signs import WarningSigns
+from recipe.paec.train.alert import SIGNS, Alerts
+from recipe.paec.train.display import shown_in
 
 FULL_DISK = 64 << 20
 """Free bytes below which a failure is attributed to a full disk."""
@@ -67,22 +70,29 @@ class StopRequest:
 
 
 class Progress:
-    """Shows new steps and stages, and notices when none come."""
+    """Shows new steps, stages and warnings, posts alerts, and notices when nothing comes."""
 
-    def __init__(self, config: DictConfig, directory: Path):
-        self._metrics, self._heartbeat = directory / METRICS_FILE, directory / HEARTBEAT_FILE
-        self._total = config.trainer.total_training_steps
+    def __init__(self, config: DictConfig, directory: Path, alerts: Alerts | None = None):
+        self._metrics, self._heartbeat = Tail(directory / METRICS_FILE), directory / HEARTBEAT_FILE
         self._timeout, self._limit = config.run.stall_timeout, config.run.time_limit
-        self._shown = len(read_metrics(self._metrics))
+        self._alerts = alerts or Alerts(None, config.run.name)
+        self._signs = WarningSigns()
+        earlier = self._new_records()
+        for record in earlier:
+            self._signs.add(record)
+        self.shown = shown_in(sys.stdout, config.run.name, config.trainer.total_training_steps, earlier)
         self._stage: tuple[str, int] = ("starting", 0)
         self._stage_content = ""
         self._last_sign = self._started = time.monotonic()
         self.training = False
         """Whether this start has trained a step."""
-        self._size = 0
+
+    def _new_records(self) -> list[dict[str, Any]]:
+        lines, _ = self._metrics.read()
+        return [json.loads(line) for line in lines]
 
     def tick(self) -> None:
-        """Print progress; raises Stalled after too long without any."""
+        """Show progress; raises Stalled after too long without any."""
         try:
             content = self._heartbeat.read_text(encoding="utf-8")
         except FileNotFoundError:
@@ -91,16 +101,18 @@ class Progress:
             self._stage_content, self._last_sign = content, time.monotonic()
             beat = json.loads(content)
             self._stage = (beat["stage"], beat["step"])
-            if not self.training:
-                say(f"[{time.monotonic() - self._started:5.0f} s] {beat['stage']}")
-        size = self._metrics.stat().st_size if self._metrics.is_file() else 0
-        if size != self._size:
-            self._size, records = size, read_metrics(self._metrics)
-            for record in records[self._shown :]:
-                say(step_line(record, self._total))
-                self._last_sign = time.monotonic()
-                self.training = self.training or "actor/entropy" in record
-            self._shown = len(records)
+            self.shown.stage(*self._stage, time.monotonic() - self._started, self.training)
+        for record in self._new_records():
+            self._last_sign = time.monotonic()
+            self.training = self.training or ENTROPY in record
+            self._alerts.step = record["step"]
+            self.shown.record(record)
+            for name, sentence in self._signs.add(record).items():
+                self.shown.warn(sentence)
+                if name in SIGNS:
+                    self._alerts.post(SIGNS[name], sentence)
+        self._alerts.complain()
+        self.shown.refresh(list(self._signs.current.values()))
         if self._limit is not None and time.monotonic() - self._started > self._limit:
             raise Stalled(
                 f"the training process was stopped after run.time_limit={self._limit:.0f} s, in stage "
@@ -115,8 +127,14 @@ class Progress:
             )
 
 
-def train(config: DictConfig, config_file: Path, directory: Path) -> tuple[int, int | None]:
+def train(config: DictConfig, config_file: Path, directory: Path, alerts: Alerts) -> tuple[int, int | None]:
     """Run the training process to its end, or until it is asked to stop; UserError if it fails.
+
+    Args:
+        config: resolved.
+        config_file: where it was written.
+        directory: of the run.
+        alerts: gets the events of its metrics.
 
     Returns:
         The peak memory of its tree in bytes; the exit code of a run that was asked to stop, else None.
@@ -124,7 +142,7 @@ def train(config: DictConfig, config_file: Path, directory: Path) -> tuple[int, 
     log = directory / "train.log"
     for stale in (FAILURE_FILE, HEARTBEAT_FILE):
         (directory / stale).unlink(missing_ok=True)
-    progress = Progress(config, directory)
+    progress = Progress(config, directory, alerts)
     before = log.stat().st_size if log.is_file() else 0
     with ray_access.private_ray(config.cluster.ray_address, directory) as private:
         env = {**os.environ, **config.cluster.env, **private}
@@ -132,7 +150,7 @@ def train(config: DictConfig, config_file: Path, directory: Path) -> tuple[int, 
             env |= one_openmp()
         tree = ProcessTree([sys.executable, "-m", "recipe.paec.driver.process", str(config_file)], log, env)
         try:
-            with StopRequest(directory, progress) as stop:
+            with StopRequest(directory, progress) as stop, progress.shown:
                 code = tree.wait(progress.tick)
         except Stalled as stalled:
             raise Stalled(f"{stalled}\nlog: {log}") from None

@@ -69,6 +69,23 @@ class Chart {
     else Chart.near.observe(this.plot);
   }
 
+  /** Draw again with values that have come since; the lines stay the same. */
+  update(spec = this.spec) {
+    if (spec.series.length !== this.lines.length || spec.series.some((entry, i) => entry.label !== this.lines[i].label)) {
+      this.show(spec);
+      return;
+    }
+    this.spec = spec;
+    const lines = spec.series.map((entry) => lineOf(entry, spec.scale));
+    this.lines = spec.kind === "stack" ? stacked(lines) : lines;
+    this.columns();
+    if (this.uplot) this.build();
+    else this.read(null);
+    const open = this.more.querySelector("details").open;
+    this.table();
+    this.more.querySelector("details").open = open;
+  }
+
   /** uPlot's columns: x, then for each line its values and, with a band, its bounds. */
   columns() {
     const xs = [...new Set(this.lines.flatMap((line) => line.x))].sort((a, b) => a - b);

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from recipe.paec.common.errors import UserError
-from recipe.paec.driver.validation import best_score, reward_metrics, validation_scores
+from recipe.paec.driver.validation import best_score, mixed_prompts, reward_metrics, validation_scores
 
 
 def info(pred: str, acc: float, strict: float | None = None, **flags) -> dict:
@@ -59,6 +59,15 @@ def test_a_lost_problem_is_a_wrong_one():
 def test_rewards_of_a_step():
     step = [info("1", 1.0), info("", 0.0), info("2", 0.0, grader_error=1.0), info("3", 0.0)]
     assert reward_metrics(step) == {"reward/format": 0.75, "reward/grader_error": 0.25, "reward/grader_timeout": 0.0}
+
+
+def test_prompts_with_different_scores():
+    """Of two prompts with two responses each, one has a right and a wrong response; a single response says nothing."""
+    keys = ["000001-000000_0_0", "000001-000001_0_0", "000001-000000_1_0", "000001-000001_1_0"]
+    step = [info("1", 1.0), info("2", 0.0), info("3", 0.0), info("4", 0.0)]
+    assert mixed_prompts(keys, step) == {"reward/mixed_prompts": 0.5}
+    assert mixed_prompts(keys[1::2], step[1::2]) == {"reward/mixed_prompts": 0.0}
+    assert mixed_prompts(keys[:2], step[:2]) == {}
 
 
 def test_what_is_best():

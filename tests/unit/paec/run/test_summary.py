@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from recipe.paec.run.summary import closing_lines, step_line, tail_mean
+from recipe.paec.run.summary import closing_lines, entropy_curves, step_line, tail_mean
 
 
 def test_a_gap_at_the_end_is_not_averaged_away():
@@ -26,3 +26,45 @@ def test_lines_for_people():
     text = "\n".join(closing_lines([first, middle, last], {"metrics": "there"}))
     assert "task/avg@8: 0.250 (step 0) -> 0.500 (step 2)" in text
     assert "0.5000 (step 1) -> 0.4500" in text and "was active in 2 of 2 steps" in text and "metrics: there" in text
+
+
+def records(steps: int) -> list[dict]:
+    """Entropy falls from 0.5 by 1/64 a step, Hbar from 0.625 by 1/32; the floor is 0.5; a validation every 2 steps."""
+    found = [{"step": 0, "val/task/avg@4": 0.25}]
+    for step in range(1, steps + 1):
+        record = {"step": step, "actor/entropy": 0.5 - (step - 1) / 64, "actor/paec/floor": 0.5, "actor/paec/anchor": 1}
+        record["actor/paec/selected_entropy"] = 0.625 - (step - 1) / 32
+        found.append(record | ({"val/task/avg@4": 0.25 + step / 64} if step % 2 == 0 else {}))
+    return found
+
+
+def test_the_entropies_are_drawn_against_the_floor():
+    floor, entropy, hbar = entropy_curves(records(5))
+    assert (floor.label, floor.values) == ("floor", [0.5] * 5)
+    assert (entropy.label, entropy.values) == ("token entropy", [0.5, 0.484375, 0.46875, 0.453125, 0.4375])
+    assert (hbar.label, hbar.values[0], hbar.values[-1]) == ("Hbar", 0.625, 0.5)
+    text = closing_lines(records(5), {"metrics": "there"})
+    at = text.index("    - floor, * token entropy, o Hbar (nats)")
+    assert text[at + 1 : at + 3] == ["    0.6250 |o", "           | o"]
+    assert text[at + 10 : at + 13] == ["    0.4375 |    *", "           +-----", "            1 step 5"]
+    assert text[-1] == "  metrics: there"
+    assert "".join(text).isascii()
+
+
+def test_without_a_method_there_is_one_curve():
+    plain = [{key: value for key, value in r.items() if "/paec/" not in key} for r in records(3)]
+    assert [curve.label for curve in entropy_curves(plain)] == ["token entropy"]
+    assert entropy_curves([]) == [] or entropy_curves([])[0].steps == []
+    assert not any("|" in line for line in closing_lines(plain[:2], {})), "one step is no curve"
+
+
+def test_beside_a_recorded_run():
+    grpo = [{"step": 0, "accuracy": 0.25}, *({"step": s, "entropy": 0.5 - s / 16} for s in (1, 2, 3, 9))]
+    grpo[2]["accuracy"] = 0.5
+    text = closing_lines(records(5), {}, grpo)
+    assert "  token entropy at step 3: 0.4688 here, 0.3125 with GRPO (recorded)" in text
+    assert "  accuracy at step 2: 0.281 here, 0.500 with GRPO (recorded)" in text
+    (recorded, *_) = entropy_curves(records(5), grpo)
+    assert (recorded.label, recorded.steps) == ("GRPO's token entropy, recorded", [1, 2, 3])
+    assert any(line.startswith("    . GRPO's token entropy, recorded, - floor") for line in text)
+    assert not any("GRPO" in line for line in closing_lines(records(5), {}))

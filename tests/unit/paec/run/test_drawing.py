@@ -1,0 +1,37 @@
+"""Curves of plain characters, by hand."""
+
+from __future__ import annotations
+
+from recipe.paec.run.drawing import Curve, drawn
+
+
+def test_one_character_a_step():
+    curves = [Curve("-", "floor", [1, 2, 3], [1.0, 1.0, 1.0]), Curve("*", "entropy", [1, 2, 3], [3.0, 2.0, 1.0])]
+    assert drawn(curves, "nats", width=10, height=3) == [
+        "- floor, * entropy (nats)",
+        "3.0000 |*",
+        "       | *",
+        "1.0000 |--*",
+        "       +---",
+        "        1 step 3",
+    ]
+
+
+def test_many_steps_share_a_column():
+    """100 steps in ten columns: each shows the mean of ten, so the drawing reaches from 5.5 to 95.5."""
+    steps = list(range(1, 101))
+    lines = drawn([Curve("*", "x", steps, [float(step) for step in steps])], "", width=10, height=10)
+    assert lines[1] == "95.5000 |         *" and lines[10] == " 5.5000 |*"
+    assert lines[12] == "         1 step 100"
+    assert all(line.count("*") == 1 for line in lines[1:11])
+
+
+def test_gaps_and_constants():
+    lines = drawn([Curve("*", "x", [1, 2, 3], [0.5, None, 0.5])], "nats", width=5, height=2)
+    assert lines == ["* x (nats)", "0.5000 |", "0.5000 |* *", "       +---", "        1 step 3"]
+
+
+def test_nothing_to_draw():
+    assert drawn([], "nats") == []
+    assert drawn([Curve("*", "x", [1, 2], [1.0, None])], "nats") == []
+    assert drawn([Curve("*", "x", [1, 2], [1.0, 2.0]), Curve("o", "y", [], [])], "nats")[0] == "* x (nats)"

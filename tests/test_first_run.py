@@ -24,7 +24,8 @@ METRICS = [
 def run(tmp_path):
     folder = tmp_path / "run"
     folder.mkdir()
-    OmegaConf.save({"identity": {"method": "paec"}}, folder / "config.yaml")
+    about = {"experiment": "tiny_cpu", "overrides": ["method=paec", "seed=1", "trainer.total_training_steps=2"]}
+    OmegaConf.save({"identity": {"method": "paec"}, "seed": 1, "run": about}, folder / "config.yaml")
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in METRICS))
     return folder
 
@@ -34,6 +35,7 @@ def test_what_is_recorded_of_a_run(run, tmp_path):
     assert file == tmp_path / "results" / "paec.jsonl"
     assert first_run.read(tmp_path / "results") == {
         "paec": [
+            {"experiment": "tiny_cpu", "seed": 1, "changed": ""},
             {"step": 0, "accuracy": 0.4},
             {"step": 1, "entropy": 0.25, "hbar": 0.6, "floor": 0.48},
             {"step": 2, "entropy": 0.12346, "hbar": 0.5, "floor": 0.44, "accuracy": 0.5},
@@ -56,7 +58,8 @@ def test_what_is_drawn_is_what_was_recorded(run, tmp_path):
 def test_the_recorded_runs_are_grpo_and_paec_over_150_steps():
     runs = first_run.read()
     assert list(runs) == ["none", "paec"]
-    for lines in runs.values():
+    for about, *lines in runs.values():
+        assert about == {"experiment": "tiny_cpu", "seed": 1, "changed": ""}
         assert [line["step"] for line in lines] == list(range(151))
         assert [line["step"] for line in lines if "accuracy" in line] == list(range(0, 151, 10))
     assert not any("hbar" in line for line in runs["none"])

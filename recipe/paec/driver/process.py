@@ -17,7 +17,6 @@ from omegaconf import OmegaConf
 from recipe.paec.common import fork_server
 from recipe.paec.run.log import write_failure
 
-
 LIBRARIES = (
     *fork_server.VLLM_ON_CPU,
     *("tensordict", "peft", "datasets", "pandas", "numba", "zmq", "paec_loss.methods"),

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
-import sys
 import time
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -17,12 +15,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from data_prep.cleaning import remove
 from data_prep.files import remove_leftovers
-from recipe.paec.common import folder_kinds, ray_access
+from recipe.paec.common import folder_kinds
+from recipe.paec.common.child import LastSign, run_on_ray
 from recipe.paec.common.console import say
 from recipe.paec.common.errors import Stalled, UserError
 from recipe.paec.common.files import write_json
-from recipe.paec.common.fork_server import one_openmp
-from recipe.paec.common.process_tree import ProcessTree, printed
 from recipe.paec.common.prompts import encode, load_tokenizer
 from recipe.paec.common.ray_access import ray_ended
 from recipe.paec.evaluate.benchmarks import Problem
@@ -32,6 +29,8 @@ from recipe.paec.evaluate.journal import repair_journal
 from recipe.paec.evaluate.settings import samples_per_problem
 from recipe.paec.evaluate.targets import EXPORTED, Target, context_of, exported
 
+PROCESS = "recipe.paec.evaluate.generation_process"
+"""The process that generates."""
 GRACE = 2.0
 """Seconds that the engines have to exit and release their shared memory. They have nothing to save, the journal has
 every response, and an evaluation must end within 10 s of SIGTERM."""
@@ -121,17 +120,10 @@ def generate(config: DictConfig, target: Target, problems: dict[str, list[Proble
     log = target.output / "generation.log"
     say(f"generating {left} of {total} responses with {job.replicas} vLLM engine(s); log: {log}")
     watch = Watch(journal, total, config.stall_timeout)
-    before = log.stat().st_size if log.is_file() else 0
-    with ray_access.private_ray(config.cluster.ray_address, target.output) as private:
-        env = {**os.environ, **job.env, **private, **(one_openmp() if job.fork else {})}
-        tree = ProcessTree([sys.executable, "-m", "recipe.paec.evaluate.generation_process", str(job_file)], log, env)
-        try:
-            code = tree.wait(watch.tick)
-        finally:
-            tree.end(GRACE)
-    if code != 0:
-        reason = ray_ended(printed(log, before, most=1 << 20)) or last_error(log, before)
-        raise UserError(f"the generation failed with exit code {code}: {reason}", f"the complete log: {log}")
+    ended = run_on_ray(PROCESS, job_file, config.cluster, target.output, log, watch.tick, grace=GRACE)
+    if ended.code != 0:
+        reason = ray_ended(ended.output) or last_error(ended.output)
+        raise UserError(f"the generation failed with exit code {ended.code}: {reason}", f"the complete log: {log}")
     if missing(everything, samples, journal):
         raise UserError(
             f"the generation ended before all responses were there: see {log}, and resume with the same command"
@@ -149,10 +141,9 @@ def tidy(target: Target) -> None:
         remove_leftovers(exported)
 
 
-def last_error(log: Path, start: int) -> str:
-    """The last line of a log, from byte `start` on (before it are earlier starts), that looks like an exception."""
-    lines = printed(log, start).splitlines()
-    errors = [line.strip() for line in lines if re.match(r"\S*(Error|Exception)\b.*: ", line.strip())]
+def last_error(output: str) -> str:
+    """The last line of what a process printed that looks like an exception."""
+    errors = [line.strip() for line in output.splitlines() if re.match(r"\S*(Error|Exception)\b.*: ", line.strip())]
     return errors[-1] if errors else "no error message in the log (killed, or out of memory?)"
 
 
@@ -162,7 +153,7 @@ class Watch:
     def __init__(self, journal: Path, total: int, timeout: float):
         self._journal, self._total, self._timeout = journal, total, timeout
         self._count, self._position, self._changed = 0, 0, 0
-        self._last_sign = self._last_line = time.monotonic()
+        self._sign, self._last_line = LastSign(), time.monotonic()
         self._count_new()
         self._before = self._count
         self._first: tuple[int, float] | None = None
@@ -187,15 +178,15 @@ class Watch:
         """Print progress, at most every `LINE_EVERY` seconds; raises Stalled after too long without any."""
         now = time.monotonic()
         if self._count_new():
-            self._last_sign = now
+            self._sign.seen()
             if self._first is None and self._count > self._before:
                 self._first, self._last_line = (self._count, now), now
             if self._first is not None and (now - self._last_line >= LINE_EVERY or self._count == self._total):
                 say(f"  {self._count}/{self._total} responses{self._pace(now)}")
                 self._last_line = now
-        if now - self._last_sign > self._timeout:
+        if self._sign.silence > self._timeout:
             raise Stalled(
-                f"no response for {now - self._last_sign:.0f} s (stall_timeout), so the generation was stopped: resume "
+                f"no response for {self._sign.silence:.0f} s (stall_timeout), so the generation was stopped: resume "
                 "with the same command"
             )
 

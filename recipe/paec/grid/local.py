@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
+from recipe.paec.common.child import StopSignals
 from recipe.paec.common.console import complain, say
 from recipe.paec.common.process_tree import ProcessTree
 from recipe.paec.grid.request import Grid
@@ -28,14 +29,14 @@ class Stop:
         self.number: int | None = None
         """The first signal received, None if there was none."""
         self._child: subprocess.Popen | None = None
+        self._signals = StopSignals(self._pass_on)
 
     def __enter__(self) -> Stop:
-        self._before = {number: signal.signal(number, self._pass_on) for number in (signal.SIGTERM, signal.SIGINT)}
+        self._signals.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+        self._signals.restore()
 
     def watch(self, child: subprocess.Popen) -> None:
         """Forward signals to this process from now on, including one that has just arrived."""

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from omegaconf import DictConfig
 
-from recipe.paec.common import ray_access
+from recipe.paec.common.child import LastSign, StopSignals, run_on_ray
 from recipe.paec.common.console import say
 from recipe.paec.common.errors import Stalled, UserError
-from recipe.paec.common.fork_server import one_openmp
-from recipe.paec.common.process_tree import ProcessTree, printed
 from recipe.paec.common.ray_access import ray_ended
 from recipe.paec.run.log import FAILURE_FILE, HEARTBEAT_FILE, METRICS_FILE, STOP_FILE, Tail
 from recipe.paec.run.summary import ENTROPY
@@ -26,6 +25,8 @@ from recipe.paec.run.warning_signs import WarningSigns
 from recipe.paec.train.alert import SIGNS, Alerts
 from recipe.paec.train.display import shown_in
 
+DRIVER = "recipe.paec.driver.process"
+"""The training process."""
 FULL_DISK = 64 << 20
 """Free bytes below which a failure is attributed to a full disk."""
 
@@ -38,27 +39,22 @@ class StopRequest:
 
     def __init__(self, directory: Path, progress: Progress):
         self._file, self._progress = directory / STOP_FILE, progress
-        self._before: dict[int, Any] = {}
+        self._signals = StopSignals(self._ask)
         self.code: int | None = None
         """Exit code of a run that was asked to stop, None if it was not."""
 
     def __enter__(self) -> StopRequest:
         self._file.unlink(missing_ok=True)
-        self._before = {number: signal.signal(number, self._ask) for number in (signal.SIGTERM, signal.SIGINT)}
+        self._signals.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._restore()
+        self._signals.restore()
         self._file.unlink(missing_ok=True)
 
-    def _restore(self) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        self._before = {}
-
     def _ask(self, number: int, frame: FrameType | None) -> None:
-        ended = self._before[number]
-        self._restore()
+        ended = self._signals.before[number]
+        self._signals.restore()
         if not self._progress.training:
             ended(number, frame)
         self.code = 128 + number
@@ -83,7 +79,7 @@ class Progress:
         self.shown = shown_in(sys.stdout, config.run.name, config.trainer.total_training_steps, earlier)
         self._stage: tuple[str, int] = ("starting", 0)
         self._stage_content = ""
-        self._last_sign = self._started = time.monotonic()
+        self._started, self._sign = time.monotonic(), LastSign()
         self.training = False
         """Whether this start has trained a step."""
 
@@ -98,12 +94,13 @@ class Progress:
         except FileNotFoundError:
             content = ""
         if content != self._stage_content:
-            self._stage_content, self._last_sign = content, time.monotonic()
+            self._stage_content = content
+            self._sign.seen()
             beat = json.loads(content)
             self._stage = (beat["stage"], beat["step"])
             self.shown.stage(*self._stage, time.monotonic() - self._started, self.training)
         for record in self._new_records():
-            self._last_sign = time.monotonic()
+            self._sign.seen()
             self.training = self.training or ENTROPY in record
             self._alerts.step = record["step"]
             self.shown.record(record)
@@ -118,10 +115,9 @@ class Progress:
                 f"the training process was stopped after run.time_limit={self._limit:.0f} s, in stage "
                 f"{self._stage[0]!r} of step {self._stage[1]}; resume with the same command"
             )
-        silence = time.monotonic() - self._last_sign
-        if silence > self._timeout:
+        if self._sign.silence > self._timeout:
             raise Stalled(
-                f"no heartbeat for {silence:.0f} s in stage {self._stage[0]!r} of step {self._stage[1]} "
+                f"no heartbeat for {self._sign.silence:.0f} s in stage {self._stage[0]!r} of step {self._stage[1]} "
                 "(run.stall_timeout): the training process was stopped. A failed weight sync inside vLLM looks like "
                 "this; the log has the details. Resume with the same command"
             )
@@ -143,21 +139,19 @@ def train(config: DictConfig, config_file: Path, directory: Path, alerts: Alerts
     for stale in (FAILURE_FILE, HEARTBEAT_FILE):
         (directory / stale).unlink(missing_ok=True)
     progress = Progress(config, directory, alerts)
-    before = log.stat().st_size if log.is_file() else 0
-    with ray_access.private_ray(config.cluster.ray_address, directory) as private:
-        env = {**os.environ, **config.cluster.env, **private}
-        if config.cluster.fork_workers and config.cluster.ray_address is None:
-            env |= one_openmp()
-        tree = ProcessTree([sys.executable, "-m", "recipe.paec.driver.process", str(config_file)], log, env)
-        try:
-            with StopRequest(directory, progress) as stop, progress.shown:
-                code = tree.wait(progress.tick)
-        except Stalled as stalled:
-            raise Stalled(f"{stalled}\nlog: {log}") from None
-        finally:
-            tree.end()
-    if code != 0:
-        errors = [failure_of(directory, code, printed(log, before, most=1 << 20))]
+    stop = StopRequest(directory, progress)
+
+    @contextmanager
+    def watching() -> Iterator[None]:
+        with stop, progress.shown:
+            yield
+
+    try:
+        ended = run_on_ray(DRIVER, config_file, config.cluster, directory, log, progress.tick, watching())
+    except Stalled as stalled:
+        raise Stalled(f"{stalled}\nlog: {log}") from None
+    if ended.code != 0:
+        errors = [failure_of(directory, ended.code, ended.output)]
         free = shutil.disk_usage(directory).free
         if free < FULL_DISK:
             errors.append(
@@ -165,7 +159,7 @@ def train(config: DictConfig, config_file: Path, directory: Path, alerts: Alerts
                 "the same command"
             )
         raise UserError(*errors, f"the log with all tracebacks: {log}")
-    return tree.peak_memory, stop.code
+    return ended.peak_memory, stop.code
 
 
 def failure_of(directory: Path, code: int, output: str = "") -> str:

@@ -58,13 +58,10 @@ def test_the_time_left_is_that_of_the_responses_alone(tmp_path, capsys, monkeypa
     assert at(500, 111) == "  111/111 responses, 1.0 per second, 0 min left\n"
 
 
-def test_the_error_of_an_earlier_start_is_not_repeated(tmp_path):
-    log = tmp_path / "generation.log"
-    log.write_text("torch.OutOfMemoryError: CUDA out of memory\n")
-    assert evaluate_generation.last_error(log, 0) == "torch.OutOfMemoryError: CUDA out of memory"
-    before = log.stat().st_size
-    log.write_text(log.read_text() + "loading é\n")
-    assert evaluate_generation.last_error(log, before) == "no error message in the log (killed, or out of memory?)"
+def test_the_error_is_the_last_line_that_looks_like_one():
+    printed = "ValueError: one\n  torch.OutOfMemoryError: CUDA out of memory\nloading é\n"
+    assert evaluate_generation.last_error(printed) == "torch.OutOfMemoryError: CUDA out of memory"
+    assert evaluate_generation.last_error("loading\n") == "no error message in the log (killed, or out of memory?)"
 
 
 def test_a_kill_after_the_last_response_leaves_no_weights(evaluation, tmp_path, aime):

@@ -68,6 +68,9 @@ class RunConfig:
     """Export the last checkpoint as a Hugging Face folder when training has finished."""
     poll_interval: float
     """Seconds between looks at the rollout queue (verl's own default, 2.0, has no config key)."""
+    record_tokens: int
+    """Prompts of every step whose responses' token statistics are recorded in `tokens/` (docs/tokens.md), 0: none.
+    The default becomes 0 where the log-prob pass has none (`resolve.no_statistics`)."""
     overrides: list[str]
     """The command line, recorded."""
 

@@ -125,6 +125,7 @@ RULES: dict[str, Rule] = {
     "run.stall_timeout": POSITIVE,
     "run.time_limit": _or([None], POSITIVE, "null"),
     "run.poll_interval": POSITIVE,
+    "run.record_tokens": _whole(0),
     "model.path": TEXT,
     "model.chat_template": _or([None], TEXT, "null"),
     "model.context_length": _whole(0),

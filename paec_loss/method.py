@@ -16,6 +16,7 @@
     state between steps                               override `tracker`; its signal is in `Update.tracker_signal`
     text, answers, a reference policy                 name them in `needs` (`NEEDS` lists the words)
     metrics of an update                              override `local_sums` and `metrics`
+    a token page that shows more than it can derive   override `token_weights`
 
 A complete method:
 
@@ -207,6 +208,15 @@ class Method(Generic[Context]):
     def metrics(self, context: Context, sums: Mapping[str, float], update: Update) -> dict[str, float]:
         """Metrics of an update from the `local_sums` of all micro-batches and ranks, summed by name."""
         return {}
+
+    # ---- token page --------------------------------------------------------------------------------------------------
+
+    def token_weights(self, tokens: Tokens, context: Context, update: Update) -> Tensor:
+        """[B, R] weight of every token in what the method adds, >= 0, for `paec_loss.weights`; training never calls it.
+
+        Without it the weights are derived from the other hooks.
+        """
+        raise NotImplementedError
 
     def overrides(self, hook: str) -> bool:
         """Whether this method overrides a hook, even if the override only calls `super()`."""

@@ -41,6 +41,9 @@ class KLCov(BatchMethod[TopTokens]):
         value = covariance(batch, batch.mean(batch.advantages), batch.mean(batch.log_prob))
         return TopTokens.of(value, batch, update, max(1, int(self.ratio * update.tokens)))
 
+    def token_weights(self, tokens: Tokens, context: TopTokens, update: Update) -> Tensor:
+        return context.among(tokens).double()
+
     def policy_loss(self, tokens: Tokens, context: TopTokens, update: Update) -> Tensor:
         log_ratio = tokens.log_ratio
         penalty = torch.where(context.among(tokens), self.beta * log_ratio.abs(), 0.0)

@@ -149,6 +149,9 @@ class PAEC(BatchMethod[Calibration]):
     def _mask(self, tokens: Tokens, context: Calibration) -> Tensor:
         return position_mask(tokens.statistics, tokens.response_mask, self, threshold=context.threshold)
 
+    def token_weights(self, tokens: Tokens, context: Calibration, update: Update) -> Tensor:
+        return self._mask(tokens, context)
+
     def loss_term(self, tokens: Tokens, context: Calibration, update: Update) -> Tensor:
         return entropy_term(
             tokens.statistics,

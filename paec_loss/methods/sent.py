@@ -60,9 +60,17 @@ class SENT(BatchMethod[Thresholds]):
         falling = -batch.masked(covariance(batch, advantage, log_prob))[low]
         return Thresholds(edge, -_edge(falling, max(1, int(self.ratio * len(falling)))), advantage, log_prob)
 
-    def loss_term(self, tokens: Tokens, context: Thresholds, update: Update) -> Tensor:
+    def _selected(self, tokens: Tokens, context: Thresholds) -> tuple[Tensor, Tensor]:
+        """[B, R] bool each: tokens of low entropy; tokens of high covariance."""
         low = tokens.response_mask & (tokens.entropy.detach().double() <= context.entropy)
-        high = covariance(tokens, context.mean_advantage, context.mean_log_prob) >= context.covariance
+        return low, covariance(tokens, context.mean_advantage, context.mean_log_prob) >= context.covariance
+
+    def token_weights(self, tokens: Tokens, context: Thresholds, update: Update) -> Tensor:
+        low, high = self._selected(tokens, context)
+        return low * torch.where(high, self.high, self.low).double()
+
+    def loss_term(self, tokens: Tokens, context: Thresholds, update: Update) -> Tensor:
+        low, high = self._selected(tokens, context)
         difference = (tokens.ref_log_prob - tokens.log_prob).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
         kl = difference.exp() - difference - 1
         weighted = torch.where(high, self.high * kl, self.low * kl)

@@ -83,6 +83,9 @@ def _tokens(statistics: TokenStatistics, data: TensorDict) -> Tokens:
 RESPONSE_NUMBER = "response_number"
 """Field of a batch: [B] int64, the response; computed from its key in the queue."""
 
+RECORDED = "record_tokens"
+"""Flag of a log-prob pass: leave all statistics in the queue, also where no method reads them."""
+
 QUEUED_FIELDS = [
     "prompts",
     "responses",

@@ -27,7 +27,7 @@ from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
 from paec_loss import MethodStack, Tokens, TokenStatistics, Update, token_statistics
 from paec_loss.linear import CHUNK_SIZE
 from paec_loss.methods import METHODS
-from recipe.paec.actor.batches import micro_batch_tokens, pack, queued_tokens, unpack
+from recipe.paec.actor.batches import RECORDED, micro_batch_tokens, pack, queued_tokens, unpack
 from recipe.paec.actor.engine_config import MethodEngineConfig
 from recipe.paec.actor.fused_head import HeadLabels, StatisticsHead
 from recipe.paec.actor.loss import MiniBatch
@@ -106,7 +106,7 @@ class PAECEngine(FSDPEngineWithLMHead):
         if without_padding:
             packed = self._gather_and_unpad_packed(packed, output_args["pad_size"])
         model_output = unpack(packed, micro_batch["input_ids"].offsets())
-        if self._plain:
+        if self._plain and not _flag(micro_batch, RECORDED):
             wanted = {"log_probs", "entropy"} if _flag(micro_batch, "calculate_entropy") else {"log_probs"}
             model_output = {name: values for name, values in model_output.items() if name in wanted}
         return model_output

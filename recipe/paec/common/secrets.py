@@ -21,7 +21,7 @@ SHORTEST_SECRET = 8
 """Characters; a shorter value would match unrelated text."""
 WRITTEN = (".html", ".json", ".jsonl", ".log", ".md", ".txt", ".yaml")
 """Suffixes of the text files of a run or an evaluation."""
-BULK = {"checkpoints", "rollouts", "validation"}
+BULK = {"checkpoints", "rollouts", "tokens", "validation"}
 """Folders of a run without text of its own."""
 _VARIABLE = re.compile(r"(^|_)(TOKEN|KEY|SECRET|PASSWORD|PASSWD|PASSPHRASE|APIKEY)$")
 _LOWER = re.compile(r"(^|_)(api_?key|secret|password|passwd|passphrase|(auth|access|hf)_token)$")

@@ -62,6 +62,8 @@ def resolved(config: DictConfig) -> DictConfig:
         if errors := errors or values.check_values(config, names=values.PATHS):
             raise UserError(*errors)
         apply_methods(config)
+        if not any(o.lstrip("+").startswith("run.record_tokens=") for o in overrides) and no_statistics(config):
+            config.run.record_tokens = 0
         attention.resolve(config)
         if config.cluster.ray_address is not None:
             # The resources of a running cluster were set when it was started, and Ray refuses to set them again. So was
@@ -107,6 +109,15 @@ def apply_methods(config: DictConfig) -> None:
         actor.policy_loss.loss_mode = OWN_SURROGATE
     if "reference" in stack.needs and not actor.use_kl_loss:
         actor.use_kl_loss, actor.kl_loss_coef = True, 0.0
+
+
+def no_statistics(config: DictConfig) -> str | None:
+    """The setting without which the log-prob pass would have the statistics of the tokens; None if it has them."""
+    if OmegaConf.select(config, "algorithm.rollout_correction.bypass_mode"):
+        return "algorithm.rollout_correction.bypass_mode=true"
+    if config.actor_rollout_ref.model.use_fused_kernels:
+        return "actor_rollout_ref.model.use_fused_kernels=true"
+    return None
 
 
 def resolved_paths(config: DictConfig) -> DictConfig:

@@ -10,6 +10,7 @@ from recipe.paec.common import secrets
 from recipe.paec.config import attention, keys, scored_files
 from recipe.paec.config.identity import trainer_mode
 from recipe.paec.config.methods import stack_of
+from recipe.paec.config.resolve import no_statistics
 from recipe.paec.config.schema import OWN_SURROGATE, SECTIONS, TRAINER_MODES
 from recipe.paec.config.values import GROUPED, ONE_CLIP_RATIO, check_values
 
@@ -39,7 +40,7 @@ def check_config(config: DictConfig) -> list[str]:
         errors.append("actor_rollout_ref.actor.strategy: must be fsdp2 on cluster=cpu, FSDP1 needs a GPU")
     errors += attention.check_config(config)
     errors += _check_batches(config) + _check_mode(config) + _check_loss(config)
-    errors += _check_methods(config, stack)
+    errors += _check_methods(config, stack) + _check_record(config)
     if actor.loss_agg_mode == "seq-mean-token-sum-norm" and not actor.loss_scale_factor:
         errors.append(
             "actor_rollout_ref.actor.loss_agg_mode=seq-mean-token-sum-norm divides by the longest response of each "
@@ -94,6 +95,17 @@ def _check_methods(config: DictConfig, stack: MethodStack) -> list[str]:
                 "false"
             )
     return errors
+
+
+def _check_record(config: DictConfig) -> list[str]:
+    """What the token record reads of the log-prob pass."""
+    setting = no_statistics(config)
+    if not config.run.record_tokens or setting is None:
+        return []
+    return [
+        f"run.record_tokens={config.run.record_tokens}: with {setting} there are no token statistics to record: set "
+        "run.record_tokens=0"
+    ]
 
 
 def _check_lengths(config: DictConfig) -> list[str]:

@@ -70,6 +70,9 @@ class RunConfig:
     """Seconds between looks at the rollout queue (verl's own default, 2.0, has no config key)."""
     alert: str | None
     """URL to which an event of the run is posted as one JSON line (docs/watch.md), or null. Recorded as its host."""
+    record_tokens: int
+    """Prompts of every step whose responses' token statistics are recorded in `tokens/` (docs/tokens.md), 0: none.
+    The default becomes 0 where the log-prob pass has none (`resolve.no_statistics`)."""
     overrides: list[str]
     """The command line, recorded."""
 

@@ -140,6 +140,7 @@ RULES: dict[str, Rule] = {
     "run.time_limit": _or([None], POSITIVE, "null"),
     "run.poll_interval": POSITIVE,
     "run.alert": _or([None], URL, "null"),
+    "run.record_tokens": _whole(0),
     "model.path": TEXT,
     "model.chat_template": _or([None], TEXT, "null"),
     "model.context_length": _whole(0),

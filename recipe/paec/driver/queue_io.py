@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from functools import cache
 from typing import Any
 
@@ -15,6 +14,8 @@ from verl.workers.utils.padding import response_to_nested
 from paec_loss import MethodStack, Rollouts
 from recipe.grading.pool import GraderPool
 from recipe.paec.actor.batches import QUEUED_FIELDS, RESPONSE_NUMBER, padded_mask, queued_statistics
+from recipe.paec.common.seeds import response_number
+from recipe.paec.common.token_texts import token_pieces
 from recipe.paec.rollout.agent_loop import ROLLOUT_TEMPERATURE
 
 ACTOR_FIELDS = sorted(
@@ -36,12 +37,7 @@ def for_the_actor(batch: KVBatchMeta) -> KVBatchMeta:
 
 def number_responses(batch: KVBatchMeta) -> None:
     """Set the number of every response of `batch` in the queue, computed from its key."""
-    _put(batch, {RESPONSE_NUMBER: torch.tensor([_number(key) for key in batch.keys])})
-
-
-def _number(name: str) -> int:
-    """62 bits of a name's SHA-256."""
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") >> 2
+    _put(batch, {RESPONSE_NUMBER: torch.tensor([response_number(key) for key in batch.keys])})
 
 
 def read_rollouts(
@@ -60,7 +56,7 @@ def read_rollouts(
     return Rollouts(
         statistics=statistics,
         response_mask=inside,
-        group_id=torch.tensor([_number(prompt) for prompt in prompts]),
+        group_id=torch.tensor([response_number(prompt) for prompt in prompts]),
         step=step,
         seed=seed,
         tokens=tokens,
@@ -69,17 +65,6 @@ def read_rollouts(
         answer_ids=_clusters(data, prompts) if "answer_ids" in stack.needs else None,
         resampled=torch.tensor(list(data[ROLLOUT_TEMPERATURE])) > 0 if stack.has("sampling") else None,
     )
-
-
-def token_pieces(ids: list[list[int]], tokenizer: Any) -> list[list[str]]:
-    """The text of every single token, each distinct one decoded once; a part of a character is U+FFFD.
-
-    Decoded after another token, because some tokenizers drop the space at the beginning of a text.
-    """
-    before = tokenizer.encode("a", add_special_tokens=False)
-    start = len(tokenizer.decode(before))
-    text = {i: tokenizer.decode([*before, i])[start:] for i in set().union(*ids)}
-    return [[text[i] for i in row] for row in ids]
 
 
 def _clusters(data: TensorDict, prompts: list[str]) -> torch.Tensor:

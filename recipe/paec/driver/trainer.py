@@ -24,6 +24,7 @@ from recipe.paec.actor.loss import method_loss
 from recipe.paec.config.schema import TRAINER_MODES
 from recipe.paec.driver import curriculum_sampler, queue_io, tracking
 from recipe.paec.driver.actor_watch import ActorWatch, RolloutFailed
+from recipe.paec.driver.token_recorder import TokenRecorder
 from recipe.paec.driver.validation import best_score, mixed_prompts, reward_metrics, validation_scores
 from recipe.paec.rollout import agent_loop
 from recipe.paec.run import checkpoints
@@ -74,6 +75,7 @@ class PAECTrainer(PPOTrainer):
         self.vocab_size = 0
         self.prompts_drawn: Counter[int] = Counter()
         self.rollouts: list[Rollouts] = []
+        self.recorder = TokenRecorder(config, self.stack.top_p)
 
     # ---- set-up ------------------------------------------------------------------------------------------------------
 
@@ -173,6 +175,7 @@ class PAECTrainer(PPOTrainer):
     def step(self, metrics: dict, timing_raw: dict):
         self.rollouts = []
         batch = super().step(metrics, timing_raw)
+        self._dump_futures += self.recorder.write(self._dump_executor, self.global_steps, metrics)
         if self.trackers and self.parameter_sync_step > 1:
             metrics.update(self._observe())  # its parts become known one after the other
         return batch
@@ -180,9 +183,11 @@ class PAECTrainer(PPOTrainer):
     def _compute_old_log_prob(self, batch, metrics: dict):
         self.heartbeat.beat("log-probs", self.global_steps)
         batch.extra_info["trainer_step"] = self.global_steps
+        self.recorder.ask(batch)
         if self.stack.acts_in_actor:
             queue_io.number_responses(batch)
         batch = super()._compute_old_log_prob(queue_io.for_the_actor(batch), metrics)
+        self.recorder.take_statistics(batch, self.vocab_size)
         data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=["extra_fields"])
         infos = [extra["reward_extra_info"] for extra in data["extra_fields"]]
         metrics.update(reward_metrics(infos))
@@ -209,7 +214,9 @@ class PAECTrainer(PPOTrainer):
 
     def _compute_advantage(self, batch, metrics: dict):
         if not (self.stack.has("rewards") or self.stack.has("advantages")):
-            return super()._compute_advantage(batch, metrics)
+            batch = super()._compute_advantage(batch, metrics)
+            self.recorder.take_outcome(batch, self.tokenizer)
+            return batch
         graded, scores = queue_io.read_rewards(batch)
         rollouts = replace(self.rollouts[-1], rewards=graded)
         if self.stack.has("rewards"):
@@ -219,6 +226,7 @@ class PAECTrainer(PPOTrainer):
         batch = super()._compute_advantage(batch, metrics)
         if self.stack.has("rewards"):
             queue_io.put_scores(batch, scores)  # metrics and records keep showing the graded ones
+        self.recorder.take_outcome(batch, self.tokenizer)
         if self.stack.has("advantages"):
             found = queue_io.read_advantages(batch, rollouts.response_mask.shape[1])
             rollouts = replace(rollouts, advantages=found)

@@ -27,7 +27,7 @@ from recipe.paec.config.identity import identity
 from recipe.paec.config.resolve import resolved, resolved_paths, whose
 from recipe.paec.doctor import examine, inputs
 from recipe.paec.export.huggingface import export_in_process, holds
-from recipe.paec.run import checkpoints
+from recipe.paec.run import checkpoints, token_record
 from recipe.paec.run.log import METRICS_FILE, read_metrics, truncate_metrics
 from recipe.paec.run.recorded import grpo_of
 from recipe.paec.run.resume import find_resume, write_provenance
@@ -141,7 +141,9 @@ def run(config: DictConfig) -> None:
                 config.trainer.val_before_train = False
         else:
             say(f"starting {config.run.name}: {total} steps")
-        truncate_metrics(directory / METRICS_FILE, checkpoint.step if checkpoint else -1)
+        last_step = checkpoint.step if checkpoint else -1
+        truncate_metrics(directory / METRICS_FILE, last_step)
+        token_record.cut(directory, last_step)
         config_file = write_provenance(config, directory)
         say(f"run directory {directory}; the workers' output goes to train.log there")
         with Alerts(alert_url, str(config.run.name)) as alerts:
@@ -187,6 +189,7 @@ def files_of(directory: Path) -> dict[str, str]:
     places = {
         "metrics": directory / METRICS_FILE,
         "rollouts": directory / "rollouts",
+        "token statistics": directory / "tokens",
         "checkpoints": directory / "checkpoints",
         **{f"best checkpoint (score {c.score:.3f})": c.folder for c in checkpoints.best(directory / "checkpoints")[:1]},
         "Hugging Face model": directory / "huggingface",

@@ -28,6 +28,7 @@ FOREIGN = (
     "checkpoints/global_step_2/why.txt",
     "checkpoints/mine/paec_state.json",
     "rollouts/best.jsonl",
+    "tokens/best.parquet",
     "huggingface/model.gguf",
     "evaluation/luffy-aime24/thoughts.md",
     "sub/metrics.jsonl",

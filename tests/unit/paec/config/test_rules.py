@@ -85,3 +85,20 @@ def test_ulysses_on_cpu_needs_our_attention(compose):
     assert "ulysses_sdpa" in rules.check_config(silent)[0]
     safe = "actor_rollout_ref.model.override_config.attn_implementation=ulysses_sdpa"
     assert rules.check_config(compose("cluster.gpus_per_node=2", "cluster.sequence_parallel=2", safe)) == []
+
+
+@pytest.mark.parametrize(
+    "setting",
+    ["algorithm.rollout_correction.bypass_mode=true", "actor_rollout_ref.model.use_fused_kernels=true"],
+)
+def test_without_statistics_nothing_is_recorded(compose, setting):
+    """The default is 0 then; a number that was asked for is an error."""
+    assert compose("method=none").run.record_tokens == 4
+    config = compose("method=none", setting)
+    assert config.run.record_tokens == 0 and rules.check_config(config) == []
+    assert rules.check_config(compose("method=none", setting, "run.record_tokens=2")) == [
+        f"run.record_tokens=2: with {setting} there are no token statistics to record: set run.record_tokens=0"
+    ]
+    assert rules.check_config(compose("method=none", "run.record_tokens=-1")) == [
+        "run.record_tokens=-1: must be an integer >= 0"
+    ]

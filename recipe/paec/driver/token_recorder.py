@@ -1,0 +1,128 @@
+"""The token record of a step: a few prompts' responses from the queue; of the others nothing is fetched."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import Executor, Future
+from pathlib import Path
+from typing import Any
+
+import transfer_queue as tq
+from omegaconf import DictConfig
+from tensordict import TensorDict
+from transfer_queue import KVBatchMeta
+
+from paec_loss import TokenStatistics
+from recipe.paec.actor.batches import QUEUED_FIELDS, RECORDED, padded_mask, queued_statistics
+from recipe.paec.common.token_texts import token_pieces
+from recipe.paec.run.token_record import STATISTICS, RecordedResponse, TokenRecord, write
+
+SECONDS = "timing_s/adv/record_tokens"
+"""Metric: seconds that the trainer spent on a step's record. The file is written meanwhile, by another thread."""
+
+
+def chosen_keys(batch: KVBatchMeta, prompts: int) -> list[str]:
+    """The keys of all responses to the first `prompts` prompts of a batch by name, sorted; padding is left out."""
+    groups: dict[str, list[tuple[int, int, str]]] = {}
+    for key, tag in zip(batch.keys, batch.tags, strict=True):
+        if not tag.get("is_padding", False):
+            prompt, sample, output = key.rsplit("_", 2)
+            groups.setdefault(prompt, []).append((int(sample), int(output), key))
+    return [key for prompt in sorted(groups)[:prompts] for _, _, key in sorted(groups[prompt])]
+
+
+class TokenRecorder:
+    """Collects the responses of a step's first `run.record_tokens` prompts, and writes them; 0: does nothing.
+
+    A step has a log-prob pass, or several (separate_async). The statistics are taken right after it, because a
+    reference policy in the actor leaves its own in their place; advantages and scores when they are known.
+    """
+
+    def __init__(self, config: DictConfig, top_p: float) -> None:
+        self._prompts = config.run.record_tokens
+        self._directory = Path(config.run.directory)
+        self._about: dict[str, Any] = {
+            "top_p": top_p,
+            "temperature": config.actor_rollout_ref.rollout.temperature,
+            "seed": config.seed,
+        }
+        self._start()
+
+    def _start(self) -> None:
+        self._responses: list[RecordedResponse] = []
+        self._taken: tuple[list[str], TensorDict, TokenStatistics] | None = None
+        self._seconds = 0.0
+
+    def ask(self, batch: KVBatchMeta) -> None:
+        """Ask the log-prob pass of `batch` to leave all statistics in the queue."""
+        batch.extra_info[RECORDED] = self._prompts > 0
+
+    def take_statistics(self, batch: KVBatchMeta, vocab_size: int) -> None:
+        """After the log-prob pass: fetch the statistics of the first prompts, unless the step has enough already."""
+        batch.extra_info.pop(RECORDED, None)
+        keys = chosen_keys(batch, self._prompts - len({response.group for response in self._responses}))
+        if keys:
+            started = time.monotonic()
+            data = _get(batch, keys, QUEUED_FIELDS)
+            self._taken = keys, data, queued_statistics(data, vocab_size)
+            self._about["vocab_size"] = vocab_size
+            self._seconds += time.monotonic() - started
+
+    def take_outcome(self, batch: KVBatchMeta, tokenizer: Any) -> None:
+        """After the advantage estimator: fetch the advantages and the graded scores of the same responses."""
+        if self._taken is not None:
+            started = time.monotonic()
+            keys, data, statistics = self._taken
+            outcome = _get(batch, keys, ["advantages", "rm_scores", "response_mask"])
+            self._responses += recorded(keys, data, statistics, outcome, tokenizer)
+            self._taken = None
+            self._seconds += time.monotonic() - started
+
+    def write(self, executor: Executor, step: int, metrics: dict[str, Any]) -> list[Future]:
+        """Start to write what the step has, and start over; returns the write that is under way, if there is one."""
+        if not self._responses:
+            return []
+        record = TokenRecord(step=step, responses=tuple(self._responses), **self._about)
+        metrics[SECONDS] = self._seconds
+        self._start()
+        return [executor.submit(write, self._directory, record)]
+
+
+def recorded(
+    keys: list[str], data: TensorDict, statistics: TokenStatistics, outcome: TensorDict, tokenizer: Any
+) -> list[RecordedResponse]:
+    """The responses `keys` as they are recorded.
+
+    Args:
+        keys: of the queue.
+        data: their QUEUED_FIELDS.
+        statistics: [B, R], padded.
+        outcome: their advantages, rm_scores and response_mask.
+        tokenizer: the policy's.
+    """
+    columns = {name: getattr(statistics, name).float().numpy() for name in STATISTICS}
+    size = statistics.nucleus_size.numpy()
+    mask = padded_mask(outcome["response_mask"], size.shape[1]).numpy()
+    scores = outcome["rm_scores"].to_padded_tensor(0.0).sum(-1).tolist()
+    prompts, ids = ([row.numpy() for row in data[name].unbind()] for name in ("prompts", "responses"))
+    advantages = [row.numpy() for row in outcome["advantages"].unbind()]
+    texts = token_pieces([row.tolist() for row in ids], tokenizer)
+    return [
+        RecordedResponse(
+            uid=key,
+            input=tokenizer.decode(prompts[i], skip_special_tokens=True),
+            score=scores[i],
+            prompt_ids=prompts[i],
+            ids=ids[i],
+            texts=tuple(texts[i]),
+            response_mask=mask[i, : len(ids[i])],
+            advantages=advantages[i],
+            nucleus_size=size[i, : len(ids[i])],
+            statistics={name: values[i, : len(ids[i])] for name, values in columns.items()},
+        )
+        for i, key in enumerate(keys)
+    ]
+
+
+def _get(batch: KVBatchMeta, keys: list[str], names: list[str]) -> TensorDict:
+    return tq.kv_batch_get(keys=keys, partition_id=batch.partition_id, select_fields=names)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 import traceback
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from omegaconf import OmegaConf
 from recipe.paec.common import fork_server
 from recipe.paec.run.log import write_failure
 
+CAUSE_WAIT = 3.0
+"""Seconds in which Ray must have noticed that the actor has died for whose death a rollout failed."""
 LIBRARIES = (
     *fork_server.VLLM_ON_CPU,
     *("tensordict", "peft", "datasets", "pandas", "numba", "zmq", "paec_loss.methods"),
@@ -72,13 +75,19 @@ def root_cause(error: BaseException) -> BaseException:
 
 
 def reason(cause: BaseException) -> str:
-    """Message of an exception; for an actor that has died, which one and where."""
+    """Message of an exception; if an actor has died, which one and where."""
     import ray
 
-    if isinstance(cause, ray.exceptions.RayActorError) and ray.is_initialized():
-        from recipe.paec.driver.actor_watch import dead_actors
+    from recipe.paec.driver.actor_watch import RolloutFailed, dead_actors
 
-        return "; ".join(dead_actors()) or str(cause).strip()
+    if ray.is_initialized():
+        if isinstance(cause, ray.exceptions.RayActorError):
+            return "; ".join(dead_actors()) or str(cause).strip()
+        if isinstance(cause, RolloutFailed):  # it may be known a moment before its cause
+            deadline = time.monotonic() + CAUSE_WAIT
+            while not (dead := dead_actors()) and time.monotonic() < deadline:
+                time.sleep(0.2)
+            return "; ".join([str(cause).strip(), *dead])
     if isinstance(cause, InstantiationException):
         return " ".join(str(cause).split())  # its last line is only the key
     return str(cause).strip()

@@ -22,6 +22,7 @@ ROOMS = {
     "ray_node": "",
     "doctor": "config run plan ray_node",
     "report": "config scoring run compare",
+    "tokens": "config run export report",
     "grid": "config scoring run compare",
     "train": "config run export report doctor",
     "evaluate": "config scoring run export compare doctor",
@@ -164,7 +165,7 @@ def test_modules_are_short():
 
 
 @pytest.mark.parametrize(
-    "name", ["common", "config", "scoring", "run", "compare", "plan", "report", "grid", "evaluate"]
+    "name", ["common", "config", "scoring", "run", "compare", "plan", "report", "tokens", "grid", "evaluate"]
 )
 def test_only_verls_processes_know_verl(name):
     """The commands stay light; `run.safe_load` imports torch within its function."""

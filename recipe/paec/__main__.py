@@ -12,6 +12,7 @@ COMMANDS = {
     "evaluate": ("recipe.paec.evaluate.command", "score models, checkpoints or runs on benchmarks"),
     "compare": ("recipe.paec.compare.command", "compare evaluations, with intervals and tests"),
     "report": ("recipe.paec.report.command", "one HTML page about runs, and figures of them"),
+    "tokens": ("recipe.paec.tokens.command", "one HTML page on which tokens methods select, and why"),
     "grid": ("recipe.paec.grid.command", "train every method with every seed, and make the table"),
     "doctor": ("recipe.paec.doctor.command", "check that everything a run needs is there"),
     "plan": ("recipe.paec.plan.command", "estimate the memory each GPU needs, and whether it fits"),

@@ -129,7 +129,7 @@ def render(content: Content, made: str) -> str:
     charts = [chart for section in found for chart in section["charts"]]
     style = "\n".join([_text(UPLOT / "uPlot.min.css"), _text(HERE / "templates" / "page.css")])
     library = _text(UPLOT / "uPlot.iife.min.js")
-    script = "\n".join(_text(HERE / "templates" / name) for name in ("data.js", "chart.js", "page.js"))
+    script = "\n".join(_text(HERE / "templates" / name) for name in ("text.js", "data.js", "chart.js", "page.js"))
     policy = [
         "default-src 'none'",
         f"script-src {source(library)} {source(script)}",

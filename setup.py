@@ -144,6 +144,7 @@ setup(
         "paec_loss": ["py.typed"],
         "recipe": ["py.typed"],
         "recipe.paec.report": ["templates/*", "uplot/*"],
+        "recipe.paec.tokens": ["templates/*"],
     },
     install_requires=CORE,
     extras_require={

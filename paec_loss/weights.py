@@ -145,14 +145,14 @@ def weights_of(method: Method, rollouts: Rollouts, response_id: Tensor, update: 
 
 
 def _reason(method: Method) -> str:
-    acts = {"rewards": "rewards of whole responses", "sampling": "how prompts are sampled", "clip": "the clip range"}
-    found = [what for hook, what in acts.items() if method.overrides(hook)]
-    if "clip" in [hook for hook in acts if method.overrides(hook)]:
+    if method.overrides("clip"):
         return "changes the clip range only: at ratio 1 no token is clipped"
+    acts = {"rewards": "rewards of whole responses", "sampling": "how prompts are sampled"}
+    found = [what for hook, what in acts.items() if method.overrides(hook)]
     return f"changes {' and '.join(found)}" if found else "adds nothing to the surrogate"
 
 
-def _tokens(rollouts: Rollouts, response_id: Tensor, advantages: Tensor | None) -> Tokens:
+def _tokens(rollouts: Rollouts, response_id: Tensor, advantages: Any) -> Tokens:
     return _KnownTokens(
         statistics=rollouts.statistics,
         old_log_prob=rollouts.log_prob,

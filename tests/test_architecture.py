@@ -23,6 +23,7 @@ ROOMS = {
     "doctor": "config run plan ray_node",
     "report": "config scoring run compare",
     "watch": "run report",
+    "tokens": "config run export report",
     "grid": "config scoring run compare",
     "train": "config run export report doctor",
     "evaluate": "config scoring run export compare doctor",
@@ -166,7 +167,7 @@ def test_modules_are_short():
 
 
 @pytest.mark.parametrize(
-    "name", ["common", "config", "scoring", "run", "compare", "plan", "report", "watch", "grid", "evaluate"]
+    "name", ["common", "config", "scoring", "run", "compare", "plan", "report", "watch", "tokens", "grid", "evaluate"]
 )
 def test_only_verls_processes_know_verl(name):
     """The commands stay light; `run.safe_load` imports torch within its function."""

@@ -13,6 +13,7 @@ COMMANDS = {
     "compare": ("recipe.paec.compare.command", "compare evaluations, with intervals and tests"),
     "report": ("recipe.paec.report.command", "one HTML page about runs, and figures of them"),
     "watch": ("recipe.paec.watch.command", "the report of a run in a browser, while it trains"),
+    "tokens": ("recipe.paec.tokens.command", "one HTML page on which tokens methods select, and why"),
     "grid": ("recipe.paec.grid.command", "train every method with every seed, and make the table"),
     "doctor": ("recipe.paec.doctor.command", "check that everything a run needs is there"),
     "plan": ("recipe.paec.plan.command", "estimate the memory each GPU needs, and whether it fits"),

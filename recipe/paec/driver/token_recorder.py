@@ -7,16 +7,19 @@ from concurrent.futures import Executor, Future
 from pathlib import Path
 from typing import Any
 
+import torch
 import transfer_queue as tq
 from omegaconf import DictConfig
 from tensordict import TensorDict
 from transfer_queue import KVBatchMeta
 
-from paec_loss import TokenStatistics
+from paec_loss import Rollouts, TokenStatistics
 from recipe.paec.actor.batches import QUEUED_FIELDS, RECORDED, padded_mask, queued_statistics
 from recipe.paec.common.token_texts import token_pieces
 from recipe.paec.run.token_record import STATISTICS, RecordedResponse, TokenRecord, write
 
+OUTCOME = ["prompts", "responses", "response_mask", "advantages", "rm_scores"]
+"""Fields of a response that are fetched after the advantage estimator."""
 SECONDS = "timing_s/adv/record_tokens"
 """Metric: seconds that the trainer spent on a step's record. The file is written meanwhile, by another thread."""
 
@@ -50,31 +53,41 @@ class TokenRecorder:
 
     def _start(self) -> None:
         self._responses: list[RecordedResponse] = []
-        self._taken: tuple[list[str], TensorDict, TokenStatistics] | None = None
+        self._taken: tuple[list[str], TokenStatistics] | None = None
         self._seconds = 0.0
 
     def ask(self, batch: KVBatchMeta) -> None:
         """Ask the log-prob pass of `batch` to leave all statistics in the queue."""
         batch.extra_info[RECORDED] = self._prompts > 0
 
-    def take_statistics(self, batch: KVBatchMeta, vocab_size: int) -> None:
-        """After the log-prob pass: fetch the statistics of the first prompts, unless the step has enough already."""
+    def take_statistics(self, batch: KVBatchMeta, vocab_size: int, rollouts: Rollouts | None = None) -> None:
+        """After the log-prob pass: the statistics of the first prompts, unless the step has enough already.
+
+        Args:
+            batch: what the pass has processed.
+            vocab_size: of the policy.
+            rollouts: all responses of `batch` in its order, if a method has had them fetched; else they are fetched.
+        """
         batch.extra_info.pop(RECORDED, None)
         keys = chosen_keys(batch, self._prompts - len({response.group for response in self._responses}))
         if keys:
             started = time.monotonic()
-            data = _get(batch, keys, QUEUED_FIELDS)
-            self._taken = keys, data, queued_statistics(data, vocab_size)
+            if rollouts is None:
+                statistics = queued_statistics(_get(batch, keys, QUEUED_FIELDS), vocab_size)
+            else:
+                place = {key: row for row, key in enumerate(batch.keys)}
+                rows = torch.tensor([place[key] for key in keys])
+                statistics = rollouts.statistics.map(lambda values: values[rows])
+            self._taken = keys, statistics
             self._about["vocab_size"] = vocab_size
             self._seconds += time.monotonic() - started
 
     def take_outcome(self, batch: KVBatchMeta, tokenizer: Any) -> None:
-        """After the advantage estimator: fetch the advantages and the graded scores of the same responses."""
+        """After the advantage estimator: fetch what is known of the same responses by now."""
         if self._taken is not None:
             started = time.monotonic()
-            keys, data, statistics = self._taken
-            outcome = _get(batch, keys, ["advantages", "rm_scores", "response_mask"])
-            self._responses += recorded(keys, data, statistics, outcome, tokenizer)
+            keys, statistics = self._taken
+            self._responses += recorded(keys, statistics, _get(batch, keys, OUTCOME), tokenizer)
             self._taken = None
             self._seconds += time.monotonic() - started
 
@@ -89,22 +102,21 @@ class TokenRecorder:
 
 
 def recorded(
-    keys: list[str], data: TensorDict, statistics: TokenStatistics, outcome: TensorDict, tokenizer: Any
+    keys: list[str], statistics: TokenStatistics, outcome: TensorDict, tokenizer: Any
 ) -> list[RecordedResponse]:
-    """The responses `keys` as they are recorded.
+    """The responses `keys` of the queue as they are recorded.
 
     Args:
-        keys: of the queue.
-        data: their QUEUED_FIELDS.
+        keys: of the responses.
         statistics: [B, R], padded.
-        outcome: their advantages, rm_scores and response_mask.
+        outcome: their OUTCOME.
         tokenizer: the policy's.
     """
     columns = {name: getattr(statistics, name).float().numpy() for name in STATISTICS}
     size = statistics.nucleus_size.numpy()
     mask = padded_mask(outcome["response_mask"], size.shape[1]).numpy()
     scores = outcome["rm_scores"].to_padded_tensor(0.0).sum(-1).tolist()
-    prompts, ids = ([row.numpy() for row in data[name].unbind()] for name in ("prompts", "responses"))
+    prompts, ids = ([row.numpy() for row in outcome[name].unbind()] for name in ("prompts", "responses"))
     advantages = [row.numpy() for row in outcome["advantages"].unbind()]
     texts = token_pieces([row.tolist() for row in ids], tokenizer)
     return [

@@ -187,7 +187,6 @@ class PAECTrainer(PPOTrainer):
         if self.stack.acts_in_actor:
             queue_io.number_responses(batch)
         batch = super()._compute_old_log_prob(queue_io.for_the_actor(batch), metrics)
-        self.recorder.take_statistics(batch, self.vocab_size)
         data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=["extra_fields"])
         infos = [extra["reward_extra_info"] for extra in data["extra_fields"]]
         metrics.update(reward_metrics(infos))
@@ -196,6 +195,7 @@ class PAECTrainer(PPOTrainer):
         if self.stack.needs_rollouts:
             place = (self.stack, self.tokenizer, self.vocab_size, self.global_steps, self.config.seed)
             self.rollouts.append(queue_io.read_rollouts(batch, *place))
+        self.recorder.take_statistics(batch, self.vocab_size, self.rollouts[-1] if self.rollouts else None)
         if self.trackers and self.parameter_sync_step == 1:
             metrics.update(self._observe())
         return batch

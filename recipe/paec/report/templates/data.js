@@ -1,27 +1,9 @@
-"use strict";
-// The data of the page, and numbers as text. Text of models and runs enters the page by textContent only.
+// The data of the page.
 
 const DATA = JSON.parse(document.getElementById("data").textContent);
 // Every recorded training step.
 const STEPS = [...new Set(DATA.groups.flatMap((group) => group.axes.flat()))].sort((a, b) => a - b);
 const DASHES = [[], [8, 5], [2, 4]];
-
-/** A new element: attributes, then children; a string becomes text. */
-function element(name, attributes = {}, ...children) {
-  const made = document.createElement(name);
-  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
-  made.append(...children);
-  return made;
-}
-
-/** A number with four significant digits. */
-function shown(value) {
-  if (value === null || value === undefined) return "–";
-  const size = Math.abs(value);
-  if (Number.isInteger(value) && size < 1e6) return String(value);
-  if (size >= 1e6 || size < 1e-4) return value.toExponential(2).replace("e", " e");
-  return value.toFixed(Math.max(0, 3 - Math.floor(Math.log10(size)) - (size < 1 ? 1 : 0))).replace("-", "−");
-}
 
 /** {label, x, y, low, high} of a line of a chart, in the unit of the chart. */
 function lineOf(entry, scale) {

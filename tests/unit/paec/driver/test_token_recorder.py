@@ -10,9 +10,10 @@ from omegaconf import OmegaConf
 from tensordict import TensorDict
 from transfer_queue import KVBatchMeta
 
+from paec_loss import Rollouts, TokenStatistics
 from recipe.paec.actor.batches import QUEUED_FIELDS, RECORDED
 from recipe.paec.driver import token_recorder
-from recipe.paec.driver.token_recorder import SECONDS, TokenRecorder, chosen_keys
+from recipe.paec.driver.token_recorder import OUTCOME, SECONDS, TokenRecorder, chosen_keys
 from recipe.paec.run import token_record
 
 RESPONSES = {"000005-000000_0_0": 4, "000005-000000_1_0": 2, "000005-000001_0_0": 3, "000005-000001_1_0": 1}
@@ -101,8 +102,7 @@ def test_a_step_is_recorded(queue, tmp_path):
         (write,) = made.write(executor, 5, metrics)
         assert write.result() == tmp_path / "tokens" / "5.parquet"
     keys = ["000005-000000_0_0", "000005-000000_1_0"]
-    outcome = ["advantages", "response_mask", "rm_scores"]
-    assert queue.fetched == [(keys, sorted(QUEUED_FIELDS)), (keys, outcome)], "and of the other prompt nothing"
+    assert queue.fetched == [(keys, sorted(QUEUED_FIELDS)), (keys, sorted(OUTCOME))], "of the other prompt nothing"
     assert metrics.keys() == {SECONDS} and metrics[SECONDS] > 0
     found = token_record.read(tmp_path / "tokens" / "5.parquet")
     assert (found.step, found.vocab_size, found.top_p, found.temperature, found.seed) == (5, 26, 0.8, 0.7, 1)
@@ -115,6 +115,27 @@ def test_a_step_is_recorded(queue, tmp_path):
     assert second.statistics["entropy"].tolist() == [0.25, 1.25]
     assert first.nucleus_size.tolist() == [7, 8, 9, 10]
     assert first.statistics["nucleus_entropy"].tolist() == [0.0, 0.125, 0.25, 0.375]
+
+
+def test_what_a_method_has_had_fetched_is_used(queue, tmp_path):
+    """In the order of the batch, which is another one than the record's; the statistics are not fetched again."""
+    order = ["000005-000001_0_0", "000005-000000_1_0", "000005-000000_0_0", "000005-000001_1_0"]
+    lengths = [RESPONSES[key] for key in order]
+    values = torch.arange(16.0).reshape(4, 4)
+    names = ("log_prob", "entropy", "nucleus_entropy", "nucleus_mass", "top1_log_prob", "top2_log_prob")
+    statistics = TokenStatistics(**{name: values for name in names}, nucleus_size=values.long(), vocab_size=26)
+    inside = torch.arange(4) < torch.tensor(lengths)[:, None]
+    numbers = torch.zeros(4, dtype=torch.int64)
+    rollouts = Rollouts(statistics, inside, numbers, step=5, seed=1, tokens=values.long())
+    made = recorder(tmp_path, 1)
+    made.take_statistics(batch_of(*order), 26, rollouts)
+    made.take_outcome(batch_of(*order), Letters())
+    with ThreadPoolExecutor(1) as executor:
+        made.write(executor, 5, {})[0].result()
+    first, second = token_record.read(tmp_path / "tokens" / "5.parquet").responses
+    assert first.statistics["entropy"].tolist() == [8, 9, 10, 11] and second.nucleus_size.tolist() == [4, 5]
+    assert second.texts == ("b", "c")
+    assert queue.fetched == [(["000005-000000_0_0", "000005-000000_1_0"], sorted(OUTCOME))]
 
 
 def test_mini_batches_of_a_step_are_recorded_together(queue, tmp_path):

@@ -1,0 +1,160 @@
+"""What a page reads: responses, and for each the statistics of its tokens under one policy or several."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from paec_loss import Rollouts, TokenStatistics
+from recipe.paec.common.errors import UserError
+from recipe.paec.common.seeds import response_number
+from recipe.paec.run import token_record
+from recipe.paec.run.token_record import STATISTICS, RecordedResponse, TokenRecord
+
+
+@dataclass(frozen=True)
+class Response:
+    """One response on a page; T tokens."""
+
+    key: str
+    """Its key in the queue, or a name: responses with equal text before the last two `_` are a group."""
+    step: int | None
+    prompt: str
+    score: float | None
+    prompt_ids: tuple[int, ...]
+    ids: tuple[int, ...]
+    texts: tuple[str, ...]
+    response_mask: tuple[bool, ...]
+    advantages: tuple[float, ...] | None
+    """Of the estimator; None if they are not known."""
+
+    @property
+    def group(self) -> str:
+        """The prompt's key."""
+        return self.key.rsplit("_", 2)[0]
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The most likely tokens of each place, [T, K] each."""
+
+    ids: np.ndarray
+    log_probs: np.ndarray
+    texts: Mapping[int, str]
+    """Token id -> its text."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """One policy's statistics of some responses, which are one mini-batch."""
+
+    label: str
+    rows: tuple[int, ...]
+    """Numbers of these responses on the page."""
+    statistics: Mapping[float, TokenStatistics]
+    """Mass of the nucleus -> statistics [B, R], zeros at padding."""
+    step: int
+    """For methods that draw lots."""
+    seed: int
+    candidates: tuple[Candidates, ...] = ()
+    """For each row, or empty if they are not known."""
+    note: str = ""
+    """What of the statistics is not as in training."""
+
+
+def records(run: Path, steps: Sequence[int]) -> list[TokenRecord]:
+    """The records of a run's steps, of the last one if `steps` is empty; UserError if there is none."""
+    there = token_record.steps(run)
+    if not run.is_dir():
+        raise UserError(f"{run}: does not exist: give the directory of a run")
+    if not there:
+        raise UserError(
+            f"{run}: has no token record (tokens/): it was started with run.record_tokens=0, or has not finished a step"
+        )
+    for step in steps:
+        if step not in there:
+            raise UserError(
+                f"{run}: step {step} was not recorded, or its record was deleted (docs/tokens.md); it has "
+                f"{_ranges(there)}"
+            )
+    return [token_record.read(token_record.path_of(run, step)) for step in dict.fromkeys(steps or there[-1:])]
+
+
+def _ranges(steps: Sequence[int]) -> str:
+    if len(steps) <= 8:
+        return ", ".join(map(str, steps))
+    return f"{', '.join(map(str, steps[:3]))}, ... {', '.join(map(str, steps[-3:]))}"
+
+
+def responses_of(record: TokenRecord, limit: int) -> list[Response]:
+    """The first `limit` responses of a record."""
+    return [_response(record.step, one) for one in record.responses[:limit]]
+
+
+def _response(step: int, one: RecordedResponse) -> Response:
+    return Response(
+        key=one.uid,
+        step=step,
+        prompt=one.input,
+        score=one.score,
+        prompt_ids=tuple(one.prompt_ids.tolist()),
+        ids=tuple(one.ids.tolist()),
+        texts=one.texts,
+        response_mask=tuple(one.response_mask.tolist()),
+        advantages=tuple(one.advantages.tolist()),
+    )
+
+
+def source_of(record: TokenRecord, first: int, limit: int) -> Source:
+    """The recorded statistics of the first `limit` responses, which are numbers `first`, ... of the page."""
+    chosen = record.responses[:limit]
+    columns = {name: [torch.from_numpy(one.statistics[name]) for one in chosen] for name in STATISTICS}
+    sizes = [torch.from_numpy(one.nucleus_size).long() for one in chosen]
+    statistics = padded({**columns, "nucleus_size": sizes}, record.vocab_size)
+    return Source(
+        label=f"step {record.step}",
+        rows=tuple(range(first, first + len(chosen))),
+        statistics={record.top_p: statistics},
+        step=record.step,
+        seed=record.seed,
+        note="quantiles and means over the mini-batch are those of the recorded responses on this page",
+    )
+
+
+def padded(columns: Mapping[str, Sequence[torch.Tensor]], vocab_size: int) -> TokenStatistics:
+    """Rows of different lengths as statistics [B, R], zeros at padding; at least one row."""
+    wide = {name: torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True) for name, rows in columns.items()}
+    return TokenStatistics(**wide, vocab_size=vocab_size)
+
+
+def rollouts_of(source: Source, statistics: TokenStatistics, page: Sequence[Response]) -> tuple[Rollouts, torch.Tensor]:
+    """(what the hooks of a method see, [B] numbers of the responses) of a source with one of its nuclei."""
+    rows = [page[number] for number in source.rows]
+    width = statistics.entropy.shape[1]
+
+    def wide(values: Sequence[Sequence[Any]], dtype: torch.dtype) -> torch.Tensor:
+        out = torch.zeros(len(values), width, dtype=dtype)
+        for row, one in zip(out, values, strict=True):
+            row[: len(one)] = torch.tensor(one, dtype=dtype)
+        return out
+
+    advantages = [row.advantages for row in rows]
+    scores = [row.score for row in rows]
+    rollouts = Rollouts(
+        statistics=statistics,
+        response_mask=wide([row.response_mask for row in rows], torch.bool),
+        group_id=torch.tensor([response_number(row.group) for row in rows]),
+        step=source.step,
+        seed=source.seed,
+        tokens=wide([row.ids for row in rows], torch.int64),
+        rewards=None if None in scores else torch.tensor(scores, dtype=torch.float32),
+        advantages=None if None in advantages else wide(advantages, torch.float32),
+        text=["".join(row.texts) for row in rows],
+        token_texts=[list(row.texts) for row in rows],
+    )
+    return rollouts, torch.tensor([response_number(row.key) for row in rows])

@@ -1,0 +1,99 @@
+"""The command line of `paec tokens`: what it means, and one sentence for what it cannot mean."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from paec_loss import Method
+from paec_loss.methods import METHODS
+from recipe.paec.common.errors import UserError
+from recipe.paec.tokens.settings import RESPONSES, SHOWN, made, read_request
+
+
+@dataclass(frozen=True)
+class Mine(Method):
+    """A method of a user."""
+
+    top: float = 0.5
+
+    def token_advantages(self, tokens, context, update):
+        return tokens.advantages * self.top
+
+
+def test_a_run():
+    request = read_request(["outputs/a"])
+    assert (request.run, request.steps, request.models) == (Path("outputs/a"), (), ())
+    assert [named.name for named in request.methods] == list(SHOWN)
+    assert all(named.method == METHODS[named.name]() for named in request.methods)
+    assert (request.method, request.output, request.responses, request.temperature) == (None, None, RESPONSES, None)
+
+
+def test_steps_models_and_the_rest():
+    given = ["a", "3", "10", "model=x", "model=y/z", "output=o.html", "responses=7", "temperature=0.6"]
+    request = read_request(given)
+    assert request.steps == (3, 10) and request.models == ("x", "y/z") and request.output == Path("o.html")
+    assert request.responses == 7 and request.temperature == 0.6
+
+
+def test_a_text():
+    request = read_request(["model=m", "text=a=b", "prompt=What?"])
+    assert request.text == "a=b" and request.prompt == "What?" and request.run is None
+
+
+def test_a_method_with_fields():
+    named = read_request(["a", "method=paec", "method.rho=0.7", "method.mask=hard"]).method
+    assert named.name == "paec (rho=0.7, mask=hard)" and named.method == METHODS["paec"](rho=0.7, mask="hard")
+    assert read_request(["a", "method=clip_cov", "method.ratio=2e-3"]).method.method.ratio == 0.002
+
+
+def test_a_method_of_the_users_own():
+    named = read_request(["a", "method=custom", f"method.target={__name__}.Mine", "method.top=0.25"]).method
+    assert named.name == "Mine (top=0.25)" and named.method.top == 0.25 and type(named.method).__name__ == "Mine"
+
+
+def test_the_methods_of_the_catalogue():
+    assert [named.name for named in read_request(["a", "methods=[steer,paec]"]).methods] == [
+        "steer",
+        "paec",
+    ]
+    assert [named.name for named in read_request(["a", "methods=all"]).methods] == list(METHODS)
+
+
+def test_the_methods_of_a_run():
+    node = {"_target_": "paec_loss.methods.paec.PAEC", "rho": 0.5}
+    also = {"steer": {"_target_": "paec_loss.methods.entropy_bonus.EntropyBonus"}}
+    assert [(n.name, n.method) for n in made(node, also)] == [
+        ("paec", METHODS["paec"](rho=0.5)),
+        ("entropy_bonus", METHODS["entropy_bonus"]()),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ([], "give a run, or model=... with text=... or file=..."),
+        (["model=m"], "model=...: give text=... or file=... (one of them), or a run whose responses the model reads"),
+        (["model=m", "text=a", "file=b"], "model=...: give text=... or file=... (one of them), or a run"),
+        (["a", "text=b"], "text=b: a run has its own responses: give a run, or text=..."),
+        (["a", "last"], "last: is not a step: write paec tokens RUN STEP"),
+        (["a", "modle=x"], "modle=x: there is no such key: did you mean model?"),
+        (["a", "--fast"], "--fast: unknown option: write key=value"),
+        (["a", "prompt=x"], "prompt=...: belongs to text=..."),
+        (["a", "responses=0"], "responses=0: must be an integer >= 1"),
+        (["a", "temperature=-1"], "temperature=-1: must be a number > 0"),
+        (["a", "method.rho=0.5"], "method.rho=0.5: which method? Add method=NAME"),
+        (["a", "method=steeer"], "method=steeer: there is no such method: did you mean steer?"),
+        (["a", "method=paec", "method.rho=2"], "method.rho=2"),
+        (["a", "method=paec", "method.roh=0.5"], "method: PAEC cannot be created from roh"),
+        (["a", "method=custom"], "method.target=null: method=custom needs the import path of your class"),
+        (["a", "method=custom", "method.target=no.such.Thing"], "method.target=no.such.Thing: cannot be imported"),
+        (["a", "methods=paec,sterr"], "methods=paec,sterr: there is no method sterr: did you mean steer?"),
+    ],
+)
+def test_what_it_cannot_mean(arguments, sentence):
+    with pytest.raises(UserError) as error:
+        read_request(arguments)
+    assert str(error.value).startswith(sentence)

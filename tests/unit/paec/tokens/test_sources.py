@@ -1,0 +1,69 @@
+"""Records as what a method's hooks see in training."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from token_records import record_of, response_of, write_recorded_run
+
+from paec_loss.methods import METHODS
+from recipe.paec.common.errors import UserError
+from recipe.paec.common.seeds import response_number
+from recipe.paec.tokens.sources import records, responses_of, rollouts_of, source_of
+
+
+def test_a_record_is_a_mini_batch():
+    record = record_of(step=4)
+    page = responses_of(record, 10)
+    source = source_of(record, 0, 10)
+    assert (source.label, source.rows, source.step, source.seed) == ("step 4", (0, 1, 2, 3), 4, 1)
+    rollouts, numbers = rollouts_of(source, source.statistics[0.8], page)
+    assert rollouts.lengths.tolist() == [30, 35, 30, 35] and rollouts.statistics.vocab_size == 64
+    assert numbers.tolist() == [response_number(one.uid) for one in record.responses]
+    assert rollouts.group_id.tolist() == [response_number(one.group) for one in record.responses]
+    assert rollouts.rewards.tolist() == [1.0, 0.0, 1.0, 0.0]
+    assert rollouts.advantages[1, :35].tolist() == [-1.0] * 35 and rollouts.advantages[0, 30:].abs().sum() == 0
+    assert rollouts.token_texts[2] == list(record.responses[2].texts)
+    recorded = record.responses[1].statistics["entropy"]
+    assert np.array_equal(rollouts.entropy[1].numpy(), recorded)
+    assert torch.equal(rollouts.statistics.nucleus_size[0, :30], torch.tensor(record.responses[0].nucleus_size).long())
+
+
+def test_a_page_has_a_limit():
+    record = record_of(step=4)
+    assert [one.key for one in responses_of(record, 3)] == [one.uid for one in record.responses[:3]]
+    assert source_of(record, 5, 3).rows == (5, 6, 7)
+
+
+def test_tokens_outside_the_loss_are_no_response_tokens():
+    one = response_of("000001-000000_0_0", 4)
+    one.response_mask[1:3] = False
+    record = record_of(responses=[one])
+    rollouts, _ = rollouts_of(source_of(record, 0, 1), source_of(record, 0, 1).statistics[0.8], responses_of(record, 1))
+    assert rollouts.response_mask.tolist() == [[True, False, False, True]]
+    assert METHODS["paec"]().top_p == 0.8
+
+
+def test_the_last_step_or_those_asked_for(tmp_path):
+    run = write_recorded_run(tmp_path / "run", *(record_of(step) for step in (1, 2, 4)))
+    assert [record.step for record in records(run, ())] == [4]
+    assert [record.step for record in records(run, (2, 1, 2))] == [2, 1]
+    with pytest.raises(UserError) as error:
+        records(run, (3,))
+    assert str(error.value) == (
+        f"{run}: step 3 was not recorded, or its record was deleted (docs/tokens.md); it has 1, 2, 4"
+    )
+
+
+def test_a_folder_without_a_record(tmp_path):
+    with pytest.raises(UserError, match="has no token record .tokens/.: it was started with run.record_tokens=0"):
+        records(tmp_path, ())
+    with pytest.raises(UserError, match="does not exist: give the directory of a run"):
+        records(tmp_path / "none", ())
+
+
+def test_many_steps_are_abbreviated(tmp_path):
+    run = write_recorded_run(tmp_path / "run", *(record_of(step) for step in range(1, 12)))
+    with pytest.raises(UserError, match=r"it has 1, 2, 3, \.\.\. 9, 10, 11$"):
+        records(run, (50,))

@@ -28,6 +28,7 @@ sys.exit(5)
 def run(tmp_path, monkeypatch):
     """Run PROCESS as a module; its end, and the words that it printed."""
     (tmp_path / "a_process.py").write_text(PROCESS)
+    monkeypatch.delenv("LD_PRELOAD", raising=False)
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}")
     log = tmp_path / "a.log"
     log.write_text("of an earlier start\n")

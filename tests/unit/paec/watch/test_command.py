@@ -42,5 +42,8 @@ def test_it_serves_until_ctrl_c(tmp_path):
         with opener.open(url, timeout=60) as answer:
             assert b"finished: 8 of 8 steps" in answer.read()
         process.send_signal(signal.SIGINT)
-        assert process.wait(30) == 0
+        try:
+            assert process.wait(30) == 0
+        finally:
+            process.kill()
     assert sorted(path.name for path in folder.iterdir()) == before, "the run is only read"

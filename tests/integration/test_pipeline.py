@@ -30,6 +30,7 @@ from torch.utils.data import RandomSampler
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from recipe.paec.common import folder_kinds
+from recipe.paec.run import token_record
 
 ANCHOR = "method.anchor_steps=2"
 
@@ -140,8 +141,23 @@ def test_a_checkpoint_counts_when_all_of_its_step_is_on_disk(killed_and_resumed)
     """A kill during the last validation must not leave a "finished" run without its result."""
     directory = killed_and_resumed["directory"]
     committed = (directory / "checkpoints" / f"global_step_{STEPS}" / "paec_state.json").stat().st_mtime_ns
-    for name in ("metrics.jsonl", f"rollouts/{STEPS}.jsonl", f"validation/{STEPS}.jsonl"):
+    for name in ("metrics.jsonl", f"rollouts/{STEPS}.jsonl", f"tokens/{STEPS}.parquet", f"validation/{STEPS}.jsonl"):
         assert (directory / name).stat().st_mtime_ns < committed, name
+
+
+def test_token_records(killed_and_resumed):
+    """Every step's, before and after the kill: whole groups under the keys, scores and prompts of `rollouts/`."""
+    directory = killed_and_resumed["directory"]
+    assert token_record.steps(directory) == list(range(1, STEPS + 1))
+    for step in range(1, STEPS + 1):
+        record = token_record.read(token_record.path_of(directory, step))
+        lines = (directory / "rollouts" / f"{step}.jsonl").read_text().splitlines()
+        rows = {row["uid"]: row for row in map(json.loads, lines)}
+        assert Counter(one.group for one in record.responses) == {f"{step:06d}-{i:06d}": SAMPLES for i in range(4)}
+        for one in record.responses:
+            assert (one.input, one.score) == (rows[one.uid]["input"], rows[one.uid]["score"])
+            assert (one.statistics["log_prob"] <= one.statistics["top1_log_prob"]).all()
+            assert (one.statistics["nucleus_mass"] > 0.799).all() and (one.nucleus_size >= 1).all()
 
 
 def test_run_directory(killed_and_resumed):

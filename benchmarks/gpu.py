@@ -36,7 +36,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
@@ -374,7 +374,7 @@ def machine(run: Run) -> None:
     run.machine = {
         "device": torch.cuda.get_device_name() if run.cuda else "CPU (a rehearsal: its times are meaningless)",
         "bandwidth": run.bandwidth,
-        "date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "torch": torch.__version__,
         "cuda": torch.version.cuda,
         "triton": triton.__version__,

@@ -16,7 +16,7 @@ import os
 import statistics
 import tempfile
 import time
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -175,7 +175,7 @@ def main() -> None:
         print(f"{kind:5} {milliseconds:6.2f} ms a response{ratio}")
     if options.out:
         with atomic_write(options.out) as partial:
-            found = {"date": datetime.now(timezone.utc).isoformat(), "responses": responses, "ms": cost, "s": seconds}
+            found = {"date": datetime.now(UTC).isoformat(), "responses": responses, "ms": cost, "s": seconds}
             partial.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 

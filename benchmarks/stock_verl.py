@@ -5,6 +5,6 @@ from __future__ import annotations
 import sys
 
 from omegaconf import OmegaConf
-from verl.trainer.main_ppo import run_ppo
+from verl.trainer.main_ppo import TaskRunnerV1, run_ppo
 
-run_ppo(OmegaConf.load(sys.argv[1]))
+run_ppo(OmegaConf.load(sys.argv[1]), task_runner_class=TaskRunnerV1)

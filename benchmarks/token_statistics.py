@@ -47,7 +47,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from functools import cache, partial
 from pathlib import Path
 from statistics import mean, median
@@ -522,7 +522,7 @@ HEADER = (
 
 def machine(device: str) -> dict[str, str | float]:
     """What the figures depend on apart from the code."""
-    found = {"date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"), "torch": torch.__version__}
+    found = {"date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"), "torch": torch.__version__}
     if device == "cuda":
         return found | {"gpu": torch.cuda.get_device_name(), "cuda": torch.version.cuda}
     pages = Path("/sys/kernel/mm/transparent_hugepage/enabled")

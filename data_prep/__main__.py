@@ -9,9 +9,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from data_prep import prepare
+from data_prep import prepare, rows
 from data_prep.contract import ContractError
-from data_prep.reading import InputError, open_source
+from data_prep.reading import SPLITS, InputError, open_source
 from data_prep.sets import DATA_SETS, DataSet
 from data_prep.templates import DEFAULT, TEMPLATES
 
@@ -55,6 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     for data_set in DATA_SETS.values():
         _add_set(commands.add_parser(data_set.name, parents=[common], help=data_set.hub_id), data_set)
 
+    _add_rows(commands.add_parser("rows", parents=[common], help="a table of yours: any file or hub data set"))
     gym = commands.add_parser("reasoning_gym", parents=[common], help="generated rows of reasoning_gym tasks")
     gym.add_argument("--task", action="append", type=_task, required=True, metavar="NAME[:WEIGHT]")
     gym.add_argument("--size", type=_positive, required=True, help="rows altogether")
@@ -63,26 +64,47 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_rows(command: argparse.ArgumentParser) -> None:
+    command.description = "Make training or validation rows of a table of yours (docs/scorers.md)."
+    command.add_argument("--input", required=True, help=".parquet, .json, .jsonl or .csv file, a folder, or a hub id")
+    command.add_argument("--question", required=True, metavar="COL", help="column of the problem: text, or messages")
+    command.add_argument("--answer", required=True, metavar="COL", help="column of the reference answer")
+    command.add_argument("--extra", action="append", default=[], metavar="COL", help="further column for the scorer")
+    command.add_argument("--source", metavar="NAME", help="name of the data set (default: that of the input)")
+    command.add_argument("--scorer", help="one of the project's scorers; leave it out for a function of yours")
+    command.add_argument("--split", choices=SPLITS, default="train")
+    command.add_argument("--config", help="configuration of the hub data set")
+    _add_reading(command)
+    _add_training(command)
+
+
 def _add_set(command: argparse.ArgumentParser, data_set: DataSet) -> None:
     splits = list(data_set.counts)
     command.add_argument("--input", help="file, folder or hub id (default: the set's own hub id)")
-    command.add_argument("--revision", help="revision of the hub data set")
-    command.add_argument("--drop-malformed", action="store_true", help="leave malformed rows out instead of failing")
+    _add_reading(command)
     command.add_argument("--allow-count-mismatch", action="store_true", help="accept a different number of problems")
     command.add_argument("--split", choices=splits, default=splits[0])
     command.set_defaults(keep_duplicates=False, benchmarks=[], drop_contaminated=False)
     if "train" in splits:
-        command.add_argument("--keep-duplicates", action="store_true")
-        command.add_argument(
-            "--benchmarks",
-            type=Path,
-            nargs="+",
-            metavar="FILE",
-            help="prepared files whose problems are searched for in the training set",
-        )
-        command.add_argument(
-            "--drop-contaminated", action="store_true", help="leave out rows that contain their problems"
-        )
+        _add_training(command)
+
+
+def _add_reading(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--revision", help="revision of the hub data set")
+    command.add_argument("--drop-malformed", action="store_true", help="leave malformed rows out instead of failing")
+
+
+def _add_training(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--keep-duplicates", action="store_true")
+    command.add_argument(
+        "--benchmarks",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="prepared files whose problems are searched for in the training set",
+    )
+    command.add_argument("--drop-contaminated", action="store_true", help="leave out rows that contain their problems")
 
 
 def _task(text: str) -> tuple[str, float]:
@@ -124,12 +146,24 @@ def _run(options: argparse.Namespace) -> str:
             template=options.template,
         )
     else:
-        data_set = DATA_SETS[options.set]
         if options.split != "train" and (options.keep_duplicates or options.benchmarks or options.drop_contaminated):
             raise InputError("--keep-duplicates, --benchmarks and --drop-contaminated need --split train")
         if options.drop_contaminated and not options.benchmarks:
             raise InputError("--drop-contaminated needs problems to look for; name prepared files with --benchmarks")
-        source = open_source(options.input, options.split, data_set.hub_id, data_set.config, options.revision)
+        if options.set == "rows":
+            source = open_source(options.input, options.split, config=options.config, revision=options.revision)
+            data_set = rows.data_set_of(
+                source,
+                rows.name_of(options.input) if options.source is None else options.source,
+                options.question,
+                options.answer,
+                extra=options.extra,
+                scorer=options.scorer,
+                strips=options.template != "none",
+            )
+        else:
+            data_set = DATA_SETS[options.set]
+            source = open_source(options.input, options.split, data_set.hub_id, data_set.config, options.revision)
         manifest = prepare.prepare(
             data_set,
             source,
@@ -137,11 +171,13 @@ def _run(options: argparse.Namespace) -> str:
             path,
             template=options.template,
             drop_malformed=options.drop_malformed,
-            allow_count_mismatch=options.allow_count_mismatch,
+            allow_count_mismatch=options.set != "rows" and options.allow_count_mismatch,
             keep_duplicates=options.keep_duplicates,
             benchmarks=options.benchmarks,
             drop_contaminated=options.drop_contaminated,
         )
+    if options.set == "rows":
+        print(rows.next_step(data_set), file=sys.stderr)
     counts = ", ".join(f"{step.replace('_', ' ')} {count}" for step, count in manifest["counts"].items() if count)
     return f"{path}: {counts}"
 

@@ -10,6 +10,7 @@ row matches a benchmark problem if one stretch of its text, at most STRETCH time
 If the problem's numbers occur in the row in the same order and without others between them, the row contains a *copy*;
 otherwise it is the same problem with *other numbers*, a weaker class that is reported separately. Problems of less than
 SHORTEST tokens ("1+1?") must be the complete training text. Code of figures ([asy]) is left out: many sets strip it.
+Beside it the report has the plain check of the literature, `data_prep.ngrams`, which drops nothing.
 
     python -m data_prep.contamination TRAIN.parquet BENCHMARK.parquet ... [--json FILE]
 """
@@ -29,6 +30,8 @@ import numpy as np
 
 from data_prep.contract import ContractError, validate_rows
 from data_prep.files import atomic_write
+from data_prep.ngrams import EXCERPT, N, NgramOverlap, find_overlap
+from data_prep.ngrams import table as ngram_table
 from data_prep.progress import with_progress
 from data_prep.shingles import is_number, numbers, shingles, tokens
 from data_prep.templates import strip_foreign
@@ -44,9 +47,6 @@ SHORTEST = 6
 
 STRETCH = 2
 """A long training text has many common phrases; it contains a problem only if the phrases are close together."""
-
-EXCERPT = 200
-"""Characters of a text that the report shows."""
 
 Run = tuple[str, ...]
 """Consecutive tokens."""
@@ -89,11 +89,15 @@ class Overlap:
 
 @dataclass(frozen=True)
 class Contamination:
-    """Result of `find_contamination`: the rows looked at, the threshold, and an `Overlap` per benchmark."""
+    """Result of `find_contamination`: the rows looked at, the threshold, and per benchmark an `Overlap`.
+
+    ngrams: per benchmark the problems that share N words in a row with a training text (`data_prep.ngrams`).
+    """
 
     training_rows: int
     threshold: float
     benchmarks: dict[str, Overlap]
+    ngrams: dict[str, NgramOverlap]
 
     @property
     def rows(self) -> frozenset[int]:
@@ -101,7 +105,10 @@ class Contamination:
         return frozenset(match.row for overlap in self.benchmarks.values() for match in overlap.copies)
 
     def report(self) -> dict[str, Any]:
-        """Everything, ready for JSON: rule, counts, and per benchmark its size, `contaminated` and the matches."""
+        """Everything, ready for JSON: rule, counts, and per benchmark its size, `contaminated` and the matches.
+
+        ngrams: n, and per benchmark its size, `overlapping` (problems), `short` and the matches.
+        """
         return {
             "rule": {
                 "shingle": SHINGLE,
@@ -114,6 +121,13 @@ class Contamination:
             "benchmarks": {
                 name: {"contaminated": overlap.contaminated, **asdict(overlap)}
                 for name, overlap in self.benchmarks.items()
+            },
+            "ngrams": {
+                "n": N,
+                "benchmarks": {
+                    name: {"overlapping": len(overlap.matches), **asdict(overlap)}
+                    for name, overlap in self.ngrams.items()
+                },
             },
         }
 
@@ -128,6 +142,10 @@ class Contamination:
                 f"{len(overlap.other_numbers):>15}"
             )
         return "\n".join(lines)
+
+    def ngram_table(self) -> str:
+        """One line per benchmark: problems, those with N words in a row in common, their share, those too short."""
+        return ngram_table(self.ngrams)
 
 
 @dataclass(frozen=True)
@@ -201,7 +219,7 @@ def find_contamination(
             copies=tuple(sorted(copies[name], key=lambda match: (match.problem, match.row))),
             other_numbers=tuple(match for i, match in sorted(others[name].items()) if i not in copied),
         )
-    return Contamination(len(texts), threshold, result)
+    return Contamination(len(texts), threshold, result, find_overlap(texts, benchmarks))
 
 
 def _problem(benchmark: str, index: int, text: str, threshold: float) -> _Problem:
@@ -331,6 +349,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             partial.write_text(json.dumps(found.report(), indent=1) + "\n", encoding="utf-8")
     print(found.table())
     print(f"{len(found.rows)} of {found.training_rows} training rows contain a benchmark problem")
+    print(found.ngram_table())
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ so a data file without one is not finished.
 from __future__ import annotations
 
 import json
+import operator
 import os
 import sys
 from collections import Counter
@@ -29,7 +30,7 @@ from data_prep.progress import with_progress
 from data_prep.reading import Fault, InputError, Record, Source
 from data_prep.sets import BadField, DataSet, Layout, Problem, read_problem
 from data_prep.templates import TEMPLATES, render
-from recipe.grading import strict
+from recipe.grading import sources, strict
 from recipe.grading.time_limit import time_limit
 
 VERSION = 1
@@ -45,8 +46,10 @@ _HEAD, _SHOWN = 1000, 20
 ROW_LIMIT = 10.0
 """Seconds for reading one row; it takes microseconds."""
 
-_FIELDS = ({"malformed", "left_out", "repetition"}, {"tasks"}, {"set", "split", "source", "output"})
-"""Fields by which a report, a report of generated rows, and a manifest are recognised."""
+_FIELDS = ({"malformed", "left_out", "repetition"}, {"tasks"}, {"ranking"}, {"set", "split", "source", "output"})
+"""Fields by which a report, of generated and of selected rows too, and a manifest are recognised."""
+_OWN = ("template", "historical_deviation")
+"""Fields of extra_info by which a data file is: prepared rows have the first, selected ones the second."""
 
 
 @dataclass
@@ -81,7 +84,8 @@ def prepare(
     """Read `source`, check it, write the parquet file, its report and its manifest.
 
     Args:
-        split: of `data_set.counts`; "train" rows are deduplicated.
+        split: of `data_set.counts`, or any if that is empty: then no number of problems is expected; "train" rows are
+            deduplicated.
         path: the .parquet file to write or replace; `output_path` makes it.
         template: a name of `data_prep.templates.TEMPLATES`.
         drop_malformed: leave malformed rows out instead of refusing the input.
@@ -98,6 +102,7 @@ def prepare(
         InputError: unknown layout, malformed rows, or unexpected count.
     """
     known = benchmarks_of(benchmarks) if benchmarks else {}
+    same_answer = strict.equal if sources.kind(data_set.data_source) in sources.MATH_RULES else operator.eq
 
     reading = read(data_set, source)
     counts: dict[str, Any] = {"read": reading.rows, "malformed": len(reading.faults)}
@@ -115,7 +120,7 @@ def prepare(
     if repetition is not None:
         say(f"{source.name}: EVERY ROW IS REPEATED, {repetition}; one of each is kept: {len(problems):,} rows")
 
-    count_matches = check_count(data_set, split, problems, allow_count_mismatch, say)
+    count_matches = check_count(data_set, split, problems, allow_count_mismatch, say) if data_set.counts else None
     report: dict[str, Any] = {
         "malformed": [asdict(fault) for fault in reading.faults],
         "left_out": [{"where": where, "reason": reason} for where, reason in reading.left_out],
@@ -126,7 +131,7 @@ def prepare(
     counts |= {"exact_duplicates": 0, "near_duplicates": 0, "conflicting": 0, "contaminated": 0}
     if split == "train" and not keep_duplicates:
         found = find_duplicates(
-            [p.text for p in problems], [p.answer for p in problems], same_answer=strict.equal, progress=True
+            [p.text for p in problems], [p.answer for p in problems], same_answer=same_answer, progress=True
         )
         removed = found.removed
         counts |= {
@@ -144,8 +149,12 @@ def prepare(
         for benchmark in overlap["benchmarks"].values():
             for match in (*benchmark["copies"], *benchmark["other_numbers"]):
                 match["where"] = problems[match["row"]].where
+        for benchmark in overlap["ngrams"]["benchmarks"].values():
+            for match in benchmark["matches"]:
+                match["where"] = problems[match["row"]].where
         report["contamination"] = overlap
         say(contamination.table())
+        say(contamination.ngram_table())
         if drop_contaminated:
             drop = contamination.rows
             counts["contaminated"] = len(drop)
@@ -153,7 +162,7 @@ def prepare(
     if not problems:
         raise InputError(f"{source.name}: none of the {reading.rows:,} rows is left; see what the steps above removed")
 
-    rows = contract_rows(data_set.name, split, problems, template)
+    rows = contract_rows(data_set.data_source, split, problems, template)
     manifest = {
         "set": data_set.name,
         "split": split,
@@ -169,6 +178,10 @@ def prepare(
             "drop_contaminated": drop_contaminated,
         },
     }
+    if not data_set.counts:  # a table of the user's
+        (layout,) = data_set.layouts
+        columns = {"question": layout.problem, "answer": layout.answer, "extra": list(data_set.extra)}
+        manifest["table"] = {**columns, "scorer": data_set.scorer}
     return write(path, rows, manifest, report)
 
 
@@ -213,9 +226,8 @@ def _is_ours(file: Path) -> bool:
     try:
         if file.suffix == ".parquet":
             schema = pq.read_schema(file)
-            return (
-                set(COLUMNS) <= set(schema.names) and schema.field("extra_info").type.get_field_index("template") >= 0
-            )
+            fields = schema.field("extra_info").type
+            return set(COLUMNS) <= set(schema.names) and any(fields.get_field_index(name) >= 0 for name in _OWN)
         found = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, AttributeError, pa.ArrowException):
         return False
@@ -312,8 +324,11 @@ def contract_rows(name: str, split: str, problems: Sequence[Problem], template: 
     return [
         {
             "data_source": name,
-            "prompt": [{"role": "user", "content": render(TEMPLATES[template], problem.text)}],
-            "ability": "math",
+            "prompt": [
+                *([{"role": "system", "content": problem.system}] if problem.system is not None else []),
+                {"role": "user", "content": render(TEMPLATES[template], problem.text)},
+            ],
+            "ability": "math" if sources.kind(name) in sources.MATH_RULES else "general",
             "reward_model": {"style": "rule", "ground_truth": problem.answer},
             "extra_info": {
                 "split": split,
@@ -322,6 +337,7 @@ def contract_rows(name: str, split: str, problems: Sequence[Problem], template: 
                 "template": template,
                 "problem": problem.text,
                 "source": problem.where,
+                **(problem.extra or {}),
             },
         }
         for index, problem in enumerate(problems)

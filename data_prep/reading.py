@@ -69,14 +69,18 @@ class Source:
 
 
 def open_source(
-    name: str | Path | None, split: str, hub_id: str, config: str | None = None, revision: str | None = None
+    name: str | Path | None,
+    split: str,
+    hub_id: str | None = None,
+    config: str | None = None,
+    revision: str | None = None,
 ) -> Source:
     """Find an input.
 
     Args:
-        name: a local file or folder, a hub id, or None for the set's own hub id.
+        name: a local file or folder, a hub id, or None for the set's own hub id `hub_id`.
         split: split of the hub data set, or of a folder that contains several.
-        hub_id, config: where the set is published by default; `config` belongs to that id.
+        hub_id, config: where the set is published by default; `config` belongs to that id, or to `name` without one.
         revision: revision of the hub data set, None for its newest.
 
     Raises:
@@ -88,9 +92,9 @@ def open_source(
         return _local(Path(name), split)
     if name is not None and (not _HUB_ID.fullmatch(str(name)) or Path(name).suffix in _READERS):
         raise InputError(f"{name}: does not exist, and is not a hub id of the form owner/name; correct --input")
-    if name is None or str(name) == hub_id:
+    if hub_id is not None and (name is None or str(name) == hub_id):
         return _hub(hub_id, config, revision, split)
-    return _hub(str(name), None, revision, split)
+    return _hub(str(name), None if hub_id else config, revision, split)
 
 
 def _local(path: Path, split: str) -> Source:

@@ -20,7 +20,7 @@ from typing import Any
 from data_prep.reading import Record
 from data_prep.templates import strip_foreign
 from recipe.grading.extract import extract
-from recipe.grading.sources import check_ground_truth
+from recipe.grading.sources import check_ground_truth, supports
 
 MAX_PROBLEM, MAX_ANSWER = 20_000, 1_000
 """Characters; beyond them a field is malformed. The longest problem of the benchmarks has 4,415."""
@@ -50,7 +50,8 @@ class Problem:
     """A usable row.
 
     text: the bare problem. answer: in the set's own form. id: the source's, if it has one. where: file and row.
-    stripped: the prompt contained another recipe's instructions.
+    stripped: the prompt contained another recipe's instructions. system: the system turn before it, if that is kept.
+    extra: further columns, as text.
     """
 
     text: str
@@ -58,6 +59,8 @@ class Problem:
     id: str | None
     where: str
     stripped: bool
+    system: str | None = None
+    extra: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,7 @@ class Layout:
     @property
     def columns(self) -> set[str]:
         """The columns by which the layout is recognised."""
-        return {self.problem, self.answer.split(".")[0]}
+        return {self.problem.split(".")[0], self.answer.split(".")[0]}
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,11 @@ class DataSet:
     leave_out: why a row of the file does not belong to the set, or None.
     context: the column of a text that precedes the problem, if there is one.
     note: a note on the counts.
+    scorer: one of `recipe.grading.sources.NAMES`: it is then part of the rows' data source, `<scorer>/<name>`, so that
+        the set needs no entry elsewhere. None: `name` is the data source, and `SOURCES` or `reward.scorers` has it.
+    longest_answer: characters.
+    keeps_system, strips: whether a system turn stays, and whether the instructions of other recipes are removed.
+    extra: columns that become part of the rows' extra_info, as text.
     """
 
     name: str
@@ -98,6 +106,16 @@ class DataSet:
     leave_out: Callable[[Mapping[str, Any]], str | None] = lambda values: None
     context: str | None = None
     note: str = ""
+    scorer: str | None = None
+    longest_answer: int = MAX_ANSWER
+    keeps_system: bool = False
+    strips: bool = True
+    extra: tuple[str, ...] = ()
+
+    @property
+    def data_source(self) -> str:
+        """That of its rows, which says how they are scored."""
+        return f"{self.scorer}/{self.name}" if self.scorer else self.name
 
     def layout(self, columns: Collection[str]) -> Layout | None:
         """The first layout whose columns are all there, or None."""
@@ -112,8 +130,10 @@ def read_problem(data_set: DataSet, layout: Layout, record: Record) -> Problem:
             that its scorer can read.
     """
     prompt, system = _prompt(_field(record.values, layout.problem), layout.problem)
-    text = strip_foreign(prompt)
-    stripped = system or text != prompt.strip()
+    text = strip_foreign(prompt) if data_set.strips else prompt.strip()
+    stripped = (system is not None and not data_set.keeps_system) or text != prompt.strip()
+    if system is not None and data_set.keeps_system:
+        _check_text(system, layout.problem, MAX_PROBLEM)
     _check_text(prompt, layout.problem, _MAX_CELL)  # before stripping removes the form feed that \f of \frac became
     _check_text(text, layout.problem, MAX_PROBLEM)
     if data_set.context and _present(context := record.values.get(data_set.context)):
@@ -127,14 +147,34 @@ def read_problem(data_set: DataSet, layout: Layout, record: Record) -> Problem:
         if isinstance(raw, str):
             _check_text(raw, layout.answer, MAX_ANSWER if layout.parse is plain else MAX_PROBLEM)
         answer = layout.parse(raw)
-        _check_text(answer, layout.answer, MAX_ANSWER)
+        _check_text(answer, layout.answer, data_set.longest_answer)
         answer = data_set.check(answer)
-        if unreadable := _unreadable(data_set.name, answer):
+        if supports(data_set.data_source) and (unreadable := _unreadable(data_set.data_source, answer)):
             raise BadField(unreadable)
     except BadField as bad:
         raise BadField(layout.answer, bad.args[-1]) from None
     # Interned, because a set published x100 is read completely before the repetition is noticed.
-    return Problem(sys.intern(text), sys.intern(answer), _id(record.values), record.where, stripped)
+    return Problem(
+        sys.intern(text),
+        sys.intern(answer),
+        _id(record.values),
+        record.where,
+        stripped,
+        system if data_set.keeps_system else None,
+        {column: _extra(record.values, column) for column in data_set.extra} or None,
+    )
+
+
+def as_text(value: Any) -> str:
+    """Any value as text: text without blank space around it, everything else as JSON; 142.0 is "142"."""
+    if isinstance(value, str):
+        return value.strip()
+    if isinstance(value, float):
+        return plain(value)
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise BadField(f"{type(value).__name__}, which JSON does not have ({error})") from None
 
 
 def plain(value: Any) -> str:
@@ -250,19 +290,29 @@ def _id(values: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _prompt(value: Any, field: str) -> tuple[str, bool]:
-    """A problem as text, or the user's turn of a list of messages and whether it had a system turn."""
+def _extra(values: Mapping[str, Any], column: str) -> str:
+    try:
+        text = as_text(_field(values, column))
+    except BadField as bad:
+        raise BadField(column, bad.args[-1]) from None
+    if damage := _DAMAGE.search(text):
+        raise BadField(column, f"damaged text (U+{ord(damage[0]):04X} at character {damage.start() + 1})")
+    return text
+
+
+def _prompt(value: Any, field: str) -> tuple[str, str | None]:
+    """A problem as text, or the user's turn of a list of messages; and its system turn, None without one."""
     if isinstance(value, str) and _MESSAGES.match(value):
         value = _read_back(value, field)
     if isinstance(value, str):
-        return value, False
+        return value, None
     if not isinstance(value, list):
         raise BadField(field, f"{type(value).__name__} instead of text or messages")
     turns = [turn if isinstance(turn, Mapping) else {} for turn in value]
     users = [turn.get("content") for turn in turns if turn.get("role") == "user"]
     if len(users) != 1 or turns[-1].get("role") != "user" or not isinstance(users[0], str):
         raise BadField(field, 'not messages of the form {"role", "content"} with one user turn at the end')
-    return users[0], turns[0].get("role") == "system"
+    return users[0], str(turns[0].get("content")) if turns[0].get("role") == "system" else None
 
 
 def _read_back(text: str, field: str = "") -> Any:

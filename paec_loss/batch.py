@@ -70,6 +70,19 @@ class _Padded:
         inside = self.masked(values)
         return inside.mean().item() if inside.numel() else 0.0
 
+    @property
+    def lengths(self) -> Tensor:
+        """[B] int64, number of response tokens."""
+        return self.response_mask.sum(-1)
+
+    def response_sum(self, values: Tensor) -> Tensor:
+        """[B] float64 sum over each response's tokens, with their gradient; 0 for one without tokens."""
+        return torch.where(self.response_mask, values, 0.0).sum(-1, dtype=torch.float64)
+
+    def response_mean(self, values: Tensor) -> Tensor:
+        """[B] float64 mean over each response's tokens, with their gradient; 0 for one without tokens."""
+        return self.response_sum(values) / self.lengths.clamp_min(1)
+
 
 @dataclass(frozen=True)
 class Tokens(_Padded):
@@ -90,11 +103,18 @@ class Tokens(_Padded):
     """[B] int64, the number of the response: the same wherever it is processed."""
     ref_log_prob: Tensor | None = None
     """[B, R] log-prob under the reference policy, nats; None if the run has none (`needs = {"reference"}`)."""
+    response_value: Tensor | None = None
+    """[B] the number of every response, from the hook of that name; None if no method has it."""
 
     @property
     def log_ratio(self) -> Tensor:
         """[B, R] log of the importance ratio, clamped to +-20."""
         return (self.log_prob - self.old_log_prob).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
+
+    @property
+    def self_ratio(self) -> Tensor:
+        """[B, R] p / sg(p): 1, with the gradient of log_prob. A surrogate whose weights are constants multiplies it."""
+        return (self.log_prob - self.log_prob.detach()).exp()
 
     def total(self, values: Tensor) -> Tensor:
         """Sum over the response tokens, float64 scalar, with gradient; values at padding have no effect."""
@@ -121,7 +141,10 @@ class Rollouts(_Padded):
     tokens: Tensor
     """[B, R] int64, token ids."""
     rewards: Tensor | None = None
-    """[B] graded rewards, or those of the hook `rewards` after it; None in `Tracker.observe`."""
+    """[B] graded rewards, or those of the hook `rewards` after it.
+
+    In `Tracker.observe` always graded, and None unless a method has `needs = {"rewards"}`.
+    """
     advantages: Tensor | None = None
     """[B, R] advantages of the estimator (GRPO by default); None outside the hook `advantages`."""
     text: list[str] | None = None
@@ -129,19 +152,18 @@ class Rollouts(_Padded):
     token_texts: list[list[str]] | None = None
     """B lists, the text of every single token; None unless a method has `needs = {"token_texts"}`."""
     answer_ids: Tensor | None = None
-    """[B] int64: equal numbers in one group are equivalent answers (math_verify); `needs = {"answer_ids"}`."""
+    """[B] int64: equal numbers in one group are equivalent answers (math_verify); `needs = {"answer_ids"}`.
+
+    A response without an answer has a negative number of its own.
+    """
     resampled: Tensor | None = None
     """[B] bool, True for responses drawn with the method's own `sampling`; None if no method has that hook."""
+    tracker_signal: Mapping[str, float] = field(default_factory=dict)
+    """Signal of the method's tracker for this step in the hooks `rewards`, `advantages`, `response_value`; else empty.
 
-    @property
-    def lengths(self) -> Tensor:
-        """[B] int64, number of response tokens."""
-        return self.response_mask.sum(-1)
-
-    def response_mean(self, values: Tensor) -> Tensor:
-        """[B] float64 mean over each response's tokens; 0 for one without tokens."""
-        total = torch.where(self.response_mask, values, 0.0).sum(-1, dtype=torch.float64)
-        return total / self.lengths.clamp_min(1)
+    They run after `Tracker.observe` of the step, or before it (separate_async, TRL's rewards): a signal for them must
+    not depend on which.
+    """
 
     def at_tokens(self, values: Tensor) -> Tensor:
         """[B, R] `values` ([B], one per response, or [B, R]) at the tokens, 0 at padding, in the advantages' dtype."""

@@ -7,6 +7,9 @@
 `check_fields` uses them: it rejects values out of range and converts integers to float for float fields. A subclass
 that gives a field another default, `alpha: float = 0.2`, keeps its meaning and range. The generated table of
 docs/methods.md shows the same meanings.
+
+A field of any number may be a schedule over trainer steps instead (`paec_loss.schedule`); all its values must be in the
+field's range.
 """
 
 import difflib
@@ -14,6 +17,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field, fields
 from typing import Any
+
+from paec_loss.schedule import Schedule, is_schedule, parsed
 
 
 def number(default: Any, meaning: str) -> Any:
@@ -76,11 +81,18 @@ def rules_of(config: Any) -> dict[str, Mapping[str, Any]]:
 def check_fields(config: Any) -> None:
     """Checks every field of a frozen dataclass that was made by a function of this module, and normalises its type.
 
+    In other fields with a number as their default, it reads the text of a schedule and checks nothing else.
+
     Raises:
         ValueError: one sentence that names the field (as `method.<name>`), its value and the remedy.
     """
-    for name, rules in rules_of(config).items():
+    ruled = rules_of(config)
+    for name, rules in ruled.items():
         object.__setattr__(config, name, _checked(name, getattr(config, name), rules))
+    for f in fields(config):
+        plain_number = f.name not in ruled and type(f.default) in (int, float)
+        if plain_number and is_schedule(getattr(config, f.name)):
+            object.__setattr__(config, f.name, _schedule(f.name, getattr(config, f.name)))
 
 
 def check_choice(name: str, value: object, options: Sequence[str]) -> str:
@@ -111,6 +123,11 @@ def _field(default: Any, meaning: str, **metadata: Any) -> Any:
 
 def _checked(name: str, value: Any, rules: Any) -> Any:
     kind, meaning = rules["kind"], rules["meaning"]
+    if is_schedule(value):
+        if kind is not float:
+            remedy = rules.get("remedy") or f"must be one of {', '.join(rules['options'])}"
+            raise ValueError(f"method.{name}={value}: cannot follow a schedule: it {remedy}")
+        return _in_range(name, _schedule(name, value), rules)
     if kind is str:
         return check_choice(name, value, rules["options"])
     if kind is float:
@@ -123,3 +140,20 @@ def _checked(name: str, value: Any, rules: Any) -> Any:
     if not isinstance(value, int) or isinstance(value, bool) or not rules["accepts"](value):
         raise ValueError(f"method.{name}={value!r}: {rules['remedy']}; it is the {meaning}")
     return value
+
+
+def _schedule(name: str, value: Any) -> Schedule:
+    if isinstance(value, Schedule):
+        return value
+    try:
+        return parsed(value)
+    except ValueError as error:
+        raise ValueError(f"method.{name}={value}: {error}") from None
+
+
+def _in_range(name: str, schedule: Schedule, rules: Any) -> Schedule:
+    """The schedule if its first and last values, between which all others are, are allowed."""
+    for value in (schedule.at(1), schedule.last):
+        if not rules["accepts"](value):
+            raise ValueError(f"method.{name}={schedule}: {value:g} {rules['remedy']}; it is the {rules['meaning']}")
+    return schedule

@@ -13,7 +13,9 @@
 
     I need ...                                        then ...
     a statistic over the full mini-batch              derive from `BatchMethod` and override `prepare`
-    state between steps                               override `tracker`; its signal is in `Update.tracker_signal`
+    a number of every response, in the loss           override `response_value`: it is `Tokens.response_value`
+    state between steps                               override `tracker`; its signal is in `Update.tracker_signal`,
+                                                      and in `Rollouts.tracker_signal` of the hooks on the driver
     text, answers, a reference policy                 name them in `needs` (`NEEDS` lists the words)
     metrics of an update                              override `local_sums` and `metrics`
     a token page that shows more than it can derive   override `token_weights`
@@ -46,21 +48,22 @@ micro-batches: a statistic "over the batch" can only be written in a way that do
 
 A hook acts where a class overrides it, even if the override only calls `super()`. The base hooks are neutral, so the
 loss stays the same, but the run changes: `prepare` costs one more forward pass (with statistics_from=exact); `rewards`,
-`advantages` and `tracker` read the log-prob pass, which then cannot be skipped; `policy_loss` and `selection` put PPO's
-clipped surrogate in place of the trainer's; and only one method of a run may have `sampling`, `rewards`, `clip`,
-`selection` or `policy_loss`. So override only what the method changes.
+`advantages`, `response_value` and `tracker` read the log-prob pass, which then cannot be skipped; `policy_loss` and
+`selection` put PPO's clipped surrogate in place of the trainer's; and only one method of a run may have `sampling`,
+`rewards`, `response_value`, `clip`, `selection` or `policy_loss`. So override only what the method changes.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 from paec_loss import _torch as torch
 from paec_loss.batch import Clip, Rollouts, Tokens, Update
 from paec_loss.fields import check_fields, choice
+from paec_loss.schedule import Schedule
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -74,6 +77,7 @@ NEEDS = {
     "answer_ids": "Rollouts.answer_ids, which responses give equivalent answers",
     "reference": "Tokens.ref_log_prob, the log-probs of a reference policy",
     "curriculum": "an ordering of the training data (data.curriculum)",
+    "rewards": "Rollouts.rewards, the graded rewards, in Tracker.observe too",
 }
 """Words allowed in `needs` -> what the method then has."""
 
@@ -101,7 +105,7 @@ class Tracker(Protocol):
         """Takes a step's responses, before its updates (in separate_async after them); returns metrics."""
 
     def signal(self, step: int) -> dict[str, float]:
-        """What the method needs in `step`: `Update.tracker_signal`, and the argument of `Method.sampling`."""
+        """What the method needs in `step`: `Update.tracker_signal`, `Rollouts.tracker_signal`, `Method.sampling`."""
 
     def state_dict(self) -> dict[str, Any]:
         """The state as JSON types."""
@@ -155,6 +159,30 @@ class Method(Generic[Context]):
         """Nucleus mass of the token statistics; 1 is the full vocabulary, and costs nothing."""
         return 1.0
 
+    # ---- schedules ---------------------------------------------------------------------------------------------------
+
+    @property
+    def unscheduled(self) -> Mapping[str, str]:
+        """Numeric fields that cannot follow a schedule, because they are read once -> what they are."""
+        return {}
+
+    @property
+    def schedules(self) -> dict[str, Schedule]:
+        """The fields that follow a schedule, by name."""
+        found = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {name: value for name, value in found.items() if isinstance(value, Schedule)}
+
+    def at(self, step: int) -> Method[Context]:
+        """The method with the numbers of a trainer step in place of its schedules; `MethodStack` does it for its hooks.
+
+        Raises:
+            ValueError: the numbers of this step do not go together; one sentence.
+        """
+        schedules = self.schedules
+        if not schedules:
+            return self
+        return replace(self, **{name: schedule.at(step) for name, schedule in schedules.items()})
+
     # ---- driver ------------------------------------------------------------------------------------------------------
 
     def sampling(self, tracker_signal: Mapping[str, float]) -> Sampling | None:
@@ -172,6 +200,10 @@ class Method(Generic[Context]):
     def advantages(self, rollouts: Rollouts) -> Tensor:
         """[B, R] advantages in place of the estimator's."""
         return rollouts.advantages
+
+    def response_value(self, rollouts: Rollouts) -> Tensor:
+        """[B] a number of every response, `Tokens.response_value`, from graded rewards and final advantages."""
+        return torch.zeros(len(rollouts.response_mask), device=rollouts.response_mask.device)
 
     # ---- actor -------------------------------------------------------------------------------------------------------
 
@@ -235,10 +267,19 @@ class BatchMethod(Method[Context]):
     )
 
 
+DEVIATION_EPSILON = 1e-6
+"""Added to a group's deviation before dividing by it, as in verl's GRPO."""
+
+
 def clipped_surrogate(tokens: Tokens, clip: Clip) -> Tensor:
     """[B, R] PPO's dual-clip loss: max(-A r, -A clip(r)), and where A < 0 at most dual_clip |A| (arXiv 1912.09729)."""
     ratio, advantages = tokens.log_ratio.exp(), tokens.advantages
     loss = torch.maximum(-advantages * ratio, -advantages * ratio.clamp(1 - clip.low, 1 + clip.high))
-    if math.isinf(clip.dual_clip):
+    return dual_clipped(loss, advantages, clip.dual_clip)
+
+
+def dual_clipped(loss: Tensor, advantages: Tensor, dual_clip: float) -> Tensor:
+    """[B, R] `loss`, where A < 0 at most dual_clip |A|; unchanged if dual_clip is inf."""
+    if math.isinf(dual_clip):
         return loss
-    return torch.where(advantages < 0, torch.minimum(loss, -advantages * clip.dual_clip), loss)
+    return torch.where(advantages < 0, torch.minimum(loss, -advantages * dual_clip), loss)

@@ -29,3 +29,14 @@ def semantic_entropy(answer_ids: Tensor, log_prob: Tensor | None = None) -> floa
     """-sum over clusters C of P(C) log P(C), nats, in [0, log of the number of clusters]; arguments as above."""
     probabilities, _ = cluster_probabilities(answer_ids, log_prob)
     return torch.special.entr(probabilities).sum().item()
+
+
+def largest_class(answer_ids: Tensor) -> Tensor:
+    """[M] bool, the responses of a group whose answer is its most frequent one; none if no response has an answer.
+
+    Args:
+        answer_ids: [M] int64, at least one; responses with equal numbers gave equivalent answers, negative ones none.
+            Of equally frequent answers the one met first is taken.
+    """
+    same = (answer_ids[:, None] == answer_ids) & (answer_ids >= 0)
+    return same[same.sum(-1).argmax()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from paec_loss import _torch as torch
@@ -20,12 +21,20 @@ ALONE = {
     "clip": "a clip range",
     "rewards": "a reward",
     "sampling": "a way of sampling",
+    "response_value": "a number of every response",
 }
 """Hooks of which a run has at most one, and their names in errors."""
 ACTOR = ("prepare", "token_advantages", "selection", "policy_loss", "loss_term")
 """Hooks that act on the actor's tokens."""
-DRIVER = ("rewards", "advantages", "tracker")
+DRIVER = ("rewards", "advantages", "response_value", "tracker")
 """Hooks that read the step's log-prob pass."""
+CHECKED_STEPS = 1000
+"""Steps in which fields that follow a schedule are checked against each other before a run, evenly spaced."""
+
+Signals = Mapping[str, Mapping[str, float]]
+"""Name of a method -> the signal of its tracker for a step (`Tracker.signal`)."""
+NO_SIGNALS: Signals = {}
+"""What hooks get that run without trackers."""
 
 
 def name_of(method: Method) -> str:
@@ -41,18 +50,88 @@ def _after(method: Method, tokens: Tokens, context: Any, update: Update) -> Toke
     return replace(tokens, advantages=method.token_advantages(tokens, context, update).detach())
 
 
+def _with_signal(rollouts: Rollouts, signals: Signals, name: str) -> Rollouts:
+    """The responses as the method `name` sees them, with the signal of its own tracker."""
+    return replace(rollouts, tracker_signal=signals.get(name, {}))
+
+
+class ScheduledTracker:
+    """The tracker of a method with schedules: in every step that of the step's numbers, with the memory so far."""
+
+    def __init__(self, method: Method) -> None:
+        self._method = method
+        self._tracker: Any = method.at(1).tracker()
+
+    def _at(self, step: int) -> Any:
+        tracker: Any = self._method.at(step).tracker()
+        tracker.load_state_dict(self._tracker.state_dict())
+        return tracker
+
+    def observe(self, rollouts: Rollouts) -> dict[str, float]:
+        """`Tracker.observe` with the numbers of the responses' step."""
+        self._tracker = self._at(rollouts.step)
+        return self._tracker.observe(rollouts)
+
+    def signal(self, step: int) -> dict[str, float]:
+        """`Tracker.signal` with the numbers of `step`."""
+        return self._at(step).signal(step)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The memory, the same as without schedules."""
+        return self._tracker.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Replaces the memory; ValueError for an invalid state."""
+        self._tracker.load_state_dict(state)
+
+
+_ANY = Clip(0.2, 0.2, 3.0)
+"""Some clip range of the actor."""
+
+
+def _end(method: Method) -> int:
+    """The first step from which the method no longer changes."""
+    return max((schedule.steps + 1 for schedule in method.schedules.values()), default=1)
+
+
+def _check_schedules(method: Method) -> None:
+    """Refuses a schedule of a field that is read once, and numbers that do not go together in some step."""
+    schedules = method.schedules
+    if not schedules:
+        return
+    for name, schedule in schedules.items():
+        if name in method.unscheduled:
+            raise ValueError(f"method.{name}={schedule}: cannot follow a schedule: it is {method.unscheduled[name]}")
+    end = _end(method)
+    corners = {schedule.steps + extra for schedule in schedules.values() for extra in (0, 1)}
+    for step in sorted({*range(1, end, max(1, end // CHECKED_STEPS)), *corners}):
+        try:
+            now = method.at(step)
+        except ValueError as error:
+            raise ValueError(f"in step {step}, {error}") from None
+        if now.top_p != method.at(1).top_p:
+            name = "top_p" if "top_p" in schedules else next(iter(schedules))
+            raise ValueError(
+                f"method.{name}={schedules[name]}: cannot follow a schedule: it changes the nucleus of the run's token "
+                "statistics"
+            )
+
+
 class MethodStack:
     """Methods in the order in which they act; the first is the run's, the others are additional (`also=`).
 
-    Advantages are passed from one to the next, loss terms are summed, every other hook belongs to one method.
+    Advantages are passed from one to the next, loss terms are summed, every other hook belongs to one method. A hook
+    has the numbers of its step where a field follows a schedule.
 
     Raises:
-        ValueError: a method twice, or two methods with the same exclusive hook; one sentence.
+        ValueError: a method twice, two methods with the same exclusive hook, or an invalid schedule; one sentence.
     """
 
     def __init__(self, methods: Sequence[Method]) -> None:
         self.methods = tuple(methods)
         self.names = [name_of(method) for method in self.methods]
+        self.scheduled = any(method.schedules for method in self.methods)
+        self._current = (0, self.methods)
         for name in self.names:
             if self.names.count(name) > 1:
                 raise ValueError(f"also={name}: {name} is already active; name every method once")
@@ -74,15 +153,29 @@ class MethodStack:
                     f"{' and '.join(earlier)}: name it first, or leave it out"
                 )
             earlier.append(name)
+        for method in self.methods:
+            _check_schedules(method)
 
-    def _having(self, hook: str, *columns: Iterable[Any]) -> Iterator[tuple[Any, ...]]:
-        """Each method that has the hook: its name, the method, and its entry of every column.
+    def at(self, step: int) -> tuple[Method, ...]:
+        """The methods with the numbers of a trainer step where a field follows a schedule."""
+        if self.scheduled and self._current[0] != step:
+            self._current = (step, tuple(method.at(step) for method in self.methods))
+        return self._current[1]
+
+    def _having(self, hook: str, *columns: Iterable[Any], step: int = 1) -> Iterator[tuple[Any, ...]]:
+        """Each method that has the hook: its name, the method in `step`, and its entry of every column.
 
         A column has one entry for every method of the stack, in their order.
         """
-        for name, method, *entries in zip(self.names, self.methods, *columns, strict=True):
+        for name, method, *entries in zip(self.names, self.at(step), *columns, strict=True):
             if method.overrides(hook):
                 yield name, method, *entries
+
+    def _unresolved(self, hook: str) -> Iterator[tuple[str, Method]]:
+        """The name of each method that has the hook, and the method with its schedules."""
+        for name, method in zip(self.names, self.methods, strict=True):
+            if method.overrides(hook):
+                yield name, method
 
     def has(self, hook: str) -> bool:
         """Whether a method has this hook."""
@@ -95,17 +188,46 @@ class MethodStack:
     @property
     def acts_in_actor(self) -> bool:
         """Whether the actor's loss differs from the plain surrogate."""
-        return any(self.has(hook) for hook in ACTOR)
+        return self.moving_clip or any(self.has(hook) for hook in ACTOR)
 
     @property
     def own_surrogate(self) -> bool:
         """Whether the policy loss is not one of verl's."""
-        return self.has("policy_loss") or self.has("selection")
+        return self.moving_clip or self.has("policy_loss") or self.has("selection")
+
+    @cached_property
+    def moving_clip(self) -> bool:
+        """Whether the clip range follows a schedule; verl's and TRL's own surrogates have one for all steps."""
+        return any(
+            method.at(1).clip(_ANY) != method.at(_end(method)).clip(_ANY) for _, method in self._unresolved("clip")
+        )
+
+    def run_clip(self, clip: Clip) -> Clip:
+        """What a trainer keeps for `clip_in`: the range of all steps, or the actor's, if the range moves."""
+        return clip if self.moving_clip else self.clip(clip)
+
+    def clip_in(self, step: int, run_clip: Clip) -> Clip:
+        """The clip range of the surrogate in a trainer step."""
+        return self.clip(run_clip, step) if self.moving_clip else run_clip
+
+    def scheduled_values(self, step: int, prefix: str = "") -> dict[str, float]:
+        """The numbers of a step that follow a schedule, as metrics `<prefix><method>/<field>`."""
+        return {
+            f"{prefix}{name}/{field}": schedule.at(step)
+            for name, method in zip(self.names, self.methods, strict=True)
+            for field, schedule in method.schedules.items()
+        }
 
     @property
     def needs_rollouts(self) -> bool:
         """Whether any hook acts on the driver."""
         return any(self.has(hook) for hook in DRIVER)
+
+    @property
+    def reads_rewards(self) -> bool:
+        """Whether any hook, or a tracker, reads the rewards of the responses."""
+        hooks = ("rewards", "advantages", "response_value")
+        return "rewards" in self.needs or any(self.has(hook) for hook in hooks)
 
     @property
     def needs(self) -> frozenset[str]:
@@ -126,9 +248,9 @@ class MethodStack:
             )
         return wanted[0] if wanted else 1.0
 
-    def clip(self, clip: Clip) -> Clip:
-        """The clip range of the surrogate, from the actor's."""
-        for _, method in self._having("clip"):
+    def clip(self, clip: Clip, step: int = 1) -> Clip:
+        """The clip range of the surrogate in a trainer step, from the actor's."""
+        for _, method in self._having("clip", step=step):
             clip = method.clip(clip)
         return clip
 
@@ -136,26 +258,38 @@ class MethodStack:
 
     def trackers(self) -> dict[str, Tracker]:
         """A new tracker for every method that has one, by the method's name."""
-        made = {name: method.tracker() for name, method in self._having("tracker")}
+        made = {
+            name: ScheduledTracker(method) if method.schedules else method.tracker()
+            for name, method in self._unresolved("tracker")
+        }
         return {name: tracker for name, tracker in made.items() if tracker is not None}
 
-    def sampling(self, signals: Mapping[str, Mapping[str, float]]) -> Sampling | None:
-        """Different sampling for some prompts of the next step; None: the same for all."""
-        for name, method in self._having("sampling"):
+    def sampling(self, signals: Signals, step: int = 1) -> Sampling | None:
+        """Different sampling for some prompts of `step`, which is next; None: the same for all."""
+        for name, method in self._having("sampling", step=step):
             return method.sampling(signals.get(name, {}))
         return None
 
-    def rewards(self, rollouts: Rollouts) -> Tensor:
-        """[B] rewards for the advantage estimator."""
-        for _, method in self._having("rewards"):
-            return method.rewards(rollouts)
+    def rewards(self, rollouts: Rollouts, signals: Signals = NO_SIGNALS) -> Tensor:
+        """[B] rewards for the advantage estimator; `signals`: that of each method's tracker for this step, by name."""
+        for name, method in self._having("rewards", step=rollouts.step):
+            return method.rewards(_with_signal(rollouts, signals, name))
         return rollouts.rewards
 
-    def advantages(self, rollouts: Rollouts) -> Tensor:
-        """[B, R] advantages, each method's from those of the previous one."""
-        for _, method in self._having("advantages"):
-            rollouts = replace(rollouts, advantages=method.advantages(rollouts))
+    def advantages(self, rollouts: Rollouts, signals: Signals = NO_SIGNALS) -> Tensor:
+        """[B, R] advantages, each method's from those of the previous one; `signals` as for `rewards`."""
+        for name, method in self._having("advantages", step=rollouts.step):
+            rollouts = replace(rollouts, advantages=method.advantages(_with_signal(rollouts, signals, name)))
         return rollouts.advantages
+
+    def response_value(self, rollouts: Rollouts, signals: Signals = NO_SIGNALS) -> Tensor | None:
+        """[B] float32 `Tokens.response_value`, from graded rewards and final advantages; None if no method has it.
+
+        `signals` as for `rewards`.
+        """
+        for name, method in self._having("response_value", step=rollouts.step):
+            return method.response_value(_with_signal(rollouts, signals, name)).float()
+        return None
 
     # ---- actor -------------------------------------------------------------------------------------------------------
 
@@ -171,7 +305,7 @@ class MethodStack:
             updates: the update as each method sees it (its own tracker's signal).
         """
         contexts: list[Any] = []
-        for method, update in zip(self.methods, updates, strict=True):
+        for method, update in zip(self.at(updates[0].step), updates, strict=True):
             context = None
             if method.overrides("prepare"):
                 context = method.prepare(batches[method.statistics_from], update)
@@ -182,33 +316,35 @@ class MethodStack:
 
     def _seen(self, tokens: Tokens, contexts: Sequence[Any], updates: Sequence[Update]) -> Iterator[Tokens]:
         """The tokens as each method sees them, with the advantages of the methods before it."""
-        for method, context, update in zip(self.methods, contexts, updates, strict=True):
+        for method, context, update in zip(self.at(updates[0].step), contexts, updates, strict=True):
             yield tokens
             tokens = _after(method, tokens, context, update)
 
     def token_advantages(self, tokens: Tokens, contexts: Sequence[Any], updates: Sequence[Update]) -> Tensor:
         """[B, R] advantages for the surrogate, without gradient, each method's from those of the previous one."""
-        for _, method, context, update in self._having("token_advantages", contexts, updates):
+        for _, method, context, update in self._having("token_advantages", contexts, updates, step=updates[0].step):
             tokens = _after(method, tokens, context, update)
         return tokens.advantages
 
     def selection(self, tokens: Tokens, contexts: Sequence[Any], updates: Sequence[Update]) -> tuple[Tensor, int]:
         """[B, R] bool, tokens in the surrogate's mean, and how many there are in the full mini-batch."""
-        for _, method, context, update in self._having("selection", contexts, updates):
+        for _, method, context, update in self._having("selection", contexts, updates, step=updates[0].step):
             return method.selection(tokens, context, update)
         return tokens.response_mask, updates[0].tokens
 
     def policy_loss(self, tokens: Tokens, contexts: Sequence[Any], updates: Sequence[Update]) -> Tensor:
         """[B, R] loss of every token, with gradient."""
-        for _, method, context, update in self._having("policy_loss", contexts, updates):
+        for _, method, context, update in self._having("policy_loss", contexts, updates, step=updates[0].step):
             return method.policy_loss(tokens, context, update)
-        return self.methods[0].policy_loss(tokens, contexts[0], updates[0])
+        return self.at(updates[0].step)[0].policy_loss(tokens, contexts[0], updates[0])
 
     def loss_term(self, tokens: Tokens, contexts: Sequence[Any], updates: Sequence[Update]) -> Tensor:
         """The sum of all terms added to the policy loss, this micro-batch's share: a scalar with gradient."""
         term = torch.zeros((), dtype=tokens.log_prob.dtype, device=tokens.log_prob.device)
         seen = self._seen(tokens, contexts, updates)
-        for _, method, visible, context, update in self._having("loss_term", seen, contexts, updates):
+        for _, method, visible, context, update in self._having(
+            "loss_term", seen, contexts, updates, step=updates[0].step
+        ):
             term = term + method.loss_term(visible, context, update).to(term.dtype)
         return term
 
@@ -232,7 +368,9 @@ class MethodStack:
         seen = self._seen(tokens, contexts, updates)
         return {
             name: method.local_sums(visible, context, update)
-            for name, method, visible, context, update in self._having("local_sums", seen, contexts, updates)
+            for name, method, visible, context, update in self._having(
+                "local_sums", seen, contexts, updates, step=updates[0].step
+            )
         }
 
     def metrics(
@@ -240,7 +378,7 @@ class MethodStack:
     ) -> dict[str, float]:
         """Every method's metrics of an update, under `<method>/`, from `local_sums` summed over the mini-batch."""
         found: dict[str, float] = {}
-        for name, method, context, update in self._having("metrics", contexts, updates):
+        for name, method, context, update in self._having("metrics", contexts, updates, step=updates[0].step):
             values = method.metrics(context, sums.get(name, {}), update)
             found |= {f"{name}/{key}": value for key, value in values.items()}
         return found

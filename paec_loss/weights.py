@@ -26,6 +26,7 @@ TOLERANCE = 1e-9
 WORDS = {
     "advantages": "the advantages of the responses",
     "rewards": "the rewards of the responses",
+    "response_value": "a number of every response",
     "ref_log_prob": "the log-probs of a reference policy",
     "answer_ids": "which answers are equivalent",
     "text": "the text of the responses",
@@ -113,9 +114,13 @@ def weights_of(method: Method, rollouts: Rollouts, response_id: Tensor, update: 
         Missing: something the method reads is not known.
         NoWeights: the method does not act on single tokens.
     """
-    known = _KnownRollouts(**vars(rollouts))
+    method = method.at(update.step)
+    signal = _Memory(update.tracker_signal)
+    known = _KnownRollouts(**{**vars(rollouts), "tracker_signal": signal})
     tokens = _tokens(rollouts, response_id, vars(rollouts)["advantages"])
-    update = replace(update, tracker_signal=_Memory(update.tracker_signal))
+    if method.overrides("response_value"):
+        tokens = type(tokens)(**{**vars(tokens), "response_value": method.response_value(known)})
+    update = replace(update, tracker_signal=signal)
     context = method.prepare(tokens, update) if method.overrides("prepare") else None
     inside = rollouts.response_mask
 
@@ -134,7 +139,10 @@ def weights_of(method: Method, rollouts: Rollouts, response_id: Tensor, update: 
     if method.overrides("advantages"):
         return _change(lambda a: method.advantages(_with(known, a)), tokens, made)
     if method.overrides("policy_loss"):
-        return _change(lambda a: _effective(method, _with(tokens, a), context, update), tokens, made)
+        change = _change(lambda a: _effective(method, _with(tokens, a), context, update), tokens, made)
+        if change.neutral == 1 and (change.values - 1).abs().max() < TOLERANCE:
+            raise NoWeights("its policy loss is the plain policy gradient at ratio 1")
+        return change
     if method.overrides("loss_term"):
         found = _gradient(method, tokens, context, update)
         largest = found.max().item() if found.numel() else 0.0

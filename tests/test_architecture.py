@@ -17,17 +17,19 @@ ROOMS = {
     "plugins": "actor rollout",
     "driver": "config scoring run rollout actor plugins",
     "plan": "config",
-    "export": "config run",
+    "export": "config scoring run compare",
     "compare": "scoring",
     "ray_node": "",
     "doctor": "config run plan ray_node",
     "report": "config scoring run compare",
+    "analyse": "scoring run compare report",
     "watch": "run report",
     "tokens": "config run export report",
     "grid": "config scoring run compare",
     "train": "config run export report doctor",
     "evaluate": "config scoring run export compare doctor",
-    "curriculum": "config run doctor evaluate",
+    "curriculum": "config scoring run doctor evaluate",
+    "select": "scoring run",
 }
 """Folder of `recipe/paec` -> those it may import from, `common` and itself left out."""
 LAYERS = 6
@@ -69,12 +71,38 @@ def imports(path: Path) -> set[str]:
 def test_the_library_knows_no_trainer():
     for path in (ROOT / "paec_loss").rglob("*.py"):
         assert not imports(path) & {"verl", "ray", "hydra", "recipe", "omegaconf"}, path
+        if path.parent.name != "integrations":
+            assert not imports(path) & {"trl", "transformers", "accelerate", "paec_loss.integrations"}, path
 
 
 def test_only_the_recipe_knows_verl():
     for folder in ("paec_loss", "data_prep", "recipe/grading"):
         for path in (ROOT / folder).rglob("*.py"):
             assert not imports(path) & {"verl", "recipe.paec"}, path
+
+
+def test_the_laboratory_is_one_light_process():
+    """It trains without the pipeline; of `recipe.paec` it has only rooms that do not know verl."""
+    below = {"common", "config", "scoring", "run"}
+    for path in (ROOT / "recipe" / "lab").rglob("*.py"):
+        assert not imports(path) & {"verl", "ray", "vllm", "transfer_queue"}, path
+        assert {room(module) for module in imported(path)} <= below, path
+        assert len(path.read_text(encoding="utf-8").splitlines()) <= 400, path
+    for folder in ("paec_loss", "data_prep", "recipe/grading", "recipe/paec"):
+        for path in (ROOT / folder).rglob("*.py"):
+            assert "recipe.lab" not in imports(path), path
+
+
+def test_the_search_is_on_top():
+    """It drives the laboratory and the grid; nothing but the table of commands knows it, and only one module Optuna."""
+    for path in (ROOT / "recipe" / "search").rglob("*.py"):
+        assert not imports(path) & {"verl", "ray", "vllm"}, path
+        assert {room(module) for module in imported(path)} <= {"common", "config", "scoring", "run", "grid"}, path
+        assert "optuna" not in imports(path) or path.name == "studies.py", path
+        assert len(path.read_text(encoding="utf-8").splitlines()) <= 320, path
+    for folder in ("paec_loss", "data_prep", "recipe/grading", "recipe/lab", "recipe/paec"):
+        for path in (ROOT / folder).rglob("*.py"):
+            assert "recipe.search" not in imports(path), path
 
 
 def test_graders_are_light():
@@ -144,7 +172,7 @@ def test_no_circle_of_modules():
 def test_every_module_has_a_test_file_of_its_name():
     """tests/unit mirrors the packages; an underscore before a module's name is left out."""
     missing = set()
-    for package in ("recipe/paec", "recipe/grading", "data_prep", "paec_loss"):
+    for package in ("recipe/paec", "recipe/grading", "recipe/lab", "recipe/search", "data_prep", "paec_loss"):
         for path in (ROOT / package).rglob("*.py"):
             module = path.relative_to(ROOT)
             folder = ROOT / "tests" / "unit" / module.parent.as_posix().removeprefix("recipe/")
@@ -167,7 +195,21 @@ def test_modules_are_short():
 
 
 @pytest.mark.parametrize(
-    "name", ["common", "config", "scoring", "run", "compare", "plan", "report", "watch", "tokens", "grid", "evaluate"]
+    "name",
+    [
+        "common",
+        "config",
+        "scoring",
+        "run",
+        "compare",
+        "plan",
+        "report",
+        "analyse",
+        "watch",
+        "tokens",
+        "grid",
+        "evaluate",
+    ],
 )
 def test_only_verls_processes_know_verl(name):
     """The commands stay light; `run.safe_load` imports torch within its function."""

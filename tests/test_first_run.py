@@ -1,4 +1,4 @@
-"""The README's picture: what is recorded of a run, and what is drawn of it."""
+"""The picture of the quick start's run: what is recorded of a run, and what is drawn of it."""
 
 import json
 

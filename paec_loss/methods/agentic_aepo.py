@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from paec_loss import _torch as torch
 from paec_loss.batch import Tokens, Update
 from paec_loss.fields import number
 from paec_loss.method import BatchMethod
+from paec_loss.methods.ce_gppo import bounded_surrogate
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,9 +47,4 @@ class AgenticAEPO(BatchMethod[Moments]):
         return tokens.advantages * (1 + self.weight * z).to(tokens.advantages.dtype)
 
     def policy_loss(self, tokens: Tokens, context: Moments, update: Update) -> Tensor:
-        clip, advantages, ratio = update.clip, tokens.advantages, tokens.log_ratio.exp()
-        # r / sg(r) from the log-probs, because the clamp inside log_ratio has no gradient.
-        kept = (1 + clip.high) * (tokens.log_prob - tokens.log_prob.detach()).exp()
-        clipped = torch.where(ratio > 1 + clip.high, kept, ratio.clamp_min(1 - clip.low))
-        loss = torch.maximum(-advantages * ratio, -advantages * clipped)
-        return torch.where(advantages < 0, torch.minimum(loss, -advantages * clip.dual_clip), loss)
+        return bounded_surrogate(tokens, update.clip, beta_low=0, beta_high=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -32,6 +33,10 @@ class EntropyAdaptive(Method):
     target: float = non_negative(0.2, "mean entropy below which the bonus acts and grows, nats")
     delta: float = non_negative(1e-4, "change of the bonus's weight in a step")
     max_coefficient: float = non_negative(0.005, "largest weight of the bonus")
+
+    @property
+    def unscheduled(self) -> Mapping[str, str]:
+        return {"max_coefficient": "the bound of what is remembered"}
 
     def tracker(self) -> EntropyController:
         return EntropyController(self)

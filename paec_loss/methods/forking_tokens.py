@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from paec_loss.batch import Tokens, Update
 from paec_loss.fields import share
 from paec_loss.method import BatchMethod
-from paec_loss.methods._top_tokens import TopTokens
+from paec_loss.methods._top_tokens import TopTokens, count_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,8 +35,7 @@ class ForkingTokens(BatchMethod[TopTokens]):
         return TopTokens.of(batch.entropy, batch, update, self._count(update))
 
     def _count(self, update: Update) -> int:
-        # A product that should be an integer can be slightly above it by rounding: 0.07 * 100.
-        return math.ceil(self.rho * update.tokens * (1 - 1e-12))
+        return count_of(self.rho, update.tokens)
 
     def selection(self, tokens: Tokens, context: TopTokens, update: Update) -> tuple[Tensor, int]:
         return context.among(tokens), self._count(update)

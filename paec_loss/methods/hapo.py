@@ -35,7 +35,7 @@ class HAPO(BatchMethod[Scale]):
     where the ratio has left the band [1 - low / 2, 1 + high / 2] of their own clip range, the others where it has not.
     """
 
-    paper: ClassVar[str] = "HAPO, arXiv 2509.16591, without its adaptive temperature and group average"
+    paper: ClassVar[str] = "HAPO, arXiv 2509.16591, without its adaptive temperature; its group average is hapo_average"
     on_policy: ClassVar[str] = "shrinks the advantages of tokens with h <= 0, nothing else"
     spans: ClassVar[str] = "quantile, maximum and minimum of ln H"
     released: ClassVar[str] = (

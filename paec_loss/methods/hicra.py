@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -15,16 +15,28 @@ from paec_loss.pieces import token_spans
 if TYPE_CHECKING:
     from torch import Tensor
 
-PHRASES = (
-    *("another approach", "let's try a different", "what if we", "one way to", "consider the case where"),
-    *("a simpler approach is", "let's consider another case", "on the other hand", "our strategy is", "the plan is to"),
-    *("break down the problem", "the first step is", "the next step is", "the key insight is", "the key is to"),
-    *("use the fact that", "it follows that", "we can conclude", "this suggests that", "this implies that"),
-    *("but wait", "wait, no", "hold on", "on second thought", "let me verify", "let me rethink", "let's double-check"),
-    *("let's backtrack", "let's reconsider", "looking back at", "that can't be right", "there is a mistake"),
-    *("does this make sense", "the problem mentions", "the problem states", "the problem asks for"),
-)
-"""Phrases that branch, deduce, plan or look back, in the paper's categories."""
+CATEGORIES = {
+    "branching": (
+        *("another approach", "let's try a different", "what if we", "one way to", "consider the case where"),
+        *("a simpler approach is", "let's consider another case", "on the other hand"),
+    ),
+    "planning": (
+        *("our strategy is", "the plan is to", "break down the problem", "the first step is", "the next step is"),
+        *("the key insight is", "the key is to"),
+    ),
+    "deduction": (
+        *("use the fact that", "it follows that", "we can conclude", "this suggests that", "this implies that"),
+    ),
+    "looking back": (
+        *("but wait", "wait, no", "hold on", "on second thought", "let me verify", "let me rethink"),
+        *("let's double-check", "let's backtrack", "let's reconsider", "looking back at", "that can't be right"),
+        *("there is a mistake", "does this make sense", "the problem mentions", "the problem states"),
+        *("the problem asks for",),
+    ),
+}
+"""Phrases that branch, plan, deduce or look back, in the paper's categories."""
+PHRASES = tuple(phrase for phrases in CATEGORIES.values() for phrase in phrases)
+"""All of them."""
 
 
 @dataclass(frozen=True)
@@ -48,22 +60,27 @@ class HICRA(Method):
 
     def advantages(self, rollouts: Rollouts) -> Tensor:
         planning = torch.zeros(rollouts.response_mask.shape, dtype=torch.bool)
-        phrases = [_plain(phrase) for phrase in self.phrases]
         for row, pieces in zip(planning, rollouts.token_texts, strict=True):
-            plain = [_plain(piece) for piece in pieces]
-            for first, stop in token_spans(plain, _occurrences("".join(plain), phrases)):
+            for first, stop in planning_spans(pieces, self.phrases):
                 row[first:stop] = True
         advantages = rollouts.advantages
         amplified = advantages + self.alpha * advantages.abs()
         return rollouts.at_tokens(torch.where(planning.to(advantages.device), amplified, advantages))
 
 
-def _plain(text: str) -> str:
+def planning_spans(pieces: Sequence[str], phrases: Sequence[str]) -> list[tuple[int, int]]:
+    """Tokens [first, stop) of every occurrence of a phrase; `pieces`: the texts of a response's tokens."""
+    plain = [plain_text(piece) for piece in pieces]
+    return token_spans(plain, occurrences("".join(plain), [plain_text(phrase) for phrase in phrases]))
+
+
+def plain_text(text: str) -> str:
+    """Text as phrases are matched in it: in lower case, with one kind of apostrophe."""
     return text.lower().replace("\u2019", "'")
 
 
-def _occurrences(text: str, phrases: list[str]) -> Iterator[tuple[int, int]]:
-    """Characters [start, end) of every occurrence that neither begins nor ends inside a word."""
+def occurrences(text: str, phrases: Sequence[str]) -> Iterator[tuple[int, int]]:
+    """Characters [start, end) of every occurrence that neither begins nor ends inside a word; all of `plain_text`."""
     for phrase in phrases:
         start = text.find(phrase)
         while start >= 0:

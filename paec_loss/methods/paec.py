@@ -155,7 +155,7 @@ class PAEC(BatchMethod[Calibration]):
     def loss_term(self, tokens: Tokens, context: Calibration, update: Update) -> Tensor:
         return entropy_term(
             tokens.statistics,
-            self._mask(tokens, context),
+            self.token_weights(tokens, context, update),
             coefficient=context.coefficient,
             normalizer=context.normalizer,
             config=self,

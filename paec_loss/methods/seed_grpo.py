@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SEEDGRPO(Method):
-    """(R - mean R) / (1 + alpha SE / ln G), SE the semantic entropy of the group's G answers, nats.
+    """(R - mean R) f(SE / ln G), f(x) = 1 / (1 + alpha x), SE the semantic entropy of the group's G answers, nats.
+
+    `factor` has other f: linear 1 - alpha x, exponential exp(-alpha x), focal (1 - x)^alpha.
 
     SE = -sum_C P(C) ln P(C) over the classes C of equivalent answers; a response without an answer has its own
     class. With weights=probability, P(C) is proportional to the summed probability of C's responses: the shortest
@@ -30,7 +32,7 @@ class SEEDGRPO(Method):
     spans: ClassVar[str] = "the group: mean reward and semantic entropy"
     released: ClassVar[str] = (
         "the text leaves f(alpha SE / SE_max) open (linear, exponential or focal) and estimates SE by -mean_C ln P(C); "
-        "f and alpha here are a third party's, SE is the entropy itself"
+        "the default f and alpha are a third party's, the other forms of f ours, SE is the entropy itself"
     )
     needs = {"answer_ids"}
     own_advantages: ClassVar[bool] = True
@@ -39,14 +41,35 @@ class SEEDGRPO(Method):
     weights: str = choice(
         ("probability", "counts"), "probability", "weight of a class: its responses' probability, or their number"
     )
+    factor: str = choice(
+        ("inverse", "linear", "exponential", "focal"), "inverse", "how the advantage falls with the semantic entropy"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.factor == "linear" and self.alpha > 1:
+            raise ValueError(
+                f"method.alpha={self.alpha!r}: must be at most 1 with method.factor=linear: above it the factor "
+                "becomes negative"
+            )
 
     def advantages(self, rollouts: Rollouts) -> Tensor:
         rewards = rollouts.rewards.double()
-        log_prob = torch.where(rollouts.response_mask, rollouts.log_prob, 0.0).sum(-1, dtype=torch.float64)
+        log_prob = rollouts.response_sum(rollouts.log_prob)
         result = torch.zeros_like(rewards)
         for group in rollouts.groups():
             if len(group) > 1:
                 weights = log_prob[group] if self.weights == "probability" else None
                 uncertainty = semantic_entropy(rollouts.answer_ids[group], weights) / math.log(len(group))
-                result[group] = (rewards[group] - rewards[group].mean()) / (1 + self.alpha * uncertainty)
+                result[group] = (rewards[group] - rewards[group].mean()) * self._factor(uncertainty)
         return rollouts.at_tokens(result)
+
+    def _factor(self, uncertainty: float) -> float:
+        """f at SE / ln G, which rounding can leave slightly above 1."""
+        if self.factor == "linear":
+            return 1 - self.alpha * min(uncertainty, 1.0)
+        if self.factor == "exponential":
+            return math.exp(-self.alpha * uncertainty)
+        if self.factor == "focal":
+            return (1 - min(uncertainty, 1.0)) ** self.alpha
+        return 1 / (1 + self.alpha * uncertainty)

@@ -18,22 +18,25 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
 from types import TracebackType
 from typing import Any, Literal, TypeVar
 
 from recipe.grading import countdown, reasoning_gym, sources, strict
+from recipe.grading.scorers import ScorerError, is_function
 from recipe.grading.strict import Form
 from recipe.grading.units import Unit
 
 ROOT = Path(__file__).resolve().parents[2]
 STARTUP_LIMIT = 120.0
 """Seconds that a grader's process may take to import its libraries; not part of an answer's time."""
+LONGEST_REPLY = 64 << 20
+"""Bytes of one reply; of this project's own code they are at most a few times the response's."""
 
 Status = Literal["ok", "unparsable", "timeout", "error"]
 _Item = TypeVar("_Item")
@@ -56,6 +59,16 @@ class Verdict:
     """One phrase on anything but a plain verdict."""
 
 
+@dataclass(frozen=True)
+class ScoredVerdict(Verdict):
+    """The verdict of a scorer with scores between right and wrong; `correct` from `scorers.CORRECT` on."""
+
+    score: float = 0.0
+    """What the scorer gave; 0 if it failed."""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """What else it measured."""
+
+
 class GraderPool:
     """Grader processes, started when first needed and replaced after a time-out or an error; safe to share by threads.
 
@@ -67,10 +80,18 @@ class GraderPool:
             killed, and the verdict is "timeout".
         memory_limit: bytes of address space per process. Reaching it, or half of it with a negative verdict, is an
             "error".
+        scorers: data source -> scorer, before the table of `recipe.grading.sources`: `reward.scorers`.
     """
 
-    def __init__(self, workers: int | None = None, time_limit: float = 10.0, memory_limit: int = 4 << 30):
+    def __init__(
+        self,
+        workers: int | None = None,
+        time_limit: float = 10.0,
+        memory_limit: int = 4 << 30,
+        scorers: Mapping[str, str] = sources.OWN_NONE,
+    ):
         self.workers = workers or min(os.cpu_count() or 1, 8)
+        self.scorers = dict(scorers)
         self.time_limit, self.memory_limit = time_limit, memory_limit
         self.failed_comparisons = 0
         """Comparisons in `group` that ended without a verdict; the two answers then count as different."""
@@ -105,44 +126,90 @@ class GraderPool:
             self._idle.put(None)
         self._starter.shutdown()
 
-    def judge(self, data_source: str, response: str, ground_truth: str, strictly: bool = False) -> Verdict:
+    def judge(
+        self,
+        data_source: str,
+        response: str,
+        ground_truth: str,
+        strictly: bool = False,
+        extra: Mapping[str, Any] | None = None,
+    ) -> Verdict:
         """Grade one response.
 
         Args:
-            data_source: a data source of `recipe.grading.sources`.
+            data_source: a data source of `scorers` or of `recipe.grading.sources`.
             response: untrusted.
             ground_truth: the reference answer.
-            strictly: of a mathematical source, by the strict rule alone.
+            strictly: of a source with the scorer `math`, by the strict rule alone.
+            extra: the row's `extra_info`, for a scorer from outside.
+
+        Returns:
+            The verdict; a `ScoredVerdict` of a scorer that is a function from outside.
 
         Raises:
-            ValueError: no scorer for the data source, or a reference that it cannot read.
+            ValueError: no scorer for the data source, a reference that it cannot read, or (`ScorerError`) a scorer that
+                cannot be imported.
             RuntimeError: a grader's process cannot be started, the pool is closed, or it was opened before a fork.
         """
-        scorer = sources.kind(data_source)
+        scorer = sources.kind(data_source, self.scorers)
         if scorer is None:
             raise ValueError(sources.why_not(data_source))
         if not isinstance(ground_truth, str):
-            problem = sources.check_ground_truth(data_source, ground_truth)
+            problem = sources.check_ground_truth(data_source, ground_truth, self.scorers)
             raise ValueError(f"field reward_model.ground_truth of {data_source}: {problem}")
         if scorer == "countdown":
             correct, answer = countdown.score(response, ground_truth)
             return Verdict(correct, correct, answer, "ok" if answer else "unparsable", "" if answer else "no answer")
-        found = self._ask({"kind": "strict", "source": data_source, "gold": ground_truth, "response": response})
+        if sources.is_called(scorer):
+            return self._scored(scorer, data_source, response, ground_truth, extra or {})
+        source = sources.graded_as(data_source, self.scorers)
+        found = self._ask({"kind": "strict", "source": source, "gold": ground_truth, "response": response})
         if found["status"] == "reference":
             raise ValueError(f"field reward_model.ground_truth of {data_source}: {found['detail']}")
         answer = found.get("answer")
         if answer is None:
             return Verdict(False, False, None, found["status"], found["detail"])
         if scorer == "reasoning_gym":
-            task = data_source.removeprefix(reasoning_gym.PREFIX)
+            task = source.removeprefix(reasoning_gym.PREFIX)
             reply = self._ask({"kind": "reasoning_gym", "task": task, "gold": ground_truth, "answer": answer})
             return Verdict(reply["correct"], reply["correct"], answer, reply["status"], reply["detail"])
+        strictly = scorer == "math_strict" or (strictly and scorer == "math")
         reply = found if strictly or found["correct"] else self._compare(ground_truth, answer)
         return Verdict(reply["correct"], found["correct"], answer, reply["status"], reply["detail"])
 
-    def grade(self, items: Iterable[tuple[str, str, str]]) -> list[Verdict]:
-        """`judge` for many (data source, response, reference), `workers` at a time, in the order given."""
-        return self._for_each(lambda item: self.judge(*item), items)
+    def _scored(
+        self, scorer: str, data_source: str, response: str, ground_truth: str, extra: Mapping[str, Any]
+    ) -> Verdict:
+        if problem := sources.check_ground_truth(data_source, ground_truth, self.scorers):
+            raise ValueError(f"field reward_model.ground_truth of {data_source}: {problem}")
+        reply = self._call(scorer, response, ground_truth, extra)
+        verdict = (reply["correct"], reply["correct"], reply.get("answer"), reply["status"], reply["detail"])
+        if not is_function(scorer):
+            return Verdict(*verdict)
+        return ScoredVerdict(*verdict, score=reply.get("score", 0.0), metrics=reply.get("metrics", {}))
+
+    def _call(self, scorer: str, response: str, ground_truth: str, extra: Mapping[str, Any]) -> dict[str, Any]:
+        request = {"kind": "score", "scorer": scorer, "gold": ground_truth, "response": response}
+        return self._ask({**request, "extra": _plain(extra)})
+
+    def probe(self, scorer: str, ground_truth: str = "", extra: Mapping[str, Any] | None = None) -> str | None:
+        """Why a scorer, `package.module:function`, cannot be used, one sentence; None if it can.
+
+        It is imported, and called with an empty response and with the reference as the response.
+        """
+        for response in ("", ground_truth):
+            try:
+                reply = self._call(scorer, response, ground_truth, extra or {})
+            except ScorerError as error:
+                return str(error)
+            if reply["status"] in ("timeout", "error"):
+                what = "an empty response" if not response else "the reference as a response"
+                return f"scorer {scorer}: fails for {what} and the ground truth {ground_truth!r:.80}: {reply['detail']}"
+        return None
+
+    def grade(self, items: Iterable[tuple[str, str, str] | tuple[str, str, str, Mapping[str, Any]]]) -> list[Verdict]:
+        """`judge` for many (data source, response, reference[, extra]), `workers` at a time, in the order given."""
+        return self._for_each(lambda item: self.judge(*item[:3], extra=item[3] if len(item) > 3 else None), items)
 
     def groups(self, problems: Iterable[tuple[str, Sequence[str | None]]]) -> list[list[int | None]]:
         """`group` for many (data source, answers), `workers` at a time, in the order given."""
@@ -160,13 +227,18 @@ class GraderPool:
         """Which of one problem's answers are the same: a class number each, by first appearance; None for no answer.
 
         Answers of a reasoning_gym task (except countdown, whose answers are expressions) are the same if their normal
-        forms are: mathematical equality does not apply to words. Elsewhere, answers with the same normal form are the
+        forms are: mathematical equality does not apply to words. Those of the scorers in `recipe.grading.answers` and
+        of functions from outside are the same if their text is. Elsewhere, answers with the same normal form are the
         same, and so are two that the strict rule or math_verify, in either direction, calls equal; plain numbers are
         only compared exactly. A new form joins the first class whose first answer it equals. `failed_comparisons` is
         the number of timeouts and errors. After one of them, one of the two answers is no longer compared, so that a
         malicious answer costs at most three time limits, not one for every other answer.
         """
-        mathematical = sources.kind(data_source) != "reasoning_gym"
+        scorer = sources.kind(data_source, self.scorers)
+        if scorer is not None and sources.is_called(scorer):
+            numbers = {text: number for number, text in enumerate(dict.fromkeys(a for a in answers if a is not None))}
+            return [None if text is None else numbers[text] for text in answers]
+        mathematical = scorer != "reasoning_gym"
         classes: dict[Form, int] = {}
         first: list[tuple[str, Form]] = []
         apart: set[int] = set()
@@ -232,7 +304,7 @@ class GraderPool:
                 process = self._start()
             reply = process.ask(request, self.time_limit)
             self._check_open()
-            if reply["status"] not in ("timeout", "error"):
+            if reply["status"] not in ("timeout", "error") or reply.get("intact"):
                 kept = process
         except RuntimeError:
             self._check_open()  # closing also stops processes that are starting
@@ -258,6 +330,15 @@ class GraderPool:
         return process
 
 
+def _plain(extra: Mapping[str, Any]) -> dict[str, Any]:
+    """`extra_info` as JSON has it: arrays of a parquet file as lists, what JSON does not have as text."""
+
+    def plain(value: Any) -> Any:
+        return value.tolist() if hasattr(value, "tolist") else str(value)
+
+    return json.loads(json.dumps({str(key): value for key, value in extra.items()}, default=plain))
+
+
 def _reply(status: Status, detail: str = "", correct: bool = False) -> dict[str, Any]:
     return {"status": status, "correct": correct, "detail": detail}
 
@@ -270,6 +351,8 @@ class _Process:
         # A fixed hash seed, so that verdicts do not depend on the order of sympy's sets; one thread, because every
         # thread of a linear algebra library takes address space.
         environment = {**os.environ, "PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        if given := environment.get("PYTHONPATH"):  # it runs in another folder
+            environment["PYTHONPATH"] = os.pathsep.join(map(os.path.abspath, filter(None, given.split(os.pathsep))))
         self._process = subprocess.Popen(
             [sys.executable, "-m", "recipe.grading.worker", *map(str, arguments)],
             stdin=subprocess.PIPE,
@@ -292,7 +375,8 @@ class _Process:
 
     def ask(self, request: dict[str, Any], time_limit: float) -> dict[str, Any]:
         """The reply to a request; a timeout or the end of the process is also a reply, after which it is unusable."""
-        self._prepare({"math": "math", "reasoning_gym": request.get("task", "")}.get(request["kind"], ""))
+        needs = {"math": "math", "reasoning_gym": request.get("task", ""), "score": request.get("scorer", "")}
+        self._prepare(needs.get(request["kind"], ""))
         try:
             self._send(request)
             return self._receive(time_limit)
@@ -300,6 +384,8 @@ class _Process:
             return _reply("timeout", f"not graded within {time_limit:g} s")
         except (EOFError, BrokenPipeError):
             return _reply("error", f"the grader process exited with code {self._process.wait()}")
+        except ValueError as error:  # a scorer found the pipe and wrote to it
+            return _reply("error", f"the grader process gave no reply ({error})"[:200])
 
     def _prepare(self, needs: str) -> None:
         """Wait until the process has started and loaded what a request needs; RuntimeError if it cannot."""
@@ -308,10 +394,14 @@ class _Process:
         try:
             if needs:
                 self._send({"kind": "prepare", "needs": needs})
-            self._receive(STARTUP_LIMIT)
-        except (TimeoutError, EOFError, BrokenPipeError) as error:
+            reply = self._receive(STARTUP_LIMIT)
+        except (TimeoutError, EOFError, BrokenPipeError, ValueError) as error:
             self.kill()
+            if is_function(needs):
+                raise ScorerError(f"scorer {needs}: its module cannot be imported ({error})") from None
             raise RuntimeError(f'a grader process did not start ({error}): run "{self._command}" to see why') from None
+        if reply["status"] == "refused":
+            raise ScorerError(reply["detail"])
         self._prepared |= {"", needs}
 
     def end(self) -> None:
@@ -344,5 +434,10 @@ class _Process:
             if not received:
                 raise EOFError(f"exit code {self._process.wait()}")
             self._buffer += received
+            if len(self._buffer) > LONGEST_REPLY:
+                raise ValueError(f"more than {LONGEST_REPLY} bytes")
         line, _, self._buffer = self._buffer.partition(b"\n")
-        return json.loads(line)
+        reply = json.loads(line)
+        if not isinstance(reply, dict) or "status" not in reply:
+            raise ValueError("not a reply")
+        return reply

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import difflib
+from collections.abc import Mapping
 
-from recipe.grading import countdown, reasoning_gym, strict
+from recipe.grading import answers, countdown, reasoning_gym, strict
+from recipe.grading.scorers import is_function
 from recipe.grading.time_limit import time_limit
-
-Kind = Literal["math", "countdown", "reasoning_gym"]
 
 BENCHMARKS = {
     "aime24": "AIME24",
@@ -20,40 +20,77 @@ BENCHMARKS = {
     "olympiadbench": "Olympiad",
 }
 """Benchmarks of the papers' tables -> heading, in the papers' order; all are graded by their final answer."""
-MATH = (
-    *BENCHMARKS,
-    *("gsm8k", "math", "dapo_math_17k", "openr1_math_46k", "word_problems"),
+MATH_RULES = ("math", "math_strict", "math_lenient")
+"""Scorers of final answers: `math` takes the strict rule in training and both graders elsewhere; the others always the
+strict rule, or both graders."""
+SOURCES: dict[str, str] = {
+    **dict.fromkeys((*BENCHMARKS, "gsm8k", "math", "dapo_math_17k", "openr1_math_46k", "word_problems"), "math"),
     # verl's own names for such sets
-    *("openai/gsm8k", "lighteval/MATH", "DigitalLearningGmbH/MATH-lighteval", "HuggingFaceH4/MATH-500"),
-    *("math_dapo", "math_dapo_reasoning", "aime*"),
-)
-"""Data sources graded by their final answer; `*` ends a prefix.
+    **dict.fromkeys(("openai/gsm8k", "lighteval/MATH", "DigitalLearningGmbH/MATH-lighteval"), "math"),
+    **dict.fromkeys(("HuggingFaceH4/MATH-500", "math_dapo", "math_dapo_reasoning", "aime*"), "math"),
+    countdown.DATA_SOURCE: "countdown",
+    f"{reasoning_gym.PREFIX}*": "reasoning_gym",
+    **{f"{name}/*": name for name in (*MATH_RULES, *answers.SCORERS)},
+}
+"""Data source -> its scorer; `*` ends a prefix. A source of the form <scorer>/<name> says it itself, and so do those of
+new data sets (`data_prep.sets.DataSet.scorer`): they need no entry here. `reward.scorers` comes before this table.
 
 Of the sets that verl scores, the code sets are left out (their scorers run the response), as are geometry3k (images)
 and searchR1_* (a search service).
 """
-KNOWN = (*MATH, countdown.DATA_SOURCE, f"{reasoning_gym.PREFIX}<task>")
-"""The data sources named in the error for one without a scorer."""
-
+NAMES = (*MATH_RULES, *answers.SCORERS, f"{reasoning_gym.PREFIX}<task>")
+"""The scorers of this project, as a configuration names them."""
+OWN_NONE: Mapping[str, str] = {}
+"""No scorers of a configuration's own."""
 
 READING_LIMIT = 10.0
 """Seconds for reading one reference answer; it takes microseconds."""
 
 
-def kind(data_source: str) -> Kind | None:
-    """The scorer of a data source, None if it has none. Asking for a reasoning_gym task imports the library."""
-    if data_source in MATH or data_source.startswith("aime"):
-        return "math"
-    if data_source == countdown.DATA_SOURCE:
-        return "countdown"
-    if data_source.startswith(reasoning_gym.PREFIX):
-        return "reasoning_gym" if data_source.removeprefix(reasoning_gym.PREFIX) in reasoning_gym.tasks() else None
-    return None
+def kind(data_source: str, own: Mapping[str, str] = OWN_NONE) -> str | None:
+    """The scorer of a data source, None if it has none. Asking for a reasoning_gym task imports the library.
+
+    Args:
+        data_source: of a row.
+        own: data source -> scorer, of the configuration (`reward.scorers`): one of `NAMES`, or package.module:function.
+    """
+    if is_function(own.get(data_source, "")):
+        return own[data_source]
+    source = graded_as(data_source, own)
+    ends = (end for end in SOURCES if end.endswith("*") and source.startswith(end[:-1]))
+    name = SOURCES.get(source) or SOURCES.get(next(ends, ""))
+    if name == "reasoning_gym" and source.removeprefix(reasoning_gym.PREFIX) not in reasoning_gym.tasks():
+        return None
+    return name
 
 
-def supports(data_source: str) -> bool:
+def graded_as(data_source: str, own: Mapping[str, str] = OWN_NONE) -> str:
+    """The data source whose entry in `SOURCES` is that of the scorer which `own` names; without one, the same."""
+    name = own.get(data_source)
+    if name is None or is_function(name):
+        return data_source
+    return name if name.startswith(reasoning_gym.PREFIX) else f"{name}/{data_source}"
+
+
+def is_called(scorer: str) -> bool:
+    """Whether a scorer is a function of (response, ground truth, extra): one of `answers.SCORERS`, or from outside."""
+    return scorer in answers.SCORERS or is_function(scorer)
+
+
+def check_name(name: str) -> str | None:
+    """What is wrong with a scorer's name, one phrase; None for one of `NAMES` and for package.module:function."""
+    if name in NAMES[:-1] or is_function(name):
+        return None
+    if name.startswith(reasoning_gym.PREFIX):
+        return None if kind(name) else why_not(name)
+    close = difflib.get_close_matches(name, NAMES, n=1)
+    hint = f"; did you mean {close[0]}?" if close else ""
+    return f"{name} is neither package.module:function nor one of {', '.join(NAMES)}{hint}"
+
+
+def supports(data_source: str, own: Mapping[str, str] = OWN_NONE) -> bool:
     """Whether responses of this data source can be scored; to be checked before training."""
-    return kind(data_source) is not None
+    return kind(data_source, own) is not None
 
 
 def why_not(data_source: str) -> str:
@@ -61,15 +98,19 @@ def why_not(data_source: str) -> str:
     task = data_source.removeprefix(reasoning_gym.PREFIX)
     if data_source.startswith(reasoning_gym.PREFIX) and task in reasoning_gym.EXCLUDED:
         return f"no scorer for data_source {data_source!r}: {reasoning_gym.EXCLUDED[task]}"
-    return f"no scorer for data_source {data_source!r}; it must be one of {', '.join(KNOWN)}"
+    known = ", ".join(SOURCES).replace(f"{reasoning_gym.PREFIX}*", NAMES[-1])
+    return (
+        f"no scorer for data_source {data_source!r}; it must be one of {known}, or have a scorer of its own: "
+        f'"reward.scorers={{{data_source}: package.module:function}}"'
+    )
 
 
-def check_ground_truth(data_source: str, ground_truth: object) -> str | None:
+def check_ground_truth(data_source: str, ground_truth: object, own: Mapping[str, str] = OWN_NONE) -> str | None:
     """What is wrong with a row's reference answer, one phrase; None if its scorer can read it.
 
     ValueError for a data source without a scorer.
     """
-    scorer = kind(data_source)
+    scorer = kind(data_source, own)
     if scorer is None:
         raise ValueError(why_not(data_source))
     if not isinstance(ground_truth, str):
@@ -78,6 +119,10 @@ def check_ground_truth(data_source: str, ground_truth: object) -> str | None:
         return countdown.check_entry(ground_truth)
     if scorer == "reasoning_gym":
         return reasoning_gym.check_entry(ground_truth)
+    if scorer in answers.SCORERS:
+        return answers.check_reference(scorer, ground_truth)
+    if is_function(scorer):
+        return None if ground_truth else "empty"
     try:
         with time_limit(READING_LIMIT):
             form = strict.canonical(ground_truth)

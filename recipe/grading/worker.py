@@ -6,8 +6,9 @@ One JSON object per line on standard input, and one per line on standard output:
     {"kind": "form", "answer"}                             recipe.grading.strict.normal_form
     {"kind": "math", "gold", "answer", "both_ways"}        recipe.grading.verify.compare
     {"kind": "reasoning_gym", "task", "gold", "answer"}    recipe.grading.reasoning_gym.score
-    {"kind": "prepare", "needs"}                           import math_verify ("math") or a task's scorer, with no limit
-                                                           of time; before the first request that needs it
+    {"kind": "score", "scorer", "gold", "response", "extra"}    recipe.grading.scorers.called
+    {"kind": "prepare", "needs"}                           import math_verify ("math"), a task's scorer or a function,
+                                                           with no limit of time; before the first request that needs it
 
 What it reads was written by a model, so it is sandboxed: memory and processor time are limited by the kernel, it dies
 with its parent, and while an answer is processed an audit hook refuses to turn text into code (the string parsing of
@@ -25,7 +26,7 @@ import signal
 import sys
 from typing import Any
 
-from recipe.grading import reasoning_gym, sources, strict
+from recipe.grading import answers, reasoning_gym, scorers, sources, strict
 from recipe.grading.extract import extract
 from recipe.grading.guard import Guard
 
@@ -44,6 +45,10 @@ def _grade(request: dict[str, Any], guard: Guard) -> dict[str, Any]:
 
         guard.armed = True
         return verify.compare(request["gold"], request["answer"], request["both_ways"])
+    if request["kind"] == "score":
+        function = scorers.load(request["scorer"])
+        guard.armed = True
+        return scorers.called(function, request["response"], request["gold"], request["extra"])
     scorer = reasoning_gym.scorer(request["task"])
     guard.armed = True
     return reasoning_gym.score(scorer, request["gold"], request["answer"])
@@ -56,7 +61,7 @@ def _grade_strictly(source: str, gold: str, response: str) -> dict[str, Any]:
     answer = extract(response)
     if answer is None:
         return {"status": "unparsable", "correct": False, "detail": "no answer", "answer": None}
-    correct = sources.kind(source) == "math" and strict.equal(gold, answer)
+    correct = sources.kind(source) in sources.MATH_RULES and strict.equal(gold, answer)
     return {"status": "ok", "correct": correct, "detail": "", "answer": answer}
 
 
@@ -73,6 +78,9 @@ def answer(request: dict[str, Any], guard: Guard, memory_limit: int) -> dict[str
         reply = _grade(request, guard)
     except Exception as error:  # any error of a library is reported, and is never a verdict
         reply = {"status": "error", "correct": False, "detail": f"{type(error).__name__}: {error}"[:200]}
+        # What a scorer from outside raises says nothing about this process, unless it ran out of memory or stack.
+        if request["kind"] == "score" and not isinstance(error, (MemoryError, RecursionError)):
+            reply["intact"] = True
     finally:
         guard.armed = False
     if guard.refused:
@@ -103,21 +111,26 @@ def main(parent: int, seconds: float, memory_limit: int) -> None:
         request = json.loads(line)
         if request["kind"] == "prepare":
             _limit_time(None)
-            _prepare(request["needs"])
-            reply = {"status": "ready"}
+            reply = _prepare(request["needs"])
         else:
             _limit_time(seconds)
             reply = answer(request, guard, memory_limit)
         print(json.dumps(reply), file=replies, flush=True)
 
 
-def _prepare(needs: str) -> None:
+def _prepare(needs: str) -> dict[str, Any]:
     if needs == "math":
         from recipe.grading import verify
 
         verify.compare(r"\frac{1}{2}", "x+1")  # the first parse loads the grammar
+    elif needs in answers.SCORERS or scorers.is_function(needs):
+        try:
+            scorers.load(needs)
+        except scorers.ScorerError as error:
+            return {"status": "refused", "detail": str(error)}
     else:
         reasoning_gym.scorer(needs)
+    return {"status": "ready"}
 
 
 def _limit_time(seconds: float | None) -> None:

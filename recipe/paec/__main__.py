@@ -12,13 +12,17 @@ COMMANDS = {
     "evaluate": ("recipe.paec.evaluate.command", "score models, checkpoints or runs on benchmarks"),
     "compare": ("recipe.paec.compare.command", "compare evaluations, with intervals and tests"),
     "report": ("recipe.paec.report.command", "one HTML page about runs, and figures of them"),
+    "analyse": ("recipe.paec.analyse.command", "support, entropy and answers of policies, in tables"),
     "watch": ("recipe.paec.watch.command", "the report of a run in a browser, while it trains"),
     "tokens": ("recipe.paec.tokens.command", "one HTML page on which tokens methods select, and why"),
     "grid": ("recipe.paec.grid.command", "train every method with every seed, and make the table"),
+    "search": ("recipe.search.command", "try as many settings of every method, and choose the best"),
     "doctor": ("recipe.paec.doctor.command", "check that everything a run needs is there"),
     "plan": ("recipe.paec.plan.command", "estimate the memory each GPU needs, and whether it fits"),
     "export": ("recipe.paec.export.command", "export a checkpoint as a Hugging Face folder"),
     "curriculum": ("recipe.paec.curriculum.command", "score prompts for training from easy to hard"),
+    "select": ("recipe.paec.select.command", "a training file of the prompts whose accuracy changed most"),
+    "lab": ("recipe.lab.__main__", "train a small policy with any method in one process, for experiments"),
     "data": ("data_prep.__main__", "prepare a data set"),
 }
 """Command -> the module that defines its `main()`, and a one-line description."""

@@ -15,17 +15,11 @@ worst. Repetitions with a bound of at most BOUND are written out; with a higher 
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
-
-if sys.version_info >= (3, 11):
-    from re import _constants as op
-    from re import _parser as parser
-else:
-    import sre_constants as op
-    import sre_parse as parser
+from re import _constants as op
+from re import _parser as parser
 
 BOUND = 80
 SAMPLE = [chr(code) for code in range(128)] + list("\x85\xa0°½²¼éßſı٣３中−、。：​\u2028\ud800\U0001d7d8")

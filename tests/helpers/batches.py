@@ -56,6 +56,7 @@ def random_batch(seed: int = 0, lengths: tuple[int, ...] = LENGTHS, vocabulary: 
         response_mask=inside,
         response_id=torch.randint(0, 2**60, (count,), generator=generator),
         ref_log_prob=torch.where(inside, reference, PADDING),
+        response_value=torch.rand(count, generator=generator, dtype=torch.float64),
     )
 
 
@@ -90,6 +91,38 @@ def hand_batch(
     )
 
 
+def toy_batch() -> Tokens:
+    """Responses of 4 and 3 tokens, A 1 and -1, r = .904837 1.491825 1 1.349859 | 1 .670320 1.030455."""
+    return hand_batch(
+        [[-0.2, -1.6, -0.5, -0.7], [-0.3, -1.9, -0.02]],
+        [[1.0] * 4, [-1.0] * 3],
+        old_log_prob=[[-0.1, -2.0, -0.5, -1.0], [-0.3, -1.5, -0.05]],
+        entropy=[[0.3, 1.8, 0.9, 1.2], [0.7, 1.6, 0.1]],
+    )
+
+
+def gradient_weights(method: Method, tokens: Tokens, **signal: float) -> Tensor:
+    """[N] w of every token: the policy loss, summed over the tokens, has the gradient -A w in log p."""
+    update, advantages = update_of(tokens, method, **signal), tokens.advantages
+    context = method.prepare(detached(tokens), update)
+    tokens = replace(tokens, advantages=method.token_advantages(tokens, context, update).detach())
+    loss = torch.where(tokens.response_mask, method.policy_loss(tokens, context, update), 0.0).sum()
+    return (-torch.autograd.grad(loss, tokens.log_prob)[0] / advantages)[tokens.response_mask]
+
+
+def assert_six_digits(found: Tensor, expected: list[float] | float) -> None:
+    """Equal to a vector or number that is given to six digits."""
+    torch.testing.assert_close(found.detach(), torch.tensor(expected, dtype=torch.float64), rtol=0, atol=6e-7)
+
+
+def assert_same_gradient(loss: Tensor, expected: Tensor, logits: Tensor) -> None:
+    """Two losses are equal, and so are their gradients in the logits, which are not 0."""
+    torch.testing.assert_close(loss, expected, rtol=1e-12, atol=0)
+    ours, theirs = (torch.autograd.grad(x, logits, retain_graph=True)[0] for x in (loss, expected))
+    assert theirs.abs().max() > 0
+    torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-14)
+
+
 def rows(tokens: Tokens, index: Tensor) -> Tokens:
     """The responses `index` of a batch, cut to their longest."""
     length = max(int(tokens.response_mask[index].sum(-1).max()), 1)
@@ -100,6 +133,7 @@ def rows(tokens: Tokens, index: Tensor) -> Tokens:
             for name in ("old_log_prob", "advantages", "response_mask", "ref_log_prob")
         },
         response_id=tokens.response_id[index],
+        response_value=None if tokens.response_value is None else tokens.response_value[index],
     )
 
 
@@ -221,6 +255,32 @@ def random_rollouts(seed: int = 0) -> Rollouts:
         answer_ids=numbers(3),
         token_texts=[[PIECES[i] for i in numbers(len(PIECES), n)] for n in lengths],
         resampled=[p == 1 for p in prompt],
+    )
+
+
+def assert_by_group(method: Method, seed: int = 0) -> None:
+    """What a method makes of a group on the driver does not depend on the other groups of the step, nor their order."""
+    rollouts = random_rollouts(seed)
+
+    def made(seen: Rollouts) -> Tensor:
+        seen = replace(seen, rewards=method.rewards(seen))
+        return torch.cat([seen.rewards[:, None], method.advantages(seen)], dim=1)
+
+    whole = made(rollouts)
+    assert (whole != torch.cat([rollouts.rewards[:, None], rollouts.advantages], dim=1)).any()
+    for groups in ([4], [1, 2], [2, 4], [2, 1, 4]):
+        index = torch.cat([torch.nonzero(rollouts.group_id == group)[:, 0] for group in groups])
+        torch.testing.assert_close(made(rollout_rows(rollouts, index)), whole[index], rtol=1e-12, atol=1e-14)
+
+
+def rollout_rows(rollouts: Rollouts, index: Tensor) -> Rollouts:
+    """The responses `index`, padded as before."""
+    tensors = ("response_mask", "group_id", "tokens", "rewards", "advantages", "answer_ids", "resampled")
+    return replace(
+        rollouts,
+        statistics=rollouts.statistics.map(lambda x: x[index]),
+        **{name: getattr(rollouts, name)[index] for name in tensors},
+        token_texts=[rollouts.token_texts[i] for i in index.tolist()],
     )
 
 

@@ -7,6 +7,7 @@ rank 0 writes every case's loss, gradient and metrics to `WORK/<case name>.pt`.
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -18,9 +19,9 @@ import torch.distributed as dist
 from ranks import run_cases
 from tensordict import TensorDict
 
-from paec_loss import Clip
+from paec_loss import Clip, MethodStack
 from paec_loss.methods import METHODS
-from recipe.paec.actor.batches import OUTPUT_NAMES, RESPONSE_NUMBER, response_statistics
+from recipe.paec.actor.batches import OUTPUT_NAMES, RESPONSE_NUMBER, RESPONSE_VALUE, response_statistics
 from recipe.paec.config.resolve import NO_DUAL_CLIP
 from recipe.paec.config.schema import OWN_SURROGATE
 
@@ -72,6 +73,8 @@ def local_batch(batch: dict, case: dict, rank: int, ranks: int) -> TensorDict:
         method_signals={case["method"][0]: case["signal"]} if case.get("signal") else {},
     )
     data[RESPONSE_NUMBER] = torch.tensor([1000 + 7 * i for i in mine])
+    if method_of(case).overrides("response_value"):
+        data[RESPONSE_VALUE] = torch.tensor([0.125 * i for i in mine])
     return data
 
 
@@ -104,7 +107,7 @@ def build_engine(work: Path, case: dict):
     else:
         common |= {"fused_head": case["fused"] is not None, "head_chunk_size": case["fused"]}
         method = method_of(case)
-        clip = method.clip(Clip(0.2, 0.2, 3.0))
+        clip = MethodStack([method]).run_clip(Clip(0.2, 0.2, 3.0))
         engine = PAECEngine(model, MethodEngineConfig(**common, methods=[method], clip=clip, seed=1), optimizer, None)
     engine.initialize()
     if "lora" in case:
@@ -129,7 +132,7 @@ def actor_config(engine, case: dict):
 
     ours = case["engine"] != "stock"
     mode = OWN_SURROGATE if ours and engine.stack.own_surrogate else case.get("loss_mode", "vanilla")
-    clip = method_of(case).clip(Clip(0.2, 0.2, 3.0))
+    clip = MethodStack([method_of(case)]).run_clip(Clip(0.2, 0.2, 3.0))
     config = FSDPActorConfig(
         strategy="fsdp2",
         rollout_n=2,
@@ -156,6 +159,17 @@ def add_step_statistics(engine, data: TensorDict) -> None:
     for name in OUTPUT_NAMES.values():
         if name not in ("log_probs", "entropy"):
             data[name] = output[name]
+
+
+def policy_and_reference(engine, data: TensorDict) -> list[dict[str, torch.Tensor]]:
+    """Results of the two passes before an update, as an actor worker runs them, by name."""
+    passes = []
+    for reference in (False, True):
+        adapter = engine.disable_adapter() if reference else nullcontext()
+        with engine.eval_mode(), adapter, torch.no_grad():
+            output = engine.forward_backward_batch(data.copy(), None, forward_only=True)["model_output"]
+        passes.append({name: values.values().cpu() for name, values in output.items()})
+    return passes
 
 
 def snapshot(engine) -> torch.Tensor:
@@ -202,6 +216,8 @@ def run(work: Path, case: dict) -> None:
             result["sent"] = {name: weight.clone() for name, weight in engine.get_per_tensor_param()[0]}
         if acts and "step" in engine.stack.sources():
             add_step_statistics(engine, data)
+        if case.get("reference"):
+            result["passes"] = policy_and_reference(engine, data)
         with engine.train_mode():
             engine.optimizer_zero_grad()
             output = engine.forward_backward_batch(data.copy(), partial(loss, config=config))

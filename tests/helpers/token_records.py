@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +67,15 @@ def record_of(step: int = 1, responses: Sequence[RecordedResponse] | None = None
         ]
     fields = {"vocab_size": VOCABULARY, "top_p": 0.8, "temperature": 1.0, "seed": 1, **about}
     return TokenRecord(step=step, responses=tuple(responses), **fields)
+
+
+def validation_of(step: int) -> TokenRecord:
+    """The record of the validation after `step`: two prompts, each with the same name at every step."""
+    responses = [
+        replace(response_of(f"validation-countdown-{index}_0_0", 20 + index, step + index, score), advantages=None)
+        for index, score in ((3, 1.0), (8, 0.0))
+    ]
+    return record_of(step, responses, validation=True)
 
 
 def write_recorded_run(

@@ -34,6 +34,7 @@ BY_HAND = {
     "verl.trainer.ppo.v1.replay_buffer.ReplayBuffer.sample": "PAECTrainer._build_replay_buffer wraps it",
     "verl.trainer.ppo.v1.replay_buffer.ReplayBuffer.failure_keys": "PAECTrainer._check_rollout reads it",
     "verl.utils.tracking.Tracking.logger": "PAECTrainer adds its metrics file",
+    "verl.utils.tracking.ValidationGenerationsLogger.log_generations_to_mlflow": "tracking.complete replaces it",
 }
 """Name -> where the recipe uses it."""
 NOT_NAMES = {"verl.plugins"}

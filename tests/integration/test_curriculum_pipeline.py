@@ -18,8 +18,9 @@ from pipeline_runs import PROMPTS, REPOSITORY, SAMPLES, descendants, finish, rec
 from data_prep import tiny as tiny_data
 from data_prep.contract import validate_rows
 from recipe.grading.pool import GraderPool
-from recipe.paec.config.scored_files import SCORE
+from recipe.paec.config.scored_files import ACCURACY, DIFFICULTY, SCORE
 from recipe.paec.driver.curriculum_sampler import CurriculumSampler
+from recipe.paec.scoring.difficulty import label_of
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -51,9 +52,9 @@ def staged(tmp_path_factory) -> dict:
     tiny, root = tmp_path_factory.mktemp("tiny"), tmp_path_factory.mktemp("runs")
     tiny_data.make(tiny, steps=240, train=ROWS, validation=16)
     scoring = launch("curriculum", tiny, root)
-    wait_for(lambda: any(root.glob("curriculum/*/journal.jsonl")), 300, scoring)
+    wait_for(lambda: any(root.glob("curriculum/*/journal.jsonl")), scoring)
     (journal,) = root.glob("curriculum/*/journal.jsonl")
-    wait_for(lambda: journal.stat().st_size > 0, 120, scoring)
+    wait_for(lambda: journal.stat().st_size > 0, scoring)
     kill(scoring)
     first = journal.read_text().count("\n")
     unfinished = (tiny / "data" / f"train.{SCORE}.parquet").exists()
@@ -63,7 +64,7 @@ def staged(tmp_path_factory) -> dict:
         outputs.append(finish(again))
         assert again.returncode == 0, outputs[-1]
     training = launch("train", tiny, root)
-    wait_for(lambda: any(record["step"] == 3 for record in records(root / "staged")), 600, training)
+    wait_for(lambda: any(record["step"] == 3 for record in records(root / "staged")), training)
     kill(training)
     resumed = launch("train", tiny, root)
     output = finish(resumed)
@@ -109,8 +110,11 @@ def test_scores_are_those_of_the_samples(staged):
 
 def test_the_file_is_the_training_file_with_scores(staged):
     scored = [
-        one | {"extra_info": {k: v for k, v in one["extra_info"].items() if k != SCORE}} for one in staged["rows"]
+        one | {"extra_info": {k: v for k, v in one["extra_info"].items() if k not in (SCORE, ACCURACY, DIFFICULTY)}}
+        for one in staged["rows"]
     ]
+    for one in staged["rows"]:
+        assert one["extra_info"][DIFFICULTY] == label_of(one["extra_info"][ACCURACY])
     assert json.dumps(scored, default=list) == json.dumps(staged["plain"], default=list)
 
 

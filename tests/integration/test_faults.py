@@ -45,7 +45,7 @@ class Run:
         return start(self.tiny, self.root, *overrides)
 
     def wait_for_step(self, process: subprocess.Popen, step: int) -> None:
-        wait_for(lambda: any(record["step"] == step for record in records(self.directory)), 600, process)
+        wait_for(lambda: any(record["step"] == step for record in records(self.directory)), process)
 
     def checkpoint(self) -> int:
         """Step of the newest complete checkpoint, 0 if there is none."""
@@ -141,7 +141,7 @@ def test_a_weight_sync_that_fails(run, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}")
     process = run.start()
     heartbeat = run.directory / "heartbeat.json"
-    wait_for(lambda: heartbeat.is_file() and '"weight sync"' in heartbeat.read_text(), 600, process)
+    wait_for(lambda: heartbeat.is_file() and '"weight sync"' in heartbeat.read_text(), process)
     begun = time.monotonic()
     output = finish(process)
     assert process.returncode == 2 and time.monotonic() - begun < A_MINUTE, output
@@ -191,7 +191,7 @@ def test_a_checkpoint_that_was_cut_off(run):
     """The newest checkpoint's shard has lost its end: the one before is used, and the damaged one is kept aside."""
     process = run.start("trainer.save_freq=1")
     first = run.checkpoint()
-    wait_for(lambda: run.checkpoint() >= first + 2, 600, process)
+    wait_for(lambda: run.checkpoint() >= first + 2, process)
     process.send_signal(signal.SIGKILL)
     process.wait()
     newest = run.checkpoint()
@@ -216,7 +216,7 @@ def test_a_full_disk(run, tmp_path):
     try:
         on_small = Run(run.tiny, small)
         process = on_small.start("trainer.save_freq=1")
-        wait_for(lambda: on_small.checkpoint() >= 1, 600, process)
+        wait_for(lambda: on_small.checkpoint() >= 1, process)
         filler = small / "filler"
         with open(filler, "wb", buffering=0) as stream, suppress(OSError):
             while shutil.disk_usage(small).free > 2 << 20:  # less than a checkpoint

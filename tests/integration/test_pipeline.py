@@ -29,8 +29,14 @@ from pipeline_runs import (
 from torch.utils.data import RandomSampler
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from benchmarks.reproducibility import compare
 from recipe.paec.common import folder_kinds
+from recipe.paec.common.queue_keys import prompt_of
+from recipe.paec.driver.validation_recorder import prompt_name
 from recipe.paec.run import token_record
+from recipe.paec.run.prompt_record import PROMPTS_FILE
+from recipe.paec.tokens.command import content_of
+from recipe.paec.tokens.settings import read_request
 
 ANCHOR = "method.anchor_steps=2"
 
@@ -42,9 +48,9 @@ def killed_and_resumed(tiny, tmp_path_factory) -> dict:
     """One run: SIGKILL of the launcher after step 3 (with a checkpoint at 2), then the same command to its end."""
     root = tmp_path_factory.mktemp("runs")
     first = start(tiny, root, ANCHOR)
-    wait_for(lambda: any(root.iterdir()), 300, first)
+    wait_for(lambda: any(path.is_dir() for path in root.iterdir()), first)
     directory = run_directory(root)
-    wait_for(lambda: any(record["step"] == 3 for record in records(directory)), 400, first)
+    wait_for(lambda: any(record["step"] == 3 for record in records(directory)), first)
     family = descendants(first.pid)
     first.send_signal(signal.SIGKILL)
     first.wait()
@@ -119,6 +125,21 @@ def test_data_position(tiny, killed_and_resumed):
         assert asked == expected, step
 
 
+def test_right_responses_are_on_record(killed_and_resumed):
+    """Each step once, also those that were repeated after the kill, with as many right ones as its rollouts have."""
+    directory = killed_and_resumed["directory"]
+    lines = [json.loads(line) for line in (directory / PROMPTS_FILE).read_text().splitlines()]
+    assert [line["step"] for line in lines] == list(range(1, STEPS + 1))
+    for line in lines:
+        counts = [tuple(of) for rows in line["prompts"].values() for of in rows.values()]
+        rollouts = (directory / "rollouts" / f"{line['step']}.jsonl").read_text().splitlines()
+        right: dict[str, int] = {}
+        for response in map(json.loads, rollouts):
+            prompt = prompt_of(response["uid"])
+            right[prompt] = right.get(prompt, 0) + int(response["score"] == 1)
+        assert sorted(counts) == sorted((number, SAMPLES) for number in right.values()), line["step"]
+
+
 def test_rollout_and_actor_agree(killed_and_resumed):
     """vLLM really samples from the actor's weights of the step: log-probs agree, after every weight sync."""
     for record in records(killed_and_resumed["directory"])[1:]:
@@ -141,7 +162,8 @@ def test_a_checkpoint_counts_when_all_of_its_step_is_on_disk(killed_and_resumed)
     """A kill during the last validation must not leave a "finished" run without its result."""
     directory = killed_and_resumed["directory"]
     committed = (directory / "checkpoints" / f"global_step_{STEPS}" / "paec_state.json").stat().st_mtime_ns
-    for name in ("metrics.jsonl", f"rollouts/{STEPS}.jsonl", f"tokens/{STEPS}.parquet", f"validation/{STEPS}.jsonl"):
+    written = ("metrics.jsonl", f"rollouts/{STEPS}.jsonl", f"validation/{STEPS}.jsonl")
+    for name in (*written, f"tokens/{STEPS}.parquet", f"tokens/validation/{STEPS}.parquet"):
         assert (directory / name).stat().st_mtime_ns < committed, name
 
 
@@ -158,6 +180,59 @@ def test_token_records(killed_and_resumed):
             assert (one.input, one.score) == (rows[one.uid]["input"], rows[one.uid]["score"])
             assert (one.statistics["log_prob"] <= one.statistics["top1_log_prob"]).all()
             assert (one.statistics["nucleus_mass"] > 0.799).all() and (one.nucleus_size >= 1).all()
+
+
+def test_token_records_of_the_validations(tiny, killed_and_resumed):
+    """Before training and after the last step: the same prompts, with the texts and scores of `validation/`."""
+    directory = killed_and_resumed["directory"]
+    assert token_record.steps(directory, validation=True) == [0, STEPS]
+    files = {file.name for file in (directory / token_record.VALIDATION).iterdir()}
+    assert files == {"0.parquet", f"{STEPS}.parquet"}, "nothing waits any more"
+    first, last = (token_record.read(token_record.path_of(directory, step, True)) for step in (0, STEPS))
+    table = pandas.read_parquet(tiny / "data" / "validation.parquet")  # of which the seed chooses data.val_max_samples
+    rows = {prompt_name(row.data_source, row.extra_info["index"]): row.prompt for row in table.itertuples()}
+    assert len({one.group for one in first.responses}) == 4
+    for one in first.responses:
+        assert one.uid == f"{one.group}_0_0" and rows[one.group][0]["content"] in one.input
+    assert [one.uid for one in first.responses] == [one.uid for one in last.responses]
+    for record in (first, last):
+        lines = (directory / "validation" / f"{record.step}.jsonl").read_text().splitlines()
+        written = {(row["input"], row["output"], row["score"]) for row in map(json.loads, lines)}
+        for one in record.responses:
+            text = AutoTokenizer.from_pretrained(directory / "huggingface").decode(one.ids, skip_special_tokens=True)
+            assert (one.input, text, one.score) in written and one.advantages is None
+            assert (one.statistics["log_prob"] <= one.statistics["top1_log_prob"]).all()
+            assert (one.statistics["nucleus_mass"] > 0.799).all() and (one.nucleus_size >= 1).all()
+    assert [one.input for one in first.responses] == [one.input for one in last.responses]
+
+
+def test_a_validation_is_recorded_under_its_own_policy(tiny, killed_and_resumed):
+    """The record before training agrees with the model that it started from, the last one with the exported model."""
+    directory = killed_and_resumed["directory"]
+    models = [f"model={tiny / 'model'}", f"model={directory / 'huggingface'}"]
+    for step, own in ((0, 0), (STEPS, 1)):
+        request = read_request([str(directory), str(step), "validation=true", *models])
+        recorded, *read = (next(iter(source.statistics.values())) for source in content_of(request).sources)
+        apart = [(recorded.log_prob - under.log_prob).abs().mean().item() for under in read]
+        assert apart[own] < 5e-3 and apart[own] < 0.2 * apart[1 - own], (step, apart)
+
+
+def test_recording_changes_nothing_else(tiny, killed_and_resumed, tmp_path):
+    """The first steps of the same run without a record: every metric is equal bit for bit, and so is every response."""
+    other = start(
+        *(tiny, tmp_path, ANCHOR, "run.name=off", "run.record_tokens=0", "run.export=false"),
+        *("trainer.total_training_steps=2", "trainer.test_freq=-1"),
+    )
+    output = finish(other)
+    assert other.returncode == 0, output
+    steps = compare(killed_and_resumed["directory"], tmp_path / "off")
+    assert [step.number for step in steps] == [1, 2]
+    assert {step.number: step.different for step in steps if step.different} == {}
+    assert all(step.metrics > 60 and step.identical == PROMPTS * SAMPLES for step in steps)
+    assert not (tmp_path / "off" / "tokens").exists()
+    on, off = (records(folder)[1] for folder in (killed_and_resumed["directory"], tmp_path / "off"))
+    assert on["timing_s/old_log_prob/record_validation"] > 0
+    assert not [name for name in off if "record_" in name]
 
 
 def test_run_directory(killed_and_resumed):
@@ -208,7 +283,7 @@ def evaluated(tiny, killed_and_resumed) -> dict:
     first = subprocess.Popen([*command, "cluster.gpus_per_node=2", "cluster.env.OMP_NUM_THREADS=1"], **start)
     folder = run / "evaluation" / "tiny-reasoning_gym_countdown"
     journal = folder / "step_4" / "journal.jsonl"
-    wait_for(lambda: journal.is_file() and journal.read_bytes().count(b"\n") >= 20, 300, first)
+    wait_for(lambda: journal.is_file() and journal.read_bytes().count(b"\n") >= 20, first)
     family = descendants(first.pid)
     first.send_signal(signal.SIGKILL)
     first.wait()

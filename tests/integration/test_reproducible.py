@@ -31,7 +31,7 @@ def runs(tiny, tmp_path_factory) -> tuple[Path, Path]:
     output = finish(first)
     assert first.returncode == 0, output
     second = start(tiny, roots[1], *OVERRIDES)
-    wait_for(lambda: any(record["step"] == SAVE_EVERY + 1 for record in records(killed)), 600, second)
+    wait_for(lambda: any(record["step"] == SAVE_EVERY + 1 for record in records(killed)), second)
     family = descendants(second.pid)
     second.send_signal(signal.SIGKILL)
     second.wait()

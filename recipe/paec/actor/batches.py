@@ -77,11 +77,15 @@ def _tokens(statistics: TokenStatistics, data: TensorDict) -> Tokens:
         response_mask=padded_mask(data["response_mask"], length),
         response_id=data[RESPONSE_NUMBER],
         ref_log_prob=padded("ref_log_prob"),
+        response_value=data[RESPONSE_VALUE] if RESPONSE_VALUE in data.keys() else None,
     )
 
 
 RESPONSE_NUMBER = "response_number"
 """Field of a batch: [B] int64, the response; computed from its key in the queue."""
+
+RESPONSE_VALUE = "response_value"
+"""Field of a batch: [B] float32, the number of every response, if a method has that hook."""
 
 RECORDED = "record_tokens"
 """Flag of a log-prob pass: leave all statistics in the queue, also where no method reads them."""

@@ -12,6 +12,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -61,6 +63,7 @@ class PAECEngine(FSDPEngineWithLMHead):
         self.stack = engine_config.stack if ours else MethodStack([METHODS["none"]()])
         self._plain = not (self.stack.acts_in_actor or self.stack.needs_rollouts)
         self._nan_rows = 0
+        self._without_adapter = False
         self._head: StatisticsHead | None = None
         self._vocab_size = int(model_config.hf_config.get_text_config().vocab_size)
         if not self._plain and model_config.use_fused_kernels:
@@ -73,6 +76,19 @@ class PAECEngine(FSDPEngineWithLMHead):
     def load_checkpoint(self, local_path, *args, **kwargs):
         with tensors_only(Path(local_path)):
             super().load_checkpoint(local_path, *args, **kwargs)
+
+    @contextmanager
+    def disable_adapter(self) -> Iterator[None]:
+        """A pass of the reference policy. Of its results, only the log-probs may enter the queue.
+
+        Everything else has the same name there as the policy's own statistics, which `statistics_from=step` reads.
+        """
+        self._without_adapter = True
+        try:
+            with super().disable_adapter():
+                yield
+        finally:
+            self._without_adapter = False
 
     # ---- one micro-batch -------------------------------------------------------------------------------------------
 
@@ -106,7 +122,7 @@ class PAECEngine(FSDPEngineWithLMHead):
         if without_padding:
             packed = self._gather_and_unpad_packed(packed, output_args["pad_size"])
         model_output = unpack(packed, micro_batch["input_ids"].offsets())
-        if self._plain and not _flag(micro_batch, RECORDED):
+        if self._without_adapter or (self._plain and not _flag(micro_batch, RECORDED)):
             wanted = {"log_probs", "entropy"} if _flag(micro_batch, "calculate_entropy") else {"log_probs"}
             model_output = {name: values for name, values in model_output.items() if name in wanted}
         return model_output
@@ -172,11 +188,12 @@ class PAECEngine(FSDPEngineWithLMHead):
         """What the methods need to know about this mini-batch; identical on all ranks."""
         tokens = self._all_reduce(data["response_mask"].values().sum().double().reshape(1))
         signals = tu.get_non_tensor_data(data, "method_signals", default={})
+        step = tu.get_non_tensor_data(data, "trainer_step", default=0)
         update = Update(
-            step=tu.get_non_tensor_data(data, "trainer_step", default=0),
+            step=step,
             seed=self.engine_config.seed,
             tokens=int(tokens.item()),
-            clip=self.engine_config.clip,
+            clip=self.stack.clip_in(step, self.engine_config.clip),
         )
         updates = [replace(update, tracker_signal=signals.get(name, {})) for name in self.stack.names]
         sources = self.stack.sources()
@@ -213,13 +230,17 @@ class PAECEngine(FSDPEngineWithLMHead):
         kind = tokens.log_prob.dtype  # a nucleus size is an integer below 2^24: exact in float32
         local = torch.stack([column.to(device=device, dtype=kind) for column in columns], dim=-1)
         local = torch.nn.functional.pad(local, (0, 0, 0, int(length) - local.shape[1])).contiguous()
-        numbers = tokens.response_id.to(device).contiguous()
+        numbers, values = (
+            x if x is None else x.to(device).contiguous() for x in (tokens.response_id, tokens.response_value)
+        )
         if ranks > 1:
-            local, numbers = (self._concatenated(x, ranks, group) for x in (local, numbers))
+            local, numbers, values = (
+                x if x is None else self._concatenated(x, ranks, group) for x in (local, numbers, values)
+            )
         found = dict(zip([*names, *others], local.unbind(-1), strict=True))
         found["nucleus_size"], found["response_mask"] = found["nucleus_size"].long(), found["response_mask"] != 0
         statistics = TokenStatistics(**{name: found.pop(name) for name in names}, vocab_size=self._vocab_size)
-        return Tokens(statistics=statistics, response_id=numbers, **found)
+        return Tokens(statistics=statistics, response_id=numbers, response_value=values, **found)
 
     @staticmethod
     def _concatenated(local: torch.Tensor, ranks: int, group) -> torch.Tensor:

@@ -17,7 +17,7 @@ class MethodEngineConfig(FSDPEngineConfig):
     """The run's method, and the additional ones (`also=`)."""
 
     clip: Clip = field(kw_only=True)
-    """Clip range of the surrogate."""
+    """Clip range of the surrogate; the actor's own if a method's range follows a schedule (`MethodStack.run_clip`)."""
 
     fused_head: bool = field(kw_only=True)
     """Compute the logits a few rows at a time inside the LM head: less memory, one more product with its weight."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import time
@@ -15,7 +14,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from recipe.paec.common.fork_server import one_openmp
+from recipe.paec.common.early import Early, environment_of
 from recipe.paec.common.process_tree import GRACE, ProcessTree, printed
 from recipe.paec.common.ray_access import private_ray
 
@@ -34,11 +33,15 @@ class StopSignals:
         """The handlers of before, by signal; empty when they are back."""
 
     def __enter__(self) -> StopSignals:
-        self.before = {number: signal.signal(number, self._handler) for number in STOPPING}
+        self.take()
         return self
 
     def __exit__(self, *_: object) -> None:
         self.restore()
+
+    def take(self) -> None:
+        """Have the handler called from now on."""
+        self.before = {number: signal.signal(number, self._handler) for number in STOPPING}
 
     def restore(self) -> None:
         """Let the handlers of before have the signals again."""
@@ -83,6 +86,7 @@ def run_on_ray(
     tick: Callable[[], None],
     around: AbstractContextManager[object] | None = None,
     grace: float = GRACE,
+    early: Early | None = None,
 ) -> Ended:
     """`python -m MODULE FILE`, with its output in a log, until it ends or `tick` raises; nothing of it is left then.
 
@@ -95,13 +99,13 @@ def run_on_ray(
         tick: called twice a second.
         around: entered when the process has started, and left before its tree is ended.
         grace: seconds from SIGTERM to SIGKILL for what is left of its tree.
+        early: the same module, started before; it is used unless it has ended since.
     """
     start = log.stat().st_size if log.is_file() else 0
     with private_ray(cluster.ray_address, folder) as private:
-        env = {**os.environ, **cluster.env, **private}
-        if cluster.fork_workers and cluster.ray_address is None:
-            env |= one_openmp()
-        tree = ProcessTree([sys.executable, "-m", module, str(file)], log, env)
+        tree = early.begin(file, log, private) if early is not None else None
+        if tree is None:
+            tree = ProcessTree([sys.executable, "-m", module, str(file)], log, environment_of(cluster) | private)
         try:
             with around or nullcontext():
                 code = tree.wait(tick)

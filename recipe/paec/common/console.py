@@ -37,3 +37,16 @@ def complain(errors: list[str]) -> int:
     """Print errors; returns the exit code."""
     print(secrets.hide("\n".join(f"error: {problem}" for problem in errors)), file=sys.stderr, flush=True)
     return 2
+
+
+def complain_of_files(error: OSError, remedy: str, place: object = None) -> int:
+    """Print a file-system error that is not a bug, with its remedy; returns the exit code.
+
+    `place` is named if the error names none.
+
+    Raises:
+        OSError: any other error, as it came.
+    """
+    if error.errno not in NOT_OURS:
+        raise error
+    return complain([f"{error.filename or place}: {error.strerror}: {remedy}"])

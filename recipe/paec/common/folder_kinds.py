@@ -65,12 +65,13 @@ _EVALUATION = (
 _CURVE = whole("curve.json", "curve.png")
 _STEPS = tuple(f"checkpoints/{name}" for name in ("global_step_#", "damaged_global_step_#", "damaged_global_step_#-#"))
 _RUN = (
-    *whole("config.yaml", "versions.json", "metrics.jsonl", "failure.json", "heartbeat.json"),
+    *whole("config.yaml", "versions.json", "metrics.jsonl", "prompts.jsonl", "failure.json", "heartbeat.json"),
     *whole("report.html", "tokens.html", TRACKERS_FILE),
-    *("tensorboard/events.out.tfevents.*", "trackio/**"),
+    *("tensorboard/events.out.tfevents.*", "trackio/**", "mlflow/**"),
     *("heartbeat.tmp", "stop", "train.log", "export.log", ".ray_token"),
     *("rollouts/#.jsonl", "validation/#.jsonl", "checkpoints/latest_checkpointed_iteration.txt"),
     *_below("tokens", whole("#.parquet")),
+    *_below("tokens/validation", whole("#.parquet", "#.waiting.pt")),
     *(path for step in _STEPS for path in _below(step, CHECKPOINT)),
     *_exported("huggingface"),
     *_below("evaluation/*", _CURVE),

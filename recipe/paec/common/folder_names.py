@@ -7,7 +7,7 @@ import unicodedata
 from pathlib import Path
 from typing import Any
 
-from recipe.paec.common.repository import REPOSITORY
+from recipe.paec.common.repository import IS_CHECKOUT, REPOSITORY
 
 LONGEST_NAME = 200
 """Longest folder name in bytes; file systems allow 255, and logs and tables are named after runs."""
@@ -83,7 +83,8 @@ def _real(path: str | Path) -> Path:
 def protected(place: Path) -> str | None:
     """Why no folder of the recipe can be at `place`, None if one can."""
     home = _real(os.path.expanduser("~"))  # "~" itself if there is none
-    for folder, what in ((REPOSITORY, "this repository"), (home, "your home folder")):
+    ours = "this repository" if IS_CHECKOUT else "where this recipe is installed"
+    for folder, what in ((REPOSITORY, ours), (home, "your home folder")):
         if place == folder:
             return f"it is {what}"
         if place in folder.parents:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,23 @@ def tensor_shapes(files: list[Path]) -> dict[str, list[int]]:
             for name in stream.keys():  # noqa: SIM118  (not a dict)
                 shapes[name] = stream.get_slice(name).get_shape()
     return shapes
+
+
+def fingerprint(folder: Path) -> str:
+    """SHA-256 over names, sizes and the first and last MiB of a model's files: different for different models.
+
+    Configuration, weights, tokenizer, chat template, end-of-sequence tokens: all that responses depend on.
+    """
+    digest, piece = hashlib.sha256(), 2**20
+    patterns = ("*.json", "*.jinja", "*.txt", "*.model", "*.safetensors", "*.bin", "actor/*.*", "actor/huggingface/*.*")
+    for file in sorted({file for pattern in patterns for file in folder.glob(pattern)}):
+        size = file.stat().st_size
+        digest.update(f"{file.relative_to(folder)}:{size}\n".encode())
+        with open(file, "rb") as stream:
+            digest.update(stream.read(piece))
+            stream.seek(max(size - piece, 0))
+            digest.update(stream.read(piece))
+    return digest.hexdigest()
 
 
 def module_errors(folder: Path | None, wanted: list[str]) -> list[str]:

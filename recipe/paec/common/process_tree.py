@@ -56,13 +56,20 @@ def printed(log: Path, since: int, most: int | None = None) -> str:
 
 
 class ProcessTree:
-    """A child process and all its descendants."""
+    """A child process and all its descendants.
 
-    def __init__(self, command: list[str], log: Path, env: dict[str, str]):
+    Args:
+        command: of the child.
+        log: its output is appended to it.
+        env: its environment.
+        heard: whether it reads from `process.stdin` what we write there; else there is nothing to read.
+    """
+
+    def __init__(self, command: list[str], log: Path, env: dict[str, str], heard: bool = False):
         self._log = open(log, "ab")
         self.process = subprocess.Popen(
             [sys.executable, "-m", __name__, str(os.getpid()), *command],
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE if heard else subprocess.DEVNULL,
             stdout=self._log,
             stderr=subprocess.STDOUT,
             env={**NO_BARS, **env},
@@ -112,6 +119,8 @@ class ProcessTree:
             self.process.kill()
             self.process.wait()
         self._log.close()
+        if self.process.stdin is not None:
+            self.process.stdin.close()
 
     def _below(self) -> list[psutil.Process]:
         """The living processes of the tree below the keeper."""

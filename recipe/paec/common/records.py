@@ -1,8 +1,15 @@
-"""Records that must agree: what a run, an evaluation or a scored file was made with."""
+"""Records: the metrics of a run, and what must agree between runs, evaluations and scored files."""
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
+
+METRICS_FILE = "metrics.jsonl"
+"""In a run's directory: a line of JSON for each step."""
+PROBLEMS_FILE = "problems.jsonl"
+"""In the directory of a run of the laboratory: a line for each validation, the counts of every problem."""
 
 
 def first_difference(recorded: dict[str, Any], wanted: dict[str, Any]) -> tuple[str, Any, Any] | None:
@@ -14,3 +21,11 @@ def first_difference(recorded: dict[str, Any], wanted: dict[str, Any]) -> tuple[
         if recorded.get(key) != wanted.get(key):
             return key, recorded.get(key), wanted.get(key)
     return None
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The complete lines of a metrics file; a half-written last line (killed run) is left out."""
+    if not path.is_file():
+        return []
+    lines = path.read_text(encoding="utf-8").split("\n")
+    return [json.loads(line) for line in lines[:-1] if line]

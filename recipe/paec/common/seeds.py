@@ -28,8 +28,3 @@ def rollout_seed(seed: int, validate: bool, step: int, data_source: str, index: 
         sample: which of the prompt's responses, from 0.
     """
     return response_seed(seed, "validation" if validate else "train", step, data_source, index, sample)
-
-
-def response_number(name: str) -> int:
-    """62 bits of the SHA-256 of a key in the queue: the number of a response, or of a prompt."""
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") >> 2

@@ -11,6 +11,8 @@ from importlib.metadata import PackageNotFoundError, metadata, requires, version
 
 from packaging.specifiers import SpecifierSet
 
+from recipe.paec.common.repository import OF_CHECKOUT
+
 STACK_PACKAGES = (
     "verl",
     "vllm",
@@ -59,13 +61,13 @@ def pin_errors() -> list[str]:
     if python not in SpecifierSet(pythons):
         errors.append(
             f"Python {python} is running, but {pythons} is required: delete the environment and create it again with "
-            f"PYTHON=/path/to/python launch/setup_env.sh {stack()}"
+            f"PYTHON=/path/to/python launch/setup_env.sh {stack()}{OF_CHECKOUT}"
         )
     for package, pin in wanted.items():
         found = installed(package)
         if found != pin:
             what = f"{package} {found} is installed" if found else f"{package} is not installed"
-            errors.append(f"{what}, but this recipe requires {pin}: run launch/setup_env.sh {stack()}")
+            errors.append(f"{what}, but this recipe requires {pin}: run launch/setup_env.sh {stack()}{OF_CHECKOUT}")
     return errors
 
 
@@ -74,7 +76,8 @@ def require_verl() -> None:
     found, pin = installed("verl"), pinned("verl")
     if found != pin:
         raise RuntimeError(
-            f"verl {found} is installed, but the PAEC plugin requires verl {pin}: run launch/setup_env.sh {stack()}"
+            f"verl {found} is installed, but the PAEC plugin requires verl {pin}: "
+            f"run launch/setup_env.sh {stack()}{OF_CHECKOUT}"
         )
 
 

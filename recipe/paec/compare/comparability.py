@@ -37,8 +37,8 @@ def check(methods: Sequence[SeedGroup], metrics: Sequence[str], allow_mismatch: 
                 if absent := sorted(a[benchmark]["per_problem"].keys() - b[benchmark]["per_problem"].keys()):
                     listed = ", ".join(absent[:5]) + (", ..." if len(absent) > 5 else "")
                     raise UserError(
-                        f"{there.path} lacks {len(absent)} problems of {benchmark} that {here.path} has ({listed}): "
-                        "evaluate both on the same file"
+                        f"{there.path} lacks {len(absent)} problem{'s' * (len(absent) > 1)} of {benchmark} that "
+                        f"{here.path} has ({listed}): evaluate both on the same file"
                     )
         for text in _mismatches(first, run, metrics):
             mismatches.setdefault(text, []).append(run)

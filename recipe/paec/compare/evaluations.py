@@ -26,6 +26,11 @@ class Evaluation:
     scores: Mapping[str, Any]
     """The content, the problems of each benchmark in the order of their ids."""
 
+    @property
+    def own_name(self) -> str:
+        """Name of the training run, or else of the folder."""
+        return self.scores["provenance"]["run"] or self.path.parent.resolve().name
+
 
 @dataclass(frozen=True)
 class SeedGroup:
@@ -33,6 +38,12 @@ class SeedGroup:
 
     name: str
     runs: tuple[Evaluation, ...]
+
+    @property
+    def seeds(self) -> tuple[int, ...] | None:
+        """The training seed of each run by its name; None if a name has none, or two have the same."""
+        found = [seed_of(run.own_name) for run in self.runs]
+        return tuple(found) if None not in found and len(set(found)) == len(found) else None
 
 
 def read_json(path: Path, made_by: str) -> Any:
@@ -71,10 +82,19 @@ def read_run(path: Path) -> Evaluation:
     return Evaluation(path, scores)
 
 
+SEED_PART = r"(?:\w+\.)*seed=?(\d+)"
+"""The part of a run's name that contains its seed, without the `-`, `_` or `,` before it."""
+
+
 def without_seed(name: str) -> str:
     """A run's name without the part that contains its seed: `-seed2`, `_seed2`, `-trainer.seed=2`, `,data.seed=2`."""
-    part = r"(?:\w+\.)*seed=?\d+"
-    return re.sub(rf"[-_,]{part}$", "", re.sub(rf"(?<=[-_,]){part},", "", name))
+    return re.sub(rf"[-_,]{SEED_PART}$", "", re.sub(rf"(?<=[-_,]){SEED_PART},", "", name))
+
+
+def seed_of(name: str) -> int | None:
+    """The seed in a run's name, see `without_seed`; None if there is none."""
+    found = re.search(rf"(?:^|[-_,]){SEED_PART}(?:,|$)", name)
+    return int(found[1]) if found else None
 
 
 def grouped(named: Sequence[tuple[str | None, str, Any]]) -> dict[str, list[Any]]:
@@ -121,7 +141,7 @@ def read_methods(arguments: Sequence[str]) -> list[SeedGroup]:
     runs = []
     for name, folder in distinct(arguments):
         run = read_run(folder / SCORES_FILE)
-        runs.append((name, run.scores["provenance"]["run"] or folder.resolve().name, run))
+        runs.append((name, run.own_name, run))
     return [SeedGroup(name, tuple(group)) for name, group in grouped(runs).items()]
 
 

@@ -6,12 +6,14 @@ from importlib.util import find_spec
 
 from omegaconf import DictConfig
 
+from recipe.paec.common.repository import OF_CHECKOUT
+
 KEY = "actor_rollout_ref.model.override_config.attn_implementation"
 """verl's key; `cluster.attention` is its value unless it is given."""
 AUTO, FLASH, SDPA = "auto", "flash_attention_2", "sdpa"
 OVER_RANKS = (FLASH, "flash_attention_3", "ulysses_sdpa")
 """Attention over the full sequence with Ulysses; with anything else each rank only attends within its own slice."""
-REMEDY = "compile it with FLASH_ATTN=1 bash launch/setup_env.sh gpu"
+REMEDY = f"compile it with FLASH_ATTN=1 bash launch/setup_env.sh gpu{OF_CHECKOUT}"
 
 
 def has_flash_attn() -> bool:

@@ -20,11 +20,14 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from recipe.paec.common import secrets
-from recipe.paec.common.console import NOT_OURS, complain, say
+from recipe.paec.common.console import complain, complain_of_files, say
 from recipe.paec.common.errors import UserError
-from recipe.paec.common.repository import CONFIGS
+from recipe.paec.common.repository import CONFIGS, OF_CHECKOUT
 from recipe.paec.config import values
 from recipe.paec.config.keys import EVALUATION, TRAINING, check_overrides, given_twice
+
+GROUPS_OF = {"evaluate": ("cluster", "protocol"), "lab": ("method", "also", "base")}
+"""Configuration -> the groups that it has, where it is not those of training."""
 
 
 def _verl_configs() -> str:
@@ -32,7 +35,7 @@ def _verl_configs() -> str:
     verl = importlib.util.find_spec("verl")
     if verl is None:
         raise ModuleNotFoundError(
-            "verl is not installed in this Python: run launch/setup_env.sh, and use its environment"
+            f"verl is not installed in this Python: run launch/setup_env.sh{OF_CHECKOUT}, and use its environment"
         )
     return f"file://{Path(verl.submodule_search_locations[0]) / 'trainer' / 'config'}"
 
@@ -41,10 +44,19 @@ OmegaConf.register_new_resolver("verl_configs", _verl_configs, replace=True)
 OmegaConf.register_new_resolver("several", lambda number: number > 1, replace=True)
 
 
+OPEN_TABLE = "reward.scorers"
+"""A key whose names below it are the user's, so that an override needs no plus."""
+
+
+def _addable(override: str) -> str:
+    """An override of a name in `OPEN_TABLE` as Hydra takes it, which otherwise wants to know the name beforehand."""
+    return f"++{override}" if override.startswith((f"{OPEN_TABLE}.", f"{OPEN_TABLE}={{")) else override
+
+
 def compose(config_name: str, overrides: Sequence[str]) -> DictConfig:
     """The unresolved configuration of this command line, with HydraConfig set; raises Hydra's errors."""
     with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        config = hydra.compose(config_name, overrides=list(overrides), return_hydra_config=True)
+        config = hydra.compose(config_name, overrides=[*map(_addable, overrides)], return_hydra_config=True)
     HydraConfig.instance().set_config(config)
     with open_dict(config):
         del config["hydra"]
@@ -74,18 +86,19 @@ def explain(error: Exception, overrides: Sequence[str], config_name: str) -> str
     key = unknown[1].split("@")[0]
     if key.startswith("cluster.env."):
         return f"{key} does not exist yet: add it with a plus, +{key}=..."
-    if config_name == "train" and (sentence := _no_such_field(key, overrides)) is not None:
+    if config_name != "evaluate" and (sentence := _no_such_field(key, overrides)) is not None:
         return sentence
     names = "experiment|method|also|base|model|data|data@data|cluster|mode|curriculum|protocol"
     groups = [o for o in overrides if re.fullmatch(rf"({names})=[\w.,\[\]-]+", o)]
-    if config_name != "train":
-        groups = [o for o in groups if o.startswith(("cluster=", "protocol="))]
+    if config_name in GROUPS_OF:
+        groups = [o for o in groups if o.partition("=")[0] in GROUPS_OF[config_name]]
     known = _keys(compose(config_name, groups))
     if key in known:
         return f"{key}: {' '.join(str(error.__cause__).split())}"
     close = difflib.get_close_matches(key, known, n=1)
     hint = f": did you mean {close[0]}?" if close else ""
-    return f"unknown configuration key {key}{hint} (python -m recipe.paec.{config_name} --cfg job shows all keys)"
+    shown = "configs/lab.yaml has" if config_name == "lab" else f"python -m recipe.paec.{config_name} --cfg job shows"
+    return f"unknown configuration key {key}{hint} ({shown} all keys)"
 
 
 def no_such_file(error: MissingConfigException) -> str:
@@ -108,7 +121,8 @@ def _no_such_field(key: str, overrides: Sequence[str]) -> str | None:
     if name not in METHODS or name in has or not has or section not in ("method", f"also.{name}"):
         return None
     own = ", ".join(f.name for f in fields(METHODS[name])) or "none"
-    return f"{key}: method {name} has no field {field} (its fields: {own}); {', '.join(has)} has one"
+    others = f"{', '.join(has)} {'have' if len(has) > 1 else 'has'} one"
+    return f"{key}: method {name} has no field {field} (its fields: {own}); {others}"
 
 
 def _keys(node: Any, prefix: str = "") -> list[str]:
@@ -170,17 +184,14 @@ def hydra_command(config_name: str, run: Callable[[DictConfig], None], arguments
         except OmegaConfBaseException as error:
             sys.exit(complain([explain(error, list(HydraConfig.get().overrides.task), config_name)]))
         except OSError as error:
-            if error.errno not in NOT_OURS:
-                raise
-            place = error.filename or "while writing"
-            sys.exit(complain([f"{place}: {error.strerror}: free some space, or choose a writable folder"]))
+            sys.exit(complain_of_files(error, "free some space, or choose a writable folder", "while writing"))
 
     try:
         composed = compose(config_name, overrides) if len(overrides) == len(arguments) else None
         if composed is not None and not any(o.lstrip("+~").startswith(("hydra.", "hydra/")) for o in overrides):
             guarded(composed)
         else:  # Hydra's own options (--cfg, --multirun, ...) and settings
-            sys.argv[1:] = arguments
+            sys.argv[1:] = map(_addable, arguments)
             hydra.main(config_path=str(CONFIGS), config_name=config_name, version_base="1.3")(guarded)()
     except (ConfigCompositionException, HydraException, OmegaConfBaseException) as error:
         return complain([explain(error, overrides, config_name)])

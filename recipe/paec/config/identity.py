@@ -8,6 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from paec_loss.schedule import Schedule
 from recipe.paec.common.model_files import model_folder
 from recipe.paec.config.methods import stack_of
 from recipe.paec.config.schema import RENAMED_FIELDS, TRAINER_MODES
@@ -19,7 +20,7 @@ def trainer_mode(config: DictConfig) -> str:
 
 
 def identity(config: DictConfig) -> dict[str, Any]:
-    """What a checkpoint must agree with to be resumed: method, model, adapters, data, seed, mode, number of workers."""
+    """What a checkpoint must agree with to be resumed: method, model, data, scorers, adapters, seed, mode, workers."""
     folder = model_folder(config.model.path)
     fingerprint = None
     if folder is not None and (folder / "config.json").is_file():
@@ -41,6 +42,7 @@ def identity(config: DictConfig) -> dict[str, Any]:
         "data.curriculum.stages": config.data.curriculum and config.data.curriculum.stages,
         "seed": config.seed,
         "mode": trainer_mode(config),
+        **{f"reward.scorers.{source}": scorer for source, scorer in config.reward.scorers.items()},
         **{f"lora.{key}": value for key, value in lora.items() if key != "merge"},
         "workers": config.cluster.nodes * config.cluster.gpus_per_node,
     }
@@ -58,5 +60,7 @@ def with_current_names(identity: dict[str, Any]) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """The value after a round trip through JSON."""
+    """The value after a round trip through JSON; a schedule as its text."""
+    if isinstance(value, Schedule):
+        return value.text
     return list(value) if isinstance(value, tuple) else value

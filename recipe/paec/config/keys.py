@@ -82,8 +82,8 @@ FIXED = {
     "run.overrides": "it records the command line",
     "model_engine": "the actor is FSDP",
     "critic": "no estimator of this recipe has a critic",
-    "custom_reward_function": "recipe.grading computes the score (docs/grading.md)",
-    "reward.custom_reward_function": "recipe.grading computes the score (docs/grading.md)",
+    "custom_reward_function": "recipe.grading computes the score; reward.scorers names yours (docs/scorers.md)",
+    "reward.custom_reward_function": "recipe.grading computes the score; reward.scorers names yours (docs/scorers.md)",
     "reward_model": "recipe.grading computes the score, not a model (docs/grading.md)",
     "reward.reward_model": "recipe.grading computes the score, not a model (docs/grading.md)",
     "sandbox_fusion": "responses are never run as code (docs/grading.md)",
@@ -152,9 +152,9 @@ EVALUATION = Table(
     owned={"engine.tensor_parallel_size": "cluster.tensor_parallel"},
     fixed={
         section: "an evaluation does not read it; use engine.* for the engine's settings"
-        for section in ("actor_rollout_ref", "trainer", "reward", "ray_kwargs", "transfer_queue")
+        for section in ("actor_rollout_ref", "trainer", "reward.num_workers", "ray_kwargs", "transfer_queue")
     },
-    sections=_sections("cluster.env.NAME", *(f"{name}.KEY" for name in ("engine", "grader", "model"))),
+    sections=_sections("cluster.env.NAME", *(f"{name}.KEY" for name in ("engine", "grader", "model", "reward"))),
     needed=frozenset(field.name for field in fields(EvaluationConfig)),
 )
 

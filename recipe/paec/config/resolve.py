@@ -101,7 +101,7 @@ def apply_methods(config: DictConfig) -> None:
     except (ValueError, TypeError):
         return
     actor.fsdp_config.methods = method_nodes(config)
-    clip = stack.clip(Clip(actor.clip_ratio_low, actor.clip_ratio_high, actor.clip_ratio_c))
+    clip = stack.run_clip(Clip(actor.clip_ratio_low, actor.clip_ratio_high, actor.clip_ratio_c))
     actor.fsdp_config.clip.update(asdict(clip))
     actor.clip_ratio_low, actor.clip_ratio_high = clip.low, clip.high
     actor.clip_ratio_c = min(clip.dual_clip, NO_DUAL_CLIP)

@@ -6,6 +6,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from paec_loss import MethodStack
+from recipe.grading.sources import check_name
 from recipe.paec.common import secrets
 from recipe.paec.config import attention, keys, scored_files
 from recipe.paec.config.identity import trainer_mode
@@ -33,6 +34,8 @@ def check_config(config: DictConfig) -> list[str]:
     except (ValueError, TypeError) as error:
         errors.append(str(error))
     errors += values
+    if "reward.scorers" not in told:
+        errors += check_scorer_names(config)
     if errors:
         return list(dict.fromkeys(errors))
     actor = config.actor_rollout_ref.actor
@@ -48,6 +51,12 @@ def check_config(config: DictConfig) -> list[str]:
         )
     errors += scored_files.check_config(config)
     return errors + _check_lengths(config)
+
+
+def check_scorer_names(config: DictConfig) -> list[str]:
+    """`reward.scorers` whose scorer is neither one of the project nor the name of a function."""
+    found = ((source, check_name(scorer)) for source, scorer in config.reward.scorers.items())
+    return [f"reward.scorers.{source}: {problem}" for source, problem in found if problem]
 
 
 def _check_methods(config: DictConfig, stack: MethodStack) -> list[str]:

@@ -71,7 +71,8 @@ class RunConfig:
     alert: str | None
     """URL to which an event of the run is posted as one JSON line (docs/watch.md), or null. Recorded as its host."""
     record_tokens: int
-    """Prompts of every step whose responses' token statistics are recorded in `tokens/` (docs/tokens.md), 0: none.
+    """Prompts of every step, and of every validation, whose responses' token statistics are recorded in `tokens/`
+    (docs/tokens.md), 0: none.
     The default becomes 0 where the log-prob pass has none (`resolve.no_statistics`)."""
     overrides: list[str]
     """The command line, recorded."""
@@ -190,6 +191,14 @@ class GraderSection:
 
 
 @dataclass
+class RewardSection:
+    """How responses are scored."""
+
+    scorers: dict[str, str]
+    """Data source -> scorer, before the table of recipe.grading.sources."""
+
+
+@dataclass
 class EvaluationConfig:
     """`configs/evaluate.yaml`, which explains each key."""
 
@@ -211,3 +220,4 @@ class EvaluationConfig:
     cluster: ClusterSection
     engine: EngineSection
     grader: GraderSection
+    reward: RewardSection

@@ -14,6 +14,8 @@ from omegaconf import DictConfig, OmegaConf
 
 SCORE = "semantic_entropy"
 """Field of `extra_info`, and part of the name of a scored file."""
+ACCURACY, DIFFICULTY = "sample_accuracy", "difficulty"
+"""Fields of `extra_info` beside it: the share of right samples, and its label (`scoring.difficulty`)."""
 COMMAND = "python -m recipe.paec.curriculum"
 
 

@@ -87,6 +87,13 @@ def _is_url(value: Any) -> bool:
         return False
 
 
+def _are_scorers(value: Any) -> bool:
+    """Whether it is a table of names; which names there are, `recipe.grading.sources.check_name` says."""
+    return isinstance(value, Mapping | DictConfig) and all(
+        isinstance(part, str) and part != "" for pair in value.items() for part in pair
+    )
+
+
 COUNT = _whole(1)
 COUNT_OR_NULL = _or([None], COUNT, "null")
 COUNT_OR_ALL = _or([-1], COUNT, "-1: all")
@@ -99,6 +106,7 @@ FRACTION = _number(lambda v: 0 <= v <= 1, "must be a number in [0, 1]")
 FLAG = Rule(lambda v: isinstance(v, bool), "must be true or false")
 TEXT = Rule(lambda v: isinstance(v, str) and v.strip() != "", "must be non-empty text")
 URL = Rule(_is_url, "must be a URL that begins with http:// or https:// and has no user name")
+SCORERS = Rule(_are_scorers, "must be a table: reward.scorers.DATA_SOURCE=package.module:function")
 FILES = Rule(_are_files, "must be a file, or a non-empty list of files: '[a.parquet,b.parquet]'")
 
 REPLICAS = 2**16
@@ -240,6 +248,7 @@ RULES: dict[str, Rule] = {
     f"{ROLLOUT}.val_kwargs.top_k": TOP_K,
     f"{ROLLOUT}.val_kwargs.do_sample": FLAG,
     "reward.num_workers": COUNT,
+    "reward.scorers": SCORERS,
     "trainer.total_training_steps": COUNT,
     "trainer.save_freq": INTERVAL,
     "trainer.test_freq": INTERVAL,
@@ -260,6 +269,7 @@ EVALUATION_RULES: dict[str, Rule] = {
     "cluster.gpus_per_node": COUNT,
     "cluster.num_cpus": COUNT_OR_NULL,
     "cluster.tensor_parallel": COUNT,
+    "reward.scorers": SCORERS,
     "engine.dtype": RULES[f"{ROLLOUT}.dtype"],
     "engine.max_num_seqs": COUNT_OR_NULL,
     "engine.gpu_memory_utilization": _or([None], SHARE, "null"),

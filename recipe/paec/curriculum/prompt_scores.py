@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +22,17 @@ from recipe.grading.pool import GraderPool
 from recipe.paec.common import folder_kinds, folders
 from recipe.paec.common.console import say
 from recipe.paec.common.errors import UserError
+from recipe.paec.common.model_files import fingerprint
 from recipe.paec.common.prompts import encode
 from recipe.paec.common.records import first_difference
 from recipe.paec.config import rules
-from recipe.paec.config.scored_files import SCORE, scored_path
+from recipe.paec.config.scored_files import ACCURACY, DIFFICULTY, SCORE, scored_path
 from recipe.paec.evaluate.benchmarks import Problem
-from recipe.paec.evaluate.folder import JOURNAL, continue_or_start, digests, refuse
+from recipe.paec.evaluate.folder import JOURNAL, continue_or_start, digests, refuse, scorers_of
 from recipe.paec.evaluate.generation import generate
 from recipe.paec.evaluate.grading import by_problem, grade, journaled
-from recipe.paec.evaluate.targets import Target, fingerprint
+from recipe.paec.evaluate.targets import Target
+from recipe.paec.scoring.difficulty import label_of
 
 GROUP = "curriculum=semantic_entropy"
 PROVENANCE = SCORE.encode()
@@ -76,7 +78,8 @@ def load_prompts(path: Path, tokenizer: Any, longest: int) -> dict[str, list[Pro
         turns = [dict(turn) for turn in row["prompt"]]
         if len(encode(tokenizer, turns)) <= longest:
             truth = str(row["reward_model"]["ground_truth"])
-            problem = Problem(row["data_source"], str(number), turns, truth, turns[-1]["content"])
+            text = turns[-1]["content"]
+            problem = Problem(row["data_source"], str(number), turns, truth, text, row["extra_info"])
             prompts.setdefault(problem.benchmark, []).append(problem)
     return prompts
 
@@ -88,16 +91,27 @@ def entropy_of(samples: list[dict[str, Any]]) -> float:
     return semantic_entropy(torch.tensor(groups), log_prob)
 
 
-def write_scores(source: Path, target: Path, scores: dict[int, float], identity: dict[str, Any]) -> None:
+def write_scores(
+    source: Path,
+    target: Path,
+    scores: dict[int, float],
+    identity: dict[str, Any],
+    accuracies: Mapping[int, float] | None = None,
+) -> None:
     """A copy of a data file with extra_info.semantic_entropy, null in the rows that `scores` lacks.
 
-    Everything else stays as it is, types, rows and their order included. The copy is written completely or not at all.
+    With `accuracies` also extra_info.sample_accuracy and its label, extra_info.difficulty. Everything else stays as it
+    is, types, rows and their order included. The copy is written completely or not at all.
     """
     table = pq.ParquetFile(source).read()
     place = table.schema.get_field_index("extra_info")
     extra = table.column(place).combine_chunks()
     fields = {field.name: extra.field(i) for i, field in enumerate(extra.type)}
     fields[SCORE] = pa.array([scores.get(row) for row in range(table.num_rows)], pa.float64())
+    if accuracies is not None:
+        found = [accuracies.get(row) for row in range(table.num_rows)]
+        fields[ACCURACY] = pa.array(found, pa.float64())
+        fields[DIFFICULTY] = pa.array([None if one is None else label_of(one) for one in found], pa.string())
     new = pa.StructArray.from_arrays(list(fields.values()), names=list(fields))
     table = table.set_column(place, "extra_info", new)
     table = table.replace_schema_metadata({**(table.schema.metadata or {}), PROVENANCE: json.dumps(identity)})
@@ -136,11 +150,13 @@ def is_scored(target: Path, identity: dict[str, Any], fresh: bool) -> bool:
     return True
 
 
-def summary(
-    graded: dict[tuple[str, str], list[dict[str, Any]]], scores: dict[int, float], stages: int
-) -> Iterator[str]:
-    """One line per stage: rows, range of their semantic entropy, accuracy of their samples."""
-    correct = {int(row): sum(s["correct"] for s in samples) / len(samples) for (_, row), samples in graded.items()}
+def accuracies_of(graded: Mapping[tuple[str, str], list[dict[str, Any]]]) -> dict[int, float]:
+    """Row -> share of its samples that are right."""
+    return {int(row): sum(s["correct"] for s in samples) / len(samples) for (_, row), samples in graded.items()}
+
+
+def summary(correct: Mapping[int, float], scores: dict[int, float], stages: int) -> Iterator[str]:
+    """One line per stage: rows, range of their semantic entropy, accuracy of their samples (`correct`, by row)."""
     order, rows = sorted(scores, key=lambda row: (scores[row], row)), len(scores)
     for stage in range(stages):
         part = order[rows * stage // stages : rows * (stage + 1) // stages]
@@ -163,6 +179,7 @@ def score_file(config: DictConfig, file: Path, folder: Path, tokenizer: Any) -> 
         "context_length": sampling.context_length,
         "dtype": sampling.engine.dtype,
         "prompts": digests(problems),
+        **scorers_of(config, problems),
     }
     if is_scored(target, identity, config.run.fresh):
         say(f"{target} is already scored (run.fresh=true scores it again)")
@@ -177,11 +194,12 @@ def score_file(config: DictConfig, file: Path, folder: Path, tokenizer: Any) -> 
             "samples each"
         )
         generate(sampling, Target(config.model.path, folder, False, None, None, output), problems, log_probs=True)
-        with GraderPool() as pool:
-            graded = by_problem(grade(journaled(problems, output / JOURNAL), pool))
+        with GraderPool(scorers=config.reward.scorers) as pool:
+            graded = by_problem(grade(journaled(problems, output / JOURNAL), pool, problems))
         scores = {int(row): entropy_of(samples) for (_, row), samples in graded.items()}
         if bad := [row for row, score in scores.items() if not math.isfinite(score)]:
             raise UserError(f"{file}, row {bad[0]}: no response has a finite log-prob: see {output / JOURNAL}")
-        write_scores(file, target, scores, identity)
+        correct = accuracies_of(graded)
+        write_scores(file, target, scores, identity, correct)
         say(f"{target}: extra_info.{SCORE} of {len(scores)} rows")
-        say("\n".join(summary(graded, scores, config.data.curriculum.stages)))
+        say("\n".join(summary(correct, scores, config.data.curriculum.stages)))

@@ -21,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from recipe.paec.common.errors import UserError
 from recipe.paec.common.process_tree import die_with_parent
 from recipe.paec.common.ray_access import running_ray
+from recipe.paec.common.repository import OF_CHECKOUT
 from recipe.paec.doctor.report import Check
 
 SECONDS = 20.0
@@ -205,7 +206,8 @@ def on_ray(config: DictConfig, seconds: float = SECONDS) -> list[Check]:
         total = sum(gpus for gpus, _ in have.values())
         raise UserError(
             f"the Ray cluster at {address} has {total:.0f} of {count * per_node} GPUs ({there}); the run needs "
-            f"{wanted}: start Ray on the missing nodes (launch/ray_worker.sh --gpus --cpus), or lower cluster.nodes"
+            f"{wanted}: start Ray on the missing nodes (launch/ray_worker.sh --gpus --cpus{OF_CHECKOUT}), or lower "
+            "cluster.nodes"
         )
     bundles = [{"CPU": COLOCATED, "GPU": 1}] * per_node
     groups = [placement_group(bundles, strategy="STRICT_PACK") for _ in range(count)]

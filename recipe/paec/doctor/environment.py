@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 
 from recipe.paec.common import versions
 from recipe.paec.common.gpus import gpu_count
+from recipe.paec.common.repository import OF_CHECKOUT
 from recipe.paec.config import attention
 from recipe.paec.config.attention import AUTO, FLASH, REMEDY, SDPA, name_of
 from recipe.paec.doctor.report import Check
@@ -45,7 +46,7 @@ def check_versions() -> list[str]:
         if PLUGIN_NAME not in {point.name for point in entry_points(group=group)}:
             errors.append(
                 f"the plugin {PLUGIN_NAME!r} is not installed (entry-point group {group}): "
-                f"run launch/setup_env.sh {versions.stack()}, which installs this package"
+                f"run launch/setup_env.sh {versions.stack()}{OF_CHECKOUT}, which installs this package"
             )
     policy = os.environ.get("VERL_USE_EXTERNAL_PLUGINS", "auto").strip().lower()
     if policy != "auto" and PLUGIN_NAME not in {name.strip() for name in policy.split(",")}:
@@ -62,15 +63,15 @@ def check_cluster(config: DictConfig) -> list[str]:
         return [f"VLLM_PLUGINS={plugins} keeps vLLM from loading {PLUGIN_NAME!r}, its end of the weight sync: add it"]
     if config.cluster.platform == "cpu":
         if versions.stack() != "cpu":
-            return ["cluster=cpu needs the CPU build of vLLM: run launch/setup_env.sh cpu"]
+            return [f"cluster=cpu needs the CPU build of vLLM: run launch/setup_env.sh cpu{OF_CHECKOUT}"]
         return []
     if config.cluster.platform != "cuda":
         return [f"cluster.platform={config.cluster.platform}: must be one of cuda, cpu"]
     errors = []
     if versions.stack() == "cpu":
         errors.append(
-            "this environment has the CPU stack: create one for GPUs with VENV=.venv-gpu bash launch/setup_env.sh gpu, "
-            "and use it with VENV=.venv-gpu"
+            "this environment has the CPU stack: create one for GPUs with VENV=.venv-gpu bash launch/setup_env.sh "
+            f"gpu{OF_CHECKOUT}, and use it with VENV=.venv-gpu"
         )
     if config.cluster.ray_address is not None or config.cluster.nodes > 1:
         return errors  # the workers run on other nodes

@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from recipe.paec.common import folder_kinds, folders, versions
 from recipe.paec.common.console import GIB, gib
 from recipe.paec.common.errors import UserError
+from recipe.paec.common.repository import OF_CHECKOUT
 from recipe.paec.config.resolve import whose
 from recipe.paec.doctor import environment, node, node_folders, node_limits, node_memory
 from recipe.paec.doctor.collective import Collective
@@ -95,7 +96,8 @@ def ray_address(config: DictConfig) -> Check:
         if config.cluster.nodes > 1:
             errors.append(
                 f"cluster.nodes={config.cluster.nodes}: several nodes need a running Ray cluster: start it "
-                "(launch/ray_head.sh, launch/slurm/paec.sbatch) and give its address with cluster.ray_address"
+                f"(launch/ray_head.sh, launch/slurm/paec.sbatch{OF_CHECKOUT}) and give its address with "
+                "cluster.ray_address"
             )
         elif variable:
             errors.append(
@@ -117,7 +119,7 @@ def ray_address(config: DictConfig) -> Check:
                 "no cluster",
                 (
                     f"cluster.ray_address=auto: neither RAY_ADDRESS nor {current} names a cluster: start one "
-                    "(launch/ray_head.sh), or give its address HOST:PORT",
+                    f"(launch/ray_head.sh{OF_CHECKOUT}), or give its address HOST:PORT",
                 ),
             )
     problem = unreachable(found)
@@ -134,7 +136,7 @@ def unreachable(address: str) -> str | None:
     except OSError as error:
         return (
             f"cluster.ray_address={address}: nothing answers there ({error.strerror or error}): is Ray's head running "
-            "(launch/ray_head.sh prints its address), and can this machine reach it?"
+            f"(launch/ray_head.sh{OF_CHECKOUT} prints its address), and can this machine reach it?"
         )
     return None
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 
 from recipe.grading import sources
+from recipe.grading.pool import GraderPool
+from recipe.grading.scorers import is_function
 from recipe.paec.common import prompts
 from recipe.paec.common.errors import UserError
 from recipe.paec.common.model_files import (
@@ -72,11 +75,14 @@ def check_data(config: DictConfig, tokenizer: Any | None, to_come: Path | None =
     """
     from data_prep.contract import ContractError, validate_rows  # imports pandas
 
-    errors = []
+    errors, own = [], dict(config.reward.scorers)
+    first: dict[str, tuple[str, dict[str, Any]]] = {}
+    complete = True
     for key in ("train_files", "val_files"):
         files = config.data[key]
         for file in [files] if isinstance(files, str) else list(files):
             path = Path(os.path.expanduser(file))
+            complete = complete and path.is_file()
             if not path.is_file() and _is_below(file, to_come):
                 continue
             if not path.is_file():
@@ -88,9 +94,13 @@ def check_data(config: DictConfig, tokenizer: Any | None, to_come: Path | None =
                 errors.append(f"data.{key}: {error}")
                 continue
             for source in sorted(set(frame["data_source"])):
-                if not sources.supports(source):
+                if not sources.supports(source, own):
                     errors.append(f"data.{key}: {file}: {sources.why_not(source)}")
-            errors += _check_references(key, file, frame)
+            errors += _check_references(key, file, frame, own)
+            for source, reward, extra in zip(
+                frame["data_source"], frame["reward_model"], frame["extra_info"], strict=True
+            ):
+                first.setdefault(source, (reward["ground_truth"], extra))
             if tokenizer is not None:
                 errors += _check_prompts(config, key, file, frame, tokenizer)
             if key == "train_files" and len(frame) < config.data.train_batch_size:
@@ -98,16 +108,36 @@ def check_data(config: DictConfig, tokenizer: Any | None, to_come: Path | None =
                     f"data.train_files: {file} has {len(frame)} rows, fewer than data.train_batch_size="
                     f"{config.data.train_batch_size}"
                 )
-    return errors
+    if complete and (unused := [source for source in own if source not in first]):
+        errors.append(
+            f"reward.scorers.{unused[0]}: no row of data.train_files and data.val_files has this data_source; they "
+            f"have {', '.join(sorted(first))}"
+        )
+    return errors or check_scorers(own, first)
 
 
-def _check_references(key: str, file: str, frame) -> list[str]:
+def check_scorers(own: Mapping[str, str], first: Mapping[str, tuple[str, Mapping[str, Any]]]) -> list[str]:
+    """Functions of `reward.scorers` that cannot be imported, or fail for a row: one sentence each.
+
+    Args:
+        own: data source -> scorer.
+        first: data source -> ground truth and `extra_info` of its first row.
+    """
+    functions = {source: scorer for source, scorer in own.items() if is_function(scorer)}
+    if not functions:
+        return []
+    with GraderPool(1) as pool:
+        found = {source: pool.probe(scorer, *first.get(source, ())) for source, scorer in functions.items()}
+    return [f"reward.scorers.{source}: {problem}" for source, problem in found.items() if problem]
+
+
+def _check_references(key: str, file: str, frame, own: Mapping[str, str]) -> list[str]:
     """Reference answers that the scorer cannot read: each would be an error in the middle of a run."""
     bad = [
         (row, problem)
         for row, (source, reward_model) in enumerate(zip(frame["data_source"], frame["reward_model"], strict=True))
-        if sources.supports(source)
-        and (problem := sources.check_ground_truth(source, reward_model["ground_truth"])) is not None
+        if sources.supports(source, own)
+        and (problem := sources.check_ground_truth(source, reward_model["ground_truth"], own)) is not None
     ]
     if not bad:
         return []

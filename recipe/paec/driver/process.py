@@ -1,7 +1,8 @@
 """The training process, the driver: loads the resolved configuration, starts Ray and runs verl's trainer.
 
-Started by `recipe.paec.train`, which watches it. A failure is written to `failure.json` as one sentence; the complete
-traceback goes to the log.
+Started by `recipe.paec.train`, which watches it; where that saves time, before its configuration has been checked
+(`--early` in place of the file). A failure is written to `failure.json` as one sentence; the complete traceback goes to
+the log.
 """
 
 from __future__ import annotations
@@ -16,12 +17,13 @@ from hydra.errors import InstantiationException
 from omegaconf import OmegaConf
 
 from recipe.paec.common import fork_server
+from recipe.paec.common.early import EARLY, wait_for_work
 from recipe.paec.run.log import write_failure
 
 CAUSE_WAIT = 3.0
 """Seconds in which Ray must have noticed that the actor has died for whose death a rollout failed."""
 LIBRARIES = (
-    *fork_server.VLLM_ON_CPU,
+    *(*fork_server.VLLM_ON_CPU, "vllm.entrypoints.openai.api_server"),
     *("tensordict", "peft", "datasets", "pandas", "numba", "zmq", "paec_loss.methods"),
     "torchdata.stateful_dataloader.stateful_dataloader",
 )
@@ -98,7 +100,7 @@ def main(config_file: str, check_only: bool) -> int:
     os.environ.update(config.cluster.env)
     directory = Path(config.run.directory)
     try:
-        if config.cluster.fork_workers and config.cluster.ray_address is None and not check_only:
+        if fork_server.forks(config.cluster) and not check_only:
             config.ray_kwargs.ray_init.runtime_env.py_executable = fork_server.python_of_ray(LIBRARIES)
         import verl  # noqa: F401  (loads the plugin)
 
@@ -120,5 +122,11 @@ def main(config_file: str, check_only: bool) -> int:
     return 0
 
 
+def early() -> str:
+    """Import what will be needed, then wait for the file."""
+    fork_server.import_without_ray(LIBRARIES)
+    return wait_for_work()
+
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], check_only="--check" in sys.argv[2:]))
+    fork_server.leave(main(early() if sys.argv[1] == EARLY else sys.argv[1], check_only="--check" in sys.argv[2:]))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -12,10 +14,12 @@ from transfer_queue import KVBatchMeta
 from verl.workers.utils.padding import response_to_nested
 
 from paec_loss import MethodStack, Rollouts
+from paec_loss.stack import NO_SIGNALS, Signals
+from paec_loss.token_texts import token_pieces
 from recipe.grading.pool import GraderPool
-from recipe.paec.actor.batches import QUEUED_FIELDS, RESPONSE_NUMBER, padded_mask, queued_statistics
-from recipe.paec.common.seeds import response_number
-from recipe.paec.common.token_texts import token_pieces
+from recipe.grading.sources import OWN_NONE
+from recipe.paec.actor.batches import QUEUED_FIELDS, RESPONSE_NUMBER, RESPONSE_VALUE, padded_mask, queued_statistics
+from recipe.paec.common.queue_keys import prompt_of, response_number
 from recipe.paec.rollout.agent_loop import ROLLOUT_TEMPERATURE
 
 ACTOR_FIELDS = sorted(
@@ -23,7 +27,7 @@ ACTOR_FIELDS = sorted(
         *("input_ids", "position_ids", "prompts", "responses", "response_mask", "loss_mask", "multi_modal_inputs"),
         *("routed_experts", "teacher_ids", "teacher_logprobs", "rollout_log_probs", "rollout_is_weights"),
         *("old_log_probs", "ref_log_prob", "advantages", "returns", "values", "token_level_rewards", "rm_scores"),
-        *(RESPONSE_NUMBER, *QUEUED_FIELDS),
+        *(RESPONSE_NUMBER, RESPONSE_VALUE, *QUEUED_FIELDS),
     }
 )
 """What actor workers may read of a response. The rest are Python objects, which cost them more than their tensors."""
@@ -41,9 +45,20 @@ def number_responses(batch: KVBatchMeta) -> None:
 
 
 def read_rollouts(
-    batch: KVBatchMeta, stack: MethodStack, tokenizer: Any, vocab_size: int, step: int, seed: int
+    batch: KVBatchMeta,
+    stack: MethodStack,
+    tokenizer: Any,
+    vocab_size: int,
+    step: int,
+    seed: int,
+    scorers: Mapping[str, str] = OWN_NONE,
 ) -> Rollouts:
-    """The responses of `batch` after their log-prob pass, without rewards; padded [B, R], in the order of its keys."""
+    """The responses of `batch` after their log-prob pass; padded [B, R], in the order of its keys.
+
+    They have their graded rewards if a method has `needs = {"rewards"}`.
+
+    `scorers`: data source -> scorer (`reward.scorers`), which decides what equal answers are.
+    """
     wanted = [*QUEUED_FIELDS]
     wanted += ["extra_fields", "data_source"] if "answer_ids" in stack.needs else []
     wanted += [ROLLOUT_TEMPERATURE] if stack.has("sampling") else []
@@ -51,7 +66,7 @@ def read_rollouts(
     statistics = queued_statistics(data, vocab_size)
     inside = padded_mask(data["response_mask"], statistics.entropy.shape[1])
     tokens = data["responses"].to_padded_tensor(0)
-    prompts = [key.rsplit("_", 2)[0] for key in batch.keys]
+    prompts = [prompt_of(key) for key in batch.keys]
     ids = [row[: int(length)].tolist() for row, length in zip(tokens, inside.sum(-1), strict=True)]
     return Rollouts(
         statistics=statistics,
@@ -60,21 +75,24 @@ def read_rollouts(
         step=step,
         seed=seed,
         tokens=tokens,
+        rewards=read_rewards(batch)[0] if "rewards" in stack.needs else None,
         text=[tokenizer.decode(row) for row in ids] if "text" in stack.needs else None,
         token_texts=token_pieces(ids, tokenizer) if "token_texts" in stack.needs else None,
-        answer_ids=_clusters(data, prompts) if "answer_ids" in stack.needs else None,
+        answer_ids=_clusters(data, prompts, scorers) if "answer_ids" in stack.needs else None,
         resampled=torch.tensor(list(data[ROLLOUT_TEMPERATURE])) > 0 if stack.has("sampling") else None,
     )
 
 
-def _clusters(data: TensorDict, prompts: list[str]) -> torch.Tensor:
+def _clusters(data: TensorDict, prompts: list[str], scorers: Mapping[str, str]) -> torch.Tensor:
     """[B] class of each response's answer among those of its prompt; a response without an answer has its own class."""
     answers = [extra["reward_extra_info"]["pred"] or None for extra in data["extra_fields"]]
     sources = list(data["data_source"])
     rows: dict[str, list[int]] = {}
     for row, prompt in enumerate(prompts):
         rows.setdefault(prompt, []).append(row)
-    found = _graders().groups((sources[of[0]], [answers[row] for row in of]) for of in rows.values())
+    found = _graders(tuple(scorers.items())).groups(
+        (sources[of[0]], [answers[row] for row in of]) for of in rows.values()
+    )
     clusters = torch.zeros(len(prompts), dtype=torch.int64)
     for of, classes in zip(rows.values(), found, strict=True):
         for row, number in zip(of, classes, strict=True):
@@ -83,9 +101,9 @@ def _clusters(data: TensorDict, prompts: list[str]) -> torch.Tensor:
 
 
 @cache
-def _graders() -> GraderPool:
+def _graders(scorers: tuple[tuple[str, str], ...]) -> GraderPool:
     """The graders of this process; they end with it."""
-    return GraderPool()
+    return GraderPool(scorers=dict(scorers))
 
 
 def read_rewards(batch: KVBatchMeta) -> tuple[torch.Tensor, torch.Tensor]:
@@ -117,6 +135,33 @@ def put_advantages(batch: KVBatchMeta, advantages: torch.Tensor) -> None:
     """Put [B, R] advantages into the queue."""
     like = _get(batch, ["response_mask"])["response_mask"]
     _put(batch, {"advantages": response_to_nested(advantages.float(), like)})
+
+
+def put_outcome(
+    batch: KVBatchMeta,
+    stack: MethodStack,
+    rollouts: Rollouts,
+    graded: torch.Tensor,
+    signals: Signals = NO_SIGNALS,
+) -> None:
+    """Put the methods' advantages and numbers of the responses into the queue.
+
+    Args:
+        batch: the responses in the queue.
+        stack: the methods.
+        rollouts: the same responses with the rewards that the estimator has used.
+        graded: [B] graded rewards.
+        signals: the signal of each method's tracker for this step, by name.
+    """
+    if not (stack.has("advantages") or stack.has("response_value")):
+        return
+    rollouts = replace(rollouts, advantages=read_advantages(batch, rollouts.response_mask.shape[1]))
+    if stack.has("advantages"):
+        rollouts = replace(rollouts, advantages=stack.advantages(rollouts, signals))
+        put_advantages(batch, rollouts.advantages)
+    values = stack.response_value(replace(rollouts, rewards=graded), signals)
+    if values is not None:
+        _put(batch, {RESPONSE_VALUE: values})
 
 
 def _get(batch: KVBatchMeta, names: list[str]) -> TensorDict:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import time
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor, Future
 from pathlib import Path
 from typing import Any
@@ -14,14 +16,18 @@ from tensordict import TensorDict
 from transfer_queue import KVBatchMeta
 
 from paec_loss import Rollouts, TokenStatistics
+from paec_loss.token_texts import token_pieces
 from recipe.paec.actor.batches import QUEUED_FIELDS, RECORDED, padded_mask, queued_statistics
-from recipe.paec.common.token_texts import token_pieces
+from recipe.paec.common.queue_keys import parts_of
 from recipe.paec.run.token_record import STATISTICS, RecordedResponse, TokenRecord, write
 
 OUTCOME = ["prompts", "responses", "response_mask", "advantages", "rm_scores"]
 """Fields of a response that are fetched after the advantage estimator."""
 SECONDS = "timing_s/adv/record_tokens"
-"""Metric: seconds that the trainer spent on a step's record. The file is written meanwhile, by another thread."""
+"""Metric: seconds that the trainer waited for a step's record. Another thread makes the rest of it, and the file."""
+
+Part = tuple[list[str], TokenStatistics, TensorDict]
+"""Responses of a record as they were fetched: keys, statistics, OUTCOME."""
 
 
 def chosen_keys(batch: KVBatchMeta, prompts: int) -> list[str]:
@@ -29,8 +35,8 @@ def chosen_keys(batch: KVBatchMeta, prompts: int) -> list[str]:
     groups: dict[str, list[tuple[int, int, str]]] = {}
     for key, tag in zip(batch.keys, batch.tags, strict=True):
         if not tag.get("is_padding", False):
-            prompt, sample, output = key.rsplit("_", 2)
-            groups.setdefault(prompt, []).append((int(sample), int(output), key))
+            prompt, *place = parts_of(key)
+            groups.setdefault(prompt, []).append((*place, key))
     return [key for prompt in sorted(groups)[:prompts] for _, _, key in sorted(groups[prompt])]
 
 
@@ -49,10 +55,11 @@ class TokenRecorder:
             "temperature": config.actor_rollout_ref.rollout.temperature,
             "seed": config.seed,
         }
+        self._tokenizer: Any = None
         self._start()
 
     def _start(self) -> None:
-        self._responses: list[RecordedResponse] = []
+        self._parts: list[Part] = []
         self._taken: tuple[list[str], TokenStatistics] | None = None
         self._seconds = 0.0
 
@@ -69,7 +76,8 @@ class TokenRecorder:
             rollouts: all responses of `batch` in its order, if a method has had them fetched; else they are fetched.
         """
         batch.extra_info.pop(RECORDED, None)
-        keys = chosen_keys(batch, self._prompts - len({response.group for response in self._responses}))
+        wanted = self._prompts - len({parts_of(key)[0] for keys, _, _ in self._parts for key in keys})
+        keys = chosen_keys(batch, wanted) if wanted > 0 else []
         if keys:
             started = time.monotonic()
             if rollouts is None:
@@ -87,18 +95,26 @@ class TokenRecorder:
         if self._taken is not None:
             started = time.monotonic()
             keys, statistics = self._taken
-            self._responses += recorded(keys, statistics, _get(batch, keys, OUTCOME), tokenizer)
+            self._parts.append((keys, statistics, _get(batch, keys, OUTCOME)))
+            if self._tokenizer is None:
+                self._tokenizer = copy.deepcopy(tokenizer)  # another thread uses it while the trainer uses its own
             self._taken = None
             self._seconds += time.monotonic() - started
 
     def write(self, executor: Executor, step: int, metrics: dict[str, Any]) -> list[Future]:
         """Start to write what the step has, and start over; returns the write that is under way, if there is one."""
-        if not self._responses:
+        if not self._parts:
             return []
-        record = TokenRecord(step=step, responses=tuple(self._responses), **self._about)
         metrics[SECONDS] = self._seconds
+        parts, about = self._parts, {"step": step, **self._about}
         self._start()
-        return [executor.submit(write, self._directory, record)]
+        return [executor.submit(_write, self._directory, parts, about, self._tokenizer)]
+
+
+def _write(directory: Path, parts: Sequence[Part], about: Mapping[str, Any], tokenizer: Any) -> Path:
+    """The whole of a record, from what was fetched; the texts of its tokens take longest."""
+    responses = [response for part in parts for response in recorded(*part, tokenizer)]
+    return write(directory, TokenRecord(responses=tuple(responses), **about))
 
 
 def recorded(
@@ -109,7 +125,7 @@ def recorded(
     Args:
         keys: of the responses.
         statistics: [B, R], padded.
-        outcome: their OUTCOME.
+        outcome: their OUTCOME; in a validation without advantages.
         tokenizer: the policy's.
     """
     columns = {name: getattr(statistics, name).float().numpy() for name in STATISTICS}
@@ -117,7 +133,8 @@ def recorded(
     mask = padded_mask(outcome["response_mask"], size.shape[1]).numpy()
     scores = outcome["rm_scores"].to_padded_tensor(0.0).sum(-1).tolist()
     prompts, ids = ([row.numpy() for row in outcome[name].unbind()] for name in ("prompts", "responses"))
-    advantages = [row.numpy() for row in outcome["advantages"].unbind()]
+    estimated = "advantages" in outcome.keys()
+    advantages = [row.numpy() for row in outcome["advantages"].unbind()] if estimated else [None] * len(keys)
     texts = token_pieces([row.tolist() for row in ids], tokenizer)
     return [
         RecordedResponse(

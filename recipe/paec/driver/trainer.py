@@ -11,19 +11,21 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import transfer_queue as tq
 from omegaconf import OmegaConf, open_dict
 from verl.trainer.ppo.v1 import PPOTrainerColocateAsync, PPOTrainerSeparateAsync, PPOTrainerSync
-from verl.trainer.ppo.v1.trainer_base import PPOTrainer, register_trainer
+from verl.trainer.ppo.v1.trainer_base import register_trainer
 from verl.utils import tensordict_utils
 from verl.utils.config import omega_conf_to_dataclass
 
 from paec_loss import Rollouts
 from paec_loss.batch import joined
 from recipe.paec.actor.loss import method_loss
+from recipe.paec.common.queue_keys import parts_of
 from recipe.paec.config.schema import TRAINER_MODES
 from recipe.paec.driver import curriculum_sampler, queue_io, tracking
 from recipe.paec.driver.actor_watch import ActorWatch, RolloutFailed
+from recipe.paec.driver.prompt_recorder import PromptRecorder
+from recipe.paec.driver.recording_trainer import RecordingTrainer
 from recipe.paec.driver.token_recorder import TokenRecorder
 from recipe.paec.driver.validation import best_score, mixed_prompts, reward_metrics, validation_scores
 from recipe.paec.rollout import agent_loop
@@ -42,12 +44,12 @@ def _rollout_failure(what: str, step: int) -> str:
 def sample_in_order(sample, *args, **kwargs):
     """What the replay buffer's `sample` returns, ordered by prompt and sample number instead of by finishing time."""
     batch, metrics = sample(*args, **kwargs)
-    places = [(uid, int(number), int(output)) for uid, number, output in (key.rsplit("_", 2) for key in batch.keys)]
+    places = [parts_of(key) for key in batch.keys]
     batch.reorder(sorted(range(len(batch)), key=places.__getitem__))
     return batch, metrics
 
 
-class PAECTrainer(PPOTrainer):
+class PAECTrainer(RecordingTrainer):
     """Adds to each step what the methods do on the driver: sampling, rewards, advantages, and their state.
 
     A mixin for one of verl's trainers, whose mode is `mode`. A step has one log-prob pass, or in separate_async one
@@ -76,6 +78,7 @@ class PAECTrainer(PPOTrainer):
         self.prompts_drawn: Counter[int] = Counter()
         self.rollouts: list[Rollouts] = []
         self.recorder = TokenRecorder(config, self.stack.top_p)
+        self.prompt_recorder = PromptRecorder(self.run_directory)
 
     # ---- set-up ------------------------------------------------------------------------------------------------------
 
@@ -125,12 +128,13 @@ class PAECTrainer(PPOTrainer):
         if missing:
             raise RolloutFailed(_rollout_failure(f"{missing} validation responses", self.global_steps))
         # Instead of verl's: best@k there draws with replacement, which is not pass@k, and votes compare strings.
-        return validation_scores(data_sources, sample_uids, reward_extra_infos_dict, expected_acc_counts)
+        scorers = self.config.reward.scorers
+        return validation_scores(data_sources, sample_uids, reward_extra_infos_dict, expected_acc_counts, scorers)
 
     def _add_to_trackers(self) -> None:
         """verl creates its trackers in `fit()`, before the first of these hooks."""
         self.logger.logger["metrics_file"] = self.metrics_file
-        tracking.group_names(self.logger.logger)
+        tracking.complete(self.config, self.logger.logger, self.validation_generations_logger)
 
     def on_train_begin(self):
         self._add_to_trackers()
@@ -166,7 +170,7 @@ class PAECTrainer(PPOTrainer):
         names = [f"{step:06d}-{first + place:06d}" for place in range(len(batch))]
         tensordict_utils.assign_non_tensor_stack(batch, "uid", names)
         if self.stack.has("sampling"):
-            sampling = self.stack.sampling(self._signals())
+            sampling = self.stack.sampling(self._signals(), step)
             apart = round(sampling.share * len(batch)) if sampling is not None else 0
             temperatures = [0.0] * (len(batch) - apart) + [sampling.temperature] * apart
             tensordict_utils.assign_non_tensor_stack(batch, agent_loop.ROLLOUT_TEMPERATURE, temperatures)
@@ -175,6 +179,8 @@ class PAECTrainer(PPOTrainer):
     def step(self, metrics: dict, timing_raw: dict):
         self.rollouts = []
         batch = super().step(metrics, timing_raw)
+        self.prompt_recorder.write(self.global_steps, (self.global_steps - 1) // self.steps_per_epoch)
+        metrics |= self.stack.scheduled_values(self.global_steps, "actor/")
         self._dump_futures += self.recorder.write(self._dump_executor, self.global_steps, metrics)
         if self.trackers and self.parameter_sync_step > 1:
             metrics.update(self._observe())  # its parts become known one after the other
@@ -187,14 +193,13 @@ class PAECTrainer(PPOTrainer):
         if self.stack.acts_in_actor:
             queue_io.number_responses(batch)
         batch = super()._compute_old_log_prob(queue_io.for_the_actor(batch), metrics)
-        data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=["extra_fields"])
-        infos = [extra["reward_extra_info"] for extra in data["extra_fields"]]
+        infos = self.prompt_recorder.take(batch)
         metrics.update(reward_metrics(infos))
         if not self.stack.has("rewards"):  # such a method learns from prompts of one score too
             metrics.update(mixed_prompts(batch.keys, infos))
         if self.stack.needs_rollouts:
             place = (self.stack, self.tokenizer, self.vocab_size, self.global_steps, self.config.seed)
-            self.rollouts.append(queue_io.read_rollouts(batch, *place))
+            self.rollouts.append(queue_io.read_rollouts(batch, *place, self.config.reward.scorers))
         self.recorder.take_statistics(batch, self.vocab_size, self.rollouts[-1] if self.rollouts else None)
         if self.trackers and self.parameter_sync_step == 1:
             metrics.update(self._observe())
@@ -213,24 +218,21 @@ class PAECTrainer(PPOTrainer):
         return {name: tracker.signal(self.global_steps) for name, tracker in self.trackers.items()}
 
     def _compute_advantage(self, batch, metrics: dict):
-        if not (self.stack.has("rewards") or self.stack.has("advantages")):
+        if not self.stack.reads_rewards:
             batch = super()._compute_advantage(batch, metrics)
             self.recorder.take_outcome(batch, self.tokenizer)
             return batch
         graded, scores = queue_io.read_rewards(batch)
         rollouts = replace(self.rollouts[-1], rewards=graded)
         if self.stack.has("rewards"):
-            rollouts = replace(rollouts, rewards=self.stack.rewards(rollouts))
+            rollouts = replace(rollouts, rewards=self.stack.rewards(rollouts, self._signals()))
             queue_io.put_rewards(batch, rollouts.rewards, scores)
             metrics[f"actor/{self.stack.owner('rewards')}/reward"] = rollouts.rewards.double().mean().item()
         batch = super()._compute_advantage(batch, metrics)
         if self.stack.has("rewards"):
             queue_io.put_scores(batch, scores)  # metrics and records keep showing the graded ones
         self.recorder.take_outcome(batch, self.tokenizer)
-        if self.stack.has("advantages"):
-            found = queue_io.read_advantages(batch, rollouts.response_mask.shape[1])
-            rollouts = replace(rollouts, advantages=found)
-            queue_io.put_advantages(batch, self.stack.advantages(rollouts))
+        queue_io.put_outcome(batch, self.stack, rollouts, graded, self._signals())
         return batch
 
     def _update_actor(self, batch, metrics: dict):
@@ -295,6 +297,10 @@ class PAECTrainerColocateAsync(PAECTrainer, PPOTrainerColocateAsync):
 
     mode = "colocate_async"
 
+    def _make_room(self):
+        self.checkpoint_manager.abort_replicas()
+        super()._make_room()
+
 
 @register_trainer(TRAINER_MODES["separate_async"])
 class PAECTrainerSeparateAsync(PAECTrainer, PPOTrainerSeparateAsync):
@@ -308,3 +314,6 @@ class PAECTrainerSeparateAsync(PAECTrainer, PPOTrainerSeparateAsync):
             # The only value that verl accepts.
             separate.parameter_sync_step = config.data.train_batch_size // actor.ppo_mini_batch_size
         super().__init__(config)
+
+    def _make_room(self):
+        self.switch_to_trainer()  # nothing, unless verl lends the trainer's GPUs to the rollout

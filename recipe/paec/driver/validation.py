@@ -8,7 +8,10 @@ from statistics import fmean
 from typing import Any
 
 from recipe.grading.pool import GraderPool
+from recipe.grading.sources import OWN_NONE
 from recipe.paec.common.errors import UserError
+from recipe.paec.common.queue_keys import prompt_of
+from recipe.paec.rollout.rewards import METRIC
 from recipe.paec.run.summary import accuracy
 from recipe.paec.scoring.scores import validation_metrics
 from recipe.paec.scoring.verdicts import SampleVerdict
@@ -22,27 +25,37 @@ def validation_scores(
     problem_ids: Sequence[str],
     infos: Mapping[str, Sequence[Any]],
     expected: Mapping[tuple[str, str], int],
+    scorers: Mapping[str, str] = OWN_NONE,
 ) -> dict[str, float]:
     """`val/<data source>/...` of one validation (recipe.paec.scoring.scores.validation_metrics).
+
+    With a scorer from outside also `val/<data source>/metric/<name>`: the means of its score and of what it measured,
+    over the samples that have it.
 
     Args:
         data_sources, problem_ids: one entry a sample.
         infos: the keys of `rewards.compute_score`, one entry per sample; None for a sample that was never scored.
         expected: samples drawn, by (data source, problem id); the same number for all.
+        scorers: data source -> scorer (`reward.scorers`).
     """
     answers: dict[tuple[str, str], list[int]] = {}
     for index, key in enumerate(zip(data_sources, problem_ids, strict=True)):
         if infos["acc"][index] is not None:
             answers.setdefault(key, []).append(index)
     groups: dict[int, int | None] = {}
-    with GraderPool() as pool:
+    with GraderPool(scorers=scorers) as pool:
         given = (
             (source, [infos["pred"][i] or None for i in of_problem]) for (source, _), of_problem in answers.items()
         )
         for of_problem, numbers in zip(answers.values(), pool.groups(given), strict=True):
             groups |= dict(zip(of_problem, numbers, strict=True))
     kept = sorted(groups)
-    return validation_metrics(
+    measured: dict[str, list[float]] = {}
+    for key in (key for key in infos if key.startswith(METRIC)):
+        for i in kept:
+            if infos[key][i] is not None:
+                measured.setdefault(f"val/{data_sources[i]}/{key}", []).append(infos[key][i])
+    return {key: fmean(values) for key, values in measured.items()} | validation_metrics(
         [data_sources[i] for i in kept],
         [problem_ids[i] for i in kept],
         [_verdict({key: values[i] for key, values in infos.items()}, groups[i]) for i in kept],
@@ -77,8 +90,13 @@ def best_score(record: Mapping[str, Any], metric: str | None) -> float | None:
 
 
 def reward_metrics(infos: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """`reward/<share>` of a training step: responses with an answer, and those at which the grader failed."""
-    return {f"reward/{key}": fmean(info[key] for info in infos) for key in REWARD_SHARES}
+    """`reward/<share>` of a training step: responses with an answer, and those at which the grader failed.
+
+    And `reward/metric/<name>`: what scorers from outside measured, over the responses that have it.
+    """
+    shares = {f"reward/{key}": fmean(info[key] for info in infos) for key in REWARD_SHARES}
+    names = dict.fromkeys(key for info in infos for key in info if key.startswith(METRIC))
+    return shares | {f"reward/{key}": fmean(info[key] for info in infos if key in info) for key in names}
 
 
 def mixed_prompts(keys: Sequence[str], infos: Sequence[Mapping[str, Any]]) -> dict[str, float]:
@@ -92,6 +110,6 @@ def mixed_prompts(keys: Sequence[str], infos: Sequence[Mapping[str, Any]]) -> di
     """
     scores: dict[str, list[float]] = {}
     for key, info in zip(keys, infos, strict=True):
-        scores.setdefault(key.rsplit("_", 2)[0], []).append(info["score"])
+        scores.setdefault(prompt_of(key), []).append(info["score"])
     several = [found for found in scores.values() if len(found) > 1]
     return {"reward/mixed_prompts": fmean(len(set(found)) > 1 for found in several)} if several else {}

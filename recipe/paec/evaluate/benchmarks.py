@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 from data_prep.contract import ContractError, validate_rows
 from data_prep.sets import DATA_SETS
-from recipe.grading.sources import check_ground_truth, supports, why_not
+from recipe.grading.sources import OWN_NONE, check_ground_truth, supports, why_not
 from recipe.paec.common.errors import UserError
 from recipe.paec.config import values
 
@@ -30,10 +30,16 @@ class Problem:
     ground_truth: str
     text: str
     """The problem without a template, for the contamination check."""
+    extra: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    """`extra_info` of the row, for a scorer from outside."""
+
+    def asked(self) -> dict[str, Any]:
+        """What the model is asked and what its answer is compared with: all fields but `extra`."""
+        return {name: value for name, value in vars(self).items() if name != "extra"}
 
 
-def load_benchmark(path: Path) -> list[Problem]:
-    """The problems of a parquet file of the row contract.
+def load_benchmark(path: Path, scorers: Mapping[str, str] = OWN_NONE) -> list[Problem]:
+    """The problems of a parquet file of the row contract; `scorers`: data source -> scorer (`reward.scorers`).
 
     Raises:
         UserError: it breaks the contract or mixes data sources, or no grader can read its references.
@@ -52,6 +58,7 @@ def load_benchmark(path: Path) -> list[Problem]:
                 prompt=prompt,
                 ground_truth=str(row["reward_model"]["ground_truth"]),
                 text=str(extra.get("problem") or prompt[-1]["content"]),
+                extra=extra,
             )
         )
     sources = sorted({problem.benchmark for problem in problems})
@@ -64,10 +71,10 @@ def load_benchmark(path: Path) -> list[Problem]:
         raise UserError(
             f"benchmarks: {path}, field extra_info.id: {repeated[0]!r} occurs more than once: prepare the file again"
         )
-    if not supports(sources[0]):
+    if not supports(sources[0], scorers):
         raise UserError(f"benchmarks: {path}, field data_source: {why_not(sources[0])}")
     for row, problem in enumerate(problems):
-        if wrong := check_ground_truth(problem.benchmark, problem.ground_truth):
+        if wrong := check_ground_truth(problem.benchmark, problem.ground_truth, scorers):
             raise UserError(
                 f"benchmarks: {path}, row {row}, field reward_model.ground_truth: {wrong}: prepare the file again"
             )
@@ -110,11 +117,14 @@ def find_benchmarks(config: DictConfig) -> dict[str, Path]:
     return files
 
 
-def load_problems(files: dict[str, Path]) -> dict[str, list[Problem]]:
-    """Problems by benchmark (data source); UserError for bad files, a benchmark named twice."""
+def load_problems(files: dict[str, Path], scorers: Mapping[str, str] = OWN_NONE) -> dict[str, list[Problem]]:
+    """Problems by benchmark (data source); UserError for bad files, a benchmark named twice.
+
+    `scorers`: data source -> scorer (`reward.scorers`).
+    """
     loaded: dict[str, list[Problem]] = {}
     for path in files.values():
-        problems = load_benchmark(path)
+        problems = load_benchmark(path, scorers)
         name = problems[0].benchmark
         if name in loaded:
             raise UserError(f"benchmarks: {path} is {name}, and so is another file: name each benchmark once")

@@ -28,7 +28,7 @@ from recipe.paec.common.files import write_json
 from recipe.paec.common.gpus import gpu_count
 from recipe.paec.compare.curves import draw
 from recipe.paec.config.command_line import hydra_command, with_flags
-from recipe.paec.doctor import examine, node
+from recipe.paec.doctor import examine, inputs, node
 from recipe.paec.evaluate.benchmarks import Problem, find_benchmarks, load_problems, problems_in
 from recipe.paec.evaluate.contamination import training_files, training_texts
 from recipe.paec.evaluate.folder import (
@@ -45,6 +45,7 @@ from recipe.paec.evaluate.folder import (
     label_of,
     output_errors,
     refuse,
+    scorers_of,
 )
 from recipe.paec.evaluate.generation import generate
 from recipe.paec.evaluate.grading import journaled
@@ -92,11 +93,12 @@ def run(config: DictConfig) -> None:
     config = resolved(config)
     if config.print_config:
         say(OmegaConf.to_yaml(config))
-    problems = load_problems(find_benchmarks(config))
+    problems = load_problems(find_benchmarks(config), config.reward.scorers)
     if config.samples is not None:
         score_samples(config, problems)
         return
     check_samples(config, problems)
+    check_own_scorers(config, problems)
     checks = examine.basics(config) + (node.ray_checks(config) if config.cluster.ray_address is None else [])
     errors = [problem for check in checks for problem in check.errors]
     workers = config.cluster.nodes * config.cluster.gpus_per_node
@@ -121,6 +123,16 @@ def run(config: DictConfig) -> None:
         write_curve(targets)
 
 
+def check_own_scorers(config: DictConfig, problems: dict[str, list[Problem]]) -> None:
+    """UserError for a scorer of the configuration that cannot be used, or whose data source is not evaluated."""
+    own = dict(config.reward.scorers)
+    first = {name: (group[0].ground_truth, group[0].extra) for name, group in problems.items()}
+    if unused := [name for name in own if name not in problems]:
+        raise UserError(f"reward.scorers.{unused[0]}: must name one of the benchmarks {', '.join(problems)}")
+    if errors := inputs.check_scorers(own, first):
+        raise UserError(*errors)
+
+
 def show(config: DictConfig, targets: list[Target], problems: dict[str, list[Problem]]) -> None:
     """What would be done (`--dry-run`)."""
     samples = samples_per_problem(config, problems)
@@ -135,14 +147,16 @@ def show(config: DictConfig, targets: list[Target], problems: dict[str, list[Pro
 def score_samples(config: DictConfig, problems: dict[str, list[Problem]]) -> None:
     """Grade and score a file of existing responses."""
     path = Path(config.samples).expanduser()
-    samples = read_samples(path, problems, next(iter(problems)) if len(problems) == 1 else None)
+    named = next(iter(problems)) if len(problems) == 1 else None
+    samples = read_samples(path, problems, named, config.reward.scorers)
     origin = own_origin(path, samples)
     if origin is not None and problems:
         origin.pop("benchmarks", None)  # the hashes of the files that it is graded against now
     problems = problems or problems_in(samples)
+    check_own_scorers(config, problems)
     training_texts(training_files(config, None))
     folder = Path(config.output).expanduser() if config.output else Path("outputs") / "evaluation" / path.stem
-    identity = {"samples": sha256(path), "benchmarks": digests(problems)}
+    identity = {"samples": sha256(path), "benchmarks": digests(problems), **scorers_of(config, problems)}
     problem = error_of(folder, identity, config.fresh, folder_kinds.EVALUATION) or _unwritable(folder)
     if problem:
         raise UserError(problem)

@@ -48,6 +48,8 @@ def contamination(files: list[str], samples: list[dict[str, Any]], problems: dic
             "ids": sorted(copied),
             "avg_without": score(rest)["benchmarks"][name]["avg"] if rest else None,
         }
+    for name, of_name in report["ngrams"]["benchmarks"].items():
+        of_name["ids"] = sorted(problems[name][match["problem"]].id for match in of_name["matches"])
     return {"trained_on": files, **report}
 
 
@@ -61,4 +63,9 @@ def contamination_lines(found: dict[str, Any] | None) -> str:
         if of_name["contaminated"] and of_name["avg_without"] is not None:
             line += f"; avg@n without them {percent(of_name['avg_without'])}"
         lines.append(line)
+    if ngrams := found.get("ngrams"):  # evaluations of earlier versions have none
+        lines.append(f"  the plain check, {ngrams['n']} words in a row in common:")
+        for name, of_name in ngrams["benchmarks"].items():
+            short = f" ({of_name['short']} too short for it)" if of_name["short"] else ""
+            lines.append(f"  {heading(name)}: {of_name['overlapping']} of {of_name['size']}{short}")
     return "\n".join(lines)

@@ -7,7 +7,6 @@ import json
 import os
 import re
 from collections.abc import Iterable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +17,12 @@ from recipe.paec.common import folder_kinds, folders
 from recipe.paec.common.console import say
 from recipe.paec.common.errors import UserError
 from recipe.paec.common.files import write_json
+from recipe.paec.common.model_files import fingerprint
 from recipe.paec.common.records import first_difference
 from recipe.paec.doctor import node_folders
 from recipe.paec.evaluate.benchmarks import Problem
 from recipe.paec.evaluate.settings import as_trained
-from recipe.paec.evaluate.targets import Target, fingerprint
+from recipe.paec.evaluate.targets import Target
 
 EVALUATION, GENERATION, JOURNAL, SAMPLES, SCORES = (
     "evaluation.json",
@@ -51,9 +51,15 @@ def label_of(config: DictConfig, problems: Iterable[str]) -> str:
 def digests(problems: dict[str, list[Problem]]) -> dict[str, str]:
     """SHA-256 of every benchmark's problems: prompts, references and their order."""
     return {
-        name: hashlib.sha256(json.dumps([asdict(p) for p in group], sort_keys=True).encode()).hexdigest()
+        name: hashlib.sha256(json.dumps([p.asked() for p in group], sort_keys=True).encode()).hexdigest()
         for name, group in problems.items()
     }
+
+
+def scorers_of(config: DictConfig, problems: Iterable[str]) -> dict[str, dict[str, str]]:
+    """{"scorers": those of the configuration, by benchmark} as part of an identity; empty if it names none of them."""
+    found = {name: config.reward.scorers[name] for name in problems if name in config.reward.scorers}
+    return {"scorers": found} if found else {}
 
 
 def identity_of(config: DictConfig, target: Target, problems: dict[str, list[Problem]]) -> dict[str, Any]:
@@ -66,6 +72,7 @@ def identity_of(config: DictConfig, target: Target, problems: dict[str, list[Pro
         "context_length": config.context_length,
         "dtype": config.engine.dtype,
         "benchmarks": digests(problems),
+        **scorers_of(config, problems),
     }
 
 

@@ -7,7 +7,6 @@ import json
 import re
 import time
 from collections.abc import Iterable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from recipe.paec.common.child import LastSign, run_on_ray
 from recipe.paec.common.console import say
 from recipe.paec.common.errors import Stalled, UserError
 from recipe.paec.common.files import write_json
+from recipe.paec.common.fork_server import forks
 from recipe.paec.common.prompts import encode, load_tokenizer
 from recipe.paec.common.ray_access import ray_ended
 from recipe.paec.evaluate.benchmarks import Problem
@@ -103,7 +103,7 @@ def generate(config: DictConfig, target: Target, problems: dict[str, list[Proble
         model=str(model),
         chat_template=config.chat_template,
         journal=str(journal.absolute()),
-        problems=[asdict(problem) for problem in everything],
+        problems=[problem.asked() for problem in everything],
         samples=samples,
         seed=config.seed,
         sampling=sampling,
@@ -113,7 +113,7 @@ def generate(config: DictConfig, target: Target, problems: dict[str, list[Proble
         gpus_per_replica=config.cluster.tensor_parallel,
         ray=ray_arguments,
         env=OmegaConf.to_container(config.cluster.env),
-        fork=config.cluster.fork_workers and config.cluster.ray_address is None,
+        fork=forks(config.cluster),
     )
     job_file = target.output / JOB
     job.write(job_file)

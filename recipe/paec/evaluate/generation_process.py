@@ -179,3 +179,4 @@ def main(path: str) -> None:
 
 if __name__ == "__main__":
     main(sys.argv[1])
+    fork_server.leave(0)

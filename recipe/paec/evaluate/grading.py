@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,22 @@ GRADE_TOGETHER = 256
 """Responses per batch for the graders: small enough for frequent lines of progress."""
 
 
-def grade(samples: list[dict[str, Any]], pool: GraderPool) -> list[dict[str, Any]]:
-    """Samples with both graders' verdicts and the groups of equivalent answers, in the order given."""
+def grade(
+    samples: list[dict[str, Any]], pool: GraderPool, problems: Mapping[str, list[Problem]] | None = None
+) -> list[dict[str, Any]]:
+    """Samples with both graders' verdicts and the groups of equivalent answers, in the order given.
+
+    `problems`, by benchmark, have the rows' `extra_info`, for scorers from outside; the samples do not.
+    """
+    extra = {(problem.benchmark, problem.id): problem.extra for of in (problems or {}).values() for problem in of}
     graded: list[dict[str, Any]] = []
     started = last = time.monotonic()
     for begin in range(0, len(samples), GRADE_TOGETHER):
         part = samples[begin : begin + GRADE_TOGETHER]
-        verdicts = pool.grade((s["benchmark"], s["response"], s["ground_truth"]) for s in part)
+        verdicts = pool.grade(
+            (s["benchmark"], s["response"], s["ground_truth"], extra.get((s["benchmark"], s["problem"]), {}))
+            for s in part
+        )
         graded += [sample | asdict(verdict) for sample, verdict in zip(part, verdicts, strict=True)]
         if time.monotonic() - last > 10:
             last = time.monotonic()

@@ -67,11 +67,12 @@ def provenance(
             "memory_limit": pool.memory_limit,
             "math-verify": versions.installed("math-verify"),
             "sympy": versions.installed("sympy"),
+            **{f"scorer of {name}": scorer for name, scorer in identity.get("scorers", {}).items()},
         },
         "versions": {**versions.report(), "python": platform.python_version()},
         "git_commit": git_commit(),
         "command": list(HydraConfig.get().overrides.task),
-        "finished": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
 
 
@@ -91,8 +92,8 @@ def write_results(
     origin: dict[str, Any] | None = None,
 ) -> None:
     """Grade, score and write samples.jsonl, scores.md and finally scores.json; print the table."""
-    with GraderPool(config.grader.workers) as pool:
-        graded = grade(samples, pool)
+    with GraderPool(config.grader.workers, scorers=config.reward.scorers) as pool:
+        graded = grade(samples, pool, problems)
     write_samples(folder / SAMPLES, graded)
     scores = score(graded)
     scores["provenance"] = provenance(config, folder, target, identity, pool, origin)

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from recipe.grading.sources import check_ground_truth, supports, why_not
+from recipe.grading.sources import OWN_NONE, check_ground_truth, supports, why_not
 from recipe.paec.common.errors import UserError
 from recipe.paec.evaluate.benchmarks import Problem
 from recipe.paec.scoring.verdicts import check_complete, check_fields
@@ -29,7 +29,12 @@ RESPONSES = ("response", "responses", "output", "outputs", "generation", "genera
 """Common field names of the problem, the reference and the response(s) in sample files; the first one found is used."""
 
 
-def read_samples(path: Path, problems: Mapping[str, list[Problem]], benchmark: str | None) -> list[dict[str, Any]]:
+def read_samples(
+    path: Path,
+    problems: Mapping[str, list[Problem]],
+    benchmark: str | None,
+    scorers: Mapping[str, str] = OWN_NONE,
+) -> list[dict[str, Any]]:
     """Samples of a JSONL file made elsewhere, in this module's form, without grades.
 
     Accepts the lines of an evaluation of this recipe, verl's validation dumps (input, output, gts), and one line per
@@ -41,6 +46,7 @@ def read_samples(path: Path, problems: Mapping[str, list[Problem]], benchmark: s
         path: the file.
         problems: the loaded problems by benchmark (may be empty). Each needs a response.
         benchmark: data source of lines that do not name one, or None.
+        scorers: data source -> scorer (`reward.scorers`).
 
     Raises:
         UserError: an unreadable line, a missing or bad field (named with its line), an unknown problem, two references
@@ -61,7 +67,7 @@ def read_samples(path: Path, problems: Mapping[str, list[Problem]], benchmark: s
             raise UserError(
                 f"{where}, field benchmark: is missing: add it, or name one benchmark with benchmarks=[...]"
             )
-        if not supports(source):
+        if not supports(source, scorers):
             raise UserError(f"{where}, field benchmark: {why_not(source)}")
         prompt = _first(record, PROMPTS)
         if isinstance(prompt, list):
@@ -79,7 +85,7 @@ def read_samples(path: Path, problems: Mapping[str, list[Problem]], benchmark: s
         else:
             digest = hashlib.sha256(str(prompt).encode("utf-8", "replace")).hexdigest()[:12]
             identity = str(record["problem"]) if _is_ours(record) else digest
-            prompt, truth = str(prompt), _reference(record, source, where)
+            prompt, truth = str(prompt), _reference(record, source, where, scorers)
         if truths.setdefault((source, identity), truth) != truth:
             raise UserError(
                 f"{where}, field ground_truth: {truth!r:.80}, but an earlier line gives this problem "
@@ -121,14 +127,14 @@ def read_samples(path: Path, problems: Mapping[str, list[Problem]], benchmark: s
     return sorted(samples, key=lambda s: (order[s["benchmark"], s["problem"]], s["sample"]))
 
 
-def _reference(record: Mapping[str, Any], source: str, where: str) -> str:
+def _reference(record: Mapping[str, Any], source: str, where: str, scorers: Mapping[str, str]) -> str:
     truth = _first(record, TRUTHS)
     if truth is None or truth == "":
         raise UserError(f"{where}, field ground_truth: is missing (so are {', '.join(TRUTHS[1:])}): add it")
     number = isinstance(truth, (int, float)) and not isinstance(truth, bool) and math.isfinite(truth)
     if not (isinstance(truth, str) or number):
         raise UserError(f"{where}, field ground_truth: must be a string or a number, not {truth!r:.80}")
-    if wrong := check_ground_truth(source, str(truth)):
+    if wrong := check_ground_truth(source, str(truth), scorers):
         raise UserError(f"{where}, field ground_truth: {wrong}")
     return str(truth)
 

@@ -8,7 +8,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from recipe.paec.common import folder_names, secrets
 from recipe.paec.common.errors import UserError
-from recipe.paec.config import values
+from recipe.paec.config import rules, values
 from recipe.paec.config.schema import EvaluationConfig
 from recipe.paec.evaluate.benchmarks import Problem
 from recipe.paec.evaluate.targets import Target
@@ -21,11 +21,12 @@ def resolved(config: DictConfig) -> DictConfig:
     OmegaConf.resolve(config)
     errors = secrets.check_config(config)
     own = {key: config[key] for key in EvaluationConfig.__dataclass_fields__}
+    own["reward"] = {"scorers": config.reward.scorers}  # the clusters add what only a training reads
     try:
         typed = OmegaConf.merge(OmegaConf.structured(EvaluationConfig), OmegaConf.to_container(OmegaConf.create(own)))
     except OmegaConfBaseException as error:
         raise UserError(f"{error.full_key}: {error.msg.splitlines()[0]}") from None
-    errors += values.check_values(typed, values.EVALUATION_RULES)
+    errors += values.check_values(typed, values.EVALUATION_RULES) or rules.check_scorer_names(typed)
     protocol = typed.protocol
     counts = {"protocol.samples": protocol.samples, "protocol.max_tokens": protocol.max_tokens}
     counts |= {"context_length": typed.context_length, "grader.workers": typed.grader.workers}

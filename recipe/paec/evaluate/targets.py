@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from dataclasses import dataclass
@@ -99,23 +98,6 @@ def _targets_of_run(config: DictConfig, run: Path, output: Path) -> list[Target]
             "(raise run.keep_checkpoints in training to keep more)"
         )
     return [found[step] for step in wanted]
-
-
-def fingerprint(folder: Path) -> str:
-    """SHA-256 over names, sizes and the first and last MiB of a model's files: different for different models.
-
-    Configuration, weights, tokenizer, chat template, end-of-sequence tokens: all that responses depend on.
-    """
-    digest, piece = hashlib.sha256(), 2**20
-    patterns = ("*.json", "*.jinja", "*.txt", "*.model", "*.safetensors", "*.bin", "actor/*.*", "actor/huggingface/*.*")
-    for file in sorted({file for pattern in patterns for file in folder.glob(pattern)}):
-        size = file.stat().st_size
-        digest.update(f"{file.relative_to(folder)}:{size}\n".encode())
-        with open(file, "rb") as stream:
-            digest.update(stream.read(piece))
-            stream.seek(max(size - piece, 0))
-            digest.update(stream.read(piece))
-    return digest.hexdigest()
 
 
 def revision(folder: Path) -> str | None:

@@ -17,6 +17,7 @@ from recipe.paec.common import folder_kinds
 from recipe.paec.common.console import say
 from recipe.paec.common.errors import UserError
 from recipe.paec.common.files import write_json
+from recipe.paec.common.model_files import fingerprint, read_config
 from recipe.paec.common.process_tree import die_with_parent
 from recipe.paec.export.model_card import CARD, model_card
 from recipe.paec.export.shards import DTYPES, merged, read_shards, with_adapter
@@ -24,7 +25,7 @@ from recipe.paec.run import checkpoints
 from recipe.paec.run.checkpoints import run_of
 
 EXPORT_FILE = folder_kinds.EXPORT_RECORD
-"""Record in an exported folder: its run and step, and the names of its files."""
+"""Record in an exported folder: its run and step, the checkpoint's fingerprint, and the names of its files."""
 TOKENIZER_SUFFIXES = (".json", ".jinja", ".txt", ".model")
 """Files that verl writes next to the shards and that are copied; they contain no code."""
 
@@ -38,6 +39,14 @@ def holds(folder: Path, checkpoint: Path, step: int) -> bool:
     """Whether `folder` is the export of this checkpoint, whose step is `step`."""
     found, origin = _record(folder), _origin(checkpoint, step)
     return found is not None and {key: found[key] for key in origin} == origin
+
+
+def is_export_of(folder: Path, checkpoint: Path, dtype: str | None) -> bool:
+    """Whether `folder` is an export of `checkpoint` as it is now, in `dtype` (None: in any); older ones do not say."""
+    found = _record(folder)
+    if found is None or found.get("checkpoint") != fingerprint(checkpoint):
+        return False
+    return dtype in (None, read_config(folder).get("dtype"))
 
 
 def _record(folder: Path) -> dict[str, Any] | None:
@@ -172,7 +181,8 @@ def export(folder: Path, target: Path, dtype: str | None = None, replace: bool =
         card = model_card(checkpoint, config, str(model.dtype).removeprefix("torch."))
         (temporary / CARD).write_text(card, encoding="utf-8")
         names = sorted([EXPORT_FILE, *(file.name for file in temporary.iterdir())])
-        write_json(temporary / EXPORT_FILE, {**_origin(folder, checkpoint.step), "files": names})
+        record = {**_origin(folder, checkpoint.step), "checkpoint": fingerprint(folder), "files": names}
+        write_json(temporary / EXPORT_FILE, record)
         if problem := target_error(target, replace):
             raise UserError(problem)
         if target.exists():

@@ -27,7 +27,8 @@ from recipe.paec.common.errors import UserError
 from recipe.paec.grid import table
 from recipe.paec.grid.local import train_all
 from recipe.paec.grid.prepare import prepare
-from recipe.paec.grid.request import parse
+from recipe.paec.grid.request import Grid, parse
+from recipe.paec.grid.runs import GridRun
 from recipe.paec.grid.slurm import submit
 from recipe.paec.grid.table import show_table
 
@@ -62,6 +63,12 @@ def run(arguments: Sequence[str]) -> int:
     if "--table-only" in flags:
         show_table(grid, runs, folder, {})
         return 0
+    return start(grid, runs)
+
+
+def start(grid: Grid, runs: Sequence[GridRun]) -> int:
+    """Train the runs of a grid here, or submit them to Slurm if the grid says so; returns the exit code."""
+    folder = runs[0].directory.parent / grid.name
     with folders.held(folder, folder_kinds.GRID, say):
         folders.take(folder, folder_kinds.GRID, {}, False, say)
         if grid.words["SLURM"]:

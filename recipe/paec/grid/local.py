@@ -32,7 +32,7 @@ class Stop:
         self._signals = StopSignals(self._pass_on)
 
     def __enter__(self) -> Stop:
-        self._signals.__enter__()
+        self._signals.take()
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from recipe.paec.common.console import say
 from recipe.paec.common.errors import UserError
-from recipe.paec.common.repository import REPOSITORY
+from recipe.paec.common.repository import IS_CHECKOUT, REPOSITORY
 from recipe.paec.grid.request import Grid
 from recipe.paec.grid.runs import GridRun
 from recipe.paec.grid.table import show_table
@@ -22,6 +22,11 @@ SWEEP = REPOSITORY / "launch" / "slurm" / "sweep.sbatch"
 
 def submit(grid: Grid, runs: Sequence[GridRun], folder: Path) -> None:
     """Submit unfinished runs as an array, and a job that writes the table when all of them have ended."""
+    if not IS_CHECKOUT:
+        raise UserError(
+            "SLURM: the jobs run launch/slurm/sweep.sbatch, which an installed package does not have: start the grid "
+            "in a checkout of the repository, or leave SLURM out to train here"
+        )
     if shutil.which("sbatch") is None:
         raise UserError("SLURM: sbatch is not installed on this machine: leave SLURM out to train here")
     tasks = [str(task) for task, run in enumerate(runs) if not run.done()]

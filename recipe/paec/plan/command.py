@@ -1,4 +1,4 @@
-"""`python -m recipe.paec.plan experiment=... [key=value ...] [gpu_memory=80]`: does a run fit into the GPUs' memory?
+"""`python -m recipe.paec.plan experiment=... [key=value ...] [gpu_memory=80]`: does a run fit, how long does it take?
 
 Three phases take turns on the same GPUs: the actor's update (vLLM asleep), the weight sync (vLLM's weights are back,
 its KV cache is not) and the rollout. Every line of the table is a formula; docs/plan.md says where each
@@ -18,6 +18,7 @@ from recipe.paec.config import rules
 from recipe.paec.config.command_line import hydra_command
 from recipe.paec.config.resolve import resolved
 from recipe.paec.plan.formulas import MemoryEstimate, estimate
+from recipe.paec.plan.hours import Throughput, duration_line, read_throughput
 from recipe.paec.plan.remedies import USABLE, errors_of, remedy
 from recipe.paec.plan.settings import read_setup
 from recipe.paec.plan.shapes import find_shape
@@ -26,10 +27,13 @@ GPU_MEMORY = 80.0
 """GiB of a GPU if `gpu_memory=` is not given."""
 
 USAGE = """
-usage: paec plan experiment=NAME [key=value ...] [gpu_memory=GIB]
+usage: paec plan experiment=NAME [key=value ...] [gpu_memory=GIB] [tokens_per_second=N | measured=RUN]
 Computes the memory that each GPU needs, phase by phase, and says whether it fits. Needs no GPU and no weights.
   experiment=NAME   a file of configs/experiment; all arguments are those of paec train
   gpu_memory=GIB    memory of one GPU (default 80)
+Says hours and GPU-hours if one of these is given:
+  tokens_per_second=N    prompts and responses, all GPUs together; tokens_per_response=N if the mean length is known
+  measured=RUN           directory of a run with the same settings and at least one step
 If it does not fit, names overrides with which it would, and returns exit code 2 (docs/plan.md).
 example: paec plan experiment=qwen7b cluster=gpu_1x8 gpu_memory=40
 """
@@ -49,8 +53,11 @@ def table(found: MemoryEstimate, gpu_memory: float) -> list[str]:
     return [f"{row[0]:<{wide}}" + "".join(f"{cell:>13}" for cell in row[1:]) for row in rows]
 
 
-def plan(config: DictConfig, gpu_memory: float) -> None:
-    """Print the plan of a resolved configuration; UserError if it does not fit. `gpu_memory` in bytes."""
+def plan(config: DictConfig, gpu_memory: float, known: Throughput | None = None) -> None:
+    """Print the plan of a resolved configuration; UserError if it does not fit. `gpu_memory` in bytes.
+
+    `known`: what the duration is computed from.
+    """
     errors = rules.check_config(config)
     if errors:
         raise UserError(*errors)
@@ -70,6 +77,7 @@ def plan(config: DictConfig, gpu_memory: float) -> None:
     )
     if found.host:
         say(f"offloaded states: {found.host / GIB:.0f} GiB of host memory per node")
+    say(duration_line(config, known or Throughput()))
     errors = errors_of(shape, setup, gpu_memory)
     if errors:
         errors = ["; ".join([*errors, remedy(shape, setup, gpu_memory)])]
@@ -89,7 +97,10 @@ def main() -> int:
         gpu_memory = math.nan
     if not 0 < gpu_memory < math.inf:
         return complain([f"{given[-1]}: must be a number of GiB > 0"])
-    arguments = [a for a in sys.argv[1:] if a not in given]
+    try:
+        known, arguments = read_throughput([a for a in sys.argv[1:] if a not in given])
+    except UserError as error:
+        return complain(error.errors)
     return hydra_command(
-        "train", lambda config: plan(resolved(config), gpu_memory * GIB), arguments, "nothing was changed"
+        "train", lambda config: plan(resolved(config), gpu_memory * GIB, known), arguments, "nothing was changed"
     )

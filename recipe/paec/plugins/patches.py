@@ -1,6 +1,6 @@
 """Every name of verl (and of the standard library, on verl's behalf) that this recipe replaces, each with its reason.
 
-All but the last two are only needed on a machine without GPU, and only applied there (`VERL_PLATFORM=cpu`). They were
+All but the last three are only needed on a machine without GPU, and only applied there (`VERL_PLATFORM=cpu`). They were
 written for the verl that `setup.py` pins; another version, or a missing name, is an error immediately.
 """
 
@@ -120,3 +120,12 @@ def _largest(number: int, group: Any) -> int:
     found = torch.tensor([number], device=get_device_name())
     dist.all_reduce(found, op=dist.ReduceOp.MAX, group=group)
     return int(found.item())
+
+
+def without_value_head() -> None:
+    """verl imports TRL, where it is installed, for a class of TRL's former PPO trainer, which TRL 1.16 no longer has.
+
+    Only a critic needs it, and this recipe has none. Without TRL installed nothing changes.
+    """
+    module = importlib.import_module("verl.models.transformers.monkey_patch")
+    _replace(module, "is_trl_available", lambda original: lambda: False)

@@ -11,7 +11,7 @@ from pathlib import Path
 import paec_loss
 from data_prep.files import atomic_write
 from recipe.paec.common import folder_kinds
-from recipe.paec.common.console import NOT_OURS, asked_for_help, complain, say
+from recipe.paec.common.console import asked_for_help, complain, complain_of_files, say
 from recipe.paec.common.errors import UserError
 from recipe.paec.compare.evaluations import distinct
 from recipe.paec.report.benchmarks import Scored, is_evaluation, of_run, read_scored
@@ -132,7 +132,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         return complain(error.errors)
     except OSError as error:
-        if error.errno not in NOT_OURS:
-            raise
-        return complain([f"{error.filename}: {error.strerror}: free some space, or choose another place with --output"])
+        return complain_of_files(error, "free some space, or choose another place with --output")
     return 0

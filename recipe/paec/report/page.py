@@ -22,8 +22,8 @@ from recipe.paec.report.runs import Run
 from recipe.paec.report.series import Column, Group
 from recipe.paec.report.settings import settings_of
 
-HERE = Path(__file__).parent
-UPLOT = HERE / "uplot"
+TEMPLATES = Path(__file__).parent / "templates"
+UPLOT = Path(__file__).parent / "uplot"
 """uPlot 1.6.32 as published (MIT, LICENSE beside it): the charts on the page. docs/report.md says why it is here."""
 DIGITS = 7
 """Significant digits of the numbers in the page."""
@@ -125,16 +125,27 @@ class Live:
     """From one request to the next."""
 
 
-def policy_of(library: str, script: str, style: str, live: bool = False) -> str:
+def policy_of(scripts: Sequence[str], style: str, live: bool = False) -> str:
     """The content security policy of a page: its own scripts and style, and a live one may ask its own server."""
     parts = [
         "default-src 'none'",
-        f"script-src {source(library)} {source(script)}",
+        f"script-src {' '.join(map(source, scripts))}",
         f"style-src {source(style)}",
         "base-uri 'none'",
         "form-action 'none'",
     ]
     return "; ".join([*parts, "connect-src 'self'"] if live else parts)
+
+
+def templates(*folders: Path) -> Environment:
+    """The templates of pages in these folders, and the shared ones of this package."""
+    return Environment(
+        loader=FileSystemLoader([*folders, TEMPLATES]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
 
 
 def render(content: Content, made: str, live: Live | None = None) -> str:
@@ -145,46 +156,45 @@ def render(content: Content, made: str, live: Live | None = None) -> str:
         made: when and with what it was made.
         live: for a page of one run that is served while it trains; None for a file.
     """
-    environment = Environment(
-        loader=FileSystemLoader(HERE / "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     runs = content.runs
     found = content.sections()
     charts = [chart for section in found for chart in section["charts"]]
-    style = "\n".join([_text(UPLOT / "uPlot.min.css"), _text(HERE / "templates" / "page.css")])
-    library = _text(UPLOT / "uPlot.iife.min.js")
+    style = "\n".join([text_of(UPLOT / "uPlot.min.css"), text_of(TEMPLATES / "page.css")])
+    library = text_of(UPLOT / "uPlot.iife.min.js")
     names = ("text.js", "data.js", "chart.js", "page.js", *(("live.js",) if live else ()))
-    script = "\n".join(_text(HERE / "templates" / name) for name in names)
+    script = "\n".join(text_of(TEMPLATES / name) for name in names)
     data = payload(content, charts) | ({"live": {"state": live.state, "seconds": live.seconds}} if live else {})
     facts = [facts_of(run) for run in runs]
     scored = [(one, benchmarks.facts_of(one)) for one in content.scored]
     settings = [settings_of(run.config) for run in runs]
-    text = environment.get_template("page.html").render(
-        title=content.title,
-        policy=policy_of(library, script, style, live is not None),
-        live=live is not None,
-        style=style,
-        library=library,
-        script=script,
-        licence=_text(UPLOT / "LICENSE"),
-        data=embedded(data),
-        sections=found,
-        groups=content.groups,
-        scored=scored,
-        scores=list(dict.fromkeys(fact.label for _, own in scored for fact in own)),
-        runs=runs,
-        facts=facts,
-        labels=list(dict.fromkeys(fact.label for of_run in sorted(facts, key=len, reverse=True) for fact in of_run)),
-        provenance=[(run.name, provenance(run)) for run in runs]
-        + [(f"evaluation of {one.name}", benchmarks.provenance(one)) for one in content.scored],
-        settings=settings,
-        remarks=[_remarks(run, content) for run in runs],
-        examples=any(of_run.examples for of_run in content.responses.values()),
-        made=made,
+    text = (
+        templates()
+        .get_template("page.html")
+        .render(
+            title=content.title,
+            policy=policy_of([library, script], style, live is not None),
+            live=live is not None,
+            style=style,
+            library=library,
+            script=script,
+            licence=text_of(UPLOT / "LICENSE"),
+            data=embedded(data),
+            sections=found,
+            groups=content.groups,
+            scored=scored,
+            scores=list(dict.fromkeys(fact.label for _, own in scored for fact in own)),
+            runs=runs,
+            facts=facts,
+            labels=list(
+                dict.fromkeys(fact.label for of_run in sorted(facts, key=len, reverse=True) for fact in of_run)
+            ),
+            provenance=[(run.name, provenance(run)) for run in runs]
+            + [(f"evaluation of {one.name}", benchmarks.provenance(one)) for one in content.scored],
+            settings=settings,
+            remarks=[(run.name, sentences) for run in runs if (sentences := _remarks(run, content))],
+            examples=any(of_run.examples for of_run in content.responses.values()),
+            made=made,
+        )
     )
     return secrets.hide(text).replace(secrets.HIDDEN, "[hidden]")
 
@@ -195,5 +205,6 @@ def _remarks(run: Run, content: Content) -> list[str]:
     return [*run.remarks, *(responses.remarks if responses else ()), *content.remarks.get(run.folder, ())]
 
 
-def _text(path: Path) -> str:
+def text_of(path: Path) -> str:
+    """A file that becomes a part of a page."""
     return path.read_text(encoding="utf-8").strip()

@@ -9,6 +9,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from recipe.paec.common.queue_keys import prompt_of
+
 BUDGET = 64 << 20
 """Bytes of rollouts that are read for a report; of more, evenly spaced steps."""
 EXAMPLE_STEPS, EXAMPLES, LONGEST = 5, 8, 4000
@@ -90,7 +92,7 @@ def statistics_of(rows: list[dict[str, Any]]) -> dict[str, float]:
     groups: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
         uid = row.get("uid")
-        groups.setdefault(uid.rsplit("_", 2)[0] if isinstance(uid, str) else row["input"], []).append(row)
+        groups.setdefault(prompt_of(uid) if isinstance(uid, str) else row["input"], []).append(row)
     several = [group for group in groups.values() if len(group) > 1]
     found = {}
     if several:

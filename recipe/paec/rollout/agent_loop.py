@@ -36,7 +36,7 @@ LOGGER = logging.getLogger(__name__)
 ROLLOUT_TEMPERATURE = "rollout_temperature"
 """Field of a prompt: the temperature that a method sets for its responses; 0: the run's own."""
 
-PROMPT_FIELDS = ("uid", "data_source", "reward_model", ROLLOUT_TEMPERATURE)
+PROMPT_FIELDS = ("uid", "data_source", "reward_model", "index", ROLLOUT_TEMPERATURE)
 """What is stored of a prompt with each of its responses, where it has it: all that is read again later."""
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from recipe.paec.common.files import replace_file, write_json
+from recipe.paec.common.records import METRICS_FILE, read_metrics
 
-METRICS_FILE = "metrics.jsonl"
 HEARTBEAT_FILE = "heartbeat.json"
 FAILURE_FILE = "failure.json"
 STOP_FILE = "stop"
@@ -31,14 +31,6 @@ def write_failure(directory: Path, kind: str, message: str) -> None:
     """Record the reason of a failure for the launcher, unless there is one: the first is the cause of the others."""
     if not (directory / FAILURE_FILE).exists():
         write_json(directory / FAILURE_FILE, {"type": kind, "message": message})
-
-
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The complete lines of a metrics file; a half-written last line (killed run) is left out."""
-    if not path.is_file():
-        return []
-    lines = path.read_text(encoding="utf-8").split("\n")
-    return [json.loads(line) for line in lines[:-1] if line]
 
 
 class Tail:

@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from recipe.paec.common.repository import REPOSITORY
+from recipe.paec.common.repository import IS_CHECKOUT, REPOSITORY
 from recipe.paec.config.resolve import run_suffix
 from recipe.paec.run.log import read_metrics
 
@@ -42,10 +42,21 @@ def grpo_of(config: DictConfig, folder: Path = FOLDER) -> list[dict[str, Any]]:
         Lines with `step` and, where they were recorded, `entropy` (nats) and `accuracy`.
     """
     file = folder / f"{BASELINE}.jsonl"
-    if config.run.experiment != EXPERIMENT or config.identity.get("method") == BASELINE or not file.is_file():
+    if not _compared(config) or not file.is_file():
         return []
     lines = read_metrics(file)
     return lines[1:] if lines[:1] == [about(config)] else []
+
+
+def _compared(config: DictConfig) -> bool:
+    return config.run.experiment == EXPERIMENT and config.identity.get("method") != BASELINE
+
+
+def absent(config: DictConfig) -> list[str]:
+    """A sentence for the summary of a run that would be compared, had the recipe not been installed from a wheel."""
+    if IS_CHECKOUT or not _compared(config):
+        return []
+    return ["  the recorded GRPO run to compare it with is only in a checkout of the repository"]
 
 
 def column(lines: Iterable[dict[str, Any]], key: str) -> tuple[list[int], list[float]]:

@@ -1,6 +1,9 @@
 """Token statistics of a few responses of every training step: `tokens/<step>.parquet` in a run's directory.
 
-One row per response, under the key it has in `rollouts/`; per-token values are lists. The statistics are float16, about
+Those of a validation are in `tokens/validation/<step>.parquet`, in the same form.
+
+One row per response, under the key it has in `rollouts/` (in a validation: under its prompt's data source and index,
+the same in every validation); per-token values are lists. The statistics are float16, about
 three significant digits; advantages and scores are float32. NumPy and pyarrow are imported at first use: the launcher,
 which calls `cut`, is light.
 """
@@ -15,15 +18,19 @@ from typing import TYPE_CHECKING, Any
 
 from data_prep.files import atomic_write
 from recipe.paec.common.errors import UserError
+from recipe.paec.common.queue_keys import prompt_of
 
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
 FOLDER = "tokens"
+VALIDATION = f"{FOLDER}/validation"
 FORMAT = 1
 STATISTICS = ("log_prob", "entropy", "nucleus_entropy", "nucleus_mass", "top1_log_prob", "top2_log_prob")
 """Columns of float16: fields of `paec_loss.TokenStatistics`, nats; `nucleus_size` is an integer column beside them."""
+WAITING = ".waiting.pt"
+"""End of the name of a validation's responses without statistics."""
 NEWEST, SPREAD = 20, 100
 """Records that are kept: the newest, and at most so many (and one) of the others, evenly spaced."""
 
@@ -33,7 +40,7 @@ class RecordedResponse:
     """One response of a record; T tokens."""
 
     uid: str
-    """Its key in the queue and in `rollouts/`: `<prompt>_<sample>_<output>`."""
+    """`<prompt>_<sample>_<output>`, in training its key in the queue and in `rollouts/`."""
     input: str
     """The prompt's text."""
     score: float
@@ -46,8 +53,8 @@ class RecordedResponse:
     """T texts of the single tokens."""
     response_mask: np.ndarray
     """[T] bool, True at the tokens in the loss."""
-    advantages: np.ndarray
-    """[T] float32, of the advantage estimator, before a method's own changes."""
+    advantages: np.ndarray | None
+    """[T] float32, of the advantage estimator, before a method's own changes; None in a validation."""
     nucleus_size: np.ndarray
     """[T] int32."""
     statistics: dict[str, np.ndarray]
@@ -56,41 +63,53 @@ class RecordedResponse:
     @property
     def group(self) -> str:
         """The prompt's key: responses with the same one are a group."""
-        return self.uid.rsplit("_", 2)[0]
+        return prompt_of(self.uid)
 
 
 @dataclass(frozen=True)
 class TokenRecord:
-    """The recorded responses of a step, in the log-prob pass before its updates."""
+    """The recorded responses of a step, in the log-prob pass before its updates; or of the validation after it."""
 
     step: int
     vocab_size: int
     top_p: float
     """Mass of the nucleus that the statistics describe; 1 if no method of the run has one."""
     temperature: float
-    """Of the rollout; the statistics are those at this temperature."""
+    """Of the training's rollout; the statistics are those at this temperature, also in a validation."""
     seed: int
     """Seed of the run."""
     responses: tuple[RecordedResponse, ...]
+    validation: bool = False
+    """Whether the responses are those of the validation after `step` (before training: 0)."""
 
 
-def path_of(run: Path, step: int) -> Path:
-    """The file of a step's record."""
-    return run / FOLDER / f"{step}.parquet"
+def _folder(run: Path, validation: bool) -> Path:
+    return run / (VALIDATION if validation else FOLDER)
 
 
-def steps(run: Path) -> list[int]:
-    """The recorded steps of a run, ascending."""
-    return sorted(int(file.stem) for file in (run / FOLDER).glob("*.parquet") if file.stem.isdecimal())
+def path_of(run: Path, step: int, validation: bool = False) -> Path:
+    """The file of a step's record, or of that of the validation after it."""
+    return _folder(run, validation) / f"{step}.parquet"
+
+
+def waiting_path(run: Path, step: int) -> Path:
+    """The file of a validation's responses until their statistics are computed."""
+    return _folder(run, True) / f"{step}{WAITING}"
+
+
+def steps(run: Path, validation: bool = False) -> list[int]:
+    """The recorded steps of a run, or those whose validation is recorded, ascending."""
+    files = _folder(run, validation).glob("*.parquet")
+    return sorted(int(file.stem) for file in files if file.stem.isdecimal())
 
 
 def write(run: Path, record: TokenRecord) -> Path:
     """Write a record, completely or not at all, and delete those that `kept` leaves out; returns the file."""
     import pyarrow.parquet as pq
 
-    file = path_of(run, record.step)
-    file.parent.mkdir(exist_ok=True)
-    about = {name: getattr(record, name) for name in ("step", "vocab_size", "top_p", "temperature", "seed")}
+    file = path_of(run, record.step, record.validation)
+    names = ("step", "vocab_size", "top_p", "temperature", "seed", "validation")
+    about = {name: getattr(record, name) for name in names}
     table = _table(record.responses).replace_schema_metadata({"paec": json.dumps({"format": FORMAT, **about})})
     floats = [f"{name}.list.element" for name in STATISTICS]
     with atomic_write(file) as partial:
@@ -101,9 +120,9 @@ def write(run: Path, record: TokenRecord) -> Path:
             use_dictionary=[name for name in _paths(table) if name not in floats],
             use_byte_stream_split=floats,
         )
-    recorded = steps(run)
+    recorded = steps(run, record.validation)
     for step in set(recorded) - set(kept(recorded)):
-        path_of(run, step).unlink(missing_ok=True)
+        path_of(run, step, record.validation).unlink(missing_ok=True)
     return file
 
 
@@ -118,6 +137,8 @@ def _table(responses: Sequence[RecordedResponse]) -> pa.Table:
     import pyarrow as pa
 
     def lists(values: Sequence[Any], kind: pa.DataType) -> pa.ListArray:
+        if any(v is None for v in values):
+            return pa.array(values, pa.list_(kind))
         offsets = np.cumsum([0, *map(len, values)])
         flat = np.concatenate([np.asarray(v) for v in values]) if kind != pa.string() else sum(map(list, values), [])
         return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(flat, kind))
@@ -170,7 +191,7 @@ def _response(row: dict[str, Any]) -> RecordedResponse:
         score=row["score"],
         texts=tuple(row["texts"]),
         response_mask=np.array(row["response_mask"], bool),
-        advantages=np.array(row["advantages"], np.float32),
+        advantages=None if row["advantages"] is None else np.array(row["advantages"], np.float32),
         statistics={name: np.array(row[name], np.float32) for name in STATISTICS},
         **integers,
     )
@@ -191,9 +212,18 @@ def kept(recorded: Sequence[int]) -> list[int]:
 
 
 def cut(run: Path, last_step: int) -> None:
-    """Delete the records of steps after `last_step`, which a resumed run will repeat, and unfinished files."""
-    for step in steps(run):
-        if step > last_step:
-            path_of(run, step).unlink()
-    for file in (run / FOLDER).glob(".*.parquet.partial-*"):
-        file.unlink()
+    """Delete the records of steps after `last_step`, which a resumed run will repeat, and unfinished files.
+
+    What waits for its statistics is kept if it is the validation after `last_step` and has no record yet: only the
+    policy of that step, from which the run resumes, can compute them.
+    """
+    for validation in (False, True):
+        for step in steps(run, validation):
+            if step > last_step:
+                path_of(run, step, validation).unlink()
+        for file in _folder(run, validation).glob(".*.partial-*"):
+            file.unlink()
+    for file in _folder(run, True).glob(f"*{WAITING}"):
+        step = file.name.removesuffix(WAITING)
+        if step.isdecimal() and (int(step) != last_step or path_of(run, last_step, True).exists()):
+            file.unlink()

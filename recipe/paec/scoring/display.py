@@ -48,6 +48,14 @@ def table(scores: Mapping[str, Any]) -> str:
     def row(label: str, cell: Callable[[Mapping[str, Any]], str], last: str = "") -> list[str]:
         return [label, *(cell(benchmarks[name]) for name in names), last]
 
+    scored = any("score" in benchmark for benchmark in benchmarks.values())
+
+    def score(benchmark: Mapping[str, Any]) -> str:
+        if "score" not in benchmark:
+            return ""
+        value, low, high = (benchmark["score"][name] for name in ("value", "low", "high"))
+        return f"{value:.3f}" + ("" if low is None else f" [{low:.3f}, {high:.3f}]")
+
     def share(value: float | None) -> str:
         return "unknown" if value is None else f"{100 * value:.1f}"
 
@@ -59,6 +67,7 @@ def table(scores: Mapping[str, Any]) -> str:
             row("avg@n", lambda b: percent(b["avg"]), percent(mean["avg"])),
             row("maj@n", lambda b: percent(b["maj"][str(b["samples"])]), percent(mean["maj"])),
             row("pass@n", lambda b: percent(b["pass"][str(b["samples"])]), percent(mean["pass"])),
+            *([row("mean score", score)] if scored else []),
             row("truncated", lambda b: share(b["truncated"])),
             row("unparsable", lambda b: share(b["unparsable"])),
             row("grader failed", lambda b: share(b["grader_timeout"] + b["grader_error"])),

@@ -26,6 +26,9 @@ CHUNK = 2**20
 COLUMNS = 256
 """Quantities resampled at a time: bounds the memory for any n."""
 
+ROUNDING = 1e-12
+"""Sums that cancel in exact arithmetic end up a few ulp away from 0: closer than this is equal."""
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -112,6 +115,18 @@ def powers_of_two(n: int) -> list[int]:
     return [2**i for i in range((n - 1).bit_length())] + [n]
 
 
+# ---- checkpoints of a run as points ----------------------------------------------------------------------------------
+
+
+def hypervolume(x: np.ndarray, y: np.ndarray, reference: tuple[float, float]) -> np.ndarray:
+    """Area above `reference` that the points (x, y) dominate, both the more the better; [..., K] -> [...]."""
+    x, y = np.maximum(x - reference[0], 0), np.maximum(y - reference[1], 0)
+    order = np.argsort(-x, axis=-1, kind="stable")
+    x, y = np.take_along_axis(x, order, -1), np.take_along_axis(y, order, -1)
+    following = np.concatenate([x[..., 1:], np.zeros_like(x[..., :1])], -1)
+    return ((x - following) * np.maximum.accumulate(y, -1)).sum(-1)
+
+
 # ---- problems as the repetitions: the bootstrap ----------------------------------------------------------------------
 
 
@@ -132,11 +147,15 @@ def resampled_means(values: np.ndarray, resamples: int, seed: int | Sequence[int
     chunk = max(1, CHUNK // problems)
     means = []
     for start in range(0, resamples, chunk):
-        rows = np.arange(min(chunk, resamples - start))[:, None]
-        drawn = problems * rows + rng.integers(problems, size=(len(rows), problems))
-        counts = np.bincount(drawn.ravel(), minlength=len(rows) * problems).reshape(len(rows), problems)
-        means.append(counts @ values / problems)
+        rows = min(chunk, resamples - start)
+        means.append(resampled_counts(rng, problems, rows) @ values / problems)
     return np.concatenate(means)
+
+
+def resampled_counts(rng: np.random.Generator, n: int, rows: int) -> np.ndarray:
+    """How often each of n things is drawn in n draws with replacement, [rows, n] int."""
+    drawn = n * np.arange(rows)[:, None] + rng.integers(n, size=(rows, n))
+    return np.bincount(drawn.ravel(), minlength=rows * n).reshape(rows, n)
 
 
 def bootstrap_interval(
@@ -197,8 +216,8 @@ def paired_bootstrap(
     value, means = _mean_of_means([_finite(a) - _finite(b) for a, b in pairs], resamples, seed)
     if not len(means):
         return Difference(value, None, None, None)
-    # Sums that cancel in exact arithmetic end up a few ulp away from 0: these count on both sides.
-    beyond = int(min(np.count_nonzero(means <= 1e-12), np.count_nonzero(means >= -1e-12)))
+    # Differences of 0 count on both sides.
+    beyond = int(min(np.count_nonzero(means <= ROUNDING), np.count_nonzero(means >= -ROUNDING)))
     return Difference(value, *_percentiles(means, level), min(1.0, 2 * (beyond + 1) / (resamples + 1)))
 
 

@@ -8,6 +8,7 @@ A graded sample is a mapping (a JSON line of `samples.jsonl`); the fields read h
     group                   int, one for each class of equivalent answers of a problem; null without an answer
     status                  "ok", "unparsable", "timeout" or "error": how the evaluation's grader fared
     finish_reason, tokens   str and int, or null where unknown
+    score                   number; only where a scorer from outside gave it
 """
 
 from __future__ import annotations
@@ -46,7 +47,8 @@ def score(samples: Iterable[Mapping[str, Any]], name: str = "samples.jsonl") -> 
 
     Returns:
         format, benchmarks and average. Every mean over problems is {"value", "low", "high"} (`bootstrap_interval`). Of
-        a benchmark: problems, samples (n of each problem), avg, strict_avg, maj (at powers of two and n), pass (at
+        a benchmark: problems, samples (n of each problem), avg, strict_avg, score (the mean score, where a scorer from
+        outside gave scores), maj (at powers of two and n), pass (at
         every k up to n), disagreement (share of samples that are right, but not by the strict rule), the shares
         truncated, unparsable, grader_timeout and grader_error, mean_length (tokens), inconsistent_groups (of equivalent
         answers with different verdicts), and per_problem counts of correct and strict samples and the majority's
@@ -98,6 +100,7 @@ def _score_benchmark(problems: Mapping[str, Sequence[SampleVerdict]]) -> dict[st
         "samples": n,
         "avg": asdict(estimates["avg"]),
         "strict_avg": asdict(estimates["strict_avg"]),
+        **({"score": asdict(estimates["score"])} if "score" in estimates else {}),
         "maj": at_k("maj@"),
         "pass": at_k("pass@"),
         "disagreement": sum(v.correct != v.strict for v in verdicts) / len(verdicts),
@@ -129,6 +132,7 @@ def _quantities(verdicts: Sequence[SampleVerdict]) -> dict[str, float]:
         "strict_avg": average([v.strict for v in verdicts]),
         **{f"maj@{k}": maj_at_k(groups, correct, k) for k in powers_of_two(n)},
         **{f"pass@{k}": float(p) for k, p in enumerate(pass_at_every_k(n, sum(correct)), 1)},
+        **({"score": mean} if (mean := _mean_if_known(verdicts, lambda v: v.score)) is not None else {}),
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import islice
@@ -23,6 +24,8 @@ class SampleVerdict:
     status: str
     finish_reason: str | None = None
     tokens: int | None = None
+    score: float | None = None
+    """Of a scorer with scores between right and wrong; None of the others."""
 
 
 def check_complete(keys: Iterable[tuple[str, str, int]], places: Iterable[str], name: str) -> None:
@@ -59,12 +62,14 @@ def collect(samples: Iterable[Mapping[str, Any]], name: str) -> dict[str, dict[s
     places = [f"{name}, line {line}" for line in range(1, len(samples) + 1)]
     for sample, where in zip(samples, places, strict=True):
         check_fields(sample, where)
+        if "score" in sample:
+            check_fields(sample, where, ("score",))
     if not samples:
         raise UserError(f"{name}: contains no samples: run the evaluation first")
     check_complete([(s["benchmark"], s["problem"], s["sample"]) for s in samples], places, name)
     found: dict[str, dict[str, list[SampleVerdict]]] = {}
     for sample in sorted(samples, key=lambda s: s["sample"]):
-        verdict = SampleVerdict(**{field: sample[field] for field in SampleVerdict.__dataclass_fields__})
+        verdict = SampleVerdict(**{field: sample.get(field) for field in SampleVerdict.__dataclass_fields__})
         found.setdefault(sample["benchmark"], {}).setdefault(sample["problem"], []).append(verdict)
     return {benchmark: dict(sorted(found[benchmark].items())) for benchmark in in_papers_order(found)}
 
@@ -84,6 +89,7 @@ _FIELDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "finish_reason": ("a string or null", lambda v: v is None or isinstance(v, str)),
     "tokens": ("an integer >= 0, or null", lambda v: v is None or _integer(v)),
 }
+_OPTIONAL = {"score": ("a finite number", lambda v: isinstance(v, int | float) and math.isfinite(v))}
 
 
 def check_fields(sample: Any, where: str, fields: Iterable[str] = tuple(_FIELDS)) -> None:
@@ -91,7 +97,7 @@ def check_fields(sample: Any, where: str, fields: Iterable[str] = tuple(_FIELDS)
     if not isinstance(sample, Mapping):
         raise UserError(f"{where}: must be an object, not {type(sample).__name__}: grade the samples again")
     for field in fields:
-        wanted, good = _FIELDS[field]
+        wanted, good = (_FIELDS | _OPTIONAL)[field]
         if field not in sample:
             raise UserError(f"{where}, field {field}: is missing: give {wanted}")
         if not good(sample[field]):

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recipe.paec.common.console import NOT_OURS, asked_for_help, complain, say
+from recipe.paec.common.console import asked_for_help, complain, complain_of_files, say
 from recipe.paec.common.errors import UserError
 from recipe.paec.tokens.settings import Named, Request, made, read_request
 
@@ -21,7 +21,7 @@ USAGE = """
 usage: paec tokens RUN [STEP ...] [model=MODEL ...] [key=value ...]
        paec tokens model=MODEL [model=MODEL ...] text=TEXT|file=FILE [key=value ...]
 Writes one HTML file: every token coloured by what a method does to it, with its entropy, nucleus and candidates.
-  RUN STEP          a run and recorded steps of it (run.record_tokens); default: the last step
+  RUN STEP          a run and recorded steps (default: the last); validation=true: the validations after these steps
   model=MODEL       a Hugging Face folder, hub id, checkpoint or run that reads the responses; several: side by side
   text=TEXT         a text, with prompt=TEXT the answer to it; file=FILE: a text file, or *.jsonl as in rollouts/
   method=NAME       adds a method; method.FIELD=VALUE sets a field; method=custom method.target=package.module.Class
@@ -40,7 +40,7 @@ def content_of(request: Request) -> Content:
     config = _config(request.run)
     page: list[sources.Response] = []
     found: list[sources.Source] = []
-    for record in sources.records(request.run, request.steps) if request.run else ():
+    for record in sources.records(request.run, request.steps, request.validation) if request.run else ():
         limit = request.responses - len(page)
         if limit > 0 and record.responses:
             found.append(sources.source_of(record, len(page), limit))
@@ -139,7 +139,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         return complain(error.errors)
     except OSError as error:
-        if error.errno not in NOT_OURS:
-            raise
-        return complain([f"{error.filename}: {error.strerror}: free some space, or choose another place with output="])
+        return complain_of_files(error, "free some space, or choose another place with output=")
     return 0

@@ -13,9 +13,9 @@ import torch
 
 from data_prep.progress import quiet_transformers
 from paec_loss import TokenStatistics, token_statistics
+from paec_loss.token_texts import token_pieces
 from recipe.paec.common.errors import UserError
 from recipe.paec.common.model_files import context_length, file_errors, model_folder, read_config
-from recipe.paec.common.token_texts import token_pieces
 from recipe.paec.export.huggingface import checkpoint_in, export_in_process
 from recipe.paec.run import checkpoints
 from recipe.paec.tokens.sources import Candidates, Response, Source, padded

@@ -10,18 +10,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from paec_loss import PAEC
 from recipe.paec.common import secrets
-from recipe.paec.report import page as report_page
-from recipe.paec.report.page import embedded, source
+from recipe.paec.report.page import TEMPLATES as SHARED
+from recipe.paec.report.page import embedded, policy_of, rounded, templates, text_of
 from recipe.paec.tokens.forward import CANDIDATES
 from recipe.paec.tokens.settings import Named
 from recipe.paec.tokens.sources import Candidates, Response, Source
 from recipe.paec.tokens.views import Details, View, details_of, view_of
 
-HERE = Path(__file__).parent
+TEMPLATES = Path(__file__).parent / "templates"
 
 
 @dataclass(frozen=True)
@@ -127,7 +126,7 @@ def _rows_of(values: torch.Tensor | None, sizes: Sequence[int]) -> list[np.ndarr
 def _thresholds(view: View, sizes: Sequence[int]) -> list[float | None]:
     if view.threshold is None:
         return [None] * len(sizes)
-    return [report_page.rounded(t) if np.isfinite(t) else None for t in view.threshold.tolist()]
+    return [rounded(t) if np.isfinite(t) else None for t in view.threshold.tolist()]
 
 
 def _candidates(content: Content, words: dict[str, int]) -> list[dict[str, str] | None]:
@@ -164,33 +163,18 @@ def render(content: Content, made: str) -> str:
         content: what it shows.
         made: when and with what it was made.
     """
-    environment = Environment(
-        loader=FileSystemLoader(HERE / "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    shared, own = report_page.HERE / "templates", HERE / "templates"
-    style = "\n".join([_text(shared / "page.css"), _text(own / "tokens.css")])
-    script = "\n".join([_text(shared / "text.js"), _text(own / "tokens.js")])
-    policy = [
-        "default-src 'none'",
-        f"script-src {source(script)}",
-        f"style-src {source(style)}",
-        "base-uri 'none'",
-        "form-action 'none'",
-    ]
-    text = environment.get_template("tokens.html").render(
-        title=content.title,
-        policy="; ".join(policy),
-        style=style,
-        script=script,
-        data=embedded(payload(content)),
-        made=made,
+    style = "\n".join([text_of(SHARED / "page.css"), text_of(TEMPLATES / "tokens.css")])
+    script = "\n".join([text_of(SHARED / "text.js"), text_of(TEMPLATES / "tokens.js")])
+    text = (
+        templates(TEMPLATES)
+        .get_template("tokens.html")
+        .render(
+            title=content.title,
+            policy=policy_of([script], style),
+            style=style,
+            script=script,
+            data=embedded(payload(content)),
+            made=made,
+        )
     )
     return secrets.hide(text).replace(secrets.HIDDEN, "[hidden]")
-
-
-def _text(path: Path) -> str:
-    return path.read_text(encoding="utf-8").strip()

@@ -20,7 +20,7 @@ SHOWN = ("paec", "siren", "forking_tokens", "hapo", "steer", "clip_cov", "kl_cov
 """Methods on a page if `methods=` is not given, besides the run's own and that of `method=`."""
 RESPONSES = 50
 """Most responses on a page if `responses=` is not given."""
-KEYS = ("model", "text", "file", "prompt", "method", "methods", "output", "responses", "temperature")
+KEYS = ("model", "text", "file", "prompt", "method", "methods", "output", "responses", "temperature", "validation")
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,8 @@ class Request:
     run: Path | None
     steps: tuple[int, ...]
     """Steps of the record; empty: the last one."""
+    validation: bool
+    """Whether to show the validations after these steps instead of their training responses."""
     models: tuple[str, ...]
     """Hugging Face folders, hub ids or checkpoints that read the responses."""
     text: str | None
@@ -52,11 +54,19 @@ class Request:
     """None: that of the run's rollout, 1 without a run."""
 
 
+def _as_key(option: str) -> str:
+    """The hint for an option of other commands that is a key here."""
+    name = option.lstrip("-").partition("=")[0]
+    return f", such as {name}=..." if name in KEYS else ""
+
+
 def read_request(arguments: Sequence[str]) -> Request:
     """The request of a command line; UserError for what it cannot mean."""
-    places = [a for a in arguments if "=" not in a]
-    given = [a.partition("=")[::2] for a in arguments if "=" in a]
-    errors = [f"{a}: unknown option: write key=value" for a in places if a.startswith("-")]
+    places = [a for a in arguments if _is_place(a)]
+    given = [a.partition("=")[::2] for a in arguments if not _is_place(a)]
+    errors = [f"{a}: unknown option: write key=value{_as_key(a)}" for a in places if a.startswith("-")]
+    if errors:
+        raise UserError(*errors)
     for key, value in given:
         if key not in KEYS and not key.startswith("method."):
             errors.append(f"{key}={value}: there is no such key{closest(key, KEYS, ': did you mean {}?')}")
@@ -74,11 +84,14 @@ def read_request(arguments: Sequence[str]) -> Request:
         errors.append("model=...: give text=... or file=... (one of them), or a run whose responses the model reads")
     if "prompt" in values and "text" not in values:
         errors.append("prompt=...: belongs to text=...")
+    if "validation" in values and run is None:
+        errors.append(f"validation={values['validation']}: belongs to a run: write paec tokens RUN validation=true")
     if errors:
         raise UserError(*errors)
     return Request(
         run=run,
         steps=steps,
+        validation=_flag("validation", values.get("validation", "false")),
         models=models,
         text=values.get("text"),
         file=Path(values["file"]).expanduser() if "file" in values else None,
@@ -91,10 +104,23 @@ def read_request(arguments: Sequence[str]) -> Request:
     )
 
 
+def _is_place(argument: str) -> bool:
+    """Whether it is no key=value; the name of a run contains its overrides, and so `=`."""
+    key, equals, _ = argument.partition("=")
+    known = key in KEYS or key.startswith("method.")
+    return not equals or (not known and Path(argument).expanduser().is_dir())
+
+
 def _whole(key: str, text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise UserError(f"{key}={text}: must be an integer >= 1")
     return int(text)
+
+
+def _flag(key: str, text: str) -> bool:
+    if text not in ("true", "false"):
+        raise UserError(f"{key}={text}: must be true or false")
+    return text == "true"
 
 
 def _positive(key: str, text: str) -> float:

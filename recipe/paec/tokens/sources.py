@@ -12,7 +12,7 @@ import torch
 
 from paec_loss import Rollouts, TokenStatistics
 from recipe.paec.common.errors import UserError
-from recipe.paec.common.seeds import response_number
+from recipe.paec.common.queue_keys import prompt_of, response_number
 from recipe.paec.run import token_record
 from recipe.paec.run.token_record import STATISTICS, RecordedResponse, TokenRecord
 
@@ -31,12 +31,12 @@ class Response:
     texts: tuple[str, ...]
     response_mask: tuple[bool, ...]
     advantages: tuple[float, ...] | None
-    """Of the estimator; None if they are not known."""
+    """Of the estimator; None if they are not known, as in a validation."""
 
     @property
     def group(self) -> str:
         """The prompt's key."""
-        return self.key.rsplit("_", 2)[0]
+        return prompt_of(self.key)
 
 
 @dataclass(frozen=True)
@@ -67,11 +67,23 @@ class Source:
     """What of the statistics is not as in training."""
 
 
-def records(run: Path, steps: Sequence[int]) -> list[TokenRecord]:
-    """The records of a run's steps, of the last one if `steps` is empty; UserError if there is none."""
-    there = token_record.steps(run)
+def records(run: Path, steps: Sequence[int], validation: bool = False) -> list[TokenRecord]:
+    """The records of a run's steps, or of the validations after them; UserError if there is none.
+
+    Args:
+        run: its directory.
+        steps: empty: the last one that is recorded.
+        validation: whether those of the validations are wanted.
+    """
+    there = token_record.steps(run, validation)
     if not run.is_dir():
         raise UserError(f"{run}: does not exist: give the directory of a run")
+    if not there and validation:
+        raise UserError(
+            f"{run}: has no token record of a validation ({token_record.VALIDATION}/): it was started with "
+            "run.record_tokens=0, or has not finished a step after one; leave validation=true out for those of the "
+            "training"
+        )
     if not there:
         raise UserError(
             f"{run}: has no token record (tokens/): it was started with run.record_tokens=0, or has not finished a step"
@@ -79,10 +91,16 @@ def records(run: Path, steps: Sequence[int]) -> list[TokenRecord]:
     for step in steps:
         if step not in there:
             raise UserError(
-                f"{run}: step {step} was not recorded, or its record was deleted (docs/tokens.md); it has "
-                f"{_ranges(there)}"
+                f"{run}: {label_of(step, validation)} was not recorded, or its record was deleted (docs/tokens.md); it "
+                f"has {_ranges(there)}"
             )
-    return [token_record.read(token_record.path_of(run, step)) for step in dict.fromkeys(steps or there[-1:])]
+    wanted = dict.fromkeys(steps or there[-1:])
+    return [token_record.read(token_record.path_of(run, step, validation)) for step in wanted]
+
+
+def label_of(step: int, validation: bool) -> str:
+    """The name of a record on a page."""
+    return f"validation after step {step}" if validation else f"step {step}"
 
 
 def _ranges(steps: Sequence[int]) -> str:
@@ -106,7 +124,7 @@ def _response(step: int, one: RecordedResponse) -> Response:
         ids=tuple(one.ids.tolist()),
         texts=one.texts,
         response_mask=tuple(one.response_mask.tolist()),
-        advantages=tuple(one.advantages.tolist()),
+        advantages=None if one.advantages is None else tuple(one.advantages.tolist()),
     )
 
 
@@ -117,7 +135,7 @@ def source_of(record: TokenRecord, first: int, limit: int) -> Source:
     sizes = [torch.from_numpy(one.nucleus_size).long() for one in chosen]
     statistics = padded({**columns, "nucleus_size": sizes}, record.vocab_size)
     return Source(
-        label=f"step {record.step}",
+        label=label_of(record.step, record.validation),
         rows=tuple(range(first, first + len(chosen))),
         statistics={record.top_p: statistics},
         step=record.step,

@@ -13,12 +13,14 @@ from __future__ import annotations
 import shlex
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from recipe.paec.common import folder_kinds, folders
 from recipe.paec.common.console import asked_for_help, complain, say
+from recipe.paec.common.early import Early, started_early
 from recipe.paec.common.errors import UserError
 from recipe.paec.common.process_tree import run_preparation
 from recipe.paec.config import rules
@@ -29,12 +31,13 @@ from recipe.paec.doctor import examine, inputs
 from recipe.paec.export.huggingface import export_in_process, holds
 from recipe.paec.run import checkpoints, token_record
 from recipe.paec.run.log import METRICS_FILE, read_metrics, truncate_metrics
-from recipe.paec.run.recorded import grpo_of
+from recipe.paec.run.prompt_record import PROMPTS_FILE
+from recipe.paec.run.recorded import absent, grpo_of
 from recipe.paec.run.resume import find_resume, write_provenance
 from recipe.paec.run.summary import closing_lines
 from recipe.paec.train.alert import Alerts, withhold
 from recipe.paec.train.dry_run import check_with_verl, dry_run
-from recipe.paec.train.watch import train
+from recipe.paec.train.watch import DRIVER, train
 
 USAGE = """
 usage: paec train experiment=NAME [key=value ...] [--check | --dry-run] [--print-config]
@@ -94,6 +97,13 @@ def run(config: DictConfig) -> None:
         errors = [problem]
     if errors:
         raise UserError(*errors)
+    with nullcontext() if config.run.dry_run else started_early(DRIVER, config.cluster) as early:
+        run_checked(config, alert_url, early)
+
+
+def run_checked(config: DictConfig, alert_url: str | None, early: Early | None) -> None:
+    """A run whose configuration is valid; `early`: its training process, if it was started already."""
+    directory, run_of = Path(config.run.directory), (folder_kinds.RUN, whose(config), config.run.fresh)
     errors = examine.examine(config)
     if config.run.prepare_command and not config.run.dry_run and not errors:
         run_preparation([sys.executable, *shlex.split(config.run.prepare_command)])
@@ -142,20 +152,23 @@ def run(config: DictConfig) -> None:
         else:
             say(f"starting {config.run.name}: {total} steps")
         last_step = checkpoint.step if checkpoint else -1
-        truncate_metrics(directory / METRICS_FILE, last_step)
+        for name in (METRICS_FILE, PROMPTS_FILE):
+            truncate_metrics(directory / name, last_step)
         token_record.cut(directory, last_step)
         config_file = write_provenance(config, directory)
         say(f"run directory {directory}; the workers' output goes to train.log there")
         with Alerts(alert_url, str(config.run.name)) as alerts:
-            train_and_sum_up(config, config_file, directory, alerts)
+            train_and_sum_up(config, config_file, directory, alerts, early)
 
 
-def train_and_sum_up(config: DictConfig, config_file: Path, directory: Path, alerts: Alerts) -> None:
+def train_and_sum_up(
+    config: DictConfig, config_file: Path, directory: Path, alerts: Alerts, early: Early | None
+) -> None:
     """Train, export, report and summarize; exits with the code of a run that was asked to stop."""
     total, root = config.trainer.total_training_steps, Path(config.trainer.default_local_dir)
     started = time.monotonic()
     try:
-        peak, stopped = train(config, config_file, directory, alerts)
+        peak, stopped = train(config, config_file, directory, alerts, early)
     except UserError as error:
         report(directory, ended=error.errors[0])
         raise
@@ -181,7 +194,8 @@ def train_and_sum_up(config: DictConfig, config_file: Path, directory: Path, ale
 def summarize(config: DictConfig, directory: Path) -> None:
     """Print the summary of a finished run."""
     records = read_metrics(directory / METRICS_FILE)
-    say("\n".join(closing_lines(records, files_of(directory), grpo_of(config))))
+    lines = closing_lines(records, files_of(directory), grpo_of(config)) + absent(config)
+    say("\n".join(lines))
 
 
 def files_of(directory: Path) -> dict[str, str]:

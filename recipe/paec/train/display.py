@@ -60,14 +60,14 @@ def shown_in(stream: IO[str], name: str, total: int, records: Sequence[Mapping[s
     """
     if stream.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "unknown", ""):
         return TerminalDisplay(stream, name, total, records)
-    return PlainLines(total)
+    return PlainLines(total, records)
 
 
 class PlainLines:
-    """One line for each stage before training, each step and each warning."""
+    """One line for each stage before training, each step, with the time that is left, and each warning."""
 
-    def __init__(self, total: int):
-        self._total = total
+    def __init__(self, total: int, records: Sequence[Mapping[str, Any]] = ()):
+        self._total, self._records = total, list(records)
 
     def __enter__(self) -> PlainLines:
         return self
@@ -81,8 +81,10 @@ class PlainLines:
             say(f"[{seconds:5.0f} s] {name}")
 
     def record(self, record: Mapping[str, Any]) -> None:
-        """One line."""
-        say(step_line(record, self._total))
+        """One line; the last step has no time left to say."""
+        self._records.append(record)
+        left = time_left(self._records, self._total)
+        say(step_line(record, self._total) + (f"  {duration(left)} left" if left else ""))
 
     def warn(self, sentence: str) -> None:
         """One line."""

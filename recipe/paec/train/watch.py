@@ -17,6 +17,7 @@ from omegaconf import DictConfig
 
 from recipe.paec.common.child import LastSign, StopSignals, run_on_ray
 from recipe.paec.common.console import say
+from recipe.paec.common.early import Early
 from recipe.paec.common.errors import Stalled, UserError
 from recipe.paec.common.ray_access import ray_ended
 from recipe.paec.run.log import FAILURE_FILE, HEARTBEAT_FILE, METRICS_FILE, STOP_FILE, Tail
@@ -45,7 +46,7 @@ class StopRequest:
 
     def __enter__(self) -> StopRequest:
         self._file.unlink(missing_ok=True)
-        self._signals.__enter__()
+        self._signals.take()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -123,7 +124,9 @@ class Progress:
             )
 
 
-def train(config: DictConfig, config_file: Path, directory: Path, alerts: Alerts) -> tuple[int, int | None]:
+def train(
+    config: DictConfig, config_file: Path, directory: Path, alerts: Alerts, early: Early | None = None
+) -> tuple[int, int | None]:
     """Run the training process to its end, or until it is asked to stop; UserError if it fails.
 
     Args:
@@ -131,6 +134,7 @@ def train(config: DictConfig, config_file: Path, directory: Path, alerts: Alerts
         config_file: where it was written.
         directory: of the run.
         alerts: gets the events of its metrics.
+        early: DRIVER, if it was started before.
 
     Returns:
         The peak memory of its tree in bytes; the exit code of a run that was asked to stop, else None.
@@ -147,7 +151,7 @@ def train(config: DictConfig, config_file: Path, directory: Path, alerts: Alerts
             yield
 
     try:
-        ended = run_on_ray(DRIVER, config_file, config.cluster, directory, log, progress.tick, watching())
+        ended = run_on_ray(DRIVER, config_file, config.cluster, directory, log, progress.tick, watching(), early=early)
     except Stalled as stalled:
         raise Stalled(f"{stalled}\nlog: {log}") from None
     if ended.code != 0:

@@ -261,8 +261,14 @@ def test_command(tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[1].split() == ["aime24", "2", "1", "50.0%", "1", "0"]
     assert lines[2] == "1 of 3 training rows contain a benchmark problem"
+    assert lines[4].split() == ["aime24", "2", "1", "50.0%", "1"]
     [match] = json.loads(report.read_text())["benchmarks"]["aime24"]["copies"]
     assert (match["problem"], match["row"], match["similarity"]) == (0, 1, 1.0)
+    ngrams = json.loads(report.read_text())["ngrams"]
+    assert ngrams["n"] == 13 and ngrams["benchmarks"]["aime24"]["overlapping"] == 1
+    [match] = ngrams["benchmarks"]["aime24"]["matches"]
+    assert (match["problem"], match["row"], match["shared"]) == (0, 1, match["total"])
+    assert match["words"] == "flora the frog starts at 0 on the number line and makes a"
 
 
 def test_command_refuses_in_one_sentence(tmp_path):

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import ast
-import fcntl
 import os
-import struct
 import subprocess
 import sys
-import termios
-from pathlib import Path
 
 import pytest
+from terminals import ROOT, in_terminal
 
 from data_prep import progress
 from data_prep.progress import with_progress
 from recipe.paec.common.process_tree import ProcessTree
-
-ROOT = next(folder for folder in Path(__file__).resolve().parents if (folder / "setup.py").is_file())
 
 
 class Clock:
@@ -112,19 +107,9 @@ for _ in progress.with_progress(range(100), label="loop"):
 def test_a_terminal_has_a_bar_and_a_pipe_has_lines():
     pipe = subprocess.run([sys.executable, "-c", LOOP], cwd=ROOT, capture_output=True, timeout=60, check=True)
     assert b"\r" not in pipe.stderr and 3 <= pipe.stderr.count(b"\n") <= 6, pipe.stderr
-    terminal, inside = os.openpty()
-    fcntl.ioctl(inside, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0))  # rows and columns
-    child = subprocess.Popen([sys.executable, "-c", LOOP], cwd=ROOT, stderr=inside)
-    os.close(inside)
-    shown = b""
-    while True:
-        try:
-            shown += os.read(terminal, 4096)
-        except OSError:  # the child has closed its side
-            break
-    os.close(terminal)
-    assert child.wait(60) == 0
-    assert shown.count(b"\r") > 6 and b"100%|" in shown, shown
+    code, shown = in_terminal(LOOP, columns=80)
+    assert code == 0
+    assert shown.count("\r") > 6 and "100%|" in shown, shown
 
 
 def test_a_command_with_a_log_draws_no_bars(tmp_path):

@@ -1,9 +1,9 @@
-"""Rollouts: groups without padding rows, statistics that never read padding, and parts joined to one."""
+"""Groups without padding rows, statistics that never read padding, parts joined to one, a ratio to itself."""
 
 from __future__ import annotations
 
 import torch
-from batches import rollouts_of
+from batches import hand_batch, rollouts_of
 
 from paec_loss.batch import joined
 
@@ -26,6 +26,7 @@ def test_joined_parts_keep_every_row():
     assert both.text == ["a b", "c"]
     assert both.answer_ids.tolist() == [4, 5]
     assert both.resampled.tolist() == [True, False]
+    assert both.rewards.tolist() == [1.0, 0.0] and both.tracker_signal == {}
     assert both.response_mask.tolist() == [[True, True], [True, False]]
     assert both.log_prob[both.response_mask].tolist() == [-1.0, -2.0, -3.0]
     assert both.step == 3
@@ -37,3 +38,18 @@ def test_values_at_tokens():
     assert rollouts.at_tokens(each).tolist() == [[5, 5], [0, 0], [7, 0]]
     assert rollouts.at_tokens(torch.full((3, 2), torch.nan).masked_fill(rollouts.response_mask, 2)).sum() == 6
     assert rollouts.at_tokens(each).dtype == rollouts.advantages.dtype == torch.float64
+
+
+def test_the_mean_of_a_response_has_a_gradient():
+    tokens = hand_batch([[-1.0, -3.0], [-5.0]], [[0.0, 0.0], [0.0]])
+    mean = tokens.response_mean(tokens.log_prob)
+    assert mean.tolist() == [-2.0, -5.0]
+    (gradient,) = torch.autograd.grad(mean[0], tokens.log_prob)
+    assert gradient.tolist() == [[0.5, 0.5], [0.0, 0.0]]
+
+
+def test_the_ratio_of_a_token_to_itself_is_one_with_the_gradient_of_its_log_prob():
+    tokens = hand_batch([[-1.0, -30.0]], [[0.0, 0.0]])
+    assert tokens.self_ratio.tolist() == [[1.0, 1.0]]
+    (gradient,) = torch.autograd.grad((tokens.self_ratio * torch.tensor([[2.0, -3.0]])).sum(), tokens.log_prob)
+    assert gradient.tolist() == [[2.0, -3.0]]

@@ -20,7 +20,7 @@ from paec_loss.methods import __main__ as catalogue
 from paec_loss.methods.paec import PAEC
 
 HOOKS = {name for name, value in vars(Method).items() if inspect.isfunction(value) and not name.startswith("_")}
-HOOKS -= {"overrides"}
+HOOKS -= {"at", "overrides"}
 
 
 def template() -> str:
@@ -106,6 +106,7 @@ def defined(**attributes) -> type[Method]:
 def test_needs_are_words_of_one_list():
     assert defined(needs={"text", "reference"}).needs == {"text", "reference"}
     sentence = "Mine.needs={'clusters'}: 'clusters' must be one of text, token_texts, answer_ids, reference, curriculum"
+    sentence += ", rewards"
     with pytest.raises(TypeError, match=f"^{re.escape(sentence)}$"):
         defined(needs={"clusters"})
 

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from paec_loss.semantic import cluster_probabilities, semantic_entropy
+from paec_loss.semantic import cluster_probabilities, largest_class, semantic_entropy
 
 
 def test_by_counts():
@@ -49,3 +49,17 @@ def test_limits():
     assert semantic_entropy(torch.arange(8)) == pytest.approx(math.log(8), rel=1e-14)
     # One cluster is next to impossible: 0 log 0 is 0.
     assert semantic_entropy(torch.tensor([0, 1]), torch.tensor([-5.0, -1e4])) == 0
+
+
+@pytest.mark.parametrize(
+    ("answers", "expected"),
+    [
+        ([7, 7, 2, 2, 5], [True, True, False, False, False]),  # a tie: the first
+        ([5, 2, 2], [False, True, True]),
+        ([-1, -1, -1, 4], [False, False, False, True]),  # no answer is in no class, whatever the numbers
+        ([-1, -2], [False, False]),
+        ([0], [True]),
+    ],
+)
+def test_the_largest_class(answers, expected):
+    assert largest_class(torch.tensor(answers)).tolist() == expected

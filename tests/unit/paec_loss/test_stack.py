@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 import torch
 from batches import assert_any_split, detached, mini_batch_loss, random_batch, random_rollouts, update_of
 
-from paec_loss import MethodStack
+from paec_loss import Method, MethodStack
 from paec_loss.methods import METHODS
 from paec_loss.methods.aepo import AEPO
 from paec_loss.methods.canon import CANON
@@ -129,6 +129,48 @@ def test_the_order_is_that_of_the_stack():
     expected = second.advantages(replace(rollouts, advantages=first.advantages(rollouts)))
     torch.testing.assert_close(MethodStack([first, second]).advantages(rollouts), expected, rtol=0, atol=0)
     assert (MethodStack([second, first]).advantages(rollouts) - expected).abs().max() > 0.01
+
+
+@dataclass(frozen=True)
+class Told(Method):
+    """Adds what its tracker says to everything it makes on the driver."""
+
+    def rewards(self, rollouts):
+        return rollouts.rewards + rollouts.tracker_signal.get("told", 100.0)
+
+    def advantages(self, rollouts):
+        return rollouts.advantages + rollouts.tracker_signal.get("told", 100.0)
+
+    def response_value(self, rollouts):
+        return rollouts.rewards + rollouts.tracker_signal.get("told", 100.0)
+
+
+@dataclass(frozen=True)
+class Other(Method):
+    """A second one that changes advantages, with a signal of its own."""
+
+    def advantages(self, rollouts):
+        return 2 * rollouts.advantages + rollouts.tracker_signal["told"]
+
+
+def test_every_method_on_the_driver_has_its_own_signal():
+    stack, rollouts = MethodStack([Told(), Other()]), random_rollouts()
+    signals = dict(zip(stack.names, ({"told": 3.0}, {"told": 5.0}), strict=True))
+    assert torch.equal(stack.rewards(rollouts, signals), rollouts.rewards + 3)
+    assert torch.equal(stack.advantages(rollouts, signals), 2 * (rollouts.advantages + 3) + 5)
+    assert torch.equal(stack.response_value(rollouts, signals), (rollouts.rewards + 3).float())
+    assert rollouts.tracker_signal == {}
+    alone = MethodStack([Told()])
+    assert torch.equal(alone.rewards(rollouts), rollouts.rewards + 100)  # without trackers
+    assert torch.equal(alone.advantages(rollouts, {"another": {"told": 1.0}}), rollouts.advantages + 100)
+
+
+def test_a_tracker_that_reads_rewards():
+    """`needs` says so; the others' rewards are not read."""
+    memory, reads = METHODS["epo"](), METHODS["ares"]()
+    assert not MethodStack([memory]).reads_rewards and MethodStack([memory, METHODS["pear"]()]).reads_rewards
+    only_needs = type("OnlyNeeds", (Method,), {"needs": {"rewards"}})()
+    assert MethodStack([only_needs]).reads_rewards and "rewards" in MethodStack([memory, reads]).needs
 
 
 def test_needs_are_collected():

@@ -113,6 +113,7 @@ def test_sent_marks_low_entropy_without_a_reference():
         ("none", "adds nothing to the surrogate"),
         ("clip_higher", "changes the clip range only: at ratio 1 no token is clipped"),
         ("pear", "changes rewards of whole responses"),
+        ("cispo", "its policy loss is the plain policy gradient at ratio 1"),
     ],
 )
 def test_methods_without_weights(name, sentence):
@@ -138,6 +139,25 @@ def test_a_coefficient_that_the_method_remembers():
         weights_of(method, rollouts, numbers, update)
     update = replace(update, tracker_signal={"coefficient": 0.01})
     assert (weights_of(method, rollouts, numbers, update).values[rollouts.response_mask] == 1).all()
+
+
+@dataclass(frozen=True)
+class Remembered(Method):
+    """Advantages times what the tracker says."""
+
+    def advantages(self, rollouts):
+        return rollouts.advantages * rollouts.tracker_signal["factor"]
+
+
+def test_a_factor_of_the_advantages_that_the_method_remembers():
+    rollouts, numbers = batch()
+    update = update_of(Remembered(), rollouts)
+    with pytest.raises(Missing, match=r"^needs what the method remembers of earlier steps \(factor\)$"):
+        weights_of(Remembered(), rollouts, numbers, update)
+    found = weights_of(Remembered(), rollouts, numbers, replace(update, tracker_signal={"factor": 1.5}))
+    inside = found.values[rollouts.response_mask]
+    torch.testing.assert_close(inside, torch.full_like(inside, 1.5), rtol=1e-9, atol=0)
+    assert found.neutral == 1 and len(inside) == rollouts.response_mask.sum() > 0
 
 
 def test_seed_grpo_needs_answers():

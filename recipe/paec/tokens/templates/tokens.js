@@ -73,6 +73,8 @@ const isRight = (response) => response.score === 1;
 function nameOf(response) {
   const match = /^(\d+)-(\d+)_(\d+)_(\d+)$/.exec(response.key);
   if (match) return `prompt ${Number(match[2]) + 1}, response ${Number(match[3]) + 1}`;
+  const own = /^validation-(.+)-(\d+)_(\d+)_\d+$/.exec(response.key);
+  if (own) return `${own[1]} ${own[2]}, response ${Number(own[3]) + 1}`;
   const text = /^text-(\d+)_/.exec(response.key);
   return text ? `text ${Number(text[1]) + 1}` : response.key;
 }

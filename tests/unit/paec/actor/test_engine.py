@@ -18,6 +18,7 @@ from ranks import NO_ALLTOALL, gloo_has_alltoall, torchrun_cases
 from data_prep import tiny_model
 from paec_loss import MethodStack, PAECConfig
 from paec_loss.methods import METHODS
+from recipe.paec.actor.batches import OUTPUT_NAMES
 
 TOLERANCE = 1e-5  # between splits of the same mini-batch, all in float32
 DEFINITION = 3e-5  # against a float64 model: the ramp mask multiplies the float32 model's rounding by 1 / mask_width
@@ -34,22 +35,51 @@ VARIANTS = {
 
 METHOD_CASES = {
     # name: fields and signal with which it acts visibly on a mini-batch of 60 tokens
+    "adaptive_clip": ({"clip_low": 0.02}, {"extra": 0.02}),
+    "aer": ({}, {"alpha": 0.02}),
     "agentic_aepo": ({}, {}),
+    "archer": ({"kl_certain": 0.1}, {}),
+    "aspo": ({}, {}),
+    "bapo": ({"low": 0.9, "max_low": 0.95, "high": 1.05}, {}),
+    "ce_gppo": ({"clip_low": 0.05, "clip_high": 0.05}, {}),
+    "cispo": ({"clip_low": 0.05, "clip_high": 0.05}, {}),
     "clip_cov": ({"ratio": 0.2, "lower": 0.01}, {}),
+    "dppo": ({"low": 0.001, "high": 0.001}, {}),
     "entropy_adaptive": ({}, {"coefficient": 0.01}),
     "entropy_advantage": ({}, {}),
     "entropy_bonus": ({"coefficient": 0.01}, {}),
     "entropy_target": ({"coefficient": 0.01}, {}),
     "epo": ({"coefficient": 0.01}, {"past_entropy": 3.0}),
     "forking_tokens": ({}, {}),
+    "gmpo": ({}, {}),
+    "gspo": ({}, {}),
     "hapo": ({}, {}),
     "kl_cov": ({"ratio": 0.2}, {}),
     "paec": (ACTIVE, {"floor": FLOOR}),
+    "paec_dual": ({}, {"multiplier": 0.1}),
+    "paec_selective": (ACTIVE, {"floor": FLOOR}),
+    "repo_r": ({}, {"zeta": 0.1}),
+    "sapo": ({}, {}),
     "sent": ({"ratio": 0.2}, {}),
     "siren": ({"lambda_low": 0.5}, {"floor": 4.0}),
+    "stare": ({}, {"positive": 1.5, "negative": 1.0}),
     "steer": ({}, {}),
+    "tea_rl": ({"coefficient": 0.01}, {}),
 }
 """Every method that acts in the actor; the others change advantages before the mini-batches are made."""
+
+
+SCHEDULED = {
+    "term": (
+        ("entropy_bonus", {"coefficient": "linear:0:0.06:12"}),
+        ("entropy_bonus", {"coefficient": 0.03}),
+    ),
+    "clip": (
+        ("clip_higher", {"clip_low": 0.02, "clip_high": "linear:0.2:0.02:6"}),
+        ("clip_higher", {"clip_low": 0.02, "clip_high": 0.02}),
+    ),
+}
+"""A method with a schedule, and with the number that it has in step 7, the one of the worker."""
 
 
 def method_case(name: str, prefix: str, **changes) -> dict:
@@ -85,8 +115,12 @@ def cases_one_rank() -> list[dict]:
     cases.append(case("1-fused-nan", fused=7, poison=True))
     for micro in (1, "all", "dynamic"):
         cases.append(case(f"1-lora-{micro}", lora=LORA, micro=micro))
+    cases.append(case("1-lora-reference", lora=LORA, micro=2, reference=True))
     cases.append(case("1-lora-fused", lora=LORA, fused=7, micro=2))
     cases.append(case("1-lora-merged", lora=MERGED, send=True, micro=2))
+    for name, fields in SCHEDULED.items():
+        cases.append(case(f"1-scheduled-{name}", method=fields[0], signal=None, micro=2))
+        cases.append(case(f"1-fixed-{name}", method=fields[1], signal=None, micro=2))
     cases.append(case("1-no-floor", signal=None, restore=True))
     cases.append(case("1-nan", poison=True))
     cases.append(case("1-nan-none", poison=True, method=None, signal=None))
@@ -199,6 +233,15 @@ def test_every_method_for_any_split(one_rank, two_ranks, name):
     assert relative(whole["gradient"], plain) > 1e-3, "the method must do something for this test to say anything"
 
 
+@pytest.mark.parametrize("name", SCHEDULED)
+def test_a_schedule_has_the_number_of_the_step(one_rank, name):
+    """A clip range that moves is in our own surrogate, which is verl's."""
+    scheduled, fixed = (one_rank[f"1-{kind}-{name}"] for kind in ("scheduled", "fixed"))
+    assert relative(scheduled["gradient"], fixed["gradient"]) < 1e-6
+    assert scheduled["loss"] == pytest.approx(fixed["loss"], rel=1e-6)
+    assert relative(fixed["gradient"], one_rank["1-none-vanilla-paec"]["gradient"]) > 1e-3
+
+
 def test_the_term_matters(work, one_rank):
     """Without floor the gradient differs visibly, so agreement elsewhere is not agreement of zeros."""
     with_floor, without = one_rank["1-default-all"]["gradient"], one_rank["1-no-floor"]["gradient"]
@@ -296,6 +339,15 @@ def test_adapters_get_the_gradient_of_the_definition(work, one_rank, two_ranks):
         assert relative(other["gradient"], whole["gradient"]) < TOLERANCE
     for sp in (1, 2):
         assert relative(two_ranks[f"2-sp{sp}-lora"]["gradient"], whole["gradient"]) < TOLERANCE
+
+
+def test_the_reference_pass_leaves_the_policy_statistics_alone(one_rank):
+    """LoRA: the reference policy is the actor without its adapter, and its results go to the same queue entries."""
+    policy, reference = one_rank["1-lora-reference"]["passes"]
+    assert policy.keys() == set(OUTPUT_NAMES.values())
+    assert reference.keys() == {"log_probs"}
+    assert (policy["log_probs"] - reference["log_probs"]).abs().max() > 1e-3
+    assert relative(one_rank["1-lora-reference"]["gradient"], one_rank["1-lora-all"]["gradient"]) < TOLERANCE
 
 
 def test_the_policy_of_a_steps_start_comes_back_and_goes(one_rank, two_ranks):

@@ -7,9 +7,9 @@ import signal
 import time
 from contextlib import contextmanager
 
-import psutil
 import pytest
 from omegaconf import OmegaConf
+from processes import gone
 
 from recipe.paec.common.child import LastSign, StopSignals, run_on_ray
 from recipe.paec.common.errors import UserError
@@ -46,8 +46,8 @@ def run(tmp_path, monkeypatch):
 def test_what_it_gets_and_what_is_said_of_it(run, tmp_path):
     ended, (own, argument, token, preload, child) = run()
     assert (ended.code, own, argument, token, preload) == (5, "this", str(tmp_path / "job.json"), "True", "None")
-    assert ended.peak_memory > 1 << 20
-    assert not psutil.pid_exists(int(child))
+    assert ended.peak_memory > 0
+    assert gone(int(child))
     assert not (tmp_path / ".ray_token").exists()
 
 
@@ -77,7 +77,7 @@ def test_a_tick_can_end_it(run, tmp_path):
     with pytest.raises(UserError, match="it is enough"):
         run(tick, seconds=600)
     child = int(run.log.read_text().split()[-1])
-    assert not psutil.pid_exists(child) and not (tmp_path / ".ray_token").exists()
+    assert gone(child) and not (tmp_path / ".ray_token").exists()
 
 
 def test_signals_go_to_the_handler_until_they_are_restored():

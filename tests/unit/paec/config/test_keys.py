@@ -42,7 +42,7 @@ def lookups() -> list[tuple[str, str]]:
     found = {}
     for file in sorted(CONFIGS.rglob("*.yaml")):
         group = file.relative_to(CONFIGS).parts[0]
-        if group in ("hydra", "evaluate.yaml", "protocol"):
+        if group in ("hydra", "evaluate.yaml", "lab.yaml", "protocol"):
             continue
         section = f"{PACKAGES[group]}." if group in PACKAGES else ""
         for key, text in interpolated(OmegaConf.load(file), section):

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
+import json
 
+import pytest
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from paec_loss import MethodStack
 from paec_loss.methods import METHODS
 from paec_loss.methods.clip_higher import ClipHigher
 from paec_loss.methods.kl_cov import KLCov
@@ -11,6 +16,7 @@ from paec_loss.methods.paec import PAEC
 from recipe.paec.config import identity as config_identity
 from recipe.paec.config import rules
 from recipe.paec.config.methods import stack_of
+from recipe.paec.run import checkpoints
 
 MINE = '''
 """A method that is not of this repository."""
@@ -92,7 +98,59 @@ def test_a_method_from_outside(compose, mine):
     assert config.run.name == "tiny_cpu-custom-also=kl_cov,factor=3,target=mine.Doubled"
 
 
+def test_schedules_on_a_command_line(compose, mine):
+    """For the method, for an additional one, and for a class from outside; in the run's name and its identity."""
+    config = compose(
+        *("method=entropy_bonus", "method.coefficient=linear:0.01:0:200"),
+        *("also=clip_higher", "also.clip_higher.clip_high=cosine:0.28:0.2:50"),
+    )
+    assert rules.check_config(config) == []
+    stack = stack_of(config)
+    values = {"entropy_bonus/coefficient": 0.005, "clip_higher/clip_high": 0.2}
+    assert stack.scheduled_values(101) == pytest.approx(values, rel=1e-14)
+    identity = config_identity.identity(config)
+    assert identity["method.coefficient"] == "linear:0.01:0.0:200"
+    assert identity["also.clip_higher.clip_high"] == "cosine:0.28:0.2:50"
+    assert json.loads(json.dumps(identity)) == identity
+    actor = config.actor_rollout_ref.actor
+    assert actor.policy_loss.loss_mode == "method", "the clip range moves, so the surrogate is ours"
+    assert (actor.clip_ratio_low, actor.clip_ratio_high, actor.fsdp_config.clip.high) == (0.2, 0.2, 0.2)
+    assert actor.fsdp_config.methods[0].coefficient == "linear:0.01:0:200"
+    engine = instantiate(OmegaConf.to_container(actor.fsdp_config.methods), _convert_="partial")
+    assert MethodStack(engine).scheduled_values(101) == stack.scheduled_values(101)
+    own = compose("method=custom", "method.target=mine.Doubled", "+method.factor=warmup:2:4")
+    assert rules.check_config(own) == [] and stack_of(own).scheduled_values(2) == {"mine.Doubled/factor": 1.0}
+
+
+def test_a_run_with_another_schedule_is_another_run(compose):
+    same, other, fixed = (
+        config_identity.identity(compose("method=entropy_bonus", f"method.coefficient={value}"))
+        for value in ("linear:1e-2:0.0:200", "linear:0.01:0:100", "0.01")
+    )
+    config = compose("method=entropy_bonus", "method.coefficient=linear:0.01:0:200")
+    assert config.run.name == "tiny_cpu-entropy_bonus-coefficient=linear_0.01_0_200"
+    plain = config_identity.identity(config)
+    assert checkpoints.identity_difference(plain, same) is None
+    for found in (other, fixed):
+        assert checkpoints.identity_difference(plain, found).startswith("method.coefficient is ")
+
+
 REFUSED = [
+    (
+        ["method=entropy_bonus", "method.coefficient=linear:0.01:0:0"],
+        "STEPS in linear:FROM:TO:STEPS must be an integer",
+    ),
+    (["method=entropy_bonus", "method.coefficient=linaer:0:1:9"], "there is no schedule linaer"),
+    (["method=stare", "method.variant=linear:0:1:9"], "method.variant=linear:0:1:9: cannot follow a schedule: it must"),
+    (["method=none", "also=steer", "also.steer.clip_low=linear:0:2:9"], "2 must be in [0, 1]; it is the lower clip"),
+    (["method=paec", "method.top_p=linear:0.8:0.9:9"], "it changes the nucleus of the run's token statistics"),
+    (
+        [
+            *("method=clip_higher", "method.clip_high=linear:0.2:0.3:9"),
+            "actor_rollout_ref.actor.policy_loss.loss_mode=gspo",
+        ],
+        "loss_mode=gspo: clip_higher has its own policy loss",
+    ),
     (["method=custom"], "method.target=null: method=custom needs the import path"),
     (["method=custom", "method.target=no_such_package.Thing"], "method.target=no_such_package.Thing: cannot be import"),
     (["method=custom", "method.target=os.path.join"], "method.target=os.path.join: must be a subclass"),

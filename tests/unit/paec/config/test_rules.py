@@ -102,3 +102,27 @@ def test_without_statistics_nothing_is_recorded(compose, setting):
     assert rules.check_config(compose("method=none", "run.record_tokens=-1")) == [
         "run.record_tokens=-1: must be an integer >= 0"
     ]
+
+
+@pytest.mark.parametrize(
+    ("override", "scorers"),
+    [
+        ("reward.scorers.my_set=my_pkg.my_module:score", {"my_set": "my_pkg.my_module:score"}),
+        ("+reward.scorers.my_set=json", {"my_set": "json"}),
+        (
+            "reward.scorers={my/set: my_pkg:score, gsm8k: math_strict}",
+            {"my/set": "my_pkg:score", "gsm8k": "math_strict"},
+        ),
+    ],
+)
+def test_scorers_of_a_users_own_need_no_plus_and_reach_the_reward_workers(compose, override, scorers):
+    config = compose(override)
+    assert dict(config.reward.scorers) == scorers and rules.check_config(config) == []
+    assert dict(config.reward.custom_reward_function.reward_kwargs.scorers) == scorers
+    assert config.run.name.startswith("tiny_cpu-paec-reward.scorers"), "another scorer is another run"
+
+
+def test_a_scorer_that_does_not_exist_is_one_sentence(compose):
+    (problem,) = rules.check_config(compose("reward.scorers.my_set=exact_mach"))
+    assert problem.startswith("reward.scorers.my_set: exact_mach is neither package.module:function nor one of math, ")
+    assert problem.endswith("; did you mean exact_match?")

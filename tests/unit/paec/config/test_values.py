@@ -56,6 +56,7 @@ VALUES = [
     (f"seed={2**63}", "<= "),
     (f"seed={2**32}", "<= "),
     ("seed=one", "must be an integer"),
+    ("reward.scorers=my_pkg:score", "must be a table: reward.scorers.DATA_SOURCE=package.module:function"),
     ("lora.target_modules=[]", "all-linear"),
     ("lora.target_modules=q_proj", "all-linear"),
     ("lora.alpha=0", ">= 1"),

@@ -69,6 +69,22 @@ def test_nothing_is_lost(tmp_path):
     assert prompt_scores.provenance(target) == {"seed": 3} and prompt_scores.provenance(source) is None
 
 
+def test_accuracy_and_difficulty_are_beside_the_score(tmp_path):
+    source, target = tmp_path / "train.parquet", tmp_path / "scored.parquet"
+    write_parquet([row(i) for i in range(4)], source)
+    samples = {("aime24", "0"): [{"correct": True}] * 4, ("aime24", "3"): [{"correct": False}, {"correct": True}]}
+    samples["aime24", "1"] = [{"correct": False}] * 4
+    accuracies = prompt_scores.accuracies_of(samples)
+    assert accuracies == {0: 1.0, 3: 0.5, 1: 0.0}
+    prompt_scores.write_scores(source, target, {0: 0.5, 1: 1.0, 3: 1.5}, {}, accuracies)
+    extra = [one["extra_info"] for one in validate_rows(target).to_dict("records")]
+    assert [one["difficulty"] for one in extra] == ["easy", "hard", None, "medium"]
+    assert [one["sample_accuracy"] for one in extra] == [1.0, 0.0, None, 0.5]
+    assert list(prompt_scores.summary(accuracies, {0: 0.5, 1: 1.0, 3: 1.5}, 1)) == [
+        "  stage 1 of 1: 3 rows, semantic entropy 0.500 to 1.500 nats, accuracy of the samples 0.500"
+    ]
+
+
 def test_scores_are_replaced_and_a_failure_leaves_the_file(tmp_path):
     source, target = tmp_path / "train.parquet", tmp_path / "train.semantic_entropy.parquet"
     write_parquet([row(i) for i in range(2)], source)

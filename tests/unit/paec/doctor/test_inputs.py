@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import shutil
 from pathlib import Path
@@ -141,3 +142,39 @@ def test_training_data_is_not_executed(compose, tiny_files, tmp_path):
     config = compose(f"data.train_files={file}", f"data.val_files={tiny_files / 'data' / 'validation.parquet'}")
     problems = inputs.check_data(config, None)
     assert len(problems) == 1 and problems[0].startswith("data.train_files") and not canary.exists()
+
+
+@pytest.fixture
+def own_scorer(tmp_path, monkeypatch):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "quiz_scorer.py").write_text(
+        "def score(response, truth, extra):\n    return 1.0\n\n"
+        "def needs(response, truth, extra):\n    return extra['level']\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "mine"), prepend=os.pathsep)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("scorer", "words"),
+    [
+        ("quiz_scorer:score", None),
+        ("exact_match", None),
+        ("quiz_scorer:nope", "reward.scorers.quiz: scorer quiz_scorer:nope: quiz_scorer has no nope"),
+        ("nowhere:score", "reward.scorers.quiz: scorer nowhere:score: nowhere cannot be imported"),
+        ("quiz_scorer:needs", "fails for an empty response and the ground truth '{"),
+        ("multiple_choice", "row 3, field reward_model.ground_truth: '{"),
+    ],
+)
+def test_own_scorers_are_tried_before_anything_starts(tiny_config, tiny_files, own_scorer, scorer, words):
+    changed_row = rewritten(tiny_files, own_scorer, lambda row: row.update(data_source="quiz"))
+    found = inputs.check_inputs(tiny_config(changed_row, f"reward.scorers.quiz={scorer}"))
+    assert found == [] if words is None else len(found) == 1 and words in found[0], found
+
+
+def test_a_scorer_for_rows_that_do_not_exist_is_named(tiny_config):
+    (problem,) = inputs.check_inputs(tiny_config("reward.scorers.quizz=exact_match"))
+    assert problem == (
+        "reward.scorers.quizz: no row of data.train_files and data.val_files has this data_source; they have "
+        "reasoning_gym/countdown"
+    )

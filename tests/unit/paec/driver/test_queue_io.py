@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import pytest
+import torch
+from batches import random_rollouts
+from tensordict import TensorDict
 from transfer_queue import KVBatchMeta
 
-from recipe.paec.actor.batches import QUEUED_FIELDS, RESPONSE_NUMBER
+from paec_loss import Method, MethodStack
+from paec_loss.methods import METHODS
+from paec_loss.statistics import TokenStatistics
+from recipe.paec.actor.batches import QUEUED_FIELDS, RESPONSE_NUMBER, RESPONSE_VALUE
+from recipe.paec.driver import queue_io
 from recipe.paec.driver.queue_io import for_the_actor
 
 
@@ -12,6 +22,78 @@ def test_the_actor_gets_tensors_only():
     batch = KVBatchMeta(keys=["a_0_0"], tags=[{}], partition_id="train")
     assert for_the_actor(batch) is batch and batch.keys == ["a_0_0"]
     assert {"input_ids", "position_ids", "loss_mask", "advantages", "ref_log_prob", RESPONSE_NUMBER} <= {*batch.fields}
-    assert {*QUEUED_FIELDS} <= {*batch.fields}
+    assert {*QUEUED_FIELDS, RESPONSE_VALUE} <= {*batch.fields}
     objects = {"uid", "raw_prompt", "reward_model", "extra_info", "data_source", "extra_fields", "metrics"}
     assert not objects & {*batch.fields}
+
+
+def test_what_the_methods_make_of_the_outcome(monkeypatch):
+    """Advantages change first; the number of a response is of its graded reward, also where a method changed it."""
+    rollouts = random_rollouts(4)
+    inside, put = rollouts.response_mask, {}
+    queue = {
+        "advantages": torch.nested.as_nested_tensor(
+            [r[m] for r, m in zip(rollouts.advantages, inside, strict=True)], layout=torch.jagged
+        ),
+        "response_mask": torch.nested.as_nested_tensor([m[m].long() for m in inside], layout=torch.jagged),
+    }
+    monkeypatch.setattr(queue_io, "_get", lambda batch, names: TensorDict({n: queue[n] for n in names}, len(inside)))
+    monkeypatch.setattr(queue_io, "_put", lambda batch, columns: put.update(columns))
+    graded = rollouts.rewards
+    changed = rollouts.__class__(**{**vars(rollouts), "rewards": 1 - graded, "advantages": None})
+    queue_io.put_outcome(None, MethodStack([METHODS["aer"](), METHODS["w_reinforce"]()]), changed, graded)
+    assert put.keys() == {"advantages", RESPONSE_VALUE}
+    expected = METHODS["w_reinforce"]().advantages(rollouts)[inside].float()
+    torch.testing.assert_close(put["advantages"].values(), expected)
+    assert torch.equal(put[RESPONSE_VALUE], METHODS["aer"]().response_value(rollouts).float())
+    assert put[RESPONSE_VALUE].dtype == torch.float32 and 0 < put[RESPONSE_VALUE].sum() < len(inside)
+    put.clear()
+    queue_io.put_outcome(None, MethodStack([METHODS["empo"]()]), changed, graded)
+    assert put == {}
+    told = MethodStack([Told()])
+    queue_io.put_outcome(None, told, changed, graded, {told.names[0]: {"told": 3.0}})
+    torch.testing.assert_close(put["advantages"].values(), (rollouts.advantages + 3.0)[inside].float())
+    assert torch.equal(put[RESPONSE_VALUE], (graded + 3.0).float())
+
+
+@dataclass(frozen=True)
+class Told(Method):
+    """Adds what its tracker says."""
+
+    def advantages(self, rollouts):
+        return rollouts.advantages + rollouts.tracker_signal["told"]
+
+    def response_value(self, rollouts):
+        return rollouts.rewards + rollouts.tracker_signal["told"]
+
+
+@pytest.mark.parametrize(("name", "reads"), [("ares", True), ("epo", False)])
+def test_graded_rewards_are_read_for_trackers_that_need_them(monkeypatch, name, reads):
+    """The sum of a response's scores, in the order of the keys; nobody else pays for it."""
+    rows, asked = [[0.0, 0.5], [0.0, 0.0, 1.0]], []
+
+    def nested(rows):
+        return torch.nested.as_nested_tensor([torch.tensor(row) for row in rows], layout=torch.jagged)
+
+    inside = torch.tensor([[True, True, False], [True, True, True]])
+    zeros = torch.zeros(2, 3)
+    statistics = TokenStatistics(zeros, zeros, zeros, zeros.long(), zeros, zeros, zeros, vocab_size=9)
+    queue = {
+        "rm_scores": nested(rows),
+        "responses": nested([[4, 5], [6, 7, 8]]),
+        "response_mask": nested([[1, 1], [1, 1, 1]]),
+    }
+
+    def get(batch, names):
+        asked.extend(names)
+        return TensorDict(queue, 2)
+
+    monkeypatch.setattr(queue_io, "_get", get)
+    monkeypatch.setattr(queue_io, "queued_statistics", lambda data, vocab_size: statistics)
+    monkeypatch.setattr(queue_io, "token_pieces", lambda ids, tokenizer: [[str(i) for i in row] for row in ids])
+    batch = KVBatchMeta(keys=["000001-000000_0_0", "000001-000001_0_0"], tags=[{}] * 2, partition_id="train")
+    found = queue_io.read_rollouts(batch, MethodStack([METHODS[name]()]), None, 9, 1, 1)
+    assert torch.equal(found.response_mask, inside)
+    assert ("rm_scores" in asked) == reads
+    assert found.rewards.tolist() == [0.5, 1.0] if reads else found.rewards is None
+    assert found.token_texts == ([["4", "5"], ["6", "7", "8"]] if reads else None)

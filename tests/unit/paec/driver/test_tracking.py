@@ -9,6 +9,7 @@ import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from omegaconf import OmegaConf
@@ -118,11 +119,14 @@ from recipe.paec.driver import tracking
 config, first, last, record = json.loads(sys.argv[1])
 config = OmegaConf.create(config)
 tracking.prepare(config)
-from verl.utils.tracking import Tracking
+from verl.utils.tracking import Tracking, ValidationGenerationsLogger
 trackers = Tracking("paec", "first", list(config.trainer.logger), OmegaConf.to_container(config))
-tracking.group_names(trackers.logger)
+samples = ValidationGenerationsLogger("paec", "first")
+tracking.complete(config, trackers.logger, samples)
+tracking.complete(config, trackers.logger, samples)
 for step in range(first, last + 1):
     trackers.log(data={key: value + step for key, value in record.items()}, step=step)
+    samples.log(list(config.trainer.logger), [("1+1?", f"it is {step}", 0.5), ("2+2?", "four", 1.0)], step)
 trackers.finish()
 """
 
@@ -131,7 +135,7 @@ def track(folder: Path, tracker: str, first: int, last: int, resumed: int | None
     """Log steps `first` to `last` in a process of its own, as a start of a run does."""
     record = {key: value + add for key, value in RECORD.items()}
     given = json.dumps([config(folder, tracker, resumed), first, last, record])
-    env = {k: v for k, v in os.environ.items() if not k.startswith(("WANDB_", "TENSORBOARD_", "TRACKIO_"))}
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("WANDB_", "TENSORBOARD_", "TRACKIO_", "MLFLOW_"))}
     env |= {"WANDB_SILENT": "true", "WANDB_ERROR_REPORTING": "false", "WANDB__DISABLE_STATS": "true"}
     done = subprocess.run([sys.executable, "-c", SCRIPT, given], cwd=ROOT, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -165,6 +169,13 @@ def test_wandb_without_an_account(tmp_path):
     (first,) = (tmp_path / "wandb").glob("offline-run-*/run-*.wandb")
     recorded = json.loads((tmp_path / "trackers.json").read_text())["wandb"]
     assert first.stem == f"run-{recorded}" and b"entropy/entropy" in first.read_bytes()
+    tables = [json.loads(file.read_text()) for file in first.parent.rglob("*.table.json")]
+    assert tables and tables[0]["columns"] == [
+        "step",
+        *(f"{c}_{i}" for i in (1, 2) for c in ("input", "output", "score")),
+    ]
+    rows = max((table["data"] for table in tables), key=len)
+    assert rows == [[step, "1+1?", f"it is {step}", 0.5, "2+2?", "four", 1.0] for step in (1, 2)]
     track(tmp_path, "wandb", 2, 3, resumed=1)
     both = sorted((tmp_path / "wandb").glob("offline-run-*/run-*.wandb"))
     assert [file.name for file in both] == [first.name] * 2, "the same run for wandb sync"
@@ -183,11 +194,69 @@ def test_trackio_without_an_account(tmp_path):
     assert found == [(1, 1.5), (2, 2.5), (3, 3.5)]
 
 
+def test_mlflow_without_an_account(tmp_path):
+    """A database in the run's folder; the resumed run is the same one, though its configuration differs."""
+    mlflow = pytest.importorskip("mlflow", reason="needs mlflow: docs/trackers.md has the command")
+    track(tmp_path, "mlflow", 1, 2)
+    recorded = json.loads((tmp_path / "trackers.json").read_text())["mlflow"]
+    track(tmp_path, "mlflow", 2, 3, resumed=1, add=0.25)
+    client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{tmp_path / 'mlflow' / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("paec")
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert (run.info.run_id, run.info.run_name, run.info.status) == (recorded, "first", "FINISHED")
+    assert run.data.params["trainer/resume_mode"] == "disable", "the first start's"
+    assert {name.replace("_at_", "@") for name in run.data.metrics} == set(map(grouped, RECORD))
+    history = sorted((m.step, m.value) for m in client.get_metric_history(recorded, "entropy/entropy"))
+    assert history == [(1, 1.5), (2, 2.5), (2, 2.75), (3, 3.75)]
+    (table,) = (tmp_path / "mlflow" / "artifacts").rglob("generations.json")
+    content = json.loads(table.read_text())
+    assert content["columns"] == ["step", "input", "output", "score"]
+    answers = [[f"it is {step}", 0.5] for step in (1, 2, 2, 3)]
+    assert [row[2:] for row in content["data"] if row[1] == "1+1?"] == answers and len(content["data"]) == 8
+    assert not list(tmp_path.glob("mlruns"))
+
+
+def test_a_resumed_run_that_mlflow_does_not_have(tmp_path, monkeypatch):
+    pytest.importorskip("mlflow", reason="needs mlflow: docs/trackers.md has the command")
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_DISABLE_TELEMETRY"):
+        monkeypatch.setenv(name, "x")  # restored at the end
+        monkeypatch.delenv(name)
+    (tmp_path / "trackers.json").write_text('{"mlflow": "0123456789abcdef0123456789abcdef", "wandb": "w"}')
+    with pytest.raises(
+        UserError, match=r"mlflow at sqlite:///.*, run 0123.*not found.*delete .*trackers.json to begin"
+    ):
+        tracking.prepare(OmegaConf.create(config(tmp_path, "mlflow", resumed=1)))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    tracking.prepare(OmegaConf.create(config(tmp_path, "mlflow")))
+    recorded = json.loads((tmp_path / "trackers.json").read_text())
+    assert recorded == {"mlflow": os.environ["MLFLOW_RUN_ID"], "wandb": "w"}, "a run that starts over is new"
+    assert not recorded["mlflow"].startswith("0123") and os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"
+
+
+def test_a_tracker_that_verl_could_not_create_is_an_error(tmp_path):
+    """verl would warn and train on."""
+    about = OmegaConf.create(config(tmp_path, "mlflow"))
+    with pytest.raises(UserError, match="trainer.logger: mlflow could not start a run at"):
+        tracking.complete(about, {"console": Tracker()}, SimpleNamespace())
+    samples, trackers = SimpleNamespace(), {"mlflow": Tracker()}
+    tracking.complete(about, trackers, samples)
+    assert isinstance(trackers["mlflow"], Grouped) and samples.log_generations_to_mlflow is tracking._log_table
+
+
+def test_two_trackers_share_the_record(tmp_path):
+    assert tracking._run_id(tmp_path, None) != tracking._record(tmp_path, "mlflow", "m1") == "m1"
+    recorded = json.loads((tmp_path / "trackers.json").read_text())
+    assert recorded.keys() == {"wandb", "mlflow"}
+    assert tracking._run_id(tmp_path, 3) == recorded["wandb"] and tracking._recorded(tmp_path, "mlflow", 3) == "m1"
+    assert tracking._recorded(tmp_path, "mlflow", None) is None, "a run that begins"
+
+
 def test_what_trackers_write_is_the_runs(tmp_path):
     """It does not keep a run from being resumed, and a run that starts over deletes it; wandb's files stay."""
     about = {"experiment": "tiny_cpu", "name": "first"}
     folders.take(tmp_path, folder_kinds.RUN, about, False, print)
     for name in ("tensorboard/events.out.tfevents.1.h.2.0", "trackio/paec.db", "trackio/media/a.png", "trackers.json",
+                 "mlflow/mlflow.db", "mlflow/artifacts/r/artifacts/generations.json",
                  "wandb/offline-run-1-x/run-x.wandb"):  # fmt: skip
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("x")

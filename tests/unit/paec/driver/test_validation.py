@@ -77,3 +77,29 @@ def test_what_is_best():
     assert best_score({"step": 5, "actor/entropy": 9.0}, "val/b/maj@4") is None
     with pytest.raises(UserError, match="run.best_metric=val/c: must be one of val/a/avg@4, val/b/avg@4"):
         best_score(record, "val/c")
+
+
+def test_what_own_scorers_measured_is_averaged_over_the_responses_that_have_it():
+    mine = [info("a", 0.0, score=0.5, **{"metric/score": 0.5, "metric/length": 3.0}), info("b", 1.0)]
+    mine[1] |= {"score": 2.0, "metric/score": 2.0}
+    assert reward_metrics([*mine, info("1", 1.0)]) == {
+        "reward/format": 1.0,
+        "reward/grader_error": 0.0,
+        "reward/grader_timeout": 0.0,
+        "reward/metric/score": 1.25,
+        "reward/metric/length": 3.0,
+    }
+    keys = dict.fromkeys(key for one in mine for key in one)
+    infos = {key: [one.get(key) for one in [*mine, info("1", 1.0)]] for key in keys}
+    expected = {("mine", "a"): 2, ("aime24", "b"): 2}
+    found = validation_scores(["mine", "mine", "aime24"], ["a", "a", "b"], infos, expected, {"mine": "pkg:score"})
+    measured = {key: value for key, value in found.items() if "/metric/" in key}
+    assert measured == {"val/mine/metric/score": 1.25, "val/mine/metric/length": 3.0}
+    assert (found["val/mine/avg@2"], found["val/mine/pass@2"], found["val/aime24/avg@2"]) == (0.5, 1.0, 0.5)
+
+
+def test_answers_of_an_own_scorer_are_equal_if_their_text_is():
+    infos = columns([info("1/2", 0.0), info("0.5", 1.0), info("0.5", 1.0)])
+    place = (["mine"] * 3, ["a"] * 3, infos, {("mine", "a"): 3})
+    assert validation_scores(*place, {"mine": "exact_match"})["val/mine/maj@3"] == 1.0
+    assert validation_scores(*place, {"mine": "math"})["val/mine/maj@3"] == 0.0, "all three are one half, wrong first"

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import os
 
 import pytest
-from evaluation_cases import command, write_lines
+from evaluation_cases import command, row, write_lines
 
+from data_prep.contract import write_parquet
 from recipe.grading.pool import GraderPool
 from recipe.paec.common import versions
 
@@ -97,3 +99,45 @@ def test_an_output_that_is_a_file_is_one_sentence(tmp_path, aime):
     assert done.returncode == 2
     file = tmp_path / "file"
     assert done.stderr == f"error: output={file}: {file} is a file: give the path of a folder\n"
+
+
+def test_an_own_scorer_grades_samples_and_is_part_of_the_identity(tmp_path, monkeypatch):
+    (tmp_path / "quiz_scorer.py").write_text(
+        "def score(response, truth, extra):\n"
+        "    if response == 'fails':\n        raise ValueError('no score')\n"
+        "    return extra['index'] + len(response) / 4, {'answer': response, 'length': len(response)}\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    write_parquet([row(i, "abcd", source="quiz") for i in range(2)], tmp_path / "quiz.parquet")
+    responses = {"p0": ["ab", "abcd", "fails"], "p1": ["a", "b", "b"]}
+    lines = [
+        {"benchmark": "quiz", "problem": problem, "sample": i, "response": response, "tokens": 1}
+        for problem, given in responses.items()
+        for i, response in enumerate(given)
+    ]
+    file, output = write_lines(tmp_path / "s.jsonl", lines), tmp_path / "out"
+    place = (f"samples={file}", f"benchmarks=[{tmp_path / 'quiz.parquet'}]", f"output={output}")
+    done = command(*place, "reward.scorers.quiz=quiz_scorer:score")
+    assert done.returncode == 0, done.stderr
+    graded = [json.loads(text) for text in (output / "samples.jsonl").read_text().splitlines()]
+    assert [g["score"] for g in graded] == [0.5, 1.0, 0.0, 1.25, 1.25, 1.25]
+    assert [g["correct"] for g in graded] == [False, True, False, True, True, True]
+    assert [g["status"] for g in graded] == ["ok", "ok", "error", "ok", "ok", "ok"]
+    assert graded[2]["detail"] == "ValueError: no score" and graded[0]["metrics"] == {"length": 2.0}
+    assert [g["group"] for g in graded] == [0, 1, None, 0, 1, 1]
+    scores = json.loads((output / "scores.json").read_text())
+    found = scores["benchmarks"]["quiz"]
+    assert found["score"]["value"] == pytest.approx((0.5 + 1.25) / 2) and found["grader_error"] == pytest.approx(1 / 6)
+    assert found["pass"]["3"]["value"] == 1.0 and found["avg"]["value"] == pytest.approx((1 / 3 + 1) / 2)
+    assert scores["provenance"]["grader"]["scorer of quiz"] == "quiz_scorer:score"
+    assert "mean score" in (output / "scores.md").read_text() and "0.875" in done.stdout
+
+    for scorer, words in (
+        ("exact_match", "contains another evaluation: its scorers is {'quiz': 'quiz_scorer:score'}"),
+        ("quiz_scorer:nope", "reward.scorers.quiz: scorer quiz_scorer:nope: quiz_scorer has no nope"),
+        ("nope", "reward.scorers.quiz: nope is neither package.module:function nor one of math"),
+    ):
+        refused = command(*place, f"reward.scorers.quiz={scorer}")
+        assert refused.returncode == 2 and words in refused.stderr and len(refused.stderr.splitlines()) == 1
+    unused = command(*place, "reward.scorers={quiz: exact_match, quizz: json}")
+    assert unused.returncode == 2 and "reward.scorers.quizz: must name one of the benchmarks quiz" in unused.stderr

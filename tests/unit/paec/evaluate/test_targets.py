@@ -1,4 +1,4 @@
-"""What is evaluated: a run, a checkpoint, a folder; and fingerprints of weights."""
+"""What is evaluated: a run, a checkpoint, a folder."""
 
 from __future__ import annotations
 
@@ -78,32 +78,6 @@ def test_target_of_a_folder(evaluation, tiny_files, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="no config.json"):
         targets.find_targets(evaluation(f"model={tmp_path / 'empty'}", "benchmarks=[a]"), "luffy-a")
-
-
-@pytest.mark.parametrize("position", [0, 3 * 2**19, 3 * 2**20 - 1])
-def test_fingerprint_sees_other_weights(tmp_path, position):
-    """First and last MiB of a file are read; training changes weights everywhere, a copied folder nowhere."""
-    weights = bytearray(3 * 2**20)
-    for folder in ("a", "b"):
-        (tmp_path / folder).mkdir()
-        (tmp_path / folder / "model.safetensors").write_bytes(weights)
-    assert targets.fingerprint(tmp_path / "a") == targets.fingerprint(tmp_path / "b")
-    weights[position] = 1
-    (tmp_path / "b" / "model.safetensors").write_bytes(weights)
-    same = targets.fingerprint(tmp_path / "a") == targets.fingerprint(tmp_path / "b")
-    assert same == (position == 3 * 2**19)  # the middle MiB is not read
-
-
-@pytest.mark.parametrize(
-    "name", ["config.json", "chat_template.jinja", "generation_config.json", "merges.txt", "actor/huggingface/x.jinja"]
-)
-def test_fingerprint_sees_all_that_responses_depend_on(tmp_path, name):
-    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-    before = targets.fingerprint(tmp_path)
-    (tmp_path / name).write_text("a")
-    one = targets.fingerprint(tmp_path)
-    (tmp_path / name).write_text("b")
-    assert len({before, one, targets.fingerprint(tmp_path)}) == 3
 
 
 def test_revision_of_a_hub_model(tmp_path):

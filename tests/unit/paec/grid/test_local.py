@@ -125,7 +125,7 @@ SLOW = pytest.mark.slow
 def test_killed_and_started_again(launch, tmp_path, number):
     first = launch(PAUSE="1")
     directory = tmp_path / "tiny_cpu-paec-seed1"
-    wait_for(lambda: len(records(directory)) == 1, 120, first)
+    wait_for(lambda: len(records(directory)) == 1, first)
     family = descendants(first.pid)
     first.send_signal(number)
     output = finish(first)
@@ -149,7 +149,7 @@ def test_killed_and_started_again(launch, tmp_path, number):
 @pytest.mark.slow
 def test_two_at_once_are_refused(launch, tmp_path):
     first = launch(PAUSE="60")
-    wait_for(lambda: starts(tmp_path), 120, first)
+    wait_for(lambda: starts(tmp_path), first)
     second = launch()
     output = finish(second)
     assert second.returncode == 2 and f"error: {tmp_path / 'g'} is in use by another grid" in output

@@ -77,3 +77,11 @@ def test_a_machine_without_slurm(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UserError, match="^SLURM: sbatch is not installed on this machine: leave SLURM out"):
         slurm.submit(*grid_of(tmp_path), tmp_path / "g")
+
+
+def test_an_installed_package_has_no_job_to_submit(tmp_path, commands, monkeypatch):
+    log = commands()
+    monkeypatch.setattr(slurm, "IS_CHECKOUT", False)
+    with pytest.raises(UserError, match="^SLURM: the jobs run launch/slurm/sweep.sbatch, .* in a checkout"):
+        slurm.submit(*grid_of(tmp_path), tmp_path / "g")
+    assert not log.exists()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from types import ModuleType
 
 import pytest
 import torch
 from tensordict import TensorDict
+from verl.models.transformers import monkey_patch
 from verl.utils import tensordict_utils as tu
 from verl.workers.engine.fsdp import transformer_impl
 from verl.workers.engine.utils import prepare_micro_batches
@@ -57,6 +59,23 @@ def test_a_fixed_number_of_rows_is_verls(replaced):
     data = mini_batch(100)
     tu.assign_non_tensor(data, use_dynamic_bsz=False, micro_batch_size_per_gpu=1)
     assert [batch["number"].tolist() for batch in replaced(data=data)[0]] == [[0], [1], [2]]
+
+
+def test_a_trl_without_verls_class_does_not_matter(monkeypatch):
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    sizes = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+    model = Qwen2ForCausalLM(Qwen2Config(vocab_size=16, num_key_value_heads=2, **sizes))
+    trl = ModuleType("trl")
+    trl.__path__ = []
+    monkeypatch.setitem(sys.modules, "trl", trl)
+    monkeypatch.delitem(sys.modules, "trl.experimental.ppo", raising=False)
+    monkeypatch.delitem(sys.modules, "trl.experimental", raising=False)
+    monkeypatch.setattr(monkey_patch, "is_trl_available", lambda: True)
+    with pytest.raises(ImportError, match="AutoModelForCausalLMWithValueHead"):
+        monkey_patch.apply_monkey_patch(model)
+    patches.without_value_head()
+    monkey_patch.apply_monkey_patch(model)
 
 
 def test_a_name_is_replaced_by_what_is_made_of_it():

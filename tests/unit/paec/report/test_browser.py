@@ -4,31 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 
 import pytest
+from pages import HOSTILE, IN_A_BROWSER
 from report_runs import SOURCE, record, write_run
 
 from recipe.paec.report.command import main
 from recipe.paec.report.page import rounded
 
-playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: bash launch/setup_env.sh cpu")
-PROGRAM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(PROGRAM is None, reason="needs a browser: apt-get install chromium"),
-]
-HOSTILE = '</script><img src=x onerror="window.harmed = 1"><script>window.harmed = 1</script>'
+pytestmark = IN_A_BROWSER
 ENTROPY = "Chart.all.find((chart) => chart.spec.id === 'entropy')"
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with playwright.sync_playwright() as started:
-        # Without its own sandbox, which root may not use; the page is one of ours.
-        opened = started.chromium.launch(executable_path=PROGRAM, args=["--no-sandbox"])
-        yield opened
-        opened.close()
 
 
 @pytest.fixture(scope="module")
@@ -37,28 +22,6 @@ def file(tmp_path_factory):
     folder = write_run(tmp_path_factory.mktemp("runs") / "first", output=HOSTILE)
     assert main([str(folder)]) == 0
     return folder / "report.html"
-
-
-@pytest.fixture
-def visit(browser):
-    """visit(file, width=..., theme=...) -> its page; at the end nothing must have been printed, asked for or failed."""
-    pages, heard = [], []
-
-    def opened(file, width=1280, theme="light"):
-        page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=theme)
-        pages.append(page)
-        page.on("console", lambda message: heard.append(f"console: {message.text}"))
-        page.on("pageerror", lambda error: heard.append(f"error: {error}"))
-        page.on("dialog", lambda dialog: heard.append(f"dialog: {dialog.message}"))
-        page.on("request", lambda request: heard.append(request.url) if request.url != file.as_uri() else None)
-        page.goto(file.as_uri())
-        page.wait_for_selector("html[data-ready]")
-        return page
-
-    yield opened
-    for page in pages:
-        page.close()
-    assert heard == []
 
 
 def drawn(page):

@@ -1,11 +1,11 @@
 """The page as text: what it holds, and what cannot get out of it."""
 
-import base64
 import hashlib
 import json
 import re
 
 import pytest
+from pages import check_policy
 from report_runs import record, write_run
 
 from recipe.paec.report.command import content_of
@@ -51,18 +51,7 @@ def test_seeds_have_bounds(tmp_path):
 
 def test_the_policy_allows_exactly_the_scripts_and_styles_of_the_page(tmp_path):
     page = page_of(write_run(tmp_path / "a"))
-    (policy,) = re.findall(r'http-equiv="Content-Security-Policy" content="([^"]*)"', page)
-    policy = policy.replace("&#39;", "'")
-    assert policy.startswith("default-src 'none'; ") and "unsafe" not in policy and "http" not in policy
-    allowed = dict(part.split(" ", 1) for part in policy.split("; "))
-
-    def hashes(pattern):
-        found = re.findall(pattern, page, re.S)
-        return " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(t.encode()).digest()).decode()}'" for t in found)
-
-    assert allowed["script-src"] == hashes(r"<script>(.*?)</script>")
-    assert allowed["style-src"] == hashes(r"<style>(.*?)</style>")
-    assert not re.search(r"\son\w+=|\sstyle=|javascript:", re.sub(r"<script.*?</script>", "", page, flags=re.S))
+    check_policy(page)
 
 
 def test_nothing_is_loaded(tmp_path):
@@ -109,6 +98,15 @@ def test_several_runs_have_a_table(tmp_path):
     page = page_of(write_run(tmp_path / "a"), write_run(tmp_path / "b", other=1, last=2))
     assert '<th scope="col">a</th><th scope="col">b</th>' in page
     assert "finished: 8 of 8 steps" in page and "stopped at step 2 of 8" in page
+
+
+def test_what_could_not_be_read_is_said_of_its_run(tmp_path):
+    folders = [write_run(tmp_path / name) for name in ("complete", "without", "full")]
+    (folders[1] / "versions.json").unlink()
+    page = page_of(*folders)
+    (note,) = re.findall(r'<div class="remarks" role="note">(.*?)</div>', page, re.S)
+    assert "<p>without: not everything could be read.</p>" in note
+    assert re.findall("<li>(.*?)</li>", note) == ["versions.json is missing"]
 
 
 def test_numbers_have_seven_digits():

@@ -25,7 +25,7 @@ from recipe.paec.rollout.agent_loop import (
 
 SAMPLES = 3
 NOT_STORED = {
-    *("raw_prompt", "extra_info", "index", "session_id", "global_steps"),  # of the prompt, and read by nobody later
+    *("raw_prompt", "extra_info", "session_id", "global_steps"),  # of the prompt, and read by nobody later
     *("multi_modal_inputs", "mm_processor_kwargs", "mm_processor_output"),  # of images
 }
 """What verl stores with each response besides."""

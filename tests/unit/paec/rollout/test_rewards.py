@@ -228,3 +228,37 @@ def test_import_is_light():
     code = f"import sys; import recipe.paec.rollout.rewards, recipe.grading.worker; print(sorted({heavy}))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert found.stdout.strip() == "[]"
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    (tmp_path / "reward_scorer.py").write_text(
+        "def score(response, truth, extra):\n"
+        "    if response == 'fails':\n        raise ValueError('no score')\n"
+        "    assert set(extra) == {'split', 'index'}, extra\n"
+        "    return len(response) / 4, {'answer': response or None, 'length': len(response)}\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    return {"mine": "reward_scorer:score"}
+
+
+def test_a_scorer_from_outside_gives_the_reward(own, caplog):
+    extra = {**TRAIN, "num_turns": 2, "rollout_reward_scores": {}}
+
+    def scored(response: str) -> dict:
+        return compute_score("mine", response, "abcd", extra, scorers=own)
+
+    measured = {"metric/length": 2.0, "metric/score": 0.5}
+    assert scored("ab") == result(0, "ab") | {"score": 0.5} | measured
+    assert scored("abcd") == result(1, "abcd") | {"metric/length": 4.0, "metric/score": 1.0}
+    assert scored("") == NONE | {"metric/length": 0.0, "metric/score": 0.0}
+    assert scored("fails") == NONE | {"unparsable": 0, "grader_error": 1, "metric/score": 0.0}
+    assert "the scorer of mine failed, and the response is scored 0: ValueError: no score" in caplog.text
+    assert compute_score("gsm8k", "#### 5", "5", extra, scorers=own) == result(1, "5"), "other sources as ever"
+    with pytest.raises(ValueError, match="no scorer for data_source 'mine'"):
+        compute_score("mine", "ab", "abcd", extra)
+
+
+def test_a_scorer_that_cannot_be_imported_here_stops_the_run(own):
+    with pytest.raises(ValueError, match="scorer reward_scorer:nope: reward_scorer has no nope"):
+        compute_score("mine", "ab", "abcd", TRAIN, scorers={"mine": "reward_scorer:nope"})

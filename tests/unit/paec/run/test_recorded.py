@@ -7,7 +7,7 @@ import json
 import pytest
 from omegaconf import OmegaConf
 
-from benchmarks.first_run import curve, read, record
+from benchmarks.first_run import read, record
 from recipe.paec.run import recorded
 
 
@@ -64,4 +64,13 @@ def test_without_a_recording(tmp_path):
 
 def test_the_picture_reads_the_same_file(folder):
     (lines,) = read(folder).values()
-    assert curve(lines, "entropy") == ([1], [0.5]) and curve(lines, "accuracy") == ([0], [0.25])
+    assert recorded.column(lines, "entropy") == ([1], [0.5]) and recorded.column(lines, "accuracy") == ([0], [0.25])
+
+
+def test_an_installed_package_says_that_it_has_no_recording(monkeypatch):
+    assert recorded.absent(config()) == []
+    monkeypatch.setattr(recorded, "IS_CHECKOUT", False)
+    assert recorded.absent(config()) == [
+        "  the recorded GRPO run to compare it with is only in a checkout of the repository"
+    ]
+    assert recorded.absent(config(experiment="tiny_math")) == recorded.absent(config(method="none")) == []

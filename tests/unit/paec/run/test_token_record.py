@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+
 import numpy as np
+import pyarrow.parquet
 import pytest
 from token_records import record_of, response_of
 
@@ -97,3 +101,55 @@ def test_pruning_step_by_step_is_pruning_at_once(tmp_path, monkeypatch):
     for step in range(1, 20):
         token_record.write(tmp_path, record_of(step=step))
     assert token_record.steps(tmp_path) == token_record.kept(range(1, 20)) == [1, 8, 16, 18, 19]
+
+
+def test_a_validation_is_beside_the_steps(tmp_path):
+    """The same form without advantages, in a folder of its own."""
+    one = replace(response_of("validation-countdown-3_0_0", 4), advantages=None)
+    file = token_record.write(tmp_path, record_of(step=3, responses=[one, one], validation=True))
+    token_record.write(tmp_path, record_of(step=2))
+    assert file == token_record.path_of(tmp_path, 3, validation=True) == tmp_path / "tokens/validation/3.parquet"
+    assert token_record.steps(tmp_path) == [2] and token_record.steps(tmp_path, validation=True) == [3]
+    found = token_record.read(file)
+    assert found.validation and [one.advantages for one in found.responses] == [None, None]
+    assert found.responses[1].group == "validation-countdown-3" and found.responses[1].ids.tolist() == one.ids.tolist()
+    assert not token_record.read(token_record.path_of(tmp_path, 2)).validation
+
+
+def test_a_record_from_before_validations_were_recorded(tmp_path):
+    file = token_record.write(tmp_path, record_of(step=1))
+    table = pyarrow.parquet.read_table(file)
+    about = json.loads(table.schema.metadata[b"paec"])
+    assert about.pop("validation") is False
+    pyarrow.parquet.write_table(table.replace_schema_metadata({"paec": json.dumps(about)}), file)
+    assert token_record.read(file).validation is False
+
+
+def test_validations_are_thinned_out_by_themselves(tmp_path, monkeypatch):
+    monkeypatch.setattr(token_record, "NEWEST", 2)
+    monkeypatch.setattr(token_record, "SPREAD", 3)
+    token_record.write(tmp_path, record_of(step=1))
+    for step in range(0, 95, 5):
+        token_record.write(tmp_path, record_of(step=step, validation=True))
+    assert token_record.steps(tmp_path) == [1]
+    assert token_record.steps(tmp_path, validation=True) == token_record.kept(range(0, 95, 5)) == [0, 40, 80, 85, 90]
+
+
+@pytest.mark.parametrize(
+    ("last_step", "records", "left"),
+    [
+        (4, (0,), ["0.parquet", "4.waiting.pt"]),  # killed before the next step's pass
+        (4, (0, 4), ["0.parquet", "4.parquet"]),  # killed after it, or between the two files
+        (2, (0, 4), ["0.parquet"]),  # the checkpoint of step 4 is damaged
+        (6, (0, 4), ["0.parquet", "4.parquet"]),  # nothing waits at the checkpoint
+        (-1, (0,), []),  # started over
+    ],
+)
+def test_resuming_neither_loses_nor_repeats_a_validation(tmp_path, last_step, records, left):
+    for step in records:
+        token_record.write(tmp_path, record_of(step=step, validation=True))
+    folder = tmp_path / "tokens" / "validation"
+    for name in ("4.waiting.pt", ".4.waiting.pt.partial-7-abc", ".4.parquet.partial-7-abc"):
+        (folder / name).write_bytes(b"half")
+    token_record.cut(tmp_path, last_step)
+    assert sorted(file.name for file in folder.iterdir()) == left

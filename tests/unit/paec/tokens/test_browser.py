@@ -4,23 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import time
 
 import pytest
+from pages import HOSTILE, IN_A_BROWSER
 from token_records import record_of, response_of, write_recorded_run
 
 from recipe.paec.tokens.command import content_of, main
 from recipe.paec.tokens.settings import read_request
 from recipe.paec.tokens.views import view_of
 
-playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: bash launch/setup_env.sh cpu")
-PROGRAM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(PROGRAM is None, reason="needs a browser: apt-get install chromium"),
-]
-HOSTILE = '</script><img src=x onerror="window.harmed = 1"><script>window.harmed = 1</script>'
+pytestmark = IN_A_BROWSER
 COLOURS = {
     ("light", ""): (242, 163, 60),
     ("light", "down"): (125, 184, 234),
@@ -28,15 +22,6 @@ COLOURS = {
     ("dark", "down"): (31, 95, 153),
 }
 """The colour of a full weight, above and below the neutral one."""
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with playwright.sync_playwright() as started:
-        # Without its own sandbox, which root may not use; the page is one of ours.
-        opened = started.chromium.launch(executable_path=PROGRAM, args=["--no-sandbox"])
-        yield opened
-        opened.close()
 
 
 @pytest.fixture(scope="module")
@@ -59,28 +44,6 @@ def file(run, tiny_files):
 @pytest.fixture(scope="module")
 def content(run, tiny_files):
     return content_of(read_request([str(run), "1", "2", f"model={tiny_files / 'model'}"]))
-
-
-@pytest.fixture
-def visit(browser):
-    """visit(file, width=..., theme=...) -> its page; at the end nothing must have been printed, asked for or failed."""
-    pages, heard = [], []
-
-    def opened(file, width=1280, theme="light"):
-        page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=theme)
-        pages.append(page)
-        page.on("console", lambda message: heard.append(f"console: {message.text}"))
-        page.on("pageerror", lambda error: heard.append(f"error: {error}"))
-        page.on("dialog", lambda dialog: heard.append(f"dialog: {dialog.message}"))
-        page.on("request", lambda request: heard.append(request.url) if request.url != file.as_uri() else None)
-        page.goto(file.as_uri())
-        page.wait_for_selector("html[data-ready]")
-        return page
-
-    yield opened
-    for page in pages:
-        page.close()
-    assert heard == []
 
 
 def tokens(page):

@@ -8,8 +8,9 @@ import subprocess
 import sys
 
 import pytest
-from token_records import record_of, write_recorded_run
+from token_records import record_of, validation_of, write_recorded_run
 
+from recipe.paec.run import token_record
 from recipe.paec.tokens.command import main
 
 
@@ -44,6 +45,24 @@ def test_steps_methods_and_output(run, tmp_path):
     assert not (run / "tokens.html").exists()
 
 
+def test_the_validations_of_two_steps(run, tmp_path):
+    """A prompt is the same group in both, which is what the page puts side by side."""
+    for step in (0, 2):
+        token_record.write(run, validation_of(step))
+    output = tmp_path / "o.html"
+    assert main([str(run), "0", "2", "validation=true", "methods=paec,clip_cov", f"output={output}"]) == 0
+    data = data_of(output)
+    assert [source["label"] for source in data["sources"]] == ["validation after step 0", "validation after step 2"]
+    groups = [f"validation-countdown-{index}" for index in (3, 8)]
+    assert [(one["step"], one["group"]) for one in data["responses"]] == [
+        (s, group) for s in (0, 2) for group in groups
+    ]
+    assert [(one["score"], one["advantage"]) for one in data["responses"]] == [(1, None), (0, None)] * 2
+    reasons = {method["name"]: method["reasons"] for method in data["methods"]}
+    assert reasons["paec (this run)"] == ["", ""]
+    assert reasons["clip_cov"] == ["needs the advantages of the responses"] * 2
+
+
 def test_a_model_reads_the_recorded_responses(run, tiny_files, tmp_path):
     """Two policies on the same responses; a method with another nucleus has weights under the model only."""
     output = tmp_path / "o.html"
@@ -73,6 +92,7 @@ def test_a_text_under_two_models(tiny_files, tmp_path, monkeypatch):
     [
         (["nowhere"], "error: nowhere: does not exist: give the directory of a run"),
         (["{run}", "9"], "was not recorded, or its record was deleted (docs/tokens.md); it has 1, 2"),
+        (["{run}", "validation=true"], "has no token record of a validation (tokens/validation/)"),
         (["{run}", "output={run}"], "is a folder: give the name of a file"),
         (["{run}", "model=no/such/model"], "error: model=no/such/model: does not exist"),
         ([], "error: give a run, or model=... with text=... or file=..."),

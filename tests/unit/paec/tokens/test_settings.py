@@ -29,6 +29,7 @@ def test_a_run():
     assert [named.name for named in request.methods] == list(SHOWN)
     assert all(named.method == METHODS[named.name]() for named in request.methods)
     assert (request.method, request.output, request.responses, request.temperature) == (None, None, RESPONSES, None)
+    assert request.validation is False
 
 
 def test_steps_models_and_the_rest():
@@ -36,6 +37,20 @@ def test_steps_models_and_the_rest():
     request = read_request(given)
     assert request.steps == (3, 10) and request.models == ("x", "y/z") and request.output == Path("o.html")
     assert request.responses == 7 and request.temperature == 0.6
+
+
+def test_a_run_whose_name_holds_its_overrides(tmp_path):
+    run = tmp_path / "tiny_cpu-paec-rollout.n=4,anchor_steps=2"
+    with pytest.raises(UserError, match="there is no such key"):
+        read_request([str(run), "3"])
+    run.mkdir()
+    request = read_request([str(run), "3", "validation=true"])
+    assert (request.run, request.steps, request.validation) == (run, (3,), True)
+
+
+def test_the_validations_of_a_run():
+    assert read_request(["a", "0", "20", "validation=true"]).validation is True
+    assert read_request(["a", "validation=false"]).validation is False
 
 
 def test_a_text():
@@ -81,8 +96,11 @@ def test_the_methods_of_a_run():
         (["a", "last"], "last: is not a step: write paec tokens RUN STEP"),
         (["a", "modle=x"], "modle=x: there is no such key: did you mean model?"),
         (["a", "--fast"], "--fast: unknown option: write key=value"),
+        (["a", "1", "--output", "x.html"], "--output: unknown option: write key=value, such as output=..."),
         (["a", "prompt=x"], "prompt=...: belongs to text=..."),
         (["a", "responses=0"], "responses=0: must be an integer >= 1"),
+        (["a", "validation=1"], "validation=1: must be true or false"),
+        (["model=m", "text=a", "validation=true"], "validation=true: belongs to a run: write paec tokens RUN valid"),
         (["a", "temperature=-1"], "temperature=-1: must be a number > 0"),
         (["a", "method.rho=0.5"], "method.rho=0.5: which method? Add method=NAME"),
         (["a", "method=steeer"], "method=steeer: there is no such method: did you mean steer?"),

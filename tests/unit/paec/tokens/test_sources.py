@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from token_records import record_of, response_of, write_recorded_run
+from token_records import record_of, response_of, validation_of, write_recorded_run
 
 from paec_loss.methods import METHODS
 from recipe.paec.common.errors import UserError
-from recipe.paec.common.seeds import response_number
+from recipe.paec.common.queue_keys import response_number
 from recipe.paec.tokens.sources import records, responses_of, rollouts_of, source_of
 
 
@@ -67,3 +67,32 @@ def test_many_steps_are_abbreviated(tmp_path):
     run = write_recorded_run(tmp_path / "run", *(record_of(step) for step in range(1, 12)))
     with pytest.raises(UserError, match=r"it has 1, 2, 3, \.\.\. 9, 10, 11$"):
         records(run, (50,))
+
+
+def test_the_validations_of_a_run(tmp_path):
+    run = write_recorded_run(tmp_path / "run", record_of(1), record_of(20), validation_of(0), validation_of(20))
+    assert [(one.step, one.validation) for one in records(run, (), True)] == [(20, True)]
+    assert [one.step for one in records(run, (20, 0), True)] == [20, 0]
+    assert [(one.step, one.validation) for one in records(run, (1,))] == [(1, False)]
+    with pytest.raises(UserError) as error:
+        records(run, (1,), True)
+    assert str(error.value) == (
+        f"{run}: validation after step 1 was not recorded, or its record was deleted (docs/tokens.md); it has 0, 20"
+    )
+
+
+def test_a_run_without_a_recorded_validation(tmp_path):
+    run = write_recorded_run(tmp_path / "run", record_of(1))
+    with pytest.raises(UserError, match="has no token record of a validation .tokens/validation/.: it was started"):
+        records(run, (), True)
+
+
+def test_a_validation_has_no_advantages():
+    """What needs them says so; the rest is as in training."""
+    record = validation_of(20)
+    page, source = responses_of(record, 10), source_of(record, 0, 10)
+    assert source.label == "validation after step 20"
+    rollouts, numbers = rollouts_of(source, source.statistics[0.8], page)
+    assert rollouts.advantages is None and rollouts.rewards.tolist() == [1.0, 0.0]
+    assert rollouts.lengths.tolist() == [23, 28]
+    assert numbers.tolist() == [response_number(f"validation-countdown-{index}_0_0") for index in (3, 8)]

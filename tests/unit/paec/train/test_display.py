@@ -110,6 +110,16 @@ def test_plain_lines(capsys):
     first, step, warning = capsys.readouterr().out.splitlines()
     assert first == "[   12 s] rollout" and warning == "warning: step 1: careful"
     assert step.startswith("step    1/8  reward 0.062  entropy 0.4844  Hbar 0.5844")
+    assert step.endswith("  91 s left")  # 7 x (10 s + 3 s of validation)
+
+
+def test_plain_lines_know_the_steps_of_earlier_starts(capsys):
+    shown = shown_in(Stream(False), "x", 5, [{**RECORDS[1], "timing_s/step": 150.0, "timing_s/testing": 30.0}])
+    shown.record({**RECORDS[2], "timing_s/step": 60.0})
+    shown.record({**RECORDS[2], "step": 5, "timing_s/step": 60.0})
+    second, last = capsys.readouterr().out.splitlines()
+    assert second.endswith("  6 min left"), "3 x the mean of 180 and 60 s"
+    assert "left" not in last
 
 
 RUN = """

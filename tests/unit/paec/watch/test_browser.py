@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import shutil
+import re
 import threading
 import time
 
 import pytest
+from pages import IN_A_BROWSER
 from report_runs import record, write_run
 
 from recipe.paec.report.page import rounded
@@ -15,22 +16,8 @@ from recipe.paec.watch import live_run
 from recipe.paec.watch.live_run import LiveRun
 from recipe.paec.watch.server import serve
 
-playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: bash launch/setup_env.sh cpu")
-PROGRAM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(PROGRAM is None, reason="needs a browser: apt-get install chromium"),
-]
+pytestmark = IN_A_BROWSER
 ENTROPY = "Chart.all.find((chart) => chart.spec.id === 'entropy')"
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with playwright.sync_playwright() as started:
-        # Without its own sandbox, which root may not use; the page is one of ours.
-        opened = started.chromium.launch(executable_path=PROGRAM, args=["--no-sandbox", "--no-proxy-server"])
-        yield opened
-        opened.close()
 
 
 @pytest.fixture
@@ -52,7 +39,7 @@ def opened(browser, tmp_path, monkeypatch):
     server.shutdown()
     server.server_close()
     # Of a server that has ended; where it is only slow, the page just waits.
-    assert [line for line in heard if "net::ERR_CONNECTION_" not in line] == []
+    assert [line for line in heard if not re.search("net::ERR_(CONNECTION_|SOCKET_NOT_CONNECTED)", line)] == []
 
 
 def until(page, expression: str, value, seconds: float = 30.0) -> None:

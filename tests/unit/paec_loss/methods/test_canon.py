@@ -1,6 +1,8 @@
-"""CANON: both comparisons by hand, odd groups, ties, Dr.GRPO as the middle, groups that say nothing."""
+"""CANON: both comparisons by hand, length and schedules, odd groups, ties, Dr.GRPO as the middle, silent groups."""
 
 from __future__ import annotations
+
+import math
 
 import pytest
 import torch
@@ -68,6 +70,60 @@ def test_against_the_definition():
             assert got[i, t].item() == pytest.approx(value, rel=1e-12, abs=1e-15)
 
 
+def test_by_length():
+    """Lengths 1, 4, 2, 3: the short half is 0 and 2 (rewards 1, 0), the long one 1 and 3 (1, 1), times 0.9."""
+    rollouts = rollouts_of([1.0, 1.0, 0.0, 1.0], [0] * 4, [[-1.0] * n for n in (1, 4, 2, 3)])
+    got = CANON(metric="length", alpha=0.9).advantages(rollouts)[:, 0]
+    torch.testing.assert_close(got, torch.tensor([0.1, 0.4, -0.9, 0.4], dtype=torch.float64), rtol=1e-12, atol=1e-15)
+    mixed = CANON(metric="length", alpha=0.9, mu=0.5).advantages(rollouts)[:, 0]
+    expected = torch.tensor([0.3, 0.2, -0.7, 0.2], dtype=torch.float64)  # half of it and of 0.5, 0, -0.5, 0
+    torch.testing.assert_close(mixed, expected, rtol=1e-12, atol=1e-15)
+
+
+def test_equal_lengths_keep_their_order():
+    rollouts = rollouts_of([1.0, 0.0, 0.0, 1.0], [0] * 4, [[-1.0] * 2] * 4, entropy=[[9.0 - i] * 2 for i in range(4)])
+    assert CANON(metric="length").advantages(rollouts)[:, 0].tolist() == [0.5, -0.5, -0.5, 0.5]
+
+
+def test_with_entropy_the_low_half_is_discounted():
+    """The mirror image of length: low is 1 and 3 (rewards 0, 1), so that R = 0, 0.9 there, and its mean is 0.45."""
+    rollouts = rollouts_of(REWARDS, [0] * 4, LOG_PROB, entropy=ENTROPY)
+    got = CANON(alpha=0.9).advantages(rollouts)[:, 0]
+    expected = torch.tensor([0.55, -1.0, 0.55, -0.1], dtype=torch.float64)
+    torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-15)
+
+
+def test_mu_is_the_steps_accuracy():
+    """Four of six are right; padding is not counted, and mu has no effect."""
+    log_prob = [*LOG_PROB, [-1.0], [-1.0], []]
+    rollouts = rollouts_of(
+        [*REWARDS, 0.0, 1.0, 0.0], [0] * 4 + [1, 1, 1], log_prob, entropy=[*ENTROPY, [1.0], [2.0], []]
+    )
+    got = CANON(schedule="accuracy", mu=0.1).advantages(rollouts)
+    torch.testing.assert_close(got, CANON(mu=4 / 6).advantages(rollouts), rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("step", "rest"),
+    [
+        (1, 0.04),
+        (14, 0.3),
+        (29, 0.6),  # the warm-up ends
+        (30, 0.6),
+        (50, 0.3),
+        (69, 0.3 * (1 + math.cos(math.pi * 39 / 40))),
+        (70, 0.6),  # the second cycle
+        (110, 0.6),
+        (130, 0.3),
+        (150, 0.6),  # published to here; the cycles continue
+    ],
+)
+def test_mu_follows_a_cosine_with_restarts(step, rest):
+    rollouts = rollouts_of(REWARDS, [0] * 4, LOG_PROB, entropy=ENTROPY, step=step)
+    got = CANON(schedule="cosine").advantages(rollouts)
+    torch.testing.assert_close(got, CANON(mu=1 - rest).advantages(rollouts), rtol=1e-12, atol=1e-15)
+
+
 def test_groups_that_say_nothing():
     rollouts = rollouts_of([1.0, 1.0, 1.0, 1.0], [0, 0, 0, 1], [[-1.0], [-1.0], [], [-1.0]])
     assert CANON(mu=0.3).advantages(rollouts).abs().max() == 0
@@ -77,3 +133,9 @@ def test_groups_that_say_nothing():
 def test_refused(value):
     with pytest.raises(ValueError, match="method.mu="):
         CANON(mu=value)
+
+
+@pytest.mark.parametrize("field, value", [("metric", "size"), ("alpha", -0.1), ("schedule", "dynamic")])
+def test_options_refused(field, value):
+    with pytest.raises(ValueError, match=f"method.{field}="):
+        CANON(**{field: value})

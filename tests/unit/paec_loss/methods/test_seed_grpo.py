@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from batches import random_rollouts, rollouts_of
+from batches import assert_six_digits, random_rollouts, rollouts_of
 
 from paec_loss.methods.seed_grpo import SEEDGRPO
 
@@ -54,6 +54,31 @@ def test_against_the_definition(weights):
     assert got[~rollouts.response_mask].abs().max() == 0
 
 
+@pytest.mark.parametrize(
+    ("factor", "expected"), [("inverse", 0.8), ("linear", 0.75), ("exponential", 0.778801), ("focal", 0.707107)]
+)
+def test_the_factors(factor, expected):
+    """Two answers, twice each, of four: SE = ln 2 is half of ln 4; alpha 1/2, R - mean = 1/2."""
+    rollouts = rollouts_of([1.0, 1.0, 0.0, 0.0], [0] * 4, [[-1.0]] * 4, answer_ids=[5, 5, 0, 0])
+    got = SEEDGRPO(alpha=0.5, factor=factor).advantages(rollouts)[:, 0]
+    assert_six_digits(got, [expected / 2, expected / 2, -expected / 2, -expected / 2])
+
+
+@pytest.mark.parametrize(("factor", "expected"), [("linear", 0.0), ("exponential", math.exp(-1)), ("focal", 0.0)])
+def test_the_factors_where_all_answers_differ(factor, expected):
+    rollouts = rollouts_of([1.0, 0.0, 0.0], [0] * 3, [[-1.0]] * 3, answer_ids=[0, 1, 2])
+    got = SEEDGRPO(alpha=1.0, factor=factor, weights="counts").advantages(rollouts)[:, 0]
+    assert got.tolist() == pytest.approx([2 / 3 * expected, -expected / 3, -expected / 3], rel=1e-9, abs=1e-12)
+    agreed = rollouts_of([1.0, 0.0], [0, 0], [[-1.0], [-2.0]], answer_ids=[3, 3])
+    assert SEEDGRPO(alpha=1.0, factor=factor).advantages(agreed)[:, 0].tolist() == [0.5, -0.5]
+
+
+def test_a_linear_factor_stays_positive():
+    with pytest.raises(ValueError, match=r"^method.alpha=1.5: must be at most 1 with method.factor=linear"):
+        SEEDGRPO(alpha=1.5, factor="linear")
+    assert SEEDGRPO(alpha=1.5, factor="focal").alpha == 1.5
+
+
 def test_limits():
     rewards = [1.0, 0.0, 0.0, 1.0]
     rollouts = rollouts_of(rewards, [0, 0, 0, 1], [[-1.0], [-2.0], [], [-1.0]], answer_ids=[0, 1, 2, 3])
@@ -64,7 +89,7 @@ def test_limits():
     assert SEEDGRPO().advantages(alike).abs().max() == 0
 
 
-@pytest.mark.parametrize("field, value", [("alpha", -1), ("weights", "count")])
+@pytest.mark.parametrize("field, value", [("alpha", -1), ("weights", "count"), ("factor", "square")])
 def test_refused(field, value):
     with pytest.raises(ValueError, match=f"method.{field}="):
         SEEDGRPO(**{field: value})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from data_prep import tiny_model
-from recipe.paec.common.token_texts import token_pieces
+from paec_loss.token_texts import token_pieces
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,79 @@
+"""What each part of PAEC does: its shipped defaults with one decision changed, beside the defaults themselves.
+
+The jobs of benchmarks/lab/ablations.yaml are called FIELD=VALUE; GRPO and PAEC are those of the shipped defaults, which
+have the same steps and seeds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from benchmarks.lab.records import BASELINE, Runs, accuracy, over_training, read, solved, where_and_when
+
+SHIPPED = "paec"
+"""The run of the defaults that every ablation is compared with."""
+HEADING = "## What each part does"
+Differences = Callable[[Runs, Runs], dict[str, tuple[float, float | None, float | None]]]
+SHOWN = (("entropy", 3), ("accuracy", 3), ("last distinct", 2), ("distinct", 3))
+"""The differences of the second table, with their decimals."""
+
+
+def section(folder: Path, defaults: Path, differences: Differences) -> str:
+    """The section of docs/results.md; "" without records. `differences(one, other)` is that of the results."""
+    runs, shipped = read(folder), read(defaults)
+    if not runs or SHIPPED not in shipped or BASELINE not in shipped:
+        return ""
+    paec = shipped[SHIPPED]
+    complete = {
+        name: one for name, one in runs.items() if one.seeds == paec.seeds and one.steps.tolist() == paec.steps.tolist()
+    }
+    missing = [f"`{name}` ({', '.join(map(str, one.seeds))})" for name, one in runs.items() if name not in complete]
+    lines = [HEADING, ""]
+    if missing:
+        lines += [f"Not below, because only some of the seeds (in brackets) were run: {', '.join(missing)}.", ""]
+    if not complete:
+        return "\n".join(lines[:-1])
+    lines += [
+        f"PAEC as it is shipped with one decision changed: seeds {', '.join(map(str, paec.seeds))}, {paec.steps[-1]} "
+        f"steps, the {paec.correct.shape[-1]} test problems; `paec lab sweep benchmarks/lab/ablations.yaml`; "
+        f"{where_and_when(complete.values())}. GRPO and PAEC are the runs of the shipped defaults.",
+        "",
+        "Means over the seeds at the last step; over the whole run, the share of steps in which the penalty acted, and "
+        "the mask's mass as a share of the tokens:",
+        "",
+        "| | accuracy | pass@32 | distinct | token entropy | penalty acts | mask's mass |",
+        "|---|---|---|---|---|---|---|",
+        *(_row(name, one) for name, one in {"GRPO": shipped[BASELINE], "PAEC": paec, **complete}.items()),
+        "",
+        "Minus PAEC, with 95 % intervals, not corrected for the number of lines; bold where the interval excludes 0:",
+        "",
+        "| | token entropy | accuracy | distinct | hypervolume, distinct |",
+        "|---|---|---|---|---|",
+    ]
+    for name, one in {"GRPO": shipped[BASELINE], **complete}.items():
+        found = differences(one, paec)
+        cells = [_difference(found[key], digits) for key, digits in SHOWN]
+        lines.append(f"| {_label(name)} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _label(name: str) -> str:
+    return f"`{name}`" if "=" in name else name
+
+
+def _row(name: str, one: Runs) -> str:
+    last = (accuracy(one.correct)[:, -1], solved(one.correct)[:, -1], one.distinct.mean(-1)[:, -1], one.entropy[:, -1])
+    cells = [f"{value.mean():.{digits}f}" for value, digits in zip(last, (3, 3, 2, 3), strict=True)]
+    for key in ("actor/paec/penalty_active", "actor/paec/mask_mass"):
+        value = over_training(one, key)
+        cells.append("-" if value is None else f"{value:.2f}")
+    return f"| {_label(name)} | " + " | ".join(cells) + " |"
+
+
+def _difference(of: tuple[float, float | None, float | None], digits: int) -> str:
+    value, low, high = of
+    if low is None or high is None:
+        return f"{value:+.{digits}f}"
+    text = f"{value:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]"
+    return f"**{text}**" if low > 0 or high < 0 else text

@@ -1,0 +1,117 @@
+"""Recorded runs of the laboratory, and their outcome: the area under the frontier of accuracy and diversity."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from recipe.paec.scoring.estimators import hypervolume
+
+BASELINE = "none"
+SAMPLES = 32
+"""Responses to each problem in a validation."""
+REFERENCE = {"pass@32": (0.30, 0.60), "distinct": (0.30, 1.0)}
+"""Reference points of the hypervolumes: accuracy, and the other axis."""
+SOURCE = "reasoning_gym/countdown"
+SPLITS = {"held_out": "held_out", "validation": "val"}
+"""Test and validation problems -> what their metrics begin with."""
+
+
+@dataclass(frozen=True)
+class Runs:
+    """A method's runs, by seed; K validations of P problems each."""
+
+    name: str
+    seeds: tuple[int, ...]
+    steps: np.ndarray
+    """[K]."""
+    correct: np.ndarray
+    """[S, K, P] correct responses of SAMPLES."""
+    distinct: np.ndarray
+    """[S, K, P] different correct expressions among them."""
+    entropy: np.ndarray
+    """[S, K] mean token entropy of the responses, nats."""
+    dates: tuple[str, ...] = ()
+    """The days of the records, in order."""
+    cores: tuple[int, ...] = ()
+    """Cores of the machines that made them."""
+    training: tuple[Mapping[str, Any], ...] = ()
+    """Each seed's training metrics, means over the steps between validations, as `paec lab sweep` records them."""
+
+
+def read(folder: Path, split: str = "held_out") -> dict[str, Runs]:
+    """The recorded runs by their name in the file of jobs, the baseline first; on the problems of `split`.
+
+    Raises:
+        ValueError: the runs of a method were not validated at the same steps.
+    """
+    found: dict[str, dict[int, dict]] = defaultdict(dict)
+    for file in sorted(folder.glob("*-seed*.json")):
+        name, _, seed = file.stem.rpartition("-seed")
+        found[name][int(seed)] = json.loads(file.read_text(encoding="utf-8"))
+    runs = {}
+    for name in sorted(found, key=lambda name: (name != BASELINE, name)):
+        records = [found[name][seed] for seed in sorted(found[name])]
+        steps = {tuple(record["validation"]["step"]) for record in records}
+        if len(steps) != 1:
+            raise ValueError(f"{name}: its seeds were validated at different steps: {sorted(steps)}")
+        runs[name] = Runs(
+            name,
+            tuple(sorted(found[name])),
+            np.array(steps.pop()),
+            np.array([record["problems"][split]["correct"] for record in records]),
+            np.array([record["problems"][split]["distinct"] for record in records]),
+            np.array([record["validation"][f"{SPLITS[split]}/{SOURCE}/entropy"] for record in records]),
+            tuple(sorted({record["date"] for record in records})),
+            tuple(sorted({record["cores"] for record in records})),
+            tuple(record["training"] for record in records),
+        )
+    return runs
+
+
+def over_training(runs: Runs, key: str) -> float | None:
+    """A training metric's mean over the steps of all seeds where it exists; None where no step has it."""
+    sums = weights = 0.0
+    for one in runs.training:
+        for first, last, value in zip([0, *one["step"]], one["step"], one.get(key, ()), strict=False):
+            if value is not None:
+                sums, weights = sums + (last - first) * value, weights + last - first
+    return sums / weights if weights else None
+
+
+def over_problems(values: np.ndarray, shares: np.ndarray | None) -> np.ndarray:
+    """[..., P] -> [...] mean over problems; with shares [B, P], rows that sum to 1, a weighted one each: [B, ...]."""
+    return values.mean(-1) if shares is None else np.tensordot(shares, values, (1, -1))
+
+
+def accuracy(correct: np.ndarray, shares: np.ndarray | None = None) -> np.ndarray:
+    """[..., P] correct responses -> [...] mean share; `shares` as in `over_problems`."""
+    return over_problems(correct, shares) / SAMPLES
+
+
+def solved(correct: np.ndarray, shares: np.ndarray | None = None) -> np.ndarray:
+    """[..., P] correct responses -> [...] share of problems with at least one, pass@32; `shares` as above."""
+    return over_problems(correct > 0, shares)
+
+
+def outcomes(correct: np.ndarray, distinct: np.ndarray, shares: np.ndarray | None = None) -> dict[str, np.ndarray]:
+    """The two hypervolumes of runs [..., K, P]; [...] each, or [B, ...] with `shares` as in `over_problems`."""
+    right = accuracy(correct, shares)
+    return {
+        "pass@32": hypervolume(right, solved(correct, shares), REFERENCE["pass@32"]),
+        "distinct": hypervolume(right, over_problems(distinct, shares), REFERENCE["distinct"]),
+    }
+
+
+def where_and_when(runs: Iterable[Runs]) -> str:
+    """`2 cores, no GPU, 2026-11-29`: the machines and days of the records."""
+    found = [*runs]
+    cores = sorted({number for one in found for number in one.cores})
+    days = sorted({day for one in found for day in one.dates})
+    return f"{' or '.join(map(str, cores))} cores, no GPU, {days[0]}" + (f" to {days[-1]}" if len(days) > 1 else "")

@@ -1,0 +1,266 @@
+"""Tables and figure of docs/results.md, from the records of the laboratory: `python -m benchmarks.lab.results`.
+
+Reads benchmarks/lab/protocol.md and the records of `paec lab sweep` in benchmarks/results/lab: `defaults/`,
+`ablations/`, `search/` and `main/`, each made from the file of jobs of that name. Writes docs/results.md and its
+figures. A number is the mean over seeds, with the seeds' own values beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.lab import ablations, search
+from benchmarks.lab.records import (
+    BASELINE,
+    REFERENCE,
+    SAMPLES,
+    Runs,
+    accuracy,
+    outcomes,
+    over_problems,
+    read,
+    solved,
+    where_and_when,
+)
+from data_prep.files import atomic_write
+from recipe.paec.scoring.two_level import Statistic, crossed_bootstrap
+
+ROOT = Path(__file__).parents[2]
+RECORDS, PROTOCOL = ROOT / "benchmarks" / "results" / "lab", Path(__file__).parent / "protocol.md"
+PAGE, FIGURE = "results.md", "results.svg"
+DRAWS = 10_000
+SECTIONS = {"quick": "## The quick version", "defaults": "## The shipped defaults", "main": "## Main runs"}
+"""Folder of records -> heading; the file of jobs has the folder's name."""
+CLAIMS = (
+    ("Keeps the entropy of the policy above GRPO's", "entropy", "token entropy at the last step"),
+    ("Is more accurate than GRPO", "accuracy", "accuracy at the last step"),
+    ("Keeps more ways to a solution than GRPO", "last distinct", "distinct correct of 32 at the last step"),
+    ("Solves more problems within 32 tries than GRPO", "last pass@32", "pass@32 at the last step"),
+    ("Gives more than stopping GRPO earlier", "pass@32", "hypervolume of accuracy and pass@32"),
+    ("The same for the ways to a solution", "distinct", "hypervolume of accuracy and distinct correct"),
+)
+"""What is said of PAEC, the difference to GRPO that it means, and that difference in words."""
+
+
+Interval = tuple[float, float | None, float | None]
+"""An estimate and its 95 % interval; None where nothing is known about the spread."""
+
+
+def differences(runs: Runs, baseline: Runs, draws: int = DRAWS, seed: int = 0) -> dict[str, Interval]:
+    """Each outcome minus the baseline's, estimate and 95 % interval; and so for the values at the last step.
+
+    The two-level bootstrap of `paec compare` (`crossed_bootstrap`) over the seeds and the problems that both methods
+    have. With a single common seed only the problems are resampled: the spread between trainings is not in it then. The
+    entropy, which is a mean over all responses, is resampled by seeds alone.
+    """
+    common = [s for s in runs.seeds if s in baseline.seeds]
+    sides = []
+    for one in (runs, baseline):
+        rows = [one.seeds.index(s) for s in common]
+        sides.append((one.correct[rows], one.distinct[rows]))
+    entropy = [one.entropy[[one.seeds.index(s) for s in common], -1] for one in (runs, baseline)]
+
+    def gaps(name: str, shares: np.ndarray) -> np.ndarray:
+        """[B, S] of every seed, the problems weighted by shares [B, P]."""
+        one, other = (_value(name, correct, distinct, shares) for correct, distinct in sides)
+        return one - other
+
+    def statistic(name: str) -> Statistic:
+        if len(common) == 1:
+            return lambda problems: gaps(name, problems)[:, 0]
+        return lambda seeds, problems: (seeds * gaps(name, problems)).sum(-1)
+
+    sizes = [runs.correct.shape[-1]] if len(common) == 1 else [len(common), runs.correct.shape[-1]]
+    found = {
+        name: crossed_bootstrap(statistic(name), sizes, resamples=draws, seed=seed)
+        for name in (*REFERENCE, "accuracy", "last pass@32", "last distinct")
+    }
+    found["entropy"] = crossed_bootstrap(
+        lambda seeds: seeds @ (entropy[0] - entropy[1]), [len(common)], resamples=draws, seed=seed
+    )
+    return {name: (one.value, one.low, one.high) for name, one in found.items()}
+
+
+def _value(name: str, correct: np.ndarray, distinct: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    """[B, S] of one side of a difference, by its name."""
+    if name in REFERENCE:
+        return outcomes(correct, distinct, shares)[name]
+    last = {
+        "accuracy": lambda: accuracy(correct[:, -1], shares),
+        "last pass@32": lambda: solved(correct[:, -1], shares),
+        "last distinct": lambda: over_problems(distinct[:, -1], shares),
+    }
+    return last[name]()
+
+
+# ---- the page --------------------------------------------------------------------------------------------------------
+
+
+def values(of: np.ndarray, digits: int = 3) -> str:
+    """Mean over seeds, and every seed."""
+    return f"{of.mean():.{digits}f} ({', '.join(f'{v:.{digits}f}' for v in of)})"
+
+
+def last_step(runs: dict[str, Runs]) -> list[str]:
+    """The table of the last validation."""
+    lines = ["| | accuracy | pass@32 | distinct | token entropy |", "|---|---|---|---|---|"]
+    for name, one in runs.items():
+        cells = [accuracy(one.correct)[:, -1], solved(one.correct)[:, -1], one.distinct.mean(-1)[:, -1]]
+        row = [values(cells[0]), values(cells[1]), values(cells[2], 2), values(one.entropy[:, -1])]
+        lines.append(f"| `{name}` | " + " | ".join(row) + " |")
+    return lines
+
+
+def frontier(runs: dict[str, Runs], gained: dict[str, dict[str, Interval]]) -> list[str]:
+    """The table of the hypervolumes; `gained`: the `differences` of every method but the baseline."""
+    lines = [
+        "| | hypervolume, pass@32 | minus GRPO's | hypervolume, distinct | minus GRPO's |",
+        "|---|---|---|---|---|",
+    ]
+    for name, one in runs.items():
+        found = outcomes(one.correct, one.distinct)
+        cells = []
+        for key, digits in (("pass@32", 4), ("distinct", 3)):
+            cells.append(values(found[key], digits))
+            cells.append(
+                "{:+.{d}f} [{:+.{d}f}, {:+.{d}f}]".format(*gained[name][key], d=digits) if name in gained else ""
+            )
+        lines.append(f"| `{name}` | " + " | ".join(cells) + " |")
+    return lines
+
+
+def verdict(low: float | None, high: float | None) -> str:
+    """What an interval of a difference says about the claim that it is above 0."""
+    if low is None or high is None:
+        return "one seed: no interval"
+    return "confirmed" if low > 0 else "the opposite" if high < 0 else "not confirmed"
+
+
+def claims(found: dict[str, Interval]) -> list[str]:
+    """What is said of PAEC beside what PAEC's shipped defaults did: its `differences`."""
+    lines = [
+        "What the paper says of PAEC, as its shipped defaults did it here, minus GRPO (95 % intervals, not corrected "
+        "for the number of lines):",
+        "",
+        "| claim | measured as | difference | |",
+        "|---|---|---|---|",
+    ]
+    for claim, key, words in CLAIMS:
+        value, low, high = found[key]
+        interval = "" if low is None else f" [{low:+.3f}, {high:+.3f}]"
+        lines.append(f"| {claim} | {words} | {value:+.3f}{interval} | {verdict(low, high)} |")
+    return lines
+
+
+def page(folder: Path, draws: int = DRAWS) -> str:
+    """The text of docs/results.md: the protocol, and what the records of `folder` make of it."""
+    protocol = PROTOCOL.read_text(encoding="utf-8").rstrip("\n")
+    quick, defaults, main = (section(folder / name, draws) for name in SECTIONS)
+    each_part = ablations.section(
+        folder / "ablations", folder / "defaults", lambda one, other: differences(one, other, draws)
+    )
+    parts = [protocol, quick, defaults, each_part, search.section(folder / "search"), main]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def section(folder: Path, draws: int = DRAWS) -> str:
+    """The tables of a folder of records, once every method has been run with the same seeds; "" without records."""
+    runs = read(folder)
+    if not runs:
+        return ""
+    heading = SECTIONS[folder.name]
+    if len({r.seeds for r in runs.values()}) != 1 or len(runs) == 1 or BASELINE not in runs:
+        have = [f"`{name}` with seed {', '.join(map(str, r.seeds))}" for name, r in runs.items()]
+        return f"{heading}\n\nRuns on record: {'; '.join(have)}. No table yet."
+    one = runs[BASELINE]
+    gained = {name: differences(r, one, draws) for name, r in runs.items() if name != BASELINE}
+    first, last = one.steps[0], one.steps[-1]
+    start = f"At step {first}, before any training: accuracy {accuracy(one.correct)[:, 0].mean():.3f}, pass@32 "
+    start += (
+        f"{solved(one.correct)[:, 0].mean():.3f}, distinct {one.distinct.mean(-1)[:, 0].mean():.2f}, token entropy "
+    )
+    start += f"{one.entropy[:, 0].mean():.3f}."
+    lines = [
+        heading,
+        "",
+        f"{one.correct.shape[-1]} test problems x {SAMPLES} responses, {len(one.seeds)} seeds (mean, and each seed), "
+        f"{last} steps; `paec lab sweep benchmarks/lab/{folder.name}.yaml`, then `python -m benchmarks.lab.results`; "
+        f"{where_and_when(runs.values())}.",
+        "",
+        f"![Accuracy against pass@32 and distinct answers at every validation; token entropy]({figure_of(folder)})",
+        "",
+        start,
+        "",
+        f"At step {last}:",
+        "",
+        *last_step(runs),
+        "",
+        f"The whole curve, which is what decides (steps {', '.join(map(str, one.steps))}; 95 % intervals"
+        + (", one seed: without the spread between trainings):" if len(one.seeds) == 1 else "):"),
+        "",
+        *frontier(runs, gained),
+    ]
+    if folder.name != "main" and "paec" in gained:
+        lines += ["", *claims(gained["paec"])]
+    return "\n".join(lines)
+
+
+def figure_of(folder: Path) -> str:
+    """The name of a section's figure: results.svg, or results_main.svg."""
+    return FIGURE if folder.name == "defaults" else f"results_{folder.name}.svg"
+
+
+def draw(runs: dict[str, Runs], file: Path) -> None:
+    """The figure: frontiers, and entropy with the range of the seeds."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    pyplot.rcParams.update({"svg.hashsalt": "results", "font.size": 9, "axes.spines.top": False})
+    pyplot.rcParams["axes.spines.right"] = False
+    figure, (left, middle, right) = pyplot.subplots(1, 3, figsize=(10.5, 3.4), layout="constrained")
+    for place, (name, one) in enumerate(runs.items()):
+        color = f"C{place}"
+        label = "GRPO" if name == BASELINE else f"GRPO + {name}"
+        x = accuracy(one.correct).mean(0)
+        for axis, y in ((left, solved(one.correct).mean(0)), (middle, one.distinct.mean(-1).mean(0))):
+            axis.plot(x, y, "-o", color=color, markersize=3, linewidth=1, label=label)
+            axis.plot(x[-1:], y[-1:], "o", color=color, markersize=6)
+        right.fill_between(one.steps, one.entropy.min(0), one.entropy.max(0), color=color, alpha=0.15, linewidth=0)
+        right.plot(one.steps, one.entropy.mean(0), color=color, linewidth=1.2, label=label)
+    left.set(xlabel="accuracy", ylabel="pass@32")
+    middle.set(xlabel="accuracy", ylabel="distinct correct of 32")
+    right.set(xlabel="step", ylabel="token entropy, nats")
+    left.legend(frameon=False)
+    with atomic_write(file) as partial:
+        figure.savefig(partial, format="svg", metadata={"Date": None})
+    pyplot.close(figure)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line of this module."""
+    parser = argparse.ArgumentParser(description="Writes results.md and its figures from the laboratory's records.")
+    parser.add_argument("--records", type=Path, default=RECORDS, help="folder with defaults/, search/ or main/")
+    parser.add_argument("--output", type=Path, default=ROOT / "docs")
+    options = parser.parse_args(arguments)
+    if not any(read(options.records / name) for name in (*SECTIONS, "ablations", "search")):
+        print(f"error: {options.records} has no record: paec lab sweep makes them", file=sys.stderr)
+        return 1
+    found = page(options.records)
+    for name in SECTIONS:
+        if figure_of(options.records / name) in found:
+            draw(read(options.records / name), options.output / figure_of(options.records / name))
+    options.output.mkdir(parents=True, exist_ok=True)
+    with atomic_write(options.output / PAGE) as partial:
+        partial.write_text(found, encoding="utf-8")
+    print(options.output / PAGE)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,31 @@
+"""ETTRL's bound on advantages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from paec_loss.batch import Rollouts
+from paec_loss.fields import positive
+from paec_loss.method import Method
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class AdvClip(Method):
+    """A clipped to [-bound, bound].
+
+    With also=adv_clip it bounds what the methods before it made of the advantages. The published bound was not found;
+    1 is our choice.
+    """
+
+    paper: ClassVar[str] = "ETTRL, arXiv 2508.11356, its advantage clipping, without its tree rollout"
+    on_policy: ClassVar[str] = "the same: it needs no ratio"
+    released: ClassVar[str] = "no code by the authors found; this follows a description of the text"
+
+    bound: float = positive(1.0, "largest absolute advantage")
+
+    def advantages(self, rollouts: Rollouts) -> Tensor:
+        return rollouts.advantages.clamp(-self.bound, self.bound)

@@ -1,0 +1,56 @@
+"""DPPO: a token leaves the update when its probability has moved too far, not its ratio."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from paec_loss import _torch as torch
+from paec_loss.batch import Tokens, Update
+from paec_loss.fields import choice, non_negative, positive
+from paec_loss.method import Method
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+LEAST = 1e-8
+"""Lower bound of 1 - p in the binary KL, for tokens of which the policy is certain."""
+
+
+@dataclass(frozen=True)
+class DPPO(Method):
+    """Loss -sg(min(r, max_ratio)) A log p while the token's binary divergence is within the threshold, 0 beyond it.
+
+    tv: p - p_old <= high where A > 0, p_old - p <= low elsewhere. kl: p_old ln(p_old / p) + (1 - p_old)
+    ln((1 - p_old) / (1 - p)) is at most high where A > 0, low elsewhere, or p has moved against the advantage. sg stops
+    the gradient: nothing is clipped, a token is in the update or not.
+    """
+
+    paper: ClassVar[str] = "DPPO (binary TV and KL), arXiv 2602.04879"
+    on_policy: ClassVar[str] = "plain policy gradient: no probability has moved"
+    released: ClassVar[str] = (
+        "follows verl's dppo_tv and dppo_kl, where low, high and max_ratio are the run's clip range and dual clip; the "
+        "defaults of low and high are verl's clip range, the paper's thresholds were not compared"
+    )
+
+    uses_clip: ClassVar[bool] = False
+
+    divergence: str = choice(("tv", "kl"), "tv", "what is compared with the threshold")
+    low: float = non_negative(0.2, "threshold where A <= 0: a difference of probabilities, or nats")
+    high: float = non_negative(0.2, "threshold where A > 0: a difference of probabilities, or nats")
+    max_ratio: float = positive(20.0, "largest weight of a token")
+
+    def policy_loss(self, tokens: Tokens, context: None, update: Update) -> Tensor:
+        weight = tokens.log_ratio.detach().exp().clamp_max(self.max_ratio)
+        return torch.where(self._kept(tokens), -weight * tokens.advantages * tokens.log_prob, 0.0)
+
+    def _kept(self, tokens: Tokens) -> Tensor:
+        """[B, R] bool, which tokens are within the threshold."""
+        now, old = tokens.log_prob.detach().double(), tokens.old_log_prob.double()
+        moved = now.exp() - old.exp()
+        rising, falling = moved, -moved
+        if self.divergence == "kl":
+            rest, old_rest = ((-x.expm1()).clamp_min(LEAST) for x in (now, old))
+            kl = old.exp() * (old - now) + old_rest * (old_rest / rest).log()
+            rising, falling = torch.where(moved <= 0, 0.0, kl), torch.where(moved >= 0, 0.0, kl)
+        return torch.where(tokens.advantages > 0, rising <= self.high, falling <= self.low)

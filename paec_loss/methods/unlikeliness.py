@@ -1,0 +1,40 @@
+"""Unlikeliness reward: of the right responses of a group, the unlikely ones are worth more."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from paec_loss import _torch as torch
+from paec_loss.batch import Rollouts
+from paec_loss.fields import between
+from paec_loss.method import Method
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Unlikeliness(Method):
+    """Reward R (1 - beta rank / G), rank 0 ... G - 1 by the response's log-prob, 0 for the least likely of the group.
+
+    The log-prob is that of all its tokens together, so short responses tend to be likely; equal ones are in the order
+    of the batch. It goes to the advantage estimator in place of the graded reward, and a reward of 0 stays 0. It was
+    published with two epochs over the batch (actor_rollout_ref.actor.ppo_epochs=2).
+    """
+
+    paper: ClassVar[str] = "Rewarding the Unlikely, arXiv 2506.02355"
+    on_policy: ClassVar[str] = "the same: it needs no ratio"
+    spans: ClassVar[str] = "the group: the ranks of its log-probs"
+    released: ClassVar[str] = "this is the released code's formula; the text's was not compared"
+
+    beta: float = between(0, 1, 0.25, "how much less a response counts for its rank; 0 leaves the rewards unchanged")
+
+    def rewards(self, rollouts: Rollouts) -> Tensor:
+        log_prob = rollouts.response_sum(rollouts.log_prob)
+        factor = torch.ones_like(log_prob)
+        for group in rollouts.groups():
+            ordered = group[log_prob[group].argsort(stable=True)]
+            rank = torch.arange(len(group), dtype=factor.dtype, device=factor.device)
+            factor[ordered] = 1 - self.beta * rank / len(group)
+        return (rollouts.rewards * factor).to(rollouts.rewards.dtype)

@@ -1,0 +1,1 @@
+"""The laboratory: GRPO with any method in one process, on a small policy, without Ray, vLLM and verl."""

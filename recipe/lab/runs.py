@@ -1,0 +1,171 @@
+"""A run of the laboratory on disk: metrics line by line, a checkpoint from which it resumes bit by bit."""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+
+from data_prep.files import atomic_write
+from recipe.lab import grpo
+from recipe.lab.settings import SAME_RUN, Settings
+from recipe.lab.task import Task
+from recipe.paec.common import folder_kinds, folders
+from recipe.paec.common.console import say
+from recipe.paec.common.errors import UserError
+from recipe.paec.common.files import replace_file
+from recipe.paec.common.records import PROBLEMS_FILE
+from recipe.paec.run.log import METRICS_FILE, MetricsFile, truncate_metrics
+
+STATE_FILE, CONFIG_FILE = "state.pt", "config.yaml"
+
+
+def run(settings: Settings) -> Path:
+    """Train, or continue, or leave a finished run as it is; returns its folder.
+
+    Raises:
+        UserError: the folder holds another run, or is in use.
+    """
+    folder = settings.output
+    kind = replace(folder_kinds.RUN, elsewhere="choose another name=... or output=...")
+    if (folder / folder_kinds.MARK).exists():
+        raise UserError(f"{folder} holds a run of the pipeline: {kind.elsewhere}")
+    with folders.lock(folder, kind):
+        _check_same_run(folder, settings)
+        if steps_done(folder) >= settings.steps:
+            say(f"{folder}: finished, {steps_done(folder)} steps")
+            return folder
+        _train(folder, settings)
+    return folder
+
+
+def steps_done(folder: Path) -> int:
+    """Steps of a run that its checkpoint has; 0 without one."""
+    return _load(folder)["step"] if (folder / STATE_FILE).is_file() else 0
+
+
+def _train(folder: Path, settings: Settings) -> None:
+    torch.set_num_threads(settings.threads)
+    torch.set_flush_denormal(True)  # a seventh of a step: probabilities below 1e-38 are many, and slow
+    state = grpo.started(settings)
+    task = Task(settings.task, state.policy.positions, settings.max_response_length)
+    if (folder / STATE_FILE).is_file():
+        restore(state, _load(folder))
+        say(f"{folder}: resuming after step {state.step}")
+    with atomic_write(folder / CONFIG_FILE) as partial:
+        partial.write_text(OmegaConf.to_yaml(OmegaConf.create(settings.record)), encoding="utf-8")
+    for name in (METRICS_FILE, PROBLEMS_FILE):
+        truncate_metrics(folder / name, state.step if state.step else -1)
+    file = MetricsFile(folder, written=lambda record: say(progress(record, settings.steps)))
+    if state.step == 0 and settings.test_every > 0:
+        file.log(_validation(state, settings, task, folder), 0)
+    while state.step < settings.steps:
+        began = time.perf_counter(), time.process_time()
+        metrics = grpo.step(state, settings, task)
+        metrics["timing_s/step"], metrics["timing_cpu_s/step"] = (
+            time.perf_counter() - began[0],
+            time.process_time() - began[1],
+        )
+        metrics["perf/throughput"] = metrics["perf/total_num_tokens"] / metrics["timing_s/step"]
+        last = state.step == settings.steps
+        if settings.test_every > 0 and (last or state.step % settings.test_every == 0):
+            metrics |= _validation(state, settings, task, folder)
+        file.log(metrics, state.step)
+        if last or state.step % settings.save_every == 0:
+            save(folder, state, settings)
+    file.finish()
+
+
+def _validation(state: grpo.State, settings: Settings, task: Task, folder: Path) -> dict[str, float]:
+    """Metrics of the validation; the counts of every problem go to PROBLEMS_FILE."""
+    began, metrics = time.perf_counter(), {}
+    for split in ("validation", "held_out") if settings.held_out else ("validation",):
+        place = (settings.test_samples, settings.max_response_length, settings.test_temperature)
+        found = task.validate(state.policy, *place, settings.seed, state.step, split)
+        metrics |= found.metrics
+        counts = {"step": state.step, "split": split, "samples": settings.test_samples}
+        with open(folder / PROBLEMS_FILE, "a", encoding="utf-8") as stream:
+            stream.write(json.dumps({**counts, "correct": found.correct, "distinct": found.distinct}) + "\n")
+    return {**metrics, "timing_s/testing": time.perf_counter() - began}
+
+
+def progress(record: dict[str, Any], steps: int) -> str:
+    """One line about a step."""
+    parts = [f"step {record['step']}/{steps}"]
+    shown = {"critic/score/mean": "score", "actor/entropy": "entropy", "response_length/mean": "length"}
+    parts += [f"{label} {record[key]:.3f}" for key, label in shown.items() if key in record]
+    parts += [f"{key.rpartition('/')[2]} {value:.3f}" for key, value in record.items() if _shown(key)]
+    if "timing_s/step" in record:
+        parts.append(f"{record['timing_s/step']:.2f} s")
+    return "  ".join(parts)
+
+
+def _shown(key: str) -> bool:
+    return key.startswith("val/") and ("/pass@" in key or "/distinct@" in key)
+
+
+# ---- checkpoint ------------------------------------------------------------------------------------------------------
+
+
+def save(folder: Path, state: grpo.State, settings: Settings) -> None:
+    """Write the checkpoint, completely or not at all; plain tensors, numbers and text."""
+    content = {
+        "step": state.step,
+        "drawn": state.drawn,
+        "parameters": {name: parameter.detach() for name, parameter in state.policy.parameters.items()},
+        "optimizer": state.optimizer.state_dict(),
+        "trackers": json.dumps({name: tracker.state_dict() for name, tracker in state.trackers.items()}),
+        "identity": json.dumps(_identity(settings)),
+    }
+    stream = io.BytesIO()
+    torch.save(content, stream)
+    replace_file(folder / STATE_FILE, stream.getvalue())
+
+
+def restore(state: grpo.State, content: dict[str, Any]) -> None:
+    """Set `state` to a checkpoint's."""
+    with torch.no_grad():
+        for name, parameter in state.policy.parameters.items():
+            parameter.copy_(content["parameters"][name])
+    state.optimizer.load_state_dict(content["optimizer"])
+    trackers = json.loads(content["trackers"])
+    for name, tracker in state.trackers.items():
+        tracker.load_state_dict(trackers[name])
+    state.step, state.drawn = content["step"], content["drawn"]
+
+
+def _load(folder: Path) -> dict[str, Any]:
+    return torch.load(folder / STATE_FILE, weights_only=True)
+
+
+def _identity(settings: Settings) -> dict[str, str]:
+    """What must be equal to continue: every setting but those of SAME_RUN."""
+    flat: dict[str, str] = {}
+
+    def walk(node: Any, key: str) -> None:
+        if isinstance(node, dict) and node:
+            for name, value in node.items():
+                walk(value, f"{key}.{name}" if key else str(name))
+        else:
+            flat[key] = json.dumps(node)
+
+    walk({k: v for k, v in settings.record.items() if k not in (*SAME_RUN, "run", "trainer")}, "")
+    return flat
+
+
+def _check_same_run(folder: Path, settings: Settings) -> None:
+    if not (folder / STATE_FILE).is_file():
+        return
+    there, here = json.loads(_load(folder)["identity"]), _identity(settings)
+    for key in sorted(there.keys() | here.keys()):
+        if there.get(key) != here.get(key):
+            raise UserError(
+                f"{folder} holds a run with {key}={there.get(key, 'nothing')}, here it is {here.get(key, 'nothing')}: "
+                "choose another name=... or output=..., or delete the folder"
+            )

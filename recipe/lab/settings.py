@@ -1,0 +1,220 @@
+"""The laboratory's command line: `key=value` overrides of configs/lab.yaml, the groups and fields as in training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+import data_prep
+from paec_loss import Clip, MethodStack
+from recipe.paec.common.errors import UserError
+from recipe.paec.config import values
+from recipe.paec.config.command_line import GROUPS_OF, compose, explain
+from recipe.paec.config.keys import Table, check_overrides
+from recipe.paec.config.methods import stack_of
+from recipe.paec.config.resolve import run_suffix
+
+ROOT = Path("outputs/lab")
+SECTIONS = ("method", "also", "data", "actor_rollout_ref", "algorithm", "trainer", "run")
+SAME_RUN = ("steps", "test_every", "held_out", "save_every", "threads", "name", "output")
+"""Keys that do not make it a different run: how long, how monitored, where."""
+RULES = {
+    "seed": values.SEED,
+    "task": values.TEXT,
+    "steps": values.COUNT,
+    "prompts": values.COUNT,
+    "responses": values.Rule(
+        lambda n: values.COUNT.accepts(n) and n > 1, "must be an integer >= 2: GRPO compares them"
+    ),
+    "mini_batch": values.COUNT,
+    "lr": values.POSITIVE,
+    "temperature": values.POSITIVE,
+    "test_every": values.INTERVAL,
+    "test_samples": values.COUNT,
+    "held_out": values.FLAG,
+    "save_every": values.COUNT,
+    "threads": values.COUNT,
+    "actor_rollout_ref.rollout.val_kwargs.temperature": values.POSITIVE,
+}
+SHARED = (
+    *("data.max_response_length", "algorithm.norm_adv_by_std_in_grpo", "algorithm.filter_groups.enable"),
+    *(f"{values.ACTOR}.{key}" for key in ("clip_ratio_low", "clip_ratio_high", "clip_ratio_c", "loss_agg_mode")),
+    *(f"{values.ACTOR}.optim.{key}" for key in ("weight_decay", "betas", "clip_grad")),
+)
+"""Keys checked by the pipeline's rules."""
+TABLE = Table(
+    groups=GROUPS_OF["lab"],
+    top_level=(*(key for key in RULES if "." not in key), *SECTIONS, "name", "output"),
+    owned={
+        "data.train_batch_size": "prompts",
+        f"{values.ACTOR}.ppo_mini_batch_size": "mini_batch",
+        f"{values.ACTOR}.optim.lr": "lr",
+        f"{values.ROLLOUT}.n": "responses",
+        f"{values.ROLLOUT}.temperature": "temperature",
+        f"{values.ROLLOUT}.val_kwargs.n": "test_samples",
+        "trainer": "steps, test_every or save_every",
+        "run": "name or output",
+    },
+    fixed={},
+    sections=frozenset(SECTIONS),
+    needed=frozenset((*RULES, *SHARED)),
+)
+"""Keys that repeat one of the laboratory's own under the pipeline's name -> that one."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A run of the laboratory, checked."""
+
+    stack: MethodStack
+    clip: Clip
+    """`MethodStack.run_clip`."""
+    seed: int
+    steps: int
+    prompts: int
+    responses: int
+    mini_batch: int
+    """Prompts of an update."""
+    max_response_length: int
+    lr: float
+    weight_decay: float
+    betas: tuple[float, float]
+    clip_grad: float
+    temperature: float
+    aggregation: str
+    """verl's loss_agg_mode."""
+    loss_scale: float | None
+    """Divisor of seq-mean-token-sum-norm."""
+    by_std: bool
+    """Whether advantages are divided by the group's standard deviation."""
+    mixed_only: bool
+    """Whether prompts whose responses all have one score are replaced (DAPO's dynamic sampling)."""
+    test_every: int
+    test_samples: int
+    held_out: bool
+    """Whether each validation is repeated on the problems that nothing was trained on."""
+    test_temperature: float
+    save_every: int
+    threads: int
+    task: Path
+    output: Path
+    record: dict[str, Any]
+    """The resolved configuration."""
+
+
+def settings_of(overrides: Sequence[str]) -> Settings:
+    """The run that a command line describes.
+
+    Raises:
+        UserError: one sentence for everything that is wrong.
+    """
+    given = _with_targets(overrides)
+    errors = check_overrides(given, TABLE) or [
+        f"{o}: is not a key of the laboratory, so nothing would read it (configs/lab.yaml has all keys)"
+        for o in given
+        if o.startswith("+") and not o.startswith("+method.")
+    ]
+    if errors:
+        raise UserError(*errors)
+    try:
+        config = compose("lab", given)
+        with open_dict(config):
+            _complete(config, given)
+        errors = values.check_values(config, RULES) + values.check_values(config, names=SHARED)
+        if errors:
+            raise UserError(*errors)
+        try:
+            stack = stack_of(config)
+        except (ValueError, TypeError) as error:
+            raise UserError(str(error)) from None
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(explain(error, given, "lab")) from None
+    if errors := _combinations(config, stack, given):
+        raise UserError(*errors)
+    actor, rollout = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
+    return Settings(
+        stack=stack,
+        clip=stack.run_clip(Clip(actor.clip_ratio_low, actor.clip_ratio_high, actor.clip_ratio_c)),
+        **{key: config[key] for key in ("seed", "steps", "prompts", "responses", "mini_batch", "lr", "temperature")},
+        **{key: config[key] for key in ("test_every", "test_samples", "held_out", "save_every", "threads")},
+        max_response_length=config.data.max_response_length,
+        weight_decay=actor.optim.weight_decay,
+        betas=tuple(actor.optim.betas),
+        clip_grad=actor.optim.clip_grad,
+        aggregation=actor.loss_agg_mode,
+        loss_scale=actor.loss_scale_factor,
+        by_std=config.algorithm.norm_adv_by_std_in_grpo,
+        mixed_only=config.algorithm.filter_groups.enable,
+        test_temperature=rollout.val_kwargs.temperature,
+        task=_task(config.task),
+        output=Path(config.output),
+        record=OmegaConf.to_container(config, resolve=True),
+    )
+
+
+def _with_targets(overrides: Sequence[str]) -> list[str]:
+    """`method=my_pkg.MyMethod method.alpha=2` as training writes it: the custom method, its target and its fields."""
+    chosen = {key: value for key, _, value in (o.partition("=") for o in overrides)}
+    target = chosen.get("method", "")
+    if "." in target:
+        overrides = [o for o in overrides if not o.startswith("method=")]
+        overrides = ["method=custom", f"method.target={target}", *overrides]
+    if overrides and "method=custom" in overrides:
+        own = ("method.target=", "method._target_=")
+        overrides = [f"+{o}" if o.startswith("method.") and not o.startswith(own) else o for o in overrides]
+    return list(overrides)
+
+
+def _complete(config: DictConfig, given: list[str]) -> None:
+    """The name, the folder and the command line."""
+    chosen = next((o.partition("=")[2] for o in given if o.startswith("method=")), "paec")
+    if chosen == "custom":
+        chosen = str(config.method.target).rpartition(".")[2]
+    parts = [o for o in given if o.partition("=")[0] not in SAME_RUN and not o.startswith("method.target=")]
+    config.name = config.name or chosen + run_suffix(parts)
+    config.output = str(config.output or ROOT / str(config.name))
+    config.run.overrides = list(given)
+
+
+def _combinations(config: DictConfig, stack: MethodStack, given: list[str]) -> list[str]:
+    """What cannot work together; the sentences of `recipe.paec.config.rules` where it has the same rule."""
+    errors, names = [], " and ".join(stack.names)
+    if config.prompts % config.mini_batch:
+        errors.append(f"prompts={config.prompts}: must be a multiple of mini_batch={config.mini_batch}")
+    actor = config.actor_rollout_ref.actor
+    if actor.loss_agg_mode == "seq-mean-token-sum-norm" and not actor.loss_scale_factor:
+        errors.append(f"{values.ACTOR}.loss_agg_mode={actor.loss_agg_mode}: needs loss_scale_factor: use base=dr_grpo")
+    try:
+        stack.top_p  # noqa: B018  (two methods may want different nuclei)
+    except ValueError as error:
+        errors.append(str(error))
+    if "curriculum" in stack.needs:
+        errors.append(
+            f"{names} trains on the prompts in a given order, which the laboratory does not have: use paec train with "
+            "curriculum=semantic_entropy"
+        )
+    clips = [o for o in given if o.startswith(f"{values.ACTOR}.clip_ratio")]
+    if stack.has("clip") and clips:
+        errors.append(f"{clips[0]}: {names} sets the clip range: set the method's field instead")
+    if stack.has("sampling") and config.algorithm.filter_groups.enable:
+        errors.append(
+            f"algorithm.filter_groups.enable=true: {names} samples some prompts with its own settings: set it to false"
+        )
+    return errors
+
+
+def _task(name: str) -> Path:
+    folder = Path(name) if "/" in name or Path(name).is_dir() else Path(data_prep.__file__).parent / "prepared" / name
+    for part in ("model/config.json", "model/model.safetensors", "data/train.parquet", "data/validation.parquet"):
+        if not (folder / part).is_file():
+            raise UserError(
+                f"task={name}: {folder / part} is missing: give a folder with model/ and data/, as "
+                '"python -m data_prep.tiny" makes it, or leave task out'
+            )
+    return folder

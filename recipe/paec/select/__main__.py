@@ -1,0 +1,8 @@
+"""`python -m recipe.paec.select`."""
+
+import sys
+
+from recipe.paec.select.command import main
+
+if __name__ == "__main__":
+    sys.exit(main())

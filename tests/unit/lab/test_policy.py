@@ -1,0 +1,62 @@
+"""The functional Qwen2 against transformers': logits and gradient, shared prompts and padding included."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, Qwen2Config, Qwen2ForCausalLM
+
+from recipe.lab.policy import Policy, Prompts
+from recipe.paec.common.errors import UserError
+
+
+@pytest.fixture(params=["quick start", "grouped, untied"])
+def model(request, small, tmp_path):
+    """The policy and transformers' model of one folder, both in float64."""
+    folder = small().task / "model"
+    if request.param != "quick start":
+        sizes = dict(
+            vocab_size=50, hidden_size=64, intermediate_size=96, num_hidden_layers=2, max_position_embeddings=64
+        )
+        torch.manual_seed(1)
+        config = Qwen2Config(**sizes, num_attention_heads=4, num_key_value_heads=2, tie_word_embeddings=False)
+        folder = tmp_path
+        Qwen2ForCausalLM(config).save_pretrained(folder)
+    return Policy(folder), AutoModelForCausalLM.from_pretrained(folder)
+
+
+def test_logits_and_gradient_are_those_of_transformers(model):
+    policy, reference = model
+    generator = torch.Generator().manual_seed(2)
+    lengths, answers = [5, 2, 9], [[3, 7], [1, 4], [6, 6]]
+    rows = [torch.randint(policy.vocab_size, (length,), generator=generator).tolist() for length in lengths]
+    responses = torch.randint(policy.vocab_size, (3, 2, 7), generator=generator)
+    responses[0, 1, 2] = reference.config.pad_token_id or 0  # a policy may draw it; transformers drops its gradient
+    inside = torch.arange(7) < torch.tensor(answers)[..., None]
+    found = policy.logits(Prompts.of(rows), responses, inside)
+    expected = torch.cat(
+        [
+            reference(torch.tensor([*rows[i], *responses[i, j, : answers[i][j]].tolist()])[None]).logits[
+                0, lengths[i] - 1 : -1
+            ]
+            for i in range(3)
+            for j in range(2)
+        ]
+    )
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=2e-5)
+    weights = torch.randn(found.shape, generator=generator)
+    (found.log_softmax(-1) * weights).mean().backward()
+    (expected.log_softmax(-1) * weights).mean().backward()
+    named = dict(reference.named_parameters())
+    assert named.keys() == policy.parameters.keys()
+    for name, parameter in policy.parameters.items():
+        gap = (parameter.grad - named[name].grad).norm() / named[name].grad.norm().clamp_min(1e-6)
+        assert gap < 1e-4, name
+
+
+def test_another_architecture_is_refused(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
+    with pytest.raises(UserError, match="is a llama: the laboratory only computes Qwen2 models"):
+        Policy(tmp_path)

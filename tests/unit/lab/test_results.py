@@ -1,0 +1,121 @@
+"""The tables of docs/results.md: hypervolumes and intervals by hand, and the page as its records make it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from lab_records import runs, write
+
+from benchmarks.lab import records, results, search
+from recipe.paec.common.repository import REPOSITORY
+
+
+def test_hypervolume_by_hand():
+    x, y = np.array([0.5, 0.4, 0.45, 0.2]), np.array([0.7, 0.9, 0.65, 1.0])
+    # Above (0.3, 0.6): 0.2 x 0.1 of the first, and 0.1 x (0.3 - 0.1) more of the second; the others add nothing.
+    assert records.hypervolume(x, y, (0.3, 0.6)) == pytest.approx(0.2 * 0.1 + 0.1 * 0.2)
+    assert records.hypervolume(x[::-1], y[::-1], (0.3, 0.6)) == pytest.approx(0.04)
+    assert records.hypervolume(np.array([0.2]), np.array([0.9]), (0.3, 0.6)) == 0
+
+
+def test_hypervolume_is_the_share_of_random_points():
+    random = np.random.default_rng(0)
+    x, y = random.random((5, 7)), random.random((5, 7))
+    thrown = random.random((40_000, 2))
+    for row in range(5):
+        below = ((thrown[:, :1] < x[row]) & (thrown[:, 1:] < y[row])).any(1).mean()
+        assert records.hypervolume(x, y, (0.0, 0.0))[row] == pytest.approx(below, abs=0.01)
+
+
+def test_outcomes_of_counts():
+    found = records.outcomes(runs().correct, runs().distinct)
+    # Points (0.25, 2/3) and (0.5, 1), distinct 8/3 and 4: the second dominates the first.
+    assert found["pass@32"] == pytest.approx([0.2 * 0.4] * 2)
+    assert found["distinct"] == pytest.approx([0.2 * 3.0] * 2)
+
+
+def test_differences_are_paired():
+    same = results.differences(runs(), runs("none"), draws=50)
+    assert all(triple == (0.0, 0.0, 0.0) for triple in same.values())
+    better = results.differences(runs(correct=24), runs("none"), draws=200)
+    assert better["accuracy"] == pytest.approx((0.25, 0.25, 0.25)), "every problem gains the same"
+    other = runs("none", seeds=(2, 3))
+    assert results.differences(runs(correct=24), other, draws=5)["accuracy"][0] == pytest.approx(0.25)
+    uneven = runs()
+    uneven.correct[:, 1] = [32, 16, 0]
+    low, high = results.differences(uneven, runs("none"), draws=500)["accuracy"][1:]
+    assert low < 0 < high, "which problems are drawn decides"
+
+
+def test_records_are_read_by_method_and_seed(tmp_path):
+    folder = tmp_path / "defaults"
+    write(folder, "paec-seed2", "none-seed1", "paec-seed1")
+    found = records.read(folder)
+    assert list(found) == ["none", "paec"] and found["paec"].seeds == (1, 2)
+    assert found["paec"].correct[:, 0, 0].tolist() == [1, 2] and found["paec"].entropy.shape == (2, 2)
+    assert found["paec"].dates == ("2026-11-21", "2026-11-22")
+    assert records.read(folder, "validation")["paec"].correct[0, 1].tolist() == [16, 16]
+    text = results.page(tmp_path, draws=2)
+    assert text.endswith("on record: `none` with seed 1; `paec` with seed 1, 2. No table yet.\n") and "| `" not in text
+    write(folder, "paec-seed1", step=(0, 50))
+    with pytest.raises(ValueError, match="paec: its seeds were validated at different steps"):
+        records.read(folder)
+
+
+def test_a_section_has_a_row_for_each_method(tmp_path, monkeypatch):
+    found = {"none": runs("none"), "paec": replace(runs("paec", correct=24), dates=("2026-11-21",), cores=(2,))}
+    monkeypatch.setattr(results, "read", lambda folder: found)
+    text = results.section(tmp_path / "defaults", draws=20)
+    assert "| `paec` | 0.750 (0.750, 0.750) | 1.000 (1.000, 1.000) | 4.00 (4.00, 4.00) | 0.100 (0.100, 0.100) |" in text
+    assert "| `none` | 0.0800 (0.0800, 0.0800) |  | 0.600 (0.600, 0.600) |  |" in text
+    assert "3 test problems x 32 responses, 2 seeds (mean, and each seed), 25 steps; `paec lab sweep" in text
+    assert "`python -m benchmarks.lab.results`; 2 cores, no GPU, 2026-11-21." in text
+    rows = dict(
+        line.strip("| ").split(" | ", 1) for line in text.splitlines() if line.startswith("| ") and "GRPO" in line
+    )
+    assert rows["Is more accurate than GRPO"].endswith("| +0.250 [+0.250, +0.250] | confirmed")
+    assert rows["Keeps the entropy of the policy above GRPO's"].endswith("| +0.000 [+0.000, +0.000] | not confirmed")
+
+
+def test_verdicts():
+    assert [results.verdict(*ends) for ends in ((0.1, 0.2), (-0.2, -0.1), (-0.1, 0.1))] == [
+        *("confirmed", "the opposite", "not confirmed"),
+    ]
+
+
+def test_the_search_takes_the_largest_hypervolume_on_the_validation_problems(tmp_path):
+    settings = {"none": 0, "paec.rho_min=0.7": 16, "paec.rho_min=0.9": 24, "siren.top_p=0.8": 20, "siren.top_p=0.9": 20}
+    found = {name: runs(name, seeds=(11,), correct=correct) for name, correct in settings.items()}
+    assert search.chosen(found) == {"none": "none", "paec": "paec.rho_min=0.9", "siren": "siren.top_p=0.8"}
+    write(tmp_path, "none-seed1", "paec.rho_min=0.7-seed1")
+    text = search.section(tmp_path)
+    # On the validation problems: both half right at the last step, accuracy 0.5 and pass@32 1.
+    assert "| **`paec.rho_min=0.7`** | 0.0800 | 0.100 | 0.500 | 1.000 | 0.100 |" in text
+    assert search.section(tmp_path / "nothing") == ""
+
+
+def test_the_page_is_written_where_it_is_asked_for(tmp_path, capsys):
+    assert results.main(["--records", str(tmp_path), "--output", str(tmp_path / "page")]) == 1
+    assert f"{tmp_path} has no record" in capsys.readouterr().err
+    write(tmp_path / "defaults", "none-seed1", "paec-seed1")
+    assert results.main(["--records", str(tmp_path), "--output", str(tmp_path / "page")]) == 0
+    assert "](results.svg)" in (tmp_path / "page" / "results.md").read_text()
+    assert (tmp_path / "page" / "results.svg").read_text().startswith("<?xml")
+
+
+def test_the_page_is_what_its_records_make():
+    assert (REPOSITORY / "docs" / "results.md").read_text(encoding="utf-8") == results.page(results.RECORDS)
+
+
+def test_the_readme_says_what_the_records_say():
+    found = records.read(results.RECORDS / "defaults")
+    none, paec = found["none"], found["paec"]
+    text = " ".join((REPOSITORY / "README.md").read_text(encoding="utf-8").split())
+    first, last = none.entropy[:, 0].mean(), none.entropy[:, -1].mean()
+    ways = [one.distinct.mean(-1)[:, step].mean() for one, step in ((none, 0), (none, -1), (paec, -1))]
+    kept = f"PAEC's floor keeps {paec.entropy[:, -1].mean():.3f} and {ways[2]:.1f}"
+    right = [records.accuracy(one.correct)[:, -1].mean() for one in (paec, none)]
+    assert f"entropy falls from {first:.3f} to {last:.3f} and its distinct correct answers from {ways[0]:.1f}" in text
+    assert f"to {ways[1]:.1f} of 32. {kept} **at the same accuracy**: {right[0]:.3f}, GRPO {right[1]:.3f}." in text

@@ -1,0 +1,96 @@
+"""Overrides, defaults and errors of the laboratory's command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from paec_loss.methods import METHODS
+from recipe.lab.settings import SHARED, settings_of
+from recipe.paec.common.errors import UserError
+
+
+def value(config, key: str):
+    for part in key.split("."):
+        config = config[part]
+    return list(config) if hasattr(config, "append") else config
+
+
+LR = "actor_rollout_ref.actor.optim.lr"
+
+
+@pytest.mark.parametrize("base", ["grpo", "dr_grpo", "dapo"])
+def test_the_bases_and_defaults_are_those_of_training(compose, base):
+    """Every key that both have, and the clip range that the method makes of it."""
+    training = compose(f"base={base}", "method=none")
+    ours = settings_of([f"base={base}", "method=none"])
+    for key in (
+        *SHARED,
+        "actor_rollout_ref.actor.loss_scale_factor",
+        "actor_rollout_ref.rollout.temperature",
+        "seed",
+        LR,
+    ):
+        assert value(ours.record, key) == value(training, key), key
+    assert (ours.clip.low, ours.clip.high) == (0.2, 0.28 if base == "dapo" else 0.2)
+    assert ours.by_std == (base != "dr_grpo") and ours.mixed_only == (base == "dapo")
+    assert (ours.aggregation, ours.loss_scale) == (
+        ("seq-mean-token-sum-norm", 32) if base == "dr_grpo" else ("token-mean", None)
+    )
+    assert (ours.prompts, ours.responses, ours.mini_batch, ours.lr) == (32, 8, 16, 5e-5)
+
+
+def test_fields_additional_methods_and_names():
+    settings = settings_of(["method=clip_cov", "method.ratio=0.002", "also=[entropy_bonus]", "seed=2", "steps=7"])
+    assert settings.stack.names == ["clip_cov", "entropy_bonus"]
+    assert settings.stack.methods[0].ratio == 0.002 and settings.steps == 7
+    assert settings.output == Path("outputs/lab/clip_cov-also=_entropy_bonus_,ratio=0.002,seed=2")
+    assert settings_of(["method=none", "name=mine"]).output == Path("outputs/lab/mine")
+    assert settings_of(["method=none", "output=x/y", "steps=9"]).output == Path("x/y")
+
+
+def test_an_import_path_is_a_method():
+    kind = METHODS["siren"]
+    settings = settings_of([f"method={kind.__module__}.{kind.__name__}", "method.lambda_low=0.25"])
+    assert settings.stack.names == ["siren"] and settings.stack.methods[0].lambda_low == 0.25
+    assert settings.output.name == f"{kind.__name__}-lambda_low=0.25"
+
+
+@pytest.mark.parametrize(
+    "overrides, sentence",
+    [
+        (["method=sirn"], "no method sirn: did you mean siren?"),
+        (
+            ["method=none", "method.rho=0.3"],
+            "method none has no field rho (its fields: none); aer, forking_tokens, paec, paec_dual, paec_selective, "
+            "siren have one",
+        ),
+        (["method.rho=2"], "method.rho=2"),
+        (["method=my.Nothing"], "method.target=my.Nothing: cannot be imported"),
+        (["step=3"], "unknown configuration key step: did you mean steps?"),
+        (["steps=0"], "steps=0: must be an integer >= 1"),
+        (["responses=1"], "responses=1: must be an integer >= 2: GRPO compares them"),
+        (["mini_batch=5"], "prompts=32: must be a multiple of mini_batch=5"),
+        (["lr=-1"], "lr=-1: must be a number > 0"),
+        (
+            ["trainer.total_training_steps=3"],
+            "trainer.total_training_steps is set by the recipe: use steps, test_every",
+        ),
+        (["+more=3"], "+more=3: there is no section more, so nothing would read it"),
+        (["task=nowhere"], "task=nowhere: "),
+        (["method=sent"], "sent trains on the prompts in a given order, which the laboratory does not have"),
+        (["method=aepo", "base=dapo"], "algorithm.filter_groups.enable=true: aepo samples some prompts"),
+        (["method=clip_higher", "actor_rollout_ref.actor.clip_ratio_high=0.3"], "clip_higher sets the clip range"),
+        (["also=[siren,siren]", "method=none"], "also=siren: siren is already active; name every method once"),
+        (["+data.more=3"], "+data.more=3: is not a key of the laboratory"),
+        (["lr=null"], "lr=null: must be a number > 0"),
+        (["base=gpo"], "no base gpo: did you mean grpo?"),
+        (["method=clip_higher", "also=w_reinforce", "seed=-1"], "seed=-1"),
+    ],
+)
+def test_errors_are_one_sentence_with_the_remedy(overrides, sentence):
+    with pytest.raises(UserError) as caught:
+        settings_of(overrides)
+    assert sentence in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1

@@ -1,0 +1,46 @@
+"""The bound on advantages: by hand, token by token, after another method."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from batches import assert_by_group, random_rollouts, rollouts_of
+
+from paec_loss.methods.adv_clip import AdvClip
+from paec_loss.methods.w_reinforce import WReinforce
+from paec_loss.stack import MethodStack
+
+
+def test_by_hand():
+    rollouts = rollouts_of([0.0] * 3, [0] * 3, [[-1.0], [-1.0, -1.0], [-1.0]], advantages=[-2.2, 0.4, 3.0])
+    assert AdvClip().advantages(rollouts).tolist() == [[-1.0, 0.0], [0.4, 0.4], [1.0, 0.0]]
+    assert AdvClip(bound=2.5).advantages(rollouts)[:, 0].tolist() == [-2.2, 0.4, 2.5]
+    assert torch.equal(AdvClip(bound=3).advantages(rollouts), rollouts.advantages)
+
+
+def test_against_the_definition():
+    rollouts = random_rollouts()
+    got = AdvClip(bound=0.7).advantages(rollouts)
+    for row, before in zip(got.tolist(), rollouts.advantages.tolist(), strict=True):
+        assert row == [min(max(value, -0.7), 0.7) for value in before]
+    assert (got != rollouts.advantages).any()
+
+
+def test_after_another_method():
+    """w_reinforce makes 3 of 30, the bound 2 of 3; the other way round it is 0.2."""
+    rollouts = rollouts_of([0.0], [0], [[-1.0]], advantages=[30.0])
+    found = [
+        MethodStack(order).advantages(rollouts).item()
+        for order in ([WReinforce(), AdvClip(bound=2)], [AdvClip(bound=2), WReinforce()])
+    ]
+    assert found == pytest.approx([2.0, 0.2], rel=1e-12)
+
+
+def test_every_group_by_itself():
+    assert_by_group(AdvClip(bound=0.5))
+
+
+@pytest.mark.parametrize("value", [0, -1, float("inf")])
+def test_refused(value):
+    with pytest.raises(ValueError, match="method.bound="):
+        AdvClip(bound=value)

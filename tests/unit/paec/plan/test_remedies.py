@@ -13,6 +13,7 @@ from recipe.paec.plan.shapes import QWEN
 
 FITTING = [
     *((name, cluster) for name in ("qwen1.5b", "qwen7b", "qwen14b") for cluster in ("gpu_1x8", "gpu_4x8")),
+    ("qwen1.5b_math", "gpu_1x8"),
     ("qwen32b", "gpu_4x8"),
     ("qwen32b_1x8", "gpu_1x8"),
 ]

@@ -20,7 +20,11 @@ from paec_loss import MethodStack, PAECConfig
 from paec_loss.methods import METHODS
 from recipe.paec.actor.batches import OUTPUT_NAMES
 
-TOLERANCE = 1e-5  # between splits of the same mini-batch, all in float32
+TOLERANCE = 5e-5
+"""Between splits of the same mini-batch, all in float32: products round by the shape of their matrices, and by the CPU.
+Up to 1.2e-5 was seen (Xeon with AVX-512); a statistic of a micro-batch instead of the mini-batch shows from 1e-3 on."""
+TERMS = 1e-5
+"""The same for a loss, absolute: it is a sum of terms of size 1 to 10, which may cancel."""
 DEFINITION = 3e-5  # against a float64 model: the ramp mask multiplies the float32 model's rounding by 1 / mask_width
 MERGED = {**LORA, "lora": {"merge": True}}
 
@@ -225,7 +229,7 @@ def test_every_method_for_any_split(one_rank, two_ranks, name):
     others = [one_rank[f"1-method-{micro}-{name}"] for micro in (1, "dynamic")]
     for other in [*others, *(two_ranks[f"2-sp{sp}-method-{name}"] for sp in (1, 2))]:
         assert relative(other["gradient"], whole["gradient"]) < TOLERANCE
-        assert other["loss"] == pytest.approx(whole["loss"], rel=TOLERANCE, abs=1e-6)
+        assert other["loss"] == pytest.approx(whole["loss"], rel=TOLERANCE, abs=TERMS)
     for agg in ("seq-mean-token-mean", "seq-mean-token-sum"):
         split, together = (one_rank[f"1-{agg}-{micro}-{name}"] for micro in (2, "all"))
         assert relative(split["gradient"], together["gradient"]) < TOLERANCE
@@ -253,7 +257,7 @@ def test_the_term_matters(work, one_rank):
 def test_micro_batches(one_rank, variant, micro):
     whole, split = one_rank[f"1-{variant}-all"], one_rank[f"1-{variant}-{micro}"]
     assert relative(split["gradient"], whole["gradient"]) < TOLERANCE
-    assert split["loss"] == pytest.approx(whole["loss"], rel=TOLERANCE, abs=1e-6)
+    assert split["loss"] == pytest.approx(whole["loss"], rel=TOLERANCE, abs=TERMS)
 
 
 @pytest.mark.parametrize("temperature", TEMPERATURES)
@@ -268,7 +272,7 @@ def test_temperature_and_padding(work, one_rank, temperature, padded):
 def test_two_ranks(one_rank, two_ranks, sp, variant):
     one, two = one_rank[f"1-{variant}-all"], two_ranks[f"2-sp{sp}-{variant}"]
     assert relative(two["gradient"], one["gradient"]) < TOLERANCE
-    assert two["loss"] == pytest.approx(one["loss"], rel=TOLERANCE, abs=1e-6)
+    assert two["loss"] == pytest.approx(one["loss"], rel=TOLERANCE, abs=TERMS)
     key = "paec/update_selected_entropy"
     assert two["metrics"][key][0] == pytest.approx(one["metrics"][key][0], rel=TOLERANCE)
 

@@ -22,7 +22,7 @@ from recipe.paec.actor.batches import OUTPUT_NAMES
 
 TOLERANCE = 5e-5
 """Between splits of the same mini-batch, all in float32: products round by the shape of their matrices, and by the CPU.
-Up to 1.2e-5 was seen (Xeon with AVX-512); a statistic of a micro-batch instead of the mini-batch shows from 1e-3 on."""
+Up to 1.2e-5 was seen (Xeon with AVX-512). A method changes the gradient by more than 1e-3, which is asserted below."""
 TERMS = 1e-5
 """The same for a loss, absolute: it is a sum of terms of size 1 to 10, which may cancel."""
 DEFINITION = 3e-5  # against a float64 model: the ramp mask multiplies the float32 model's rounding by 1 / mask_width

@@ -22,7 +22,7 @@ ROOMS = {
     "ray_node": "",
     "doctor": "config run plan ray_node",
     "report": "config scoring run compare",
-    "analyse": "scoring run compare report",
+    "analyse": "scoring run compare report tokens",
     "watch": "run report",
     "tokens": "config run export report",
     "grid": "config scoring run compare",

@@ -6,7 +6,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from recipe.paec.analyse import answers, difficulty, entropy_change, entropy_law, planning, support, token_groups
+from recipe.paec.analyse import (
+    answers,
+    difficulty,
+    entropy_change,
+    entropy_law,
+    planning,
+    support,
+    token_groups,
+    utility,
+)
 from recipe.paec.analyse.pairs import Pair, pairs_of
 from recipe.paec.analyse.sampled import Policy
 from recipe.paec.analyse.sources import Source
@@ -28,6 +37,8 @@ class Analysis:
     """Results -> Markdown."""
     needs_answers: bool = False
     """Whether equal answers of a run's validations have to be grouped."""
+    needs_model: bool = False
+    """Whether a model has to read the responses: only with `--model`."""
 
 
 def _pairs(name: str, source: Source, base: Mapping[str, Policy], remarks: list[str]) -> list[Pair]:
@@ -48,6 +59,12 @@ def _difficulty(source: Source, base: Mapping[str, Policy], remarks: list[str]) 
         except UserError as error:
             remarks += error.errors
     return found
+
+
+def _utility(source: Source, base: Mapping[str, Policy], remarks: list[str]) -> Results:
+    if source.score is None:
+        raise UserError("utility: needs a model that reads the responses: give --model")
+    return source.score(source, remarks)
 
 
 INTERVAL = "[low, high]: 95 % bootstrap over problems."
@@ -111,6 +128,15 @@ ANALYSES = {
         "updates.",
         lambda source, base, remarks: entropy_change.of_source(source, remarks),
         entropy_change.table,
+    ),
+    "utility": Analysis(
+        "Reasoning utility",
+        f"{INTERVAL} h_j: mean entropy (nats) of the model's distributions over the reference answer's tokens after "
+        "the first j steps of a response; the last step as a rule states the answer. Change a step: mean of "
+        "h_j - h_(j-1); slope: of a line through h_0 ... h_J; falling: share of steps with h_j < h_(j-1).",
+        _utility,
+        utility.table,
+        needs_model=True,
     ),
 }
 """Name -> analysis, in the order of the page."""

@@ -36,6 +36,8 @@ class Source:
     """What is missing or cannot be read, one sentence each."""
     phrases: PhraseList = DEFAULT
     """What `planning` counts."""
+    score: Callable[[Source, list[str]], list[dict[str, Any]]] | None = None
+    """(source, list that gets a sentence for what is missing) -> results of `utility`; None without a model."""
 
 
 def read_source(argument: str, answers: bool = True) -> Source:

@@ -1,0 +1,218 @@
+"""Reasoning utility: how far each step of a response lowers the entropy of the reference answer.
+
+A model reads the prompt and the first j steps of a response, and then the answer: h_j is the mean entropy of its
+distributions over the answer's tokens, nats. Steps that are of use lower it (arXiv 2508.20395).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from recipe.paec.analyse.intervals import divided, intervals, shown
+from recipe.paec.analyse.sampled import SAMPLES_FILE, Policy, Series, lines_of
+from recipe.paec.analyse.sources import Source
+from recipe.paec.common.errors import UserError
+from recipe.paec.scoring.display import markdown
+
+BORDERS = {"paragraph": r"\n\s*\n", "line": r"\n", "sentence": r"(?<=[.!?])\s"}
+"""What ends a step; white space that follows belongs to it."""
+BEFORE_ANSWER = r"The answer is \boxed{"
+"""What stands before the answer, after the steps; not a part of it."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is scored, and how."""
+
+    model: str
+    """Hugging Face folder, checkpoint or run, as the user wrote it."""
+    border: str = "paragraph"
+    """One of BORDERS."""
+    before: str = BEFORE_ANSWER
+    responses: int = 4
+    """At most that many responses to a problem are read, its first ones."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One response to one problem."""
+
+    problem: str
+    prompt: str
+    """The user's turn."""
+    response: str
+    answer: str
+    """The reference."""
+    correct: bool
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The reference answer after 0 to J steps of a response, under a model."""
+
+    entropy: tuple[float, ...]
+    """[J + 1] h_j: mean over the answer's tokens of the entropy of the distribution that predicts them, nats."""
+    surprisal: tuple[float, ...]
+    """[J + 1] mean of -log p of the answer's tokens, nats."""
+
+
+Scorer = Callable[[Sequence[Sample]], list[Scored | None]]
+"""Samples -> what a model makes of each; None for one that is too long for it."""
+
+
+# ---- one response ----------------------------------------------------------------------------------------------------
+
+
+def step_ends(text: str, border: str) -> list[int]:
+    """Characters of `text` after which a step ends, the last one at the end of the text; [] for an empty text.
+
+    A border without text before it ends no step.
+    """
+    ends = [match.end() for match in re.finditer(rf"(?:{BORDERS[border]})\s*", text) if text[: match.start()].strip()]
+    if not text.strip():
+        return []
+    return ends if ends and ends[-1] == len(text) else [*ends, len(text)]
+
+
+QUANTITIES = (
+    "steps",
+    "before",
+    "before_last",
+    "after",
+    "change",
+    "slope",
+    "falling",
+    "surprisal_before",
+    "surprisal_after",
+)
+"""Of a response with J steps: J; h_0; h_(J-1), before the last step, which as a rule states the answer; h_J; the mean
+of h_j - h_(j-1); the slope of a line through h_0 ... h_J by least squares; the share of steps with h_j < h_(j-1); and
+the surprisal with no step and with all."""
+
+
+def quantities(scored: Scored) -> list[float]:
+    """The QUANTITIES of one response of at least one step."""
+    h = np.array(scored.entropy)
+    changes, place = np.diff(h), np.arange(len(h)) - (len(h) - 1) / 2
+    slope = float(place @ h / (place @ place))
+    surprisal = scored.surprisal
+    ends = (float(h[0]), float(h[-2]), float(h[-1]))
+    return [len(changes), *ends, float(changes.mean()), slope, float((changes < 0).mean()), surprisal[0], surprisal[-1]]
+
+
+# ---- a policy --------------------------------------------------------------------------------------------------------
+
+
+def of_responses(samples: Sequence[Sample], scored: Sequence[Scored | None]) -> dict[str, Any]:
+    """`right` and `wrong`: number of responses, and the means of their QUANTITIES with intervals over the problems.
+
+    All responses count alike; a group without responses is None.
+    """
+    found: dict[str, Any] = {}
+    for group, wanted in (("right", True), ("wrong", False)):
+        sums: dict[str, np.ndarray] = {}
+        for sample, of_it in zip(samples, scored, strict=True):
+            row = sums.setdefault(sample.problem, np.zeros(len(QUANTITIES) + 1))
+            if of_it is not None and sample.correct == wanted:
+                row += [*quantities(of_it), 1]
+        values = np.array(list(sums.values()))
+        number = int(values[:, -1].sum()) if len(values) else 0
+        means = intervals(values, lambda mean: divided(mean[..., :-1], mean[..., -1:])) if number else ()
+        found[group] = {"responses": number, **dict(zip(QUANTITIES, means, strict=True))} if number else None
+    return found
+
+
+def samples_of(series: Series, policy: Policy, responses: int) -> list[Sample]:
+    """The first `responses` samples of every problem of an evaluated policy that have text and a reference.
+
+    Raises:
+        UserError: a line that is not a graded sample.
+    """
+    assert policy.scores is not None
+    path = policy.scores.path.parent / SAMPLES_FILE
+    found = []
+    for number, row in lines_of(path):
+        if not isinstance(row, dict) or row.get("benchmark") != series.benchmark:
+            continue
+        for name, kind in (
+            ("problem", str),
+            ("prompt", str),
+            ("response", str),
+            ("ground_truth", str),
+            ("sample", int),
+        ):
+            if not isinstance(row.get(name), kind):
+                raise UserError(
+                    f"{path}, line {number}, field {name}: is not {kind.__name__}: evaluate the model again"
+                )
+        if row["sample"] < responses and row["response"].strip() and row["ground_truth"].strip():
+            sample = Sample(row["problem"], row["prompt"], row["response"], row["ground_truth"], row["correct"] is True)
+            found.append(sample)
+    return found
+
+
+def evaluated(source: Source) -> Iterator[tuple[Series, Policy]]:
+    """The policies of a source that were evaluated."""
+    for series in source.series:
+        for policy in series.policies:
+            if policy.scores is not None:
+                yield series, policy
+
+
+def of_source(source: Source, remarks: list[str], settings: Settings, scorer: Scorer) -> list[dict[str, Any]]:
+    """Every evaluated policy of a source.
+
+    Returns:
+        source, series, benchmark, policy, model, border, before, problems, and what `of_responses` gives.
+    """
+    found = []
+    for series, policy in evaluated(source):
+        samples = samples_of(series, policy, settings.responses)
+        scored = scorer(samples)
+        if missing := sum(one is None for one in scored):
+            remarks.append(f"{source.name}: utility: {missing} of {len(samples)} responses are too long for the model")
+        if all(one is None or len(one.entropy) < 3 for one in scored):
+            remarks.append(
+                f"{source.name}: utility: no response to {series.benchmark} has two steps: choose another --border of "
+                f"{', '.join(BORDERS)} (now {settings.border})"
+            )
+            continue
+        place = {"source": source.name, "series": series.name, "benchmark": series.benchmark, "policy": policy.label}
+        how = {"model": settings.model, "border": settings.border, "before": settings.before}
+        problems = len({sample.problem for sample in samples})
+        found.append({**place, **how, "problems": problems, **of_responses(samples, scored)})
+    if not any(evaluated(source)):
+        remarks.append(f"{source.name}: utility: needs an evaluation, with its samples: paec evaluate")
+    return found
+
+
+def table(results: Sequence[Mapping[str, Any]]) -> str:
+    """The results as Markdown, a row for the right and one for the wrong responses of each policy."""
+    head = [
+        "samples of",
+        "policy",
+        "responses",
+        "steps",
+        "h_0",
+        "before the last step",
+        "h_J",
+        "change a step",
+        "slope",
+    ]
+    rows = []
+    for result in results:
+        place = ", ".join(dict.fromkeys((result["source"], result["series"], result["benchmark"])))
+        name = f"{place} ({result['problems']} problems; {result['border']}s; {result['model']})"
+        for group in ("right", "wrong"):
+            of_it = result[group]
+            if of_it is not None:
+                columns = ("before", "before_last", "after", "change", "slope", "falling")
+                values = [shown(of_it["steps"], ".1f"), *(shown(of_it[column]) for column in columns)]
+                rows.append([name, result["policy"], f"{of_it['responses']} {group}", *values])
+                name = ""
+    return markdown([[*head, "falling"], *rows])

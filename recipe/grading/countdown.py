@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import operator
 import re
 from collections.abc import Callable
 from functools import cache
@@ -23,6 +25,29 @@ def extract(solution: str) -> str | None:
     if not separator or not _EXPRESSION.fullmatch(expression) or _COSTLY.search(expression):
         return None
     return expression
+
+
+_OPERATIONS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul}
+
+
+def value(expression: str) -> int | None:
+    """The value of an expression that `extract` may return, exactly; None if it is not one, such as `8+*3`."""
+    if not _EXPRESSION.fullmatch(expression) or _COSTLY.search(expression):
+        return None
+    try:
+        return _value(ast.parse(expression.strip(), mode="eval").body)
+    except (SyntaxError, TypeError, KeyError):
+        return None
+
+
+def _value(node: ast.expr) -> int:
+    if isinstance(node, ast.Constant):
+        return int(node.value)
+    if isinstance(node, ast.UnaryOp):
+        return _value(node.operand) * {ast.UAdd: 1, ast.USub: -1}[type(node.op)]
+    if isinstance(node, ast.BinOp):
+        return _OPERATIONS[type(node.op)](_value(node.left), _value(node.right))
+    raise TypeError(type(node))
 
 
 def score(solution: str, ground_truth: str) -> tuple[bool, str | None]:

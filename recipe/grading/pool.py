@@ -18,7 +18,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -227,7 +227,8 @@ class GraderPool:
         """Which of one problem's answers are the same: a class number each, by first appearance; None for no answer.
 
         Answers of a reasoning_gym task (except countdown, whose answers are expressions) are the same if their normal
-        forms are: mathematical equality does not apply to words. Those of the scorers in `recipe.grading.answers` and
+        forms are: mathematical equality does not apply to words. Those of countdown are the same if their values are,
+        and expressions without one if their text is. Those of the scorers in `recipe.grading.answers` and
         of functions from outside are the same if their text is. Elsewhere, answers with the same normal form are the
         same, and so are two that the strict rule or math_verify, in either direction, calls equal; plain numbers are
         only compared exactly. A new form joins the first class whose first answer it equals. `failed_comparisons` is
@@ -236,8 +237,10 @@ class GraderPool:
         """
         scorer = sources.kind(data_source, self.scorers)
         if scorer is not None and sources.is_called(scorer):
-            numbers = {text: number for number, text in enumerate(dict.fromkeys(a for a in answers if a is not None))}
-            return [None if text is None else numbers[text] for text in answers]
+            return _numbered(answers)
+        if scorer == "countdown":
+            values = [None if answer is None else countdown.value(answer) for answer in answers]
+            return _numbered([text if value is None else value for text, value in zip(answers, values, strict=True)])
         mathematical = scorer != "reasoning_gym"
         classes: dict[Form, int] = {}
         first: list[tuple[str, Form]] = []
@@ -328,6 +331,12 @@ class GraderPool:
         if closed:
             process.end()
         return process
+
+
+def _numbered(answers: Sequence[Hashable | None]) -> list[int | None]:
+    """Equal answers by the number of their first appearance, None as None."""
+    numbers = {answer: number for number, answer in enumerate(dict.fromkeys(a for a in answers if a is not None))}
+    return [None if answer is None else numbers[answer] for answer in answers]
 
 
 def _plain(extra: Mapping[str, Any]) -> dict[str, Any]:

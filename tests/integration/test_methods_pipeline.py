@@ -115,6 +115,7 @@ QUIET = {
     "clip_higher": "no ratio is beyond 1.2",
     "hicra": "no answer has a phrase of planning",
     "aer": "entropy is above its target, so its coefficient is 0",
+    "stare": "entropy is above its target",
     "paec_dual": "the anchor is still being measured, and there is no bonus",
     "paec_selective": "the anchor is still being measured, and there is no bonus",
 }

@@ -1,6 +1,6 @@
 """Every name of verl (and of the standard library, on verl's behalf) that this recipe replaces, each with its reason.
 
-All but the last three are only needed on a machine without GPU, and only applied there (`VERL_PLATFORM=cpu`). They were
+All but the last five are only needed on a machine without GPU, and only applied there (`VERL_PLATFORM=cpu`). They were
 written for the verl that `setup.py` pins; another version, or a missing name, is an error immediately.
 """
 
@@ -11,9 +11,12 @@ import importlib
 import importlib.metadata
 from collections.abc import Callable
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from recipe.paec.common import versions
+
+if TYPE_CHECKING:
+    import torch
 
 
 def _replace(module: ModuleType, name: str, make: Callable) -> None:
@@ -120,6 +123,62 @@ def _largest(number: int, group: Any) -> int:
     found = torch.tensor([number], device=get_device_name())
     dist.all_reduce(found, op=dist.ReduceOp.MAX, group=group)
     return int(found.item())
+
+
+def selected_rows() -> None:
+    """verl selects rows of a batch by taking every jagged field apart and joining the rows, 128 small tensors each."""
+
+    def make(original: Callable) -> Callable:
+        @functools.wraps(original)
+        def index_select_tensor_dict(batch, indices):
+            import torch
+
+            jagged = {} if batch is None else {key: value for key, value in batch.items() if _is_jagged(value)}
+            if not jagged:
+                return original(batch, indices)
+            found = original(batch.exclude(*jagged), indices)
+            places = torch.as_tensor(indices)
+            for key, value in jagged.items():
+                found[key] = _rows(value, places)
+            return found
+
+        return index_select_tensor_dict
+
+    _replace(importlib.import_module("verl.utils.tensordict_utils"), "index_select_tensor_dict", make)
+
+
+def _is_jagged(value: Any) -> bool:
+    import torch
+
+    if not isinstance(value, torch.Tensor) or value.layout != torch.jagged:
+        return False
+    return value._ragged_idx == 1 and value.lengths() is None
+
+
+def _rows(nested: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+    """The rows `places` [R] of a jagged tensor [B, j, ...], as a new one."""
+    import torch
+
+    offsets, values = nested.offsets(), nested.values()
+    places = places.to(offsets.device)
+    lengths = offsets.diff()[places]
+    joined = torch.cat([offsets.new_zeros(1), lengths.cumsum(0)])
+    first = torch.repeat_interleave(offsets[places] - joined[:-1], lengths)
+    return torch.nested.nested_tensor_from_jagged(values[first + torch.arange(len(first), device=first.device)], joined)
+
+
+def plain_numbers() -> None:
+    """verl balances a batch in a heap of tensors of one number each, thousands of comparisons, before every step."""
+
+    def make(original: Callable) -> Callable:
+        @functools.wraps(original)
+        def karmarkar_karp(seqlen_list, k_partitions, equal_size):
+            numbers = seqlen_list.tolist() if hasattr(seqlen_list, "tolist") else seqlen_list
+            return original(numbers, k_partitions, equal_size)
+
+        return karmarkar_karp
+
+    _replace(importlib.import_module("verl.utils.seqlen_balancing"), "karmarkar_karp", make)
 
 
 def without_value_head() -> None:

@@ -9,5 +9,7 @@ from recipe.paec.rollout import server_adapter  # noqa: F401  (registers itself)
 patches.separate_copies()
 patches.whole_micro_batch()
 patches.without_value_head()
+patches.selected_rows()
+patches.plain_numbers()
 if verl_plugin.ON_CPU:
     patches.unpinned_offload()

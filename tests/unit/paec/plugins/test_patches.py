@@ -9,6 +9,7 @@ import pytest
 import torch
 from tensordict import TensorDict
 from verl.models.transformers import monkey_patch
+from verl.utils import seqlen_balancing as balancing
 from verl.utils import tensordict_utils as tu
 from verl.workers.engine.fsdp import transformer_impl
 from verl.workers.engine.utils import prepare_micro_batches
@@ -59,6 +60,66 @@ def test_a_fixed_number_of_rows_is_verls(replaced):
     data = mini_batch(100)
     tu.assign_non_tensor(data, use_dynamic_bsz=False, micro_batch_size_per_gpu=1)
     assert [batch["number"].tolist() for batch in replaced(data=data)[0]] == [[0], [1], [2]]
+
+
+def batch_of(lengths: list[int]) -> TensorDict:
+    """Jagged fields of one and of two dimensions, a plain one, and two that are no tensors."""
+    rows = [torch.arange(n) + 10 * i for i, n in enumerate(lengths)]
+    wide = torch.cat([row[:, None] + torch.tensor([0.25, 0.5]) for row in rows])
+    offsets = torch.tensor([0, *lengths]).cumsum(0)
+    data = TensorDict({"number": torch.arange(len(rows))}, batch_size=len(rows))
+    data["input_ids"] = torch.nested.as_nested_tensor(rows, layout=torch.jagged)
+    data["wide"] = torch.nested.nested_tensor_from_jagged(wide, offsets)
+    tu.assign_non_tensor(data, name="one")
+    tu.assign_non_tensor_stack(data, "uid", [f"u{i}" for i in range(len(rows))])
+    return data
+
+
+@pytest.mark.parametrize("indices", [[2, 0], [1], [3, 1, 1, 0], [0, 1, 2, 3], torch.tensor([3, 2])])
+@pytest.mark.parametrize("lengths", [[3, 5, 4, 1], [2, 1, 7, 2]])
+def test_selected_rows_are_verls(monkeypatch, lengths, indices):
+    verls = tu.index_select_tensor_dict(batch_of(lengths), indices)
+    monkeypatch.setattr(tu, "index_select_tensor_dict", tu.index_select_tensor_dict)
+    patches.selected_rows()
+    found = tu.index_select_tensor_dict(batch_of(lengths), indices)
+    assert set(found.keys()) == set(verls.keys()) and found.batch_size == verls.batch_size
+    for name in ("input_ids", "wide"):
+        assert torch.equal(found[name].values(), verls[name].values())
+        assert torch.equal(found[name].offsets(), verls[name].offsets())
+        assert found[name].dtype == verls[name].dtype and found[name].dim() == verls[name].dim()
+        assert [row.tolist() for row in found[name].unbind()] == [row.tolist() for row in verls[name].unbind()]
+    assert found["number"].tolist() == verls["number"].tolist()
+    assert found["name"] == "one" and found["uid"] == verls["uid"]
+    found["input_ids"].values().zero_()
+    assert verls["input_ids"].values().any()
+
+
+def test_no_batch_has_no_rows(monkeypatch):
+    monkeypatch.setattr(tu, "index_select_tensor_dict", tu.index_select_tensor_dict)
+    patches.selected_rows()
+    assert tu.index_select_tensor_dict(None, [0, 1]) is None
+
+
+@pytest.mark.parametrize("parts", [1, 2, 4])
+@pytest.mark.parametrize("equal", [True, False])
+def test_balancing_with_plain_numbers_is_verls(monkeypatch, parts, equal):
+    workload = balancing.calculate_workload(
+        torch.randint(5, 9000, (48,), generator=torch.Generator().manual_seed(parts))
+    )
+    workload[7] = workload[3]  # a tie
+    verls = balancing.get_seqlen_balanced_partitions(workload, parts, equal)
+    seen = []
+    karmarkar_karp = balancing.karmarkar_karp
+
+    def watched(seqlen_list, k_partitions, equal_size):
+        seen.append(seqlen_list)
+        return karmarkar_karp(seqlen_list, k_partitions, equal_size)
+
+    monkeypatch.setattr(balancing, "karmarkar_karp", watched)
+    patches.plain_numbers()
+    assert balancing.get_seqlen_balanced_partitions(workload, parts, equal) == verls
+    assert seen == [workload.tolist()]
+    assert balancing.get_seqlen_balanced_partitions(workload.tolist(), parts, equal) == verls
 
 
 def test_a_trl_without_verls_class_does_not_matter(monkeypatch):

@@ -164,7 +164,10 @@ def _rows(nested: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
     lengths = offsets.diff()[places]
     joined = torch.cat([offsets.new_zeros(1), lengths.cumsum(0)])
     first = torch.repeat_interleave(offsets[places] - joined[:-1], lengths)
-    return torch.nested.nested_tensor_from_jagged(values[first + torch.arange(len(first), device=first.device)], joined)
+    rows = values[first + torch.arange(len(first), device=first.device)]
+    # Padding asks for the largest length, and takes all of the values for it where a tensor does not know it.
+    known = {"min_seqlen": int(lengths.min()), "max_seqlen": int(lengths.max())}
+    return torch.nested.nested_tensor_from_jagged(rows, joined, **known)
 
 
 def plain_numbers() -> None:

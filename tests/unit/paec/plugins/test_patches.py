@@ -88,6 +88,12 @@ def test_selected_rows_are_verls(monkeypatch, lengths, indices):
         assert torch.equal(found[name].offsets(), verls[name].offsets())
         assert found[name].dtype == verls[name].dtype and found[name].dim() == verls[name].dim()
         assert [row.tolist() for row in found[name].unbind()] == [row.tolist() for row in verls[name].unbind()]
+        # verl pads fields of one dimension only; of others it does not know the largest length.
+        longest = max(lengths[i] for i in indices)
+        assert found[name].to_padded_tensor(-1).shape[:2] == (len(indices), longest)
+    assert torch.equal(found["input_ids"].to_padded_tensor(-1), verls["input_ids"].to_padded_tensor(-1))
+    assert found["input_ids"]._max_seqlen == verls["input_ids"]._max_seqlen
+    assert found["input_ids"]._min_seqlen == verls["input_ids"]._min_seqlen
     assert found["number"].tolist() == verls["number"].tolist()
     assert found["name"] == "one" and found["uid"] == verls["uid"]
     found["input_ids"].values().zero_()

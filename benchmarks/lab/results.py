@@ -133,6 +133,43 @@ def frontier(runs: dict[str, Runs], gained: dict[str, dict[str, Interval]]) -> l
     return lines
 
 
+def dominated(one: Runs, baseline: Runs) -> dict[str, int]:
+    """In how many common seeds every checkpoint of the baseline has one of `one` that is at least as good in both.
+
+    Both are accuracy and, by its name, pass@32 or distinct correct answers. The step before training is left out: it is
+    the same policy.
+    """
+    found = {}
+    for name in REFERENCE:
+        seeds = [s for s in one.seeds if s in baseline.seeds]
+        points = [[], []]
+        for side, runs in enumerate((one, baseline)):
+            quantity = solved(runs.correct) if name == "pass@32" else runs.distinct.mean(-1)
+            both = np.stack([accuracy(runs.correct), quantity], -1)[:, 1:]
+            points[side] = [both[runs.seeds.index(s)] for s in seeds]
+        matched = [(ours[None] >= theirs[:, None]).all(-1).any(-1).all() for ours, theirs in zip(*points, strict=True)]
+        found[name] = int(sum(matched))
+    return found
+
+
+def domination(runs: dict[str, Runs]) -> list[str]:
+    """In how many seeds each method dominates all of the baseline's curve."""
+    baseline = runs[BASELINE]
+    lines = [
+        "Does a method dominate GRPO, wherever that is stopped? Seeds in which every checkpoint of GRPO has one of the "
+        "method that is at least as good in both:",
+        "",
+        "| | accuracy and pass@32 | accuracy and distinct |",
+        "|---|---|---|",
+    ]
+    for name, one in runs.items():
+        if name != BASELINE:
+            common = sum(s in baseline.seeds for s in one.seeds)
+            found = dominated(one, baseline)
+            lines.append(f"| `{name}` | {found['pass@32']} of {common} | {found['distinct']} of {common} |")
+    return lines
+
+
 def verdict(low: float | None, high: float | None) -> str:
     """What an interval of a difference says about the claim that it is above 0."""
     if low is None or high is None:
@@ -203,6 +240,8 @@ def section(folder: Path, draws: int = DRAWS) -> str:
         + (", one seed: without the spread between trainings):" if len(one.seeds) == 1 else "):"),
         "",
         *frontier(runs, gained),
+        "",
+        *domination(runs),
     ]
     if folder.name != "main" and "paec" in gained:
         lines += ["", *claims(gained["paec"])]
@@ -223,7 +262,7 @@ def draw(runs: dict[str, Runs], file: Path) -> None:
 
     pyplot.rcParams.update({"svg.hashsalt": "results", "font.size": 9, "axes.spines.top": False})
     pyplot.rcParams["axes.spines.right"] = False
-    figure, (left, middle, right) = pyplot.subplots(1, 3, figsize=(10.5, 3.4), layout="constrained")
+    figure, (left, middle, right) = pyplot.subplots(1, 3, figsize=(10.5, 3.7), layout="constrained")
     for place, (name, one) in enumerate(runs.items()):
         color = f"C{place}"
         label = "GRPO" if name == BASELINE else f"GRPO + {name}"
@@ -236,7 +275,7 @@ def draw(runs: dict[str, Runs], file: Path) -> None:
     left.set(xlabel="accuracy", ylabel="pass@32")
     middle.set(xlabel="accuracy", ylabel="distinct correct of 32")
     right.set(xlabel="step", ylabel="token entropy, nats")
-    left.legend(frameon=False)
+    figure.legend(*right.get_legend_handles_labels(), frameon=False, loc="outside lower center", ncols=4)
     with atomic_write(file) as partial:
         figure.savefig(partial, format="svg", metadata={"Date": None})
     pyplot.close(figure)

@@ -41,8 +41,8 @@ def value(expression: str) -> int | None:
 
 
 def _value(node: ast.expr) -> int:
-    if isinstance(node, ast.Constant):
-        return int(node.value)
+    if isinstance(node, ast.Constant) and isinstance(node.value, int):
+        return node.value
     if isinstance(node, ast.UnaryOp):
         return _value(node.operand) * {ast.UAdd: 1, ast.USub: -1}[type(node.op)]
     if isinstance(node, ast.BinOp):

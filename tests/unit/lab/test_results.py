@@ -49,6 +49,24 @@ def test_differences_are_paired():
     assert low < 0 < high, "which problems are drawn decides"
 
 
+def test_whether_every_checkpoint_is_matched():
+    """Accuracy is half of all responses, and four of them are distinct, in every problem after training."""
+    assert results.dominated(runs(), runs("none")) == {"pass@32": 2, "distinct": 2}, "as good is enough"
+    assert results.dominated(runs(correct=15), runs("none")) == {"pass@32": 0, "distinct": 0}
+    mixed = runs(seeds=(2, 3, 5))
+    mixed.correct[1, 1] = 15
+    found = results.dominated(mixed, runs("none", seeds=(1, 2, 3)))
+    assert found == {"pass@32": 1, "distinct": 1}, "of the common seeds 2 and 3, the second is less accurate"
+    fewer = runs()
+    fewer.distinct[0, 1, 2] = 3
+    assert results.dominated(fewer, runs("none")) == {"pass@32": 2, "distinct": 1}
+    before = runs()
+    before.correct[:, 0] = 0
+    assert results.dominated(before, runs("none")) == {"pass@32": 2, "distinct": 2}, "the step before training"
+    lines = results.domination({"none": runs("none"), "paec": fewer})
+    assert lines[-1] == "| `paec` | 2 of 2 | 1 of 2 |"
+
+
 def test_records_are_read_by_method_and_seed(tmp_path):
     folder = tmp_path / "defaults"
     write(folder, "paec-seed2", "none-seed1", "paec-seed1")

@@ -3,7 +3,7 @@
 # shipped. The runs of docs/results.md, made in the laboratory (docs/lab.md), one process and one thread each.
 #
 #   bash launch/experiments/collapse.sh              12 runs of 150 steps: about an hour on 2 cores
-#   QUICK=1 bash launch/experiments/collapse.sh      GRPO and PAEC, 2 seeds, 100 steps: under 15 minutes on 2 cores
+#   QUICK=1 bash launch/experiments/collapse.sh      GRPO and PAEC, 2 seeds, 100 steps: 4 to 15 minutes on 2 cores
 #
 # The same command continues: finished runs are kept, interrupted ones resumed.
 #

@@ -132,8 +132,9 @@ ANALYSES = {
     "utility": Analysis(
         "Reasoning utility",
         f"{INTERVAL} h_j: mean entropy (nats) of the model's distributions over the reference answer's tokens after "
-        "the first j steps of a response; the last step as a rule states the answer. Change a step: mean of "
-        "h_j - h_(j-1); slope: of a line through h_0 ... h_J; falling: share of steps with h_j < h_(j-1).",
+        "the first j of a response's J steps, without the last, which states the answer. Change a step: mean of "
+        "h_j - h_(j-1); slope: of a line through h_0 ... h_J; falling: share of steps with h_j < h_(j-1); surprisal: "
+        "mean of -log p of the reference's tokens with no step and with all.",
         _utility,
         utility.table,
         needs_model=True,

@@ -53,7 +53,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Scored:
-    """The reference answer after 0 to J steps of a response, under a model."""
+    """The reference answer after 0 to J steps of a response, under a model; its last step, the answer, is none."""
 
     entropy: tuple[float, ...]
     """[J + 1] h_j: mean over the answer's tokens of the entropy of the distribution that predicts them, nats."""
@@ -73,36 +73,25 @@ def step_ends(text: str, border: str) -> list[int]:
 
     A border without text before it ends no step.
     """
-    ends = [match.end() for match in re.finditer(rf"(?:{BORDERS[border]})\s*", text) if text[: match.start()].strip()]
-    if not text.strip():
+    first = len(text) - len(text.lstrip())
+    if first == len(text):
         return []
+    ends = [match.end() for match in re.finditer(rf"(?:{BORDERS[border]})\s*", text) if match.start() > first]
     return ends if ends and ends[-1] == len(text) else [*ends, len(text)]
 
 
-QUANTITIES = (
-    "steps",
-    "before",
-    "before_last",
-    "after",
-    "change",
-    "slope",
-    "falling",
-    "surprisal_before",
-    "surprisal_after",
-)
-"""Of a response with J steps: J; h_0; h_(J-1), before the last step, which as a rule states the answer; h_J; the mean
-of h_j - h_(j-1); the slope of a line through h_0 ... h_J by least squares; the share of steps with h_j < h_(j-1); and
-the surprisal with no step and with all."""
+QUANTITIES = ("steps", "before", "after", "change", "slope", "falling", "surprisal_before", "surprisal_after")
+"""Of a response with J steps before its last: J; h_0; h_J; the mean of h_j - h_(j-1); the slope of a line through
+h_0 ... h_J by least squares; the share of steps with h_j < h_(j-1); and the surprisal with no step and with all J."""
 
 
 def quantities(scored: Scored) -> list[float]:
-    """The QUANTITIES of one response of at least one step."""
+    """The QUANTITIES of one response, J >= 1."""
     h = np.array(scored.entropy)
     changes, place = np.diff(h), np.arange(len(h)) - (len(h) - 1) / 2
     slope = float(place @ h / (place @ place))
-    surprisal = scored.surprisal
-    ends = (float(h[0]), float(h[-2]), float(h[-1]))
-    return [len(changes), *ends, float(changes.mean()), slope, float((changes < 0).mean()), surprisal[0], surprisal[-1]]
+    ends = (float(h[0]), float(h[-1]), float(changes.mean()))
+    return [len(changes), *ends, slope, float((changes < 0).mean()), scored.surprisal[0], scored.surprisal[-1]]
 
 
 # ---- a policy --------------------------------------------------------------------------------------------------------
@@ -111,14 +100,14 @@ def quantities(scored: Scored) -> list[float]:
 def of_responses(samples: Sequence[Sample], scored: Sequence[Scored | None]) -> dict[str, Any]:
     """`right` and `wrong`: number of responses, and the means of their QUANTITIES with intervals over the problems.
 
-    All responses count alike; a group without responses is None.
+    All responses count alike; those of a single step are left out; a group without responses is None.
     """
     found: dict[str, Any] = {}
     for group, wanted in (("right", True), ("wrong", False)):
         sums: dict[str, np.ndarray] = {}
         for sample, of_it in zip(samples, scored, strict=True):
             row = sums.setdefault(sample.problem, np.zeros(len(QUANTITIES) + 1))
-            if of_it is not None and sample.correct == wanted:
+            if of_it is not None and len(of_it.entropy) > 1 and sample.correct == wanted:
                 row += [*quantities(of_it), 1]
         values = np.array(list(sums.values()))
         number = int(values[:, -1].sum()) if len(values) else 0
@@ -174,13 +163,15 @@ def of_source(source: Source, remarks: list[str], settings: Settings, scorer: Sc
     for series, policy in evaluated(source):
         samples = samples_of(series, policy, settings.responses)
         scored = scorer(samples)
+        single = sum(one is not None and len(one.entropy) == 1 for one in scored)
         if missing := sum(one is None for one in scored):
             remarks.append(f"{source.name}: utility: {missing} of {len(samples)} responses are too long for the model")
-        if all(one is None or len(one.entropy) < 3 for one in scored):
+        if single:
             remarks.append(
-                f"{source.name}: utility: no response to {series.benchmark} has two steps: choose another --border of "
-                f"{', '.join(BORDERS)} (now {settings.border})"
+                f"{source.name}: utility: {single} of {len(samples)} responses are a single step and left out: another "
+                f"--border of {', '.join(BORDERS)} may divide them (now {settings.border})"
             )
+        if single + missing == len(samples):
             continue
         place = {"source": source.name, "series": series.name, "benchmark": series.benchmark, "policy": policy.label}
         how = {"model": settings.model, "border": settings.border, "before": settings.before}
@@ -193,17 +184,7 @@ def of_source(source: Source, remarks: list[str], settings: Settings, scorer: Sc
 
 def table(results: Sequence[Mapping[str, Any]]) -> str:
     """The results as Markdown, a row for the right and one for the wrong responses of each policy."""
-    head = [
-        "samples of",
-        "policy",
-        "responses",
-        "steps",
-        "h_0",
-        "before the last step",
-        "h_J",
-        "change a step",
-        "slope",
-    ]
+    head = ["samples of", "policy", "responses", "steps", "h_0", "h_J", "change a step", "slope", "falling"]
     rows = []
     for result in results:
         place = ", ".join(dict.fromkeys((result["source"], result["series"], result["benchmark"])))
@@ -211,8 +192,8 @@ def table(results: Sequence[Mapping[str, Any]]) -> str:
         for group in ("right", "wrong"):
             of_it = result[group]
             if of_it is not None:
-                columns = ("before", "before_last", "after", "change", "slope", "falling")
+                columns = ("before", "after", "change", "slope", "falling", "surprisal_before", "surprisal_after")
                 values = [shown(of_it["steps"], ".1f"), *(shown(of_it[column]) for column in columns)]
                 rows.append([name, result["policy"], f"{of_it['responses']} {group}", *values])
                 name = ""
-    return markdown([[*head, "falling"], *rows])
+    return markdown([[*head, "surprisal_0", "surprisal_J"], *rows])

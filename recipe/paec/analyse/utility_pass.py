@@ -1,4 +1,4 @@
-"""The scoring pass of `utility`: a model reads a response once, and the answer after each of its steps."""
+"""The scoring pass of `utility`: a model reads a response once, and the answer after each step before its last."""
 
 from __future__ import annotations
 
@@ -60,7 +60,8 @@ class Reader:
         row = {"text": sample.response, "prompt": sample.prompt, "score": None, "chat": True}
         (response,) = text_responses([row], self._tokenizer)
         prompt, steps = list(response.prompt_ids), list(response.ids)
-        spans = [(end - 1, end) for end in step_ends(sample.response, self._settings.border)]
+        # Without the last step: it states the answer, and after it the announcing text would come a second time.
+        spans = [(end - 1, end) for end in step_ends(sample.response, self._settings.border)[:-1]]
         lengths = [0, *(stop for _, stop in token_spans(response.texts, spans))]
         told = {space: self._answer(space, sample.answer) for space in ("", " ")}
         if self._context and len(prompt) + len(steps) + max(len(ids) for ids, _ in told.values()) > self._context:
@@ -68,7 +69,7 @@ class Reader:
         if max(*prompt, *steps, *told[""][0], *told[" "][0]) >= self._vocabulary:
             raise UserError(f"--model {self._settings.model}: its tokenizer has more tokens than the model")
         cache = DynamicCache()
-        self._read([*prompt, *steps], cache, 1)
+        self._read([*prompt, *steps[: lengths[-1]]], cache, 1)
         found = []
         for length in reversed(lengths):  # backwards: a cache can be cut, and then needs no copy
             before = "".join(response.texts[:length])

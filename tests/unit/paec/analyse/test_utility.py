@@ -49,7 +49,6 @@ def test_one_response():
     expected = {
         "steps": 3,
         "before": 2.1,
-        "before_last": 1.2,
         "after": 0.6,
         "change": -0.5,
         "slope": -0.5,
@@ -78,6 +77,7 @@ def test_responses_count_alike_and_problems_are_resampled():
     assert wrong["falling"]["value"] == 0 and wrong["steps"]["value"] == 1
     assert wrong["steps"]["low"] is None  # a quarter of the resamples has no wrong response
     assert of_responses(samples[:1], scored[:1])["wrong"] is None
+    assert of_responses(samples[:1], [Scored((1.0,), (1.0,))])["right"] is None  # a single step
 
 
 def graded(folder, responses: list[str]):
@@ -91,20 +91,20 @@ def graded(folder, responses: list[str]):
 
 
 def scorer(samples):
-    """h is 1 at first, and one over the number of its step after it."""
-    ends = [step_ends(of.response, "paragraph") for of in samples]
+    """h is 1 at first, and one over the number of its step after it; the last step is not read."""
+    ends = [step_ends(of.response, "paragraph")[:-1] for of in samples]
     return [Scored(*[(1.0, *(1 / (1 + j) for j in range(1, len(of) + 1)))] * 2) for of in ends]
 
 
 def test_an_evaluation(tmp_path):
-    path, remarks = graded(tmp_path / "evaluation", ["a\n\nb", "c", "   "]), []
+    path, remarks = graded(tmp_path / "evaluation", ["a\n\nb\n\nc", "c\n\nd", "   "]), []
     settings = Settings("tiny", responses=1)
     (found,) = of_source(read_source(str(path)), remarks, settings, scorer)
     assert remarks == []
     assert found["problems"] == 2 and found["wrong"] is None  # the first sample is right; one problem has no text
     assert found["right"]["responses"] == 2
     assert found["right"]["after"]["value"] == pytest.approx((1 / 3 + 1 / 2) / 2)
-    assert found["right"]["before_last"]["value"] == pytest.approx((1 / 2 + 1) / 2)
+    assert found["right"]["before"]["value"] == 1
     assert (found["model"], found["border"]) == ("tiny", "paragraph")
     lines = table([found]).splitlines()
     assert len(lines) == 3 and "2 right" in lines[2] and "0.417 [0.333, 0.500]" in lines[2]
@@ -118,8 +118,8 @@ def test_what_is_missing_is_said(tmp_path):
     source, settings = read_source(str(path)), Settings("tiny")
     assert of_source(source, remarks, settings, scorer) == []
     assert remarks == [
-        "evaluation: utility: no response to aime24 has two steps: choose another --border of paragraph, line, "
-        "sentence (now paragraph)"
+        "evaluation: utility: 4 of 4 responses are a single step and left out: another --border of paragraph, line, "
+        "sentence may divide them (now paragraph)"
     ]
     run = read_source(str(lab_run(tmp_path / "run", {0: [1, 2], 9: [3, 4]})))
     remarks.clear()
@@ -127,8 +127,10 @@ def test_what_is_missing_is_said(tmp_path):
     assert remarks == ["run: utility: needs an evaluation, with its samples: paec evaluate"]
     remarks.clear()
     long = graded(tmp_path / "long", ["a\n\nb", "c"])
-    of_source(read_source(str(long)), remarks, settings, lambda samples: [None, *scorer(samples)[1:]])
-    assert remarks == ["long: utility: 1 of 4 responses are too long for the model"]
+    (found,) = of_source(read_source(str(long)), remarks, settings, lambda samples: [None, *scorer(samples)[1:]])
+    assert found["right"] is None and found["wrong"]["responses"] == 1
+    assert remarks[0] == "long: utility: 1 of 4 responses are too long for the model"
+    assert remarks[1].startswith("long: utility: 2 of 4 responses are a single step and left out")
 
 
 def test_a_bad_sample_is_named(tmp_path):

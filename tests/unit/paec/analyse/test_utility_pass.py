@@ -41,10 +41,11 @@ def test_the_entropies_are_those_of_passes_without_a_cache(tiny_files):
     folder = tiny_files / "model"
     told = "The answer is \\boxed{"
     steps = ["", "3 + 4 = 7\n\n", "3 + 4 = 7\n\nso 7 * 2 = 14\n\n"]
-    entropies, surprisals = by_hand(folder, [*(step + told for step in steps), f"{RESPONSE} {told}"])
+    entropies, surprisals = by_hand(folder, [step + told for step in steps])
     with scorer(Settings(str(folder))) as score:
-        (found,) = score([SAMPLE])
-    assert len(found.entropy) == 4
+        found, single = score([SAMPLE, Sample("p", SAMPLE.prompt, "It is 14.", "14", True)])
+    assert len(found.entropy) == 3
+    assert single.entropy == pytest.approx(entropies[:1], abs=1e-5)  # no step before the last one
     assert found.entropy == pytest.approx(entropies, abs=1e-5)
     assert found.surprisal == pytest.approx(surprisals, abs=1e-5)
     assert max(entropies) - min(entropies) > 1e-4  # the steps matter
@@ -79,7 +80,7 @@ def test_the_command(tmp_path, tiny_files, capsys):
     entropies, surprisals = by_hand(tiny_files / "model", ["The answer is \\boxed{"])
     assert found["right"]["before"]["value"] == pytest.approx(entropies[0], abs=1e-5)
     assert found["wrong"]["surprisal_before"]["value"] == pytest.approx(surprisals[0], abs=1e-5)
-    assert found["right"]["steps"] == {"value": 3, "low": 3, "high": 3}
+    assert found["right"]["steps"] == {"value": 2, "low": 2, "high": 2}
 
 
 def test_what_the_command_refuses(tmp_path, tiny_files, capsys):

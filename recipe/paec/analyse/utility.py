@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from recipe.grading.sources import kind
 from recipe.paec.analyse.intervals import divided, intervals, shown
 from recipe.paec.analyse.sampled import SAMPLES_FILE, Policy, Series, lines_of
 from recipe.paec.analyse.sources import Source
@@ -23,6 +24,9 @@ BORDERS = {"paragraph": r"\n\s*\n", "line": r"\n", "sentence": r"(?<=[.!?])\s"}
 """What ends a step; white space that follows belongs to it."""
 BEFORE_ANSWER = r"The answer is \boxed{"
 """What stands before the answer, after the steps; not a part of it."""
+
+NO_ANSWERS = ("countdown", "reasoning_gym")
+"""Scorers whose references are not an answer."""
 
 
 @dataclass(frozen=True)
@@ -128,17 +132,9 @@ def samples_of(series: Series, policy: Policy, responses: int) -> list[Sample]:
     for number, row in lines_of(path):
         if not isinstance(row, dict) or row.get("benchmark") != series.benchmark:
             continue
-        for name, kind in (
-            ("problem", str),
-            ("prompt", str),
-            ("response", str),
-            ("ground_truth", str),
-            ("sample", int),
-        ):
-            if not isinstance(row.get(name), kind):
-                raise UserError(
-                    f"{path}, line {number}, field {name}: is not {kind.__name__}: evaluate the model again"
-                )
+        for name in ("problem", "prompt", "response", "ground_truth"):
+            if not isinstance(row.get(name), str):
+                raise UserError(f"{path}, line {number}, field {name}: is not text: evaluate the model again")
         if row["sample"] < responses and row["response"].strip() and row["ground_truth"].strip():
             sample = Sample(row["problem"], row["prompt"], row["response"], row["ground_truth"], row["correct"] is True)
             found.append(sample)
@@ -161,6 +157,11 @@ def of_source(source: Source, remarks: list[str], settings: Settings, scorer: Sc
     """
     found = []
     for series, policy in evaluated(source):
+        if kind(series.benchmark) in NO_ANSWERS:
+            remarks.append(
+                f"{source.name}: utility: the references of {series.benchmark} describe a problem and are no answers"
+            )
+            continue
         samples = samples_of(series, policy, settings.responses)
         scored = scorer(samples)
         single = sum(one is not None and len(one.entropy) == 1 for one in scored)

@@ -133,7 +133,14 @@ def test_what_is_missing_is_said(tmp_path):
     assert remarks[1].startswith("long: utility: 2 of 4 responses are a single step and left out")
 
 
+def test_references_that_are_no_answers(tmp_path):
+    path, remarks = sampled_evaluation(tmp_path / "evaluation", {"reasoning_gym/countdown": ["Ab"]}), []
+    assert of_source(read_source(str(path)), remarks, Settings("tiny"), scorer) == []
+    sentence = "the references of reasoning_gym/countdown describe a problem and are no answers"
+    assert remarks == [f"evaluation: utility: {sentence}"]
+
+
 def test_a_bad_sample_is_named(tmp_path):
     path = sampled_evaluation(tmp_path / "evaluation", {"aime24": ["Ab"]})
-    with pytest.raises(UserError, match=r"samples.jsonl, line 1, field prompt: is not str: evaluate the model again"):
+    with pytest.raises(UserError, match=r"samples.jsonl, line 1, field prompt: is not text: evaluate the model again"):
         of_source(read_source(str(path)), [], Settings("tiny"), scorer)

@@ -102,11 +102,16 @@ def solved(correct: np.ndarray, shares: np.ndarray | None = None) -> np.ndarray:
 
 def outcomes(correct: np.ndarray, distinct: np.ndarray, shares: np.ndarray | None = None) -> dict[str, np.ndarray]:
     """The two hypervolumes of runs [..., K, P]; [...] each, or [B, ...] with `shares` as in `over_problems`."""
+    found = points(correct, distinct, shares)
+    return {name: hypervolume(x, y, REFERENCE[name]) for name, (x, y) in found.items()}
+
+
+def points(
+    correct: np.ndarray, distinct: np.ndarray, shares: np.ndarray | None = None
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Accuracy and the other quantity of every validation, by the names of REFERENCE; shapes as in `over_problems`."""
     right = accuracy(correct, shares)
-    return {
-        "pass@32": hypervolume(right, solved(correct, shares), REFERENCE["pass@32"]),
-        "distinct": hypervolume(right, over_problems(distinct, shares), REFERENCE["distinct"]),
-    }
+    return {"pass@32": (right, solved(correct, shares)), "distinct": (right, over_problems(distinct, shares))}
 
 
 def where_and_when(runs: Iterable[Runs]) -> str:

@@ -22,6 +22,7 @@ from benchmarks.lab.records import (
     accuracy,
     outcomes,
     over_problems,
+    points,
     read,
     solved,
     where_and_when,
@@ -139,16 +140,13 @@ def dominated(one: Runs, baseline: Runs) -> dict[str, int]:
     Both are accuracy and, by its name, pass@32 or distinct correct answers. The step before training is left out: it is
     the same policy.
     """
-    found = {}
+    ours, theirs = (points(runs.correct, runs.distinct) for runs in (one, baseline))
+    found = dict.fromkeys(REFERENCE, 0)
     for name in REFERENCE:
-        seeds = [s for s in one.seeds if s in baseline.seeds]
-        points = [[], []]
-        for side, runs in enumerate((one, baseline)):
-            quantity = solved(runs.correct) if name == "pass@32" else runs.distinct.mean(-1)
-            both = np.stack([accuracy(runs.correct), quantity], -1)[:, 1:]
-            points[side] = [both[runs.seeds.index(s)] for s in seeds]
-        matched = [(ours[None] >= theirs[:, None]).all(-1).any(-1).all() for ours, theirs in zip(*points, strict=True)]
-        found[name] = int(sum(matched))
+        for seed in set(one.seeds) & set(baseline.seeds):
+            x, y = (value[one.seeds.index(seed), 1:, None] for value in ours[name])
+            its_x, its_y = (value[baseline.seeds.index(seed), None, 1:] for value in theirs[name])
+            found[name] += bool(((x >= its_x) & (y >= its_y)).any(0).all())
     return found
 
 

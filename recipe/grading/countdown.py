@@ -18,13 +18,16 @@ _EXPRESSION = re.compile(r"[0-9+\-*() ]{1,64}")
 _COSTLY = re.compile(r"\*\s*\*|[0-9]{4}")
 
 
+def _passes(expression: str) -> bool:
+    """Whether the filter lets an expression pass."""
+    return _EXPRESSION.fullmatch(expression) is not None and _COSTLY.search(expression) is None
+
+
 def extract(solution: str) -> str | None:
     """The expression of a response: what follows the last ';', if the filter lets it pass."""
     _, separator, expression = solution.rpartition(";")
     expression = expression.strip()
-    if not separator or not _EXPRESSION.fullmatch(expression) or _COSTLY.search(expression):
-        return None
-    return expression
+    return expression if separator and _passes(expression) else None
 
 
 _OPERATIONS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul}
@@ -32,7 +35,7 @@ _OPERATIONS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.
 
 def value(expression: str) -> int | None:
     """The value of an expression that `extract` may return, exactly; None if it is not one, such as `8+*3`."""
-    if not _EXPRESSION.fullmatch(expression) or _COSTLY.search(expression):
+    if not _passes(expression):
         return None
     try:
         return _value(ast.parse(expression.strip(), mode="eval").body)

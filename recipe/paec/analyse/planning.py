@@ -14,14 +14,14 @@ import numpy as np
 from paec_loss.methods.hicra import planning_spans
 from recipe.paec.analyse.intervals import divided, intervals, shown
 from recipe.paec.analyse.phrases import PhraseList, count
-from recipe.paec.analyse.sampled import DUMPS, SAMPLES_FILE, Policy, Series, lines_of
+from recipe.paec.analyse.sampled import DUMPS, SAMPLES_FILE, Policy, Series, lines_of, text_fields
 from recipe.paec.analyse.sources import Source
-from recipe.paec.common.errors import UserError
 from recipe.paec.common.queue_keys import prompt_of
 from recipe.paec.run import token_record
 from recipe.paec.run.token_record import TokenRecord
 from recipe.paec.scoring.display import markdown
 
+SAMPLE_AGAIN = "delete the file, and sample again"
 Texts = dict[str, list[str]]
 """Problem -> its responses."""
 
@@ -132,12 +132,13 @@ def texts_of(source: Source, series: Series, policy: Policy) -> Texts | None:
         if not path.is_file():
             return None
         for number, row in lines_of(path):
-            problem, text = _fields(path, number, row, "uid", "output")
+            problem, text = text_fields(path, number, row, "uid", "output", remedy=SAMPLE_AGAIN)
             found.setdefault(prompt_of(problem), []).append(text)
         return found
     path = policy.scores.path.parent / SAMPLES_FILE
     for number, row in lines_of(path):
-        benchmark, problem, text = _fields(path, number, row, "benchmark", "problem", "response")
+        names = ("benchmark", "problem", "response")
+        benchmark, problem, text = text_fields(path, number, row, *names, remedy=SAMPLE_AGAIN)
         if benchmark == series.benchmark:
             found.setdefault(problem, []).append(text)
     return found
@@ -149,13 +150,6 @@ def all_texts(source: Source) -> Iterator[str]:
         for policy in series.policies:
             for responses in (texts_of(source, series, policy) or {}).values():
                 yield from responses
-
-
-def _fields(path: Any, number: int, row: Any, *names: str) -> Iterator[str]:
-    for name in names:
-        if not isinstance(row, dict) or not isinstance(row.get(name), str):
-            raise UserError(f"{path}, line {number}, field {name}: is not text: delete the file, and sample again")
-        yield row[name]
 
 
 def of_source(source: Source, remarks: list[str]) -> list[dict[str, Any]]:

@@ -113,6 +113,14 @@ def lines_of(path: Path) -> Iterator[tuple[int, Any]]:
         raise UserError(f"{path}: is not JSON lines in UTF-8 ({error}): {AGAIN}") from None
 
 
+def text_fields(path: Path, number: int, row: Any, *names: str, remedy: str) -> Iterator[str]:
+    """The fields `names` of a line; UserError, with the remedy, for one that is not text."""
+    for name in names:
+        if not isinstance(row, dict) or not isinstance(row.get(name), str):
+            raise UserError(f"{path}, line {number}, field {name}: is not text: {remedy}")
+        yield row[name]
+
+
 # ---- validations -----------------------------------------------------------------------------------------------------
 
 

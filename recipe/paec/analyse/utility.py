@@ -15,9 +15,8 @@ import numpy as np
 
 from recipe.grading.sources import kind
 from recipe.paec.analyse.intervals import divided, intervals, shown
-from recipe.paec.analyse.sampled import SAMPLES_FILE, Policy, Series, lines_of
+from recipe.paec.analyse.sampled import SAMPLES_FILE, Policy, Series, lines_of, text_fields
 from recipe.paec.analyse.sources import Source
-from recipe.paec.common.errors import UserError
 from recipe.paec.scoring.display import markdown
 
 BORDERS = {"paragraph": r"\n\s*\n", "line": r"\n", "sentence": r"(?<=[.!?])\s"}
@@ -132,11 +131,10 @@ def samples_of(series: Series, policy: Policy, responses: int) -> list[Sample]:
     for number, row in lines_of(path):
         if not isinstance(row, dict) or row.get("benchmark") != series.benchmark:
             continue
-        for name in ("problem", "prompt", "response", "ground_truth"):
-            if not isinstance(row.get(name), str):
-                raise UserError(f"{path}, line {number}, field {name}: is not text: evaluate the model again")
-        if row["sample"] < responses and row["response"].strip() and row["ground_truth"].strip():
-            sample = Sample(row["problem"], row["prompt"], row["response"], row["ground_truth"], row["correct"] is True)
+        names = ("problem", "prompt", "response", "ground_truth")
+        texts = text_fields(path, number, row, *names, remedy="evaluate the model again")
+        sample = Sample(*texts, correct=row["correct"] is True)
+        if row["sample"] < responses and sample.response.strip() and sample.answer.strip():
             found.append(sample)
     return found
 

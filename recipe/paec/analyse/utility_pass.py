@@ -9,32 +9,26 @@ from typing import Any
 
 import torch
 
-from data_prep.progress import quiet_transformers, with_progress
+from data_prep.progress import with_progress
 from paec_loss import token_statistics
 from paec_loss.pieces import token_spans
 from paec_loss.token_texts import token_pieces
 from recipe.paec.analyse.utility import Sample, Scored, Scorer, Settings, step_ends
 from recipe.paec.common.errors import UserError
 from recipe.paec.common.model_files import context_length, read_config
-from recipe.paec.tokens.forward import hugging_face, text_responses, tokenizer_of
+from recipe.paec.tokens.forward import hugging_face, language_model, text_responses, tokenizer_of
 
 
 @contextmanager
 def scorer(settings: Settings) -> Iterator[Scorer]:
-    """Scores samples with the model of `settings`; float32 on a CPU, else as saved on the GPU.
+    """Scores samples with the model of `settings`.
 
     Raises:
         UserError: the model does not exist, is not complete, or has no tokenizer.
     """
-    from transformers import AutoModelForCausalLM
-
-    quiet_transformers()
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    dtype = "auto" if device == "cuda" else torch.float32
     with hugging_face(settings.model) as (folder, _):
         tokenizer = tokenizer_of(folder, settings.model)
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, trust_remote_code=False).to(device).eval()
-        yield Reader(model, tokenizer, folder, settings).score
+        yield Reader(language_model(folder), tokenizer, folder, settings).score
 
 
 class Reader:

@@ -62,6 +62,16 @@ def tokenizer_of(folder: Path, given: str) -> Any:
         raise UserError(f"model={given}: the tokenizer cannot be loaded: {error}") from None
 
 
+def language_model(folder: Path) -> Any:
+    """The model of a Hugging Face folder, to be read with: float32 on a CPU, else as saved on the GPU."""
+    from transformers import AutoModelForCausalLM
+
+    quiet_transformers()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    dtype = "auto" if device == "cuda" else torch.float32
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, trust_remote_code=False).to(device).eval()
+
+
 def text_responses(texts: Sequence[dict[str, Any]], tokenizer: Any) -> list[Response]:
     """Texts as responses: `{"text": ..., "prompt": None or text, "score": None or number, "chat": whether a template}`.
 
@@ -144,7 +154,7 @@ def read_with(
     """The statistics of responses under the model in `folder`, by one forward pass each.
 
     Args:
-        folder: Hugging Face folder; float32 on a CPU, else as saved on the GPU.
+        folder: Hugging Face folder.
         given: what the user wrote, for errors.
         label: its name on the page.
         tokenizer: its own, for the texts of the candidates.
@@ -157,12 +167,7 @@ def read_with(
     Raises:
         UserError: a response is longer than the model's context, or has a token that its vocabulary lacks.
     """
-    from transformers import AutoModelForCausalLM
-
-    quiet_transformers()
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    dtype = "auto" if device == "cuda" else torch.float32
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, trust_remote_code=False).to(device).eval()
+    model = language_model(folder)
     vocab_size = model.config.get_text_config().vocab_size
     context = context_length(read_config(folder))
     parts: dict[float, list[TokenStatistics]] = {top_p: [] for top_p in top_ps}
@@ -177,7 +182,7 @@ def read_with(
                 f"model={given}: {response.key} has token {largest}, but the vocabulary has {vocab_size}: give a model "
                 "with the tokenizer of the run"
             )
-        ids = torch.tensor([*response.prompt_ids, *response.ids], device=device)
+        ids = torch.tensor([*response.prompt_ids, *response.ids], device=model.device)
         with torch.no_grad():
             logits = model(ids[None]).logits[0, len(response.prompt_ids) - 1 : -1]
             labels = ids[len(response.prompt_ids) :]

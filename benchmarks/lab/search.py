@@ -1,13 +1,34 @@
 """The search for each method's knob: every setting's outcome on the validation problems, and the one that is chosen.
 
 The jobs of benchmarks/lab/search.yaml are called METHOD or METHOD.FIELD=VALUE; the file of jobs has one seed.
+
+    python -m benchmarks.lab.search     # the jobs of the main runs: the chosen settings, as a file of jobs
+
+writes benchmarks/lab/main.yaml.
 """
 
 from __future__ import annotations
 
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from benchmarks.lab.records import Runs, accuracy, outcomes, read, solved, where_and_when
+import yaml
+
+from benchmarks.lab.records import BASELINE, Runs, accuracy, outcomes, read, solved, where_and_when
+from data_prep.files import atomic_write
+from recipe.paec.common.repository import REPOSITORY
+
+HERE = Path(__file__).parent
+JOBS, MAIN = HERE / "search.yaml", HERE / "main.yaml"
+RECORDS = REPOSITORY / "benchmarks" / "results" / "lab" / "search"
+HEADER = """# Main runs of docs/results.md: each method at the value that the search chose, the test problems measured.
+# Written by python -m benchmarks.lab.search; paec lab sweep benchmarks/lab/main.yaml
+all: [steps=200, held_out=true]
+seeds: [1, 2, 3]
+jobs:
+"""
 
 
 def method_of(name: str) -> str:
@@ -15,39 +36,98 @@ def method_of(name: str) -> str:
     return name.partition(".")[0]
 
 
-def chosen(runs: dict[str, Runs]) -> dict[str, str]:
-    """Method -> the name of its run with the largest hypervolume (accuracy, pass@32); the first of equal ones."""
-    best: dict[str, tuple[float, str]] = {}
-    for name, one in runs.items():
-        value = float(outcomes(one.correct, one.distinct)["pass@32"].mean())
-        if method_of(name) not in best or value > best[method_of(name)][0]:
-            best[method_of(name)] = (value, name)
-    return {method: name for method, (_, name) in best.items()}
+def settings_of(jobs: Sequence[str]) -> dict[str, list[str]]:
+    """Method -> the names of its jobs; the baseline first, then by name, the jobs in their order."""
+    found: dict[str, list[str]] = {}
+    for name in sorted(jobs, key=lambda name: (method_of(name) != BASELINE, method_of(name))):
+        found.setdefault(method_of(name), []).append(name)
+    return found
 
 
-def section(folder: Path) -> str:
-    """The section of docs/results.md; "" without records."""
-    runs = read(folder, "validation")
+def volume(one: Runs) -> float:
+    """What chooses: the hypervolume of accuracy and pass@32, the mean over seeds."""
+    return float(outcomes(one.correct, one.distinct)["pass@32"].mean())
+
+
+def chosen(runs: Mapping[str, Runs], jobs: Sequence[str]) -> dict[str, str]:
+    """Method -> the name of its job with the largest hypervolume, the first of equal ones; methods run completely."""
+    return {
+        method: max(names, key=lambda name: volume(runs[name]))
+        for method, names in settings_of(jobs).items()
+        if all(name in runs for name in names)
+    }
+
+
+def section(folder: Path, file: Path = JOBS) -> str:
+    """The section of docs/results.md for the records of `folder` and the file of jobs; "" without records."""
+    jobs = yaml.safe_load(file.read_text(encoding="utf-8"))["jobs"]
+    runs = {name: one for name, one in read(folder, "validation").items() if name in jobs}
     if not runs:
         return ""
-    best = chosen(runs)
-    one = next(iter(runs.values()))
+    best, one = chosen(runs, [*jobs]), next(iter(runs.values()))
+    missing = [f"`{method}`" for method in settings_of([*jobs]) if method not in best]
     lines = [
         "## The search",
         "",
         f"One run for each setting, seed {', '.join(map(str, one.seeds))}, {one.steps[-1]} steps, on the "
-        f"{one.correct.shape[-1]} validation problems; `paec lab sweep benchmarks/lab/search.yaml`; "
-        f"{where_and_when(runs.values())}. The setting in bold is taken. A method whose settings are not all "
-        "here is not searched to the end yet.",
+        f"{one.correct.shape[-1]} validation problems; `paec lab sweep benchmarks/lab/{file.name}`; "
+        f"{where_and_when(runs.values())}. The value in bold is taken; the last four columns are its run at the last "
+        "step. One run a setting says which value a method gets, not which method is better: that is what the main runs "
+        "are for.",
         "",
-        "| | hypervolume, pass@32 | hypervolume, distinct | accuracy | pass@32 | token entropy |",
+        *([f"Not searched to the end yet: {', '.join(missing)}.", ""] if missing else []),
+        "| | hypervolume of accuracy and pass@32, by value | accuracy | pass@32 | distinct | token entropy |",
         "|---|---|---|---|---|---|",
     ]
-    for name in sorted(runs, key=lambda name: (method_of(name) != "none", method_of(name), list(runs).index(name))):
-        r, found = runs[name], outcomes(runs[name].correct, runs[name].distinct)
-        cells = [f"{found['pass@32'].mean():.4f}", f"{found['distinct'].mean():.3f}"]
-        last = (accuracy(r.correct)[:, -1], solved(r.correct)[:, -1], r.entropy[:, -1])
-        cells += [f"{value.mean():.3f}" for value in last]
-        label = f"**`{name}`**" if best[method_of(name)] == name else f"`{name}`"
-        lines.append(f"| {label} | " + " | ".join(cells) + " |")
+    for method, names in settings_of([*jobs]).items():
+        if method in best:
+            lines.append(_row(method, names, best[method], runs))
     return "\n".join(lines)
+
+
+def _row(method: str, names: Sequence[str], taken: str, runs: Mapping[str, Runs]) -> str:
+    knob = names[0].removeprefix(f"{method}.").partition("=")[0]
+    tried = []
+    for name in names:
+        text = f"{volume(runs[name]):.4f}"
+        if name != method:
+            text = f"{name.partition('=')[2]}: {text}"
+        tried.append(f"**{text}**" if name == taken and len(names) > 1 else text)
+    one = runs[taken]
+    last = (accuracy(one.correct)[:, -1], solved(one.correct)[:, -1], one.distinct.mean(-1)[:, -1], one.entropy[:, -1])
+    cells = [f"{value.mean():.{digits}f}" for value, digits in zip(last, (3, 3, 2, 3), strict=True)]
+    label = f"`{method}`" if names == [method] else f"`{method}`, `{knob}`"
+    return f"| {label} | {' · '.join(tried)} | " + " | ".join(cells) + " |"
+
+
+def main_jobs(runs: Mapping[str, Runs], jobs: Mapping[str, Sequence[str]]) -> str:
+    """The file of jobs of the main runs: every method's chosen setting."""
+    taken = {name: list(jobs[name]) for name in chosen(runs, [*jobs]).values()}
+    lines = (f"  {name}: {yaml.safe_dump(of, default_flow_style=True, width=1000).strip()}" for name, of in taken.items())
+    return HEADER + "\n".join(lines) + "\n"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line of this module."""
+    parser = argparse.ArgumentParser(description="Writes the file of jobs of the main runs from the search's records.")
+    parser.add_argument("--records", type=Path, default=RECORDS, help="records of paec lab sweep search.yaml")
+    parser.add_argument("--output", type=Path, default=MAIN)
+    options = parser.parse_args(arguments)
+    jobs = yaml.safe_load(JOBS.read_text(encoding="utf-8"))["jobs"]
+    runs = read(options.records, "validation")
+    missing = [name for name in jobs if name not in runs]
+    if missing:
+        print(
+            f"error: {options.records} lacks {len(missing)} of {len(jobs)} runs, the first is {missing[0]}: "
+            "paec lab sweep benchmarks/lab/search.yaml continues",
+            file=sys.stderr,
+        )
+        return 1
+    with atomic_write(options.output) as partial:
+        partial.write_text(main_jobs(runs, jobs), encoding="utf-8")
+    print(options.output)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import yaml
 from lab_records import runs, write
 
 from benchmarks.lab import records, results, search
@@ -106,12 +107,43 @@ def test_verdicts():
 def test_the_search_takes_the_largest_hypervolume_on_the_validation_problems(tmp_path):
     settings = {"none": 0, "paec.rho_min=0.7": 16, "paec.rho_min=0.9": 24, "siren.top_p=0.8": 20, "siren.top_p=0.9": 20}
     found = {name: runs(name, seeds=(11,), correct=correct) for name, correct in settings.items()}
-    assert search.chosen(found) == {"none": "none", "paec": "paec.rho_min=0.9", "siren": "siren.top_p=0.8"}
-    write(tmp_path, "none-seed1", "paec.rho_min=0.7-seed1")
-    text = search.section(tmp_path)
+    assert search.chosen(found, [*settings, "steer.lambda_min=0.5"]) == {
+        "none": "none",
+        "paec": "paec.rho_min=0.9",
+        "siren": "siren.top_p=0.8",
+    }
+    jobs = {name: [f"method={search.method_of(name)}"] for name in settings} | {"siren.top_p=0.8": ["a=[1,2]", 'b="x"']}
+    written = yaml.safe_load(search.main_jobs(found, jobs))
+    assert [*written["jobs"]] == ["none", "paec.rho_min=0.9", "siren.top_p=0.8"]
+    assert written["jobs"]["siren.top_p=0.8"] == ["a=[1,2]", 'b="x"']
+    assert written["seeds"] == [1, 2, 3]
+
+
+def test_a_method_of_the_search_is_shown_once_all_of_its_settings_were_run(tmp_path):
+    file = tmp_path / "search.yaml"
+    file.write_text("jobs: {none: [], paec.rho_min=0.7: [], paec.rho_min=0.8: [], siren.top_p=0.8: []}")
+    write(tmp_path / "records", "none-seed1", "paec.rho_min=0.7-seed1", "paec.rho_min=0.8-seed1", "not_a_job-seed1")
+    text = search.section(tmp_path / "records", file)
     # On the validation problems: both half right at the last step, accuracy 0.5 and pass@32 1.
-    assert "| **`paec.rho_min=0.7`** | 0.0800 | 0.100 | 0.500 | 1.000 | 0.100 |" in text
-    assert search.section(tmp_path / "nothing") == ""
+    assert "| `paec`, `rho_min` | **0.7: 0.0800** · 0.8: 0.0800 | 0.500 | 1.000 | 1.50 | 0.100 |" in text
+    assert "| `none` | 0.0800 | 0.500 | 1.000 | 1.50 | 0.100 |" in text
+    assert "Not searched to the end yet: `siren`." in text
+    assert "not_a_job" not in text
+    assert search.section(tmp_path / "nothing", file) == ""
+
+
+def test_main_runs_are_written_after_the_whole_search(tmp_path, capsys):
+    write(tmp_path / "records", "none-seed1")
+    place = ["--records", str(tmp_path / "records"), "--output", str(tmp_path / "main.yaml")]
+    assert search.main(place) == 1
+    assert "paec lab sweep benchmarks/lab/search.yaml continues" in capsys.readouterr().err
+    assert not (tmp_path / "main.yaml").exists()
+    jobs = yaml.safe_load(search.JOBS.read_text())["jobs"]
+    write(tmp_path / "records", *(f"{name}-seed1" for name in jobs))
+    assert search.main(place) == 0
+    written = yaml.safe_load((tmp_path / "main.yaml").read_text())["jobs"]
+    assert len(written) == len({search.method_of(name) for name in jobs})
+    assert written["pear.alpha=1"] == jobs["pear.alpha=1"]
 
 
 def test_the_page_is_written_where_it_is_asked_for(tmp_path, capsys):

@@ -1,8 +1,10 @@
 """Tables and figure of docs/results.md, from the records of the laboratory: `python -m benchmarks.lab.results`.
 
 Reads benchmarks/lab/protocol.md and the records of `paec lab sweep` in benchmarks/results/lab: `defaults/`,
-`ablations/`, `search/` and `main/`, each made from the file of jobs of that name. Writes docs/results.md and its
-figures. A number is the mean over seeds, with the seeds' own values beside it.
+`ablations/`, `agreement/`, `search/` and `main/`, each made from the file of jobs of that name; and the pipeline's runs
+in benchmarks/results/pipeline. Writes docs/results.md and its figures.
+
+A number is the mean over seeds, with the seeds' own values beside it.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.lab import ablations, search
+from benchmarks.lab import ablations, pipeline, search
 from benchmarks.lab.records import (
     BASELINE,
     REFERENCE,
@@ -191,14 +193,15 @@ def claims(found: dict[str, Interval]) -> list[str]:
     return lines
 
 
-def page(folder: Path, draws: int = DRAWS) -> str:
-    """The text of docs/results.md: the protocol, and what the records of `folder` make of it."""
+def page(folder: Path, of_pipeline: Path | None = None, draws: int = DRAWS) -> str:
+    """The text of docs/results.md: the protocol, and what the records of `folder` and of the pipeline make of it."""
     protocol = PROTOCOL.read_text(encoding="utf-8").rstrip("\n")
     quick, defaults, main = (section(folder / name, draws) for name in SECTIONS)
     each_part = ablations.section(
         folder / "ablations", folder / "defaults", lambda one, other: differences(one, other, draws)
     )
-    parts = [protocol, quick, defaults, each_part, search.section(folder / "search"), main]
+    agreement = pipeline.agreement(folder / "agreement", of_pipeline, draws) if of_pipeline else ""
+    parts = [protocol, quick, defaults, each_part, agreement, search.section(folder / "search"), main]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -283,12 +286,14 @@ def main(arguments: list[str] | None = None) -> int:
     """Command line of this module."""
     parser = argparse.ArgumentParser(description="Writes results.md and its figures from the laboratory's records.")
     parser.add_argument("--records", type=Path, default=RECORDS, help="folder with defaults/, search/ or main/")
+    parser.add_argument("--pipeline", type=Path, help="folder of python -m benchmarks.lab.pipeline")
     parser.add_argument("--output", type=Path, default=ROOT / "docs")
     options = parser.parse_args(arguments)
     if not any(read(options.records / name) for name in (*SECTIONS, "ablations", "search")):
         print(f"error: {options.records} has no record: paec lab sweep makes them", file=sys.stderr)
         return 1
-    found = page(options.records)
+    of_pipeline = options.pipeline or (pipeline.RECORDS if options.records == RECORDS else None)
+    found = page(options.records, of_pipeline)
     for name in SECTIONS:
         if figure_of(options.records / name) in found:
             draw(read(options.records / name), options.output / figure_of(options.records / name))

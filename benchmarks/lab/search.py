@@ -72,8 +72,8 @@ def section(folder: Path, file: Path = JOBS) -> str:
         f"One run for each setting, seed {', '.join(map(str, one.seeds))}, {one.steps[-1]} steps, on the "
         f"{one.correct.shape[-1]} validation problems; `paec lab sweep benchmarks/lab/{file.name}`; "
         f"{where_and_when(runs.values())}. The value in bold is taken; the last four columns are its run at the last "
-        "step. One run a setting says which value a method gets, not which method is better: that is what the main runs "
-        "are for.",
+        "step. One run a setting says which value a method gets, not which method is better; that takes the main "
+        "runs.",
         "",
         *([f"Not searched to the end yet: {', '.join(missing)}.", ""] if missing else []),
         "| | hypervolume of accuracy and pass@32, by value | accuracy | pass@32 | distinct | token entropy |",
@@ -103,8 +103,8 @@ def _row(method: str, names: Sequence[str], taken: str, runs: Mapping[str, Runs]
 def main_jobs(runs: Mapping[str, Runs], jobs: Mapping[str, Sequence[str]]) -> str:
     """The file of jobs of the main runs: every method's chosen setting."""
     taken = {name: list(jobs[name]) for name in chosen(runs, [*jobs]).values()}
-    lines = (f"  {name}: {yaml.safe_dump(of, default_flow_style=True, width=1000).strip()}" for name, of in taken.items())
-    return HEADER + "\n".join(lines) + "\n"
+    lines = [f"  {name}: {yaml.safe_dump(of, default_flow_style=True, width=1000)}" for name, of in taken.items()]
+    return HEADER + "".join(lines)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -106,17 +106,6 @@ def record_of(job: Job) -> dict[str, Any]:
     curves: dict[str, list[Any]] = {"step": [line["step"] for line in tested]}
     for key in sorted({key for line in tested for key in line if key.startswith(SPLITS)}):
         curves[key] = [_rounded(line.get(key)) for line in tested]
-    between: dict[str, list[Any]] = {"step": []}
-    keys = (*CURVES, *sorted({key for line in lines for key in line if _is_of_a_method(key)}))
-    first = 0
-    for last in curves["step"] or [lines[-1]["step"]]:
-        span = [line for line in lines if first < line["step"] <= last]
-        first = max(first, last)
-        if span:
-            between["step"].append(last)
-            for key in keys:
-                values = [line[key] for line in span if line.get(key) is not None]
-                between.setdefault(key, []).append(_rounded(sum(values) / len(values)) if values else None)
     problems: dict[str, dict[str, list[Any]]] = {}
     for line in read_metrics(job.settings.output / PROBLEMS_FILE):
         counts = problems.setdefault(line["split"], {"correct": [], "distinct": []})
@@ -136,9 +125,25 @@ def record_of(job: Job) -> dict[str, Any]:
         "steps": lines[-1]["step"],
         "cpu_seconds_per_step": _rounded(sum(seconds) / len(seconds)),
         "validation": curves,
-        "training": between,
+        "training": averaged(lines, curves["step"] or [lines[-1]["step"]]),
         "problems": problems,
     }
+
+
+def averaged(lines: Sequence[Mapping[str, Any]], steps: Sequence[int]) -> dict[str, list[Any]]:
+    """CURVES and the methods' own metrics of a run's lines: means over the steps up to each of `steps`."""
+    keys = (*CURVES, *sorted({key for line in lines for key in line if _is_of_a_method(key)}))
+    found: dict[str, list[Any]] = {"step": []}
+    first = 0
+    for last in steps:
+        span = [line for line in lines if first < line["step"] <= last]
+        first = max(first, last)
+        if span:
+            found["step"].append(last)
+            for key in keys:
+                values = [line[key] for line in span if line.get(key) is not None]
+                found.setdefault(key, []).append(_rounded(sum(values) / len(values)) if values else None)
+    return found
 
 
 def _rounded(value: float | None) -> float | None:

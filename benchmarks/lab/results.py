@@ -1,6 +1,6 @@
 """Tables and figure of docs/results.md, from the records of the laboratory: `python -m benchmarks.lab.results`.
 
-Reads benchmarks/lab/protocol.md and the records of `paec lab sweep` in benchmarks/results/lab: `defaults/`,
+Reads benchmarks/lab/protocol.md and the records of `paec lab sweep` in benchmarks/results/lab: `defaults/`, `long/`,
 `ablations/`, `agreement/`, `search/` and `main/`, each made from the file of jobs of that name; and the pipeline's runs
 in benchmarks/results/pipeline. Writes docs/results.md and its figures.
 
@@ -36,7 +36,12 @@ ROOT = Path(__file__).parents[2]
 RECORDS, PROTOCOL = ROOT / "benchmarks" / "results" / "lab", Path(__file__).parent / "protocol.md"
 PAGE, FIGURE = "results.md", "results.svg"
 DRAWS = 10_000
-SECTIONS = {"quick": "## The quick version", "defaults": "## The shipped defaults", "main": "## Main runs"}
+SECTIONS = {
+    "quick": "## The quick version",
+    "defaults": "## The shipped defaults",
+    "long": "## Long runs",
+    "main": "## Main runs",
+}
 """Folder of records -> heading; the file of jobs has the folder's name."""
 CLAIMS = (
     ("Keeps the entropy of the policy above GRPO's", "entropy", "token entropy at the last step"),
@@ -196,12 +201,12 @@ def claims(found: dict[str, Interval]) -> list[str]:
 def page(folder: Path, of_pipeline: Path | None = None, draws: int = DRAWS) -> str:
     """The text of docs/results.md: the protocol, and what the records of `folder` and of the pipeline make of it."""
     protocol = PROTOCOL.read_text(encoding="utf-8").rstrip("\n")
-    quick, defaults, main = (section(folder / name, draws) for name in SECTIONS)
+    quick, defaults, long, main = (section(folder / name, draws) for name in SECTIONS)
     each_part = ablations.section(
         folder / "ablations", folder / "defaults", lambda one, other: differences(one, other, draws)
     )
     agreement = pipeline.agreement(folder / "agreement", of_pipeline, draws) if of_pipeline else ""
-    parts = [protocol, quick, defaults, each_part, agreement, search.section(folder / "search"), main]
+    parts = [protocol, quick, defaults, each_part, long, agreement, search.section(folder / "search"), main]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -244,7 +249,7 @@ def section(folder: Path, draws: int = DRAWS) -> str:
         "",
         *domination(runs),
     ]
-    if folder.name != "main" and "paec" in gained:
+    if "paec" in gained:
         lines += ["", *claims(gained["paec"])]
     return "\n".join(lines)
 

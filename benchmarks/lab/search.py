@@ -72,8 +72,8 @@ def section(folder: Path, file: Path = JOBS) -> str:
         f"One run for each setting, seed {', '.join(map(str, one.seeds))}, {one.steps[-1]} steps, on the "
         f"{one.correct.shape[-1]} validation problems; `paec lab sweep benchmarks/lab/{file.name}`; "
         f"{where_and_when(runs.values())}. The value in bold is taken; the last four columns are its run at the last "
-        "step. One run a setting says which value a method gets, not which method is better; that takes the main "
-        "runs.",
+        "step. One run a setting says which value a method gets, not which method is better: that is left to the "
+        "main runs.",
         "",
         *([f"Not searched to the end yet: {', '.join(missing)}.", ""] if missing else []),
         "| | hypervolume of accuracy and pass@32, by value | accuracy | pass@32 | distinct | token entropy |",

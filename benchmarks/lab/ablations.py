@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.lab.records import BASELINE, Runs, accuracy, over_training, read, solved, where_and_when
+from benchmarks.lab.records import BASELINE, Runs, accuracy, interval, over_training, read, solved, where_and_when
+from recipe.paec.scoring.estimators import Difference
 
 SHIPPED = "paec"
 """The run of the defaults that every ablation is compared with."""
 HEADING = "## What each part does"
-Differences = Callable[[Runs, Runs], dict[str, tuple[float, float | None, float | None]]]
+Differences = Callable[[Runs, Runs], dict[str, Difference]]
 SHOWN = (("entropy", 3), ("accuracy", 3), ("last distinct", 2), ("distinct", 3))
 """The differences of the second table, with their decimals."""
 
@@ -71,9 +72,6 @@ def _row(name: str, one: Runs) -> str:
     return f"| {_label(name)} | " + " | ".join(cells) + " |"
 
 
-def _difference(of: tuple[float, float | None, float | None], digits: int) -> str:
-    value, low, high = of
-    if low is None or high is None:
-        return f"{value:+.{digits}f}"
-    text = f"{value:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]"
-    return f"**{text}**" if low > 0 or high < 0 else text
+def _difference(of: Difference, digits: int) -> str:
+    excludes = of.low is not None and of.high is not None and (of.low > 0 or of.high < 0)
+    return f"**{interval(of, digits)}**" if excludes else interval(of, digits)

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import pandas
 
-from benchmarks.lab.records import SAMPLES, SOURCE, Runs, accuracy, read, solved, where_and_when
+from benchmarks.lab.records import SAMPLES, SOURCE, Runs, accuracy, interval, read, solved, where_and_when
 from data_prep.files import atomic_write
 from recipe.lab.sweep import averaged
 from recipe.paec.common.errors import UserError
@@ -143,8 +143,7 @@ def _last(name: str, ours: Runs, theirs: Runs, draws: int) -> list[str]:
         sides = [_by_problem(quantity, one) for one in (theirs, ours)]
         found = two_level_difference([(sides[0], sides[1])], same_seeds=False, resamples=draws)
         cells = [f"{side.mean():.{digits}f} ({_each(side.mean(-1), digits)})" for side in sides[::-1]]
-        interval = "" if found.low is None else f" [{found.low:+.{digits}f}, {found.high:+.{digits}f}]"
-        lines.append(f"| `{name}` | {quantity} | {cells[0]} | {cells[1]} | {found.value:+.{digits}f}{interval} |")
+        lines.append(f"| `{name}` | {quantity} | {cells[0]} | {cells[1]} | {interval(found, digits)} |")
     return lines
 
 

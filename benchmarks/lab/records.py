@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from recipe.paec.scoring.estimators import hypervolume
+from recipe.paec.scoring.estimators import Difference, hypervolume
 
 BASELINE = "none"
 SAMPLES = 32
@@ -120,3 +120,10 @@ def where_and_when(runs: Iterable[Runs]) -> str:
     cores = sorted({number for one in found for number in one.cores})
     days = sorted({day for one in found for day in one.dates})
     return f"{' or '.join(map(str, cores))} cores, no GPU, {days[0]}" + (f" to {days[-1]}" if len(days) > 1 else "")
+
+
+def interval(of: Difference, digits: int) -> str:
+    """`+0.010 [-0.002, +0.022]`."""
+    if of.low is None or of.high is None:
+        return f"{of.value:+.{digits}f}"
+    return f"{of.value:+.{digits}f} [{of.low:+.{digits}f}, {of.high:+.{digits}f}]"

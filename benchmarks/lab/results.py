@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from benchmarks.lab.records import (
     SAMPLES,
     Runs,
     accuracy,
+    interval,
     outcomes,
     over_problems,
     points,
@@ -30,6 +32,7 @@ from benchmarks.lab.records import (
     where_and_when,
 )
 from data_prep.files import atomic_write
+from recipe.paec.scoring.estimators import LEVEL, Difference
 from recipe.paec.scoring.two_level import Statistic, crossed_bootstrap
 
 ROOT = Path(__file__).parents[2]
@@ -54,11 +57,7 @@ CLAIMS = (
 """What is said of PAEC, the difference to GRPO that it means, and that difference in words."""
 
 
-Interval = tuple[float, float | None, float | None]
-"""An estimate and its 95 % interval; None where nothing is known about the spread."""
-
-
-def differences(runs: Runs, baseline: Runs, draws: int = DRAWS, seed: int = 0) -> dict[str, Interval]:
+def differences(runs: Runs, baseline: Runs, draws: int = DRAWS, seed: int = 0) -> dict[str, Difference]:
     """Each outcome minus the baseline's, estimate and 95 % interval; and so for the values at the last step.
 
     The two-level bootstrap of `paec compare` (`crossed_bootstrap`) over the seeds and the problems that both methods
@@ -90,7 +89,7 @@ def differences(runs: Runs, baseline: Runs, draws: int = DRAWS, seed: int = 0) -
     found["entropy"] = crossed_bootstrap(
         lambda seeds: seeds @ (entropy[0] - entropy[1]), [len(common)], resamples=draws, seed=seed
     )
-    return {name: (one.value, one.low, one.high) for name, one in found.items()}
+    return found
 
 
 def _value(name: str, correct: np.ndarray, distinct: np.ndarray, shares: np.ndarray) -> np.ndarray:
@@ -123,22 +122,42 @@ def last_step(runs: dict[str, Runs]) -> list[str]:
     return lines
 
 
-def frontier(runs: dict[str, Runs], gained: dict[str, dict[str, Interval]]) -> list[str]:
+def frontier(runs: dict[str, Runs], gained: dict[str, dict[str, Difference]]) -> list[str]:
     """The table of the hypervolumes; `gained`: the `differences` of every method but the baseline."""
+    said = {key: corrected({name: of[key].p for name, of in gained.items()}) for key in REFERENCE}
     lines = [
-        "| | hypervolume, pass@32 | minus GRPO's | hypervolume, distinct | minus GRPO's |",
-        "|---|---|---|---|---|",
+        "| | hypervolume, pass@32 | minus GRPO's | | hypervolume, distinct | minus GRPO's | |",
+        "|---|---|---|---|---|---|---|",
     ]
     for name, one in runs.items():
         found = outcomes(one.correct, one.distinct)
         cells = []
         for key, digits in (("pass@32", 4), ("distinct", 3)):
             cells.append(values(found[key], digits))
-            cells.append(
-                "{:+.{d}f} [{:+.{d}f}, {:+.{d}f}]".format(*gained[name][key], d=digits) if name in gained else ""
-            )
+            if name in gained:
+                cells += [interval(gained[name][key], digits), in_words(gained[name][key], said[key][name])]
+            else:
+                cells += ["", ""]
         lines.append(f"| `{name}` | " + " | ".join(cells) + " |")
     return lines
+
+
+def corrected(p: Mapping[str, float | None]) -> dict[str, float | None]:
+    """p values by name, corrected for their number by Holm's method (1979); None stays None, and is not counted."""
+    known = sorted((value, name) for name, value in p.items() if value is not None)
+    found: dict[str, float | None] = dict.fromkeys(p)
+    largest = 0.0
+    for place, (value, name) in enumerate(known):
+        largest = max(largest, min(1.0, (len(known) - place) * value))
+        found[name] = largest
+    return found
+
+
+def in_words(difference: Difference, p: float | None) -> str:
+    """What a corrected p value says: better, worse or no difference shown."""
+    if p is None:
+        return "one seed: no interval"
+    return ("better" if difference.value > 0 else "worse") if LEVEL + p < 1 else "no difference shown"
 
 
 def dominated(one: Runs, baseline: Runs) -> dict[str, int]:
@@ -182,7 +201,7 @@ def verdict(low: float | None, high: float | None) -> str:
     return "confirmed" if low > 0 else "the opposite" if high < 0 else "not confirmed"
 
 
-def claims(found: dict[str, Interval]) -> list[str]:
+def claims(found: dict[str, Difference]) -> list[str]:
     """What is said of PAEC beside what PAEC's shipped defaults did: its `differences`."""
     lines = [
         "What the paper says of PAEC, as its shipped defaults did it here, minus GRPO (95 % intervals, not corrected "
@@ -192,9 +211,8 @@ def claims(found: dict[str, Interval]) -> list[str]:
         "|---|---|---|---|",
     ]
     for claim, key, words in CLAIMS:
-        value, low, high = found[key]
-        interval = "" if low is None else f" [{low:+.3f}, {high:+.3f}]"
-        lines.append(f"| {claim} | {words} | {value:+.3f}{interval} | {verdict(low, high)} |")
+        of = found[key]
+        lines.append(f"| {claim} | {words} | {interval(of, 3)} | {verdict(of.low, of.high)} |")
     return lines
 
 
@@ -243,7 +261,8 @@ def section(folder: Path, draws: int = DRAWS) -> str:
         *last_step(runs),
         "",
         f"The whole curve, which is what decides (steps {', '.join(map(str, one.steps))}; 95 % intervals"
-        + (", one seed: without the spread between trainings):" if len(one.seeds) == 1 else "):"),
+        + (", one seed: without the spread between trainings" if len(one.seeds) == 1 else "")
+        + "; the words are after Holm's correction for the number of methods):",
         "",
         *frontier(runs, gained),
         "",

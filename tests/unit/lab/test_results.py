@@ -11,6 +11,7 @@ from lab_records import runs, write
 
 from benchmarks.lab import pipeline, records, results, search
 from recipe.paec.common.repository import REPOSITORY
+from recipe.paec.scoring.estimators import Difference
 
 
 def test_hypervolume_by_hand():
@@ -39,15 +40,16 @@ def test_outcomes_of_counts():
 
 def test_differences_are_paired():
     same = results.differences(runs(), runs("none"), draws=50)
-    assert all(triple == (0.0, 0.0, 0.0) for triple in same.values())
+    assert all((one.value, one.low, one.high) == (0, 0, 0) for one in same.values())
     better = results.differences(runs(correct=24), runs("none"), draws=200)
-    assert better["accuracy"] == pytest.approx((0.25, 0.25, 0.25)), "every problem gains the same"
+    found = better["accuracy"]
+    assert [found.value, found.low, found.high] == pytest.approx([0.25] * 3), "every problem gains the same"
     other = runs("none", seeds=(2, 3))
-    assert results.differences(runs(correct=24), other, draws=5)["accuracy"][0] == pytest.approx(0.25)
+    assert results.differences(runs(correct=24), other, draws=5)["accuracy"].value == pytest.approx(0.25)
     uneven = runs()
     uneven.correct[:, 1] = [32, 16, 0]
-    low, high = results.differences(uneven, runs("none"), draws=500)["accuracy"][1:]
-    assert low < 0 < high, "which problems are drawn decides"
+    found = results.differences(uneven, runs("none"), draws=500)["accuracy"]
+    assert found.low < 0 < found.high, "which problems are drawn decides"
 
 
 def test_whether_every_checkpoint_is_matched():
@@ -88,7 +90,7 @@ def test_a_section_has_a_row_for_each_method(tmp_path, monkeypatch):
     monkeypatch.setattr(results, "read", lambda folder: found)
     text = results.section(tmp_path / "defaults", draws=20)
     assert "| `paec` | 0.750 (0.750, 0.750) | 1.000 (1.000, 1.000) | 4.00 (4.00, 4.00) | 0.100 (0.100, 0.100) |" in text
-    assert "| `none` | 0.0800 (0.0800, 0.0800) |  | 0.600 (0.600, 0.600) |  |" in text
+    assert "| `none` | 0.0800 (0.0800, 0.0800) |  |  | 0.600 (0.600, 0.600) |  |  |" in text
     assert "3 test problems x 32 responses, 2 seeds (mean, and each seed), 25 steps; `paec lab sweep" in text
     assert "`python -m benchmarks.lab.results`; 2 cores, no GPU, 2026-11-21." in text
     rows = dict(
@@ -96,6 +98,15 @@ def test_a_section_has_a_row_for_each_method(tmp_path, monkeypatch):
     )
     assert rows["Is more accurate than GRPO"].endswith("| +0.250 [+0.250, +0.250] | confirmed")
     assert rows["Keeps the entropy of the policy above GRPO's"].endswith("| +0.000 [+0.000, +0.000] | not confirmed")
+
+
+def test_holms_correction():
+    # The smallest of three counts three times, the next twice, and none less than one before it.
+    found = results.corrected({"a": 0.04, "b": 0.01, "c": 0.03, "d": None})
+    assert found == {"a": pytest.approx(0.06), "b": pytest.approx(0.03), "c": pytest.approx(0.06), "d": None}
+    assert results.corrected({"a": 0.9, "b": 0.8}) == {"a": 1.0, "b": 1.0}
+    said = [results.in_words(Difference(value, -1, 1, 0.5), p) for value, p in ((0.1, 0.04), (-0.1, 0.04), (0.1, 0.05))]
+    assert said == ["better", "worse", "no difference shown"]
 
 
 def test_verdicts():

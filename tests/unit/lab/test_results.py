@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -164,6 +165,16 @@ def test_the_page_is_written_where_it_is_asked_for(tmp_path, capsys):
     assert results.main(["--records", str(tmp_path), "--output", str(tmp_path / "page")]) == 0
     assert "](results.svg)" in (tmp_path / "page" / "results.md").read_text()
     assert (tmp_path / "page" / "results.svg").read_text().startswith("<?xml")
+
+
+def test_many_methods_are_drawn_as_differences(tmp_path):
+    names = ["none", *(f"method{i}.knob={i}" for i in range(6))]
+    results.draw({name: runs(name) for name in names[:6]}, tmp_path / "few.svg", draws=5)
+    results.draw({name: runs(name, correct=16 + i) for i, name in enumerate(names)}, tmp_path / "many.svg", draws=5)
+    few, many = (re.findall("<!-- (.*) -->", (tmp_path / f"{name}.svg").read_text()) for name in ("few", "many"))
+    assert "GRPO + method4.knob=4" in few and "token entropy, nats" in few
+    assert [text for text in many if text.startswith("method")] == [f"method{i}" for i in range(6)]
+    assert "hypervolume of accuracy and distinct, minus GRPO's" in many
 
 
 def test_the_page_is_what_its_records_make():

@@ -1,4 +1,4 @@
-"""The tasks for which `data_prep.tiny` creates data and a warm-started model."""
+"""The tasks and models for which `data_prep.tiny` creates data and a warm-started model."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from typing import Any
 
 INITIALIZER_RANGE = 0.02
 """Standard deviation of the initial weights, as transformers has it for Qwen2."""
+
+MODELS = ("qwen2", "llama")
+"""Names of `data_prep.tiny_model.SHAPES`, which takes seconds to import."""
 
 Line = dict[str, Any]
 """A line of warm_start.jsonl: `split` ("train" or "held_out") and the task's own fields."""
@@ -30,7 +33,7 @@ class Task:
         prompts(line), the user turns that have the same responses; the first one is used for measurements;
         responses(line), the correct responses of a line;
         score(line, response), 0 or 1.
-    steps, batch_size, peak_lr: settings of the warm start.
+    steps, batch_size, peak_lr: settings of the warm start; the learning rate is that of a model of hidden size 128.
     max_response: tokens that are sampled when the warm start is measured.
     merges: number of the tokenizer's merges, learned from the task's text; with 0 every byte is a token.
     initializer_range: standard deviation of the initial weights.

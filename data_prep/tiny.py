@@ -1,6 +1,6 @@
 """Everything a tiny experiment needs, in one command: data, model, warm start.
 
-    python -m data_prep.tiny --output DIR [--task countdown --steps 1800]
+    python -m data_prep.tiny --output DIR [--task countdown --model qwen2 --steps 1800]
 
 creates DIR/data/{train.parquet, validation.parquet, warm_start.jsonl}, DIR/model (a Hugging Face folder) and, last,
 DIR/manifest.json with the options and the SHA-256 of every file. If the manifest exists and agrees, nothing is done;
@@ -24,7 +24,7 @@ from typing import Any
 
 from data_prep.cleaning import contents, remove
 from data_prep.files import TRAIN_FILE, VALIDATION_FILE, WARM_START_FILE, atomic_write, sha256
-from data_prep.tasks import TASKS, Line, Task, default_threads
+from data_prep.tasks import MODELS, TASKS, Line, Task, default_threads
 
 DATA, MODEL, MANIFEST = "data", "model", "manifest.json"
 
@@ -55,8 +55,8 @@ PREPARED = Path(__file__).parent / "prepared"
 VERSION = 1
 """Part of the options: raise it when the same options would create different files."""
 
-UNNAMED = {"task": "countdown"}
-"""The option that is missing in manifests from when there was only one task."""
+UNNAMED = {"task": "countdown", "model": "qwen2"}
+"""Options that are missing in manifests from when there was only one task, or one model."""
 
 
 def make(
@@ -68,6 +68,7 @@ def make(
     threads: int | None = None,
     task: str = "countdown",
     fresh: bool = False,
+    model: str = "qwen2",
 ) -> bool:
     """Create data and model under `output`, unless they already exist and were created with the same options.
 
@@ -79,6 +80,7 @@ def make(
         threads: threads of torch; the manifest does not compare them. None leaves them unchanged.
         task: a name of `data_prep.tasks.TASKS`.
         fresh: also create what could be copied from `PREPARED`.
+        model: a name of `data_prep.tasks.MODELS`.
 
     Returns:
         Whether anything was created.
@@ -95,6 +97,7 @@ def make(
         "train": train,
         "validation": validation,
         "seed": seed,
+        "model": model,
     }
     output.mkdir(parents=True, exist_ok=True)
     folder = os.open(output, os.O_RDONLY)
@@ -126,7 +129,7 @@ def _make(output: Path, options: dict[str, Any], threads: int | None, fresh: boo
         merges = tiny_model.learn_merges(
             _texts(kind, warm_start.read_problems(output / DATA, "train", task)), kind.merges
         )
-        tiny_model.build(untrained, seed, merges, kind.initializer_range)
+        tiny_model.build(untrained, seed, merges, kind.initializer_range, options["model"])
         outcome = warm_start.run(untrained, output / DATA, output / MODEL, steps, seed, threads, task=task)
     print(f"{output / MODEL}: {warm_start.describe(outcome)}")
     manifest = {"options": options, "outcome": vars(outcome), "sha256": _checksums(output)}
@@ -215,6 +218,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Creates the data and the warm-started model of a tiny experiment.")
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--task", choices=TASKS, default="countdown")
+    parser.add_argument("--model", choices=MODELS, default="qwen2")
     parser.add_argument("--steps", type=int, help="steps of the warm start (default: the task's own number)")
     parser.add_argument("--train", type=int, default=2048, help="training rows")
     parser.add_argument("--validation", type=int, default=100, help="validation rows")

@@ -1,4 +1,6 @@
-"""The tiny policies before any training: a Qwen2 of 674 k parameters and a byte-level tokenizer, with merges or not.
+"""The tiny policies before any training, and their byte-level tokenizer, with merges or not.
+
+A Qwen2 of 674 k parameters, or a Llama five times as large, for what should hold for more than one model.
 
 Small enough for a CPU, yet nothing about it is special to verl, vLLM or transformers:
 
@@ -11,16 +13,45 @@ Small enough for a CPU, yet nothing about it is special to verl, vLLM or transfo
 
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from transformers import GenerationConfig, Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
+from transformers import (
+    AutoModelForCausalLM,
+    GenerationConfig,
+    LlamaConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen2Tokenizer,
+)
 
 from data_prep.files import atomic_directory
 from data_prep.tasks import INITIALIZER_RANGE
 
 END_OF_TEXT, IM_START, IM_END = SPECIALS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 MAX_POSITIONS = 512
+
+
+@dataclass(frozen=True)
+class Shape:
+    """An architecture and its sizes."""
+
+    config: type[PreTrainedConfig]
+    hidden: int
+    mlp: int
+    layers: int
+    heads: int
+    fields: tuple[tuple[str, object], ...] = ()
+    """More of the configuration."""
+
+
+SHAPES = {
+    "qwen2": Shape(Qwen2Config, hidden=128, mlp=384, layers=3, heads=4, fields=(("use_sliding_window", False),)),
+    "llama": Shape(LlamaConfig, hidden=256, mlp=768, layers=4, heads=8),
+}
+"""674 k and 3.5 M parameters."""
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
@@ -71,23 +102,26 @@ def learn_merges(texts: Iterable[str], count: int) -> list[tuple[str, str]]:
     return [tuple(pair) for pair in json.loads(learned.backend_tokenizer.to_str())["model"]["merges"]]
 
 
-def config(tokens: Qwen2Tokenizer, initializer_range: float = INITIALIZER_RANGE) -> Qwen2Config:
-    """3 layers, hidden 128, 4 heads of 32, MLP 384, tied embeddings, float32."""
-    return Qwen2Config(
+def config(
+    tokens: Qwen2Tokenizer, initializer_range: float = INITIALIZER_RANGE, shape: str = "qwen2"
+) -> PreTrainedConfig:
+    """The configuration of a name of SHAPES: heads of 32, tied embeddings, float32."""
+    sizes = SHAPES[shape]
+    return sizes.config(
         vocab_size=len(tokens),
-        hidden_size=128,
-        intermediate_size=384,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        num_key_value_heads=4,
+        hidden_size=sizes.hidden,
+        intermediate_size=sizes.mlp,
+        num_hidden_layers=sizes.layers,
+        num_attention_heads=sizes.heads,
+        num_key_value_heads=sizes.heads,
         initializer_range=initializer_range,
         max_position_embeddings=MAX_POSITIONS,
         tie_word_embeddings=True,
-        use_sliding_window=False,
         bos_token_id=None,
         eos_token_id=tokens.eos_token_id,
         pad_token_id=tokens.pad_token_id,
         dtype="float32",
+        **dict(sizes.fields),
     )
 
 
@@ -96,16 +130,17 @@ def build(
     seed: int = 0,
     merges: Sequence[tuple[str, str]] = (),
     initializer_range: float = INITIALIZER_RANGE,
+    shape: str = "qwen2",
 ) -> None:
     """Write an untrained model and its tokenizer to the new folder `path`; the same seed gives the same weights."""
     tokens = tokenizer(merges)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = Qwen2ForCausalLM(config(tokens, initializer_range))
+        model = AutoModelForCausalLM.from_config(config(tokens, initializer_range, shape))
     save(model, tokens, path)
 
 
-def save(model: Qwen2ForCausalLM, tokens: Qwen2Tokenizer, path: str | Path) -> None:
+def save(model: PreTrainedModel, tokens: Qwen2Tokenizer, path: str | Path) -> None:
     """Write a complete Hugging Face folder (model, tokenizer, generation_config), completely or not at all."""
     model.generation_config = GenerationConfig(eos_token_id=tokens.eos_token_id, pad_token_id=tokens.pad_token_id)
     with atomic_directory(path) as partial:

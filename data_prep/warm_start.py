@@ -26,6 +26,8 @@ from data_prep.tasks import TASKS, Line, Task, default_threads
 from data_prep.tiny_model import save
 
 LR_WARMUP_STEPS = 50
+TUNED_WIDTH = 128
+"""Hidden size at which the tasks' learning rates were found; a wider model gets less in proportion."""
 BETAS = (0.9, 0.98)
 WEIGHT_DECAY = 0.01
 SAMPLES = 8
@@ -88,14 +90,13 @@ def train(
         The loss of every step, nats per response token.
     """
     batches = _batches(_tokenise(tokens, task, problems), batch_size, tokens.pad_token_id, random.Random(seed))
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=task.peak_lr, betas=BETAS, weight_decay=WEIGHT_DECAY, fused=True
-    )
+    peak_lr = task.peak_lr * TUNED_WIDTH / model.config.hidden_size
+    optimizer = torch.optim.AdamW(model.parameters(), lr=peak_lr, betas=BETAS, weight_decay=WEIGHT_DECAY, fused=True)
     losses: list[float] = []
     model.train()
     with with_progress(range(steps), label="warm start") as bar:
         for step in bar:
-            optimizer.param_groups[0]["lr"] = learning_rate(step, steps, task.peak_lr)
+            optimizer.param_groups[0]["lr"] = learning_rate(step, steps, peak_lr)
             inputs, targets = next(batches)
             # Padding is on the right, where causal attention never looks, so no mask is needed; and only the rows with
             # a loss go through the head.

@@ -1,4 +1,4 @@
-"""Qwen2 as a function of its weights. A prompt is encoded once for all its responses, in training as in sampling."""
+"""Qwen2 or Llama as a function of its weights. A prompt is encoded once for all responses, in training and sampling."""
 
 from __future__ import annotations
 
@@ -48,31 +48,42 @@ class _Layer:
     """
 
     qkv: Tensor
-    qkv_bias: Tensor
+    qkv_bias: Tensor | None
     out: Tensor
     gate_up: Tensor
     down: Tensor
 
 
 class Policy:
-    """A Qwen2 model: `parameters` by their Hugging Face names, float32, and the logits they give.
+    """A Qwen2 or Llama model: `parameters` by their Hugging Face names, float32, and the logits they give.
 
     Raises:
-        UserError: the folder's model is not a Qwen2.
+        UserError: the folder's model is another one, or has what these usually do not have.
     """
 
     def __init__(self, folder: Path):
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        if config["model_type"] != "qwen2" or config.get("use_sliding_window"):
-            raise UserError(f"model={folder}: is a {config['model_type']}: the laboratory only computes Qwen2 models")
+        if config["model_type"] not in ("qwen2", "llama"):
+            raise UserError(
+                f"model={folder}: is a {config['model_type']}: the laboratory only computes Qwen2 and Llama models"
+            )
+        rope = config.get("rope_parameters") or config
+        odd = [key for key in ("use_sliding_window", "attention_bias", "mlp_bias") if config.get(key)]
+        if config.get("head_dim") not in (None, config["hidden_size"] // config["num_attention_heads"]):
+            odd.append("head_dim")
+        if rope.get("rope_type", "default") != "default" or config.get("rope_scaling"):
+            odd.append("rope_type")
+        if odd:
+            raise UserError(
+                f"model={folder}: its config.json has {', '.join(odd)}, which the laboratory does not compute"
+            )
         weights = load_file(folder / "model.safetensors")
         self.parameters = {name: Parameter(weight.float()) for name, weight in sorted(weights.items())}
         self.heads, self.key_heads = config["num_attention_heads"], config["num_key_value_heads"]
         self.layers, self.eps = config["num_hidden_layers"], config["rms_norm_eps"]
         self.head_dim = config["hidden_size"] // self.heads
         self.vocab_size, self.positions = config["vocab_size"], config["max_position_embeddings"]
-        theta = config.get("rope_parameters", config)["rope_theta"]
-        steps = 1 / theta ** (torch.arange(0, self.head_dim, 2) / self.head_dim)
+        steps = 1 / rope["rope_theta"] ** (torch.arange(0, self.head_dim, 2) / self.head_dim)
         angles = torch.arange(self.positions)[:, None] * steps
         self._turns = torch.polar(torch.ones_like(angles), angles)
         head = "model.embed_tokens.weight" if config["tie_word_embeddings"] else "lm_head.weight"
@@ -88,11 +99,13 @@ class Policy:
             }
             read, read_mlp = w["input_layernorm.weight"], w["post_attention_layernorm.weight"]
             q, k = (self._neighbours(w[f"self_attn.{x}_proj.weight"]) for x in "qk")
-            q_bias, k_bias = (self._neighbours(w[f"self_attn.{x}_proj.bias"]) for x in "qk")
-            scale = self.head_dim**-0.5
+            scale, bias = self.head_dim**-0.5, None
+            if "self_attn.q_proj.bias" in w:  # Qwen2
+                q_bias, k_bias = (self._neighbours(w[f"self_attn.{x}_proj.bias"]) for x in "qk")
+                bias = torch.cat([q_bias * scale, k_bias, w["self_attn.v_proj.bias"]])
             return _Layer(
                 qkv=torch.cat([q * scale, k, w["self_attn.v_proj.weight"]]) * read,
-                qkv_bias=torch.cat([q_bias * scale, k_bias, w["self_attn.v_proj.bias"]]),
+                qkv_bias=bias,
                 out=w["self_attn.o_proj.weight"],
                 gate_up=torch.cat([w["mlp.gate_proj.weight"], w["mlp.up_proj.weight"]]) * read_mlp,
                 down=w["mlp.down_proj.weight"],

@@ -31,10 +31,11 @@ def test_second_call_does_nothing(made, capsys):
 def test_a_manifest_from_when_there_was_one_task_counts(made):
     file = made / "manifest.json"
     text, recorded = file.read_text(), manifest(made)
-    assert recorded["options"].pop("task") == "countdown"
+    assert recorded["options"].pop("task") == "countdown" and recorded["options"].pop("model") == "qwen2"
     file.write_text(json.dumps(recorded))
     assert not tiny.make(made, steps=STEPS, train=60, validation=10)
-    assert not tiny.is_complete(made, recorded["options"] | {"task": "word_problems"})
+    for other in ({"task": "word_problems"}, {"model": "llama"}):
+        assert not tiny.is_complete(made, tiny.UNNAMED | recorded["options"] | other)
     file.write_text(text)
 
 
@@ -62,7 +63,7 @@ def test_what_is_prepared_is_copied(made, tmp_path, monkeypatch, capsys):
 def defaults() -> dict:
     """The options of the command without arguments."""
     signature = inspect.signature(tiny.make).parameters
-    options = {name: signature[name].default for name in ("train", "validation", "seed", "task")}
+    options = {name: signature[name].default for name in ("train", "validation", "seed", "task", "model")}
     return {"version": tiny.VERSION, "steps": TASKS[options["task"]].steps, **options}
 
 
@@ -119,6 +120,13 @@ def test_changed_options_damage_and_kills_are_repaired(tmp_path, few_samples, mo
     assert manifest(output)["sha256"] == first  # the same options give the same bytes
     assert sorted(p.name for p in output.iterdir()) == ["data", "manifest.json", "model"]
     assert (output / "data" / "notes.txt").read_text() == "mine"
+
+
+def test_another_model(tmp_path, few_samples):
+    assert tiny.make(tmp_path, steps=2, train=20, validation=5, model="llama")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
+    assert (model.config.model_type, model.config.hidden_size) == ("llama", 256)
+    assert manifest(tmp_path)["options"]["model"] == "llama"
 
 
 def test_word_problems(tmp_path, few_samples):

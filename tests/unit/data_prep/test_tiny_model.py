@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-from data_prep import tiny_model
+from data_prep import tasks, tiny_model
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +82,23 @@ def test_model(folder, tokens):
     assert sum(p.numel() for p in model.parameters()) == 674_176
     generation = GenerationConfig.from_pretrained(folder)
     assert (generation.eos_token_id, generation.pad_token_id) == (258, 256)
+
+
+def test_llama(tmp_path, tokens):
+    """The same tokenizer, although the architecture is another one, and five times the parameters."""
+    tiny_model.build(tmp_path / "model", seed=3, shape="llama")
+    config = AutoConfig.from_pretrained(tmp_path / "model")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
+    assert config.model_type == "llama" and config.head_dim == 32
+    # Embeddings, 4 layers of attention and MLP, two norms each, and the last one.
+    expected = 259 * 256 + 4 * (4 * 256**2 + 3 * 256 * 768 + 2 * 256) + 256
+    assert sum(p.numel() for p in model.parameters()) == expected == 3_476_480
+    own, text = AutoTokenizer.from_pretrained(tmp_path / "model"), "7 5 1 > 2 €  it's\n"
+    assert own(text)["input_ids"] == list(text.encode()) == tokens(text)["input_ids"]
+    assert own.decode(own(text)["input_ids"]) == text
+    assert (own.eos_token_id, own.pad_token_id, own.bos_token_id) == (258, 256, None)
+    assert own.chat_template == tokens.chat_template
+    assert {*tiny_model.SHAPES} == {*tasks.MODELS}
 
 
 def test_seed_decides_the_weights(folder, tmp_path):

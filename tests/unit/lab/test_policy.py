@@ -1,4 +1,4 @@
-"""The functional Qwen2 against transformers': logits and gradient, shared prompts and padding included."""
+"""The functional Qwen2 and Llama against transformers': logits and gradient, shared prompts and padding included."""
 
 from __future__ import annotations
 
@@ -8,15 +8,19 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
+from data_prep import tiny_model
 from recipe.lab.policy import Policy, Prompts
 from recipe.paec.common.errors import UserError
 
 
-@pytest.fixture(params=["quick start", "grouped, untied"])
+@pytest.fixture(params=["quick start", "grouped, untied", "llama"])
 def model(request, small, tmp_path):
     """The policy and transformers' model of one folder, both in float64."""
     folder = small().task / "model"
-    if request.param != "quick start":
+    if request.param == "llama":
+        folder = tmp_path / "llama"
+        tiny_model.build(folder, seed=1, initializer_range=0.1, shape="llama")
+    elif request.param == "grouped, untied":
         sizes = dict(
             vocab_size=50, hidden_size=64, intermediate_size=96, num_hidden_layers=2, max_position_embeddings=64
         )
@@ -56,7 +60,18 @@ def test_logits_and_gradient_are_those_of_transformers(model):
         assert gap < 1e-4, name
 
 
-def test_another_architecture_is_refused(tmp_path):
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
-    with pytest.raises(UserError, match="is a llama: the laboratory only computes Qwen2 models"):
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"model_type": "qwen3"}, "is a qwen3: the laboratory only computes Qwen2 and Llama models"),
+        ({"attention_bias": True}, "its config.json has attention_bias, which the laboratory does not compute"),
+        ({"head_dim": 64, "use_sliding_window": True}, "its config.json has use_sliding_window, head_dim, which"),
+        ({"rope_parameters": {"rope_type": "llama3", "rope_theta": 1e4}}, "its config.json has rope_type, which"),
+        ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "its config.json has rope_type, which"),
+    ],
+)
+def test_what_is_refused(tmp_path, changed, said):
+    config = {"model_type": "llama", "hidden_size": 128, "num_attention_heads": 4, **changed}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match=said):
         Policy(tmp_path)

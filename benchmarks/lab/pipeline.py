@@ -52,13 +52,14 @@ def record_of(folder: Path) -> dict[str, Any]:
     if not steps:
         raise UserError(f"{folder}: has no validation of {SOURCE}: set trainer.test_freq and data@data=countdown")
     overrides = [o for o in run.setting("run.overrides") if not o.startswith("run.")]
+    method = [o.removeprefix("method=") for o in overrides if o.startswith("method=")] or ["paec"]
     fields = [o.removeprefix("method.") for o in overrides if o.startswith("method.")]
     prompts = validation_prompts()
     found = [problems_of(folder / "validation" / f"{step}.jsonl", prompts) for step in steps]
     between = averaged(lines, steps)
     entropy = [line["actor/entropy"] for line in lines if "actor/entropy" in line][:1] + between["actor/entropy"]
     return {
-        "name": f"{'.'.join([run.setting('method.name'), *fields])}-seed{run.setting('seed')}",
+        "name": f"{'.'.join([*method, *fields])}-seed{run.setting('seed')}",
         "command": ["paec", "train", *overrides],
         "date": date.today().isoformat(),
         "cores": os.cpu_count(),

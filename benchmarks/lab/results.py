@@ -1,8 +1,8 @@
 """Tables and figure of docs/results.md, from the records of the laboratory: `python -m benchmarks.lab.results`.
 
 Reads benchmarks/lab/protocol.md and the records of `paec lab sweep` in benchmarks/results/lab: `defaults/`, `long/`,
-`ablations/`, `agreement/`, `search/` and `main/`, each made from the file of jobs of that name; and the pipeline's runs
-in benchmarks/results/pipeline. Writes docs/results.md and its figures.
+`ablations/`, `agreement/`, `search/` and `main/`, each made from the file of jobs of that name; the records of
+`benchmarks.lab.why`; and the pipeline's runs in benchmarks/results/pipeline. Writes docs/results.md and its figures.
 
 A number is the mean over seeds, with the seeds' own values beside it.
 """
@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.lab import ablations, pipeline, search
+from benchmarks.lab import ablations, pipeline, search, why
 from benchmarks.lab.records import (
     BASELINE,
     REFERENCE,
@@ -229,7 +229,8 @@ def page(folder: Path, of_pipeline: Path | None = None, draws: int = DRAWS) -> s
         folder / "ablations", folder / "defaults", lambda one, other: differences(one, other, draws)
     )
     agreement = pipeline.agreement(folder / "agreement", of_pipeline, draws) if of_pipeline else ""
-    parts = [protocol, quick, defaults, each_part, long, agreement, search.section(folder / "search"), main]
+    found = why.section(folder / "why"), search.section(folder / "search")
+    parts = [protocol, quick, defaults, each_part, found[0], long, agreement, found[1], main]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 

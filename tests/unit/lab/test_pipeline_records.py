@@ -25,7 +25,6 @@ def run_of(folder: Path, samples: int = 32, finished: bool = True) -> Path:
     (folder / "validation").mkdir(parents=True)
     overrides = ["method=paec", "method.rho=0.7", "seed=3", "run.root=x"]
     config = {
-        "method": {"name": "paec"},
         "seed": 3,
         "run": {"name": "a", "overrides": overrides},
         "trainer": {"total_training_steps": 2},

@@ -91,7 +91,7 @@ def jobs_of(content: Any, runs: Path) -> list[Job]:
 
 def _is_of_a_method(key: str) -> bool:
     """Whether this is a method's own metric, such as actor/paec/floor."""
-    return key.startswith("actor/") and key.count("/") > 1
+    return key.startswith("actor/") and key.count("/") > 1 and not key.startswith("actor/perf/")
 
 
 def record_of(job: Job) -> dict[str, Any]:

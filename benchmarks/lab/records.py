@@ -18,6 +18,8 @@ SAMPLES = 32
 """Responses to each problem in a validation."""
 REFERENCE = {"pass@32": (0.30, 0.60), "distinct": (0.30, 1.0)}
 """Reference points of the hypervolumes: accuracy, and the other axis."""
+PLACES = 64
+"""Accuracies at which two curves are compared."""
 SOURCE = "reasoning_gym/countdown"
 SPLITS = {"held_out": "held_out", "validation": "val"}
 """Test and validation problems -> what their metrics begin with."""
@@ -112,6 +114,28 @@ def points(
     """Accuracy and the other quantity of every validation, by the names of REFERENCE; shapes as in `over_problems`."""
     right = accuracy(correct, shares)
     return {"pass@32": (right, solved(correct, shares)), "distinct": (right, over_problems(distinct, shares))}
+
+
+def gap_at_equal_accuracy(one: tuple[np.ndarray, np.ndarray], other: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+    """How much higher the first curve lies than the second, in the mean over the accuracies that both reach; [...].
+
+    A curve is its points (accuracy, y) [..., K], in the order of accuracy, joined by straight lines; of equal
+    accuracies, that of the last validation counts.
+    """
+    low = np.maximum(one[0].min(-1), other[0].min(-1))
+    high = np.minimum(one[0].max(-1), other[0].max(-1))
+    places = low[..., None] + (high - low)[..., None] * (np.arange(PLACES) + 0.5) / PLACES
+    return (_interpolated(*one, places) - _interpolated(*other, places)).mean(-1)
+
+
+def _interpolated(x: np.ndarray, y: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """[..., G] heights of the curves through (x, y) [..., K] at `places` [..., G] within them."""
+    order = np.argsort(x, -1, kind="stable")
+    x, y = np.take_along_axis(x, order, -1), np.take_along_axis(y, order, -1)
+    right = (places[..., None] >= x[..., None, :]).sum(-1).clip(1, x.shape[-1] - 1)
+    x0, x1, y0, y1 = (np.take_along_axis(v, place, -1) for v in (x, y) for place in (right - 1, right))
+    share = np.divide(places - x0, x1 - x0, out=np.ones_like(places), where=x1 > x0)
+    return y0 + (y1 - y0) * share.clip(0, 1)
 
 
 def where_and_when(runs: Iterable[Runs]) -> str:

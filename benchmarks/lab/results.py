@@ -24,6 +24,7 @@ from benchmarks.lab.records import (
     SAMPLES,
     Runs,
     accuracy,
+    gap_at_equal_accuracy,
     interval,
     outcomes,
     over_problems,
@@ -56,6 +57,8 @@ CLAIMS = (
     ("Is more accurate than GRPO", "accuracy", "accuracy at the last step"),
     ("Keeps more ways to a solution than GRPO", "last distinct", "distinct correct of 32 at the last step"),
     ("Solves more problems within 32 tries than GRPO", "last pass@32", "pass@32 at the last step"),
+    ("Keeps more ways to a solution at the accuracy of GRPO", "equal distinct", "distinct correct at equal accuracy"),
+    ("Solves more problems within 32 tries at its accuracy", "equal pass@32", "pass@32 at equal accuracy"),
     ("Gives more than stopping GRPO earlier", "pass@32", "hypervolume of accuracy and pass@32"),
     ("The same for the ways to a solution", "distinct", "hypervolume of accuracy and distinct correct"),
 )
@@ -78,6 +81,9 @@ def differences(runs: Runs, baseline: Runs, draws: int = DRAWS, seed: int = 0) -
 
     def gaps(name: str, shares: np.ndarray) -> np.ndarray:
         """[B, S] of every seed, the problems weighted by shares [B, P]."""
+        if name.startswith("equal "):
+            curves = (points(*side, shares)[name.removeprefix("equal ")] for side in sides)
+            return gap_at_equal_accuracy(*curves)
         one, other = (_value(name, correct, distinct, shares) for correct, distinct in sides)
         return one - other
 
@@ -87,10 +93,8 @@ def differences(runs: Runs, baseline: Runs, draws: int = DRAWS, seed: int = 0) -
         return lambda seeds, problems: (seeds * gaps(name, problems)).sum(-1)
 
     sizes = [runs.correct.shape[-1]] if len(common) == 1 else [len(common), runs.correct.shape[-1]]
-    found = {
-        name: crossed_bootstrap(statistic(name), sizes, resamples=draws, seed=seed)
-        for name in (*REFERENCE, "accuracy", "last pass@32", "last distinct")
-    }
+    names = (*REFERENCE, *(f"equal {name}" for name in REFERENCE), "accuracy", "last pass@32", "last distinct")
+    found = {name: crossed_bootstrap(statistic(name), sizes, resamples=draws, seed=seed) for name in names}
     found["entropy"] = crossed_bootstrap(
         lambda seeds: seeds @ (entropy[0] - entropy[1]), [len(common)], resamples=draws, seed=seed
     )
@@ -163,6 +167,24 @@ def in_words(difference: Difference, p: float | None) -> str:
     if p is None:
         return "one seed: no interval"
     return ("better" if difference.value > 0 else "worse") if LEVEL + p < 1 else "no difference shown"
+
+
+def equal_accuracy(gained: dict[str, dict[str, Difference]]) -> list[str]:
+    """The table of the differences at equal accuracy."""
+    said = {key: corrected({name: of[f"equal {key}"].p for name, of in gained.items()}) for key in REFERENCE}
+    lines = [
+        "At equal accuracy, the mean over the accuracies that both reach, minus GRPO's:",
+        "",
+        "| | pass@32 | | distinct | |",
+        "|---|---|---|---|---|",
+    ]
+    for name, of in gained.items():
+        cells = []
+        for key, digits in (("pass@32", 3), ("distinct", 2)):
+            found = of[f"equal {key}"]
+            cells += [interval(found, digits), in_words(found, said[key][name])]
+        lines.append(f"| `{name}` | " + " | ".join(cells) + " |")
+    return lines
 
 
 def dominated(one: Runs, baseline: Runs) -> dict[str, int]:
@@ -271,6 +293,8 @@ def section(folder: Path, draws: int = DRAWS) -> str:
         + "; the words are after Holm's correction for the number of methods):",
         "",
         *frontier(runs, gained),
+        "",
+        *equal_accuracy(gained),
         "",
         *domination(runs),
     ]

@@ -39,6 +39,33 @@ def test_outcomes_of_counts():
     assert found["distinct"] == pytest.approx([0.2 * 3.0] * 2)
 
 
+def test_curves_at_equal_accuracy():
+    def curve(*pairs):
+        return tuple(np.array([v]) for v in np.array(pairs).T)
+
+    flat, falling = curve((0.2, 3.0), (0.6, 3.0)), curve((0.2, 3.0), (0.6, 1.0))
+    assert records.gap_at_equal_accuracy(flat, falling) == pytest.approx([1.0])
+    assert records.gap_at_equal_accuracy(falling, flat) == pytest.approx([-1.0])
+    # Both reach 0.4 to 0.5 only; there the falling one is between 2 and 1.5. The order of the validations is no matter.
+    short = curve((0.5, 3.0), (0.4, 3.0), (0.45, 3.0))
+    assert records.gap_at_equal_accuracy(short, falling) == pytest.approx([3 - 1.75])
+    # Against numpy's interpolation, with two equal accuracies.
+    random = np.random.default_rng(1)
+    x, y = random.random((4, 7)), random.random((4, 7))
+    x[:, 3] = x[:, 5]
+    places = np.linspace(x.min(-1), x.max(-1), 9, axis=-1)[:, 1:-1]
+    for row in range(4):
+        order = np.argsort(x[row], kind="stable")
+        expected = np.interp(places[row], x[row][order], y[row][order])
+        assert records._interpolated(x, y, places)[row] == pytest.approx(expected)
+    same = curve((0.3, 1.0), (0.3, 2.0))
+    assert records.gap_at_equal_accuracy(same, flat) == pytest.approx([2.0 - 3.0]), "one accuracy: the last validation"
+    gained = results.differences(runs(correct=24), runs("none"), draws=20)
+    # From (0.25, 8/3) to (0.75, 4), and to (0.5, 4): at 0.25 + a, a <= 0.25, at 8/3 + 8/3 a and 8/3 + 16/3 a.
+    assert gained["equal distinct"].value == pytest.approx(-8 / 3 * 0.125)
+    assert results.equal_accuracy({"paec": gained})[-1].startswith("| `paec` | -0.083 [")
+
+
 def test_differences_are_paired():
     same = results.differences(runs(), runs("none"), draws=50)
     assert all((one.value, one.low, one.high) == (0, 0, 0) for one in same.values())

@@ -1,7 +1,7 @@
 """Tables and figure of docs/results.md, from the records of the laboratory: `python -m benchmarks.lab.results`.
 
 Reads benchmarks/lab/protocol.md and the records of `paec lab sweep` in benchmarks/results/lab: `defaults/`, `long/`,
-`ablations/`, `agreement/`, `search/` and `main/`, each made from the file of jobs of that name; the records of
+`llama/`, `ablations/`, `agreement/`, `search/` and `main/`, each made from the file of jobs of that name; the records of
 `benchmarks.lab.why`; and the pipeline's runs in benchmarks/results/pipeline. Writes docs/results.md and its figures.
 
 A number is the mean over seeds, with the seeds' own values beside it.
@@ -45,6 +45,7 @@ SECTIONS = {
     "quick": "## The quick version",
     "defaults": "## The shipped defaults",
     "long": "## Long runs",
+    "llama": "## Another model",
     "main": "## Main runs",
 }
 """Folder of records -> heading; the file of jobs has the folder's name."""
@@ -246,13 +247,13 @@ def claims(found: dict[str, Difference]) -> list[str]:
 def page(folder: Path, of_pipeline: Path | None = None, draws: int = DRAWS) -> str:
     """The text of docs/results.md: the protocol, and what the records of `folder` and of the pipeline make of it."""
     protocol = PROTOCOL.read_text(encoding="utf-8").rstrip("\n")
-    quick, defaults, long, main = (section(folder / name, draws) for name in SECTIONS)
+    quick, defaults, long, llama, main = (section(folder / name, draws) for name in SECTIONS)
     each_part = ablations.section(
         folder / "ablations", folder / "defaults", lambda one, other: differences(one, other, draws)
     )
     agreement = pipeline.agreement(folder / "agreement", of_pipeline, draws) if of_pipeline else ""
     found = why.section(folder / "why"), search.section(folder / "search")
-    parts = [protocol, quick, defaults, each_part, found[0], long, agreement, found[1], main]
+    parts = [protocol, quick, defaults, each_part, found[0], long, llama, agreement, found[1], main]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 

@@ -6,22 +6,21 @@ have the same steps and seeds.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
+from benchmarks.lab.comparison import DRAWS, differences
 from benchmarks.lab.records import BASELINE, Runs, accuracy, interval, over_training, read, solved, where_and_when
 from recipe.paec.scoring.estimators import Difference
 
 SHIPPED = "paec"
 """The run of the defaults that every ablation is compared with."""
 HEADING = "## What each part does"
-Differences = Callable[[Runs, Runs], dict[str, Difference]]
 SHOWN = (("entropy", 3), ("accuracy", 3), ("last distinct", 2), ("distinct", 3))
 """The differences of the second table, with their decimals."""
 
 
-def section(folder: Path, defaults: Path, differences: Differences) -> str:
-    """The section of docs/results.md; "" without records. `differences(one, other)` is that of the results."""
+def section(folder: Path, defaults: Path, draws: int = DRAWS) -> str:
+    """The section of docs/results.md; "" without records."""
     runs, shipped = read(folder), read(defaults)
     if not runs or SHIPPED not in shipped or BASELINE not in shipped:
         return ""
@@ -53,7 +52,7 @@ def section(folder: Path, defaults: Path, differences: Differences) -> str:
         "|---|---|---|---|---|",
     ]
     for name, one in {"GRPO": shipped[BASELINE], **complete}.items():
-        found = differences(one, paec)
+        found = differences(one, paec, draws)
         cells = [_difference(found[key], digits) for key, digits in SHOWN]
         lines.append(f"| {_label(name)} | " + " | ".join(cells) + " |")
     return "\n".join(lines)

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from lab_records import runs, write
 
-from benchmarks.lab import pipeline, records, results, search
+from benchmarks.lab import comparison, figures, findings, pipeline, records, results, search
 from recipe.paec.common.repository import REPOSITORY
 from recipe.paec.scoring.estimators import Difference
 
@@ -60,40 +60,40 @@ def test_curves_at_equal_accuracy():
         assert records._interpolated(x, y, places)[row] == pytest.approx(expected)
     same = curve((0.3, 1.0), (0.3, 2.0))
     assert records.gap_at_equal_accuracy(same, flat) == pytest.approx([2.0 - 3.0]), "one accuracy: the last validation"
-    gained = results.differences(runs(correct=24), runs("none"), draws=20)
+    gained = comparison.differences(runs(correct=24), runs("none"), draws=20)
     # From (0.25, 8/3) to (0.75, 4), and to (0.5, 4): at 0.25 + a, a <= 0.25, at 8/3 + 8/3 a and 8/3 + 16/3 a.
     assert gained["equal distinct"].value == pytest.approx(-8 / 3 * 0.125)
     assert results.equal_accuracy({"paec": gained})[-1].startswith("| `paec` | -0.083 [")
 
 
 def test_differences_are_paired():
-    same = results.differences(runs(), runs("none"), draws=50)
+    same = comparison.differences(runs(), runs("none"), draws=50)
     assert all((one.value, one.low, one.high) == (0, 0, 0) for one in same.values())
-    better = results.differences(runs(correct=24), runs("none"), draws=200)
+    better = comparison.differences(runs(correct=24), runs("none"), draws=200)
     found = better["accuracy"]
     assert [found.value, found.low, found.high] == pytest.approx([0.25] * 3), "every problem gains the same"
     other = runs("none", seeds=(2, 3))
-    assert results.differences(runs(correct=24), other, draws=5)["accuracy"].value == pytest.approx(0.25)
+    assert comparison.differences(runs(correct=24), other, draws=5)["accuracy"].value == pytest.approx(0.25)
     uneven = runs()
     uneven.correct[:, 1] = [32, 16, 0]
-    found = results.differences(uneven, runs("none"), draws=500)["accuracy"]
+    found = comparison.differences(uneven, runs("none"), draws=500)["accuracy"]
     assert found.low < 0 < found.high, "which problems are drawn decides"
 
 
 def test_whether_every_checkpoint_is_matched():
     """Accuracy is half of all responses, and four of them are distinct, in every problem after training."""
-    assert results.dominated(runs(), runs("none")) == {"pass@32": 2, "distinct": 2}, "as good is enough"
-    assert results.dominated(runs(correct=15), runs("none")) == {"pass@32": 0, "distinct": 0}
+    assert comparison.dominated(runs(), runs("none")) == {"pass@32": 2, "distinct": 2}, "as good is enough"
+    assert comparison.dominated(runs(correct=15), runs("none")) == {"pass@32": 0, "distinct": 0}
     mixed = runs(seeds=(2, 3, 5))
     mixed.correct[1, 1] = 15
-    found = results.dominated(mixed, runs("none", seeds=(1, 2, 3)))
+    found = comparison.dominated(mixed, runs("none", seeds=(1, 2, 3)))
     assert found == {"pass@32": 1, "distinct": 1}, "of the common seeds 2 and 3, the second is less accurate"
     fewer = runs()
     fewer.distinct[0, 1, 2] = 3
-    assert results.dominated(fewer, runs("none")) == {"pass@32": 2, "distinct": 1}
+    assert comparison.dominated(fewer, runs("none")) == {"pass@32": 2, "distinct": 1}
     before = runs()
     before.correct[:, 0] = 0
-    assert results.dominated(before, runs("none")) == {"pass@32": 2, "distinct": 2}, "the step before training"
+    assert comparison.dominated(before, runs("none")) == {"pass@32": 2, "distinct": 2}, "the step before training"
     lines = results.domination({"none": runs("none"), "paec": fewer})
     assert lines[-1] == "| `paec` | 2 of 2 | 1 of 2 |"
 
@@ -130,11 +130,33 @@ def test_a_section_has_a_row_for_each_method(tmp_path, monkeypatch):
 
 def test_holms_correction():
     # The smallest of three counts three times, the next twice, and none less than one before it.
-    found = results.corrected({"a": 0.04, "b": 0.01, "c": 0.03, "d": None})
+    found = comparison.corrected({"a": 0.04, "b": 0.01, "c": 0.03, "d": None})
     assert found == {"a": pytest.approx(0.06), "b": pytest.approx(0.03), "c": pytest.approx(0.06), "d": None}
-    assert results.corrected({"a": 0.9, "b": 0.8}) == {"a": 1.0, "b": 1.0}
-    said = [results.in_words(Difference(value, -1, 1, 0.5), p) for value, p in ((0.1, 0.04), (-0.1, 0.04), (0.1, 0.05))]
+    assert comparison.corrected({"a": 0.9, "b": 0.8}) == {"a": 1.0, "b": 1.0}
+    said = [
+        comparison.in_words(Difference(value, -1, 1, 0.5), p) for value, p in ((0.1, 0.04), (-0.1, 0.04), (0.1, 0.05))
+    ]
     assert said == ["better", "worse", "no difference shown"]
+
+
+def test_what_is_said_in_short(tmp_path):
+    assert findings.section(tmp_path, draws=5) == ""
+    seeds = [f"{name}-seed{seed}" for name in ("none", "paec") for seed in (1, 2)]
+    write(tmp_path / "defaults", *seeds)
+    write(tmp_path / "long", *seeds[:3])
+    text = findings.section(tmp_path, draws=5)
+    assert "GRPO's entropy falls** in 2 of 2 seeds; within 25 steps token entropy from 0.200 to 0.100," in text
+    assert "PAEC's ends above it** in 0 of 2 seeds: token entropy 0.100, distinct correct answers 1.50" in text
+    assert "is +0.00 [+0.00, +0.00] distinct correct answers and +0.000 [+0.000, +0.000] in pass@32" in text
+    assert "Over a longer training" not in text and "It takes the floor" not in text
+    write(tmp_path / "long", seeds[3])
+    write(tmp_path / "ablations", *(f"{name}-seed1" for name, _ in findings.PARTS))
+    text = findings.section(tmp_path, draws=5)
+    assert "Over a longer training, GRPO's entropy falls" in text
+    assert "It takes the floor" not in text, "no entropy differs"
+    for file in (tmp_path / "defaults").glob("paec-*"):
+        file.write_text(file.read_text().replace("[0.2, 0.1]", "[0.2, 0.15]"))
+    assert "(`mask=none`) 0.100, with the mean over" in findings.section(tmp_path, draws=5)
 
 
 def test_verdicts():
@@ -196,8 +218,8 @@ def test_the_page_is_written_where_it_is_asked_for(tmp_path, capsys):
 
 def test_many_methods_are_drawn_as_differences(tmp_path):
     names = ["none", *(f"method{i}.knob={i}" for i in range(6))]
-    results.draw({name: runs(name) for name in names[:6]}, tmp_path / "few.svg", draws=5)
-    results.draw({name: runs(name, correct=16 + i) for i, name in enumerate(names)}, tmp_path / "many.svg", draws=5)
+    figures.draw({name: runs(name) for name in names[:6]}, tmp_path / "few.svg", draws=5)
+    figures.draw({name: runs(name, correct=16 + i) for i, name in enumerate(names)}, tmp_path / "many.svg", draws=5)
     few, many = (re.findall("<!-- (.*) -->", (tmp_path / f"{name}.svg").read_text()) for name in ("few", "many"))
     assert "GRPO + method4.knob=4" in few and "token entropy, nats" in few
     assert [text for text in many if text.startswith("method")] == [f"method{i}" for i in range(6)]

@@ -1,0 +1,104 @@
+"""Methods against the baseline: differences with intervals, corrected for their number, and domination."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from benchmarks.lab.records import (
+    REFERENCE,
+    Runs,
+    accuracy,
+    gap_at_equal_accuracy,
+    outcomes,
+    over_problems,
+    points,
+    solved,
+)
+from recipe.paec.scoring.estimators import LEVEL, Difference
+from recipe.paec.scoring.two_level import Statistic, crossed_bootstrap
+
+DRAWS = 10_000
+
+
+def differences(runs: Runs, baseline: Runs, draws: int = DRAWS, seed: int = 0) -> dict[str, Difference]:
+    """Each outcome minus the baseline's, estimate and 95 % interval; and so for the values at the last step.
+
+    The two-level bootstrap of `paec compare` (`crossed_bootstrap`) over the seeds and the problems that both methods
+    have. With a single common seed only the problems are resampled: the spread between trainings is not in it then. The
+    entropy, which is a mean over all responses, is resampled by seeds alone.
+    """
+    common = [s for s in runs.seeds if s in baseline.seeds]
+    sides = []
+    for one in (runs, baseline):
+        rows = [one.seeds.index(s) for s in common]
+        sides.append((one.correct[rows], one.distinct[rows]))
+    entropy = [one.entropy[[one.seeds.index(s) for s in common], -1] for one in (runs, baseline)]
+
+    def gaps(name: str, shares: np.ndarray) -> np.ndarray:
+        """[B, S] of every seed, the problems weighted by shares [B, P]."""
+        if name.startswith("equal "):
+            curves = (points(*side, shares)[name.removeprefix("equal ")] for side in sides)
+            return gap_at_equal_accuracy(*curves)
+        one, other = (_value(name, correct, distinct, shares) for correct, distinct in sides)
+        return one - other
+
+    def statistic(name: str) -> Statistic:
+        if len(common) == 1:
+            return lambda problems: gaps(name, problems)[:, 0]
+        return lambda seeds, problems: (seeds * gaps(name, problems)).sum(-1)
+
+    sizes = [runs.correct.shape[-1]] if len(common) == 1 else [len(common), runs.correct.shape[-1]]
+    names = (*REFERENCE, *(f"equal {name}" for name in REFERENCE), "accuracy", "last pass@32", "last distinct")
+    found = {name: crossed_bootstrap(statistic(name), sizes, resamples=draws, seed=seed) for name in names}
+    found["entropy"] = crossed_bootstrap(
+        lambda seeds: seeds @ (entropy[0] - entropy[1]), [len(common)], resamples=draws, seed=seed
+    )
+    return found
+
+
+def _value(name: str, correct: np.ndarray, distinct: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    """[B, S] of one side of a difference, by its name."""
+    if name in REFERENCE:
+        return outcomes(correct, distinct, shares)[name]
+    last = {
+        "accuracy": lambda: accuracy(correct[:, -1], shares),
+        "last pass@32": lambda: solved(correct[:, -1], shares),
+        "last distinct": lambda: over_problems(distinct[:, -1], shares),
+    }
+    return last[name]()
+
+
+def dominated(one: Runs, baseline: Runs) -> dict[str, int]:
+    """In how many common seeds every checkpoint of the baseline has one of `one` that is at least as good in both.
+
+    Both are accuracy and, by its name, pass@32 or distinct correct answers. The step before training is left out: it is
+    the same policy.
+    """
+    ours, theirs = (points(runs.correct, runs.distinct) for runs in (one, baseline))
+    found = dict.fromkeys(REFERENCE, 0)
+    for name in REFERENCE:
+        for seed in set(one.seeds) & set(baseline.seeds):
+            x, y = (value[one.seeds.index(seed), 1:, None] for value in ours[name])
+            its_x, its_y = (value[baseline.seeds.index(seed), None, 1:] for value in theirs[name])
+            found[name] += bool(((x >= its_x) & (y >= its_y)).any(0).all())
+    return found
+
+
+def corrected(p: Mapping[str, float | None]) -> dict[str, float | None]:
+    """p values by name, corrected for their number by Holm's method (1979); None stays None, and is not counted."""
+    known = sorted((value, name) for name, value in p.items() if value is not None)
+    found: dict[str, float | None] = dict.fromkeys(p)
+    largest = 0.0
+    for place, (value, name) in enumerate(known):
+        largest = max(largest, min(1.0, (len(known) - place) * value))
+        found[name] = largest
+    return found
+
+
+def in_words(difference: Difference, p: float | None) -> str:
+    """What a corrected p value says: better, worse or no difference shown."""
+    if p is None:
+        return "one seed: no interval"
+    return ("better" if difference.value > 0 else "worse") if LEVEL + p < 1 else "no difference shown"

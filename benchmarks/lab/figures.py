@@ -1,0 +1,84 @@
+"""The figures of docs/results.md."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from benchmarks.lab.comparison import DRAWS, corrected, differences, in_words
+from benchmarks.lab.records import BASELINE, REFERENCE, Runs, accuracy, solved
+from benchmarks.lab.search import method_of
+from data_prep.files import atomic_write
+from recipe.paec.scoring.estimators import Difference
+
+MOST_CURVES = 6
+"""Methods whose curves can be told apart in one figure."""
+COLORS = {"better": "C2", "no difference shown": "0.55", "worse": "C3", "one seed: no interval": "0.8"}
+"""Of what `in_words` says."""
+
+
+def draw(runs: dict[str, Runs], file: Path, draws: int = DRAWS) -> None:
+    """The figure of a section: curves, or of more than MOST_CURVES methods their differences to the baseline."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    pyplot.rcParams.update({"svg.hashsalt": "results", "font.size": 9, "axes.spines.top": False})
+    pyplot.rcParams["axes.spines.right"] = False
+    if len(runs) > MOST_CURVES:
+        gained = {name: differences(one, runs[BASELINE], draws) for name, one in runs.items() if name != BASELINE}
+        figure = _intervals(pyplot, gained)
+    else:
+        figure = _curves(pyplot, runs)
+    with atomic_write(file) as partial:
+        figure.savefig(partial, format="svg", metadata={"Date": None})
+    pyplot.close(figure)
+
+
+def _curves(pyplot: Any, runs: dict[str, Runs]) -> Any:
+    """Frontiers, and entropy with the range of the seeds."""
+    figure, (left, middle, right) = pyplot.subplots(1, 3, figsize=(10.5, 3.7), layout="constrained")
+    for place, (name, one) in enumerate(runs.items()):
+        color = f"C{place}"
+        label = "GRPO" if name == BASELINE else f"GRPO + {name}"
+        x = accuracy(one.correct).mean(0)
+        for axis, y in ((left, solved(one.correct).mean(0)), (middle, one.distinct.mean(-1).mean(0))):
+            axis.plot(x, y, "-o", color=color, markersize=3, linewidth=1, label=label)
+            axis.plot(x[-1:], y[-1:], "o", color=color, markersize=6)
+        right.fill_between(one.steps, one.entropy.min(0), one.entropy.max(0), color=color, alpha=0.15, linewidth=0)
+        right.plot(one.steps, one.entropy.mean(0), color=color, linewidth=1.2, label=label)
+    left.set(xlabel="accuracy", ylabel="pass@32")
+    middle.set(xlabel="accuracy", ylabel="distinct correct of 32")
+    right.set(xlabel="step", ylabel="token entropy, nats")
+    figure.legend(*right.get_legend_handles_labels(), frameon=False, loc="outside lower center", ncols=4)
+    return figure
+
+
+def _intervals(pyplot: Any, gained: dict[str, dict[str, Difference]]) -> Any:
+    """Every method's hypervolumes minus the baseline's, in the order of the first."""
+    order = sorted(gained, key=lambda name: gained[name]["pass@32"].value)
+    figure, axes = pyplot.subplots(1, 2, figsize=(8.5, 1.2 + 0.19 * len(order)), layout="constrained", sharey=True)
+    used = set()
+    for axis, key in zip(axes, REFERENCE, strict=True):
+        p = corrected({name: gained[name][key].p for name in order})
+        for place, name in enumerate(order):
+            of = gained[name][key]
+            words = in_words(of, p[name])
+            used.add(words)
+            color = COLORS[words]
+            if of.low is not None and of.high is not None:
+                axis.plot([of.low, of.high], [place, place], "-", color=color, linewidth=1)
+            axis.plot([of.value], [place], "o", color=color, markersize=4)
+        axis.axvline(0, color="black", linewidth=0.7)
+        axis.locator_params(axis="x", nbins=6)
+        axis.set(xlabel=f"hypervolume of accuracy and {key}, minus GRPO's")
+    axes[0].set_yticks(range(len(order)), [method_of(name) for name in order], fontsize=7.5)
+    axes[0].set_ylim(-0.7, len(order) - 0.3)
+    handles = [
+        pyplot.Line2D([], [], color=color, marker="o", linewidth=1, markersize=4, label=words)
+        for words, color in COLORS.items()
+        if words in used
+    ]
+    figure.legend(handles=handles, frameon=False, loc="outside lower center", ncols=len(handles))
+    return figure

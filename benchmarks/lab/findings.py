@@ -1,0 +1,81 @@
+"""What the records say, in a few sentences at the top of docs/results.md; every number comes from them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.lab.comparison import DRAWS, differences
+from benchmarks.lab.records import BASELINE, Runs, accuracy, interval, read, solved
+from recipe.paec.scoring.estimators import Difference
+
+PAEC = "paec"
+PARTS = (
+    ("lambda_low=0", "without the floor (`lambda_low=0`)"),
+    ("mask=none", "with the floor under all tokens instead of the selected ones (`mask=none`)"),
+    ("average=mass", "with the mean over the mask's own mass (`average=mass`)"),
+)
+"""Ablations that take PAEC's effect away, as the sentence about them calls them."""
+
+EQUAL = (("distinct", 2, "distinct correct answers"), ("pass@32", 3, "in pass@32"))
+"""Outcomes at equal accuracy, with decimals and words."""
+
+
+def section(folder: Path, draws: int = DRAWS) -> str:
+    """The section of docs/results.md; "" without the runs of the shipped defaults."""
+    defaults = read(folder / "defaults")
+    if BASELINE not in defaults or PAEC not in defaults:
+        return ""
+    grpo, paec = defaults[BASELINE], defaults[PAEC]
+    lines = ["## In short", "", *_of(grpo, paec, differences(paec, grpo, draws), "On the quick start's task")]
+    if parts := _parts(read(folder / "ablations"), grpo, paec):
+        lines.append(parts)
+    for name, where in (("long", "Over a longer training"), ("llama", "On another model")):
+        found = read(folder / name)
+        if BASELINE in found and PAEC in found and found[BASELINE].seeds == found[PAEC].seeds:
+            one, other = found[BASELINE], found[PAEC]
+            lines += _of(one, other, differences(other, one, draws), where)
+    return "\n".join(lines)
+
+
+def _of(grpo: Runs, paec: Runs, gained: dict[str, Difference], where: str) -> list[str]:
+    """Two sentences about a pair: the collapse, and what PAEC does about it."""
+    seeds, steps = len(grpo.seeds), grpo.steps[-1]
+    fell = int((grpo.entropy[:, -1] < grpo.entropy[:, 0]).sum())
+    kept = int((paec.entropy[:, -1] > grpo.entropy[:, -1]).sum())
+    quantities = {
+        "token entropy": (grpo.entropy, paec.entropy, 3),
+        "distinct correct answers": (grpo.distinct.mean(-1), paec.distinct.mean(-1), 2),
+        "pass@32": (solved(grpo.correct), solved(paec.correct), 3),
+        "accuracy": (accuracy(grpo.correct), accuracy(paec.correct), 3),
+    }
+    moved = ", ".join(
+        f"{words} from {_mean(one, 0, digits)} to {_mean(one, -1, digits)}"
+        for words, (one, _, digits) in quantities.items()
+    )
+    ends = ", ".join(f"{words} {_mean(other, -1, digits)}" for words, (_, other, digits) in quantities.items())
+    equal = [f"{interval(gained[f'equal {key}'], digits)} {words}" for key, digits, words in EQUAL]
+    return [
+        f"* **{where}, GRPO's entropy falls** in {fell} of {seeds} seeds; within {steps} steps {moved}.",
+        f"* **PAEC's ends above it** in {kept} of {seeds} seeds: {ends}. At equal accuracy the difference to GRPO is "
+        f"{' and '.join(equal)}; that of the accuracy at the last step is {interval(gained['accuracy'], 3)}.",
+    ]
+
+
+def _mean(values: np.ndarray, place: int, digits: int) -> str:
+    """Of [S, K], the mean over seeds at a validation."""
+    return f"{values[:, place].mean():.{digits}f}"
+
+
+def _parts(ablations: dict[str, Runs], grpo: Runs, paec: Runs) -> str:
+    """Which parts the effect comes from, if each of PARTS ends nearer to GRPO than to PAEC; "" otherwise."""
+    found = [(words, ablations[name]) for name, words in PARTS if name in ablations]
+    middle = (grpo.entropy[:, -1].mean() + paec.entropy[:, -1].mean()) / 2
+    if len(found) < len(PARTS) or any(one.entropy[:, -1].mean() >= middle for _, one in found):
+        return ""
+    told = ", ".join(f"{words} {_mean(one.entropy, -1, 3)}" for words, one in found)
+    ends = f"GRPO has {_mean(grpo.entropy, -1, 3)} and PAEC {_mean(paec.entropy, -1, 3)}"
+    return (
+        f"* **It takes the floor, the positions and the count.** Token entropy at the last step, where {ends}: {told}."
+    )

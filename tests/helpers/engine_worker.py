@@ -21,7 +21,7 @@ from tensordict import TensorDict
 
 from paec_loss import Clip, MethodStack
 from paec_loss.methods import METHODS
-from recipe.paec.actor.batches import OUTPUT_NAMES, RESPONSE_NUMBER, RESPONSE_VALUE, response_statistics
+from recipe.paec.actor.batches import NUCLEUS, RESPONSE_NUMBER, RESPONSE_VALUE, response_statistics
 from recipe.paec.config.resolve import NO_DUAL_CLIP
 from recipe.paec.config.schema import OWN_SURROGATE
 
@@ -156,9 +156,7 @@ def add_step_statistics(engine, data: TensorDict) -> None:
     output = {name: values.cpu() for name, values in output.items()}
     statistics = response_statistics(output, data, engine._vocab_size)
     data["entropy"] = response_to_nested(statistics.entropy, data["response_mask"])
-    for name in OUTPUT_NAMES.values():
-        if name not in ("log_probs", "entropy"):
-            data[name] = output[name]
+    data[NUCLEUS] = output[NUCLEUS]
 
 
 def policy_and_reference(engine, data: TensorDict) -> list[dict[str, torch.Tensor]]:

@@ -8,29 +8,32 @@ from verl.workers.utils.padding import no_padding_2_padding
 
 from paec_loss import Tokens, TokenStatistics
 
-#: TokenStatistics field -> name in verl's `model_output` (verl already has names for the first two).
-OUTPUT_NAMES = {
-    "log_prob": "log_probs",
-    "entropy": "entropy",
-    "nucleus_entropy": "nucleus_entropy",
-    "nucleus_size": "nucleus_size",
-    "nucleus_mass": "nucleus_mass",
-    "top1_log_prob": "top1_log_prob",
-    "top2_log_prob": "top2_log_prob",
-}
+VERL_NAMES = {"log_prob": "log_probs", "entropy": "entropy"}
+"""TokenStatistics field -> its name in verl's `model_output` and queue."""
+
+NUCLEUS_FIELDS = ("nucleus_entropy", "nucleus_size", "nucleus_mass", "top1_log_prob", "top2_log_prob")
+"""The other fields, side by side in one field of a batch."""
+
+NUCLEUS = "nucleus_statistics"
+"""That field: nested [B, j, 5] over prompt and response. What the queue costs goes by fields and rows, not bytes."""
+
+OUTPUT_NAMES = (*VERL_NAMES.values(), NUCLEUS)
+"""All statistics in verl's `model_output`."""
 
 
 def pack(statistics: TokenStatistics) -> torch.Tensor:
-    """[...] fields -> [..., 7] in the order of OUTPUT_NAMES, so that one collective moves them all."""
-    fields = [getattr(statistics, name) for name in OUTPUT_NAMES]
+    """[...] fields -> [..., 7] in the order of VERL_NAMES and NUCLEUS_FIELDS, so that one collective moves them all."""
+    fields = [getattr(statistics, name) for name in (*VERL_NAMES, *NUCLEUS_FIELDS)]
     return torch.stack([values.to(statistics.log_prob.dtype) for values in fields], dim=-1)
 
 
 def unpack(packed: torch.Tensor, offsets: torch.Tensor) -> dict[str, torch.Tensor]:
-    """[T, 7] packed rows -> one nested tensor [B, j] for each name of verl's `model_output`."""
+    """[T, 7] packed rows -> one nested tensor, [B, j] or [B, j, 5], for each name of OUTPUT_NAMES."""
+    first = len(VERL_NAMES)
+    columns = [*packed[..., :first].unbind(-1), packed[..., first:]]
     return {
         name: torch.nested.nested_tensor_from_jagged(values, offsets)
-        for name, values in zip(OUTPUT_NAMES.values(), packed.unbind(-1), strict=True)
+        for name, values in zip(OUTPUT_NAMES, columns, strict=True)
     }
 
 
@@ -40,15 +43,19 @@ def response_statistics(model_output: dict, data: TensorDict, vocab_size: int) -
     `data` holds verl's nested `prompts` and `responses`. The outputs are shifted by one, as everywhere in verl: the row
     before a token is the one that predicts it.
     """
-    return TokenStatistics(**_responses(model_output, data, OUTPUT_NAMES), vocab_size=vocab_size)
+    *verls, nucleus = (_values(model_output[name]) for name in OUTPUT_NAMES)
+    packed = torch.cat([*(values[:, None] for values in verls), nucleus], -1)
+    return _statistics(no_padding_2_padding(packed, data), vocab_size)
 
 
-def _responses(values: TensorDict | dict, data: TensorDict, names: dict[str, str]) -> dict[str, torch.Tensor]:
-    """The nested `values[name]` of `names` (field -> name), cut to the responses in one operation, [B, R] each."""
-    flat = [values[name] for name in names.values()]
-    together = torch.stack([v.values() if v.is_nested else v for v in flat], dim=-1)
-    fields = dict(zip(names, no_padding_2_padding(together, data).unbind(-1), strict=True))
-    return {**fields, "nucleus_size": fields["nucleus_size"].long()}
+def _values(nested: torch.Tensor) -> torch.Tensor:
+    return nested.values() if nested.is_nested else nested
+
+
+def _statistics(packed: torch.Tensor, vocab_size: int) -> TokenStatistics:
+    """[B, R, 7] -> their statistics."""
+    fields = dict(zip((*VERL_NAMES, *NUCLEUS_FIELDS), packed.unbind(-1), strict=True))
+    return TokenStatistics(**{**fields, "nucleus_size": fields["nucleus_size"].long()}, vocab_size=vocab_size)
 
 
 def micro_batch_tokens(model_output: dict, data: TensorDict, vocab_size: int) -> Tokens:
@@ -90,24 +97,14 @@ RESPONSE_VALUE = "response_value"
 RECORDED = "record_tokens"
 """Flag of a log-prob pass: leave all statistics in the queue, also where no method reads them."""
 
-QUEUED_FIELDS = [
-    "prompts",
-    "responses",
-    "response_mask",
-    "old_log_probs",
-    "entropy",
-    *(name for field, name in OUTPUT_NAMES.items() if field not in ("log_prob", "entropy")),
-]
+QUEUED_FIELDS = ["prompts", "responses", "response_mask", "old_log_probs", "entropy", NUCLEUS]
 """What a step's log-prob pass leaves in the queue; verl has cut its own two fields to the response already."""
 
 
 def queued_statistics(data: TensorDict, vocab_size: int) -> TokenStatistics:
     """Like `response_statistics`, from the QUEUED_FIELDS of a step's log-prob pass."""
-    ours = {field: name for field, name in OUTPUT_NAMES.items() if field not in ("log_prob", "entropy")}
-    fields = _responses(data, data, ours)
-    fields["log_prob"] = data["old_log_probs"].to_padded_tensor(0.0)
-    fields["entropy"] = data["entropy"].to_padded_tensor(0.0)
-    return TokenStatistics(**fields, vocab_size=vocab_size)
+    verls = [data[name].to_padded_tensor(0.0)[..., None] for name in ("old_log_probs", "entropy")]
+    return _statistics(torch.cat([*verls, no_padding_2_padding(_values(data[NUCLEUS]), data)], -1), vocab_size)
 
 
 def padded_mask(response_mask: torch.Tensor, length: int | None = None) -> torch.Tensor:

@@ -29,7 +29,7 @@ from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
 from paec_loss import MethodStack, Tokens, TokenStatistics, Update, token_statistics
 from paec_loss.linear import CHUNK_SIZE
 from paec_loss.methods import METHODS
-from recipe.paec.actor.batches import RECORDED, micro_batch_tokens, pack, queued_tokens, unpack
+from recipe.paec.actor.batches import NUCLEUS, RECORDED, micro_batch_tokens, pack, queued_tokens, unpack
 from recipe.paec.actor.engine_config import MethodEngineConfig
 from recipe.paec.actor.fused_head import HeadLabels, StatisticsHead
 from recipe.paec.actor.loss import MiniBatch
@@ -199,7 +199,7 @@ class PAECEngine(FSDPEngineWithLMHead):
         sources = self.stack.sources()
         batches = {}
         if "step" in sources:
-            if "nucleus_entropy" not in data.keys():
+            if NUCLEUS not in data.keys():
                 raise KeyError(
                     "method.statistics_from=step needs the step's log-prob pass, and there was none: set "
                     "method.statistics_from=exact"

@@ -26,7 +26,7 @@ ACTOR_FIELDS = sorted(
     {
         *("input_ids", "position_ids", "prompts", "responses", "response_mask", "loss_mask", "multi_modal_inputs"),
         *("routed_experts", "teacher_ids", "teacher_logprobs", "rollout_log_probs", "rollout_is_weights"),
-        *("old_log_probs", "ref_log_prob", "advantages", "returns", "values", "token_level_rewards", "rm_scores"),
+        *("old_log_probs", "ref_log_prob", "advantages"),
         *(RESPONSE_NUMBER, RESPONSE_VALUE, *QUEUED_FIELDS),
     }
 )

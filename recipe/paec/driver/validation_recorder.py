@@ -156,7 +156,7 @@ class ValidationRecorder:
             Seconds that the trainer spent on this record, the pass included; the write that is under way.
         """
         keys = [*self._rows]
-        names = ["prompts", "responses", *OUTPUT_NAMES.values()]
+        names = ["prompts", "responses", *OUTPUT_NAMES]
         data = tq.kv_batch_get(keys=keys, partition_id=PARTITION, select_fields=names)
         tq.kv_clear(keys=batch.keys, partition_id=PARTITION)
         statistics = response_statistics(data, data, vocab_size)

@@ -348,7 +348,7 @@ def test_adapters_get_the_gradient_of_the_definition(work, one_rank, two_ranks):
 def test_the_reference_pass_leaves_the_policy_statistics_alone(one_rank):
     """LoRA: the reference policy is the actor without its adapter, and its results go to the same queue entries."""
     policy, reference = one_rank["1-lora-reference"]["passes"]
-    assert policy.keys() == set(OUTPUT_NAMES.values())
+    assert policy.keys() == set(OUTPUT_NAMES)
     assert reference.keys() == {"log_probs"}
     assert (policy["log_probs"] - reference["log_probs"]).abs().max() > 1e-3
     assert relative(one_rank["1-lora-reference"]["gradient"], one_rank["1-lora-all"]["gradient"]) < TOLERANCE

@@ -23,6 +23,7 @@ def test_the_actor_gets_tensors_only():
     assert for_the_actor(batch) is batch and batch.keys == ["a_0_0"]
     assert {"input_ids", "position_ids", "loss_mask", "advantages", "ref_log_prob", RESPONSE_NUMBER} <= {*batch.fields}
     assert {*QUEUED_FIELDS, RESPONSE_VALUE} <= {*batch.fields}
+    assert not {"returns", "rm_scores", "token_level_rewards", "values"} & {*batch.fields}, "of no use to the actor"
     objects = {"uid", "raw_prompt", "reward_model", "extra_info", "data_source", "extra_fields", "metrics"}
     assert not objects & {*batch.fields}
 

@@ -11,7 +11,7 @@ from tensordict import TensorDict
 from transfer_queue import KVBatchMeta
 
 from paec_loss import Rollouts, TokenStatistics
-from recipe.paec.actor.batches import QUEUED_FIELDS, RECORDED
+from recipe.paec.actor.batches import NUCLEUS, NUCLEUS_FIELDS, QUEUED_FIELDS, RECORDED
 from recipe.paec.driver import token_recorder
 from recipe.paec.driver.token_recorder import OUTCOME, SECONDS, TokenRecorder, chosen_keys
 from recipe.paec.run import token_record
@@ -45,11 +45,12 @@ class Queue:
             "advantages": torch.full((length,), number - 1.5),
             "old_log_probs": -torch.arange(length).float() - number,
             "entropy": torch.arange(length).float() + 0.25,
-            # The row before a token predicts it: prompt and response, one earlier.
-            "nucleus_size": torch.cat([torch.zeros(PROMPT - 1), torch.arange(length + 1.0) + 7]),
         }
+        # The row before a token predicts it: prompt and response, one earlier.
+        size = torch.cat([torch.zeros(PROMPT - 1), torch.arange(length + 1.0) + 7])
         other = torch.cat([torch.full((PROMPT - 1,), 99.0), torch.arange(length + 1.0) / 8])
-        return rows.get(name, other)
+        rows[NUCLEUS] = torch.stack([size if field == "nucleus_size" else other for field in NUCLEUS_FIELDS], -1)
+        return rows[name]
 
     def get(self, keys, partition_id, select_fields):
         self.fetched.append((keys, sorted(select_fields)))

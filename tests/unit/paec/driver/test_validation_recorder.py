@@ -10,13 +10,13 @@ from omegaconf import OmegaConf
 from tensordict import TensorDict
 from transfer_queue import KVBatchMeta
 
-from recipe.paec.actor.batches import OUTPUT_NAMES, RECORDED
+from recipe.paec.actor.batches import NUCLEUS, NUCLEUS_FIELDS, RECORDED, VERL_NAMES
 from recipe.paec.common.errors import UserError
 from recipe.paec.driver import token_recorder, validation_recorder
 from recipe.paec.driver.validation_recorder import FIELDS, PARTITION, ValidationRecorder, prompt_name
 from recipe.paec.run import token_record
 
-STATISTICS = [*OUTPUT_NAMES.values()]
+STATISTICS = [*VERL_NAMES, *NUCLEUS_FIELDS]
 
 
 class Letters:
@@ -110,7 +110,9 @@ def forward(queue: Queue, batch: KVBatchMeta) -> None:
     for key in batch.keys:
         row = queue.partitions[PARTITION][key]
         places = torch.arange(len(row["input_ids"])).float()
-        row |= {name: places + 10 * number for number, name in enumerate(STATISTICS)}
+        columns = [places + 10 * number for number in range(len(STATISTICS))]
+        row |= dict(zip(VERL_NAMES.values(), columns, strict=False))
+        row[NUCLEUS] = torch.stack(columns[len(VERL_NAMES) :], -1)
 
 
 TWO = [("uuid-z", "countdown", 4), ("uuid-b", "countdown", 0), ("uuid-a", "gsm8k", 4)]

@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 import pandas
 
-from benchmarks.lab.records import SAMPLES, SOURCE, Runs, accuracy, interval, read, solved, where_and_when
+from benchmarks.lab.comparison import differences
+from benchmarks.lab.records import BASELINE, SAMPLES, SOURCE, Runs, accuracy, interval, read, solved, where_and_when
 from data_prep.files import atomic_write
 from recipe.lab.sweep import averaged
 from recipe.paec.common.errors import UserError
@@ -34,6 +35,11 @@ VALIDATION = REPOSITORY / "data_prep/prepared/countdown/data/validation.parquet"
 ENTROPY = f"val/{SOURCE}/entropy"
 COMPARED = (("accuracy", 3), ("pass@32", 3), ("distinct", 2))
 """What the validations of both are compared by, with decimals."""
+GAINS = (
+    *(("accuracy", "accuracy", 3), ("last pass@32", "pass@32", 3), ("last distinct", "distinct", 2)),
+    *(("equal pass@32", "pass@32 at equal accuracy", 3), ("equal distinct", "distinct at equal accuracy", 2)),
+)
+"""Differences of two methods, their words and decimals."""
 TRAINING = (("critic/score/mean", "training score"), ("actor/entropy", "token entropy"))
 
 
@@ -129,6 +135,7 @@ def agreement(laboratory: Path, pipeline: Path, draws: int) -> str:
         "|---|---|---|---|---|",
         *(line for name in common for line in _last(name, ours[name], theirs[name], draws)),
         "",
+        *_gains({"laboratory": ours, "pipeline": theirs}, draws),
         "Training, means of the steps between two validations, the smallest and largest of the seeds:",
         "",
         f"| | | | {' | '.join(f'to step {step}' for step in one.steps[1:])} |",
@@ -146,6 +153,22 @@ def _last(name: str, ours: Runs, theirs: Runs, draws: int) -> list[str]:
         cells = [f"{side.mean():.{digits}f} ({_each(side.mean(-1), digits)})" for side in sides[::-1]]
         lines.append(f"| `{name}` | {quantity} | {cells[0]} | {cells[1]} | {interval(found, digits)} |")
     return lines
+
+
+def _gains(runs: dict[str, dict[str, Runs]], draws: int) -> list[str]:
+    """The table of PAEC's differences to GRPO in each of the two; nothing unless both have both."""
+    if any(not {BASELINE, "paec"} <= found.keys() for found in runs.values()):
+        return []
+    lines = [
+        "PAEC minus GRPO, in each:",
+        "",
+        f"| | {' | '.join(words for _, words, _ in GAINS)} |",
+        f"|---|{'---|' * len(GAINS)}",
+    ]
+    for where, found in runs.items():
+        gained = differences(found["paec"], found[BASELINE], draws)
+        lines.append(f"| {where} | {' | '.join(interval(gained[key], digits) for key, _, digits in GAINS)} |")
+    return [*lines, ""]
 
 
 def _by_problem(quantity: str, one: Runs) -> np.ndarray:

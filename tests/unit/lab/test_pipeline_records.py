@@ -94,5 +94,14 @@ def test_agreement(tmp_path):
     assert "| `paec` | distinct | 1.50 (1.50, 1.50) | 1.50 (1.50, 1.50) | +0.00 [+0.00, +0.00] |" in text
     assert "| `paec` | training score | laboratory | 0.500 to 1.000 |" in text
     assert "| `paec` | training score | pipeline | 0.250 to 0.500 |" in text
-    assert "`none`" not in text
+    assert "`none`" not in text and "PAEC minus GRPO" not in text
     assert pipeline.agreement(tmp_path / "lab", tmp_path / "nothing", draws=5) == ""
+    write(tmp_path / "lab", "none-seed2")
+    write(tmp_path / "pipeline", "none-seed1", "none-seed2")
+    for file in (*(tmp_path / "lab").glob("none*"), *(tmp_path / "pipeline").glob("none*")):
+        content = json.loads(file.read_text())
+        content["training"] |= {"critic/score/mean": [0.5], "actor/entropy": [0.1]}
+        file.write_text(json.dumps(content))
+    text = pipeline.agreement(tmp_path / "lab", tmp_path / "pipeline", draws=50)
+    zero = "+0.000 [+0.000, +0.000]"
+    assert f"| pipeline | {zero} | {zero} | +0.00 [+0.00, +0.00] | {zero} | +0.00 [+0.00, +0.00] |" in text

@@ -41,7 +41,6 @@ TESTED_ELSEWHERE = {
     "paec_loss/backends/torch_backend.py": ("unit/paec_loss/test_token_statistics.py", "every backend in one file"),
     "paec_loss/backends/triton_backend.py": ("unit/paec_loss/test_triton_backend.py", "beside the other statistics"),
     "recipe/paec/common/fork_client.py": ("unit/paec/common/test_fork_server.py", "the other end"),
-    "recipe/paec/actor/batches.py": ("unit/paec/actor/test_engine.py", "only with verl's engine"),
     "recipe/paec/actor/engine_config.py": ("unit/paec/actor/test_engine.py", "fields of verl's engine"),
     "recipe/paec/actor/loss.py": ("unit/paec/actor/test_engine.py", "only with verl's engine"),
     "recipe/paec/actor/ulysses_sdpa.py": ("unit/paec/actor/test_engine.py", "only with two ranks"),

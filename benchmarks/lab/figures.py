@@ -5,9 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from benchmarks.lab.comparison import DRAWS, corrected, differences, in_words
 from benchmarks.lab.records import BASELINE, REFERENCE, Runs, accuracy, solved
 from benchmarks.lab.search import method_of
+from benchmarks.lab.why import KINDS, mean
 from data_prep.files import atomic_write
 from recipe.paec.scoring.estimators import Difference
 
@@ -19,6 +22,38 @@ COLORS = {"better": "C2", "no difference shown": "0.55", "worse": "C3", "one see
 
 def draw(runs: dict[str, Runs], file: Path, draws: int = DRAWS) -> None:
     """The figure of a section: curves, or of more than MOST_CURVES methods their differences to the baseline."""
+    pyplot = _pyplot()
+    if len(runs) > MOST_CURVES:
+        gained = {name: differences(one, runs[BASELINE], draws) for name, one in runs.items() if name != BASELINE}
+        figure = _intervals(pyplot, gained)
+    else:
+        figure = _curves(pyplot, runs)
+    _save(pyplot, figure, file)
+
+
+def draw_why(found: dict[str, list[dict[str, Any]]], file: Path) -> None:
+    """The figure of `why`: the entropy of decisions over the training, and where the mask's mass is."""
+    pyplot = _pyplot()
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
+    steps = found["none"][0]["step"]
+    for place, kind in enumerate(KINDS[:3]):
+        for method, label, line in (("none", "GRPO", "--"), ("paec", "PAEC", "-")):
+            values = np.array([record["entropy"] for record in found[method]])[..., place]
+            left.plot(steps, values.mean(0), line, color=f"C{place}", linewidth=1.3, label=f"{kind}, {label}")
+            left.fill_between(steps, values.min(0), values.max(0), color=f"C{place}", alpha=0.12, linewidth=0)
+    left.set(xlabel="step", ylabel="entropy, nats")
+    left.set_ylim(bottom=0)
+    left.legend(frameon=False, fontsize=7.5, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    rows = np.arange(len(KINDS))
+    right.barh(rows - 0.2, mean(found, "paec", "mass")[0], 0.4, color="C0", label="share of the mask's mass")
+    right.barh(rows + 0.2, mean(found, "paec", "share")[0], 0.4, color="0.7", label="share of the tokens")
+    right.set_yticks(rows, KINDS)
+    right.invert_yaxis()
+    right.legend(frameon=False, fontsize=7.5)
+    _save(pyplot, figure, file)
+
+
+def _pyplot() -> Any:
     import matplotlib
 
     matplotlib.use("Agg")
@@ -26,11 +61,10 @@ def draw(runs: dict[str, Runs], file: Path, draws: int = DRAWS) -> None:
 
     pyplot.rcParams.update({"svg.hashsalt": "results", "font.size": 9, "axes.spines.top": False})
     pyplot.rcParams["axes.spines.right"] = False
-    if len(runs) > MOST_CURVES:
-        gained = {name: differences(one, runs[BASELINE], draws) for name, one in runs.items() if name != BASELINE}
-        figure = _intervals(pyplot, gained)
-    else:
-        figure = _curves(pyplot, runs)
+    return pyplot
+
+
+def _save(pyplot: Any, figure: Any, file: Path) -> None:
     with atomic_write(file) as partial:
         figure.savefig(partial, format="svg", metadata={"Date": None})
     pyplot.close(figure)

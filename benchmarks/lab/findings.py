@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from benchmarks.lab import why
 from benchmarks.lab.comparison import DRAWS, differences
 from benchmarks.lab.records import BASELINE, Runs, accuracy, interval, read, solved
 from recipe.paec.scoring.estimators import Difference
@@ -31,6 +33,8 @@ def section(folder: Path, draws: int = DRAWS) -> str:
     lines = ["## In short", "", *_of(grpo, paec, differences(paec, grpo, draws), "On the quick start's task")]
     if parts := _parts(read(folder / "ablations"), grpo, paec):
         lines.append(parts)
+    if inside := why.read(folder / "why"):
+        lines.append(_mask(inside))
     for name, where in (("long", "Over a longer training"), ("llama", "On another model")):
         found = read(folder / name)
         if BASELINE in found and PAEC in found and found[BASELINE].seeds == found[PAEC].seeds:
@@ -78,4 +82,18 @@ def _parts(ablations: dict[str, Runs], grpo: Runs, paec: Runs) -> str:
     ends = f"GRPO has {_mean(grpo.entropy, -1, 3)} and PAEC {_mean(paec.entropy, -1, 3)}"
     return (
         f"* **It takes the floor, the positions and the count.** Token entropy at the last step, where {ends}: {told}."
+    )
+
+
+def _mask(inside: dict[str, list[dict[str, Any]]]) -> str:
+    """Which tokens the mask takes, and what its term weighs; from the records of `why`."""
+    kinds = {kind: place for place, kind in enumerate(why.KINDS)}
+    chosen, forced = [kinds[kind] for kind in why.KINDS[:3]], [kinds[kind] for kind in ("result", "punctuation", "end")]
+    mass, share = (why.mean(inside, PAEC, quantity)[0] for quantity in ("mass", "share"))
+    ratio = why.mean(inside, PAEC, "ratio")
+    return (
+        f"* **Where the mask is.** {mass[chosen].sum():.0%} of its mass is at the numbers and operators that a step "
+        f"chooses, which are {share[chosen].sum():.0%} of the tokens, and {mass[forced].sum():.1%} at results, "
+        f"punctuation and the end, which are {share[forced].sum():.0%}. The gradient of its term is {ratio[0]:.3f} of "
+        f"the policy loss's in the first {why.WINDOW} steps and {ratio[-1]:.2f} in the last."
     )

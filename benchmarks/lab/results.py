@@ -17,7 +17,7 @@ import numpy as np
 
 from benchmarks.lab import ablations, findings, pipeline, search, why
 from benchmarks.lab.comparison import DRAWS, corrected, differences, dominated, in_words
-from benchmarks.lab.figures import draw
+from benchmarks.lab.figures import draw, draw_why
 from benchmarks.lab.records import (
     BASELINE,
     REFERENCE,
@@ -242,6 +242,8 @@ def main(arguments: list[str] | None = None) -> int:
     for name in SECTIONS:
         if figure_of(options.records / name) in found:
             draw(read(options.records / name), options.output / figure_of(options.records / name))
+    if inside := why.read(options.records / "why"):
+        draw_why(inside, options.output / why.FIGURE)
     options.output.mkdir(parents=True, exist_ok=True)
     with atomic_write(options.output / PAGE) as partial:
         partial.write_text(found, encoding="utf-8")

@@ -35,6 +35,7 @@ from recipe.lab.task import Task, rows_of
 from recipe.paec.common.repository import REPOSITORY
 
 RECORDS = REPOSITORY / "benchmarks" / "results" / "lab" / "why"
+FIGURE = "results_why.svg"
 WINDOW = 25
 """Steps that a number is the mean of."""
 SHIPPED = PAEC()
@@ -185,30 +186,40 @@ ROWS = (
 """Method, quantity and words of the second table."""
 
 
-def section(folder: Path) -> str:
-    """The section of docs/results.md for the records of `folder`; "" unless both methods have the same seeds."""
+def read(folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """Method -> its records by seed; nothing unless GRPO and PAEC have the same seeds."""
     found: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for file in sorted(folder.glob("*-seed*.json")):
         record = json.loads(file.read_text(encoding="utf-8"))
         found[record["method"]].append(record)
     seeds = {name: [record["seed"] for record in of] for name, of in found.items()}
-    if not seeds.get("none") or seeds.get("paec") != seeds["none"]:
+    return found if seeds.get("none") and seeds.get("paec") == seeds["none"] else {}
+
+
+def mean(found: dict[str, list[dict[str, Any]]], method: str, quantity: str) -> np.ndarray:
+    """[windows, ...] of a method's quantity, the mean over its seeds."""
+    return np.array([record[quantity] for record in found[method]]).mean(0)
+
+
+def section(folder: Path) -> str:
+    """The section of docs/results.md for the records of `folder`; "" if `read` finds nothing."""
+    found = read(folder)
+    if not found:
         return ""
-    steps, records = found["none"][0]["step"], [record for of in found.values() for record in of]
+    seeds, steps = [record["seed"] for record in found["none"]], found["none"][0]["step"]
+    records = [record for of in found.values() for record in of]
     days, cores = sorted({r["date"] for r in records}), sorted({r["cores"] for r in records})
-
-    def mean(method: str, quantity: str) -> np.ndarray:
-        """[windows, ...]."""
-        return np.array([record[quantity] for record in found[method]]).mean(0)
-
-    share, mass = mean("paec", "share")[0], mean("paec", "mass")[0]
-    entropy = (mean("none", "entropy")[0], mean("none", "entropy")[-1], mean("paec", "entropy")[-1])
+    share, mass = mean(found, "paec", "share")[0], mean(found, "paec", "mass")[0]
+    first, last = mean(found, "none", "entropy")[[0, -1]]
+    entropy = (first, last, mean(found, "paec", "entropy")[-1])
     lines = [
         "## Why: the tokens, the mask and the term",
         "",
-        f"All responses of every step of the shipped defaults, seeds {', '.join(map(str, seeds['none']))}, means over "
+        f"All responses of every step of the shipped defaults, seeds {', '.join(map(str, seeds))}, means over "
         f"seeds and {WINDOW} steps; `python -m benchmarks.lab.why --method METHOD --seed SEED`; "
         f"{' or '.join(map(str, cores))} cores, no GPU, {' to '.join(dict.fromkeys([days[0], days[-1]]))}.",
+        "",
+        f"![Entropy by kind of token over the training; shares of the mask's mass]({FIGURE})",
         "",
         f"A response is two steps and an expression, `7-5=2,1*2=2;1*(7-5)`. By kind of token, in steps 1 to {WINDOW} "
         f"and the last {WINDOW}; entropy in nats:",
@@ -227,7 +238,7 @@ def section(folder: Path) -> str:
         f"|---|{'---|' * len(steps)}",
     ]
     for method, quantity, words in ROWS:
-        lines.append(f"| {words} | {' | '.join(f'{value:.3f}' for value in mean(method, quantity))} |")
+        lines.append(f"| {words} | {' | '.join(f'{value:.3f}' for value in mean(found, method, quantity))} |")
     return "\n".join(lines)
 
 

@@ -241,3 +241,10 @@ def test_the_readme_says_what_the_records_say():
     right = [records.accuracy(one.correct)[:, -1].mean() for one in (paec, none)]
     assert f"entropy falls from {first:.3f} to {last:.3f} and its distinct correct answers from {ways[0]:.1f}" in text
     assert f"to {ways[1]:.1f} of 32. {kept} **at the same accuracy**: {right[0]:.3f}, GRPO {right[1]:.3f}." in text
+    found = records.read(results.RECORDS / "long")
+    ends = [[f"{one.entropy[:, -1].mean():.3f}", f"{one.distinct[:, -1].mean():.1f}"] for one in found.values()]
+    right = [f"{records.accuracy(one.correct)[:, -1].mean():.3f}" for one in found.values()]
+    assert f"GRPO's entropy falls to {ends[0][0]} and PAEC's stays at {ends[1][0]}" in text
+    assert f"fall with both, to {ends[0][1]} and {ends[1][1]}, at accuracies that do not differ ({right[0]} and" in text
+    gap = comparison.differences(found["paec"], found["none"], draws=2000)["accuracy"]
+    assert gap.low < 0 < gap.high

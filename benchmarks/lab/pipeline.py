@@ -21,8 +21,7 @@ import numpy as np
 import pandas
 
 from benchmarks.lab.comparison import differences
-from benchmarks.lab.records import BASELINE, SAMPLES, SOURCE, Runs, accuracy, interval, read, solved, where_and_when
-from data_prep.files import atomic_write
+from benchmarks.lab.records import BASELINE, SAMPLES, SOURCE, Runs, interval, read, where_and_when, write
 from recipe.lab.sweep import averaged
 from recipe.paec.common.errors import UserError
 from recipe.paec.common.records import METRICS_FILE, read_metrics
@@ -89,11 +88,12 @@ def problems_of(file: Path, prompts: Sequence[str]) -> dict[str, list[int]]:
         if prompt not in answers:
             raise UserError(f"{file}: {prompt!r} is no problem of {VALIDATION}: record runs of the quick start's data")
         answers[prompt].append(row["pred"].replace(" ", "") if row["acc"] else None)
-    if wrong := next((n for n in map(len, answers.values()) if n != SAMPLES), None):
-        need = f"set actor_rollout_ref.rollout.val_kwargs.n={SAMPLES}"
+    wrong = next((n for n in map(len, answers.values()) if n != SAMPLES), None)
+    if wrong is not None:
+        need = f"set actor_rollout_ref.rollout.val_kwargs.n={SAMPLES}, and validate on all problems"
         raise UserError(f"{file}: a problem has {wrong} responses: {need}")
-    right = [{place: answer for place, answer in enumerate(of) if answer is not None} for of in answers.values()]
-    return {"correct": [len(of) for of in right], "distinct": [len(set(of.values())) for of in right]}
+    right = [[answer for answer in of if answer is not None] for of in answers.values()]
+    return {"correct": [len(of) for of in right], "distinct": [len({*of}) for of in right]}
 
 
 def validation_prompts() -> list[str]:
@@ -104,9 +104,6 @@ def validation_prompts() -> list[str]:
 # ---- do they agree ---------------------------------------------------------------------------------------------------
 
 
-HEADING = "## The pipeline and the laboratory"
-
-
 def agreement(laboratory: Path, pipeline: Path, draws: int) -> str:
     """The section of docs/results.md about the methods that both folders of records have; "" without any."""
     ours, theirs = read(laboratory, "validation"), read(pipeline, "validation")
@@ -115,7 +112,7 @@ def agreement(laboratory: Path, pipeline: Path, draws: int) -> str:
         return ""
     one = theirs[common[0]]
     lines = [
-        HEADING,
+        "## The pipeline and the laboratory",
         "",
         "The same training, 16 prompts x 8 responses a step and updates of 8 prompts, through Ray, FSDP2 and vLLM, and "
         f"in the laboratory: seeds {', '.join(map(str, one.seeds))}, which draw different prompts and responses in the "
@@ -173,9 +170,8 @@ def _gains(runs: dict[str, dict[str, Runs]], draws: int) -> list[str]:
 
 def _by_problem(quantity: str, one: Runs) -> np.ndarray:
     """[S, P] at the last validation."""
-    if quantity == "distinct":
-        return one.distinct[:, -1].astype(float)
-    values = accuracy(one.correct[:, -1, :, None]) if quantity == "accuracy" else solved(one.correct[:, -1, :, None])
+    correct, distinct = one.correct[:, -1], one.distinct[:, -1]
+    values = {"accuracy": correct / SAMPLES, "pass@32": correct > 0, "distinct": distinct}[quantity]
     return values.astype(float)
 
 
@@ -199,17 +195,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("runs", nargs="+", type=Path)
     parser.add_argument("--records", type=Path, default=RECORDS)
     options = parser.parse_args(arguments)
-    options.records.mkdir(parents=True, exist_ok=True)
     for folder in options.runs:
         try:
             record = record_of(folder)
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
             return 1
-        file = options.records / f"{record['name']}.json"
-        with atomic_write(file) as partial:
-            partial.write_text(json.dumps(record) + "\n", encoding="utf-8")
-        print(file)
+        write(options.records, record["name"], record)
     return 0
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from data_prep.files import atomic_write
 from recipe.paec.scoring.estimators import Difference, hypervolume
 
 BASELINE = "none"
@@ -141,9 +142,24 @@ def _interpolated(x: np.ndarray, y: np.ndarray, places: np.ndarray) -> np.ndarra
 def where_and_when(runs: Iterable[Runs]) -> str:
     """`2 cores, no GPU, 2026-11-29`: the machines and days of the records."""
     found = [*runs]
-    cores = sorted({number for one in found for number in one.cores})
-    days = sorted({day for one in found for day in one.dates})
-    return f"{' or '.join(map(str, cores))} cores, no GPU, {days[0]}" + (f" to {days[-1]}" if len(days) > 1 else "")
+    return machines_and_days((n for one in found for n in one.cores), (day for one in found for day in one.dates))
+
+
+def machines_and_days(cores: Iterable[int], days: Iterable[str]) -> str:
+    """The same from the numbers of cores and the days of single records."""
+    ordered = sorted({*days})
+    until = f" to {ordered[-1]}" if len(ordered) > 1 else ""
+    return f"{' or '.join(map(str, sorted({*cores})))} cores, no GPU, {ordered[0]}{until}"
+
+
+def write(folder: Path, name: str, record: Mapping[str, Any]) -> Path:
+    """Write a record, completely or not at all, and say where; returns the file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"{name}.json"
+    with atomic_write(file) as partial:
+        partial.write_text(json.dumps(record) + "\n", encoding="utf-8")
+    print(file)
+    return file
 
 
 def interval(of: Difference, digits: int) -> str:

@@ -27,9 +27,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data_prep.files import atomic_write
-from paec_loss import PAEC, Tokens, TokenStatistics, Update, position_mask, token_statistics
+from benchmarks.lab.records import machines_and_days, write
+from paec_loss import PAEC, Rollouts, Tokens, TokenStatistics, Update, position_mask
 from recipe.lab import grpo
+from recipe.lab.batch import Batch
 from recipe.lab.settings import Settings, settings_of
 from recipe.lab.task import Task, rows_of
 from recipe.paec.common.repository import REPOSITORY
@@ -130,32 +131,30 @@ def watched_objective(watch: Watch, parameters: Sequence[Tensor]) -> Any:
 
 
 def watched_step(state: grpo.State, settings: Settings, task: Task, watch: Watch) -> None:
-    """A step of `grpo.step`, whose responses and gradients `watch` sees."""
-    state.step += 1
-    metrics: dict[str, float] = {}
-    batch = grpo.collect(state, settings, task, metrics)
-    rollouts = grpo.rollouts_of(batch, state.step, settings, task)
-    grpo.observe(state.trackers, rollouts)
-    advantage = grpo.advantages(rollouts, batch.scores, settings, metrics, grpo.signals_of(state))
-    inside = rollouts.response_mask
-    logits = batch.sampled.logits.flatten(0, 1)[inside]
-    packed = token_statistics(logits, rollouts.tokens[inside], top_p=SHIPPED.top_p, temperature=settings.temperature)
-    statistics = packed.map(lambda values: values.new_zeros(inside.shape).masked_scatter(inside, values))
-    kinds = torch.zeros(inside.shape, dtype=torch.int64)
-    rows = rows_of(rollouts.tokens, inside)
-    for place, (row, text) in enumerate(zip(rows, task.texts(rows), strict=True)):
-        kinds[place, : len(row)] = torch.tensor(kinds_of(text, len(row)))
-    watch.tokens(statistics, inside, kinds, batch.scores.flatten() > 0)
-    objective = grpo.objective
+    """`grpo.step`, whose responses and gradients `watch` sees."""
+    original, objective = grpo.rollouts_of, grpo.objective
+
+    def rollouts_of(batch: Batch, *place: Any) -> Rollouts:
+        rollouts = original(batch, *place)
+        inside, tokens = rollouts.response_mask, rollouts.tokens
+        logits = batch.sampled.logits.flatten(0, 1)[inside]
+        statistics = grpo.statistics_of(logits, tokens, inside, settings, SHIPPED.top_p)
+        kinds = torch.zeros(inside.shape, dtype=torch.int64)
+        rows = rows_of(tokens, inside)
+        for number, (row, text) in enumerate(zip(rows, task.texts(rows), strict=True)):
+            kinds[number, : len(row)] = torch.tensor(kinds_of(text, len(row)))
+        watch.tokens(statistics, inside, kinds, batch.scores.flatten() > 0)
+        return rollouts
+
     if settings.stack.has("loss_term"):
         objective = watched_objective(watch, list(state.policy.parameters.values()))
-    with mock.patch.object(grpo, "objective", objective):
-        grpo.update(state, settings, batch, rollouts, advantage)
+    with mock.patch.multiple(grpo, rollouts_of=rollouts_of, objective=objective):
+        grpo.step(state, settings, task)
 
 
-def watched(method: str, seed: int, steps: int = 150, more: Sequence[str] = ()) -> dict[str, Any]:
-    """The record of a training; `more`: further overrides."""
-    settings = settings_of([f"method={method}", f"seed={seed}", f"steps={steps}", "output=unused", *more])
+def watched(method: str, seed: int, steps: int = 150) -> dict[str, Any]:
+    """The record of a training."""
+    settings = settings_of([f"method={method}", f"seed={seed}", f"steps={steps}", "output=unused"])
     torch.set_num_threads(1)
     state = grpo.started(settings)
     task = Task(settings.task, state.policy.positions, settings.max_response_length)
@@ -208,7 +207,7 @@ def section(folder: Path) -> str:
         return ""
     seeds, steps = [record["seed"] for record in found["none"]], found["none"][0]["step"]
     records = [record for of in found.values() for record in of]
-    days, cores = sorted({r["date"] for r in records}), sorted({r["cores"] for r in records})
+    about = machines_and_days((r["cores"] for r in records), (r["date"] for r in records))
     share, mass = mean(found, "paec", "share")[0], mean(found, "paec", "mass")[0]
     first, last = mean(found, "none", "entropy")[[0, -1]]
     entropy = (first, last, mean(found, "paec", "entropy")[-1])
@@ -217,7 +216,7 @@ def section(folder: Path) -> str:
         "",
         f"All responses of every step of the shipped defaults, seeds {', '.join(map(str, seeds))}, means over "
         f"seeds and {WINDOW} steps; `python -m benchmarks.lab.why --method METHOD --seed SEED`; "
-        f"{' or '.join(map(str, cores))} cores, no GPU, {' to '.join(dict.fromkeys([days[0], days[-1]]))}.",
+        f"{about}.",
         "",
         f"![Entropy by kind of token over the training; shares of the mask's mass]({FIGURE})",
         "",
@@ -250,12 +249,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, default=150, help=f"a multiple of {WINDOW}")
     parser.add_argument("--records", type=Path, default=RECORDS)
     options = parser.parse_args(arguments)
-    record = watched(options.method, options.seed, options.steps)
-    options.records.mkdir(parents=True, exist_ok=True)
-    file = options.records / f"{options.method}-seed{options.seed}.json"
-    with atomic_write(file) as partial:
-        partial.write_text(json.dumps(record) + "\n", encoding="utf-8")
-    print(file)
+    if options.steps < WINDOW or options.steps % WINDOW:
+        parser.error(f"--steps {options.steps}: must be a positive multiple of {WINDOW}")
+    write(
+        options.records,
+        f"{options.method}-seed{options.seed}",
+        watched(options.method, options.seed, options.steps),
+    )
     return 0
 
 

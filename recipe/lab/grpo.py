@@ -160,9 +160,12 @@ def rollouts_of(batch: Batch, step: int, settings: Settings, task: Task) -> Roll
     )
 
 
-def statistics_of(logits: Tensor, tokens: Tensor, inside: Tensor, settings: Settings) -> TokenStatistics:
-    """Statistics [B, R], zeros at padding, from the logits [T, V] of the response tokens."""
-    packed = token_statistics(logits, tokens[inside], top_p=settings.stack.top_p, temperature=settings.temperature)
+def statistics_of(
+    logits: Tensor, tokens: Tensor, inside: Tensor, settings: Settings, top_p: float | None = None
+) -> TokenStatistics:
+    """Statistics [B, R], zeros at padding, from the logits [T, V] of the response tokens; `top_p` None: the run's."""
+    top_p = settings.stack.top_p if top_p is None else top_p
+    packed = token_statistics(logits, tokens[inside], top_p=top_p, temperature=settings.temperature)
     return packed.map(lambda values: values.new_zeros(inside.shape).masked_scatter(inside, values))
 
 

@@ -64,11 +64,14 @@ def test_the_record_of_a_run(tmp_path, capsys):
     assert one.seeds == (3,) and one.entropy.tolist() == [[0.3, 0.25]]
 
 
-def test_what_is_no_record(tmp_path, capsys):
+def test_what_is_no_record(tmp_path, capsys, monkeypatch):
     with pytest.raises(UserError, match="only finished runs are recorded"):
         pipeline.record_of(run_of(tmp_path / "unfinished", finished=False))
     with pytest.raises(UserError, match=r"a problem has 4 responses: set .*val_kwargs.n=32"):
         pipeline.record_of(run_of(tmp_path / "few", samples=4))
+    monkeypatch.setattr(pipeline, "validation_prompts", lambda: ["second", "first", "third"])
+    with pytest.raises(UserError, match="a problem has 0 responses: set .* and validate on all problems"):
+        pipeline.record_of(run_of(tmp_path / "fewer_problems"))
     other = run_of(tmp_path / "other")
     (other / "validation/0.jsonl").write_text('{"input": "user\\n1 2 > 3\\nassistant\\n", "acc": 1.0, "pred": "1+2"}\n')
     with pytest.raises(UserError, match="'1 2 > 3' is no problem of"):

@@ -75,6 +75,12 @@ def test_a_watched_step_is_a_step(small, task):
     assert sum(found["share"]) == pytest.approx(1, abs=1e-4) and found["share"][why.KINDS.index("operator")] > 0.05
 
 
+def test_steps_are_whole_windows(capsys):
+    with pytest.raises(SystemExit):
+        why.main(["--steps", "40"])
+    assert "--steps 40: must be a positive multiple of 25" in capsys.readouterr().err
+
+
 def test_the_page(tmp_path):
     for method, seed, entropy in (("none", 1, 0.1), ("none", 2, 0.3), ("paec", 1, 0.4)):
         window = {name: [entropy + i / 8 for i in range(8)] for name in ("share", "entropy", "mask", "mass")}

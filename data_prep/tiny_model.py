@@ -136,7 +136,7 @@ def build(
     tokens = tokenizer(merges)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = AutoModelForCausalLM.from_config(config(tokens, initializer_range, shape))
+        model = AutoModelForCausalLM.from_config(config(tokens, initializer_range, shape), trust_remote_code=False)
     save(model, tokens, path)
 
 

@@ -44,6 +44,8 @@ class Runs:
     """The days of the records, in order."""
     cores: tuple[int, ...] = ()
     """Cores of the machines that made them."""
+    majority: np.ndarray | None = None
+    """[S, K, P] bool, whether the most frequent answer is right, where a problem has one answer."""
     training: tuple[Mapping[str, Any], ...] = ()
     """Each seed's training metrics, means over the steps between validations, as `paec lab sweep` records them."""
 
@@ -62,20 +64,28 @@ def read(folder: Path, split: str = "held_out") -> dict[str, Runs]:
     for name in sorted(found, key=lambda name: (name != BASELINE, name)):
         records = [found[name][seed] for seed in sorted(found[name])]
         steps = {tuple(record["validation"]["step"]) for record in records}
+        counts = [record["problems"][split] for record in records]
         if len(steps) != 1:
             raise ValueError(f"{name}: its seeds were validated at different steps: {sorted(steps)}")
         runs[name] = Runs(
             name,
             tuple(sorted(found[name])),
             np.array(steps.pop()),
-            np.array([record["problems"][split]["correct"] for record in records]),
-            np.array([record["problems"][split]["distinct"] for record in records]),
-            np.array([record["validation"][f"{SPLITS[split]}/{SOURCE}/entropy"] for record in records]),
+            np.array([of["correct"] for of in counts]),
+            np.array([of["distinct"] for of in counts]),
+            np.array([_entropy(record["validation"], SPLITS[split]) for record in records]),
             tuple(sorted({record["date"] for record in records})),
             tuple(sorted({record["cores"] for record in records})),
+            np.array([of["majority"] for of in counts]) if all("majority" in of for of in counts) else None,
             tuple(record["training"] for record in records),
         )
     return runs
+
+
+def _entropy(validation: Mapping[str, list[float]], split: str) -> list[float]:
+    """The entropies of a record's validations; its problems are of one data source."""
+    (key,) = (key for key in validation if key.startswith(f"{split}/") and key.endswith("/entropy"))
+    return validation[key]
 
 
 def over_training(runs: Runs, key: str) -> float | None:

@@ -1,8 +1,9 @@
 """Tables and figure of docs/results.md, from the records of the laboratory: `python -m benchmarks.lab.results`.
 
 Reads benchmarks/lab/protocol.md and the records of `paec lab sweep` in benchmarks/results/lab: `defaults/`, `long/`,
-`llama/`, `ablations/`, `agreement/`, `search/` and `main/`, each made from the file of jobs of that name; the records
-of `benchmarks.lab.why`; and the pipeline's runs in benchmarks/results/pipeline. Writes docs/results.md and its figures.
+`llama/`, `word_problems/`, `ablations/`, `agreement/`, `search/` and `main/`, each made from the file of jobs of that
+name; the records of `benchmarks.lab.why`; and the pipeline's runs in benchmarks/results/pipeline. Writes
+docs/results.md and its figures.
 
 A number is the mean over seeds, with the seeds' own values beside it.
 """
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.lab import ablations, findings, pipeline, search, why
+from benchmarks.lab import ablations, findings, one_answer, pipeline, search, why
 from benchmarks.lab.comparison import DRAWS, corrected, differences, dominated, in_words
 from benchmarks.lab.figures import draw, draw_why
 from benchmarks.lab.records import (
@@ -168,6 +169,7 @@ def page(folder: Path, of_pipeline: Path | None = None, draws: int = DRAWS) -> s
         found[0],
         long,
         llama,
+        one_answer.section(folder / one_answer.FOLDER, draws),
         agreement,
         found[1],
         main,

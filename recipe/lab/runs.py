@@ -89,9 +89,12 @@ def _validation(state: grpo.State, settings: Settings, task: Task, folder: Path)
         place = (settings.test_samples, settings.max_response_length, settings.test_temperature)
         found = task.validate(state.policy, *place, settings.seed, state.step, split)
         metrics |= found.metrics
-        counts = {"step": state.step, "split": split, "samples": settings.test_samples}
+        counts: dict[str, Any] = {"step": state.step, "split": split, "samples": settings.test_samples}
+        counts |= {"correct": found.correct, "distinct": found.distinct}
+        if found.majority is not None:
+            counts["majority"] = found.majority
         with open(folder / PROBLEMS_FILE, "a", encoding="utf-8") as stream:
-            stream.write(json.dumps({**counts, "correct": found.correct, "distinct": found.distinct}) + "\n")
+            stream.write(json.dumps(counts) + "\n")
     return {**metrics, "timing_s/testing": time.perf_counter() - began}
 
 

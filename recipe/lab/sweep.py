@@ -41,6 +41,8 @@ CURVES = (
     *("response_length/mean", "reward/mixed_prompts"),
 )
 """Training metrics of a record, beside those of the run's methods: means over the steps between two validations."""
+COUNTS = ("correct", "distinct", "majority")
+"""What is counted of every problem's responses; majority only where a problem has one answer."""
 SPLITS = ("val/", "held_out/")
 """What the metrics of a validation begin with."""
 USAGE = """
@@ -97,9 +99,9 @@ def _is_of_a_method(key: str) -> bool:
 def record_of(job: Job) -> dict[str, Any]:
     """What is kept of a finished run: its command, validations, and training metrics averaged between validations.
 
-    "problems" has, for each split and validation, how many responses to each problem were correct and how many of those
-    differ; the number of responses is the setting `test_samples`. "date" is the day of the record, "cores" those of the
-    machine.
+    "problems" has, for each split and validation, how many responses to each problem were correct, how many of those
+    differ, and, where a problem has one answer, whether the majority's is right; the number of responses is the setting
+    `test_samples`. "date" is the day of the record, "cores" those of the machine.
     """
     lines = read_metrics(job.settings.output / METRICS_FILE)
     tested = [line for line in lines if any(key.startswith(SPLITS) for key in line)]
@@ -108,9 +110,10 @@ def record_of(job: Job) -> dict[str, Any]:
         curves[key] = [_rounded(line.get(key)) for line in tested]
     problems: dict[str, dict[str, list[Any]]] = {}
     for line in read_metrics(job.settings.output / PROBLEMS_FILE):
-        counts = problems.setdefault(line["split"], {"correct": [], "distinct": []})
-        for key in counts:
-            counts[key].append(line[key])
+        counts = problems.setdefault(line["split"], {})
+        for key in COUNTS:
+            if key in line:
+                counts.setdefault(key, []).append(line[key])
     seconds = [line["timing_cpu_s/step"] for line in lines if "timing_cpu_s/step" in line]
     return {
         "name": job.name,

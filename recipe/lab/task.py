@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -17,12 +18,14 @@ from transformers import AutoTokenizer
 
 from data_prep import countdown as countdown_data
 from data_prep.files import WARM_START_FILE
-from recipe.grading import countdown
+from recipe.grading import countdown, sources
+from recipe.grading.extract import extract
 from recipe.grading.pool import GraderPool, Verdict
 from recipe.lab.policy import Policy, Prompts
 from recipe.lab.sampling import sample
 from recipe.paec.common.errors import UserError
 from recipe.paec.common.queue_keys import response_number
+from recipe.paec.scoring.estimators import majority
 from recipe.paec.scoring.scores import validation_metrics
 from recipe.paec.scoring.verdicts import SampleVerdict
 
@@ -53,6 +56,8 @@ class Validated:
     """Correct responses to each problem."""
     distinct: list[int]
     """Different correct answers to each problem."""
+    majority: list[bool] | None
+    """Whether the answer that most responses give is right; None where answers are expressions."""
 
 
 class Task:
@@ -112,7 +117,7 @@ class Task:
     def verdicts(self, problems: Sequence[Problem], texts: Sequence[str]) -> list[Verdict]:
         """One verdict for each response text; `problems` has its problem at the same place."""
         return [
-            self._judge(p.source, _graded_part(p, text), p.truth, p.training)
+            self._judge(p.source, shortened(p, text), p.truth, p.training)
             for p, text in zip(problems, texts, strict=True)
         ]
 
@@ -133,7 +138,7 @@ class Task:
     def validate(
         self, policy: Policy, samples: int, length: int, temperature: float, seed: int, step: int, split: str
     ) -> Validated:
-        """The pipeline's metrics without the majority vote, which would take longer than the rest, and counts.
+        """The pipeline's metrics, and counts; of countdown without the majority vote, which would take long.
 
         They are `val/<source>/...` for split="validation", `held_out/<source>/...` for split="held_out".
         In addition distinct@n, the different correct answers to a problem, and entropy, the mean over response tokens
@@ -154,26 +159,40 @@ class Task:
                 inside = drawn.inside[place]
                 log_probs = drawn.logits[place][inside].log_softmax(-1)
                 entropies.setdefault(problem.source, []).append(-(log_probs.exp() * log_probs).sum(-1))
-        problems = [problem for problem in asked for _ in range(samples)]
-        verdicts = self.verdicts(problems, texts)
+        verdicts = self.verdicts([problem for problem in asked for _ in range(samples)], texts)
+        of_problem = [verdicts[row * samples : (row + 1) * samples] for row in range(n)]
+        groups = self._groups(asked, of_problem)
         found = validation_metrics(
-            [problem.source for problem in problems],
-            [str(row // samples) for row in range(len(problems))],
-            [SampleVerdict(v.correct, v.strict, None, v.status) for v in verdicts],
+            [problem.source for problem in asked for _ in range(samples)],
+            [str(row) for row in range(n) for _ in range(samples)],
+            [
+                SampleVerdict(v.correct, v.strict, group, v.status)
+                for v, group in zip(verdicts, chain.from_iterable(groups or [[None] * len(verdicts)]), strict=True)
+            ],
             problems=Counter(problem.source for problem in asked),
             samples=samples,
         )
-        found = {name: value for name, value in found.items() if "/maj@" not in name}
-        of_problem = [verdicts[row * samples : (row + 1) * samples] for row in range(n)]
-        correct = [sum(v.correct for v in of) for of in of_problem]
+        if groups is None:
+            found = {name: value for name, value in found.items() if "/maj@" not in name}
+        correct = [[v.correct for v in of] for of in of_problem]
         distinct = [len({v.answer.replace(" ", "") for v in of if v.correct}) for of in of_problem]
+        votes = None if groups is None else [majority(g, c) for g, c in zip(groups, correct, strict=True)]
         for source, values in entropies.items():
             rows = [row for row, problem in enumerate(asked) if problem.source == source]
             found[f"val/{source}/distinct@{samples}"] = fmean(distinct[row] for row in rows)
             found[f"val/{source}/entropy"] = torch.cat(values).double().mean().item()
         if split != "validation":
             found = {f"{split}/{name.partition('/')[2]}": value for name, value in found.items()}
-        return Validated(found, correct, distinct)
+        return Validated(found, [sum(c) for c in correct], distinct, votes)
+
+    def _groups(
+        self, problems: Sequence[Problem], verdicts: Sequence[Sequence[Verdict]]
+    ) -> list[list[int | None]] | None:
+        """Classes of equal answers to each problem; None of countdown, where that takes longer than all the rest."""
+        if any(problem.source == countdown.DATA_SOURCE for problem in problems):
+            return None
+        answers = ((p.source, [v.answer for v in of]) for p, of in zip(problems, verdicts, strict=True))
+        return self._pool.groups(answers)
 
 
 def rows_of(tokens: torch.Tensor, inside: torch.Tensor) -> list[list[int]]:
@@ -191,6 +210,14 @@ def _order(seed: int, epoch: int, size: int) -> list[int]:
     return torch.randperm(size, generator=generator_of(seed, epoch, "order")).tolist()
 
 
-def _graded_part(problem: Problem, text: str) -> str:
-    """What the scorer reads: of a countdown response what follows the last ';', so that more verdicts are known."""
-    return text[text.rfind(";") :] if problem.source == countdown.DATA_SOURCE else text
+def shortened(problem: Problem, text: str) -> str:
+    """A shorter text with the same answer, so that more verdicts are known.
+
+    Of a countdown response what follows the last ';', of a mathematical one its answer in a box.
+    """
+    if problem.source == countdown.DATA_SOURCE:
+        return text[text.rfind(";") :]
+    if sources.kind(problem.source) == "math" and (answer := extract(text)) is not None:
+        boxed = f"\\boxed{{{answer}}}"
+        return boxed if extract(boxed) == answer else text
+    return text

@@ -16,9 +16,9 @@ def runs(name: str = "one", seeds: tuple[int, ...] = (1, 2), correct: int = 16) 
     return records.Runs(name, seeds, np.array([0, 25]), counts, np.minimum(counts, 4), np.full((len(seeds), 2), 0.1))
 
 
-def record(step: list[int], seed: int) -> dict:
+def record(step: list[int], seed: int, source: str = records.SOURCE) -> dict:
     counts = {"correct": [[seed, 2], [3, 4]], "distinct": [[1, 1], [1, 2]]}
-    entropies = {f"{split}/{records.SOURCE}/entropy": [0.2, 0.1] for split in ("held_out", "val")}
+    entropies = {f"{split}/{source}/entropy": [0.2, 0.1] for split in ("held_out", "val")}
     validation = {"step": step, **entropies}
     problems = {"held_out": counts, "validation": {**counts, "correct": [[seed, 2], [16, 16]]}}
     training = {"step": step[1:], "actor/paec/penalty_active": [0.25 * seed] * len(step[1:])}

@@ -7,11 +7,12 @@ import copy
 import pytest
 import torch
 
+from data_prep import tiny_model, word_problems
 from recipe.grading.pool import GraderPool
 from recipe.lab import grpo
 from recipe.lab.policy import Prompts
 from recipe.lab.sampling import sample
-from recipe.lab.task import Task, generator_of, rows_of
+from recipe.lab.task import Task, generator_of, rows_of, shortened
 from recipe.paec.common.errors import UserError
 
 TEXTS = ("7-3=4,4+3=7;7-3+3", "7-3=4;4+3 = 7", "", "no answer", "7;", "1;2;7 - 3 + 3", "7-3+3;", "x;7-3+(3)", ";;")
@@ -73,3 +74,54 @@ def test_held_out_problems_are_in_no_training_set(task, small):
 def test_a_response_must_fit_the_model(small):
     with pytest.raises(UserError, match="data.max_response_length=500: with the longest prompt of"):
         Task(small().task, positions=512, length=500)
+
+
+@pytest.fixture(scope="module")
+def words(tmp_path_factory) -> Task:
+    """Word problems: four to validate, and an untrained model."""
+    folder = tmp_path_factory.mktemp("words")
+    tiny_model.build(folder / "model")
+    word_problems.write(folder / "data", train=8, validation=4)
+    return Task(folder, positions=512, length=8)
+
+
+def test_majority_votes_by_hand(small, words, monkeypatch):
+    """Right by two of four, by an equal one, wrong by the first of a tie, and without an answer."""
+    truths = [problem.truth for problem in words.validation]
+    right = [rf"So it is \boxed{{{truth}}}." for truth in truths]
+    wrong = r"It is \boxed{12345}."
+    texts = [right[0], wrong, "none", right[0] + " Yes."]
+    texts += [wrong, right[1], rf"$\boxed{{{truths[1]}.0}}$" if truths[1].isdigit() else right[1], "Answer: 54321"]
+    texts += [wrong, right[2], right[2], wrong]
+    texts += ["none", "", r"\boxed{}", "nothing"]
+    monkeypatch.setattr(words, "texts", lambda rows: [texts.pop(0) for _ in rows])
+    state = grpo.started(small())
+    validated = words.validate(state.policy, 4, 4, 1.0, seed=1, step=3, split="validation")
+    assert validated.correct == [2, 2, 2, 0] and validated.majority == [True, True, False, False]
+    source = f"val/{word_problems.DATA_SOURCE}"
+    found = validated.metrics
+    assert (found[f"{source}/maj@4"], found[f"{source}/pass@4"], found[f"{source}/avg@4"]) == (0.5, 0.75, 6 / 16)
+
+
+def test_countdown_has_no_majority(small, task):
+    few = copy.copy(task)
+    few.validation = task.validation[:2]
+    validated = few.validate(grpo.started(small()).policy, 2, 8, 1.0, seed=1, step=0, split="validation")
+    assert validated.majority is None and not [name for name in validated.metrics if "/maj@" in name]
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        (r"First 3*2=6. \boxed{5} or \boxed{\frac{1}{2}}", r"\boxed{\frac{1}{2}}"),
+        ("Answer: 7", r"\boxed{7}"),
+        ("Answer: a } b", "Answer: a } b"),
+        ("no answer", "no answer"),
+    ],
+)
+def test_the_shortened_response_has_the_same_answer(words, text, expected):
+    problem = words.train[0]
+    assert shortened(problem, text) == expected
+    with GraderPool(workers=1) as pool:
+        one, other = (pool.judge(problem.source, t, problem.truth, problem.training) for t in (text, expected))
+    assert one == other

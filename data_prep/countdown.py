@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from itertools import combinations_with_replacement, permutations
 from pathlib import Path
+from random import Random
 from typing import Any
 
 from reasoning_gym.games.countdown import CountdownConfig, CountdownDataset
@@ -56,7 +57,12 @@ class Problem:
 
 
 def problems(
-    count: int, seed: int, exclude: Collection[Key] = (), distinct_keys: bool = False, progress: str | None = None
+    count: int,
+    seed: int,
+    exclude: Collection[Key] = (),
+    distinct_keys: bool = False,
+    progress: str | None = None,
+    numbers: int = NUMBERS,
 ) -> list[Problem]:
     """The first `count` distinct problems that the library generates from `seed`.
 
@@ -64,16 +70,17 @@ def problems(
         exclude: keys to skip.
         distinct_keys: also skip reorderings of a problem's numbers.
         progress: label of the progress, None for none.
+        numbers: how many numbers a problem has.
 
     Raises:
-        ValueError: fewer distinct problems were found. There are about 1,860 keys and 9,500 prompts.
+        ValueError: fewer distinct problems were found. With three numbers there are 1,860 keys and 9,500 prompts.
     """
     # Well below the stride, and the share of repetitions is then so high that continuing would not help.
     size = min(SEED_STRIDE, 2000 + 20 * count)
     dataset = CountdownDataset(
         CountdownConfig(
-            min_numbers=NUMBERS,
-            max_numbers=NUMBERS,
+            min_numbers=numbers,
+            max_numbers=numbers,
             min_value=1,
             max_value=MAX_VALUE,
             min_target=1,
@@ -106,12 +113,12 @@ def correct_traces(numbers: Collection[int], target: int) -> list[str]:
     return _traces(tuple(sorted(numbers))).get(target, [])
 
 
-def solvable() -> list[Key]:
-    """Every problem there is with three numbers of 1..9 and a target of 1..99: 1,864 keys."""
+def solvable(numbers: int = NUMBERS) -> list[Key]:
+    """Every problem there is with so many numbers of 1..9 and a target of 1..99: with three, 1,864 keys."""
     return [
-        (numbers, target)
-        for numbers in combinations_with_replacement(range(1, MAX_VALUE + 1), NUMBERS)
-        for target in sorted(_traces(numbers))
+        (given, target)
+        for given in combinations_with_replacement(range(1, MAX_VALUE + 1), numbers)
+        for target in sorted(_traces(given))
         if 1 <= target <= MAX_TARGET
     ]
 
@@ -200,12 +207,15 @@ class Pools:
             )
 
 
-def split(train: int, validation: int, held_out: int = 64, seed: int = 0, progress: bool = False) -> Pools:
+def split(
+    train: int, validation: int, held_out: int = 64, seed: int = 0, progress: bool = False, numbers: int = NUMBERS
+) -> Pools:
     """Draw the pools, smallest first, each from its own seed range and without the keys of those before it."""
     base = 3 * SEED_STRIDE * seed
 
     def draw(count: int, pool: int, exclude: set[Key], name: str, distinct_keys: bool) -> list[Problem]:
-        return problems(count, base + pool * SEED_STRIDE, exclude, distinct_keys, name if progress else None)
+        label = name if progress else None
+        return problems(count, base + pool * SEED_STRIDE, exclude, distinct_keys, label, numbers)
 
     validation_pool = draw(validation, 0, set(), "validation", True)
     taken = {problem.key for problem in validation_pool}
@@ -214,31 +224,41 @@ def split(train: int, validation: int, held_out: int = 64, seed: int = 0, progre
     return Pools(draw(train, 2, taken, "train", False), validation_pool, held_out_pool)
 
 
-def write(output: str | Path, train: int = 2048, validation: int = 100, seed: int = 0, progress: bool = False) -> str:
+def write(
+    output: str | Path,
+    train: int = 2048,
+    validation: int = 100,
+    seed: int = 0,
+    progress: bool = False,
+    numbers: int = NUMBERS,
+    practice: int | None = None,
+) -> str:
     """Write train.parquet, validation.parquet and warm_start.jsonl to the folder `output`.
 
     A line of warm_start.jsonl is {"split": "train" | "held_out", "numbers", "target", "traces"}, one per key; the
-    traces are those of `correct_traces`. The warm start practises on every problem that the other two pools lack.
+    traces are those of `correct_traces`. The warm start practises on every problem that is in neither validation nor
+    held_out, or on `practice` of them.
 
     Returns:
         One line that says what was written.
     """
     output = Path(output)
-    pools = split(train, validation, seed=seed, progress=progress)
+    pools = split(train, validation, seed=seed, progress=progress, numbers=numbers)
     write_parquet(rows(pools.train, "train"), output / TRAIN_FILE)
     write_parquet(rows(pools.validation, "validation"), output / VALIDATION_FILE)
     held_out = [problem.key for problem in pools.held_out]
     reserved = {*held_out, *(problem.key for problem in pools.validation)}
-    practice = [key for key in solvable() if key not in reserved]
+    free = [key for key in solvable(numbers) if key not in reserved]
+    practised = free if practice is None else sorted(Random(f"countdown {seed}").sample(free, practice))
     with atomic_write(output / WARM_START_FILE) as partial, partial.open("w", encoding="utf-8") as file:
-        for name, keys in (("train", practice), ("held_out", held_out)):
-            for numbers, target in keys:
-                traces = correct_traces(numbers, target)
-                line = {"split": name, "numbers": numbers, "target": target, "traces": traces}
+        for name, keys in (("train", practised), ("held_out", held_out)):
+            for given, target in keys:
+                traces = correct_traces(given, target)
+                line = {"split": name, "numbers": given, "target": target, "traces": traces}
                 file.write(json.dumps(line) + "\n")
     return (
         f"{output}: {len(pools.train)} training and {len(pools.validation)} validation rows, "
-        f"{len(practice)} problems for the warm start, and {len(held_out)} held out from it"
+        f"{len(practised)} problems for the warm start, and {len(held_out)} held out from it"
     )
 
 

@@ -66,6 +66,15 @@ TASKS = {
         merges=0,
         initializer_range=INITIALIZER_RANGE,
     ),
+    "countdown_four": Task(
+        module="data_prep.countdown_four",
+        steps=1800,
+        batch_size=32,
+        peak_lr=2e-3,
+        max_response=36,  # the longest correct trace has 34, and its <|im_end|>
+        merges=0,
+        initializer_range=INITIALIZER_RANGE,
+    ),
     "word_problems": Task(
         module="data_prep.word_problems",
         steps=1200,

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import pickle
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from hydra._internal.sources_registry import SourcesRegistry
+from hydra.core.plugins import Plugins
+from hydra.plugins.config_source import ConfigResult, ConfigSource
 
 from recipe.paec.common import versions
 from recipe.paec.config import resolve
@@ -22,6 +28,29 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if item.get_closest_marker("cpu_stack"):
                 item.add_marker(skip)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def configuration_files_are_parsed_once() -> Iterator[None]:
+    """Keep what has not changed on disk: parsing is half of a composition, and a thousand tests compose."""
+    parsed: dict[tuple, bytes] = {}
+    Plugins.instance()  # registers the sources
+    of_files = SourcesRegistry.instance().resolve("file")
+    parse = of_files.load_config
+
+    def load_config(source: ConfigSource, config_path: str) -> ConfigResult:
+        file = Path(source.path, config_path).with_suffix(".yaml")
+        if not file.is_file():
+            return parse(source, config_path)
+        status = os.stat(file)
+        key = source.provider, source.path, config_path, status.st_mtime_ns, status.st_size, status.st_ino
+        if key not in parsed:
+            parsed[key] = pickle.dumps(parse(source, config_path))
+        return pickle.loads(parsed[key])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(of_files, "load_config", load_config)
+        yield
 
 
 @pytest.fixture(scope="session")

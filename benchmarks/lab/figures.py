@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks.lab.comparison import DRAWS, corrected, differences, in_words
-from benchmarks.lab.records import BASELINE, REFERENCE, Runs, accuracy, solved
+from benchmarks.lab.other_tasks import quantities
+from benchmarks.lab.records import BASELINE, REFERENCE, Runs
 from benchmarks.lab.search import method_of
 from benchmarks.lab.why import KINDS, mean
 from data_prep.files import atomic_write
@@ -29,6 +31,12 @@ def draw(runs: dict[str, Runs], file: Path, draws: int = DRAWS) -> None:
     else:
         figure = _curves(pyplot, runs)
     _save(pyplot, figure, file)
+
+
+def draw_other(runs: dict[str, Runs], file: Path) -> None:
+    """The figure of another task: as `draw`, with the quantities of that task."""
+    pyplot = _pyplot()
+    _save(pyplot, _curves(pyplot, runs, [*quantities(runs[BASELINE])][1:]), file)
 
 
 def draw_why(found: dict[str, list[dict[str, Any]]], file: Path) -> None:
@@ -70,20 +78,19 @@ def _save(pyplot: Any, figure: Any, file: Path) -> None:
     pyplot.close(figure)
 
 
-def _curves(pyplot: Any, runs: dict[str, Runs]) -> Any:
-    """Frontiers, and entropy with the range of the seeds."""
+def _curves(pyplot: Any, runs: dict[str, Runs], against: Sequence[str] = ("pass@32", "distinct")) -> Any:
+    """Frontiers of accuracy and two quantities, and entropy with the range of the seeds."""
     figure, (left, middle, right) = pyplot.subplots(1, 3, figsize=(10.5, 3.7), layout="constrained")
     for place, (name, one) in enumerate(runs.items()):
         color = f"C{place}"
         label = "GRPO" if name == BASELINE else f"GRPO + {name}"
-        x = accuracy(one.correct).mean(0)
-        for axis, y in ((left, solved(one.correct).mean(0)), (middle, one.distinct.mean(-1).mean(0))):
-            axis.plot(x, y, "-o", color=color, markersize=3, linewidth=1, label=label)
-            axis.plot(x[-1:], y[-1:], "o", color=color, markersize=6)
+        values = {key: of.mean((0, -1)) for key, of in quantities(one).items()}
+        for axis, key in zip((left, middle), against, strict=True):
+            axis.plot(values["accuracy"], values[key], "-o", color=color, markersize=3, linewidth=1, label=label)
+            axis.plot(values["accuracy"][-1:], values[key][-1:], "o", color=color, markersize=6)
+            axis.set(xlabel="accuracy", ylabel={"distinct": "distinct correct of 32"}.get(key, key))
         right.fill_between(one.steps, one.entropy.min(0), one.entropy.max(0), color=color, alpha=0.15, linewidth=0)
         right.plot(one.steps, one.entropy.mean(0), color=color, linewidth=1.2, label=label)
-    left.set(xlabel="accuracy", ylabel="pass@32")
-    middle.set(xlabel="accuracy", ylabel="distinct correct of 32")
     right.set(xlabel="step", ylabel="token entropy, nats")
     figure.legend(*right.get_legend_handles_labels(), frameon=False, loc="outside lower center", ncols=4)
     return figure

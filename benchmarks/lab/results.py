@@ -1,9 +1,9 @@
 """Tables and figure of docs/results.md, from the records of the laboratory: `python -m benchmarks.lab.results`.
 
 Reads benchmarks/lab/protocol.md and the records of `paec lab sweep` in benchmarks/results/lab: `defaults/`, `long/`,
-`llama/`, `word_problems/`, `ablations/`, `agreement/`, `search/` and `main/`, each made from the file of jobs of that
-name; the records of `benchmarks.lab.why`; and the pipeline's runs in benchmarks/results/pipeline. Writes
-docs/results.md and its figures.
+`llama/`, `word_problems/`, `countdown_four/`, `ablations/`, `agreement/`, `search/` and `main/`, each made from the
+file of jobs of that name; the records of `benchmarks.lab.why`; and the pipeline's runs in benchmarks/results/pipeline.
+Writes docs/results.md and its figures.
 
 A number is the mean over seeds, with the seeds' own values beside it.
 """
@@ -16,9 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.lab import ablations, findings, one_answer, pipeline, search, why
+from benchmarks.lab import ablations, findings, other_tasks, pipeline, search, why
 from benchmarks.lab.comparison import DRAWS, corrected, differences, dominated, in_words
-from benchmarks.lab.figures import draw, draw_why
+from benchmarks.lab.figures import draw, draw_other, draw_why
 from benchmarks.lab.records import (
     BASELINE,
     REFERENCE,
@@ -169,7 +169,7 @@ def page(folder: Path, of_pipeline: Path | None = None, draws: int = DRAWS) -> s
         found[0],
         long,
         llama,
-        one_answer.section(folder / one_answer.FOLDER, draws),
+        *(other_tasks.section(folder / name, figure_of(folder / name), draws) for name in other_tasks.TASKS),
         agreement,
         found[1],
         main,
@@ -244,6 +244,9 @@ def main(arguments: list[str] | None = None) -> int:
     for name in SECTIONS:
         if figure_of(options.records / name) in found:
             draw(read(options.records / name), options.output / figure_of(options.records / name))
+    for name in other_tasks.TASKS:
+        if others := other_tasks.complete(options.records / name):
+            draw_other(others, options.output / figure_of(options.records / name))
     if inside := why.read(options.records / "why"):
         draw_why(inside, options.output / why.FIGURE)
     options.output.mkdir(parents=True, exist_ok=True)

@@ -86,16 +86,17 @@ class Task:
         self._judge = lru_cache(REMEMBERED)(self._pool.judge)
 
     def _problems(self, file: Path) -> list[Problem]:
-        return [self._problem(row) for row in pandas.read_parquet(file).to_dict("records")]
+        return [self.problem(row) for row in pandas.read_parquet(file).to_dict("records")]
 
     def _held_out(self, file: Path) -> list[Problem]:
         """The countdown problems that neither the warm start nor RL trains on; none for another task."""
         lines = [json.loads(line) for line in file.read_text("utf-8").splitlines()] if file.is_file() else []
         found = [line for line in lines if line["split"] == "held_out" and "target" in line]
         pool = [countdown_data.Problem(tuple(line["numbers"]), line["target"]) for line in found]
-        return [self._problem(row) for row in countdown_data.rows(pool, "test")]
+        return [self.problem(row) for row in countdown_data.rows(pool, "test")]
 
-    def _problem(self, row: Mapping[str, Any]) -> Problem:
+    def problem(self, row: Mapping[str, Any]) -> Problem:
+        """A row of a prepared data set, tokenized."""
         ids = self.tokenizer.apply_chat_template(
             list(row["prompt"]), add_generation_prompt=True, tokenize=True, return_dict=False
         )

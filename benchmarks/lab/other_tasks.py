@@ -1,0 +1,119 @@
+"""The sections of docs/results.md about other tasks than the quick start's: every method at the middle and the end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.lab.comparison import DRAWS
+from benchmarks.lab.records import (
+    BASELINE,
+    SAMPLES,
+    Runs,
+    gap_at_equal_accuracy,
+    interval,
+    over_problems,
+    read,
+    where_and_when,
+)
+from recipe.paec.scoring.estimators import Difference
+from recipe.paec.scoring.two_level import crossed_bootstrap
+
+SPLIT = "validation"
+"""Nothing is chosen on these tasks, so their validation problems measure."""
+TASKS = {
+    "word_problems": ("## One answer to each problem", "Word problems"),
+    "countdown_four": ("## A longer search", "Countdown with four numbers"),
+}
+"""Folder of records -> heading, and what the task is."""
+
+
+def quantities(one: Runs) -> dict[str, np.ndarray]:
+    """Of every problem, [S, K, P] float64: accuracy, pass@32, and maj@32 or, without votes, distinct answers.
+
+    maj@32 is 1 where the most frequent answer is right, else 0.
+    """
+    found = {"accuracy": one.correct / SAMPLES, "pass@32": (one.correct > 0).astype(float)}
+    if one.majority is None:
+        return {**found, "distinct": one.distinct.astype(float)}
+    return {**found, "maj@32": one.majority.astype(float)}
+
+
+def differences(one: Runs, baseline: Runs, draws: int = DRAWS) -> dict[str, Difference]:
+    """Each quantity at the last step minus the baseline's, and "equal <quantity>", the same at equal accuracy.
+
+    Intervals are those of `comparison.differences`: over the seeds, which both must have, and over the problems.
+    """
+    sides = [quantities(side) for side in (one, baseline)]
+    sizes = one.correct.shape[0], one.correct.shape[-1]
+
+    def last(name: str, problems: np.ndarray) -> np.ndarray:
+        ours, theirs = (over_problems(side[name][:, -1], problems) for side in sides)
+        return ours - theirs
+
+    def equal(name: str, problems: np.ndarray) -> np.ndarray:
+        curves = (tuple(over_problems(side[key], problems) for key in ("accuracy", name)) for side in sides)
+        return gap_at_equal_accuracy(*curves)
+
+    statistics = {name: (last, name) for name in sides[0]}
+    statistics |= {f"equal {name}": (equal, name) for name in sides[0] if name != "accuracy"}
+    return {
+        key: crossed_bootstrap(
+            lambda seeds, problems, gap=gap, name=name: (seeds * gap(name, problems)).sum(-1), sizes, resamples=draws
+        )
+        for key, (gap, name) in statistics.items()
+    }
+
+
+def complete(folder: Path) -> dict[str, Runs]:
+    """The runs of a folder, once every method has been run with the same two seeds or more; until then none."""
+    runs = read(folder, SPLIT)
+    seeds = {one.seeds for one in runs.values()}
+    return runs if BASELINE in runs and len(runs) > 1 and len(seeds) == 1 and len(seeds.pop()) > 1 else {}
+
+
+def section(folder: Path, figure: str, draws: int = DRAWS) -> str:
+    """The section of a folder of TASKS, with its figure; "" without `complete` runs."""
+    runs = complete(folder)
+    if not runs:
+        return ""
+    grpo, (heading, what) = runs[BASELINE], TASKS[folder.name]
+    names = [*quantities(grpo)]
+    digits = [2 if name == "distinct" else 3 for name in names]
+    half, last = (len(grpo.steps) - 1) // 2, len(grpo.steps) - 1
+    lines = [
+        heading,
+        "",
+        f"{what}: {grpo.correct.shape[-1]} problems x {SAMPLES} responses, {len(grpo.seeds)} seeds (mean, and each "
+        f"seed), {grpo.steps[-1]} steps; `paec lab sweep benchmarks/lab/{folder.name}.yaml`, then "
+        f"`python -m benchmarks.lab.results`; {where_and_when(runs.values())}.",
+        "",
+        f"![Accuracy against the other quantities at every validation; token entropy]({figure})",
+        "",
+        f"| | step | {' | '.join(names)} | token entropy |",
+        f"|---|---|{'---|' * len(names)}---|",
+        _row(grpo, 0, "before training", digits),
+        *(_row(one, place, f"`{name}`", digits) for place in (half, last) for name, one in runs.items()),
+        "",
+        f"Minus GRPO, at step {grpo.steps[-1]}, and in the mean over the accuracies that both reach (95 % intervals):",
+        "",
+        f"| | {' | '.join(names)} | {' | '.join(f'{name} at equal accuracy' for name in names[1:])} |",
+        f"|---|{'---|' * (2 * len(names) - 1)}",
+    ]
+    for name, one in runs.items():
+        if name != BASELINE:
+            found = differences(one, grpo, draws).values()
+            cells = [interval(of, places) for of, places in zip(found, [*digits, *digits[1:]], strict=True)]
+            lines.append(f"| `{name}` | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _row(one: Runs, place: int, label: str, digits: list[int]) -> str:
+    """A method's quantities at a validation."""
+    columns = [values[:, place].mean(-1) for values in quantities(one).values()] + [one.entropy[:, place]]
+    cells = [
+        f"{of.mean():.{places}f} ({', '.join(f'{value:.{places}f}' for value in of)})"
+        for of, places in zip(columns, [*digits, 3], strict=True)
+    ]
+    return f"| {label} | {one.steps[place]} | {' | '.join(cells)} |"

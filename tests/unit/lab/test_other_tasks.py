@@ -1,0 +1,88 @@
+"""The sections about other tasks: their numbers by hand."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from lab_records import record
+
+from benchmarks.lab import figures, other_tasks, results
+
+FIRST, HALF = [[True, False], [True, False]], [[True, False], [True, True]]
+"""Of two problems the majority is right for one at both validations; for one, then for both."""
+
+
+def write(folder: Path, name: str, seed: int, majority: list[list[bool]] | None = None) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    made = record([0, 25], seed, "word_problems")
+    if majority is not None:
+        made["problems"]["validation"]["majority"] = majority
+    (folder / f"{name}-seed{seed}.json").write_text(json.dumps(made))
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    for seed in (1, 2):
+        write(tmp_path / "word_problems", "none", seed, FIRST)
+        write(tmp_path / "word_problems", "paec", seed, HALF)
+        write(tmp_path / "countdown_four", "none", seed)
+        write(tmp_path / "countdown_four", "paec", seed)
+    return tmp_path
+
+
+def numbers(line: str) -> list[str]:
+    """The estimates of a table's row, without their intervals."""
+    return re.findall(r"[+-][\d.]+(?= |$)", re.sub(r"\[[^]]*\]", "", line))
+
+
+def test_votes_by_hand(folder):
+    text = other_tasks.section(folder / "word_problems", "x.svg", draws=20)
+    assert "Word problems: 2 problems x 32 responses, 2 seeds (mean, and each seed), 25 steps" in text
+    # Correct responses are (seed, 2) of 32 before training and (16, 16) after it.
+    assert "| before training | 0 | 0.055 (0.047, 0.062) | 1.000 (1.000, 1.000) | 0.500 (0.500, 0.500) | 0.200 " in text
+    assert "| `none` | 25 | 0.500 (0.500, 0.500) | 1.000 (1.000, 1.000) | 0.500 (0.500, 0.500) | 0.100 " in text
+    assert "| `paec` | 25 | 0.500 (0.500, 0.500) | 1.000 (1.000, 1.000) | 1.000 (1.000, 1.000) |" in text
+    # The curves of maj@32 rise linearly in accuracy from the same point, to 0.5 and to 1: half of that in the mean.
+    assert numbers(text.splitlines()[-1]) == ["+0.000", "+0.000", "+0.500", "+0.000", "+0.250"]
+
+
+def test_without_votes_the_distinct_answers_count(folder):
+    text = other_tasks.section(folder / "countdown_four", "x.svg", draws=20)
+    assert "| | step | accuracy | pass@32 | distinct | token entropy |" in text
+    assert "| before training | 0 | 0.055 (0.047, 0.062) | 1.000 (1.000, 1.000) | 1.00 (1.00, 1.00) |" in text
+    assert "| `paec` | 25 | 0.500 (0.500, 0.500) | 1.000 (1.000, 1.000) | 1.50 (1.50, 1.50) |" in text
+    assert numbers(text.splitlines()[-1]) == ["+0.000", "+0.000", "+0.00", "+0.000", "+0.00"]
+
+
+def test_intervals_are_those_of_the_common_bootstrap(folder):
+    found = other_tasks.complete(folder / "word_problems")
+    gained = other_tasks.differences(found["paec"], found["none"], draws=500)
+    assert gained["maj@32"].value == 0.5 and gained["maj@32"].low < 0.5
+    assert (gained["accuracy"].low, gained["accuracy"].high) == (0, 0)
+
+
+def test_nothing_before_every_method_has_the_same_two_seeds(folder):
+    (folder / "countdown_four" / "paec-seed2.json").unlink()
+    assert other_tasks.section(folder / "countdown_four", "x.svg") == ""
+    (folder / "countdown_four" / "none-seed2.json").unlink()
+    assert (
+        other_tasks.section(folder / "countdown_four", "x.svg") == "" == other_tasks.section(folder / "main", "x.svg")
+    )
+
+
+def test_the_page_and_its_figures(folder, tmp_path):
+    text = results.page(folder, draws=5)
+    for name, (heading, _) in other_tasks.TASKS.items():
+        assert f"{heading}\n\n" in text and f"(results_{name}.svg)" in text
+        figures.draw_other(other_tasks.complete(folder / name), tmp_path / f"{name}.svg")
+        assert "<svg" in (tmp_path / f"{name}.svg").read_text()
+
+
+def test_majorities_are_read_where_they_are(folder):
+    assert results.read(folder / "word_problems")["none"].majority is None, "the test problems have none"
+    found = results.read(folder / "word_problems", "validation")["paec"].majority
+    assert np.array_equal(found, [HALF, HALF])

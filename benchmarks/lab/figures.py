@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.lab.comparison import DRAWS, corrected, differences, in_words
-from benchmarks.lab.other_tasks import quantities
-from benchmarks.lab.records import BASELINE, REFERENCE, Runs
+from benchmarks.lab.comparison import corrected, in_words
+from benchmarks.lab.records import BASELINE, REFERENCE, Runs, quantities
 from benchmarks.lab.search import method_of
 from benchmarks.lab.why import KINDS, mean
 from data_prep.files import atomic_write
@@ -22,14 +21,10 @@ COLORS = {"better": "C2", "no difference shown": "0.55", "worse": "C3", "one see
 """Of what `in_words` says."""
 
 
-def draw(runs: dict[str, Runs], file: Path, draws: int = DRAWS) -> None:
-    """The figure of a section: curves, or of more than MOST_CURVES methods their differences to the baseline."""
+def draw(runs: dict[str, Runs], gained: dict[str, dict[str, Difference]], file: Path) -> None:
+    """The figure of a section: curves, or of more than MOST_CURVES methods their `differences` to the baseline."""
     pyplot = _pyplot()
-    if len(runs) > MOST_CURVES:
-        gained = {name: differences(one, runs[BASELINE], draws) for name, one in runs.items() if name != BASELINE}
-        figure = _intervals(pyplot, gained)
-    else:
-        figure = _curves(pyplot, runs)
+    figure = _intervals(pyplot, gained) if len(runs) > MOST_CURVES else _curves(pyplot, runs)
     _save(pyplot, figure, file)
 
 

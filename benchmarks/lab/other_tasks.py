@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.lab.comparison import DRAWS
+from benchmarks.lab.figures import draw_other
 from benchmarks.lab.records import (
     BASELINE,
     SAMPLES,
@@ -14,6 +15,7 @@ from benchmarks.lab.records import (
     gap_at_equal_accuracy,
     interval,
     over_problems,
+    quantities,
     read,
     where_and_when,
 )
@@ -27,17 +29,6 @@ TASKS = {
     "countdown_four": ("## A longer search", "Countdown with four numbers"),
 }
 """Folder of records -> heading, and what the task is."""
-
-
-def quantities(one: Runs) -> dict[str, np.ndarray]:
-    """Of every problem, [S, K, P] float64: accuracy, pass@32, and maj@32 or, without votes, distinct answers.
-
-    maj@32 is 1 where the most frequent answer is right, else 0.
-    """
-    found = {"accuracy": one.correct / SAMPLES, "pass@32": (one.correct > 0).astype(float)}
-    if one.majority is None:
-        return {**found, "distinct": one.distinct.astype(float)}
-    return {**found, "maj@32": one.majority.astype(float)}
 
 
 def differences(one: Runs, baseline: Runs, draws: int = DRAWS) -> dict[str, Difference]:
@@ -73,11 +64,16 @@ def complete(folder: Path) -> dict[str, Runs]:
     return runs if BASELINE in runs and len(runs) > 1 and len(seeds) == 1 and len(seeds.pop()) > 1 else {}
 
 
-def section(folder: Path, figure: str, draws: int = DRAWS) -> str:
-    """The section of a folder of TASKS, with its figure; "" without `complete` runs."""
+def section(folder: Path, figure: str, draws: int = DRAWS, figures: Path | None = None) -> str:
+    """The section of a folder of TASKS, with its figure; "" without `complete` runs.
+
+    The figure goes to the folder `figures`, if one is given.
+    """
     runs = complete(folder)
     if not runs:
         return ""
+    if figures is not None:
+        draw_other(runs, figures / figure)
     grpo, (heading, what) = runs[BASELINE], TASKS[folder.name]
     names = [*quantities(grpo)]
     digits = [2 if name == "distinct" else 3 for name in names]

@@ -19,8 +19,8 @@ SAMPLES = 32
 """Responses to each problem in a validation."""
 REFERENCE = {"pass@32": (0.30, 0.60), "distinct": (0.30, 1.0)}
 """Reference points of the hypervolumes: accuracy, and the other axis."""
-PLACES = 64
-"""Accuracies at which two curves are compared."""
+NO_WIDTH = 1e-9
+"""Ranges of accuracy up to this are one accuracy: such differences are rounding."""
 SOURCE = "reasoning_gym/countdown"
 SPLITS = {"held_out": "held_out", "validation": "val"}
 """Test and validation problems -> what their metrics begin with."""
@@ -113,6 +113,17 @@ def solved(correct: np.ndarray, shares: np.ndarray | None = None) -> np.ndarray:
     return over_problems(correct > 0, shares)
 
 
+def quantities(one: Runs) -> dict[str, np.ndarray]:
+    """Of every problem, [S, K, P] float64: accuracy, pass@32, and maj@32 or, without votes, distinct answers.
+
+    maj@32 is 1 where the most frequent answer is right, else 0.
+    """
+    found = {"accuracy": one.correct / SAMPLES, "pass@32": (one.correct > 0).astype(float)}
+    if one.majority is None:
+        return {**found, "distinct": one.distinct.astype(float)}
+    return {**found, "maj@32": one.majority.astype(float)}
+
+
 def outcomes(correct: np.ndarray, distinct: np.ndarray, shares: np.ndarray | None = None) -> dict[str, np.ndarray]:
     """The two hypervolumes of runs [..., K, P]; [...] each, or [B, ...] with `shares` as in `over_problems`."""
     found = points(correct, distinct, shares)
@@ -131,22 +142,34 @@ def gap_at_equal_accuracy(one: tuple[np.ndarray, np.ndarray], other: tuple[np.nd
     """How much higher the first curve lies than the second, in the mean over the accuracies that both reach; [...].
 
     A curve is its points (accuracy, y) [..., K], in the order of accuracy, joined by straight lines; of equal
-    accuracies, that of the last validation counts.
+    accuracies, that of the last validation counts. Before its first point and after its last one it is level.
     """
     low = np.maximum(one[0].min(-1), other[0].min(-1))
     high = np.minimum(one[0].max(-1), other[0].max(-1))
-    places = low[..., None] + (high - low)[..., None] * (np.arange(PLACES) + 0.5) / PLACES
-    return (_interpolated(*one, places) - _interpolated(*other, places)).mean(-1)
+    return _mean_height(*one, low, high) - _mean_height(*other, low, high)
 
 
-def _interpolated(x: np.ndarray, y: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """[..., G] heights of the curves through (x, y) [..., K] at `places` [..., G] within them."""
+def _mean_height(x: np.ndarray, y: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """[...] mean between `low` and `high` [...] of the curves through (x, y) [..., K]: exact, segment by segment."""
     order = np.argsort(x, -1, kind="stable")
     x, y = np.take_along_axis(x, order, -1), np.take_along_axis(y, order, -1)
-    right = (places[..., None] >= x[..., None, :]).sum(-1).clip(1, x.shape[-1] - 1)
-    x0, x1, y0, y1 = (np.take_along_axis(v, place, -1) for v in (x, y) for place in (right - 1, right))
-    share = np.divide(places - x0, x1 - x0, out=np.ones_like(places), where=x1 > x0)
-    return y0 + (y1 - y0) * share.clip(0, 1)
+    start, run = x[..., :-1], np.diff(x)
+
+    def risen(at: np.ndarray) -> np.ndarray:
+        """The share of each segment's rise that is behind `at`, 0 to 1; of a segment without a run, all or none."""
+        passed = at[..., None] - start
+        return np.divide(passed.clip(0, run), run, out=(passed >= 0).astype(float), where=run > 0)
+
+    def integral(at: np.ndarray) -> np.ndarray:
+        """Of `risen`, up to `at`."""
+        passed = (at[..., None] - start).clip(0)
+        inside = np.minimum(passed, run)
+        return passed - inside + np.divide(inside**2, 2 * run, out=np.zeros_like(run), where=run > 0)
+
+    width = (high - low)[..., None]
+    wide = np.abs(width) > NO_WIDTH
+    means = np.where(wide, (integral(high) - integral(low)) / np.where(wide, width, 1.0), risen(high))
+    return y[..., 0] + (np.diff(y) * means).sum(-1)
 
 
 def where_and_when(runs: Iterable[Runs]) -> str:

@@ -18,7 +18,7 @@ import numpy as np
 
 from benchmarks.lab import ablations, findings, other_tasks, pipeline, search, why
 from benchmarks.lab.comparison import DRAWS, corrected, differences, dominated, in_words
-from benchmarks.lab.figures import draw, draw_other, draw_why
+from benchmarks.lab.figures import draw, draw_why
 from benchmarks.lab.records import (
     BASELINE,
     REFERENCE,
@@ -32,7 +32,7 @@ from benchmarks.lab.records import (
     where_and_when,
 )
 from data_prep.files import atomic_write
-from recipe.paec.scoring.estimators import Difference
+from recipe.paec.scoring.estimators import LEVEL, Difference
 
 ROOT = Path(__file__).parents[2]
 RECORDS, PROTOCOL = ROOT / "benchmarks" / "results" / "lab", Path(__file__).parent / "protocol.md"
@@ -129,11 +129,16 @@ def domination(runs: dict[str, Runs]) -> list[str]:
     return lines
 
 
-def verdict(low: float | None, high: float | None) -> str:
-    """What an interval of a difference says about the claim that it is above 0."""
-    if low is None or high is None:
+def verdict(of: Difference) -> str:
+    """What the p value of a difference says about the claim that it is above 0, at 1 - LEVEL.
+
+    Not the interval, whose end is as near to 0 as the draws are coarse where p is about 0.05.
+    """
+    if of.p is None:
         return "one seed: no interval"
-    return "confirmed" if low > 0 else "the opposite" if high < 0 else "not confirmed"
+    if LEVEL + of.p >= 1:
+        return "not confirmed"
+    return "confirmed" if of.value > 0 else "the opposite"
 
 
 def claims(found: dict[str, Difference]) -> list[str]:
@@ -147,15 +152,18 @@ def claims(found: dict[str, Difference]) -> list[str]:
     ]
     for claim, key, words in CLAIMS:
         of = found[key]
-        lines.append(f"| {claim} | {words} | {interval(of, 3)} | {verdict(of.low, of.high)} |")
+        lines.append(f"| {claim} | {words} | {interval(of, 3)} | {verdict(of)} |")
     return lines
 
 
-def page(folder: Path, of_pipeline: Path | None = None, draws: int = DRAWS) -> str:
-    """The text of docs/results.md: the protocol, and what the records of `folder` and of the pipeline make of it."""
+def page(folder: Path, of_pipeline: Path | None = None, draws: int = DRAWS, figures: Path | None = None) -> str:
+    """The text of docs/results.md: the protocol, and what the records of `folder` and of the pipeline make of it.
+
+    The figures go to the folder `figures`, if one is given.
+    """
     intro, heading, protocol = PROTOCOL.read_text(encoding="utf-8").rstrip("\n").partition("\n\n## Protocol\n")
     in_short = findings.section(folder, draws)
-    quick, defaults, long, llama, main = (section(folder / name, draws) for name in SECTIONS)
+    quick, defaults, long, llama, main = (section(folder / name, draws, figures) for name in SECTIONS)
     each_part = ablations.section(folder / "ablations", folder / "defaults", draws)
     agreement = pipeline.agreement(folder / "agreement", of_pipeline, draws) if of_pipeline else ""
     found = why.section(folder / "why"), search.section(folder / "search")
@@ -169,7 +177,7 @@ def page(folder: Path, of_pipeline: Path | None = None, draws: int = DRAWS) -> s
         found[0],
         long,
         llama,
-        *(other_tasks.section(folder / name, figure_of(folder / name), draws) for name in other_tasks.TASKS),
+        *(other_tasks.section(folder / name, figure_of(folder / name), draws, figures) for name in other_tasks.TASKS),
         agreement,
         found[1],
         main,
@@ -177,8 +185,11 @@ def page(folder: Path, of_pipeline: Path | None = None, draws: int = DRAWS) -> s
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def section(folder: Path, draws: int = DRAWS) -> str:
-    """The tables of a folder of records, once every method has been run with the same seeds; "" without records."""
+def section(folder: Path, draws: int = DRAWS, figures: Path | None = None) -> str:
+    """The tables of a folder of records, once every method has been run with the same seeds; "" without records.
+
+    The figure goes to the folder `figures`, if one is given.
+    """
     runs = read(folder)
     if not runs:
         return ""
@@ -188,6 +199,8 @@ def section(folder: Path, draws: int = DRAWS) -> str:
         return f"{heading}\n\nRuns on record: {'; '.join(have)}. No table yet."
     one = runs[BASELINE]
     gained = {name: differences(r, one, draws) for name, r in runs.items() if name != BASELINE}
+    if figures is not None:
+        draw(runs, gained, figures / figure_of(folder))
     first, last = one.steps[0], one.steps[-1]
     start = f"At step {first}, before any training: accuracy {accuracy(one.correct)[:, 0].mean():.3f}, pass@32 "
     start += (
@@ -240,16 +253,10 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {options.records} has no record: paec lab sweep makes them", file=sys.stderr)
         return 1
     of_pipeline = options.pipeline or (pipeline.RECORDS if options.records == RECORDS else None)
-    found = page(options.records, of_pipeline)
-    for name in SECTIONS:
-        if figure_of(options.records / name) in found:
-            draw(read(options.records / name), options.output / figure_of(options.records / name))
-    for name in other_tasks.TASKS:
-        if others := other_tasks.complete(options.records / name):
-            draw_other(others, options.output / figure_of(options.records / name))
+    options.output.mkdir(parents=True, exist_ok=True)
+    found = page(options.records, of_pipeline, figures=options.output)
     if inside := why.read(options.records / "why"):
         draw_why(inside, options.output / why.FIGURE)
-    options.output.mkdir(parents=True, exist_ok=True)
     with atomic_write(options.output / PAGE) as partial:
         partial.write_text(found, encoding="utf-8")
     print(options.output / PAGE)

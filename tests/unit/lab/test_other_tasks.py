@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from lab_records import record
 
-from benchmarks.lab import figures, other_tasks, results
+from benchmarks.lab import other_tasks, results
 
 FIRST, HALF = [[True, False], [True, False]], [[True, False], [True, True]]
 """Of two problems the majority is right for one at both validations; for one, then for both."""
@@ -78,7 +78,7 @@ def test_the_page_and_its_figures(folder, tmp_path):
     text = results.page(folder, draws=5)
     for name, (heading, _) in other_tasks.TASKS.items():
         assert f"{heading}\n\n" in text and f"(results_{name}.svg)" in text
-        figures.draw_other(other_tasks.complete(folder / name), tmp_path / f"{name}.svg")
+        assert other_tasks.section(folder / name, f"{name}.svg", 5, tmp_path)
         assert "<svg" in (tmp_path / f"{name}.svg").read_text()
 
 

@@ -49,15 +49,18 @@ def test_curves_at_equal_accuracy():
     # Both reach 0.4 to 0.5 only; there the falling one is between 2 and 1.5. The order of the validations is no matter.
     short = curve((0.5, 3.0), (0.4, 3.0), (0.45, 3.0))
     assert records.gap_at_equal_accuracy(short, falling) == pytest.approx([3 - 1.75])
-    # Against numpy's interpolation, with two equal accuracies.
+    # Against numpy's interpolation at many places, with two equal accuracies.
     random = np.random.default_rng(1)
     x, y = random.random((4, 7)), random.random((4, 7))
     x[:, 3] = x[:, 5]
-    places = np.linspace(x.min(-1), x.max(-1), 9, axis=-1)[:, 1:-1]
+    low, high = x.min(-1) - 0.1, x.max(-1) - 0.1
     for row in range(4):
         order = np.argsort(x[row], kind="stable")
-        expected = np.interp(places[row], x[row][order], y[row][order])
-        assert records._interpolated(x, y, places)[row] == pytest.approx(expected)
+        places = low[row] + (high[row] - low[row]) * (np.arange(100_000) + 0.5) / 100_000
+        expected = np.interp(places, x[row][order], y[row][order]).mean()
+        assert records._mean_height(x, y, low, high)[row] == pytest.approx(expected, abs=1e-4)
+        narrow = records._mean_height(x, y, low + 0.3, low + 0.3 + 1e-12)[row]
+        assert narrow == pytest.approx(np.interp(low[row] + 0.3, x[row][order], y[row][order]), abs=1e-9)
     same = curve((0.3, 1.0), (0.3, 2.0))
     assert records.gap_at_equal_accuracy(same, flat) == pytest.approx([2.0 - 3.0]), "one accuracy: the last validation"
     gained = comparison.differences(runs(correct=24), runs("none"), draws=20)
@@ -116,7 +119,7 @@ def test_records_are_read_by_method_and_seed(tmp_path):
 def test_a_section_has_a_row_for_each_method(tmp_path, monkeypatch):
     found = {"none": runs("none"), "paec": replace(runs("paec", correct=24), dates=("2026-11-21",), cores=(2,))}
     monkeypatch.setattr(results, "read", lambda folder: found)
-    text = results.section(tmp_path / "defaults", draws=20)
+    text = results.section(tmp_path / "defaults", draws=100)
     assert "| `paec` | 0.750 (0.750, 0.750) | 1.000 (1.000, 1.000) | 4.00 (4.00, 4.00) | 0.100 (0.100, 0.100) |" in text
     assert "| `none` | 0.0800 (0.0800, 0.0800) |  |  | 0.600 (0.600, 0.600) |  |  |" in text
     assert "3 test problems x 32 responses, 2 seeds (mean, and each seed), 25 steps; `paec lab sweep" in text
@@ -160,9 +163,9 @@ def test_what_is_said_in_short(tmp_path):
 
 
 def test_verdicts():
-    assert [results.verdict(*ends) for ends in ((0.1, 0.2), (-0.2, -0.1), (-0.1, 0.1))] == [
-        *("confirmed", "the opposite", "not confirmed"),
-    ]
+    found = [Difference(*of) for of in ((0.1, 0.01, 0.2, 0.04), (-0.1, -0.2, -0.01, 0.04), (0.1, 1e-6, 0.2, 0.0504))]
+    assert [results.verdict(of) for of in found] == ["confirmed", "the opposite", "not confirmed"]
+    assert results.verdict(Difference(0.1, None, None, None)) == "one seed: no interval"
 
 
 def test_the_search_takes_the_largest_hypervolume_on_the_validation_problems(tmp_path):
@@ -218,8 +221,11 @@ def test_the_page_is_written_where_it_is_asked_for(tmp_path, capsys):
 
 def test_many_methods_are_drawn_as_differences(tmp_path):
     names = ["none", *(f"method{i}.knob={i}" for i in range(6))]
-    figures.draw({name: runs(name) for name in names[:6]}, tmp_path / "few.svg", draws=5)
-    figures.draw({name: runs(name, correct=16 + i) for i, name in enumerate(names)}, tmp_path / "many.svg", draws=5)
+    few = {name: runs(name) for name in names[:6]}
+    many = {name: runs(name, correct=16 + i) for i, name in enumerate(names)}
+    for label, of in (("few", few), ("many", many)):
+        gained = {name: comparison.differences(one, of["none"], draws=5) for name, one in of.items() if name != "none"}
+        figures.draw(of, gained, tmp_path / f"{label}.svg")
     few, many = (re.findall("<!-- (.*) -->", (tmp_path / f"{name}.svg").read_text()) for name in ("few", "many"))
     assert "GRPO + method4.knob=4" in few and "token entropy, nats" in few
     assert [text for text in many if text.startswith("method")] == [f"method{i}" for i in range(6)]

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.lab import why
+from benchmarks.lab import other_tasks, why
 from benchmarks.lab.comparison import DRAWS, differences
-from benchmarks.lab.records import BASELINE, Runs, accuracy, interval, read, solved
+from benchmarks.lab.records import BASELINE, Runs, interval, quantities, read
 from recipe.paec.scoring.estimators import Difference
 
 PAEC = "paec"
@@ -20,8 +20,8 @@ PARTS = (
 )
 """Ablations that take PAEC's effect away, as the sentence about them calls them."""
 
-EQUAL = (("distinct", 2, "distinct correct answers"), ("pass@32", 3, "in pass@32"))
-"""Outcomes at equal accuracy, with decimals and words."""
+WORDS = {"distinct": "distinct correct answers"}
+"""A quantity in words, where its name is not enough."""
 
 
 def section(folder: Path, draws: int = DRAWS) -> str:
@@ -40,31 +40,42 @@ def section(folder: Path, draws: int = DRAWS) -> str:
         if BASELINE in found and PAEC in found and found[BASELINE].seeds == found[PAEC].seeds:
             one, other = found[BASELINE], found[PAEC]
             lines += _of(one, other, differences(other, one, draws), where)
+    for name, where in (("countdown_four", "Where the search is longer"), ("word_problems", "On word problems")):
+        found = other_tasks.complete(folder / name)
+        if PAEC in found:
+            one, other = found[BASELINE], found[PAEC]
+            lines += _of(one, other, other_tasks.differences(other, one, draws), where)
     return "\n".join(lines)
 
 
 def _of(grpo: Runs, paec: Runs, gained: dict[str, Difference], where: str) -> list[str]:
-    """Two sentences about a pair: the collapse, and what PAEC does about it."""
+    """Two sentences about a pair: what happens to GRPO's entropy, and what PAEC does about it."""
     seeds, steps = len(grpo.seeds), grpo.steps[-1]
     fell = int((grpo.entropy[:, -1] < grpo.entropy[:, 0]).sum())
     kept = int((paec.entropy[:, -1] > grpo.entropy[:, -1]).sum())
-    quantities = {
-        "token entropy": (grpo.entropy, paec.entropy, 3),
-        "distinct correct answers": (grpo.distinct.mean(-1), paec.distinct.mean(-1), 2),
-        "pass@32": (solved(grpo.correct), solved(paec.correct), 3),
-        "accuracy": (accuracy(grpo.correct), accuracy(paec.correct), 3),
-    }
+    ours, theirs = ({name: of.mean(-1) for name, of in quantities(one).items()} for one in (paec, grpo))
+    names = [*reversed(theirs)]
+    pairs = {"token entropy": (grpo.entropy, paec.entropy, 3)}
+    pairs |= {WORDS.get(name, name): (theirs[name], ours[name], _digits(name)) for name in names}
     moved = ", ".join(
-        f"{words} from {_mean(one, 0, digits)} to {_mean(one, -1, digits)}"
-        for words, (one, _, digits) in quantities.items()
+        f"{words} from {_mean(one, 0, digits)} to {_mean(one, -1, digits)}" for words, (one, _, digits) in pairs.items()
     )
-    ends = ", ".join(f"{words} {_mean(other, -1, digits)}" for words, (_, other, digits) in quantities.items())
-    equal = [f"{interval(gained[f'equal {key}'], digits)} {words}" for key, digits, words in EQUAL]
+    ends = ", ".join(f"{words} {_mean(other, -1, digits)}" for words, (_, other, digits) in pairs.items())
+    equal = [
+        f"{interval(gained[f'equal {name}'], _digits(name))} {WORDS.get(name, f'in {name}')}"
+        for name in names
+        if name != "accuracy"
+    ]
     return [
         f"* **{where}, GRPO's entropy falls** in {fell} of {seeds} seeds; within {steps} steps {moved}.",
         f"* **PAEC's ends above it** in {kept} of {seeds} seeds: {ends}. At equal accuracy the difference to GRPO is "
         f"{' and '.join(equal)}; that of the accuracy at the last step is {interval(gained['accuracy'], 3)}.",
     ]
+
+
+def _digits(name: str) -> int:
+    """Decimals of a quantity."""
+    return 2 if name == "distinct" else 3
 
 
 def _mean(values: np.ndarray, place: int, digits: int) -> str:

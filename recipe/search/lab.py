@@ -57,6 +57,8 @@ class Lab:
         UserError: an override of all runs that cannot be.
     """
 
+    following = "jobs.yaml"
+
     def __init__(self, request: Request, folder: Path, processes: int):
         self._request, self._runs, self._processes = request, runs_of(folder), processes
         for override in request.overrides:
@@ -161,4 +163,4 @@ class Lab:
             f"# The settings that the search {self._request.name} has chosen: paec lab sweep FILE\n"
             f"# The search itself trained seeds {', '.join(map(str, self._request.seeds))}; these are others.\n"
         )
-        return "jobs.yaml", head + yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=10_000)
+        return self.following, head + yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=10_000)

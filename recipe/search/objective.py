@@ -9,6 +9,7 @@ hypervolume  the area above `reference` that the validations dominate as points 
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -119,7 +120,9 @@ def objective_of(written: Any) -> Objective:
     if "reference" not in written:
         return Objective(take, tuple(metrics))
     point = written["reference"]
-    numbers = isinstance(point, list) and all(isinstance(x, int | float) and not isinstance(x, bool) for x in point)
+    numbers = isinstance(point, list) and all(
+        isinstance(x, int | float) and not isinstance(x, bool) and math.isfinite(x) for x in point
+    )
     if take != "hypervolume" or not numbers or len(point) != 2:
         raise UserError(f"objective.reference={point}: must be two numbers, and only hypervolume has one, as in {form}")
     return Objective(take, tuple(metrics), (float(point[0]), float(point[1])))

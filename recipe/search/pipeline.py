@@ -15,7 +15,7 @@ from recipe.paec.common.errors import UserError
 from recipe.paec.config.methods import stack_of
 from recipe.paec.grid.command import start
 from recipe.paec.grid.prepare import prepare
-from recipe.paec.grid.request import Grid, parse
+from recipe.paec.grid.request import KNOBS, Grid, parse
 from recipe.paec.grid.runs import GridRun
 from recipe.search.objective import metrics_of
 from recipe.search.request import Request
@@ -35,10 +35,17 @@ class Pipeline:
         UserError: a method or an override that cannot be, or methods that would not be validated alike.
     """
 
+    following = "grid.sh"
+
     def __init__(self, request: Request, folder: Path):
         self._request, self._runs = request, runs_of(folder.resolve())
         if own := next((o for o in request.overrides if o.lstrip("+~").startswith("run.root=")), None):
             raise UserError(f"all: {own}: the search sets run.root itself: use --output")
+        for override in request.overrides:
+            key = override.lstrip("+~").partition("=")[0]
+            if key in KNOBS or key == "experiment":
+                own = {"METHODS": "methods", "SEEDS": "seeds", "GRID": "--output"}.get(key, key.lower())
+                raise UserError(f"all: {override}: the search sets it itself: use {own}")
         grid = self._grid([(name, name, {}) for name in request.methods])
         prepare(grid)
         configs = [grid.configuration(entry, grid.seeds[0]) for entry in grid.entries]
@@ -107,4 +114,4 @@ class Pipeline:
             f"# The settings that the search {self._request.name} has chosen, as a grid.\n"
             f"# The search itself trained seeds {', '.join(map(str, self._request.seeds))}; these are others.\n"
         )
-        return "grid.sh", head + shlex.join(command) + "\n"
+        return self.following, head + shlex.join(command) + "\n"

@@ -92,7 +92,7 @@ def read(file: Path) -> Request:
         raise UserError(f"{file}: there is no such file")
     try:
         content = OmegaConf.to_container(OmegaConf.load(file))  # which reads 1e-4 as a number, unlike yaml
-    except (yaml.YAMLError, OSError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         raise UserError(f"{file}: is not YAML: {' '.join(str(error).split())}") from None
     return request_of(content, file.stem)
 

@@ -149,4 +149,6 @@ def write(
         name, content = runner.next(chosen, other_seeds(request.seeds))
         replace_file(folder / name, content, sync=True)
         files.append(folder / name)
+    else:  # an earlier one lacks the methods that were added
+        (folder / runner.following).unlink(missing_ok=True)
     return text, files

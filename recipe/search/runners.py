@@ -27,6 +27,8 @@ class Runner(Protocol):
 
     steps: int
     """Of every run."""
+    following: str
+    """The name of `next`'s file."""
 
     def stack(self, method: str) -> MethodStack:
         """The methods of a run with nothing set, the searched one first; UserError if it cannot be trained."""

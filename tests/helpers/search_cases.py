@@ -53,6 +53,7 @@ class Made:
     """
 
     steps = 4
+    following = "next.txt"
 
     def __init__(self, value: Callable[[str, Params], float] = first_knob, dies_at: int = -1, fails: tuple = ()):
         self.value, self.dies_at, self.fails = value, dies_at, fails

@@ -45,8 +45,13 @@ def of_bins(problems: Sequence[tuple[Problem, Problem]]) -> np.ndarray:
 
 
 def of_answers(problems: Sequence[tuple[Problem, Problem]]) -> np.ndarray | None:
-    """Answer entropy of base and trained policy times the weight, [P, BINS, 2]; None where answers are not known."""
+    """Answer entropy of base and trained policy times the weight, [P, BINS, 2].
+
+    None where answers are not known, or the numbers of samples differ: n samples have at most ln n nats.
+    """
     if any(p.classes is None for both in problems for p in both):
+        return None
+    if len({p.samples for both in problems for p in both}) > 1:
         return None
     weights = [halves(base.samples, base.correct)[:, :1] for base, _ in problems]
     values = [[[answer_entropy(p.classes or ()) for p in both]] for both in problems]
@@ -66,8 +71,8 @@ def analyse(pair: Pair) -> dict[str, Any]:
 
     Returns:
         What the pair is, and `bins`: low and high, problems (expected number), base and trained accuracy, change,
-        same_samples (`same_samples`), and the answer entropies base_answers and trained_answers (None where answers are
-        not known). Bins without problems are left out.
+        same_samples (`same_samples`), and the answer entropies base_answers and trained_answers (None as of
+        `of_answers`). Bins without problems are left out.
 
     Raises:
         UserError: the base has one sample for each problem.

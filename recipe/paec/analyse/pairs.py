@@ -71,4 +71,4 @@ def _comparable(base: Policy, trained: Policy, series: Series) -> list[str]:
     if base.scores is None or trained.scores is None:
         return []
     both = [SeedGroup("base", (base.scores,)), SeedGroup("trained", (trained.scores,))]
-    return check(choose(both, [series.benchmark]), ["avg"], allow_mismatch=False)
+    return check(choose(both, [series.benchmark]), ["avg"], allow_mismatch=False, options=False)

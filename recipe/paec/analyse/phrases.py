@@ -27,6 +27,8 @@ MOST, MEMBERS = 5000, 5
 Gram = tuple[str, ...]
 """A run of words."""
 _WORD = re.compile(r"[a-z]+(?:['-][a-z]+)*")
+_BETWEEN = re.compile(r"[^a-z' -]+| {2,}|(?<![a-z])['-]+|['-]+(?![a-z])")
+"""What a phrase does not reach across: words are joined by one blank, as `count` looks for them."""
 
 
 @dataclass(frozen=True)
@@ -87,8 +89,8 @@ def read_phrases(file: Path) -> PhraseList:
 
 
 def parts_of(text: str) -> list[list[str]]:
-    """The words of a text in parts, which end at numbers, symbols, line breaks and punctuation."""
-    return [_WORD.findall(part) for part in re.split(r"[^a-z' -]+", plain_text(text))]
+    """The words of a text in parts, which end at numbers, symbols, line breaks, punctuation and several blanks."""
+    return [_WORD.findall(part) for part in _BETWEEN.split(plain_text(text))]
 
 
 def _grams(parts: Sequence[Sequence[str]], length: int, known: Mapping[Gram, int] | None) -> set[Gram]:

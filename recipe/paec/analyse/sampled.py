@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from recipe.grading.countdown import DATA_SOURCE as EXPRESSIONS
 from recipe.paec.common.errors import UserError
 from recipe.paec.common.queue_keys import prompt_of
 from recipe.paec.compare.evaluations import AGAIN, Evaluation
@@ -16,6 +17,9 @@ from recipe.paec.scoring.verdicts import SampleVerdict, check_fields, collect
 
 SAMPLES_FILE, DUMPS = "samples.jsonl", "validation"
 """Of an evaluation; the folder of a run of the pipeline, with `<step>.jsonl`."""
+
+LINE = "delete that line, and keep the others"
+"""Remedy for a damaged line of a run's own files."""
 
 Grouped = Callable[[Sequence[tuple[str, Sequence[str | None]]]], list[list[int | None]]]
 """(data source, answers to one problem) for each problem -> which answers are the same (`GraderPool.groups`)."""
@@ -36,7 +40,7 @@ class Problem:
     prompt: str | None = None
     """The prompt's text, where it was recorded."""
     distinct_correct: int | None = None
-    """Different right answers; None where that was not recorded and `classes` are not known."""
+    """Different right answers, of countdown expressions; None where that was not recorded and cannot be counted."""
 
 
 @dataclass(frozen=True)
@@ -62,10 +66,21 @@ class Series:
     policies: tuple[Policy, ...]
 
 
-def problem_of(verdicts: Sequence[bool], classes: Sequence[int | None] | None, prompt: str | None = None) -> Problem:
-    """A problem whose samples are known one by one."""
+def problem_of(
+    verdicts: Sequence[bool],
+    classes: Sequence[int | None] | None,
+    prompt: str | None = None,
+    expressions: Sequence[str | None] | None = None,
+) -> Problem:
+    """A problem whose samples are known one by one.
+
+    With `expressions`, the answers' texts, the different ones count instead of the classes: all right answers to a
+    countdown problem have one value, and so one class.
+    """
     right = None
-    if classes is not None:
+    if expressions is not None:
+        right = len({e.replace(" ", "") for e, good in zip(expressions, verdicts, strict=True) if good and e})
+    elif classes is not None:
         right = len({c for c, good in zip(classes, verdicts, strict=True) if good and c is not None})
     return Problem(
         len(verdicts), sum(verdicts), tuple(verdicts), None if classes is None else tuple(classes), prompt, right
@@ -82,6 +97,8 @@ def of_evaluations(name: str, steps: Sequence[tuple[int | None, Evaluation]]) ->
         label = "evaluation" if step is None else f"step {step}"
         for benchmark, problems in _samples(evaluation.path.parent / SAMPLES_FILE).items():
             read = {key: problem_of([v.correct for v in of], [v.group for v in of]) for key, of in problems.items()}
+            if benchmark == EXPRESSIONS:  # whose texts are not read here
+                read = {key: replace(problem, distinct_correct=None) for key, problem in read.items()}
             found.setdefault(benchmark, []).append(Policy(label, step, read, evaluation))
     for benchmark, policies in found.items():
         if len(policies) < len(steps):
@@ -100,8 +117,9 @@ def _samples(path: Path) -> dict[str, dict[str, list[SampleVerdict]]]:
     return collect(read(), str(path))
 
 
-def lines_of(path: Path) -> Iterator[tuple[int, Any]]:
-    """(number, content) of each line of a file of JSON lines; UserError if it is missing or is not that."""
+def lines_of(path: Path, remedy: str = AGAIN) -> Iterator[tuple[int, Any]]:
+    """(number, content) of each line of a file of JSON lines; UserError, with the remedy, if it is not that."""
+    number = 0
     try:
         with open(path, encoding="utf-8") as stream:
             for number, line in enumerate(stream, 1):
@@ -110,7 +128,8 @@ def lines_of(path: Path) -> Iterator[tuple[int, Any]]:
     except FileNotFoundError:
         raise UserError(f"{path}: does not exist: evaluate the model, and keep its samples") from None
     except ValueError as error:
-        raise UserError(f"{path}: is not JSON lines in UTF-8 ({error}): {AGAIN}") from None
+        where = f"{path}, line {number}" if number else str(path)
+        raise UserError(f"{where}: is not JSON lines in UTF-8 ({error}): {remedy}") from None
 
 
 def text_fields(path: Path, number: int, row: Any, *names: str, remedy: str) -> Iterator[str]:
@@ -131,7 +150,7 @@ def of_counts(path: Path, benchmark: str) -> list[Series]:
         UserError: a line that is not the counts of a validation.
     """
     found: dict[str, dict[int, Policy]] = {}
-    for number, row in lines_of(path):
+    for number, row in lines_of(path, LINE):
         try:
             n, step, split = int(row["samples"]), int(row["step"]), str(row["split"])
             counts = zip(row["correct"], row["distinct"], strict=True)
@@ -139,7 +158,7 @@ def of_counts(path: Path, benchmark: str) -> list[Series]:
             if n < 1 or not problems or not all(0 <= p.correct <= n for p in problems.values()):
                 raise ValueError(f"counts of {n} samples")
         except (KeyError, TypeError, ValueError) as error:
-            raise UserError(f"{path}, line {number}: is not a validation's counts ({error!r}): delete it") from None
+            raise UserError(f"{path}, line {number}: is not a validation's counts ({error!r}): {LINE}") from None
         found.setdefault(split, {})[step] = Policy(f"step {step}", step, problems)
     return [
         Series(split, benchmark, tuple(of_step[step] for step in sorted(of_step))) for split, of_step in found.items()
@@ -172,7 +191,9 @@ def of_dumps(folder: Path, benchmark: str, grouped: Grouped | None = None) -> li
         seen: Counter[tuple[str, str]] = Counter()  # several problems may have one prompt and reference
         for ((_, prompt, truth), of), numbers in zip(padded.items(), classes, strict=True):
             seen[prompt, truth] += 1
-            problems[f"{prompt}\n{truth}\n{seen[prompt, truth]}"] = problem_of([v for v, _ in of], numbers, prompt)
+            expressions = [text for _, text in of] if grouped and benchmark == EXPRESSIONS else None
+            one = problem_of([v for v, _ in of], numbers, prompt, expressions)
+            problems[f"{prompt}\n{truth}\n{seen[prompt, truth]}"] = one
         policies.append(Policy(f"step {step}", step, problems))
     return [Series("validation", benchmark, tuple(policies))] if policies else []
 
@@ -180,13 +201,13 @@ def of_dumps(folder: Path, benchmark: str, grouped: Grouped | None = None) -> li
 def _answers(path: Path) -> dict[tuple[str, str, str], list[tuple[bool, str | None]]]:
     """(prompt's name, its text, reference) -> (right, answer) of each response."""
     found: dict[tuple[str, str, str], list[tuple[bool, str | None]]] = {}
-    for number, row in lines_of(path):
+    for number, row in lines_of(path, LINE):
         try:
             key = prompt_of(row["uid"]), str(row["input"]), str(row["gts"])
             answer = row["pred"] if isinstance(row["pred"], str) and row["pred"] else None
             found.setdefault(key, []).append((row["acc"] == 1.0, answer))
         except (KeyError, TypeError, AttributeError, ValueError) as error:
-            raise UserError(f"{path}, line {number}: is not a graded response ({error!r}): delete the file") from None
+            raise UserError(f"{path}, line {number}: is not a graded response ({error!r}): {LINE}") from None
     if not found:
         raise UserError(f"{path}: contains no responses: delete it")
     return found

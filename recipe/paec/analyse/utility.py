@@ -161,6 +161,9 @@ def of_source(source: Source, remarks: list[str], settings: Settings, scorer: Sc
             )
             continue
         samples = samples_of(series, policy, settings.responses)
+        if not samples:
+            remarks.append(f"{source.name}: utility: no response to {series.benchmark} has text and a reference")
+            continue
         scored = scorer(samples)
         single = sum(one is not None and len(one.entropy) == 1 for one in scored)
         if missing := sum(one is None for one in scored):

@@ -10,13 +10,16 @@ from recipe.paec.compare.evaluations import Evaluation, SeedGroup
 from recipe.paec.scoring.display import in_papers_order
 
 
-def check(methods: Sequence[SeedGroup], metrics: Sequence[str], allow_mismatch: bool) -> list[str]:
+def check(
+    methods: Sequence[SeedGroup], metrics: Sequence[str], allow_mismatch: bool, options: bool = True
+) -> list[str]:
     """What a reader of the comparison must know; UserError if there is nothing to compare.
 
     Args:
         methods: the others are compared with the first run of the first one.
         metrics: avg, maj, pass or pass@k.
         allow_mismatch: a different protocol, grader or n is a remark instead of an error.
+        options: whether errors may name options of `paec compare`.
 
     Returns:
         Remarks, one sentence each.
@@ -28,7 +31,7 @@ def check(methods: Sequence[SeedGroup], metrics: Sequence[str], allow_mismatch: 
         for here, there, a, b in ((first, run, ours, theirs), (run, first, theirs, ours)):
             if absent := in_papers_order(a.keys() - b.keys()):
                 common = " ".join(in_papers_order(a.keys() & b.keys()))
-                choice = f", or compare only what both have with --benchmark {common}" if common else ""
+                choice = f", or compare only what both have with --benchmark {common}" if common and options else ""
                 raise UserError(
                     f"{there.path} has no scores on {', '.join(absent)}, but {here.path} has: evaluate that model on "
                     f"it too{choice}"
@@ -46,9 +49,8 @@ def check(methods: Sequence[SeedGroup], metrics: Sequence[str], allow_mismatch: 
         f"the evaluations {_some(differ)} and {first.path} differ in {text}" for text, differ in mismatches.items()
     ]
     if remarks and not allow_mismatch:
-        raise UserError(
-            f"{remarks[0]}: evaluate them with the same protocol, or compare them anyway with --allow-protocol-mismatch"
-        )
+        anyway = ", or compare them anyway with --allow-protocol-mismatch" if options else ""
+        raise UserError(f"{remarks[0]}: evaluate them with the same protocol{anyway}")
     for what in _circumstances(first):
         if differ := [run for run in runs if _circumstances(run)[what] != _circumstances(first)[what]]:
             remarks.append(f"the {what} of {_some(differ)} and {first.path} differ, or are not known for both")

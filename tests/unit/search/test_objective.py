@@ -83,6 +83,10 @@ def test_what_a_file_says():
             {"take": "hypervolume", "of": ["avg@4", "pass@4"], "reference": [0.3]},
             "objective.reference=[0.3]: must be two numbers",
         ),
+        (
+            {"take": "hypervolume", "of": ["avg@4", "pass@4"], "reference": [float("nan"), 0]},
+            "objective.reference=[nan, 0]: must be two numbers",
+        ),
     ],
 )
 def test_a_bad_objective_is_one_sentence(written, sentence):

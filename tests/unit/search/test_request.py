@@ -104,6 +104,9 @@ def test_the_file_on_disk(tmp_path):
     file.write_text("seeds: [1\n")
     with pytest.raises(UserError, match="mine.yaml: is not YAML: "):
         read(file)
+    file.write_bytes(b"\xff\xfe")
+    with pytest.raises(UserError, match="mine.yaml: is not YAML: "):
+        read(file)
     with pytest.raises(UserError, match="there is no such file"):
         read(tmp_path / "none.yaml")
 

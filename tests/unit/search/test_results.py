@@ -20,7 +20,8 @@ def setting(method: str, place: int, value: float | None, steps: int = 8) -> Set
     return Setting(method, place, params, place, {"values": {"11": value, "12": value + 0.02}, **cost})
 
 
-ASKED = request(all=["steps=4"], methods={"none": {}, "paec": {"rho_min": [0.7, 0.8, 0.9]}}, sampler="grid")
+ASKED_METHODS = {"none": {}, "paec": {"rho_min": [0.7, 0.8, 0.9]}}
+ASKED = request(all=["steps=4"], methods=ASKED_METHODS, sampler="grid")
 WHOLE = {"none": [setting("none", 0, 0.3)], "paec": [setting("paec", place, 0.4 + 0.1 * place) for place in range(3)]}
 
 
@@ -108,3 +109,14 @@ def test_files(tmp_path):
     assert (tmp_path / "search.md").read_text() == text
     assert json.loads((tmp_path / "search.json").read_text())["methods"][1]["chosen"] == 2
     assert (tmp_path / "next.txt").read_text() == "{'none': {}, 'paec': {'rho_min': 0.9}} [1, 2, 3]\n"
+
+
+def test_the_file_for_the_chosen_settings_goes_when_a_method_is_added(tmp_path):
+    pytest.importorskip("optuna", reason=NEEDS_OPTUNA)
+    spaces = spaces_of(ASKED, Made())
+    write(tmp_path, ASKED, spaces, searched(tmp_path, ASKED, Made()), Made(), {})
+    assert (tmp_path / "next.txt").exists()
+    more = request(all=["steps=4"], methods={**ASKED_METHODS, "siren": {"top_p": [0.5, 0.6]}}, sampler="grid")
+    more_spaces = spaces_of(more, Made())
+    write(tmp_path, more, more_spaces, Studies(tmp_path, more, more_spaces), Made(), {})
+    assert not (tmp_path / "next.txt").exists(), "it lacks siren"

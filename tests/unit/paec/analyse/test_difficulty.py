@@ -66,6 +66,13 @@ def test_answers_by_bin():
     assert "answer entropy, base" in table([analyse(pair(base, trained))])
 
 
+def test_answer_entropies_of_unequal_samples_are_not_compared():
+    """Eight samples have up to ln 8 nats, two up to ln 2: a fall out of nothing."""
+    found = analyse(pair(answered("abcdefgh"), answered("ab")))["bins"]
+    assert [(row["base_answers"], row["trained_answers"]) for row in found] == [(None, None)]
+    assert found[0]["trained"]["value"] == 0
+
+
 def test_one_sample_cannot_be_halved():
     with pytest.raises(UserError, match="difficulty: needs two samples of a problem"):
         analyse(pair(counted(1, 0, n=1), counted(1, 2)))

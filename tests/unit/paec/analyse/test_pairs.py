@@ -42,6 +42,7 @@ def test_what_cannot_be_compared(tmp_path):
         remarks = []
         assert pairs_of(read_source(str(sampled_evaluation(tmp_path / name, problems, **about))), base, remarks) == []
         assert len(remarks) == 1 and sentence in remarks[0], remarks
+        assert "--allow" not in remarks[0] and "--benchmark" not in remarks[0], "options of paec compare"
 
 
 def test_validations_keep_their_own_base(tmp_path):

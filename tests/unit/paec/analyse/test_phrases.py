@@ -49,6 +49,14 @@ def test_occurrences():
     ]
 
 
+def test_a_mined_phrase_is_found_by_the_rule_that_counts():
+    """Dashes, quotes and several blanks join no words of a phrase."""
+    assert phrases.parts_of("let us - so  we' go on-to") == [["let", "us"], ["so"], ["we"], ["go", "on-to"]]
+    texts = ["we go on - let us see", "we go on -- let us see", "don't we think so' a b c", "so we  go on let us see"]
+    found = mined([*texts, *texts], "x")
+    assert found.phrases and all(any(count(text, [phrase])[0] for text in texts) for phrase in found.phrases)
+
+
 def test_runs_in_how_many_texts():
     given = ("Let us check it. Let us check", "so let us check 3 let us go on", "no")
     texts = [phrases.parts_of(text) for text in given]

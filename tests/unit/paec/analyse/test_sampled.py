@@ -5,6 +5,7 @@ import json
 import pytest
 from analysed import answered, dumped, sampled_evaluation, write_lines
 
+from recipe.grading.pool import GraderPool
 from recipe.paec.analyse.sampled import Policy, of_counts, of_dumps, of_evaluations, pair_of, problem_of
 from recipe.paec.common.errors import UserError
 from recipe.paec.compare.evaluations import read_run
@@ -71,6 +72,17 @@ def test_bad_counts(tmp_path, change):
         of_counts(write_lines(tmp_path / "problems.jsonl", [row]), "gsm8k")
 
 
+def test_a_torn_line_of_a_run_costs_that_line_only(tmp_path):
+    """The counts of a finished run are nowhere else: the remedy must not be to delete them all."""
+    row = {"step": 0, "split": "validation", "samples": 4, "correct": [1], "distinct": [1]}
+    file = write_lines(tmp_path / "problems.jsonl", [row])
+    file.write_text(file.read_text() + '{"step": 2, "spl')
+    with pytest.raises(
+        UserError, match=r"problems.jsonl, line 2: is not JSON .*: delete that line, and keep the others"
+    ):
+        of_counts(file, "gsm8k")
+
+
 def test_validation_files(tmp_path):
     dumped(tmp_path / "0.jsonl", {"1 + 1": "Ab", "2 + 2": "--"})
     dumped(tmp_path / "10.jsonl", {"2 + 2": "A", "1 + 1": "AA"}, mark="other")
@@ -94,6 +106,23 @@ def test_answers_of_validation_files_are_grouped(tmp_path):
     (series,) = of_dumps(tmp_path, "gsm8k", grouped)
     assert asked == [("gsm8k", ["97", "98"]), ("gsm8k", ["99", None])]
     assert [problem.classes for problem in series.policies[0].problems.values()] == [(0, 1), (0, None)]
+
+
+def test_right_expressions_are_different_although_their_class_is_one(tmp_path):
+    """All right answers to a countdown problem have its target as their value."""
+    answers = [("1+2+3", 1.0), ("3 + 2 + 1", 1.0), ("3+2+1", 1.0), ("6", 0.0), ("", 0.0)]
+    rows = [
+        {"uid": f"a_{i}_0", "input": "1 2 3 > 6", "gts": "6", "pred": pred, "acc": acc}
+        for i, (pred, acc) in enumerate(answers)
+    ]
+    write_lines(tmp_path / "0.jsonl", rows)
+    with GraderPool(workers=1) as pool:
+        (series,) = of_dumps(tmp_path, "reasoning_gym/countdown", pool.groups)
+    (problem,) = series.policies[0].problems.values()
+    assert problem.classes == (0, 0, 0, 0, None) and problem.distinct_correct == 2
+    folder = sampled_evaluation(tmp_path / "e", {"reasoning_gym/countdown": ["AAaa"]})
+    (evaluated,) = of_evaluations("e", [(None, scored(folder))])
+    assert [one.distinct_correct for one in evaluated.policies[0].problems.values()] == [None], "texts are not read"
 
 
 def test_two_problems_with_one_prompt(tmp_path):

@@ -121,6 +121,9 @@ def test_what_is_missing_is_said(tmp_path):
         "evaluation: utility: 4 of 4 responses are a single step and left out: another --border of paragraph, line, "
         "sentence may divide them (now paragraph)"
     ]
+    blank, remarks = read_source(str(graded(tmp_path / "blank", [" ", ""]))), []
+    assert of_source(blank, remarks, settings, scorer) == []
+    assert remarks == ["blank: utility: no response to aime24 has text and a reference"]
     run = read_source(str(lab_run(tmp_path / "run", {0: [1, 2], 9: [3, 4]})))
     remarks.clear()
     assert of_source(run, remarks, settings, scorer) == []

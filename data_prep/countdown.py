@@ -276,7 +276,11 @@ def main() -> int:
             file = options.output / name
             print(f"error: {file} exists: pass --overwrite to replace it, or choose another --output", file=sys.stderr)
             return 1
-    print(write(options.output, options.train, options.validation, options.seed, progress=True))
+    try:
+        print(write(options.output, options.train, options.validation, options.seed, progress=True))
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     return 0
 
 

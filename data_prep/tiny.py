@@ -233,7 +233,7 @@ def main() -> int:
     options = parser.parse_args()
     try:
         make(**vars(options))
-    except FileExistsError as error:
+    except (FileExistsError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

@@ -24,28 +24,50 @@ WORDS = {"distinct": "distinct correct answers"}
 """A quantity in words, where its name is not enough."""
 
 
-def section(folder: Path, draws: int = DRAWS) -> str:
-    """The section of docs/results.md; "" without the runs of the shipped defaults."""
-    defaults = read(folder / "defaults")
-    if BASELINE not in defaults or PAEC not in defaults:
+def section(folder: Path, of_pipeline: Path | None = None, draws: int = DRAWS) -> str:
+    """The section of docs/results.md; "" without the runs of the shipped defaults with the same seeds."""
+    defaults = _pair(read(folder / "defaults"))
+    if defaults is None:
         return ""
-    grpo, paec = defaults[BASELINE], defaults[PAEC]
+    grpo, paec = defaults
     lines = ["## In short", "", *_of(grpo, paec, differences(paec, grpo, draws), "On the quick start's task")]
-    if parts := _parts(read(folder / "ablations"), grpo, paec):
+    if others := _accuracies(folder, of_pipeline, draws):
+        lines.append(others)
+    ablations = {name: one for name, one in read(folder / "ablations").items() if one.seeds == grpo.seeds}
+    if parts := _parts(ablations, grpo, paec):
         lines.append(parts)
     if inside := why.read(folder / "why"):
         lines.append(_mask(inside))
     for name, where in (("long", "Over a longer training"), ("llama", "On another model")):
-        found = read(folder / name)
-        if BASELINE in found and PAEC in found and found[BASELINE].seeds == found[PAEC].seeds:
-            one, other = found[BASELINE], found[PAEC]
-            lines += _of(one, other, differences(other, one, draws), where)
+        if pair := _pair(read(folder / name)):
+            lines += _of(*pair, differences(pair[1], pair[0], draws), where)
     for name, where in (("countdown_four", "Where the search is longer"), ("word_problems", "On word problems")):
-        found = other_tasks.complete(folder / name)
-        if PAEC in found:
-            one, other = found[BASELINE], found[PAEC]
-            lines += _of(one, other, other_tasks.differences(other, one, draws), where)
+        if pair := _pair(other_tasks.complete(folder / name)):
+            lines += _of(*pair, other_tasks.differences(pair[1], pair[0], draws), where)
     return "\n".join(lines)
+
+
+def _pair(runs: dict[str, Runs]) -> tuple[Runs, Runs] | None:
+    """GRPO and PAEC, once both have the same seeds and validations."""
+    if BASELINE not in runs or PAEC not in runs:
+        return None
+    grpo, paec = runs[BASELINE], runs[PAEC]
+    return (grpo, paec) if grpo.seeds == paec.seeds and [*grpo.steps] == [*paec.steps] else None
+
+
+def _accuracies(folder: Path, of_pipeline: Path | None, draws: int) -> str:
+    """What PAEC costs in accuracy on the problems that the first finding is not about; "" without such records."""
+    places = {
+        "on the 100 validation problems of the same runs": folder / "defaults",
+        "there with half the batch": folder / "agreement",
+        "through the pipeline": of_pipeline,
+    }
+    found = []
+    for words, place in places.items():
+        if place is not None and (pair := _pair(read(place, "validation"))):
+            gained = differences(pair[1], pair[0], draws)["accuracy"]
+            found.append(f"{interval(gained, 3)} {words}")
+    return f"* **The accuracy elsewhere**, PAEC's minus GRPO's at the last step: {', '.join(found)}." if found else ""
 
 
 def _of(grpo: Runs, paec: Runs, gained: dict[str, Difference], where: str) -> list[str]:

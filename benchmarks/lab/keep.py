@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,10 @@ def keep(run: Path, target: Path = KEPT) -> Path:
     """The small copy of a run below `target`; returns its folder.
 
     Raises:
-        ValueError: the run has not finished.
+        ValueError: there is no run, or it has not finished.
     """
+    if not (run / CONFIG_FILE).is_file():
+        raise ValueError(f"{run} is no run of the laboratory: give the folder of one")
     config = yaml.safe_load((run / CONFIG_FILE).read_text(encoding="utf-8"))
     if steps_done(run) < config["steps"]:
         raise ValueError(f"{run} is at step {steps_done(run)} of {config['steps']}: finish it first")
@@ -59,7 +62,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("runs", nargs="+", type=Path)
     for run in parser.parse_args(arguments).runs:
-        print(keep(run))
+        try:
+            print(keep(run))
+        except ValueError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 1
     return 0
 
 

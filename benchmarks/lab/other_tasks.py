@@ -58,10 +58,10 @@ def differences(one: Runs, baseline: Runs, draws: int = DRAWS) -> dict[str, Diff
 
 
 def complete(folder: Path) -> dict[str, Runs]:
-    """The runs of a folder, once every method has been run with the same two seeds or more; until then none."""
+    """The runs of a folder, once every method has the same two seeds or more and the same validations; else none."""
     runs = read(folder, SPLIT)
-    seeds = {one.seeds for one in runs.values()}
-    return runs if BASELINE in runs and len(runs) > 1 and len(seeds) == 1 and len(seeds.pop()) > 1 else {}
+    alike = len({(one.seeds, tuple(one.steps)) for one in runs.values()}) == 1
+    return runs if BASELINE in runs and len(runs) > 1 and alike and len(runs[BASELINE].seeds) > 1 else {}
 
 
 def section(folder: Path, figure: str, draws: int = DRAWS, figures: Path | None = None) -> str:

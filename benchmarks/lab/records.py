@@ -54,7 +54,8 @@ def read(folder: Path, split: str = "held_out") -> dict[str, Runs]:
     """The recorded runs by their name in the file of jobs, the baseline first; on the problems of `split`.
 
     Raises:
-        ValueError: the runs of a method were not validated at the same steps.
+        ValueError: runs that cannot be put together: other steps or problems, validations that lack the problems of
+            `split`, or another number of responses.
     """
     found: dict[str, dict[int, dict]] = defaultdict(dict)
     for file in sorted(folder.glob("*-seed*.json")):
@@ -64,7 +65,10 @@ def read(folder: Path, split: str = "held_out") -> dict[str, Runs]:
     for name in sorted(found, key=lambda name: (name != BASELINE, name)):
         records = [found[name][seed] for seed in sorted(found[name])]
         steps = {tuple(record["validation"]["step"]) for record in records}
-        counts = [record["problems"][split] for record in records]
+        sizes = {len(of) for record in records for of in record["problems"].get(split, {}).get("correct", ())}
+        if len(sizes) > 1:
+            raise ValueError(f"{name}: its seeds were measured on different problems: {sorted(sizes)} of them")
+        counts = [_counts(record, split, f"{folder.name}/{name}") for record in records]
         if len(steps) != 1:
             raise ValueError(f"{name}: its seeds were validated at different steps: {sorted(steps)}")
         runs[name] = Runs(
@@ -79,7 +83,21 @@ def read(folder: Path, split: str = "held_out") -> dict[str, Runs]:
             np.array([of["majority"] for of in counts]) if all("majority" in of for of in counts) else None,
             tuple(record["training"] for record in records),
         )
+    sizes = {name: one.correct.shape[-1] for name, one in runs.items()}
+    if len({*sizes.values()}) > 1:
+        raise ValueError(f"{folder.name}: its methods were measured on different problems: {sizes}")
     return runs
+
+
+def _counts(record: Mapping[str, Any], split: str, name: str) -> Mapping[str, Any]:
+    """A record's counts of a split, checked against its validations."""
+    found, steps = record["problems"].get(split), record["validation"]["step"]
+    if not found or {len(found["correct"]), len(found["distinct"])} != {len(steps)}:
+        raise ValueError(f"{name}: its validations do not all have {split} problems: record it anew")
+    keys = [key for key in record["validation"] if key.startswith(f"{SPLITS[split]}/") and "/avg@" in key]
+    if keys and not any(key.endswith(f"/avg@{SAMPLES}") for key in keys):
+        raise ValueError(f"{name}: has {keys[0].rpartition('@')[2]} responses to a problem: test_samples={SAMPLES}")
+    return found
 
 
 def _entropy(validation: Mapping[str, list[float]], split: str) -> list[float]:

@@ -162,7 +162,7 @@ def page(folder: Path, of_pipeline: Path | None = None, draws: int = DRAWS, figu
     The figures go to the folder `figures`, if one is given.
     """
     intro, heading, protocol = PROTOCOL.read_text(encoding="utf-8").rstrip("\n").partition("\n\n## Protocol\n")
-    in_short = findings.section(folder, draws)
+    in_short = findings.section(folder, of_pipeline, draws)
     quick, defaults, long, llama, main = (section(folder / name, draws, figures) for name in SECTIONS)
     each_part = ablations.section(folder / "ablations", folder / "defaults", draws)
     agreement = pipeline.agreement(folder / "agreement", of_pipeline, draws) if of_pipeline else ""
@@ -186,7 +186,7 @@ def page(folder: Path, of_pipeline: Path | None = None, draws: int = DRAWS, figu
 
 
 def section(folder: Path, draws: int = DRAWS, figures: Path | None = None) -> str:
-    """The tables of a folder of records, once every method has been run with the same seeds; "" without records.
+    """The tables of a folder of records, once every method has the same seeds and validations; "" without records.
 
     The figure goes to the folder `figures`, if one is given.
     """
@@ -194,8 +194,8 @@ def section(folder: Path, draws: int = DRAWS, figures: Path | None = None) -> st
     if not runs:
         return ""
     heading = SECTIONS[folder.name]
-    if len({r.seeds for r in runs.values()}) != 1 or len(runs) == 1 or BASELINE not in runs:
-        have = [f"`{name}` with seed {', '.join(map(str, r.seeds))}" for name, r in runs.items()]
+    if len({(r.seeds, tuple(r.steps)) for r in runs.values()}) != 1 or len(runs) == 1 or BASELINE not in runs:
+        have = [f"`{name}` with seed {', '.join(map(str, r.seeds))} to step {r.steps[-1]}" for name, r in runs.items()]
         return f"{heading}\n\nRuns on record: {'; '.join(have)}. No table yet."
     one = runs[BASELINE]
     gained = {name: differences(r, one, draws) for name, r in runs.items() if name != BASELINE}
@@ -249,12 +249,16 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--pipeline", type=Path, help="folder of python -m benchmarks.lab.pipeline")
     parser.add_argument("--output", type=Path, default=ROOT / "docs")
     options = parser.parse_args(arguments)
-    if not any(read(options.records / name) for name in (*SECTIONS, "ablations", "search")):
+    if not any(options.records.glob("*/*-seed*.json")):
         print(f"error: {options.records} has no record: paec lab sweep makes them", file=sys.stderr)
         return 1
     of_pipeline = options.pipeline or (pipeline.RECORDS if options.records == RECORDS else None)
     options.output.mkdir(parents=True, exist_ok=True)
-    found = page(options.records, of_pipeline, figures=options.output)
+    try:
+        found = page(options.records, of_pipeline, figures=options.output)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     if inside := why.read(options.records / "why"):
         draw_why(inside, options.output / why.FIGURE)
     with atomic_write(options.output / PAGE) as partial:

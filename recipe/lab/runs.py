@@ -24,6 +24,8 @@ from recipe.paec.common.records import PROBLEMS_FILE
 from recipe.paec.run.log import METRICS_FILE, MetricsFile, truncate_metrics
 
 STATE_FILE, CONFIG_FILE = "state.pt", "config.yaml"
+MANY_CUT = 0.1
+"""Share of the first step's responses without their end from which a warning is given."""
 
 
 def run(settings: Settings) -> Path:
@@ -45,6 +47,27 @@ def run(settings: Settings) -> Path:
     return folder
 
 
+def is_finished(settings: Settings) -> bool:
+    """Whether the run's folder holds this run, validated as it asks, with all of its steps.
+
+    Raises:
+        UserError: it holds another run, more steps, or other validations.
+    """
+    folder = settings.output
+    _check_same_run(folder, settings)
+    done = steps_done(folder)
+    if done < settings.steps:
+        return False
+    there, here = OmegaConf.to_container(OmegaConf.load(folder / CONFIG_FILE)), settings.record
+    for key in ("steps", "test_every", "held_out"):
+        if there[key] != here[key]:
+            raise UserError(
+                f"{folder} holds a finished run with {key}={there[key]}, here it is {here[key]}: choose another "
+                "--runs, or delete the folder"
+            )
+    return True
+
+
 def steps_done(folder: Path) -> int:
     """Steps of a run that its checkpoint has; 0 without one."""
     return _load(folder)["step"] if (folder / STATE_FILE).is_file() else 0
@@ -55,6 +78,8 @@ def _train(folder: Path, settings: Settings) -> None:
     torch.set_flush_denormal(True)  # a seventh of a step: probabilities below 1e-38 are many, and slow
     state = grpo.started(settings)
     task = Task(settings.task, state.policy.positions, settings.max_response_length)
+    if settings.held_out and not task.held_out:
+        raise UserError(f"held_out=true: {settings.task} has no held-out countdown problems: leave held_out out")
     if (folder / STATE_FILE).is_file():
         restore(state, _load(folder))
         say(f"{folder}: resuming after step {state.step}")
@@ -72,6 +97,11 @@ def _train(folder: Path, settings: Settings) -> None:
             time.perf_counter() - began[0],
             time.process_time() - began[1],
         )
+        if state.step == 1 and metrics["response_length/clip_ratio"] > MANY_CUT:
+            say(
+                f"warning: {metrics['response_length/clip_ratio']:.0%} of the responses are cut off at "
+                f"data.max_response_length={settings.max_response_length}: raise it for this task"
+            )
         metrics["perf/throughput"] = metrics["perf/total_num_tokens"] / metrics["timing_s/step"]
         last = state.step == settings.steps
         if settings.test_every > 0 and (last or state.step % settings.test_every == 0):

@@ -211,7 +211,8 @@ def _combinations(config: DictConfig, stack: MethodStack, given: list[str]) -> l
 
 def _task(name: str) -> Path:
     folder = Path(name) if "/" in name or Path(name).is_dir() else Path(data_prep.__file__).parent / "prepared" / name
-    for part in ("model/config.json", "model/model.safetensors", "data/train.parquet", "data/validation.parquet"):
+    model = ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
+    for part in (*(f"model/{name}" for name in model), "data/train.parquet", "data/validation.parquet"):
         if not (folder / part).is_file():
             raise UserError(
                 f"task={name}: {folder / part} is missing: give a folder with model/ and data/, as "

@@ -8,7 +8,7 @@ JOBS.yaml:
       grpo: [method=none]                 # name: overrides
       clip_cov: [method=clip_cov, method.ratio=0.002]
 
-makes the runs outputs/lab/<name>-seed<seed>, and a record of each finished one in benchmarks/results/lab/JOBS.
+makes the runs outputs/lab/JOBS/<name>-seed<seed>, and a record of each finished one in benchmarks/results/lab/JOBS.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from typing import Any
 
 import yaml
 
-from recipe.lab.runs import steps_done
-from recipe.lab.settings import Settings, settings_of
+from recipe.lab.runs import is_finished
+from recipe.lab.settings import ROOT, Settings, settings_of
 from recipe.paec.common.console import asked_for_help, complain, say
 from recipe.paec.common.errors import UserError
 from recipe.paec.common.files import replace_file
@@ -50,7 +50,7 @@ usage: paec lab sweep JOBS.yaml [--processes N] [--runs FOLDER] [--records FOLDE
 Runs the jobs of a file, each with every seed, and records the curves of each as soon as it has finished.
   JOBS.yaml         all: [overrides], seeds: [numbers], jobs: {name: [overrides]}
   --processes N     runs at a time, one thread each (2)
-  --runs FOLDER     where the runs go (outputs/lab)
+  --runs FOLDER     where the runs go (outputs/lab/<name of the file of jobs>)
   --records FOLDER  where the records go (benchmarks/results/lab/<name of the file of jobs>)
 The same command continues: recorded runs are skipped, begun ones resumed.
 """
@@ -75,7 +75,15 @@ def jobs_of(content: Any, runs: Path) -> list[Job]:
     if not isinstance(content, Mapping) or not content.get("jobs") or content.keys() - keys:
         raise UserError('a file of jobs has "jobs: {name: [overrides]}", and may have "all: [...]" and "seeds: [...]"')
     common, seeds, errors, found = content.get("all", []), content.get("seeds", [1]), [], []
+    if not isinstance(content["jobs"], Mapping):
+        raise UserError("jobs: must be names with their overrides: {name: [overrides]}")
+    for key, value in (("all", common), ("seeds", seeds)):
+        if not isinstance(value, list) or (key == "seeds" and not value):
+            raise UserError(f"{key}={value}: must be a list, such as [{'1, 2, 3' if key == 'seeds' else 'steps=300'}]")
     for name, own in content["jobs"].items():
+        if own is not None and not isinstance(own, list):
+            errors.append(f"jobs.{name}: must be a list of overrides, such as [method=none]")
+            continue
         if not all(isinstance(o, str) for o in [*common, *(own or [])]):
             errors.append(f"jobs.{name}: overrides must be text, such as method.ratio=0.002")
             continue
@@ -104,12 +112,17 @@ def record_of(job: Job) -> dict[str, Any]:
     `test_samples`. "date" is the day of the record, "cores" those of the machine.
     """
     lines = read_metrics(job.settings.output / METRICS_FILE)
-    tested = [line for line in lines if any(key.startswith(SPLITS) for key in line)]
+    every, last = job.settings.test_every, lines[-1]["step"]
+    # What was the last step before the run was extended is no validation of this one.
+    due = {line["step"] for line in lines if line["step"] == last or line["step"] % every == 0} if every > 0 else set()
+    tested = [line for line in lines if line["step"] in due and any(key.startswith(SPLITS) for key in line)]
     curves: dict[str, list[Any]] = {"step": [line["step"] for line in tested]}
     for key in sorted({key for line in tested for key in line if key.startswith(SPLITS)}):
         curves[key] = [_rounded(line.get(key)) for line in tested]
     problems: dict[str, dict[str, list[Any]]] = {}
     for line in read_metrics(job.settings.output / PROBLEMS_FILE):
+        if line["step"] not in due:
+            continue
         counts = problems.setdefault(line["split"], {})
         for key in COUNTS:
             if key in line:
@@ -154,9 +167,16 @@ def _rounded(value: float | None) -> float | None:
 
 
 def finish(job: Job, records: Path) -> str | None:
-    """Run a job to its end in a process of its own and record it; returns why it failed, None if it did not."""
+    """Run a job to its end in a process of its own and record it; returns why it failed, None if it did not.
+
+    A finished run is recorded as it is, if it is the job's.
+    """
     folder, file = job.settings.output, records / f"{job.name}.json"
-    if steps_done(folder) < job.settings.steps:
+    try:
+        finished = is_finished(job.settings)
+    except UserError as error:
+        return f"{job.name}: {error}"
+    if not finished:
         folder.mkdir(parents=True, exist_ok=True)
         with open(folder / "lab.log", "a", encoding="utf-8") as log:
             environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -178,10 +198,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="paec lab sweep", usage=USAGE.strip().removeprefix("usage: "), add_help=False)
     parser.add_argument("jobs", type=Path)
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--runs", type=Path, default=Path("outputs/lab"))
+    parser.add_argument("--runs", type=Path)
     parser.add_argument("--records", type=Path)
     options = parser.parse_args(given)
     options.records = options.records or RECORDS / options.jobs.stem
+    options.runs = options.runs or ROOT / options.jobs.stem
     try:
         if options.processes < 1:
             raise UserError(f"--processes {options.processes}: must be at least 1")

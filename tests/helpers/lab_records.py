@@ -32,6 +32,6 @@ def record(step: list[int], seed: int, source: str = records.SOURCE) -> dict:
 
 
 def write(folder: Path, *names: str, step: tuple[int, ...] = (0, 25)) -> None:
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     for name in names:
         (folder / f"{name}.json").write_text(json.dumps(record([*step], int(name[-1]))))

@@ -251,25 +251,25 @@ def _finite(values: Sequence[float] | np.ndarray) -> np.ndarray:
 def student_quantile(level: float, freedom: int) -> float:
     """t with P(|T| <= t) = level, 0 < level < 1, for T of Student's distribution with `freedom` >= 1 degrees.
 
-    The probability is a finite sum in theta = atan(t / sqrt(freedom)) (Abramowitz & Stegun 26.7.3 and 26.7.4), which
-    rises with theta; theta is found by bisection.
+    The probability rises with theta = atan(t / sqrt(freedom)), which is found by bisection.
     """
     if not 0 < level < 1 or freedom < 1:
         raise ValueError(f"no quantile for level {level} and {freedom} degrees of freedom")
-
-    def probability(theta: float) -> float:
-        odd = freedom % 2
-        term, total = (math.cos(theta) if odd else 1.0), 0.0
-        for j in range(1 + odd, freedom, 2):
-            total += term
-            term *= j / (j + 1) * math.cos(theta) ** 2
-        return (theta + math.sin(theta) * total) * 2 / math.pi if odd else math.sin(theta) * total
-
     low, high = 0.0, math.pi / 2
     for _ in range(100):
         middle = (low + high) / 2
-        low, high = (middle, high) if probability(middle) < level else (low, middle)
+        low, high = (middle, high) if _within(middle, freedom) < level else (low, middle)
     return math.sqrt(freedom) * math.tan(low)
+
+
+def _within(theta: float, freedom: int) -> float:
+    """P(|T| <= sqrt(freedom) tan(theta)), a finite sum (Abramowitz & Stegun 26.7.3 and 26.7.4)."""
+    odd = freedom % 2
+    term, total = (math.cos(theta) if odd else 1.0), 0.0
+    for j in range(1 + odd, freedom, 2):
+        total += term
+        term *= j / (j + 1) * math.cos(theta) ** 2
+    return (theta + math.sin(theta) * total) * 2 / math.pi if odd else math.sin(theta) * total
 
 
 def t_interval(values: Sequence[float], level: float = LEVEL) -> Estimate:
@@ -280,3 +280,13 @@ def t_interval(values: Sequence[float], level: float = LEVEL) -> Estimate:
         return Estimate(mean, None, None)
     half = student_quantile(level, len(array) - 1) * float(array.std(ddof=1)) / math.sqrt(len(array))
     return Estimate(mean, mean - half, mean + half)
+
+
+def t_difference(values: Sequence[float], level: float = LEVEL) -> Difference:
+    """`t_interval` of the differences of S pairs of training runs, with the two-sided p value of "it is 0"."""
+    array, found = _finite(values), t_interval(values, level)
+    if len(array) < 2:
+        return Difference(found.value, None, None, None)
+    spread, freedom = float(array.std(ddof=1)) / math.sqrt(len(array)), len(array) - 1
+    theta = math.atan2(abs(found.value), spread * math.sqrt(freedom))
+    return Difference(found.value, found.low, found.high, 1 - _within(theta, freedom) if found.value else 1.0)

@@ -142,4 +142,8 @@ def test_the_command_overwrites_nothing_unasked(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", [*command, "--overwrite"])
     assert countdown.main() == 0
     names = ["train.parquet", "validation.parquet", "warm_start.jsonl"]
+    monkeypatch.setattr(countdown, "SEED_STRIDE", 300)
+    monkeypatch.setattr("sys.argv", ["countdown", "--output", str(tmp_path / "more"), "--validation", "400"])
+    assert countdown.main() == 1
+    assert "error: only" in capsys.readouterr().err
     assert sorted(path.name for path in tmp_path.iterdir()) == names

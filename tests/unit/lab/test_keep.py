@@ -7,7 +7,7 @@ import json
 import pytest
 import yaml
 
-from benchmarks.lab.keep import KEPT, keep, rounded
+from benchmarks.lab.keep import KEPT, keep, main, rounded
 from recipe.lab.runs import run
 from recipe.paec.report.command import main as report
 from recipe.paec.report.runs import read_run
@@ -29,6 +29,11 @@ def test_a_copy_has_the_numbers_and_no_place_of_this_machine(small, tmp_path):
     with pytest.raises(ValueError, match="is at step 2 of 3: finish it first"):
         keep(source, tmp_path / "kept")
     assert json.loads(lines[1])["step"] == 2
+
+
+def test_no_run_is_one_sentence(tmp_path, capsys):
+    assert main([str(tmp_path / "none")]) == 1
+    assert "none is no run of the laboratory: give the folder of one" in capsys.readouterr().err
 
 
 def test_rounded():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 
@@ -110,7 +111,8 @@ def test_records_are_read_by_method_and_seed(tmp_path):
     assert found["paec"].dates == ("2026-11-21", "2026-11-22")
     assert records.read(folder, "validation")["paec"].correct[0, 1].tolist() == [16, 16]
     text = results.page(tmp_path, draws=2)
-    assert text.endswith("on record: `none` with seed 1; `paec` with seed 1, 2. No table yet.\n") and "| `" not in text
+    assert text.endswith("`none` with seed 1 to step 25; `paec` with seed 1, 2 to step 25. No table yet.\n")
+    assert "| `" not in text
     write(folder, "paec-seed1", step=(0, 50))
     with pytest.raises(ValueError, match="paec: its seeds were validated at different steps"):
         records.read(folder)
@@ -129,6 +131,76 @@ def test_a_section_has_a_row_for_each_method(tmp_path, monkeypatch):
     )
     assert rows["Is more accurate than GRPO"].endswith("| +0.250 [+0.250, +0.250] | confirmed")
     assert rows["Keeps the entropy of the policy above GRPO's"].endswith("| +0.000 [+0.000, +0.000] | not confirmed")
+
+
+def test_the_entropy_has_a_t_interval_over_the_pairs_of_seeds():
+    """A bootstrap over three seeds alone would give [0.01, 0.03]: the smallest and the largest difference."""
+    seeds = (1, 2, 3)
+    one, other = runs(seeds=seeds), runs("none", seeds=seeds)
+    one.entropy[:, -1] += [0.01, 0.02, 0.03]
+    found = comparison.differences(one, other, draws=5)["entropy"]
+    half = 4.302653 * 0.01 / 3**0.5
+    assert [found.value, found.low, found.high] == pytest.approx([0.02, 0.02 - half, 0.02 + half], rel=1e-6)
+    assert found.p == pytest.approx(0.0741799, rel=1e-5)  # t = 2 sqrt(3) with 2 degrees: 1 - t / sqrt(2 + t^2)
+    assert found.p == pytest.approx(1 - 12**0.5 / 14**0.5)
+
+
+@pytest.mark.parametrize(
+    "change, sentence",
+    [
+        ({"correct": [[1], [2]], "distinct": [[1], [1]]}, "its seeds were measured on different problems"),
+        ({"correct": [[1, 2]], "distinct": [[1, 1]]}, "its validations do not all have held_out problems"),
+        (None, "its validations do not all have held_out problems"),
+    ],
+)
+def test_records_that_do_not_fit_are_one_sentence(tmp_path, capsys, change, sentence):
+    write(tmp_path / "defaults", "none-seed1", "none-seed2", "paec-seed1", "paec-seed2")
+    file = tmp_path / "defaults" / "paec-seed2.json"
+    found = json.loads(file.read_text())
+    if change is None:
+        del found["problems"]["held_out"]
+    else:
+        found["problems"]["held_out"] = change
+    file.write_text(json.dumps(found))
+    assert results.main(["--records", str(tmp_path), "--output", str(tmp_path)]) == 1
+    assert sentence in capsys.readouterr().err
+
+
+def test_another_number_of_responses_is_refused(tmp_path):
+    write(tmp_path, "none-seed1")
+    found = json.loads((tmp_path / "none-seed1.json").read_text())
+    found["validation"][f"held_out/{records.SOURCE}/avg@16"] = [0.1, 0.2]
+    (tmp_path / "none-seed1.json").write_text(json.dumps(found))
+    with pytest.raises(ValueError, match="none: has 16 responses to a problem: test_samples=32"):
+        records.read(tmp_path)
+
+
+def test_methods_measured_on_different_problems_are_refused(tmp_path):
+    write(tmp_path, "none-seed1", "paec-seed1")
+    found = json.loads((tmp_path / "paec-seed1.json").read_text())
+    found["problems"]["held_out"] = {"correct": [[1], [2]], "distinct": [[1], [1]]}
+    (tmp_path / "paec-seed1.json").write_text(json.dumps(found))
+    with pytest.raises(ValueError, match="its methods were measured on different problems: {'none': 2, 'paec': 1}"):
+        records.read(tmp_path)
+
+
+def test_no_table_of_methods_with_different_steps(tmp_path):
+    write(tmp_path / "long", "none-seed1", "none-seed2", "paec-seed1", "paec-seed2")
+    for seed in (1, 2):
+        write(tmp_path / "long", f"paec-seed{seed}", step=(0, 50))
+    text = results.section(tmp_path / "long", draws=5)
+    assert "`none` with seed 1, 2 to step 25; `paec` with seed 1, 2 to step 50. No table yet." in text
+
+
+def test_a_page_while_the_sweep_is_under_way(tmp_path):
+    """Seeds that one of the two lacks, and a folder with the search alone."""
+    write(tmp_path / "defaults", "none-seed1", "none-seed2", "paec-seed1")
+    assert "In short" not in results.page(tmp_path, draws=5)
+    write(tmp_path / "alone" / "search", "none-seed11")
+    found = json.loads((tmp_path / "alone" / "search" / "none-seed11.json").read_text())
+    del found["problems"]["held_out"]
+    (tmp_path / "alone" / "search" / "none-seed11.json").write_text(json.dumps(found))
+    assert results.main(["--records", str(tmp_path / "alone"), "--output", str(tmp_path / "page")]) == 0
 
 
 def test_holms_correction():
@@ -153,7 +225,7 @@ def test_what_is_said_in_short(tmp_path):
     assert "is +0.00 [+0.00, +0.00] distinct correct answers and +0.000 [+0.000, +0.000] in pass@32" in text
     assert "Over a longer training" not in text and "It takes the floor" not in text
     write(tmp_path / "long", seeds[3])
-    write(tmp_path / "ablations", *(f"{name}-seed1" for name, _ in findings.PARTS))
+    write(tmp_path / "ablations", *(f"{name}-seed{seed}" for name, _ in findings.PARTS for seed in (1, 2)))
     text = findings.section(tmp_path, draws=5)
     assert "Over a longer training, GRPO's entropy falls" in text
     assert "It takes the floor" not in text, "no entropy differs"
@@ -246,11 +318,18 @@ def test_the_readme_says_what_the_records_say():
     kept = f"PAEC's floor keeps {paec.entropy[:, -1].mean():.3f} and {ways[2]:.1f}"
     right = [records.accuracy(one.correct)[:, -1].mean() for one in (paec, none)]
     assert f"entropy falls from {first:.3f} to {last:.3f} and its distinct correct answers from {ways[0]:.1f}" in text
-    assert f"to {ways[1]:.1f} of 32. {kept} **at the same accuracy**: {right[0]:.3f}, GRPO {right[1]:.3f}." in text
+    assert f"to {ways[1]:.1f} of 32. {kept} at an accuracy of {right[0]:.3f}, GRPO's is {right[1]:.3f};" in text
+    for folder in (results.RECORDS / "defaults", pipeline.RECORDS):
+        other = records.read(folder, "validation")
+        lost = comparison.differences(other["paec"], other["none"], draws=2000)["accuracy"]
+        assert lost.high < 0 and f"its accuracy is {-lost.value:.3f} lower" in text
     found = records.read(results.RECORDS / "long")
     ends = [[f"{one.entropy[:, -1].mean():.3f}", f"{one.distinct[:, -1].mean():.1f}"] for one in found.values()]
     right = [f"{records.accuracy(one.correct)[:, -1].mean():.3f}" for one in found.values()]
     assert f"GRPO's entropy falls to {ends[0][0]} and PAEC's stays at {ends[1][0]}" in text
-    assert f"fall with both, to {ends[0][1]} and {ends[1][1]}, at accuracies that do not differ ({right[0]} and" in text
+    assert (
+        f"fall with both, to {ends[0][1]} and {ends[1][1]}, and no difference in accuracy is shown ({right[0]} and"
+        in text
+    )
     gap = comparison.differences(found["paec"], found["none"], draws=2000)["accuracy"]
     assert gap.low < 0 < gap.high

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,21 @@ def test_a_finished_run_is_left_as_it_is(small, whole, capsys):
     run(small(*METHOD, "steps=4", "test_every=2", "test_samples=2", f"output={whole}"))
     assert ((whole / METRICS_FILE).read_bytes(), (whole / STATE_FILE).stat().st_mtime_ns) == before
     assert f"{whole}: finished, 4 steps" in capsys.readouterr().out
+
+
+def test_cut_off_responses_are_warned_of(small, tmp_path, capsys):
+    """The default length is the quick start's: another task's responses may be longer."""
+    run(small("method=none", "steps=1", "data.max_response_length=4", f"output={tmp_path / 'short'}"))
+    assert "warning: 100% of the responses are cut off at data.max_response_length=4" in capsys.readouterr().out
+    run(small("method=none", "steps=1", f"output={tmp_path / 'long'}"))
+    assert "warning" not in capsys.readouterr().out
+
+
+def test_held_out_problems_that_a_task_lacks(small, tmp_path):
+    shutil.copytree(small().task, tmp_path / "task")
+    (tmp_path / "task" / "data" / "warm_start.jsonl").unlink()
+    with pytest.raises(UserError, match="held_out=true: .* has no held-out countdown problems: leave held_out out"):
+        run(small("method=none", "held_out=true", f"task={tmp_path / 'task'}", f"output={tmp_path / 'run'}"))
 
 
 def test_another_run_in_the_folder_is_refused(small, whole):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -94,3 +95,11 @@ def test_errors_are_one_sentence_with_the_remedy(overrides, sentence):
         settings_of(overrides)
     assert sentence in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["generation_config.json", "tokenizer.json"])
+def test_a_task_without_one_of_its_files(tmp_path, name):
+    shutil.copytree(settings_of([]).task, tmp_path / "task")
+    (tmp_path / "task" / "model" / name).unlink()
+    with pytest.raises(UserError, match=f"model/{name} is missing: give a folder with model/ and data/"):
+        settings_of([f"task={tmp_path / 'task'}"])

@@ -12,9 +12,10 @@ import pytest
 from recipe.lab import sweep
 from recipe.lab.sweep import jobs_of, main, record_of, recorded
 from recipe.paec.common.errors import UserError
+from recipe.paec.common.records import PROBLEMS_FILE
 from recipe.paec.run.log import METRICS_FILE
 
-FILE = {"all": ["steps=4"], "seeds": [1, 2], "jobs": {"grpo": ["method=none"], "paec": []}}
+FILE = {"all": ["steps=4", "test_every=2"], "seeds": [1, 2], "jobs": {"grpo": ["method=none"], "paec": []}}
 
 
 def test_every_job_with_every_seed(tmp_path):
@@ -31,6 +32,11 @@ def test_every_job_with_every_seed(tmp_path):
         ({"jobs": {"a": []}, "seed": 1}, 'a file of jobs has "jobs: {name: [overrides]}"'),
         ({"jobs": {"a": ["method=sirn"]}}, "jobs.a: no method sirn: did you mean siren?"),
         ({"jobs": {"a": [{"method": "none"}]}}, "jobs.a: overrides must be text"),
+        ({"jobs": {"a": "method=none"}}, "jobs.a: must be a list of overrides"),
+        ({"jobs": ["a"]}, "jobs: must be names with their overrides"),
+        ({"jobs": {"a": []}, "seeds": 3}, "seeds=3: must be a list, such as [1, 2, 3]"),
+        ({"jobs": {"a": []}, "seeds": []}, "seeds=[]: must be a list, such as [1, 2, 3]"),
+        ({"jobs": {"a": []}, "all": "steps=3"}, "all=steps=3: must be a list, such as [steps=300]"),
     ],
 )
 def test_a_bad_file_is_one_sentence(tmp_path, content, sentence):
@@ -49,7 +55,7 @@ def test_a_record_has_the_curves(tmp_path):
     lines[3]["actor/paec/floor"], lines[4]["actor/paec/floor"] = 0.25, 0.75
     (job.settings.output / METRICS_FILE).write_text("".join(json.dumps(line) + "\n" for line in lines))
     record = record_of(job)
-    assert record["command"] == ["python", "-m", "recipe.lab", "steps=4", "method=none", "seed=1"]
+    assert record["command"] == ["python", "-m", "recipe.lab", "steps=4", "test_every=2", "method=none", "seed=1"]
     assert record["validation"] == {"step": [0, 2, 4], "val/x/pass@1": [0.25, 0.5, 0.12346]}
     assert record["training"]["step"] == [2, 4]
     assert record["training"]["critic/score/mean"] == [0.15, 0.35]
@@ -59,8 +65,8 @@ def test_a_record_has_the_curves(tmp_path):
     assert record["date"] == date.today().isoformat() and record["cores"] == os.cpu_count()
     (tmp_path / "grpo-seed1.json").write_text(json.dumps(record))
     assert recorded(job, tmp_path)
-    other = jobs_of({**FILE, "all": ["steps=5"]}, tmp_path)[0]
-    changed = jobs_of({**FILE, "all": ["steps=4", "lr=1e-4"]}, tmp_path)[0]
+    other = jobs_of({**FILE, "all": ["steps=5", "test_every=2"]}, tmp_path)[0]
+    changed = jobs_of({**FILE, "all": ["steps=4", "test_every=2", "lr=1e-4"]}, tmp_path)[0]
     assert not recorded(other, tmp_path) and not recorded(changed, tmp_path) and not recorded(job, tmp_path / "none")
 
 
@@ -74,6 +80,37 @@ def test_a_sweep_runs_records_and_skips(tmp_path, capsys):
     assert "grpo-seed1: 1 steps" in capsys.readouterr().out
     assert main([str(file), *places]) == 0
     assert "1 runs, 1 of them recorded already" in capsys.readouterr().out
+
+
+def test_a_run_is_recorded_as_itself_only(tmp_path, capsys):
+    """A finished run in the folder of a job that is another one, or asks for other steps or validations."""
+    places = ["--runs", str(tmp_path / "runs"), "--records", str(tmp_path / "records")]
+    common = "steps=1, prompts=2, mini_batch=2, responses=2, test_every=-1"
+    file = tmp_path / "jobs.yaml"
+    for changed, sentence in (
+        ("", ""),
+        (", lr=1e-3", "optim.lr=5e-05, here it is 0.001: choose another"),
+        (", held_out=true", "holds a finished run with held_out=False, here it is True"),
+        (", test_every=1", "holds a finished run with test_every=-1, here it is 1"),
+    ):
+        file.write_text(f"all: [{common}{changed}]\njobs:\n  grpo: [method=none]\n")
+        assert main([str(file), *places]) == (1 if sentence else 0)
+        assert sentence in capsys.readouterr().err
+    record = json.loads((tmp_path / "records" / "grpo-seed1.json").read_text())
+    assert "lr=1e-3" not in record["command"] and "held_out=true" not in record["command"]
+
+
+def test_an_extended_run_has_the_validations_of_a_fresh_one(tmp_path):
+    job = jobs_of({**FILE, "all": ["steps=4", "test_every=2"]}, tmp_path)[0]
+    job.settings.output.mkdir()
+    lines = [{"step": s, "timing_cpu_s/step": 1.0, "val/x/pass@1": s / 8} for s in (0, 1, 2, 3, 4)]
+    del lines[1]["val/x/pass@1"]
+    counts = [{"step": s, "split": "validation", "correct": [s], "distinct": [1]} for s in (0, 2, 3, 4)]
+    for name, rows in ((METRICS_FILE, lines), (PROBLEMS_FILE, counts)):
+        (job.settings.output / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    record = record_of(job)
+    assert record["validation"] == {"step": [0, 2, 4], "val/x/pass@1": [0, 0.25, 0.5]}
+    assert record["problems"]["validation"]["correct"] == [[0], [2], [4]]
 
 
 def test_the_records_go_where_the_file_of_jobs_says(tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from lab_records import runs, write
 
-from benchmarks.lab import comparison, figures, findings, pipeline, records, results, search
+from benchmarks.lab import comparison, figures, findings, other_tasks, pipeline, records, results, search
 from recipe.paec.common.repository import REPOSITORY
 from recipe.paec.scoring.estimators import Difference
 
@@ -333,3 +333,19 @@ def test_the_readme_says_what_the_records_say():
     )
     gap = comparison.differences(found["paec"], found["none"], draws=2000)["accuracy"]
     assert gap.low < 0 < gap.high
+
+
+def test_the_readme_says_what_the_longer_search_did():
+    found = other_tasks.complete(results.RECORDS / "countdown_four")
+    text = " ".join((REPOSITORY / "README.md").read_text(encoding="utf-8").split())
+    ends = {name: {"entropy": one.entropy, **records.quantities(one)} for name, one in found.items()}
+    none, paec = ({key: f"{of[:, -1].mean():.3f}" for key, of in ends[name].items()} for name in ("none", "paec"))
+    first = {key: f"{of[:, 0].mean():.3f}" for key, of in ends["none"].items()}
+    assert (
+        f"from {first['entropy']} to {none['entropy']}, pass@32 from {first['pass@32']} to {none['pass@32']}." in text
+    )
+    assert f"PAEC ends at {paec['entropy']} and {paec['pass@32']}, with an accuracy of {paec['accuracy']}" in text
+    assert f"GRPO's is {none['accuracy']}; at equal accuracy" in text
+    gained = other_tasks.differences(found["paec"], found["none"])
+    for key, digits, words in (("pass@32", 3, "more pass@32"), ("distinct", 2, "more distinct answers")):
+        assert f"{records.interval(gained[f'equal {key}'], digits)} {words}".replace("+", "") in text

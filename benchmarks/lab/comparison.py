@@ -6,24 +6,19 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from benchmarks.lab.records import (
-    REFERENCE,
-    Runs,
-    accuracy,
-    gap_at_equal_accuracy,
-    outcomes,
-    over_problems,
-    points,
-    solved,
-)
-from recipe.paec.scoring.estimators import LEVEL, Difference, t_difference
+from benchmarks.lab.records import REFERENCE, Runs, gap_at_equal_accuracy, over_problems, points, quantities
+from recipe.paec.scoring.estimators import LEVEL, Difference, hypervolume, t_difference
 from recipe.paec.scoring.two_level import Statistic, crossed_bootstrap
 
 DRAWS = 10_000
 
 
 def differences(runs: Runs, baseline: Runs, draws: int = DRAWS, seed: int = 0) -> dict[str, Difference]:
-    """Each outcome minus the baseline's, estimate and 95 % interval; and so for the values at the last step.
+    """Each outcome minus the baseline's, estimate, 95 % interval and p value.
+
+    By name: "pass@32" and "distinct", the hypervolumes, of a task without majority votes; "equal <quantity>", at equal
+    accuracy; "accuracy" and "last <quantity>", at the last step; and "entropy", there too. The quantities are those of
+    `records.quantities`.
 
     The two-level bootstrap of `paec compare` (`crossed_bootstrap`) over the seeds and the problems that both methods
     have. With a single common seed only the problems are resampled: the spread between trainings is not in it then. The
@@ -31,18 +26,22 @@ def differences(runs: Runs, baseline: Runs, draws: int = DRAWS, seed: int = 0) -
     its interval is Student's t over the pairs of seeds.
     """
     common = [s for s in runs.seeds if s in baseline.seeds]
-    sides = []
-    for one in (runs, baseline):
-        rows = [one.seeds.index(s) for s in common]
-        sides.append((one.correct[rows], one.distinct[rows]))
-    entropy = [one.entropy[[one.seeds.index(s) for s in common], -1] for one in (runs, baseline)]
+    rows = [[one.seeds.index(s) for s in common] for one in (runs, baseline)]
+    sides = [
+        {name: of[of_side] for name, of in quantities(one).items()}
+        for one, of_side in zip((runs, baseline), rows, strict=True)
+    ]
 
     def gaps(name: str, shares: np.ndarray) -> np.ndarray:
         """[B, S] of every seed, the problems weighted by shares [B, P]."""
-        if name.startswith("equal "):
-            curves = (points(*side, shares)[name.removeprefix("equal ")] for side in sides)
+        kind, _, quantity = name.rpartition(" ")
+        if kind == "last" or quantity == "accuracy":
+            one, other = (over_problems(side[quantity][:, -1], shares) for side in sides)
+            return one - other
+        curves = [tuple(over_problems(side[key], shares) for key in ("accuracy", quantity)) for side in sides]
+        if kind == "equal":
             return gap_at_equal_accuracy(*curves)
-        one, other = (_value(name, correct, distinct, shares) for correct, distinct in sides)
+        one, other = (hypervolume(*curve, REFERENCE[quantity]) for curve in curves)
         return one - other
 
     def statistic(name: str) -> Statistic:
@@ -51,22 +50,13 @@ def differences(runs: Runs, baseline: Runs, draws: int = DRAWS, seed: int = 0) -
         return lambda seeds, problems: (seeds * gaps(name, problems)).sum(-1)
 
     sizes = [runs.correct.shape[-1]] if len(common) == 1 else [len(common), runs.correct.shape[-1]]
-    names = (*REFERENCE, *(f"equal {name}" for name in REFERENCE), "accuracy", "last pass@32", "last distinct")
+    beside = [name for name in sides[0] if name != "accuracy"]
+    names = [name for name in beside if set(beside) == set(REFERENCE)]
+    names += [*(f"equal {name}" for name in beside), "accuracy", *(f"last {name}" for name in beside)]
     found = {name: crossed_bootstrap(statistic(name), sizes, resamples=draws, seed=seed) for name in names}
+    entropy = [one.entropy[of_side, -1] for one, of_side in zip((runs, baseline), rows, strict=True)]
     found["entropy"] = t_difference(entropy[0] - entropy[1])
     return found
-
-
-def _value(name: str, correct: np.ndarray, distinct: np.ndarray, shares: np.ndarray) -> np.ndarray:
-    """[B, S] of one side of a difference, by its name."""
-    if name in REFERENCE:
-        return outcomes(correct, distinct, shares)[name]
-    last = {
-        "accuracy": lambda: accuracy(correct[:, -1], shares),
-        "last pass@32": lambda: solved(correct[:, -1], shares),
-        "last distinct": lambda: over_problems(distinct[:, -1], shares),
-    }
-    return last[name]()
 
 
 def dominated(one: Runs, baseline: Runs) -> dict[str, int]:

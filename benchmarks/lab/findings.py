@@ -43,7 +43,7 @@ def section(folder: Path, of_pipeline: Path | None = None, draws: int = DRAWS) -
             lines += _of(*pair, differences(pair[1], pair[0], draws), where)
     for name, where in (("countdown_four", "Where the search is longer"), ("word_problems", "On word problems")):
         if pair := _pair(other_tasks.complete(folder / name)):
-            lines += _of(*pair, other_tasks.differences(pair[1], pair[0], draws), where)
+            lines += _of(*pair, differences(pair[1], pair[0], draws), where)
     return "\n".join(lines)
 
 
@@ -58,7 +58,7 @@ def _pair(runs: dict[str, Runs]) -> tuple[Runs, Runs] | None:
 def _accuracies(folder: Path, of_pipeline: Path | None, draws: int) -> str:
     """What PAEC costs in accuracy on the problems that the first finding is not about; "" without such records."""
     places = {
-        "on the 100 validation problems of the same runs": folder / "defaults",
+        "on the {} validation problems of the same runs": folder / "defaults",
         "there with half the batch": folder / "agreement",
         "through the pipeline": of_pipeline,
     }
@@ -66,7 +66,7 @@ def _accuracies(folder: Path, of_pipeline: Path | None, draws: int) -> str:
     for words, place in places.items():
         if place is not None and (pair := _pair(read(place, "validation"))):
             gained = differences(pair[1], pair[0], draws)["accuracy"]
-            found.append(f"{interval(gained, 3)} {words}")
+            found.append(f"{interval(gained, 3)} {words.format(pair[0].correct.shape[-1])}")
     return f"* **The accuracy elsewhere**, PAEC's minus GRPO's at the last step: {', '.join(found)}." if found else ""
 
 

@@ -4,23 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-
-from benchmarks.lab.comparison import DRAWS
+from benchmarks.lab.comparison import DRAWS, differences
 from benchmarks.lab.figures import draw_other
-from benchmarks.lab.records import (
-    BASELINE,
-    SAMPLES,
-    Runs,
-    gap_at_equal_accuracy,
-    interval,
-    over_problems,
-    quantities,
-    read,
-    where_and_when,
-)
-from recipe.paec.scoring.estimators import Difference
-from recipe.paec.scoring.two_level import crossed_bootstrap
+from benchmarks.lab.records import BASELINE, SAMPLES, Runs, interval, quantities, read, where_and_when
 
 SPLIT = "validation"
 """Nothing is chosen on these tasks, so their validation problems measure."""
@@ -29,32 +15,6 @@ TASKS = {
     "countdown_four": ("## A longer search", "Countdown with four numbers"),
 }
 """Folder of records -> heading, and what the task is."""
-
-
-def differences(one: Runs, baseline: Runs, draws: int = DRAWS) -> dict[str, Difference]:
-    """Each quantity at the last step minus the baseline's, and "equal <quantity>", the same at equal accuracy.
-
-    Intervals are those of `comparison.differences`: over the seeds, which both must have, and over the problems.
-    """
-    sides = [quantities(side) for side in (one, baseline)]
-    sizes = one.correct.shape[0], one.correct.shape[-1]
-
-    def last(name: str, problems: np.ndarray) -> np.ndarray:
-        ours, theirs = (over_problems(side[name][:, -1], problems) for side in sides)
-        return ours - theirs
-
-    def equal(name: str, problems: np.ndarray) -> np.ndarray:
-        curves = (tuple(over_problems(side[key], problems) for key in ("accuracy", name)) for side in sides)
-        return gap_at_equal_accuracy(*curves)
-
-    statistics = {name: (last, name) for name in sides[0]}
-    statistics |= {f"equal {name}": (equal, name) for name in sides[0] if name != "accuracy"}
-    return {
-        key: crossed_bootstrap(
-            lambda seeds, problems, gap=gap, name=name: (seeds * gap(name, problems)).sum(-1), sizes, resamples=draws
-        )
-        for key, (gap, name) in statistics.items()
-    }
 
 
 def complete(folder: Path) -> dict[str, Runs]:
@@ -99,8 +59,9 @@ def section(folder: Path, figure: str, draws: int = DRAWS, figures: Path | None 
     ]
     for name, one in runs.items():
         if name != BASELINE:
-            found = differences(one, grpo, draws).values()
-            cells = [interval(of, places) for of, places in zip(found, [*digits, *digits[1:]], strict=True)]
+            found = differences(one, grpo, draws)
+            keys = ["accuracy", *(f"{kind} {name}" for kind in ("last", "equal") for name in names[1:])]
+            cells = [interval(found[key], n) for key, n in zip(keys, [*digits, *digits[1:]], strict=True)]
             lines.append(f"| `{name}` | {' | '.join(cells)} |")
     return "\n".join(lines)
 

@@ -346,6 +346,6 @@ def test_the_readme_says_what_the_longer_search_did():
     )
     assert f"PAEC ends at {paec['entropy']} and {paec['pass@32']}, with an accuracy of {paec['accuracy']}" in text
     assert f"GRPO's is {none['accuracy']}; at equal accuracy" in text
-    gained = other_tasks.differences(found["paec"], found["none"])
+    gained = comparison.differences(found["paec"], found["none"])
     for key, digits, words in (("pass@32", 3, "more pass@32"), ("distinct", 2, "more distinct answers")):
         assert f"{records.interval(gained[f'equal {key}'], digits)} {words}".replace("+", "") in text

@@ -93,10 +93,11 @@ def _counts(record: Mapping[str, Any], split: str, name: str) -> Mapping[str, An
     """A record's counts of a split, checked against its validations."""
     found, steps = record["problems"].get(split), record["validation"]["step"]
     if not found or {len(found["correct"]), len(found["distinct"])} != {len(steps)}:
-        raise ValueError(f"{name}: its validations do not all have {split} problems: record it anew")
+        raise ValueError(f"{name}: its validations do not all have {split} problems: run and record it again")
     keys = [key for key in record["validation"] if key.startswith(f"{SPLITS[split]}/") and "/avg@" in key]
     if keys and not any(key.endswith(f"/avg@{SAMPLES}") for key in keys):
-        raise ValueError(f"{name}: has {keys[0].rpartition('@')[2]} responses to a problem: test_samples={SAMPLES}")
+        n = keys[0].rpartition("@")[2]
+        raise ValueError(f"{name}: has {n} responses to a problem, not {SAMPLES}: run it with test_samples={SAMPLES}")
     return found
 
 

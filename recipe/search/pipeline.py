@@ -15,13 +15,24 @@ from recipe.paec.common.errors import UserError
 from recipe.paec.config.methods import stack_of
 from recipe.paec.grid.command import start
 from recipe.paec.grid.prepare import prepare
-from recipe.paec.grid.request import KNOBS, Grid, parse
+from recipe.paec.grid.request import Grid, parse
 from recipe.paec.grid.runs import GridRun
 from recipe.search.objective import metrics_of
 from recipe.search.request import Request
 from recipe.search.runners import Ended, runs_of
 from recipe.search.space import Params, overrides_of
 from recipe.search.studies import Setting
+
+OURS = {
+    "METHODS": "methods",
+    "SEEDS": "seeds",
+    "EXPERIMENT": "experiment",
+    "experiment": "the key experiment of the file",
+    "GRID": "another name of the file",
+    "SLURM": "slurm",
+    "run.root": "--output",
+}
+"""Word of the grid, or configuration key, that the search sets itself -> what to use instead."""
 
 
 class Pipeline:
@@ -39,13 +50,10 @@ class Pipeline:
 
     def __init__(self, request: Request, folder: Path):
         self._request, self._runs = request, runs_of(folder.resolve())
-        if own := next((o for o in request.overrides if o.lstrip("+~").startswith("run.root=")), None):
-            raise UserError(f"all: {own}: the search sets run.root itself: use --output")
         for override in request.overrides:
             key = override.lstrip("+~").partition("=")[0]
-            if key in KNOBS or key == "experiment":
-                own = {"METHODS": "methods", "SEEDS": "seeds", "GRID": "--output"}.get(key, key.lower())
-                raise UserError(f"all: {override}: the search sets it itself: use {own}")
+            if key in OURS:
+                raise UserError(f"all: {override}: the search sets {key} itself: use {OURS[key]}")
         grid = self._grid([(name, name, {}) for name in request.methods])
         prepare(grid)
         configs = [grid.configuration(entry, grid.seeds[0]) for entry in grid.entries]

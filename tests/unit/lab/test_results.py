@@ -171,7 +171,7 @@ def test_another_number_of_responses_is_refused(tmp_path):
     found = json.loads((tmp_path / "none-seed1.json").read_text())
     found["validation"][f"held_out/{records.SOURCE}/avg@16"] = [0.1, 0.2]
     (tmp_path / "none-seed1.json").write_text(json.dumps(found))
-    with pytest.raises(ValueError, match="none: has 16 responses to a problem: test_samples=32"):
+    with pytest.raises(ValueError, match="none: has 16 responses to a problem, not 32: run it with test_samples=32"):
         records.read(tmp_path)
 
 

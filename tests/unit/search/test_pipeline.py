@@ -120,8 +120,11 @@ def test_a_search_on_slurm(tmp_path, monkeypatch, capsys):
     "changes, sentence",
     [
         ({"all": ["run.root=x"]}, "all: run.root=x: the search sets run.root itself: use --output"),
-        ({"all": ["SEEDS=5 6"]}, "all: SEEDS=5 6: the search sets it itself: use seeds"),
-        ({"all": ["experiment=qwen7b"]}, "all: experiment=qwen7b: the search sets it itself: use experiment"),
+        ({"all": ["SEEDS=5 6"]}, "all: SEEDS=5 6: the search sets SEEDS itself: use seeds"),
+        (
+            {"all": ["experiment=qwen7b"]},
+            "all: experiment=qwen7b: the search sets experiment itself: use the key experiment of the file",
+        ),
         ({"all": ["run.name=x"]}, "run.name=x: the grid sets run.name itself"),
         ({"all": ["trainer.test_freq=-1"]}, "trainer.test_freq must be > 0: "),
         ({"methods": {"sirn": {}}}, "no method sirn: did you mean siren?"),

@@ -46,7 +46,6 @@ def configuration(folder: Path, options: argparse.Namespace) -> DictConfig:
     with open_dict(config):
         config.trainer.v1.trainer_mode = "sync"  # as the trainer of this mode sets it
         config.transfer_queue.enable = True
-        config.actor_rollout_ref.model.external_lib = None  # no engine, no loss
     return config
 
 

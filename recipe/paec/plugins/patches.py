@@ -1,25 +1,26 @@
-"""Every name of verl (and of the standard library, on verl's behalf) that this recipe replaces, each with its reason.
+"""Every name of verl, and of what verl uses, that this recipe replaces, each with its reason.
 
-All but the last five are only needed on a machine without GPU, and only applied there (`VERL_PLATFORM=cpu`). They were
+All but the last nine are only needed on a machine without GPU, and only applied there (`VERL_PLATFORM=cpu`). They were
 written for the verl that `setup.py` pins; another version, or a missing name, is an error immediately.
 """
 
 from __future__ import annotations
 
+import copy
 import functools
 import importlib
 import importlib.metadata
 from collections.abc import Callable
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from recipe.paec.common import versions
 
-if TYPE_CHECKING:
-    import torch
+SHAPES = "per_sample_shapes"
+"""What TransferQueue's field schema calls the shapes of a jagged field's rows."""
 
 
-def _replace(module: ModuleType, name: str, make: Callable) -> None:
+def _replace(module: ModuleType | type, name: str, make: Callable) -> None:
     """Set `module.name` to `make(original)`; AttributeError if verl no longer has the name."""
     try:
         original = getattr(module, name)
@@ -133,13 +134,15 @@ def selected_rows() -> None:
         def index_select_tensor_dict(batch, indices):
             import torch
 
-            jagged = {} if batch is None else {key: value for key, value in batch.items() if _is_jagged(value)}
-            if not jagged:
+            from recipe.paec.plugins import jagged
+
+            fields = {} if batch is None else {key: value for key, value in batch.items() if jagged.is_jagged(value)}
+            if not fields:
                 return original(batch, indices)
-            found = original(batch.exclude(*jagged), indices)
+            found = original(batch.exclude(*fields), indices)
             places = torch.as_tensor(indices)
-            for key, value in jagged.items():
-                found[key] = _rows(value, places)
+            for key, value in fields.items():
+                found[key] = jagged.selected_rows(value, places)
             return found
 
         return index_select_tensor_dict
@@ -147,27 +150,94 @@ def selected_rows() -> None:
     _replace(importlib.import_module("verl.utils.tensordict_utils"), "index_select_tensor_dict", make)
 
 
-def _is_jagged(value: Any) -> bool:
-    import torch
+def rows_in_one_frame() -> None:
+    """TransferQueue puts every row of a jagged field into a message frame of its own."""
 
-    if not isinstance(value, torch.Tensor) or value.layout != torch.jagged:
-        return False
-    return value._ragged_idx == 1 and value.lengths() is None
+    def make(original: Callable) -> Callable:
+        def select_by_positions(field_data, positions):
+            from recipe.paec.plugins import queue_rows
+
+            rows = queue_rows.to_store(field_data, positions)
+            return original(field_data, positions) if rows is None else rows
+
+        return staticmethod(select_by_positions)
+
+    manager = importlib.import_module("transfer_queue.storage.managers.simple_storage_manager")
+    _replace(manager.AsyncSimpleStorageManager, "_select_by_positions", make)
 
 
-def _rows(nested: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
-    """The rows `places` [R] of a jagged tensor [B, j, ...], as a new one."""
-    import torch
+def answers_in_one_frame() -> None:
+    """What `rows_in_one_frame` is for puts, for what a storage unit answers; applied in its process."""
 
-    offsets, values = nested.offsets(), nested.values()
-    places = places.to(offsets.device)
-    lengths = offsets.diff()[places]
-    joined = torch.cat([offsets.new_zeros(1), lengths.cumsum(0)])
-    first = torch.repeat_interleave(offsets[places] - joined[:-1], lengths)
-    rows = values[first + torch.arange(len(first), device=first.device)]
-    # Padding asks for the largest length, and takes all of the values for it where a tensor does not know it.
-    known = {"min_seqlen": int(lengths.min()), "max_seqlen": int(lengths.max())}
-    return torch.nested.nested_tensor_from_jagged(rows, joined, **known)
+    def make(original: Callable) -> Callable:
+        @functools.wraps(original)
+        def get_data(self, fields, global_indexes):
+            from recipe.paec.plugins import queue_rows
+
+            found = original(self, fields, global_indexes)
+            return {field: queue_rows.to_fetch(values) or values for field, values in found.items()}
+
+        return get_data
+
+    _replace(importlib.import_module("transfer_queue.storage.simple_storage").StorageUnitData, "get_data", make)
+
+
+def shapes_from_offsets() -> None:
+    """TransferQueue takes a jagged field apart into its rows four times a put, to list their shapes."""
+
+    def make(original: Callable) -> Callable:
+        @functools.wraps(original)
+        def extract_field_schema(data):
+            from recipe.paec.plugins import jagged
+
+            fields = {key: value for key, value in data.items() if jagged.is_jagged(value)} if len(data) else {}
+            found = original(data.exclude(*fields)) | {key: jagged.schema(value) for key, value in fields.items()}
+            return {key: found[key] for key in data.keys() if key in found}
+
+        return extract_field_schema
+
+    for name in ("transfer_queue.metadata", "transfer_queue.storage.managers.simple_storage_manager"):
+        _replace(importlib.import_module(name), "extract_field_schema", make)
+
+
+def shapes_not_copied() -> None:
+    """TransferQueue copies the shapes of all rows of a batch, one by one, for every part of it and choice of fields."""
+
+    def shapes_of(meta: Any) -> dict[str, list]:
+        return {name: field[SHAPES] for name, field in meta.field_schema.items() if field.get(SHAPES) is not None}
+
+    def without(meta: Any, fields: dict[str, list]) -> Any:
+        light = copy.copy(meta)
+        light.field_schema = dict(meta.field_schema) | {
+            name: {**meta.field_schema[name], SHAPES: None} for name in fields
+        }
+        return light
+
+    def of_samples(original: Callable) -> Callable:
+        @functools.wraps(original)
+        def select_samples(self, sample_indices):
+            fields = shapes_of(self)
+            found = original(without(self, fields), sample_indices)
+            for name, shapes in fields.items():
+                found.field_schema[name][SHAPES] = [shapes[place] for place in sample_indices]
+            return found
+
+        return select_samples
+
+    def of_fields(original: Callable) -> Callable:
+        @functools.wraps(original)
+        def select_fields(self, field_names):
+            fields = shapes_of(self)
+            found = original(without(self, fields), field_names)
+            for name in fields.keys() & found.field_schema.keys():
+                found.field_schema[name][SHAPES] = [*fields[name]]
+            return found
+
+        return select_fields
+
+    batch = importlib.import_module("transfer_queue.metadata").BatchMeta
+    _replace(batch, "select_samples", of_samples)
+    _replace(batch, "select_fields", of_fields)
 
 
 def plain_numbers() -> None:

@@ -11,5 +11,8 @@ patches.whole_micro_batch()
 patches.without_value_head()
 patches.selected_rows()
 patches.plain_numbers()
+patches.rows_in_one_frame()
+patches.shapes_from_offsets()
+patches.shapes_not_copied()
 if verl_plugin.ON_CPU:
     patches.unpinned_offload()

@@ -1,0 +1,93 @@
+"""A field of many responses on its way to TransferQueue's storage and back: one frame for all of its rows.
+
+TransferQueue sends every row in a frame of its own: 128 responses with nine fields are 1,152 frames each way, handled
+one by one in two sockets and a thread between them. Here the rows of a field are joined, sent as one tensor, and taken
+apart where they arrive. What is stored and what is returned is the same, bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any
+
+import torch
+from transfer_queue.utils import serial_utils
+
+from recipe.paec.plugins.jagged import is_jagged, selected_rows
+
+LARGEST_ROW = 2**17
+"""Bytes of the mean row up to which rows are joined. Copying longer ones costs about what their frames cost."""
+
+
+class Rows:
+    """The rows of one field; whoever receives them has a list of tensors.
+
+    Args:
+        values: all rows one after the other, [sum of lengths, ...]; without `lengths` a row is one entry, [rows, ...].
+        lengths: entries of each row.
+        receive: `stored` or `fetched`, which makes the list.
+    """
+
+    def __init__(self, values: torch.Tensor, lengths: list[int] | None, receive: Callable[..., list[torch.Tensor]]):
+        self.values, self.lengths, self.receive = values, lengths, receive
+
+    def __reduce__(self) -> tuple:
+        # TransferQueue pickles what it does not know, while it collects the frames of the tensors that it does know.
+        if serial_utils._encoder_aux_buffers.get() is None:  # it pickles the whole message: some number is too large
+            return list, ([row.clone() for row in _apart(self.values, self.lengths)],)
+        return self.receive, (serial_utils._encoder._encode_regular_tensor_meta(self.values), self.lengths)
+
+
+def stored(tensor: tuple, lengths: list[int] | None) -> list[torch.Tensor]:
+    """The rows that a storage unit has received, each with memory of its own: they are freed and saved one by one.
+
+    A storage unit is a process of Ray's, which loads no plugin; its first rows tell it to answer in the same way.
+    """
+    _answer_in_one_frame()
+    return [row.clone() for row in _apart(serial_utils._decoder._decode_tensor(tensor), lengths)]
+
+
+@cache
+def _answer_in_one_frame() -> None:
+    from recipe.paec.plugins import patches
+
+    patches.answers_in_one_frame()
+
+
+def fetched(tensor: tuple, lengths: list[int] | None) -> list[torch.Tensor]:
+    """The rows that a storage unit has sent."""
+    return _apart(serial_utils._decoder._decode_tensor(tensor), lengths)
+
+
+def _apart(values: torch.Tensor, lengths: list[int] | None) -> list[torch.Tensor]:
+    return list(values.unbind() if lengths is None else values.split(lengths))
+
+
+def to_store(field: Any, places: Sequence[int]) -> Rows | None:
+    """The rows `places` of a jagged field; None for any other, which travels as TransferQueue sends it."""
+    if not is_jagged(field) or field.values().nbytes > LARGEST_ROW * len(field):
+        return None
+    if list(places) != [*range(len(field))]:
+        field = selected_rows(field, torch.tensor(places))
+    offsets = field.offsets()
+    return Rows(field.values()[offsets[0] : offsets[-1]], offsets.diff().tolist(), stored)
+
+
+def to_fetch(values: Any) -> Rows | None:
+    """Tensors that differ in their first size at most, as one; None for anything else."""
+    if not isinstance(values, list) or not values or not all(isinstance(one, torch.Tensor) for one in values):
+        return None
+    first = values[0]
+    if any(_kind(one) != _kind(first) for one in values):
+        return None
+    if first.layout != torch.strided or sum(one.nbytes for one in values) > LARGEST_ROW * len(values):
+        return None
+    if first.dim() == 0:
+        return Rows(torch.stack(values), None, fetched)
+    return Rows(torch.cat(values), [len(one) for one in values], fetched)
+
+
+def _kind(tensor: torch.Tensor) -> tuple:
+    """What tensors must have in common to be joined."""
+    return tensor.layout, tensor.device, tensor.dtype, tensor.dim(), tensor.shape[1:]

@@ -75,13 +75,13 @@ def measure(options: argparse.Namespace) -> dict:
     from paec_loss import MethodStack
     from paec_loss.methods import METHODS
     from recipe.paec.driver import queue_io
-    from recipe.paec.plugins import patches
+    from recipe.paec.plugins import queue_rows, queue_shapes
 
     torch.set_num_threads(1)
     if options.variant == "joined":
-        patches.rows_in_one_frame()
-        patches.shapes_from_offsets()
-        patches.shapes_not_copied()
+        queue_rows.rows_in_one_frame()
+        queue_shapes.shapes_from_offsets()
+        queue_shapes.shapes_not_copied()
     ray.init(num_cpus=8, include_dashboard=False, log_to_driver=False)
     tq.init(OmegaConf.create({"backend": {"SimpleStorage": {"num_data_storage_units": options.units}}}))
     rollout, passed = made_up(options.responses, options.tokens)

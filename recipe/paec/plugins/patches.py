@@ -1,12 +1,12 @@
-"""Every name of verl, and of what verl uses, that this recipe replaces, each with its reason.
+"""Every name of verl (and of the standard library, on verl's behalf) that this recipe replaces, each with its reason.
 
-All but the last nine are only needed on a machine without GPU, and only applied there (`VERL_PLATFORM=cpu`). They were
-written for the verl that `setup.py` pins; another version, or a missing name, is an error immediately.
+All but the last five are only needed on a machine without GPU, and only applied there (`VERL_PLATFORM=cpu`). They were
+written for the verl that `setup.py` pins; another version, or a missing name, is an error immediately. Names of
+TransferQueue are replaced in `queue_rows` and `queue_shapes`.
 """
 
 from __future__ import annotations
 
-import copy
 import functools
 import importlib
 import importlib.metadata
@@ -16,17 +16,14 @@ from typing import Any
 
 from recipe.paec.common import versions
 
-SHAPES = "per_sample_shapes"
-"""What TransferQueue's field schema calls the shapes of a jagged field's rows."""
 
-
-def _replace(module: ModuleType | type, name: str, make: Callable) -> None:
+def replace_name(module: ModuleType | type, name: str, make: Callable) -> None:
     """Set `module.name` to `make(original)`; AttributeError if verl no longer has the name."""
     try:
         original = getattr(module, name)
     except AttributeError:
         raise AttributeError(
-            f"{module.__name__}.{name} does not exist: recipe/paec/plugins/patches.py was written for "
+            f"{module.__name__}.{name} does not exist: recipe/paec/plugins was written for "
             f"verl {versions.pinned('verl')}"
         ) from None
     setattr(module, name, make(original))
@@ -44,7 +41,7 @@ def answer_vllm_version() -> None:
 
         return version
 
-    _replace(importlib.metadata, "version", make)
+    replace_name(importlib.metadata, "version", make)
 
 
 def gloo_process_group() -> None:
@@ -57,7 +54,7 @@ def gloo_process_group() -> None:
 
         return initialize_global_process_group_ray
 
-    _replace(importlib.import_module("verl.utils.distributed"), "initialize_global_process_group_ray", make)
+    replace_name(importlib.import_module("verl.utils.distributed"), "initialize_global_process_group_ray", make)
 
 
 def unpinned_offload() -> None:
@@ -66,7 +63,7 @@ def unpinned_offload() -> None:
     def make(original: Callable) -> Callable:
         return functools.partial(_without_pinning, original)
 
-    _replace(importlib.import_module("verl.workers.engine.fsdp.transformer_impl"), "CPUOffloadPolicy", make)
+    replace_name(importlib.import_module("verl.workers.engine.fsdp.transformer_impl"), "CPUOffloadPolicy", make)
 
 
 def _without_pinning(policy: Callable, pin_memory: bool = True):
@@ -91,7 +88,7 @@ def separate_copies() -> None:
 
         return fsdp2_sharded_save_to_cpu
 
-    _replace(importlib.import_module("verl.utils.fsdp_utils"), "fsdp2_sharded_save_to_cpu", make)
+    replace_name(importlib.import_module("verl.utils.fsdp_utils"), "fsdp2_sharded_save_to_cpu", make)
 
 
 def whole_micro_batch() -> None:
@@ -110,7 +107,7 @@ def whole_micro_batch() -> None:
 
         return prepare_micro_batches
 
-    _replace(importlib.import_module("verl.workers.engine.fsdp.transformer_impl"), "prepare_micro_batches", make)
+    replace_name(importlib.import_module("verl.workers.engine.fsdp.transformer_impl"), "prepare_micro_batches", make)
 
 
 def _largest(number: int, group: Any) -> int:
@@ -147,97 +144,7 @@ def selected_rows() -> None:
 
         return index_select_tensor_dict
 
-    _replace(importlib.import_module("verl.utils.tensordict_utils"), "index_select_tensor_dict", make)
-
-
-def rows_in_one_frame() -> None:
-    """TransferQueue puts every row of a jagged field into a message frame of its own."""
-
-    def make(original: Callable) -> Callable:
-        def select_by_positions(field_data, positions):
-            from recipe.paec.plugins import queue_rows
-
-            rows = queue_rows.to_store(field_data, positions)
-            return original(field_data, positions) if rows is None else rows
-
-        return staticmethod(select_by_positions)
-
-    manager = importlib.import_module("transfer_queue.storage.managers.simple_storage_manager")
-    _replace(manager.AsyncSimpleStorageManager, "_select_by_positions", make)
-
-
-def answers_in_one_frame() -> None:
-    """What `rows_in_one_frame` is for puts, for what a storage unit answers; applied in its process."""
-
-    def make(original: Callable) -> Callable:
-        @functools.wraps(original)
-        def get_data(self, fields, global_indexes):
-            from recipe.paec.plugins import queue_rows
-
-            found = original(self, fields, global_indexes)
-            return {field: queue_rows.to_fetch(values) or values for field, values in found.items()}
-
-        return get_data
-
-    _replace(importlib.import_module("transfer_queue.storage.simple_storage").StorageUnitData, "get_data", make)
-
-
-def shapes_from_offsets() -> None:
-    """TransferQueue takes a jagged field apart into its rows four times a put, to list their shapes."""
-
-    def make(original: Callable) -> Callable:
-        @functools.wraps(original)
-        def extract_field_schema(data):
-            from recipe.paec.plugins import jagged
-
-            fields = {key: value for key, value in data.items() if jagged.is_jagged(value)} if len(data) else {}
-            found = original(data.exclude(*fields)) | {key: jagged.schema(value) for key, value in fields.items()}
-            return {key: found[key] for key in data.keys() if key in found}
-
-        return extract_field_schema
-
-    for name in ("transfer_queue.metadata", "transfer_queue.storage.managers.simple_storage_manager"):
-        _replace(importlib.import_module(name), "extract_field_schema", make)
-
-
-def shapes_not_copied() -> None:
-    """TransferQueue copies the shapes of all rows of a batch, one by one, for every part of it and choice of fields."""
-
-    def shapes_of(meta: Any) -> dict[str, list]:
-        return {name: field[SHAPES] for name, field in meta.field_schema.items() if field.get(SHAPES) is not None}
-
-    def without(meta: Any, fields: dict[str, list]) -> Any:
-        light = copy.copy(meta)
-        light.field_schema = dict(meta.field_schema) | {
-            name: {**meta.field_schema[name], SHAPES: None} for name in fields
-        }
-        return light
-
-    def of_samples(original: Callable) -> Callable:
-        @functools.wraps(original)
-        def select_samples(self, sample_indices):
-            fields = shapes_of(self)
-            found = original(without(self, fields), sample_indices)
-            for name, shapes in fields.items():
-                found.field_schema[name][SHAPES] = [shapes[place] for place in sample_indices]
-            return found
-
-        return select_samples
-
-    def of_fields(original: Callable) -> Callable:
-        @functools.wraps(original)
-        def select_fields(self, field_names):
-            fields = shapes_of(self)
-            found = original(without(self, fields), field_names)
-            for name in fields.keys() & found.field_schema.keys():
-                found.field_schema[name][SHAPES] = [*fields[name]]
-            return found
-
-        return select_fields
-
-    batch = importlib.import_module("transfer_queue.metadata").BatchMeta
-    _replace(batch, "select_samples", of_samples)
-    _replace(batch, "select_fields", of_fields)
+    replace_name(importlib.import_module("verl.utils.tensordict_utils"), "index_select_tensor_dict", make)
 
 
 def plain_numbers() -> None:
@@ -251,7 +158,7 @@ def plain_numbers() -> None:
 
         return karmarkar_karp
 
-    _replace(importlib.import_module("verl.utils.seqlen_balancing"), "karmarkar_karp", make)
+    replace_name(importlib.import_module("verl.utils.seqlen_balancing"), "karmarkar_karp", make)
 
 
 def without_value_head() -> None:
@@ -260,4 +167,4 @@ def without_value_head() -> None:
     Only a critic needs it, and this recipe has none. Without TRL installed nothing changes.
     """
     module = importlib.import_module("verl.models.transformers.monkey_patch")
-    _replace(module, "is_trl_available", lambda original: lambda: False)
+    replace_name(module, "is_trl_available", lambda original: lambda: False)

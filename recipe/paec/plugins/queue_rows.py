@@ -7,13 +7,16 @@ apart where they arrive. What is stored and what is returned is the same, bit fo
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
-from functools import cache
 from typing import Any
 
 import torch
+from transfer_queue.storage.managers.simple_storage_manager import AsyncSimpleStorageManager
+from transfer_queue.storage.simple_storage import StorageUnitData
 from transfer_queue.utils import serial_utils
 
+from recipe.paec.plugins import patches
 from recipe.paec.plugins.jagged import is_jagged, selected_rows
 
 LARGEST_ROW = 2**17
@@ -44,15 +47,8 @@ def stored(tensor: tuple, lengths: list[int] | None) -> list[torch.Tensor]:
 
     A storage unit is a process of Ray's, which loads no plugin; its first rows tell it to answer in the same way.
     """
-    _answer_in_one_frame()
+    answers_in_one_frame()
     return [row.clone() for row in _apart(serial_utils._decoder._decode_tensor(tensor), lengths)]
-
-
-@cache
-def _answer_in_one_frame() -> None:
-    from recipe.paec.plugins import patches
-
-    patches.answers_in_one_frame()
 
 
 def fetched(tensor: tuple, lengths: list[int] | None) -> list[torch.Tensor]:
@@ -91,3 +87,31 @@ def to_fetch(values: Any) -> Rows | None:
 def _kind(tensor: torch.Tensor) -> tuple:
     """What tensors must have in common to be joined."""
     return tensor.layout, tensor.device, tensor.dtype, tensor.dim(), tensor.shape[1:]
+
+
+def rows_in_one_frame() -> None:
+    """TransferQueue puts every row of a jagged field into a message frame of its own."""
+
+    def make(original: Callable) -> Callable:
+        def select_by_positions(field_data, positions):
+            rows = to_store(field_data, positions)
+            return original(field_data, positions) if rows is None else rows
+
+        return staticmethod(select_by_positions)
+
+    patches.replace_name(AsyncSimpleStorageManager, "_select_by_positions", make)
+
+
+@functools.cache
+def answers_in_one_frame() -> None:
+    """What `rows_in_one_frame` is for puts, for what a storage unit answers; once, in its process."""
+
+    def make(original: Callable) -> Callable:
+        @functools.wraps(original)
+        def get_data(self, fields, global_indexes):
+            found = original(self, fields, global_indexes)
+            return {field: to_fetch(values) or values for field, values in found.items()}
+
+        return get_data
+
+    patches.replace_name(StorageUnitData, "get_data", make)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from recipe.paec.actor import engine, loss, ulysses_sdpa  # noqa: F401  (they register what they define)
-from recipe.paec.plugins import patches, verl_plugin
+from recipe.paec.plugins import patches, queue_rows, queue_shapes, verl_plugin
 from recipe.paec.rollout import server_adapter  # noqa: F401  (registers itself)
 
 patches.separate_copies()
@@ -11,8 +11,8 @@ patches.whole_micro_batch()
 patches.without_value_head()
 patches.selected_rows()
 patches.plain_numbers()
-patches.rows_in_one_frame()
-patches.shapes_from_offsets()
-patches.shapes_not_copied()
+queue_rows.rows_in_one_frame()
+queue_shapes.shapes_from_offsets()
+queue_shapes.shapes_not_copied()
 if verl_plugin.ON_CPU:
     patches.unpinned_offload()

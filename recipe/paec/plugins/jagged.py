@@ -1,4 +1,4 @@
-"""Jagged tensors, which torch takes apart into rows slowly: what can be had of the rows without."""
+"""Jagged tensors: rows selected and shapes listed without torch's slow split into rows."""
 
 from __future__ import annotations
 

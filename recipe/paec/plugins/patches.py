@@ -18,7 +18,7 @@ from recipe.paec.common import versions
 
 
 def replace_name(module: ModuleType | type, name: str, make: Callable) -> None:
-    """Set `module.name` to `make(original)`; AttributeError if verl no longer has the name."""
+    """Set `module.name` to `make(original)`; AttributeError if verl, or its queue, no longer has the name."""
     try:
         original = getattr(module, name)
     except AttributeError:

@@ -2,7 +2,8 @@
 
 TransferQueue sends every row in a frame of its own: 128 responses with nine fields are 1,152 frames each way, handled
 one by one in two sockets and a thread between them. Here the rows of a field are joined, sent as one tensor, and taken
-apart where they arrive. What is stored and what is returned is the same, bit for bit.
+apart where they arrive. What is stored and what is returned is the same, bit for bit. While it takes a message apart, a
+storage unit holds it twice.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from transfer_queue.storage.simple_storage import StorageUnitData
 from transfer_queue.utils import serial_utils
 
 from recipe.paec.plugins import patches
-from recipe.paec.plugins.jagged import is_jagged, selected_rows
+from recipe.paec.plugins.jagged import is_jagged
 
 LARGEST_ROW = 2**17
 """Bytes of the mean row up to which rows are joined. Copying longer ones costs about what their frames cost."""
@@ -48,11 +49,15 @@ def stored(tensor: tuple, lengths: list[int] | None) -> list[torch.Tensor]:
     A storage unit is a process of Ray's, which loads no plugin; its first rows tell it to answer in the same way.
     """
     answers_in_one_frame()
-    return [row.clone() for row in _apart(serial_utils._decoder._decode_tensor(tensor), lengths)]
+    return [row.clone() for row in _received(tensor, lengths)]
 
 
 def fetched(tensor: tuple, lengths: list[int] | None) -> list[torch.Tensor]:
     """The rows that a storage unit has sent."""
+    return _received(tensor, lengths)
+
+
+def _received(tensor: tuple, lengths: list[int] | None) -> list[torch.Tensor]:
     return _apart(serial_utils._decoder._decode_tensor(tensor), lengths)
 
 
@@ -61,32 +66,33 @@ def _apart(values: torch.Tensor, lengths: list[int] | None) -> list[torch.Tensor
 
 
 def to_store(field: Any, places: Sequence[int]) -> Rows | None:
-    """The rows `places` of a jagged field; None for any other, which travels as TransferQueue sends it."""
+    """The rows `places` of a jagged field; None for long rows and other fields, which TransferQueue sends itself."""
     if not is_jagged(field) or field.values().nbytes > LARGEST_ROW * len(field):
         return None
-    if list(places) != [*range(len(field))]:
-        field = selected_rows(field, torch.tensor(places))
     offsets = field.offsets()
-    return Rows(field.values()[offsets[0] : offsets[-1]], offsets.diff().tolist(), stored)
+    values, lengths = field.values()[offsets[0] : offsets[-1]], offsets.diff().tolist()
+    if list(places) != [*range(len(lengths))]:
+        rows = values.split(lengths)
+        values, lengths = torch.cat([rows[place] for place in places]), [lengths[place] for place in places]
+    return Rows(values, lengths, stored)
 
 
 def to_fetch(values: Any) -> Rows | None:
-    """Tensors that differ in their first size at most, as one; None for anything else."""
+    """Tensors as one, if they agree in all but their first size and are not long; else None."""
     if not isinstance(values, list) or not values or not all(isinstance(one, torch.Tensor) for one in values):
         return None
-    first = values[0]
-    if any(_kind(one) != _kind(first) for one in values):
+    if any(one.is_nested or one.layout != torch.strided or _kind(one) != _kind(values[0]) for one in values):
         return None
-    if first.layout != torch.strided or sum(one.nbytes for one in values) > LARGEST_ROW * len(values):
+    if sum(one.nbytes for one in values) > LARGEST_ROW * len(values):
         return None
-    if first.dim() == 0:
+    if values[0].dim() == 0:
         return Rows(torch.stack(values), None, fetched)
     return Rows(torch.cat(values), [len(one) for one in values], fetched)
 
 
 def _kind(tensor: torch.Tensor) -> tuple:
     """What tensors must have in common to be joined."""
-    return tensor.layout, tensor.device, tensor.dtype, tensor.dim(), tensor.shape[1:]
+    return tensor.device, tensor.dtype, tensor.dim(), tensor.shape[1:]
 
 
 def rows_in_one_frame() -> None:
@@ -104,12 +110,14 @@ def rows_in_one_frame() -> None:
 
 @functools.cache
 def answers_in_one_frame() -> None:
-    """What `rows_in_one_frame` is for puts, for what a storage unit answers; once, in its process."""
+    """Make this process's storage unit send a field's rows in one frame; applied once."""
 
     def make(original: Callable) -> Callable:
         @functools.wraps(original)
         def get_data(self, fields, global_indexes):
             found = original(self, fields, global_indexes)
+            if self.ssd_offload_enabled:  # its own get_data goes on with these lists
+                return found
             return {field: to_fetch(values) or values for field, values in found.items()}
 
         return get_data

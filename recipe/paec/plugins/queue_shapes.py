@@ -1,4 +1,4 @@
-"""The shapes of a batch's rows, which TransferQueue writes down, without taking fields apart or copying all of them."""
+"""TransferQueue's record of the shapes of rows: computed from the lengths, and not copied row by row."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Imported in every process that loads the model (`actor_rollout_ref.model.external_lib`): engine, loss, rollout."""
+"""Registers engine, loss and rollout, and sets up the queue.
+
+Imported by the driver, and by every process that reads the model's configuration, as its `external_lib`.
+"""
 
 from __future__ import annotations
 

@@ -66,6 +66,7 @@ def test_a_put_brings_the_same_rows(select, unit, dtype, wide, places):
 
 
 def test_a_row_that_starts_within_the_values(select, unit):
+    """TransferQueue cannot send such a field."""
     values, offsets = torch.arange(6), torch.tensor([2, 3, 6])
     found, _ = sent({"data": select[1](torch.nested.nested_tensor_from_jagged(values, offsets), [0, 1])})
     assert [row.tolist() for row in found["data"]] == [[2], [3, 4, 5]]
@@ -119,6 +120,47 @@ def test_a_unit_answers_as_it_was_asked(select, unit):
     assert sorted(again.field_data["ids"]) == [8, 10]
 
 
+def test_a_unit_that_keeps_large_rows_on_disk_answers_as_it_did(select, unit, tmp_path):
+    disk = simple_storage.HybridStorageUnitData(None, str(tmp_path), "run", "unit", threshold_bytes=8)
+    ours = {"ids": select[1](jagged(torch.int64), [0, 1, 2, 3]), "number": torch.tensor([4, 3, 2, 1])}
+    disk.put_data(sent({"data": ours})[0]["data"], [7, 8, 9, 10])
+    assert disk.ssd_active_values > 0
+    found = disk.get_data(["ids", "number"], [9, 8, 7])
+    assert [row.tolist() for row in found["ids"]] == [[3, 4, 5, 6, 7], [], [0, 1, 2]]
+    assert [one.tolist() for one in found["number"]] == [2, 3, 4]
+
+
+def test_saved_and_loaded(select, unit, tmp_path):
+    unit.put_data(sent({"data": {"wide": select[1](jagged(wide=(5,)), [3, 0])}})[0]["data"], [7, 8])
+    unit.save_checkpoint(tmp_path / "unit.pkl", "unit")
+    again = simple_storage.StorageUnitData()
+    again.load_checkpoint(tmp_path / "unit.pkl")
+    found = sent({"data": again.get_data(["wide"], [8])})[0]["data"]["wide"]
+    assert [row.tolist() for row in found] == [jagged(wide=(5,))[0].tolist()]
+
+
+def test_a_message_that_is_sent_again(select, unit):
+    """As TransferQueue does if there is no answer."""
+    message = {"data": select[1](jagged(), [2, 0])}
+    for _ in range(2):
+        assert [row.tolist() for row in sent(message)[0]["data"]] == [[3, 4, 5, 6, 7], [0, 1, 2]]
+
+
+def test_values_that_are_not_contiguous(select, unit):
+    values = torch.arange(12.0).reshape(2, 6).T
+    field = torch.nested.nested_tensor_from_jagged(values, torch.tensor([0, 2, 6], dtype=torch.int32))
+    for places in ([0, 1], [1]):
+        expected, found = (sent({"data": choose(field, places)})[0]["data"] for choose in select)
+        assert [row.tolist() for row in found] == [row.tolist() for row in expected]
+
+
+def test_replaced_twice(select, unit):
+    queue_rows.rows_in_one_frame()
+    twice = manager.AsyncSimpleStorageManager._select_by_positions
+    found, frames = sent({"data": twice(jagged(), [0, 2])})
+    assert frames == 2 and [len(row) for row in found["data"]] == [3, 5]
+
+
 def test_a_message_that_is_pickled_as_a_whole(select, unit):
     """As TransferQueue does where a message has a number that its own format has not."""
     found, frames = sent({"data": select[1](jagged(), [0, 2]), "large": 2**70})
@@ -135,6 +177,7 @@ def test_a_message_that_is_pickled_as_a_whole(select, unit):
         [torch.zeros(2), torch.zeros(())],
         [torch.zeros(2), None],
         [torch.zeros(2), torch.zeros(2).to_sparse()],
+        [torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)])] * 2,
         ["a", "b"],
         [],
         torch.zeros(2),

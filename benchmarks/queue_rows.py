@@ -8,7 +8,7 @@ one (at random; the seed is fixed). What is timed, medians of `--rounds` after a
 * driver reads: the rollouts, as the trainer gets and prepares them for methods that need them
 
 once as TransferQueue does it, with a frame for each row, and once as this recipe does (`queue_rows`, `queue_shapes` in
-recipe/paec/plugins); each in processes of its own, one after the other. Also the driver's peak memory, GiB, and how much
+recipe/paec/plugins); each in processes of its own, one after the other. Also the driver's peak memory, GiB, and what
 of it is imports and made-up responses ("before"). What is got is compared with what was put. --out gets JSON.
 
 For the size of a cluster's step: --responses 8192 --tokens 2048 --rounds 3 (needs about 12 GiB).

@@ -101,11 +101,10 @@ def measure(options: argparse.Namespace) -> dict:
     before = peak()
     put(rollout)
     put(passed)
-    answers = []  # fields that a storage unit has sent in one frame
-    with mock.patch.object(queue_rows, "fetched", lambda *of: answers.append(of) or queue_rows._received(*of)):
+    with mock.patch.object(queue_rows, "fetched", wraps=queue_rows.fetched) as joined:
         compare(get([*rollout, *passed]), rollout | passed)
-    if len(answers) != (options.units * len(rollout | passed) if options.variant == "joined" else 0):
-        raise SystemExit(f"{options.variant}: {len(answers)} fields came in one frame")
+    if joined.call_count != (options.units * len(rollout | passed) if options.variant == "joined" else 0):
+        raise SystemExit(f"{options.variant}: {joined.call_count} fields came in one frame")
     of_actor = [name for name in queue_io.ACTOR_FIELDS if name in rollout or name in passed]
     seconds = {
         "actor puts": timed(lambda: put(passed), options.rounds),

@@ -41,7 +41,7 @@ lint() {
   "$VENV/bin/mypy"
 }
 light() { nice -n 19 "$VENV/bin/python" -m pytest -n 2 --dist loadfile -m "not pipeline and ($1)" "${@:2}"; }
-pipeline() { "$VENV/bin/python" -m pytest -m "pipeline and ($1)" "${@:2}"; }
+pipeline() { exec "$VENV/bin/python" -m pytest -m "pipeline and ($1)" "${@:2}"; } # so that in the background $! is pytest
 
 speed="not slow"
 case ${1:-} in
@@ -55,7 +55,6 @@ case ${1:-} in
     ;;
   --pipeline)
     pipeline "$speed" "${@:2}"
-    exit
     ;;
   --all)
     speed="slow or not slow"
@@ -68,7 +67,7 @@ if (($# > 0)); then
 fi
 
 report=$(mktemp)
-"$VENV/bin/python" -m pytest -m "pipeline and ($speed)" >"$report" 2>&1 &
+pipeline "$speed" >"$report" 2>&1 &
 beside=$!
 trap 'kill -INT "$beside" 2>/dev/null || true; wait "$beside" || true; cat "$report"; rm -f "$report"' EXIT
 echo "what starts Ray runs beside this, and reports afterwards"

@@ -49,15 +49,11 @@ def stored(tensor: tuple, lengths: list[int] | None) -> list[torch.Tensor]:
     A storage unit is a process of Ray's, which loads no plugin; its first rows tell it to answer in the same way.
     """
     answers_in_one_frame()
-    return [row.clone() for row in _received(tensor, lengths)]
+    return [row.clone() for row in fetched(tensor, lengths)]
 
 
 def fetched(tensor: tuple, lengths: list[int] | None) -> list[torch.Tensor]:
     """The rows that a storage unit has sent."""
-    return _received(tensor, lengths)
-
-
-def _received(tensor: tuple, lengths: list[int] | None) -> list[torch.Tensor]:
     return _apart(serial_utils._decoder._decode_tensor(tensor), lengths)
 
 

@@ -70,7 +70,7 @@ def as_verl_has_it(config: DictConfig, metrics: Path) -> None:
     rollout, actor = config.actor_rollout_ref.rollout, config.actor_rollout_ref.actor
     rollout.agent.agent_loop_manager_class = None
     rollout.engine_kwargs = {}
-    config.actor_rollout_ref.model.external_lib = "recipe.paec.rollout.server_adapter"
+    config.actor_rollout_ref.model.external_lib = "benchmarks.stock_verl"
     for name in ("methods", "clip", "seed", "fused_head", "head_chunk_size"):
         del actor.fsdp_config[name]
     actor.fsdp_config._target_ = "verl.workers.config.FSDPEngineConfig"

@@ -186,18 +186,25 @@ def page(folder: Path, of_pipeline: Path | None = None, draws: int = DRAWS, figu
 
 
 def section(folder: Path, draws: int = DRAWS, figures: Path | None = None) -> str:
-    """The tables of a folder of records, once every method has the same seeds and validations; "" without records.
+    """The tables of a folder of records: the methods with the baseline's seeds and validations; "" without records.
 
-    The figure goes to the folder `figures`, if one is given.
+    Those with others are named: their sweep has not reached its end. The figure goes to the folder `figures`, if one is
+    given.
     """
-    runs = read(folder)
-    if not runs:
+    on_record = read(folder)
+    if not on_record:
         return ""
-    heading = SECTIONS[folder.name]
-    if len({(r.seeds, tuple(r.steps)) for r in runs.values()}) != 1 or len(runs) == 1 or BASELINE not in runs:
-        have = [f"`{name}` with seed {', '.join(map(str, r.seeds))} to step {r.steps[-1]}" for name, r in runs.items()]
-        return f"{heading}\n\nRuns on record: {'; '.join(have)}. No table yet."
-    one = runs[BASELINE]
+    heading, one = SECTIONS[folder.name], on_record.get(BASELINE)
+    runs = {
+        name: r for name, r in on_record.items() if one and r.seeds == one.seeds and np.array_equal(r.steps, one.steps)
+    }
+    left_out = [
+        f"`{name}` with seed {', '.join(map(str, r.seeds))} to step {r.steps[-1]}"
+        for name, r in on_record.items()
+        if name not in runs or len(runs) == 1
+    ]
+    if one is None or len(runs) == 1:
+        return f"{heading}\n\nRuns on record: {'; '.join(left_out)}. No table yet."
     gained = {name: differences(r, one, draws) for name, r in runs.items() if name != BASELINE}
     if figures is not None:
         draw(runs, gained, figures / figure_of(folder))
@@ -214,6 +221,7 @@ def section(folder: Path, draws: int = DRAWS, figures: Path | None = None) -> st
         f"{last} steps; `paec lab sweep benchmarks/lab/{folder.name}.yaml`, then `python -m benchmarks.lab.results`; "
         f"{where_and_when(runs.values())}.",
         "",
+        *([f"Not run to the end yet, so in no table: {'; '.join(left_out)}.", ""] if left_out else []),
         f"![Accuracy against pass@32 and distinct answers at every validation; token entropy]({figure_of(folder)})",
         "",
         start,

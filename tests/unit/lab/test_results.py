@@ -192,6 +192,17 @@ def test_no_table_of_methods_with_different_steps(tmp_path):
     assert "`none` with seed 1, 2 to step 25; `paec` with seed 1, 2 to step 50. No table yet." in text
 
 
+def test_methods_whose_sweep_is_under_way_are_named_and_in_no_table(tmp_path):
+    done = [f"{name}-seed{seed}" for name in ("none", "paec") for seed in (1, 2)]
+    write(tmp_path / "main", *done, "siren-seed1")
+    text = results.section(tmp_path / "main", draws=5)
+    assert "\nNot run to the end yet, so in no table: `siren` with seed 1 to step 25.\n" in text
+    assert "| `paec` |" in text and "| `siren` |" not in text
+    write(tmp_path / "main", "siren-seed2")
+    text = results.section(tmp_path / "main", draws=5)
+    assert "| `siren` |" in text and "Not run to the end yet" not in text
+
+
 def test_a_page_while_the_sweep_is_under_way(tmp_path):
     """Seeds that one of the two lacks, and a folder with the search alone."""
     write(tmp_path / "defaults", "none-seed1", "none-seed2", "paec-seed1")

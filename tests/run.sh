@@ -40,8 +40,9 @@ lint() {
   "$VENV/bin/shellcheck" .ci/run "${scripts[@]}"
   "$VENV/bin/mypy"
 }
-light() { nice -n 19 "$VENV/bin/python" -m pytest -n 2 --dist loadfile -m "not pipeline and ($1)" "${@:2}"; }
-pipeline() { exec "$VENV/bin/python" -m pytest -m "pipeline and ($1)" "${@:2}"; } # so that in the background $! is pytest
+# Both replace the shell that calls them, so that in the background $! is pytest.
+light() { exec nice -n 19 "$VENV/bin/python" -m pytest -n 2 --dist loadfile -m "not pipeline and ($1)" "${@:2}"; }
+pipeline() { exec "$VENV/bin/python" -m pytest -m "pipeline and ($1)" "${@:2}"; }
 
 speed="not slow"
 case ${1:-} in
@@ -51,7 +52,6 @@ case ${1:-} in
     ;;
   --light)
     light "$speed" "${@:2}"
-    exit
     ;;
   --pipeline)
     pipeline "$speed" "${@:2}"
@@ -68,10 +68,14 @@ fi
 
 report=$(mktemp)
 pipeline "$speed" >"$report" 2>&1 &
-beside=$!
-trap 'kill -INT "$beside" 2>/dev/null || true; wait "$beside" || true; cat "$report"; rm -f "$report"' EXIT
+halves=($!)
+light "$speed" &
+halves+=($!)
+# Also after Ctrl-C or SIGTERM, when both are still running: neither goes on alone.
+trap 'kill -INT "${halves[@]}" 2>/dev/null || true; wait; cat "$report"; rm -f "$report"' EXIT
 echo "what starts Ray runs beside this, and reports afterwards"
 failed=0
-light "$speed" || failed=$?
-wait "$beside" || failed=$?
+for half in "${halves[@]}"; do
+  wait "$half" || failed=$?
+done
 exit "$failed"

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from importlib.metadata import requires
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 from packaging.requirements import Requirement
@@ -25,6 +28,13 @@ echo "$(basename "$0") $*" >> "$(dirname "$0")/../calls"
 if [[ $* == *--pin* ]]; then echo stand-in; fi
 if [[ $* == *pytest* ]]; then echo "report of $*"; fi
 if [[ -n ${FAILING:-} && $* == *"$FAILING"* ]]; then exit 3; fi
+if [[ -n ${LASTING:-} && $* == *pytest* ]]; then exec "$LASTING" -c "$LASTS" "$(dirname "$0")/../lasting"; fi
+"""
+LASTS = """
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # as conftest.py does
+open(sys.argv[1], "a").write("one\\n")
+time.sleep(200)
 """
 
 
@@ -139,6 +149,22 @@ def test_both_halves_report_and_either_may_fail(environment, failing):
     assert done.returncode == 3
     for half in (LIGHT, PIPELINE):
         assert done.stdout.count(f"report of {half.removeprefix('python ').format('not slow')}\n") == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_neither_half_goes_on_alone(environment, tmp_path, number):
+    env = {**environment, "LASTING": sys.executable, "LASTS": LASTS}
+    command = ["bash", "tests/run.sh"]
+    with subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        lasting = tmp_path / "lasting"
+        until = time.monotonic() + 60
+        while not (lasting.exists() and lasting.read_text() == "one\none\n") and time.monotonic() < until:
+            time.sleep(0.05)
+        halves = psutil.Process(process.pid).children()
+        process.send_signal(number)
+        output, _ = process.communicate(timeout=60)
+    assert len(halves) == 2 and not psutil.wait_procs(halves, timeout=60)[1]
+    assert process.returncode != 0 and output.count(b"report of -m pytest") == 2
 
 
 def test_every_part_is_called_by_the_workflow():

@@ -101,8 +101,9 @@ def _row(method: str, names: Sequence[str], taken: str, runs: Mapping[str, Runs]
 
 
 def main_jobs(runs: Mapping[str, Runs], jobs: Mapping[str, Sequence[str]]) -> str:
-    """The file of jobs of the main runs: every method's chosen setting."""
-    taken = {name: list(jobs[name]) for name in chosen(runs, [*jobs]).values()}
+    """The file of jobs of the main runs: every method's chosen setting, in the order of the search's methods."""
+    best = chosen(runs, [*jobs])
+    taken = {name: list(jobs[name]) for name in (best[method] for method in dict.fromkeys(map(method_of, jobs)))}
     lines = [f"  {name}: {yaml.safe_dump(of, default_flow_style=True, width=1000)}" for name, of in taken.items()]
     return HEADER + "".join(lines)
 

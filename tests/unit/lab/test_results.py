@@ -264,6 +264,8 @@ def test_the_search_takes_the_largest_hypervolume_on_the_validation_problems(tmp
     assert [*written["jobs"]] == ["none", "paec.rho_min=0.9", "siren.top_p=0.8"]
     assert written["jobs"]["siren.top_p=0.8"] == ["a=[1,2]", 'b="x"']
     assert written["seeds"] == [1, 2, 3]
+    reverse = yaml.safe_load(search.main_jobs(found, dict(reversed(jobs.items()))))
+    assert [*map(search.method_of, reverse["jobs"])] == ["siren", "paec", "none"], "in the order of the search"
 
 
 def test_a_method_of_the_search_is_shown_once_all_of_its_settings_were_run(tmp_path):

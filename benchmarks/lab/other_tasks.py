@@ -18,10 +18,16 @@ TASKS = {
 
 
 def complete(folder: Path) -> dict[str, Runs]:
-    """The runs of a folder, once every method has the same two seeds or more and the same validations; else none."""
+    """The runs of a folder that have the baseline's seeds and validations; none without two seeds and another method.
+
+    The sweep of those left out has not reached its end.
+    """
     runs = read(folder, SPLIT)
-    alike = len({(one.seeds, tuple(one.steps)) for one in runs.values()}) == 1
-    return runs if BASELINE in runs and len(runs) > 1 and alike and len(runs[BASELINE].seeds) > 1 else {}
+    grpo = runs.get(BASELINE)
+    if grpo is None or len(grpo.seeds) == 1:
+        return {}
+    done = {name: one for name, one in runs.items() if one.matches(grpo)}
+    return done if len(done) > 1 else {}
 
 
 def section(folder: Path, figure: str, draws: int = DRAWS, figures: Path | None = None) -> str:
@@ -52,7 +58,8 @@ def section(folder: Path, figure: str, draws: int = DRAWS, figures: Path | None 
         _row(grpo, 0, "before training", digits),
         *(_row(one, place, f"`{name}`", digits) for place in (half, last) for name, one in runs.items()),
         "",
-        f"Minus GRPO, at step {grpo.steps[-1]}, and in the mean over the accuracies that both reach (95 % intervals):",
+        f"Minus GRPO, at step {grpo.steps[-1]}, and in the mean over the accuracies that both reach (95 % intervals, "
+        "not corrected for their number):",
         "",
         f"| | {' | '.join(names)} | {' | '.join(f'{name} at equal accuracy' for name in names[1:])} |",
         f"|---|{'---|' * (2 * len(names) - 1)}",

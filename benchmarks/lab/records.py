@@ -49,6 +49,10 @@ class Runs:
     training: tuple[Mapping[str, Any], ...] = ()
     """Each seed's training metrics, means over the steps between validations, as `paec lab sweep` records them."""
 
+    def matches(self, other: Runs) -> bool:
+        """Whether both have the same seeds and validations, so that they can be in one table."""
+        return self.seeds == other.seeds and np.array_equal(self.steps, other.steps)
+
 
 def read(folder: Path, split: str = "held_out") -> dict[str, Runs]:
     """The recorded runs by their name in the file of jobs, the baseline first; on the problems of `split`.

@@ -195,9 +195,7 @@ def section(folder: Path, draws: int = DRAWS, figures: Path | None = None) -> st
     if not on_record:
         return ""
     heading, one = SECTIONS[folder.name], on_record.get(BASELINE)
-    runs = {
-        name: r for name, r in on_record.items() if one and r.seeds == one.seeds and np.array_equal(r.steps, one.steps)
-    }
+    runs = {name: r for name, r in on_record.items() if one and r.matches(one)}
     left_out = [
         f"`{name}` with seed {', '.join(map(str, r.seeds))} to step {r.steps[-1]}"
         for name, r in on_record.items()

@@ -65,7 +65,14 @@ def test_intervals_are_those_of_the_common_bootstrap(folder):
     assert (gained["accuracy"].low, gained["accuracy"].high) == (0, 0)
 
 
-def test_nothing_before_every_method_has_the_same_two_seeds(folder):
+def test_a_method_whose_sweep_is_under_way_is_left_out(folder):
+    write(folder / "countdown_four", "pass_at_k", 1)
+    assert [*other_tasks.complete(folder / "countdown_four")] == ["none", "paec"]
+    write(folder / "countdown_four", "pass_at_k", 2)
+    assert [*other_tasks.complete(folder / "countdown_four")] == ["none", "paec", "pass_at_k"]
+
+
+def test_nothing_before_two_methods_have_the_same_two_seeds(folder):
     (folder / "countdown_four" / "paec-seed2.json").unlink()
     assert other_tasks.section(folder / "countdown_four", "x.svg") == ""
     (folder / "countdown_four" / "none-seed2.json").unlink()

@@ -4,8 +4,7 @@ Draws `docs/first_run.svg` from the recorded runs in `benchmarks/results/first_r
 `--record` it first records finished runs, each under the name of its method: made by
 
     for method in none paec; do
-      bash launch/run_tiny_cpu_paec.sh method=$method seed=1 run.name=first-$method trainer.total_training_steps=150 \
-        trainer.test_freq=10
+      bash launch/run_tiny_cpu_paec.sh method=$method seed=1 run.name=first-$method trainer.test_freq=10
     done
     python -m benchmarks.first_run --record outputs/first-none outputs/first-paec
 """

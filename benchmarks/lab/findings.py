@@ -9,10 +9,9 @@ import numpy as np
 
 from benchmarks.lab import other_tasks, why
 from benchmarks.lab.comparison import DRAWS, differences
-from benchmarks.lab.records import BASELINE, Runs, interval, quantities, read
+from benchmarks.lab.records import BASELINE, PAEC, Runs, interval, quantities, read
 from recipe.paec.scoring.estimators import Difference
 
-PAEC = "paec"
 PARTS = (
     ("lambda_low=0", "without the floor (`lambda_low=0`)"),
     ("mask=none", "with the floor under all tokens instead of the selected ones (`mask=none`)"),
@@ -42,8 +41,10 @@ def section(folder: Path, of_pipeline: Path | None = None, draws: int = DRAWS) -
         if pair := _pair(read(folder / name)):
             lines += _of(*pair, differences(pair[1], pair[0], draws), where)
     for name, where in (("countdown_four", "Where the search is longer"), ("word_problems", "On word problems")):
-        if pair := _pair(other_tasks.complete(folder / name)):
+        runs = other_tasks.complete(folder / name)
+        if pair := _pair(runs):
             lines += _of(*pair, differences(pair[1], pair[0], draws), where)
+            lines += [beside(runs[name], runs[PAEC], draws) for name in runs if name not in (BASELINE, PAEC)]
     return "\n".join(lines)
 
 
@@ -93,6 +94,19 @@ def _of(grpo: Runs, paec: Runs, gained: dict[str, Difference], where: str) -> li
         f"* **PAEC's ends above it** in {kept} of {seeds} seeds: {ends}. At equal accuracy the difference to GRPO is "
         f"{' and '.join(equal)}; that of the accuracy at the last step is {interval(gained['accuracy'], 3)}.",
     ]
+
+
+def beside(other: Runs, paec: Runs, draws: int) -> str:
+    """A sentence about another method of a task: how it ends, and PAEC minus it."""
+    gained = differences(paec, other, draws)
+    ends = {"token entropy": (other.entropy, 3)}
+    ends |= {WORDS.get(name, name): (of.mean(-1), _digits(name)) for name, of in reversed(quantities(other).items())}
+    shown = ", ".join(f"{words} {_mean(of, -1, digits)}" for words, (of, digits) in ends.items())
+    less = ", ".join(
+        f"{interval(gained[name if name == 'accuracy' else f'last {name}'], _digits(name))} {WORDS.get(name, name)}"
+        for name in reversed(quantities(other))
+    )
+    return f"* **`{other.name}` there** ends at {shown}. PAEC's end minus it: {less}."
 
 
 def _digits(name: str) -> int:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from benchmarks.lab.comparison import DRAWS, differences
 from benchmarks.lab.figures import draw_other
-from benchmarks.lab.records import BASELINE, SAMPLES, Runs, interval, quantities, read, where_and_when
+from benchmarks.lab.records import BASELINE, PAEC, SAMPLES, Runs, interval, quantities, read, where_and_when
 
 SPLIT = "validation"
 """Nothing is chosen on these tasks, so their validation problems measure."""
@@ -57,20 +57,32 @@ def section(folder: Path, figure: str, draws: int = DRAWS, figures: Path | None 
         f"|---|---|{'---|' * len(names)}---|",
         _row(grpo, 0, "before training", digits),
         *(_row(one, place, f"`{name}`", digits) for place in (half, last) for name, one in runs.items()),
-        "",
-        f"Minus GRPO, at step {grpo.steps[-1]}, and in the mean over the accuracies that both reach (95 % intervals, "
-        "not corrected for their number):",
-        "",
-        f"| | {' | '.join(names)} | {' | '.join(f'{name} at equal accuracy' for name in names[1:])} |",
-        f"|---|{'---|' * (2 * len(names) - 1)}",
     ]
+    lines += ["", *_differences(runs, BASELINE, "GRPO", digits, draws)]
+    if PAEC in runs and len(runs) > 2:
+        beside = {name: one for name, one in runs.items() if name != BASELINE}
+        lines += ["", *_differences(beside, PAEC, "PAEC", digits, draws)]
+    return "\n".join(lines)
+
+
+def _differences(runs: dict[str, Runs], from_which: str, called: str, digits: list[int], draws: int) -> list[str]:
+    """The table of every method minus one of them."""
+    other = runs[from_which]
+    beside = [*quantities(other)][1:]
+    lines = [
+        f"Minus {called}, at step {other.steps[-1]}, and in the mean over the accuracies that both reach (95 % "
+        "intervals, not corrected for their number):",
+        "",
+        f"| | accuracy | {' | '.join(beside)} | {' | '.join(f'{name} at equal accuracy' for name in beside)} |",
+        f"|---|{'---|' * (2 * len(beside) + 1)}",
+    ]
+    keys = ["accuracy", *(f"{kind} {name}" for kind in ("last", "equal") for name in beside)]
     for name, one in runs.items():
-        if name != BASELINE:
-            found = differences(one, grpo, draws)
-            keys = ["accuracy", *(f"{kind} {name}" for kind in ("last", "equal") for name in names[1:])]
+        if name != from_which:
+            found = differences(one, other, draws)
             cells = [interval(found[key], n) for key, n in zip(keys, [*digits, *digits[1:]], strict=True)]
             lines.append(f"| `{name}` | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    return lines
 
 
 def _row(one: Runs, place: int, label: str, digits: list[int]) -> str:

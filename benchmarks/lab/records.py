@@ -14,7 +14,7 @@ import numpy as np
 from data_prep.files import atomic_write
 from recipe.paec.scoring.estimators import Difference, hypervolume
 
-BASELINE = "none"
+BASELINE, PAEC = "none", "paec"
 SAMPLES = 32
 """Responses to each problem in a validation."""
 REFERENCE = {"pass@32": (0.30, 0.60), "distinct": (0.30, 1.0)}

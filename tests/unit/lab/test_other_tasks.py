@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from lab_records import record
 
-from benchmarks.lab import comparison, other_tasks, results
+from benchmarks.lab import comparison, findings, other_tasks, results
 
 FIRST, HALF = [[True, False], [True, False]], [[True, False], [True, True]]
 """Of two problems the majority is right for one at both validations; for one, then for both."""
@@ -56,6 +56,18 @@ def test_without_votes_the_distinct_answers_count(folder):
     assert "| before training | 0 | 0.055 (0.047, 0.062) | 1.000 (1.000, 1.000) | 1.00 (1.00, 1.00) |" in text
     assert "| `paec` | 25 | 0.500 (0.500, 0.500) | 1.000 (1.000, 1.000) | 1.50 (1.50, 1.50) |" in text
     assert numbers(text.splitlines()[-1]) == ["+0.000", "+0.000", "+0.00", "+0.000", "+0.00"]
+
+
+def test_paec_beside_other_methods(folder):
+    for seed in (1, 2):
+        write(folder / "word_problems", "entropy_bonus", seed, FIRST)
+    tables = other_tasks.section(folder / "word_problems", "x.svg", draws=20).split("Minus ")
+    assert tables[1].startswith("GRPO, at step 25") and tables[2].startswith("PAEC, at step 25")
+    assert numbers(tables[1].split("`entropy_bonus`")[1].splitlines()[0]) == ["+0.000"] * 5
+    assert numbers(tables[2].splitlines()[-1]) == ["+0.000", "+0.000", "-0.500", "+0.000", "-0.250"]
+    text = findings.beside(*(other_tasks.complete(folder / "word_problems")[n] for n in ("entropy_bonus", "paec")), 20)
+    assert text.startswith("* **`entropy_bonus` there** ends at token entropy 0.100, maj@32 0.500, pass@32 1.000, acc")
+    assert "PAEC's end minus it: +0.500 [" in text
 
 
 def test_intervals_are_those_of_the_common_bootstrap(folder):

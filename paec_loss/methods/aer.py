@@ -21,9 +21,9 @@ class AER(Method):
 
     Its three parts are published without formulas: a difficulty weight, a target anchored at the initial entropy, and
     an adaptive coefficient. Here the accuracy of a prompt is the share of its responses with a graded reward above 0,
-    and N is the number of tokens in the mini-batch. alpha starts at 0; each step sets, before its updates, alpha <-
-    max(0, alpha + eta (tau H_0 - H)), where H is the mean token entropy (nats) of the step's responses at its start and
-    H_0 that of step 1.
+    and N is the number of tokens in the mini-batch. alpha starts at 0; before its updates, each step sets
+    alpha <- max(0, alpha + eta (tau H_0 - H)), where H is the mean token entropy (nats) of the step's responses at its
+    start and H_0 that of step 1.
     """
 
     paper: ClassVar[str] = "AER, arXiv 2510.10959, reconstructed from its abstract"

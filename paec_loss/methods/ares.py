@@ -53,13 +53,13 @@ DIFFICULTIES = {
 class ARES(Method):
     """Reward R + e; e compares the number n of triggers with its past mean n*, by the difficulty of the prompt.
 
-    A trigger is a token whose text (in lower case, without leading spaces) is one of `triggers`, followed by `window`
-    tokens whose mean entropy (nats) is at least theta. Each step sets theta <- decay theta + (1 - decay) M, where M is
-    the median over its responses of the `quantile` of their window means; in the first step theta = M. A prompt is easy
-    if at least 2/3 of its responses are right (graded reward above 0), medium if at least 1/3, else hard. n* is the
-    mean of n, rounded, over all responses to prompts of that difficulty in earlier steps; if there are none, e is 0.
-    With d = n - n*, m = max(1, f max(n*, 1)), c = alpha times 1, 1 or 1.2, and huber(x) = 0 below 0, x^2 / (2 k) up to
-    k and x - k / 2 above:
+    A trigger is a token whose text (in lower case, without leading whitespace) is one of `triggers`, followed by
+    `window` tokens whose mean entropy (nats) is at least theta. Each step sets theta <- decay theta + (1 - decay) M,
+    where M is the median over its responses of the `quantile` of their window means; in the first step theta = M. A
+    prompt is easy if at least 2/3 of its responses are right (graded reward above 0), medium if at least 1/3, else
+    hard. n* is the mean of n, rounded, over all responses to prompts of that difficulty in earlier steps; if there are
+    none, e is 0. With d = n - n*, m = max(1, f max(n*, 1)), c = alpha times 1, 1 or 1.2, and huber(x) = 0 below 0, x^2
+    / (2 k) up to k and x - k / 2 above:
 
     | answer | e |
     |---|---|

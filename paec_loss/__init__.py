@@ -38,7 +38,7 @@ from paec_loss.stack import MethodStack
 from paec_loss.summary import position_summary
 
 __version__ = "0.1.0"
-"""Of the package; `setup.py` reads it here."""
+"""Version of the package; `setup.py` reads it here."""
 
 if TYPE_CHECKING:
     from paec_loss.linear import linear_token_statistics

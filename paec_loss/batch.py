@@ -62,7 +62,7 @@ class _Padded:
         return self.statistics.entropy
 
     def masked(self, values: Tensor) -> Tensor:
-        """[N] the values of the response tokens, in float64 and without gradient: for statistics."""
+        """[N] values of the response tokens, for statistics: float64, without gradient."""
         return values.detach()[self.response_mask].double()
 
     def mean(self, values: Tensor) -> float:
@@ -104,7 +104,7 @@ class Tokens(_Padded):
     ref_log_prob: Tensor | None = None
     """[B, R] log-prob under the reference policy, nats; None if the run has none (`needs = {"reference"}`)."""
     response_value: Tensor | None = None
-    """[B] the number of every response, from the hook of that name; None if no method has it."""
+    """[B] one number per response, from the hook of that name; None if no method has it."""
 
     @property
     def log_ratio(self) -> Tensor:
@@ -113,7 +113,7 @@ class Tokens(_Padded):
 
     @property
     def self_ratio(self) -> Tensor:
-        """[B, R] p / sg(p): 1, with the gradient of log_prob. A surrogate whose weights are constants multiplies it."""
+        """[B, R] p / sg(p): 1, with the gradient of log_prob. Multiply it by constant weights to get a surrogate."""
         return (self.log_prob - self.log_prob.detach()).exp()
 
     def total(self, values: Tensor) -> Tensor:
@@ -125,7 +125,7 @@ class Tokens(_Padded):
 class Rollouts(_Padded):
     """All responses that the driver processes together, [B, R], after the log-prob pass: no gradient anywhere.
 
-    A step's responses, in mode separate_async a mini-batch's.
+    These are the responses of a step, or of a mini-batch in mode separate_async.
     """
 
     statistics: TokenStatistics
@@ -141,7 +141,7 @@ class Rollouts(_Padded):
     tokens: Tensor
     """[B, R] int64, token ids."""
     rewards: Tensor | None = None
-    """[B] graded rewards, or those of the hook `rewards` after it.
+    """[B] graded rewards; after the hook `rewards`, those that it returned.
 
     In `Tracker.observe` always graded, and None unless a method has `needs = {"rewards"}`.
     """
@@ -154,15 +154,15 @@ class Rollouts(_Padded):
     answer_ids: Tensor | None = None
     """[B] int64: equal numbers in one group are equivalent answers (math_verify); `needs = {"answer_ids"}`.
 
-    A response without an answer has a negative number of its own.
+    A response without an answer has a negative number that no other response has.
     """
     resampled: Tensor | None = None
     """[B] bool, True for responses drawn with the method's own `sampling`; None if no method has that hook."""
     tracker_signal: Mapping[str, float] = field(default_factory=dict)
     """Signal of the method's tracker for this step in the hooks `rewards`, `advantages`, `response_value`; else empty.
 
-    They run after `Tracker.observe` of the step, or before it (separate_async, TRL's rewards): a signal for them must
-    not depend on which.
+    These hooks run after the step's `Tracker.observe`, or before it (separate_async, TRL's rewards), so their signal
+    must not depend on the order.
     """
 
     def at_tokens(self, values: Tensor) -> Tensor:

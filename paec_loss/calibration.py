@@ -1,9 +1,9 @@
 """Entropy at the selected positions: its measurement, its anchor, and the loss term that keeps it above a floor.
 
 The loss of an optimizer mini-batch is -lambda_ent * Hbar + lambda_low * max(0, H_low - Hbar)^2 with
-Hbar = sum_t m_t E_t / Z over all of its micro-batches and ranks [S]. With Hbar and Z known
-beforehand and without gradient, its gradient is the sum over micro-batches of the gradient of
--(lambda_ent + 2 lambda_low max(0, H_low - Hbar)) * sum_t m_t E_t / Z, for any split.
+Hbar = sum_t m_t E_t / Z over all of its micro-batches and ranks [S]. If Hbar and Z are known beforehand, as constants,
+its gradient is, for any split, the sum over micro-batches of the gradient of
+-(lambda_ent + 2 lambda_low max(0, H_low - Hbar)) * sum_t m_t E_t / Z.
 """
 
 from __future__ import annotations
@@ -123,15 +123,15 @@ def entropy_term(
     """A micro-batch's share of the loss, -coefficient * sum_t m_t E_t / Z: a scalar with gradient, E_t's dtype.
 
     Over any split of the mini-batch the gradients of these terms sum to the gradient of
-    -lambda_ent Hbar + lambda_low max(0, H_low - Hbar)^2 [S]. The value is that of the surrogate, not of the
-    loss: log Hbar and penalty_value.
+    -lambda_ent Hbar + lambda_low max(0, H_low - Hbar)^2 [S]. The value is that of the surrogate, not of the loss; for
+    logging, use Hbar and penalty_value.
 
     Args:
         stats: fields [...]; values where the mask is 0 have no effect, even NaN.
         mask: [...], from position_mask; detached here.
         coefficient: penalty_coefficient of the mini-batch.
         normalizer: Z of the full mini-batch, all ranks included; a caller whose gradients are averaged over ranks
-            multiplies the term by their number. With 0 the term is 0 and still connected to the graph.
+            multiplies the term by their number. With 0 the term is 0, but still connected to the graph.
         config: selects the entropy that is regularised.
 
     Raises:

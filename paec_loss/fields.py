@@ -1,4 +1,4 @@
-"""Fields of a method's configuration: default, meaning and range in one place, with one sentence per bad value.
+"""Fields of a method: default, meaning and range in one place, and one sentence for each bad value.
 
     @dataclass(frozen=True)
     class MyMethod(Method):
@@ -8,8 +8,8 @@
 that gives a field another default, `alpha: float = 0.2`, keeps its meaning and range. The generated table of
 docs/methods.md shows the same meanings.
 
-A field of any number may be a schedule over trainer steps instead (`paec_loss.schedule`); all its values must be in the
-field's range.
+A float field may be a schedule over trainer steps instead (`paec_loss.schedule`); all its values must be in the field's
+range.
 """
 
 import difflib
@@ -37,7 +37,7 @@ def non_negative(default: Any, meaning: str) -> Any:
 
 
 def share(default: Any, meaning: str, remedy: str = "must be in (0, 1]") -> Any:
-    """A number in (0, 1]; `remedy` may say more if 1 depends on another field."""
+    """A number in (0, 1]; give `remedy` a fuller text if another field decides whether 1 is allowed."""
     return _numeric(default, meaning, lambda v: 0 < v <= 1, remedy)
 
 
@@ -68,7 +68,7 @@ def words(default: Any, meaning: str) -> Any:
 
 
 def rules_of(config: Any) -> dict[str, Mapping[str, Any]]:
-    """Meaning and range of each field of a dataclass (or an instance), if made by a function of this module.
+    """Meaning and range of each field of a dataclass (or an instance) that a function of this module made.
 
     The values are the fields' metadata; a field with another default in a subclass keeps that of its base class.
     """
@@ -79,9 +79,9 @@ def rules_of(config: Any) -> dict[str, Mapping[str, Any]]:
 
 
 def check_fields(config: Any) -> None:
-    """Checks every field of a frozen dataclass that was made by a function of this module, and normalises its type.
+    """Checks every field of a frozen dataclass that a function of this module made, and normalises its type.
 
-    In other fields with a number as their default, it reads the text of a schedule and checks nothing else.
+    In other fields whose default is a number, it only parses the text of a schedule.
 
     Raises:
         ValueError: one sentence that names the field (as `method.<name>`), its value and the remedy.
@@ -152,7 +152,7 @@ def _schedule(name: str, value: Any) -> Schedule:
 
 
 def _in_range(name: str, schedule: Schedule, rules: Any) -> Schedule:
-    """The schedule if its first and last values, between which all others are, are allowed."""
+    """The schedule, if its first and last values are allowed; all others lie between them."""
     for value in (schedule.at(1), schedule.last):
         if not rules["accepts"](value):
             raise ValueError(f"method.{name}={schedule}: {value:g} {rules['remedy']}; it is the {rules['meaning']}")

@@ -1,7 +1,7 @@
-"""Token statistics of hidden states and the LM head's weight: logits only exist for a few rows at a time.
+"""Token statistics from hidden states and the LM head's weight; logits exist for only a few rows at a time.
 
-A memory option: the logits are computed twice (in forward, and again in backward), which costs one more product with
-the weight, and saves the logits and their gradient, [T, V] each.
+This saves the memory of the logits and their gradient, [T, V] each. It costs one more product with the weight, because
+backward computes the logits again.
 """
 
 from __future__ import annotations

@@ -79,7 +79,7 @@ NEEDS = {
     "curriculum": "an ordering of the training data (data.curriculum)",
     "rewards": "Rollouts.rewards, the graded rewards, in Tracker.observe too",
 }
-"""Words allowed in `needs` -> what the method then has."""
+"""Words allowed in `needs` -> what the method then gets."""
 
 _FORMER = {
     "needs_reference": 'write needs = {"reference"}',
@@ -116,13 +116,13 @@ class Tracker(Protocol):
 
 @dataclass(frozen=True)
 class Method(Generic[Context]):
-    """Base of all methods: the clipped surrogate, nothing added. Override what a method changes.
+    """Base of all methods: the clipped surrogate with nothing added. Override what a method changes.
 
-    `Method[C]` is one whose `prepare` returns a C. Class attributes describe the method; docs/methods.md is made of
-    them.
+    `Method[C]` is one whose `prepare` returns a C. Class attributes describe the method; docs/methods.md is generated
+    from them.
 
     Raises:
-        TypeError: when a subclass is defined: a word in `needs` that is not one of NEEDS, or a former name.
+        TypeError: a subclass is defined with a word in `needs` that is not in NEEDS, or with a former name.
     """
 
     paper: ClassVar[str] = ""
@@ -132,16 +132,16 @@ class Method(Generic[Context]):
     spans: ClassVar[str] = "none"
     """The statistic that spans the mini-batch (or the step), "none" for a method without one."""
     released: ClassVar[str] = ""
-    """Where the released code differs from the published text, and which of the two this is; "" if they agree."""
+    """Where the released code differs from the published text, and which one this follows; "" if they agree."""
 
     needs: ClassVar[Set[str]] = frozenset()
     """What the run must provide, keys of NEEDS."""
     statistics_from: ClassVar[str] = "exact"
     """Where `prepare` takes the mini-batch from; a field of `BatchMethod`."""
     uses_clip: ClassVar[bool] = True
-    """Whether `policy_loss` has the clip range of `Update.clip`."""
+    """Whether `policy_loss` uses the clip range of `Update.clip`."""
     own_advantages: ClassVar[bool] = False
-    """Whether `advantages` is computed from the rewards, so that the changes of methods before it are lost."""
+    """Whether `advantages` starts from the rewards, which discards the changes of the methods before it."""
 
     def __init_subclass__(cls, **arguments: Any) -> None:
         super().__init_subclass__(**arguments)
@@ -173,10 +173,10 @@ class Method(Generic[Context]):
         return {name: value for name, value in found.items() if isinstance(value, Schedule)}
 
     def at(self, step: int) -> Method[Context]:
-        """The method with the numbers of a trainer step in place of its schedules; `MethodStack` does it for its hooks.
+        """The method with the numbers of a trainer step instead of schedules; `MethodStack` calls it for its hooks.
 
         Raises:
-            ValueError: the numbers of this step do not go together; one sentence.
+            ValueError: the numbers of this step contradict each other; one sentence.
         """
         schedules = self.schedules
         if not schedules:
@@ -202,7 +202,7 @@ class Method(Generic[Context]):
         return rollouts.advantages
 
     def response_value(self, rollouts: Rollouts) -> Tensor:
-        """[B] a number of every response, `Tokens.response_value`, from graded rewards and final advantages."""
+        """[B] one number per response, `Tokens.response_value`, from graded rewards and final advantages."""
         return torch.zeros(len(rollouts.response_mask), device=rollouts.response_mask.device)
 
     # ---- actor -------------------------------------------------------------------------------------------------------
@@ -244,7 +244,7 @@ class Method(Generic[Context]):
     # ---- token page --------------------------------------------------------------------------------------------------
 
     def token_weights(self, tokens: Tokens, context: Context, update: Update) -> Tensor:
-        """[B, R] weight of every token in what the method adds, >= 0, for `paec_loss.weights`; training never calls it.
+        """[B, R] weight >= 0 of every token in what the method adds, for `paec_loss.weights`; trainers never call it.
 
         Without it the weights are derived from the other hooks.
         """

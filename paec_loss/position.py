@@ -1,6 +1,7 @@
 """Which positions of a response are decisions: the score, its threshold and the soft mask.
 
-Nothing here carries a gradient. Scores are float64, so that a tie at the threshold is a tie and not a rounding.
+Scores, thresholds and masks carry no gradient. Scores are float64, so that ties at the threshold are real and not due
+to rounding.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def normalized_entropy(stats: TokenStatistics, config: PAEC) -> Tensor:
-    """Nucleus entropy over its normalizer, Hhat [...], float64, detached; 0 for a nucleus of one token.
+    """Nucleus entropy divided by its normalizer, Hhat [...], float64, detached; 0 for a nucleus of one token.
 
     [S] normalised; [D] by the log of the nucleus size, which puts Hhat in [0, 1] (`none`: nats; `log_vocab`).
     """
@@ -26,7 +27,7 @@ def normalized_entropy(stats: TokenStatistics, config: PAEC) -> Tensor:
 
 
 def normalize_entropy(nucleus_entropy: Tensor, stats: TokenStatistics, config: PAEC) -> Tensor:
-    """`nucleus_entropy` [...] in nats over the configured normalizer, in its own dtype and with its gradient."""
+    """`nucleus_entropy` [...] in nats divided by the configured normalizer; dtype and gradient are kept."""
     if config.normalizer == "none":
         return nucleus_entropy
     if config.normalizer == "log_vocab":
@@ -83,7 +84,7 @@ def masked_quantile(values: Tensor, mask: Tensor, q: float) -> Tensor:
     """q-quantile along the last dimension over the entries where mask is nonzero: torch.quantile's definition.
 
     values and mask [..., L] give [..., 1] in float64: rank q (n - 1), interpolated linearly. +inf where n = 0, NaN
-    where an entry is NaN.
+    where one of these entries is NaN.
     """
     chosen = mask != 0
     values = torch.where(chosen, values.detach().double(), math.inf)

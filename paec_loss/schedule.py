@@ -1,9 +1,9 @@
-"""Numbers that change with the trainer step: what any numeric field of a method may be instead of one number.
+"""Numbers that change with the trainer step. Any field of a method that is a float may be one of these instead.
 
     EntropyBonus(coefficient=linear(0.01, 0.0, steps=200))
     EntropyBonus(coefficient="linear:0.01:0:200")            # the same, as on a command line
 
-A value depends on the step and on nothing else, so a resumed run has the same ones.
+A value depends only on the step, so a resumed run has the same values.
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ FORMS = {
 
 
 class Schedule(float):
-    """A number for every step; as a float it is the one of step 1. `Method.at` puts a step's numbers into a method.
+    """A number for every step; as a float, that of step 1. `Method.at` replaces schedules by a step's numbers.
 
-    constant: `last`. linear: `first` in step 1, then evenly to `last` after `steps` steps, in step `steps` + 1. cosine:
-    the same along half a cosine, slow at both ends. warmup: `last` * step / `steps`, and `last` from step `steps` on.
+    constant: `last`. linear: from `first` in step 1 evenly to `last` in step `steps` + 1, and `last` from then on.
+    cosine: the same along half a cosine, slow at both ends. warmup: `last` * step / `steps`, and `last` from step
+    `steps` on.
     """
 
     kind: str
@@ -89,7 +90,7 @@ def warmup(value: float, steps: int) -> Schedule:
 
 
 def is_schedule(value: object) -> bool:
-    """Whether a field's value is a schedule, or a text that means one: a word, a colon, and more."""
+    """Whether a field's value is a schedule, or a text that looks like one: a word, a colon, and more."""
     return isinstance(value, Schedule) or (
         isinstance(value, str) and ":" in value and value.split(":")[0].isidentifier()
     )
@@ -99,7 +100,7 @@ def parsed(text: str) -> Schedule:
     """The schedule that a text of FORMS means.
 
     Raises:
-        ValueError: another kind, another number of parts, or a part that is not a number in its range; what is wrong.
+        ValueError: an unknown kind, a wrong number of parts, or a part that is not a number in its range.
     """
     kind, *parts = (part.strip() for part in text.split(":"))
     if kind not in FORMS:

@@ -16,7 +16,7 @@ def cluster_probabilities(answer_ids: Tensor, log_prob: Tensor | None = None) ->
     Args:
         answer_ids: [M] int64, at least one; responses with equal numbers gave equivalent answers.
         log_prob: [M] log-prob of every full response (the sum over its tokens), nats, finite: P(C) is
-            proportional to the summed probability of its responses. None: to their number.
+            proportional to the summed probability of its responses. None: proportional to their number.
     """
     found, index = answer_ids.unique(return_inverse=True)
     weight = torch.zeros(len(answer_ids)) if log_prob is None else log_prob.detach()
@@ -36,7 +36,7 @@ def largest_class(answer_ids: Tensor) -> Tensor:
 
     Args:
         answer_ids: [M] int64, at least one; responses with equal numbers gave equivalent answers, negative ones none.
-            Of equally frequent answers the one met first is taken.
+            Among equally frequent answers, the first counts.
     """
     same = (answer_ids[:, None] == answer_ids) & (answer_ids >= 0)
     return same[same.sum(-1).argmax()]

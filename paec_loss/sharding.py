@@ -1,4 +1,4 @@
-"""A vocabulary that is split over the ranks of a process group, and the few numbers they exchange about it."""
+"""A vocabulary that is split over the ranks of a process group, and the few numbers that the ranks exchange."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 class VocabularyShard:
     """This rank's columns of the logits; without a group, all of them, and every exchange returns its input.
 
-    With a group, every method is a collective: all ranks must call it, which they do because they decide only on
+    With a group, every method is a collective: all ranks must call it. They do, because their decisions depend only on
     exchanged numbers. Only a few numbers per token are exchanged, never a part of the vocabulary.
     """
 

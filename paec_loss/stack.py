@@ -23,18 +23,18 @@ ALONE = {
     "sampling": "a way of sampling",
     "response_value": "a number of every response",
 }
-"""Hooks of which a run has at most one, and their names in errors."""
+"""Hooks that at most one method of a run may have -> their names in errors."""
 ACTOR = ("prepare", "token_advantages", "selection", "policy_loss", "loss_term")
 """Hooks that act on the actor's tokens."""
 DRIVER = ("rewards", "advantages", "response_value", "tracker")
 """Hooks that read the step's log-prob pass."""
 CHECKED_STEPS = 1000
-"""Steps in which fields that follow a schedule are checked against each other before a run, evenly spaced."""
+"""About how many evenly spaced steps are checked, before a run, for fields whose schedules contradict each other."""
 
 Signals = Mapping[str, Mapping[str, float]]
 """Name of a method -> the signal of its tracker for a step (`Tracker.signal`)."""
 NO_SIGNALS: Signals = {}
-"""What hooks get that run without trackers."""
+"""For hooks that run without trackers."""
 
 
 def name_of(method: Method) -> str:
@@ -56,7 +56,7 @@ def _with_signal(rollouts: Rollouts, signals: Signals, name: str) -> Rollouts:
 
 
 class ScheduledTracker:
-    """The tracker of a method with schedules: in every step that of the step's numbers, with the memory so far."""
+    """The tracker of a method with schedules, made anew with the numbers of each step and given the memory so far."""
 
     def __init__(self, method: Method) -> None:
         self._method = method
@@ -90,12 +90,12 @@ _ANY = Clip(0.2, 0.2, 3.0)
 
 
 def _end(method: Method) -> int:
-    """The first step from which the method no longer changes."""
+    """The first step from which on the method no longer changes."""
     return max((schedule.steps + 1 for schedule in method.schedules.values()), default=1)
 
 
 def _check_schedules(method: Method) -> None:
-    """Refuses a schedule of a field that is read once, and numbers that do not go together in some step."""
+    """Refuses a schedule of a field that is read only once, and numbers that contradict each other in some step."""
     schedules = method.schedules
     if not schedules:
         return
@@ -120,8 +120,8 @@ def _check_schedules(method: Method) -> None:
 class MethodStack:
     """Methods in the order in which they act; the first is the run's, the others are additional (`also=`).
 
-    Advantages are passed from one to the next, loss terms are summed, every other hook belongs to one method. A hook
-    has the numbers of its step where a field follows a schedule.
+    Advantages are passed from one to the next and loss terms are summed; at most one method may have each hook of
+    ALONE. Where a field follows a schedule, the hooks see the number of their step.
 
     Raises:
         ValueError: a method twice, two methods with the same exclusive hook, or an invalid schedule; one sentence.
@@ -192,7 +192,7 @@ class MethodStack:
 
     @property
     def own_surrogate(self) -> bool:
-        """Whether the policy loss is not one of verl's."""
+        """Whether the policy loss is computed here instead of by the trainer."""
         return self.moving_clip or self.has("policy_loss") or self.has("selection")
 
     @cached_property
@@ -203,7 +203,7 @@ class MethodStack:
         )
 
     def run_clip(self, clip: Clip) -> Clip:
-        """What a trainer keeps for `clip_in`: the range of all steps, or the actor's, if the range moves."""
+        """What a trainer keeps for `clip_in`: the range of all steps, or the actor's if `moving_clip`."""
         return clip if self.moving_clip else self.clip(clip)
 
     def clip_in(self, step: int, run_clip: Clip) -> Clip:
@@ -220,7 +220,7 @@ class MethodStack:
 
     @property
     def needs_rollouts(self) -> bool:
-        """Whether any hook acts on the driver."""
+        """Whether any hook needs the responses of a step and their log-prob pass."""
         return any(self.has(hook) for hook in DRIVER)
 
     @property
@@ -265,13 +265,13 @@ class MethodStack:
         return {name: tracker for name, tracker in made.items() if tracker is not None}
 
     def sampling(self, signals: Signals, step: int = 1) -> Sampling | None:
-        """Different sampling for some prompts of `step`, which is next; None: the same for all."""
+        """Different sampling for some prompts of the next step, `step`; None: the same for all."""
         for name, method in self._having("sampling", step=step):
             return method.sampling(signals.get(name, {}))
         return None
 
     def rewards(self, rollouts: Rollouts, signals: Signals = NO_SIGNALS) -> Tensor:
-        """[B] rewards for the advantage estimator; `signals`: that of each method's tracker for this step, by name."""
+        """[B] rewards for the advantage estimator; `signals` are the trackers' for this step, by method name."""
         for name, method in self._having("rewards", step=rollouts.step):
             return method.rewards(_with_signal(rollouts, signals, name))
         return rollouts.rewards
@@ -294,7 +294,7 @@ class MethodStack:
     # ---- actor -------------------------------------------------------------------------------------------------------
 
     def sources(self) -> set[str]:
-        """Sources of the mini-batch for `prepare`: those of "exact" and "step" that a method uses."""
+        """Sources of the mini-batch that the methods' `prepare` uses: "exact", "step", both or none."""
         return {method.statistics_from for _, method in self._having("prepare")}
 
     def prepare(self, batches: Mapping[str, Tokens], updates: Sequence[Update]) -> list[Any]:
@@ -364,7 +364,7 @@ class MethodStack:
     def local_sums(
         self, tokens: Tokens, contexts: Sequence[Any], updates: Sequence[Update]
     ) -> dict[str, dict[str, float]]:
-        """The sums over a micro-batch of every method that has some, by the method's name."""
+        """Sums over a micro-batch, by method name, for every method that has some."""
         seen = self._seen(tokens, contexts, updates)
         return {
             name: method.local_sums(visible, context, update)

@@ -112,11 +112,11 @@ def token_statistics(
         temperature: a positive number, or a tensor [...] with one for each token; a constant for autograd.
         group: the process group over which the vocabulary is split; `logits` are then this rank's columns, in the order
             of the ranks, and labels count over the full vocabulary. All ranks pass the same rows, labels, temperature
-            and top_p, get the same statistics, and must derive the same loss from them: the gradient of the own columns
-            then needs no communication.
+            and top_p, get the same statistics, and must derive the same loss from them: the gradient of each rank's
+            columns then needs no communication.
         backend: "reference" (float64, sorted: the definition), "torch" (sort-free, any device, the one for shards),
-            "numba" (CPU), "triton" (CUDA), or "auto", which takes numba on a CPU and triton on CUDA where they are
-            installed, and torch elsewhere, and logs its choice once.
+            "numba" (CPU), "triton" (CUDA, not float64), or "auto": numba on a CPU and triton on CUDA where they are
+            installed and can take the logits, else torch. "auto" logs its choice once.
         inplace_backward: let the backward pass overwrite the logits with the gradient. Anything else that needs their
             values in its own backward pass then fails with autograd's error about a modified tensor.
 
@@ -153,7 +153,7 @@ def token_statistics(
 
 
 class _TokenStatisticsFunction(torch.autograd.Function):
-    """Saves the logits, the labels and ten float64 scalars a row, and recomputes the rest."""
+    """Saves the logits, the labels and ten float64 scalars per row, and recomputes the rest."""
 
     @staticmethod
     def forward(ctx, logits, labels, inv_temperature, top_p, shard, backend, inplace_backward):
@@ -198,7 +198,7 @@ def upstream_of(gradients: tuple[Tensor, ...], ignored: Tensor) -> Tensor:
 
 
 def matrices(logits: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Logits [..., V] as matrices [rows, V] without a copy, with the rows' places; one, if the strides allow."""
+    """Logits [..., V] as matrices [rows, V] without a copy, with their slices of the rows; one if strides allow."""
     try:
         tokens = math.prod(logits.shape[:-1])
         yield slice(0, tokens), logits.view(tokens, logits.shape[-1])

@@ -6,9 +6,9 @@ from typing import Any
 
 
 def token_pieces(ids: list[list[int]], tokenizer: Any) -> list[list[str]]:
-    """The text of every single token, each distinct one decoded once; a part of a character is U+FFFD.
+    """The text of every single token, decoded once per distinct id; a part of a character is U+FFFD.
 
-    Decoded after another token, because some tokenizers drop the space at the beginning of a text.
+    Each is decoded after another token, because some tokenizers drop the space at the beginning of a text.
     """
     before = tokenizer.encode("a", add_special_tokens=False)
     start = len(tokenizer.decode(before))

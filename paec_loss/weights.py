@@ -1,7 +1,7 @@
-"""Which tokens a method singles out, and by how much: for records and pages, after training.
+"""Which tokens a method singles out, and by how much, for records and pages after training.
 
-The numbers come from the method's own hooks. A method says them itself (`Method.token_weights`), or they follow from
-what its hooks do to the advantages, to the surrogate or in the loss term, at ratio 1.
+The numbers come from the method's own hooks. A method defines them itself (`Method.token_weights`), or they are
+derived, at ratio 1, from what its hooks do to the advantages, to the surrogate or in the loss term.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ WORDS = {
 
 
 class Missing(ValueError):
-    """What is not known of the tokens, but needed for a method's weights."""
+    """A method's weights need something that is not known of the tokens; the message says what."""
 
 
 class NoWeights(ValueError):
-    """The method does not tell the tokens of a response apart; why."""
+    """The method does not tell the tokens of a response apart; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -50,13 +50,13 @@ class TokenWeights:
     values: Tensor
     """[B, R] float64; `neutral` at padding."""
     neutral: float
-    """The value of a token that is treated as without the method: 0 for a mask, 1 for a factor."""
+    """The value of a token that the method leaves as it is: 0 for a mask, 1 for a factor."""
     meaning: str
     """What the values are, in a few words."""
 
 
 class _KnownTokens(Tokens):
-    """Tokens of which a field that is None is not known: reading it raises Missing."""
+    """Tokens whose optional fields are unknown where they are None: reading one raises Missing."""
 
     def __getattribute__(self, name: str) -> Any:
         return _known(name, super().__getattribute__(name))
@@ -76,14 +76,14 @@ def _known(name: str, value: Any) -> Any:
 
 
 class _Memory(dict[str, float]):
-    """A tracker's signal of which what is absent is not known."""
+    """A tracker's signal in which an absent entry is unknown: reading it raises Missing."""
 
     def __missing__(self, name: str) -> float:
         raise Missing(f"needs what the method remembers of earlier steps ({name})")
 
 
 def at_nucleus(statistics: TokenStatistics, top_p: float, method: Method) -> TokenStatistics:
-    """`statistics`, whose nucleus has the mass `top_p`, as `method` has them in training.
+    """`statistics`, made with a nucleus of mass `top_p`, as `method` would have them in training.
 
     Raises:
         Missing: the method has a nucleus of another mass.
@@ -102,11 +102,11 @@ def at_nucleus(statistics: TokenStatistics, top_p: float, method: Method) -> Tok
 
 
 def weights_of(method: Method, rollouts: Rollouts, response_id: Tensor, update: Update) -> TokenWeights:
-    """What `method` does to the tokens of these responses, which are the mini-batch, at ratio 1.
+    """What `method` does to the tokens of these responses, taken as the mini-batch, at ratio 1.
 
     Args:
         method: any method, of the catalogue or a user's.
-        rollouts: the responses; what is not known of them is None (advantages are the estimator's).
+        rollouts: the responses; fields that are not known are None (advantages are the estimator's).
         response_id: [B] int64, the responses' numbers, as in training.
         update: the update; its clip range is that of the surrogate.
 
@@ -179,7 +179,8 @@ def _change(
 ) -> TokenWeights:
     """Weights from how advantages A [B, R] become `changed(A)`: a factor, or a shift in units of |A|.
 
-    Either is taken if it is the same for random advantages; else the factor for the responses' own, 1 where A is 0.
+    The first of the two that is the same for random advantages; else the factor at the responses' advantages, 1 where A
+    is 0.
     """
     inside = tokens.response_mask
     generator = torch.Generator().manual_seed(0)
@@ -220,7 +221,7 @@ def _effective(method: Method, tokens: Tokens, context: Any, update: Update) -> 
 
 
 def _gradient(method: Method, tokens: Tokens, context: Any, update: Update) -> Tensor:
-    """[B, R] size of the gradient of the method's loss term in what the actor computes of a token."""
+    """[B, R] size of the gradient of the method's loss term in a token's log-prob, entropy and nucleus entropy."""
     leaf = _leaf(tokens)
     term = method.loss_term(leaf, context, update)
     if not term.requires_grad:

@@ -89,7 +89,7 @@ def _in_place(rows: Tensor) -> bool:
 
 
 def _arrays(*tensors: Tensor) -> list[np.ndarray]:
-    """Contiguous: numba would compile the kernels again for arrays that are not."""
+    """As contiguous arrays: numba would compile the kernels again for others."""
     return [tensor.contiguous().numpy() for tensor in tensors]
 
 
@@ -165,7 +165,7 @@ def _as(typing_context, value, target):
 
 
 def _key(bits: int) -> int:
-    """An integer that is ordered as the logit is: above +inf or below -inf only for NaN."""
+    """An integer with the order of the logits; only NaN is above +inf or below -inf."""
     raise NotImplementedError
 
 
@@ -341,7 +341,7 @@ def _sums(row, maximum, scale):
 
 @_plain
 def _second(row, block, peaks, where):
-    """The second largest logit of a row whose maximum is alone, in the block `where`."""
+    """The second largest logit of a row whose only maximum is in the block `where`."""
     second = -math.inf
     for b in range(peaks.size):
         if b != where:

@@ -207,7 +207,7 @@ class _Workspace:
 
 
 def _blocks(rows: Tensor) -> list[Tensor]:
-    """Views [R, n, 128] and, where V is no multiple of 128, [R, 1, the rest]."""
+    """Views [R, n, 128] and, if V is not a multiple of 128, [R, 1, the rest]."""
     full = rows.shape[1] // _BLOCK * _BLOCK
     parts = [rows[:, :full].unflatten(1, (-1, _BLOCK))] if full else []
     return parts + ([rows[:, None, full:]] if full < rows.shape[1] else [])
@@ -266,7 +266,7 @@ def _columns(blocks: Tensor, width: int) -> tuple[Tensor, Tensor]:
 
 
 def _merged(parts: Tensor, inv_temperature: Tensor) -> tuple[Tensor, ...]:
-    """Shards' [N, 5, T] of `_sums` (relative to the own maximum) and label -> the same of the full rows, [T] each."""
+    """Shards' [N, 5, T] of `_sums` (relative to each shard's maximum) and label -> those of the full rows, [T] each."""
     maximum, owner = parts[:, 0].max(dim=0)
     second = parts[:, :2].flatten(0, 1).topk(2, dim=0).values[1]
     shift = ((parts[:, 0] - maximum) * inv_temperature).clamp(min=_GONE)

@@ -94,8 +94,9 @@ def backward(
 
 
 def whole_groups(logits: Tensor) -> bool:
-    """Whether every row is a sequence of aligned groups of 16 bytes: V and the rows' stride are divisible by 16, by
-    which Triton compiles, and neighbours are contiguous. This holds for the common vocabularies (Qwen, Llama, ...).
+    """Whether every row is a sequence of aligned groups of 16 bytes: V and the rows' stride are divisible by 16, for
+    which Triton compiles its own variant, and neighbours are contiguous. This holds for the common vocabularies
+    (Qwen, Llama, ...).
     """
     aligned = logits.data_ptr() % GROUP_BYTES == 0 and logits.shape[1] % 16 == 0 and logits.stride(0) % 16 == 0
     return aligned and logits.stride(1) == 1

@@ -38,7 +38,7 @@ STATE_FILE = "paec_state.json"
 RESPONSE_ID = "paec_response_id"
 """Key of a batch: [B] int64, the number of the response in the run."""
 RESPONSE_VALUE = "paec_response_value"
-"""Key of a batch: [B] the number of every response, if a method has that hook."""
+"""Key of a batch: [B] one number per response, if a method has the hook `response_value`."""
 STEP_PREFIX = "paec_step_"
 """Prefix of the keys of a batch that hold the step's statistics, [B, R] each."""
 
@@ -71,13 +71,14 @@ class _MiniBatch:
 
 
 class PAECTrainer(GRPOTrainer):
-    """GRPOTrainer with one method of the catalogue or several; everything else is TRL's.
+    """GRPOTrainer with one or several methods; everything else is TRL's.
 
     Args:
-        model, reward_funcs, args, train_dataset, others: as for GRPOTrainer; `args` is a GRPOConfig, and not changed.
+        model, reward_funcs, args, train_dataset, others: as for GRPOTrainer; `args`, a GRPOConfig, is not modified.
         methods: the methods, in the order in which they act: see `stack_of`.
-        answer_func: for methods that compare answers (`seed_grpo`, `empo`): called like a reward function, returns
-            every response's answer, equal values for equal answers, or None for a response without one.
+        answer_func: required by methods that need answers (`empo`, `seed_grpo`, `spurious`, `ttrl`): called like a
+            reward function, returns every response's answer, equal and hashable values for equal answers, or None for a
+            response without one.
 
     Raises:
         ValueError: a method that TRL has no place for, or an option that excludes it; one sentence.
@@ -252,7 +253,7 @@ class PAECTrainer(GRPOTrainer):
         return {name: tracker.signal(self._generation) for name, tracker in self._trackers.items()}
 
     def _observe(self, output: dict[str, Any], statistics: TokenStatistics) -> None:
-        """What the driver does in other trainers: trackers see the responses of all ranks, advantages are replaced."""
+        """The driver's part in other trainers: trackers see the responses of all ranks, advantages are replaced."""
         rollouts = self._rollouts(output["completion_ids"], output["completion_mask"], statistics)
         observed = replace(rollouts, rewards=self._graded if "rewards" in self.stack.needs else None)
         for name, tracker in self._trackers.items():
@@ -291,7 +292,7 @@ class PAECTrainer(GRPOTrainer):
         return replace(self._all_ranks(local), answer_ids=answers)
 
     def _answer_classes(self) -> Tensor:
-        """[B] of all ranks: responses of a prompt with equal answers have equal numbers; one without has its own."""
+        """[B] of all ranks: equal numbers for equal answers to a prompt; a unique negative one for a missing answer."""
         answers = gather_object(self._answers)
         numbers: dict[Any, int] = {}
         found = [
@@ -481,7 +482,7 @@ def _clip_of(args: GRPOConfig) -> Clip:
 
 
 def _joined(parts: list[Tokens]) -> Tokens:
-    """The responses of all `parts`, which have one length."""
+    """The responses of all `parts`, which are padded to the same length."""
 
     def join(values: list[Any]) -> Any:
         if isinstance(values[0], TokenStatistics):

@@ -22,7 +22,7 @@ NEUTRAL = {
 NEUTRAL_WITH_OWN_LOSS = {
     "off_policy_mask_threshold": (None, "it masks TRL's policy loss"),
 }
-"""The same beside a method with a policy loss or a selection of its own, which replaces TRL's."""
+"""The same beside a method whose policy loss or selection replaces TRL's."""
 
 
 def refused_method(name: str, method: Method) -> str | None:
@@ -36,7 +36,7 @@ def refused_method(name: str, method: Method) -> str | None:
 
 
 def condition(method: Method) -> str | None:
-    """What a method asks of the caller in addition; None if nothing."""
+    """What else a method needs from the caller; None if nothing."""
     if "answer_ids" in method.needs:
         return "`answer_func`"
     if "reference" in method.needs:

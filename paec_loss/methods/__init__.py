@@ -9,7 +9,7 @@ from paec_loss.method import Method
 
 
 def _method_of(module_name: str) -> type[Method]:
-    """The one method of a module of this package: its last public class that is a Method."""
+    """The one Method that a module of this package defines; ImportError if it defines none or several."""
     module = importlib.import_module(f"{__name__}.{module_name}")
     own = [
         value

@@ -1,4 +1,4 @@
-"""The tokens of a mini-batch with the largest values, recognized in any part of it."""
+"""The tokens of a mini-batch with the largest values, which can be found again in each of its micro-batches."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
 
 
 def count_of(share: float, number: int) -> int:
-    """ceil(share * number); a product that should be an integer can be slightly above it by rounding: 0.07 * 100."""
+    """ceil(share * number), robust to rounding: 0.07 * 100 is slightly above 7, and must not give 8."""
     return math.ceil(share * number * (1 - 1e-12))
 
 
 @dataclass(frozen=True)
 class TopTokens:
-    """Selected tokens of responses: their number is exact, and unaffected by rounding in a later forward pass."""
+    """The selected tokens, stored by place: their number is exact, whatever the rounding of a later forward pass."""
 
     response_id: Tensor
-    """[B] int64, the responses that have tokens."""
+    """[B] int64, numbers of the responses that have tokens."""
     chosen: Tensor
     """[B, R] bool."""
 

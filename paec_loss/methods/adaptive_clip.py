@@ -16,23 +16,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class AdaptiveClip(Method):
-    """Clipped surrogate with ratios in [1 - e, 1 / (1 - e) + k]; k moves by `change` in every step, up if H < target.
+    """Clipped surrogate with ratios in [1 - e, 1 / (1 - e) + k]; k grows while H < target and shrinks while H > target.
 
-    H is the mean token entropy (nats) of the step's responses at its start. k starts at 0, moves before the step's
-    updates and stays in [0, max_extra]. The dual clip is the run's.
+    H is the mean token entropy (nats) of the step's responses at its start. k starts at 0, moves by `change` before the
+    updates of each step, and stays in [0, max_extra]. The dual clip is the run's.
     """
 
-    paper: ClassVar[str] = "a controller of a model report of 2026, as a third party's recipe states it"
+    paper: ClassVar[str] = "a controller from a model report of 2026, as described in a third party's recipe"
     on_policy: ClassVar[str] = "nothing: no ratio is clipped"
     spans: ClassVar[str] = "the step: mean entropy"
     released: ClassVar[str] = (
-        "the report itself was not read; the recipe moves k once for every update, here once for every step, whose "
-        "updates have one entropy"
+        "the report itself was not read; the recipe moves k once per update, here it moves once per step, because all "
+        "updates of a step share one entropy"
     )
     uses_clip: ClassVar[bool] = False
 
-    clip_low: float = below_one(0.6, "e: ratios below 1 - e are clipped, and above 1 / (1 - e) + k")
-    change: float = non_negative(0.25, "change of k in a step")
+    clip_low: float = below_one(0.6, "lower clip range e: ratios below 1 - e or above 1 / (1 - e) + k are clipped")
+    change: float = non_negative(0.25, "change of k per step")
     max_extra: float = non_negative(2.5, "largest k")
     target: float = non_negative(0.3, "mean entropy below which k grows, nats")
 
@@ -49,7 +49,7 @@ class AdaptiveClip(Method):
 
 
 class ClipController:
-    """k, which is `extra`."""
+    """Holds k as `extra`."""
 
     def __init__(self, config: AdaptiveClip) -> None:
         self.config = config

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 class AdvClip(Method):
     """A clipped to [-bound, bound].
 
-    With also=adv_clip it bounds what the methods before it made of the advantages. The published bound was not found;
-    1 is our choice.
+    With also=adv_clip it bounds the advantages as the methods before it have changed them. The published bound was not
+    found; 1 is our choice.
     """
 
     paper: ClassVar[str] = "ETTRL, arXiv 2508.11356, its advantage clipping, without its tree rollout"

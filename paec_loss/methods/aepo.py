@@ -20,28 +20,27 @@ if TYPE_CHECKING:
 class AEPO(Method):
     """A share of the prompts is drawn at T_high while Hbar < target, else at T_low; their A is alpha max(R, 0).
 
-    Hbar is the mean token entropy of the last step's other responses, nats. The responses with their own temperature
-    have no group baseline: those with a positive reward are reinforced, on-policy with the gradient
-    alpha R grad log pi, the others have advantage 0. Ratio and clip are the surrogate's, at the rollout's temperature:
-    there is no correction for the one they were drawn at, which is what moves the entropy. All other responses keep
-    the estimator's advantages.
-    Before the first step the entropy is unknown and counts as 0: T_high.
+    Hbar is the mean token entropy (nats) of the last step's other responses; before the first step it counts as 0,
+    which gives T_high. The responses drawn at T_high or T_low have no group baseline: those with a positive reward are
+    reinforced (on-policy with the gradient alpha R grad log pi), the others have advantage 0. Ratio and clip are the
+    surrogate's, at the rollout's temperature. The other temperature is not corrected for; that is what moves the
+    entropy. All other responses keep the estimator's advantages.
     """
 
     paper: ClassVar[str] = "Arbitrary entropy policy optimization, arXiv 2510.08141"
-    on_policy: ClassVar[str] = "the same: a plain REINFORCE term on the responses with their own temperature"
+    on_policy: ClassVar[str] = "the same: a plain REINFORCE term on the responses drawn at the other temperature"
     spans: ClassVar[str] = "the step: mean entropy, for the next step"
     released: ClassVar[str] = (
-        "the released code draws the share in addition to the batch and replaces others by at most 60 of its "
-        "responses of positive GRPO advantage (half of them while the entropy is high), with A = 1; here the share is "
-        "part of the batch, and the reward decides, as in the text"
+        "the released code draws the share in addition to the batch, and replaces other responses by at most 60 of the "
+        "drawn ones that have a positive GRPO advantage (half of them while the entropy is high), with A = 1; here the "
+        "share is part of the batch, and the reward decides, as in the text"
     )
 
     target: float = positive(0.75, "target of the mean entropy, nats")
     temperature_high: float = positive(1.2, "temperature while the entropy is below the target")
     temperature_low: float = positive(0.8, "temperature otherwise")
-    share: float = share(0.25, "share of a step's prompts that are drawn at that temperature")
-    alpha: float = non_negative(1.0, "weight of these responses in the update; 0: they are not used")
+    share: float = share(0.25, "share of a step's prompts drawn at temperature_high or temperature_low")
+    alpha: float = non_negative(1.0, "weight of these responses in the update; 0 drops them")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -66,7 +65,7 @@ class AEPO(Method):
 
 
 class EntropyTracker:
-    """The last step's mean token entropy over the other responses; None before the first step."""
+    """Mean token entropy of the last step's responses drawn at the run's temperature; None before the first step."""
 
     def __init__(self) -> None:
         self.entropy: float | None = None

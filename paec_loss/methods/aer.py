@@ -1,4 +1,4 @@
-"""AER, reconstructed: an entropy bonus for hard prompts, towards a share of the entropy that the run began with."""
+"""AER, reconstructed: an entropy bonus for hard prompts that steers the entropy to a share of its initial value."""
 
 from __future__ import annotations
 
@@ -19,22 +19,24 @@ if TYPE_CHECKING:
 class AER(Method):
     """Loss term -alpha sum_t w H_t / N, w = max(0, 1 - accuracy / rho) of the token's prompt. A reconstruction.
 
-    Published are its three parts, without formulas: a weight by difficulty, a target anchored at the start, and a
-    coefficient that moves. Here the accuracy of a prompt is the share of its responses with a graded reward above 0, N
-    counts the mini-batch's tokens, and before the updates of every step alpha <- max(0, alpha + eta (tau H_0 - H)), H
-    the mean token entropy (nats) of the step's responses at its start, H_0 that of step 1. alpha starts at 0.
+    Its three parts are published without formulas: a difficulty weight, a target anchored at the initial entropy, and
+    an adaptive coefficient. Here the accuracy of a prompt is the share of its responses with a graded reward above 0,
+    and N is the number of tokens in the mini-batch. alpha starts at 0; before its updates, each step sets
+    alpha <- max(0, alpha + eta (tau H_0 - H)), where H is the mean token entropy (nats) of the step's responses at its
+    start and H_0 that of step 1.
     """
 
     paper: ClassVar[str] = "AER, arXiv 2510.10959, reconstructed from its abstract"
     on_policy: ClassVar[str] = "the same"
     spans: ClassVar[str] = "the group: its accuracy; the step: mean entropy; number of tokens"
     released: ClassVar[str] = (
-        "no code was found: all formulas, rho and eta are our choice; tau is the best one by a secondary description"
+        "no code was found: all formulas, rho and eta are our choice; tau is the best value according to a secondary "
+        "description"
     )
 
     tau: float = non_negative(0.4, "target of the mean entropy as a share of the first step's")
-    rho: float = share(0.5, "accuracy from which a prompt has no bonus")
-    eta: float = non_negative(0.005, "change of alpha in a step, for each nat below the target")
+    rho: float = share(0.5, "accuracy at and above which a prompt has no bonus")
+    eta: float = non_negative(0.005, "change of alpha per step and nat below the target")
 
     def tracker(self) -> AlphaController:
         return AlphaController(self)
@@ -52,7 +54,7 @@ class AER(Method):
 
 
 class AlphaController:
-    """alpha, and the entropy of step 1, which is None before it."""
+    """alpha, and the entropy of step 1 (None before it is measured)."""
 
     def __init__(self, config: AER) -> None:
         self.config = config

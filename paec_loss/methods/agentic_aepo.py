@@ -26,8 +26,9 @@ class Moments:
 class AgenticAEPO(BatchMethod[Moments]):
     """Clipped surrogate of A (1 + weight z(H)) in which a ratio clipped above, 1 + high, becomes (1 + high) r / sg(r).
 
-    z standardises over the mini-batch (sample standard deviation; 0 where all entropies are equal), sg stops the
-    gradient: the loss is the surrogate's, the gradient of such a token has size (1 + high) |A| in log p instead of 0.
+    z standardises over the mini-batch (sample standard deviation; 0 if all entropies are equal), and sg stops the
+    gradient. The value of the loss is the surrogate's, but a token clipped above has a gradient of size (1 + high) |A|
+    in log p instead of 0.
     """
 
     paper: ClassVar[str] = "AEPO (agentic), arXiv 2510.14545, its policy update; without the rollout tree"

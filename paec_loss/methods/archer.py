@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def uncertain(tokens: Tokens, quantile: float) -> Tensor:
-    """[B, R] bool, tokens whose entropy is above their response's quantile of it (interpolated linearly)."""
+    """[B, R] bool, tokens whose entropy is above the quantile of their response's entropies (interpolated linearly)."""
     entropy = tokens.entropy.detach().double()
     return tokens.response_mask & (entropy > masked_quantile(entropy, tokens.response_mask, quantile))
 
@@ -28,7 +28,7 @@ def by_class(chosen: Tensor, inside: float, outside: float) -> Tensor:
 
 @dataclass(frozen=True)
 class Archer(Method):
-    """Clip range `clip_uncertain` for tokens above their response's quantile of H_t, `clip_certain` for the others.
+    """Clip range `clip_uncertain` for tokens with H_t above their response's quantile, `clip_certain` for the others.
 
     Loss term sum_t beta_t KL_t / N with beta_t = kl_uncertain or kl_certain, KL_t = exp(d) - d - 1, d = log p_ref -
     log p, N the mini-batch's tokens. H_t is the current policy's entropy, without gradient. The dual clip is the run's.
@@ -38,8 +38,8 @@ class Archer(Method):
     on_policy: ClassVar[str] = "only the KL: no ratio is clipped"
     spans: ClassVar[str] = "the response: quantile of H"
     released: ClassVar[str] = (
-        "the released code gives its two masks each other's names, and does not multiply the KL of uncertain tokens by "
-        "the run's coefficient"
+        "the released code swaps the names of its two masks, and does not multiply the KL of uncertain tokens by the "
+        "run's coefficient"
     )
     uses_clip: ClassVar[bool] = False
     needs = {"reference"}

@@ -1,4 +1,4 @@
-"""ARES: how often a response hesitates is compared with its past mean, and rewarded by the prompt's difficulty."""
+"""ARES: rewards or penalises how often a response hesitates, relative to the past mean, by the prompt's difficulty."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ TRIGGERS = (
     *("might", "could", "if", "unless", "whether", "suppose", "assume", "assuming", "actually", "again", "another"),
     *("check", "verify", "recheck", "reconsider", "rethink", "mistake", "wrong"),
 )
-"""Words that hesitate, branch or look back."""
+"""Words that signal hesitation, branching or looking back."""
 MAX_ALPHA = 2.0
 """Largest alpha."""
 
 
 @dataclass(frozen=True)
 class Difficulty:
-    """The constants of prompts of one difficulty."""
+    """The constants for prompts of one difficulty."""
 
     margin: float
     """f: the margin as a share of n*."""
@@ -53,13 +53,13 @@ DIFFICULTIES = {
 class ARES(Method):
     """Reward R + e; e compares the number n of triggers with its past mean n*, by the difficulty of the prompt.
 
-    A trigger is a token whose text is one of `triggers` (a single token: in lower case, without spaces before it) and
-    after which the mean entropy of the next `window` tokens, nats, is at least theta. theta <- decay theta +
-    (1 - decay) M, M the median over the step's responses of the `quantile` of their window means; in the first step
-    theta = M. A prompt is easy if at least 2/3 of its responses are right (a graded reward above 0), medium if 1/3,
-    else hard. n* is the mean of n over all responses to prompts of that difficulty in the steps before, rounded;
-    without any there is no term. With d = n - n*, m = max(1, f max(n*, 1)), c = alpha times 1, 1 or 1.2, and
-    huber(x) = 0 below 0, x^2 / (2 k) up to k and x - k / 2 above:
+    A trigger is a token whose text (in lower case, without leading whitespace) is one of `triggers`, followed by
+    `window` tokens whose mean entropy (nats) is at least theta. Each step sets theta <- decay theta + (1 - decay) M,
+    where M is the median over its responses of the `quantile` of their window means; in the first step theta = M. A
+    prompt is easy if at least 2/3 of its responses are right (graded reward above 0), medium if at least 1/3, else
+    hard. n* is the mean of n, rounded, over all responses to prompts of that difficulty in earlier steps; if there are
+    none, e is 0. With d = n - n*, m = max(1, f max(n*, 1)), c = alpha times 1, 1 or 1.2, and huber(x) = 0 below 0, x^2
+    / (2 k) up to k and x - k / 2 above:
 
     | answer | e |
     |---|---|
@@ -69,8 +69,8 @@ class ARES(Method):
     | wrong | s c sigmoid(max(d - m, 0) / T) |
 
     f is .15, .25, .35 (easy, medium, hard), k 2, 3, 4, T 2, 2.5, 3 and s .6, .8, 1. So a wrong answer gains s c / 2
-    even without any trigger, as published. After a step the alpha of a difficulty moves by rate (mean n - n*), in hard
-    prompts by the opposite, within [0, 2]. In separate_async M is the mini-batch's where rewards are computed.
+    even without any trigger, as published. After a step the alpha of a difficulty moves by rate (mean n - n*), for hard
+    prompts by the opposite, and stays in [0, 2]. In separate_async the rewards are computed with the M of a mini-batch.
     """
 
     paper: ClassVar[str] = "ARES, arXiv 2510.08457; its code, shawn0728/ARES"
@@ -79,18 +79,18 @@ class ARES(Method):
         "the group: its accuracy; the step: the median in theta; over the steps: theta, the means of n and the alphas"
     )
     released: ClassVar[str] = (
-        "the released list of 174 triggers was not available: the default is our own of 40 words; the released n* is "
-        "the mean of the same step, so that alpha hardly moves, here it is that of the steps before; the released test "
-        "is on the likeliest token, with entropies from 10 log-probs, here on the sampled token, with the entropy over "
-        "the vocabulary; the KL weight by difficulty is left out"
+        "the released list of 174 triggers was not available: the default is our own list of 40 words; the released n* "
+        "is the mean of the same step, so that alpha hardly moves, here it is the mean of the earlier steps; the "
+        "released code tests the likeliest token, with entropies from 10 log-probs, here the sampled token is tested, "
+        "with the entropy over the vocabulary; the KL weight by difficulty is left out"
     )
     needs = {"token_texts", "rewards"}
 
-    window: int = whole(4, "tokens after a trigger whose mean entropy counts")
+    window: int = whole(4, "number of tokens after a trigger whose mean entropy counts")
     quantile: float = between(0, 1, 0.95, "quantile of a response's window means that the threshold follows")
-    decay: float = below_one(0.99, "share of the threshold that stays in a step")
+    decay: float = below_one(0.99, "share of the threshold that is kept per step")
     alpha: float = between(0, MAX_ALPHA, 0.5, "weight of the term in the first step")
-    rate: float = non_negative(0.05, "change of a weight in a step, for each trigger that the mean differs from n*")
+    rate: float = non_negative(0.05, "change of alpha per step and unit of mean n - n*")
     triggers: tuple[str, ...] = words(TRIGGERS, "tokens that can be triggers")
 
     @property
@@ -130,7 +130,7 @@ def term(difficulty: Difficulty, count: int, target: float, right: bool, alpha: 
 
 
 def _sigmoid(x: float) -> float:
-    """x >= 0: exp does not overflow."""
+    """Sigmoid of x >= 0, where exp cannot overflow."""
     return 1 / (1 + math.exp(-x))
 
 
@@ -139,7 +139,7 @@ def _huber(x: float, kappa: float) -> float:
 
 
 def by_difficulty(rollouts: Rollouts) -> Iterator[tuple[str, list[int]]]:
-    """The difficulty of each group, by its share of graded rewards above 0, and its rows; padding rows in none."""
+    """The difficulty of each group, by its share of graded rewards above 0, and its rows, without padding rows."""
     for group in rollouts.groups():
         right, count = int((rollouts.rewards[group] > 0).sum()), len(group)
         name = "easy" if 3 * right >= 2 * count else "medium" if 3 * right >= count else "hard"
@@ -147,9 +147,9 @@ def by_difficulty(rollouts: Rollouts) -> Iterator[tuple[str, list[int]]]:
 
 
 def trigger_counts(method: ARES, rollouts: Rollouts, past: float | None) -> tuple[float | None, list[int]]:
-    """theta of these responses after the one of the step before (`past`, None in the first), and n of each of the B.
+    """theta, updated with these responses from the previous step's (`past`, None in the first), and n of each of the B.
 
-    theta is None, and every n 0, as long as no response has been longer than the window.
+    theta is None, and every n is 0, until some response has been longer than the window.
     """
     means = window_means(rollouts, method.window)
     theta, peaks = past, [torch.quantile(row, method.quantile) for row in means if len(row)]
@@ -167,7 +167,7 @@ def trigger_counts(method: ARES, rollouts: Rollouts, past: float | None) -> tupl
 
 
 def window_means(rollouts: Rollouts, window: int) -> list[Tensor]:
-    """B rows, float64: mean entropy of the tokens t + 1 ... t + window for every position t that has so many."""
+    """B rows, float64: mean entropy of tokens t + 1 ... t + window for every position t that has that many after it."""
     rows = [row[here].double()[1:] for row, here in zip(rollouts.entropy, rollouts.response_mask, strict=True)]
     return [row.unfold(0, window, 1).mean(-1) if len(row) >= window else row[:0] for row in rows]
 
@@ -177,9 +177,9 @@ def _plain(text: str) -> str:
 
 
 class TriggerHistory:
-    """theta, the sum and number of n, and alpha, by difficulty: before the last step that was observed, and after it.
+    """theta and, by difficulty, sum and number of n, and alpha: both before and after the last observed step.
 
-    So a signal does not depend on whether the step has been observed already.
+    So the signal of a step does not depend on whether the step has been observed yet.
     """
 
     def __init__(self, config: ARES) -> None:

@@ -1,4 +1,4 @@
-"""ASPO: positive tokens are weighted by the inverse of their ratio."""
+"""ASPO: tokens with a positive advantage are weighted by the inverse of their ratio."""
 
 from __future__ import annotations
 
@@ -19,21 +19,22 @@ if TYPE_CHECKING:
 class ASPO(Method):
     """Weight 1 / r where A > 0, r elsewhere, at most max_weight; no gradient beyond 1 + w (A > 0) or 1 - w (A < 0).
 
-    The loss is -A times the weight, and so is its gradient in log p: unlikely tokens of a good response grow faster
-    than likely ones. At max_weight the gradient is kept. The clip range w of the ratio is `clip_uncertain` for tokens
-    above their response's quantile of H_t (the current policy's entropy), `clip_certain` for the others, as in Archer.
+    Both the loss and its gradient in log p are -A times the weight, so unlikely tokens of a good response grow faster
+    than likely ones. A token at max_weight keeps its gradient. The clip range w of the ratio is `clip_uncertain` for
+    tokens whose entropy H_t under the current policy is above their response's quantile, `clip_certain` for the others,
+    as in Archer.
     """
 
     paper: ClassVar[str] = "ASPO (Archer2.0), arXiv 2510.06062"
     on_policy: ClassVar[str] = "plain policy gradient"
     spans: ClassVar[str] = "the response: quantile of H"
     released: ClassVar[str] = (
-        "follows the weights of the released code; the loss of a clipped token, which has no gradient, is the one at "
-        "the bound, so that it is continuous"
+        "the weights follow the released code; the loss of a clipped token, which has no gradient, is the loss at the "
+        "bound, so it is continuous"
     )
     uses_clip: ClassVar[bool] = False
 
-    max_weight: float = positive(3.0, "largest weight of a token, which keeps its gradient")
+    max_weight: float = positive(3.0, "largest weight of a token; the token keeps its gradient")
     quantile: float = between(0, 1, 0.8, "quantile of a response's entropies above which a token is uncertain")
     clip_uncertain: float = between(0, 1, 0.4, "clip range of uncertain tokens")
     clip_certain: float = between(0, 1, 0.2, "clip range of the others")

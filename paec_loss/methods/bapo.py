@@ -1,4 +1,4 @@
-"""BAPO: clip bounds that widen until positive tokens weigh as much as negative ones."""
+"""BAPO: clip bounds that rise until positive tokens weigh as much as negative ones."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Bounds:
-    """Bounds of the ratio in this update, and the balance rho there (inf if no token has A < 0)."""
+    """Bounds of the ratio in this update, and the balance rho at them (inf if no token has A < 0)."""
 
     low: float
     high: float
@@ -26,11 +26,12 @@ class Bounds:
 
 @dataclass(frozen=True)
 class BAPO(BatchMethod[Bounds]):
-    """Clipped surrogate with bounds [low, high] that move until rho >= balance, once for every mini-batch.
+    """Clipped surrogate with bounds [low, high], which are raised for each mini-batch until rho >= balance.
 
-    rho = sum_{A > 0} min(r, high) A / sum_{A < 0} max(r, low) |A| over the mini-batch. From (low, high), while rho <
-    balance, low grows by `step` up to max_low, which excludes more tokens with A < 0 from the gradient, and then high
-    by `step` up to max_high. Without tokens of A < 0 nothing moves. The dual clip is the run's.
+    rho = sum_{A > 0} min(r, high) A / sum_{A < 0} max(r, low) |A| over the mini-batch. The search starts at
+    (low, high). While rho < balance, low grows by `step` up to max_low, which excludes more tokens with A < 0 from the
+    gradient; then high grows by `step` up to max_high. Without tokens with A < 0 the bounds do not move. The dual clip
+    is the run's.
     """
 
     paper: ClassVar[str] = "BAPO, arXiv 2510.18927"
@@ -38,16 +39,16 @@ class BAPO(BatchMethod[Bounds]):
     spans: ClassVar[str] = "the sums of both signs"
     released: ClassVar[str] = (
         "the released code finds the bounds for every micro-batch, from the sums of all ranks; order and direction of "
-        "the search are its own: a larger low makes rho smaller, since max(r, low) grows"
+        "the search are those of that code, although a larger low makes rho smaller, since max(r, low) grows"
     )
     uses_clip: ClassVar[bool] = False
 
-    low: float = share(0.6, "lower bound of the ratio at first")
+    low: float = share(0.6, "initial lower bound of the ratio")
     max_low: float = share(0.8, "largest lower bound")
-    high: float = between(1, 100, 1.2, "upper bound of the ratio at first")
+    high: float = between(1, 100, 1.2, "initial upper bound of the ratio")
     max_high: float = between(1, 100, 2.0, "largest upper bound")
-    step: float = positive(0.05, "by how much a bound grows at once")
-    balance: float = positive(1.0, "weight of positive tokens relative to negative ones that is enough")
+    step: float = positive(0.05, "increment of a bound in the search")
+    balance: float = positive(1.0, "smallest accepted rho, the weight of positive tokens relative to negative ones")
 
     def __post_init__(self) -> None:
         super().__post_init__()

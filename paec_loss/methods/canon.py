@@ -15,18 +15,18 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 WARM_UP, CYCLE, LARGEST = 30, 40, 0.6
-"""Steps and largest 1 - mu of schedule=cosine: a linear warm-up, then cycles (published: three, 150 steps in all)."""
+"""schedule=cosine: steps of the linear warm-up and of each later cycle (published: three cycles), largest 1 - mu."""
 
 
 @dataclass(frozen=True)
 class CANON(Method):
-    """mu (R - mean R of the other half) + (1 - mu) (R - mean R of the own half), no division by a deviation.
+    """mu (R - mean R of the other half) + (1 - mu) (R - mean R of its own half), without division by a deviation.
 
-    The halves of a group: its floor(G / 2) responses of lowest mean token entropy (metric=length: with the fewest
-    tokens), and the rest; equal ones in their order in the batch. A group of one has no advantage. With mu = 1/2 and
-    even G it is Dr.GRPO's R - mean R. In the comparison between the halves, the rewards of the half that is not wanted
-    are multiplied by alpha: the one of low entropy, or the long one. schedule=accuracy: mu is the mean reward of the
-    step; schedule=cosine: 1 - mu rises to 0.6 in 30 steps, then falls to 0 along a cosine in every 40.
+    A group is split into its floor(G / 2) responses of lowest mean token entropy (metric=length: with the fewest
+    tokens) and the rest; ties keep their order in the batch. A group of one has no advantage. With mu = 1/2 and even G
+    this is Dr.GRPO's R - mean R. In the comparison between the halves, the rewards of the unwanted half (low entropy,
+    or long) are multiplied by alpha. schedule=accuracy: mu is the mean reward of the step; schedule=cosine: 1 - mu
+    rises to 0.6 in 30 steps, then falls to 0 along a cosine in each cycle of 40.
     """
 
     paper: ClassVar[str] = "CANON, arXiv 2509.23962, Eq. 5 (mu)"
@@ -34,12 +34,12 @@ class CANON(Method):
     spans: ClassVar[str] = "the group: the split by entropy and the mean rewards"
     released: ClassVar[str] = (
         "the released code also divides by the longest response length (Dr.GRPO's constant, a matter of "
-        "loss_agg_mode), and gives a group of one its reward; here 0; it has a second cosine, from 0.4 to 1"
+        "loss_agg_mode), gives a group of one its reward (here 0), and has a second cosine, from 0.4 to 1"
     )
     own_advantages: ClassVar[bool] = True
 
     mu: float = between(
-        0, 1, 1.0, "weight of the comparison between the halves; 1 - mu is that within them; with schedule=constant"
+        0, 1, 1.0, "weight of the comparison between the halves, 1 - mu within them; used with schedule=constant"
     )
     metric: str = choice(("entropy", "length"), "entropy", "what splits a group")
     alpha: float = non_negative(1.0, "factor of the unwanted half's rewards; published: 0.9 with metric=length")

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 def bounded_surrogate(tokens: Tokens, clip: Clip, beta_low: float, beta_high: float) -> Tensor:
-    """[B, R] value of the clipped surrogate, whose clipped tokens keep a gradient in log p.
+    """[B, R] the clipped surrogate, except that clipped tokens keep a gradient in log p.
 
-    Its size is beta_high (1 + high) |A| where A > 0 and r > 1 + high, and beta_low (1 - low) |A| where A < 0 and
-    r < 1 - low: 0 with a beta of 0. The dual clip still stops the gradient.
+    The size of that gradient is beta_high (1 + high) |A| where A > 0 and r > 1 + high, and beta_low (1 - low) |A| where
+    A < 0 and r < 1 - low. The dual clip still stops the gradient.
     """
     advantages, ratio = tokens.advantages, tokens.log_ratio.exp()
     # From the log-probs, because the clamp inside log_ratio has no gradient.
@@ -41,7 +41,8 @@ class CEGPPO(Method):
     paper: ClassVar[str] = "CE-GPPO, arXiv 2509.20712; GPPO, arXiv 2508.07629"
     on_policy: ClassVar[str] = "nothing: no ratio is clipped"
     released: ClassVar[str] = (
-        "in the released code beta also multiplies a clipped token's loss, here only its gradient, which is the same"
+        "in the released code beta also multiplies the loss of a clipped token, here only its gradient; the gradients "
+        "are the same"
     )
 
     beta_low: float = non_negative(0.75, "share of the gradient below the range; published: 0.5 at 1.5B, 0.75 at 7B")

@@ -24,12 +24,12 @@ class CISPO(Method):
     paper: ClassVar[str] = "CISPO (MiniMax-M1), arXiv 2506.13585"
     on_policy: ClassVar[str] = "plain policy gradient"
     released: ClassVar[str] = (
-        "verl's takes the run's clip range, the same as clip_low=0.2 clip_high=0.2; published is no lower bound and an "
-        "upper one that is tuned; its default here, 4, is a second-hand value"
+        "verl's version takes the run's clip range, the same as clip_low=0.2 clip_high=0.2; the published method has "
+        "no lower bound and a tuned upper bound; its default here, 4, is a second-hand value"
     )
 
-    clip_low: float = between(0, 1, 1.0, "weights are at least 1 - clip_low; 1: no lower bound")
-    clip_high: float = non_negative(4.0, "weights are at most 1 + clip_high")
+    clip_low: float = between(0, 1, 1.0, "lower clip range: weights are at least 1 - clip_low; 1: no lower bound")
+    clip_high: float = non_negative(4.0, "upper clip range: weights are at most 1 + clip_high")
 
     def clip(self, clip: Clip) -> Clip:
         return Clip(self.clip_low, self.clip_high, float("inf"))

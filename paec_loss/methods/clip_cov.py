@@ -32,7 +32,7 @@ class ClipCov(BatchMethod[TopTokens]):
     on_policy: ClassVar[str] = "the same: covariance does not need a ratio"
     spans: ClassVar[str] = "means of A and log p, number of tokens, choice among the candidates"
     released: ClassVar[str] = (
-        "the released code computes everything over the micro-batch, and has no dual clip; neither does this one"
+        "the released code computes everything over the micro-batch; like this code, it has no dual clip"
     )
 
     ratio: float = share(2e-4, "share of the mini-batch's tokens that are dropped")

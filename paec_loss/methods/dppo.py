@@ -14,16 +14,16 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 LEAST = 1e-8
-"""Lower bound of 1 - p in the binary KL, for tokens of which the policy is certain."""
+"""Lower bound of 1 - p in the binary KL, for tokens that the policy is certain of."""
 
 
 @dataclass(frozen=True)
 class DPPO(Method):
     """Loss -sg(min(r, max_ratio)) A log p while the token's binary divergence is within the threshold, 0 beyond it.
 
-    tv: p - p_old <= high where A > 0, p_old - p <= low elsewhere. kl: p_old ln(p_old / p) + (1 - p_old)
-    ln((1 - p_old) / (1 - p)) is at most high where A > 0, low elsewhere, or p has moved against the advantage. sg stops
-    the gradient: nothing is clipped, a token is in the update or not.
+    tv keeps a token if p - p_old <= high where A > 0, p_old - p <= low elsewhere. kl keeps it if p_old ln(p_old / p) +
+    (1 - p_old) ln((1 - p_old) / (1 - p)) is at most high where A > 0, low elsewhere, or if p has moved against the
+    advantage. sg stops the gradient. A token is either in the update or not; there is no clip range.
     """
 
     paper: ClassVar[str] = "DPPO (binary TV and KL), arXiv 2602.04879"

@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 class EMPG(Method):
     """A g(h_s) + zeta exp(-k_next h_{s+1}) at the tokens of step s, minus the mean of this over all steps of the batch.
 
-    h is the mean token entropy of a step, scaled to [0, 1] by the smallest and the largest of the batch; g(h) =
-    exp(-k h) / mean of exp(-k h) over the steps. The last step of a response has no bonus. Steps of equal entropy all
-    have h = 0. "The batch" is all responses that the driver processes together.
+    h is the mean token entropy of a step, min-max scaled to [0, 1] over the batch; g(h) = exp(-k h) / mean of exp(-k h)
+    over the steps. The last step of a response has no bonus. If all steps have the same entropy, h is 0. "The batch" is
+    all responses that the driver processes together.
 
-    The paper's step is one turn of an agent. A response is one turn, so here it is split after every border, a blank
-    line; without borders it is a single step (our choice).
+    In the paper a step is one turn of an agent. Here a response is one turn, so it is split into steps after every
+    border, by default a blank line (our choice); without borders it is a single step.
     """
 
     paper: ClassVar[str] = "EMPG, arXiv 2509.09265, Eq. 7-12"
@@ -34,8 +34,8 @@ class EMPG(Method):
     released: ClassVar[str] = "no code by the authors found; a third party's treats one response as one step"
     needs = {"token_texts"}
 
-    k: float = non_negative(1.0, "how strongly the step's own entropy scales its advantage")
-    k_next: float = non_negative(1.0, "how fast the bonus falls with the next step's entropy")
+    k: float = non_negative(1.0, "strength with which a step's entropy scales its advantage")
+    k_next: float = non_negative(1.0, "rate at which the bonus falls with the next step's entropy")
     zeta: float = non_negative(0.05, "weight of the bonus for a clear next step")
     borders: tuple[str, ...] = words(
         ("\n\n",), "texts that end a step (consecutive ones end a single step); empty: one step"
@@ -63,7 +63,7 @@ class EMPG(Method):
         return rollouts.at_tokens(modulated - step_mean(modulated).mean())
 
     def _steps(self, rollouts: Rollouts) -> tuple[Tensor, Tensor]:
-        """[B, R] the step of every token, 0 at padding, counted over all responses; [S] the row of every step."""
+        """[B, R] number of each token's step, counted over all responses, 0 at padding; [S] the row of each step."""
         border = re.compile(f"(?:{'|'.join(map(re.escape, self.borders))})+") if self.borders else None
         starts = torch.zeros(rollouts.response_mask.shape, dtype=torch.bool)
         starts[:, :1] = True
@@ -77,6 +77,6 @@ class EMPG(Method):
 
 
 def _scaled(values: Tensor) -> Tensor:
-    """[S] in [0, 1] by the smallest and the largest; zeros where they are equal."""
+    """[S] min-max scaled to [0, 1]; zeros if all values are equal."""
     low, high = values.min(), values.max()
     return (values - low) / (high - low) if high > low else torch.zeros_like(values)

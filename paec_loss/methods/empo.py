@@ -1,4 +1,4 @@
-"""EMPO: the answer that most of the group gives counts as correct; no labels."""
+"""EMPO: the reward is the share of the group that gives an equivalent answer; no labels."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 class EMPO(Method):
     """Reward of a response: the share of its group whose answers are equivalent to its own, in [1/G, 1].
 
-    It replaces the graded reward and is passed to the advantage estimator. A response without an answer has its own
-    class: 1/G. The paper draws G = 7 responses per prompt.
+    It replaces the graded reward and is passed to the advantage estimator. A response without an answer is a class by
+    itself: 1/G. The paper draws G = 7 responses per prompt.
     """
 
     paper: ClassVar[str] = "EMPO, arXiv 2504.05812"

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class EntropyAdaptive(Method):
-    """Loss term -c Hbar while the step's entropy H <= target, 0 above it; then c changes by delta, up if H < target.
+    """Loss term -c Hbar while the step's entropy H <= target, else 0; c rises by delta if H < target, else falls.
 
-    H is the mean token entropy (nats) of the step's responses at its start, Hbar the mini-batch's when it is updated.
-    c starts at 0 and stays in [0, max_coefficient]; a step uses the c after the previous step.
+    H is the mean token entropy (nats) of the step's responses at its start, Hbar that of the mini-batch at its update.
+    c starts at 0 and stays in [0, max_coefficient]; a step uses the c that the previous step left.
     """
 
     paper: ClassVar[str] = "Skywork-OR1 (adaptive entropy control), arXiv 2505.22312"
@@ -31,7 +31,7 @@ class EntropyAdaptive(Method):
     )
 
     target: float = non_negative(0.2, "mean entropy below which the bonus acts and grows, nats")
-    delta: float = non_negative(1e-4, "change of the bonus's weight in a step")
+    delta: float = non_negative(1e-4, "change of the bonus's weight per step")
     max_coefficient: float = non_negative(0.005, "largest weight of the bonus")
 
     @property

@@ -22,7 +22,7 @@ class EntropyAdvantage(Method):
     on_policy: ClassVar[str] = "the same: entropy does not need a ratio"
 
     alpha: float = non_negative(0.4, "weight of the entropy")
-    kappa: float = positive(2.0, "the addition is at most |A| / kappa; above 1 no advantage changes its sign")
+    kappa: float = positive(2.0, "bound of the addition, at most |A| / kappa; above 1 no advantage changes its sign")
 
     def token_advantages(self, tokens: Tokens, context: None, update: Update) -> Tensor:
         advantages = tokens.advantages

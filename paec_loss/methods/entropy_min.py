@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class EntropyMin(Method):
-    """Reward of a response: minus its mean token entropy, or its log-prob, nats, under the policy of the step's start.
+    """Reward of a response: minus its mean token entropy, or its log-prob, nats, under the policy at the step's start.
 
     `reward`: mean_entropy is -mean_t H_t, entropy -sum_t H_t, log_prob sum_t log p_t, mean_log_prob its mean over the
-    tokens. It replaces the graded reward and is passed to the advantage estimator. The entropy as a loss instead, with
-    no reward: method=entropy_bonus method.coefficient=-0.001 also=spurious also.spurious.kind=none.
+    tokens. It replaces the graded reward and is passed to the advantage estimator. To minimise the entropy as a loss
+    instead, without a reward: method=entropy_bonus method.coefficient=-0.001 also=spurious also.spurious.kind=none.
     """
 
     paper: ClassVar[str] = "EM-RL, arXiv 2505.15134 (entropy, log_prob); RENT, arXiv 2505.22660 (mean_entropy)"

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class EntropyTarget(BatchMethod[float]):
     """Loss term coefficient * |Hbar - target|, Hbar the mean entropy of the mini-batch's response tokens, nats.
 
-    Its gradient is +-coefficient * grad Hbar, and 0 if Hbar is the target.
+    Its gradient is +-coefficient * grad Hbar, and 0 if Hbar equals the target.
     """
 
     paper: ClassVar[str] = "Confucius3-Math (targeted entropy regularization), arXiv 2506.18330"

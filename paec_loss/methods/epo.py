@@ -1,4 +1,4 @@
-"""EPO: an entropy bonus whose mean is kept near its past values."""
+"""EPO: an entropy bonus, with a hinge that keeps the mean entropy near its past mean."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ class EPO(BatchMethod[Corridor]):
     """Loss term -coefficient (Hbar - beta_k hinge), hinge = max(0, kappa_low m - Hbar) + max(0, Hbar - kappa_high m).
 
     Hbar is the mean entropy of the mini-batch's response tokens, m the mean of Hbar over the steps before this one,
-    nats. Step k = 1 has no past and no hinge. beta_k = 1 + exp(-k / decay): above 1, so that beyond the upper bound
-    the hinge outweighs the bonus.
+    nats. Step k = 1 has no past and no hinge. beta_k = 1 + exp(-k / decay) is above 1, so the hinge outweighs the bonus
+    beyond the upper bound.
     """
 
     paper: ClassVar[str] = "EPO, arXiv 2509.22576"
     on_policy: ClassVar[str] = "the same; statistics_from=step is then exact"
     spans: ClassVar[str] = "Hbar and number of tokens; over the steps the mean of Hbar"
     released: ClassVar[str] = (
-        "the released penalty is a constant, without gradient, and its weight falls to 0.04; here the hinge with its "
-        "gradient, and a beta_k as a summary of the paper gives it (its own schedule was not seen)"
+        "the released penalty is a constant, without gradient, and its weight falls to 0.04; here the hinge has its "
+        "gradient, and beta_k is that of a summary of the paper (the paper's own schedule was not seen)"
     )
 
     coefficient: float = non_negative(0.001, "weight of the mean entropy and of its hinge")

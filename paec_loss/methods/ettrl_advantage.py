@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 class ETTRLAdvantage(Method):
     """A_i (1 + (Hbar - H_i) / Hbar), H_i the response's mean token entropy and Hbar the mean of its group's H_i, nats.
 
-    The factor is 2 - H_i / Hbar, negative for a response of more than twice the mean: the formula has no bound. If
-    Hbar is 0 the advantages are unchanged.
+    The factor is 2 - H_i / Hbar, without a bound: it is negative for a response with more than twice the mean entropy.
+    If Hbar is 0 the advantages are unchanged.
     """
 
     paper: ClassVar[str] = "ETTRL, arXiv 2508.11356, its advantage reshaping (Adv-Res), without its tree rollout"

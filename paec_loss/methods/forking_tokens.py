@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class ForkingTokens(BatchMethod[TopTokens]):
     """The surrogate's mean over the ceil(rho N) tokens of largest entropy H_t, N the mini-batch's tokens.
 
-    They are those at or above the (1 - rho)-quantile of H_t; ties are broken at random. Published with DAPO's
+    These are the tokens at or above the (1 - rho)-quantile of H_t; ties are broken at random. Published with DAPO's
     clip range: also=[clip_higher].
     """
 

@@ -18,24 +18,24 @@ if TYPE_CHECKING:
 class GMPO(Method):
     """Loss -A exp(mean_t x_t), x = min(log r, high) where A > 0, max(log r, -low) elsewhere; one value per response.
 
-    A is the mean advantage of the response's tokens. Every token of the response has this loss, so with
-    actor_rollout_ref.actor.loss_agg_mode=seq-mean-token-mean the loss is the published one, the mean over responses.
-    Here it is the run's, so that two runs differ in the method only: with the default, token-mean, a response counts by
-    its length.
+    A is the mean advantage of the response's tokens. Every token of a response has this loss, so
+    actor_rollout_ref.actor.loss_agg_mode=seq-mean-token-mean gives the published loss, the mean over responses. Here
+    the aggregation is the run's, so that two runs differ only in the method; with the default, token-mean, a response
+    counts by its length.
     """
 
     paper: ClassVar[str] = "GMPO, arXiv 2507.20673"
     on_policy: ClassVar[str] = "plain policy gradient"
     released: ClassVar[str] = (
-        "verl's takes the run's clip range for low and high, does not bound log-ratios (here within +-20), always has "
-        "the mean over responses, and weights a response by the geometric mean of its rollout correction, here each "
-        "token by its own"
+        "verl's version takes low and high from the run's clip range, does not bound log-ratios (here within +-20), "
+        "always takes the mean over responses, and weights a response by the geometric mean of its rollout correction, "
+        "here each token by its own"
     )
 
     uses_clip: ClassVar[bool] = False
 
-    low: float = non_negative(0.4, "log-ratios are clipped at -low where A <= 0, nats")
-    high: float = non_negative(0.4, "log-ratios are clipped at high where A > 0, nats")
+    low: float = non_negative(0.4, "lower clip range: log-ratios are clipped at -low where A <= 0, nats")
+    high: float = non_negative(0.4, "upper clip range: log-ratios are clipped at high where A > 0, nats")
 
     def policy_loss(self, tokens: Tokens, context: None, update: Update) -> Tensor:
         log_ratio, advantages = tokens.log_ratio, tokens.advantages

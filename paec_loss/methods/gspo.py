@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 class GSPO(Method):
     """min(s A, clip(s, 1 - clip_low, 1 + clip_high) A) with s = exp(mean_t log r_t), one ratio for a whole response.
 
-    At a token the ratio is s p / sg(p), sg stops the gradient: all tokens of a response have the same weight, and are
-    clipped together. There is no dual clip. Published with the mean over responses of their token means, which is
-    actor_rollout_ref.actor.loss_agg_mode=seq-mean-token-mean; here it is the run's, so that two runs differ in the
-    method only, and with the default, token-mean, a long response counts for more.
+    At a token the ratio is s p / sg(p), where sg stops the gradient: all tokens of a response have the same weight and
+    are clipped together. There is no dual clip. The published loss is the mean over responses of their token means
+    (actor_rollout_ref.actor.loss_agg_mode=seq-mean-token-mean); here the aggregation is the run's, so that two runs
+    differ only in the method. With the default, token-mean, a long response counts for more.
     """
 
     paper: ClassVar[str] = "GSPO, arXiv 2507.18071"
     on_policy: ClassVar[str] = "plain policy gradient: s is 1"
     released: ClassVar[str] = (
-        "verl's takes the run's clip range, and bounds log s at 10 from above only; here the tokens' log-ratios are "
-        "within +-20; the default range is a second-hand value"
+        "verl's version takes the run's clip range, and bounds log s only from above, at 10; here the log-ratios of "
+        "the tokens are within +-20; the default range is a second-hand value"
     )
 
     clip_low: float = between(0, 1, 3e-4, "lower clip range of the response's ratio")

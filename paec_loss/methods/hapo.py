@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FLOOR = 1e-8
-"""Lower bound of entropies, nats: ln H of a certain token would be -inf."""
+"""Lower bound of entropies, nats: at an entropy of 0, ln H would be -inf."""
 
 
 @dataclass(frozen=True)
 class Scale:
-    """Values of the mini-batch: the pivot of ln H, and the largest distances from it on both sides (1 if empty)."""
+    """Values of the mini-batch: the pivot of ln H, and the largest distance from it on either side (1 if none)."""
 
     pivot: float
     above: float
@@ -30,9 +30,9 @@ class Scale:
 class HAPO(BatchMethod[Scale]):
     """A (1 + beta h), and a clip range of (1 - alpha h) low and (1 + alpha h) high, h in [-1, 1] from the entropy.
 
-    h = (ln H - Q(ln H)) / rms over the mini-batch, Q the quantile `pivot`, then divided by its own maximum where
-    h > 0, by the absolute value of its minimum where h < 0 (rms cancels). Tokens with h > 0 have the new advantage
-    where the ratio has left the band [1 - low / 2, 1 + high / 2] of their own clip range, the others where it has not.
+    h is (ln H - Q(ln H)) / rms over the mini-batch, Q the quantile `pivot`, then divided by its maximum where h > 0 and
+    by the absolute value of its minimum where h < 0 (rms cancels). A token with h > 0 has the new advantage only if its
+    ratio is outside the band [1 - low / 2, 1 + high / 2] of its clip range, any other token only if it is inside.
     """
 
     paper: ClassVar[str] = "HAPO, arXiv 2509.16591, without its adaptive temperature; its group average is hapo_average"
@@ -40,11 +40,11 @@ class HAPO(BatchMethod[Scale]):
     spans: ClassVar[str] = "quantile, maximum and minimum of ln H"
     released: ClassVar[str] = (
         "the released code divides by the signed minimum, so that h >= 0 everywhere, and moves only one bound of a "
-        "token's range (high where h > 0, else low); here both, as in the formula"
+        "token's range (high where h > 0, else low); here both bounds move, as in the formula"
     )
 
-    alpha: float = between(0, 1, 1.0, "how far the clip range follows h")
-    beta: float = between(0, 1, 1.0, "how far the advantage follows h")
+    alpha: float = between(0, 1, 1.0, "strength with which the clip range follows h")
+    beta: float = between(0, 1, 1.0, "strength with which the advantage follows h")
     pivot: float = between(0, 1, 0.8, "quantile of ln H at which h is 0")
 
     def prepare(self, batch: Tokens, update: Update) -> Scale:

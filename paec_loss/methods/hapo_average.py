@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 class HAPOAverage(Method):
     """(R - mu) / (s + 1e-6), mu and s the mean and population deviation of R over all tokens of the group.
 
-    Every token has its response's reward, so a response counts by its length. A group in which some |A| would reach
-    `limit` keeps the estimator's advantages, as does a group of one. HAPO with it is method=hapo also=hapo_average.
+    Every token carries the reward of its response, so a response counts by its length. A group in which some |A| would
+    reach `limit` keeps the estimator's advantages, as does a group of one. To combine it with HAPO: method=hapo
+    also=hapo_average.
     """
 
     paper: ClassVar[str] = "HAPO, arXiv 2509.16591, its token-level group average"

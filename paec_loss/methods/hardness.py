@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 class Hardness(Method):
     """(R' - mu) (1 + weight (1 - mu)), R' = 2 R - 1 and mu the group's mean of R'; no division by a deviation.
 
-    Rewards 0 and 1 are -1 and 1 then, so that the factor is between 1 (all right) and 1 + 2 weight (all wrong). A group
-    of equal rewards has no advantage. It was published on DAPO, without length normalisation
-    (base=dapo, whose clip range is 0.2 and 0.28).
+    Rewards 0 and 1 become -1 and 1, so the factor is between 1 (all right) and 1 + 2 weight (all wrong). A group of
+    equal rewards has no advantage. It was published on DAPO, without length normalisation (base=dapo, whose clip range
+    is 0.2 and 0.28).
     """
 
     paper: ClassVar[str] = "Confucius3-Math, arXiv 2506.18330, Section 6.2 (policy-specific hardness weighting)"
@@ -31,7 +31,7 @@ class Hardness(Method):
     )
     own_advantages: ClassVar[bool] = True
 
-    weight: float = non_negative(0.256, "how much more a hard prompt counts; 0 is twice Dr.GRPO's R - mean R")
+    weight: float = non_negative(0.256, "extra weight of hard prompts; 0 is twice Dr.GRPO's R - mean R")
 
     def advantages(self, rollouts: Rollouts) -> Tensor:
         signed = 2 * rollouts.rewards.double() - 1

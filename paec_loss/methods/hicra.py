@@ -36,7 +36,7 @@ CATEGORIES = {
 }
 """Phrases that branch, plan, deduce or look back, in the paper's categories."""
 PHRASES = tuple(phrase for phrases in CATEGORIES.values() for phrase in phrases)
-"""All of them."""
+"""All phrases, without their categories."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class HICRA(Method):
     """A_t + alpha |A_t| at the tokens of strategic phrases: credit grows, blame shrinks.
 
     A phrase is matched in the response's text as complete words, ignoring case; every token that contains a part of it
-    counts. The default list is our choice of 36 phrases; the paper mines about 300 and prints them, including single
+    counts. The default list is our choice of 36 phrases; the paper mines about 300 and lists them, including single
     words such as "so".
     """
 
@@ -80,7 +80,7 @@ def plain_text(text: str) -> str:
 
 
 def occurrences(text: str, phrases: Sequence[str]) -> Iterator[tuple[int, int]]:
-    """Characters [start, end) of every occurrence that neither begins nor ends inside a word; all of `plain_text`."""
+    """Characters [start, end) of every occurrence as whole words; text and phrases are in `plain_text` form."""
     for phrase in phrases:
         start = text.find(phrase)
         while start >= 0:

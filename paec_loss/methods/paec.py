@@ -1,7 +1,7 @@
 """PAEC: position-aware entropy calibration, the subject of this project.
 
-Marks at the fields, as in the documentation: [P] published, [S] from agreeing secondary descriptions, [D] a decision
-of this project where nothing was found.
+Marks at the fields, as in the documentation: [P] published, [S] from secondary descriptions that agree, [D] our
+decision where nothing was found.
 """
 
 from __future__ import annotations
@@ -51,8 +51,9 @@ class Calibration:
 class PAEC(BatchMethod[Calibration]):
     """Loss term -lambda_ent Hbar + lambda_low max(0, H_low - Hbar)^2 over softly selected tokens.
 
-    Hbar = sum_t m_t E_t / Z; m_t from nucleus entropy and top-two competition, without gradient; H_low a share of the
-    mean Hbar of the first steps. A reconstruction: docs/paec.md says which parts are published.
+    Hbar = sum_t m_t E_t / Z. The mask m_t comes from nucleus entropy and top-two competition and has no gradient. The
+    floor H_low is a share of the anchor, the mean Hbar of the first steps. This is a reconstruction: docs/paec.md says
+    which parts are published.
     """
 
     paper: ClassVar[str] = "PAEC, arXiv 2606.08543, Eq. 12-13"
@@ -60,7 +61,7 @@ class PAEC(BatchMethod[Calibration]):
     spans: ClassVar[str] = "selected entropy Hbar and its denominator Z; with quantile_scope=mini_batch the threshold"
 
     top_p: float = share(0.8, "probability mass that the nucleus holds")
-    """The token that crosses it is inside. [P] a top-p nucleus; [D] the value. Also try 0.9, 0.95; 1 is the whole
+    """The crossing token is inside. [P] a top-p nucleus; [D] the value. Also try 0.9, 0.95; 1 is the whole
     vocabulary."""
 
     beta: float = between(0, 1, 0.3, "weight of competition against entropy in the score")
@@ -68,8 +69,8 @@ class PAEC(BatchMethod[Calibration]):
     competition only."""
 
     rho: float = below_one(0.8, "quantile of the score above which positions are selected")
-    """0.8 selects the top 20 %. [S]. With `mask=none` nothing is selected by it, but `average=count` still divides by
-    (1 - rho) * tokens: set 0 there to average over all."""
+    """0.8 selects the top 20 %. [S]. With `mask=none` it selects nothing, but `average=count` still divides by
+    (1 - rho) * tokens: set it to 0 to average over all tokens."""
 
     normalizer: str = choice(
         ("log_nucleus", "none", "log_vocab"), "log_nucleus", "what the nucleus entropy is divided by in the score"
@@ -97,8 +98,8 @@ class PAEC(BatchMethod[Calibration]):
     """[D]. `response` does not depend on how the batch is split."""
 
     average: str = choice(("count", "mass"), "count", "denominator Z of the selected entropy")
-    """`count` is (1 - rho) * response tokens, `mass` the sum of the mask, which hardly sees a position that has
-    collapsed, because that position leaves the average. [D]."""
+    """`count` is (1 - rho) * response tokens, `mass` the sum of the mask. A collapsed position leaves the average, so
+    `mass` hardly sees the collapse. [D]."""
 
     entropy: str = choice(
         ("full", "nucleus", "normalized"), "full", "entropy that is regularised at the selected positions"
@@ -119,7 +120,7 @@ class PAEC(BatchMethod[Calibration]):
     """[P] the penalty; [D] the value, sweep 0.05 .. 5. 0 is "no penalty"."""
 
     penalty: str = choice(("floor", "two_sided"), "floor", "shape of the penalty")
-    """[S] `floor`: max(0, floor - selected entropy)^2; [D] `two_sided`: the square either way (SIREN)."""
+    """[S] `floor`: max(0, floor - selected entropy)^2; [D] `two_sided`: the square on both sides (SIREN)."""
 
     statistics_from: str = "step"
     """[D] The log-prob pass: free, exact for the first update of a step, then slightly stale."""
@@ -179,7 +180,7 @@ class PAEC(BatchMethod[Calibration]):
 
 
 class PAECTracker:
-    """The anchor over steps 1..K, the floor that comes from it, and a step's metrics."""
+    """The anchor over steps 1..K, the floor derived from it, and the metrics of a step."""
 
     def __init__(self, config: PAEC) -> None:
         self.config = config

@@ -17,14 +17,16 @@ class PAECDual(PAEC):
     """Loss term mu (H_low - Hbar) over softly selected tokens, mu >= 0 raised while Hbar is below H_low.
 
     After every step mu <- max(0, mu + dual_rate (H_low - Hbar) / H_0): the Lagrangian of the constraint Hbar >= H_low.
-    PAEC's penalty settles below its floor, by how much depends on `lambda_low`; mu grows until the floor is reached.
+    PAEC's penalty settles below its floor, by an amount that depends on `lambda_low`; here mu grows until Hbar reaches
+    the floor.
     """
 
-    paper: ClassVar[str] = "nowhere yet: dual ascent on the floor of PAEC, this project"
+    paper: ClassVar[str] = "nowhere yet: dual ascent on PAEC's floor, from this project"
     spans: ClassVar[str] = "selected entropy Hbar and its denominator Z"
 
-    dual_rate: float = positive(0.1, "how fast the multiplier follows the gap, which is a share of the anchor")
-    """The step size of the dual ascent, in nats^-1 of the loss term. It does not depend on the size of the entropy."""
+    dual_rate: float = positive(0.1, "step size of the dual ascent; the gap is measured as a share of the anchor")
+    """Step size in nats^-1 of the loss term. It does not depend on the scale of the entropy, because the gap is
+    relative."""
 
     lambda_ent: float = 0.0
     lambda_low: float = 0.0

@@ -1,4 +1,4 @@
-"""PAEC whose loss term acts only in the responses where entropy may be worth its price."""
+"""PAEC whose loss term acts only on some responses, by default the wrong ones."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PAECSelective(PAEC):
-    """PAEC's loss term, acting only on responses with an advantage of one sign.
+    """PAEC's loss term, acting only on responses selected by the sign of their advantage.
 
-    Hbar, Z, anchor and floor are PAEC's, over all responses; only a part of them receives the term's gradient. Entropy
-    that is kept in right responses costs accuracy; in wrong ones it may find a right one.
+    Hbar, Z, anchor and floor are PAEC's, over all responses; only the selected ones receive the term's gradient. The
+    idea: entropy in right responses costs accuracy, while in wrong ones it may lead to a right answer.
     """
 
-    paper: ClassVar[str] = "nowhere yet: PAEC's floor in a part of the responses, this project"
+    paper: ClassVar[str] = "nowhere yet: PAEC's floor on a part of the responses, from this project"
 
     responses: str = choice(("wrong", "mixed", "right"), "wrong", "responses whose tokens receive the term's gradient")
-    """`wrong` negative advantage, `right` positive, `mixed` either: what differs from the rest of its group. A group of
-    equal rewards has advantages of 0 and is left out."""
+    """`wrong`: negative advantage, `right`: positive, `mixed`: either. A group of equal rewards has advantages of 0 and
+    is left out."""
 
     lambda_ent: float = 0.0
 

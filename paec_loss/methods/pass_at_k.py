@@ -19,26 +19,27 @@ if TYPE_CHECKING:
 class PassAtK(Method):
     """(P - rho) / (sqrt(rho (1 - rho)) + 1e-6), rho the prompt's pass@k, P the pass@k of the sets with this response.
 
-    Of the G responses of a prompt c are right (reward above 0), and rho(G, c, k) = 1 - C(G - c, k) / C(G, k). P is 1
-    for a right response and rho(G - 1, c, k - 1) for a wrong one. With k = 1 it is GRPO on right and wrong, with the
-    population deviation; with k = G no response has an advantage. With estimator=unbiased A = (k / G) P
-    - k / (G - 1) rho(G - 1, c', k), c' the right ones among the other responses: its gradient is an unbiased estimate
-    of that of pass@k, and it needs G > k. Prompts with too few responses have no advantage. verl's `grpo_passk` is
-    another method: only the best response has an advantage, its distance to the second best.
+    Of a prompt's G responses, c are right (reward above 0), and rho(G, c, k) = 1 - C(G - c, k) / C(G, k). P is 1 for a
+    right response and rho(G - 1, c, k - 1) for a wrong one. With k = 1 this is GRPO on right and wrong answers, with
+    the population deviation; with k = G no response has an advantage. With estimator=unbiased, A = (k / G) P - k /
+    (G - 1) rho(G - 1, c', k), where c' is the number of right ones among the other responses. The policy gradient is
+    then an unbiased estimate of the gradient of pass@k; this needs G > k. Prompts with too few responses have no
+    advantage. verl's `grpo_passk` is a different method: only the best response has an advantage, its margin over the
+    second best.
     """
 
     paper: ClassVar[str] = "Pass@k training, arXiv 2508.10751; unbiased: PKPO, arXiv 2505.15201"
     on_policy: ClassVar[str] = "the same: it needs no ratio"
     spans: ClassVar[str] = "the group: its number of right responses"
     released: ClassVar[str] = (
-        "text and code agree for pass@k training; PKPO is written from a third party's code for rewards of any value, "
-        "here for right and wrong, and the paper has a second baseline, from k - 1 responses, which is not here"
+        "text and code agree for pass@k training; PKPO is written from a third party's code, which takes rewards of "
+        "any value, here only right and wrong; the paper's second baseline, from k - 1 responses, is left out"
     )
     own_advantages: ClassVar[bool] = True
 
     k: int = whole(4, "number of responses of which one must be right")
     estimator: str = choice(
-        ("standardized", "unbiased"), "standardized", "advantages with a deviation, or without one and leave-one-out"
+        ("standardized", "unbiased"), "standardized", "advantages over a deviation, or with a leave-one-out baseline"
     )
 
     def advantages(self, rollouts: Rollouts) -> Tensor:
@@ -61,7 +62,7 @@ class PassAtK(Method):
 
 
 def _rho(n: int, right: int, k: int) -> float:
-    """The share of the sets of k of n responses in which one of the `right` ones is."""
+    """Share of the sets of k out of n responses, `right` of them right, that contain a right one."""
     return 1 - math.comb(n - right, k) / math.comb(n, k)
 
 
@@ -74,7 +75,7 @@ def _standardized(n: int, right: int, k: int) -> tuple[float, float]:
 
 
 def _unbiased(n: int, right: int, k: int) -> tuple[float, float]:
-    """The same without a deviation."""
+    """The same for estimator=unbiased."""
     of_right = k / n - k / (n - 1) * _rho(n - 1, right - 1, k) if right else 0.0
     of_wrong = k / n * _rho(n - 1, right, k - 1) - k / (n - 1) * _rho(n - 1, right, k) if right < n else 0.0
     return of_right, of_wrong

@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 class PEAR(Method):
     """Reward of a correct response: min(1, R - max(0, Hbar_think - alpha Hbar_answer)), nats; others are unchanged.
 
-    Hbar is the mean token entropy before the first marker and after it; the marker's own tokens are in neither. Without
-    a marker the complete response is thinking and Hbar_answer is 0. Correct means a reward above 0.
+    Hbar is the mean token entropy before and after the first marker, whose tokens count in neither. Without a marker
+    the complete response is thinking and Hbar_answer is 0. Correct means a reward above 0.
     """
 
     paper: ClassVar[str] = "PEAR, arXiv 2510.08026, Eq. 5-7"
     on_policy: ClassVar[str] = "the same: it needs no ratio"
     spans: ClassVar[str] = "the response; only the advantage estimator compares responses"
-    released: ClassVar[str] = "the authors' code was not available and is not compared; this follows the text"
+    released: ClassVar[str] = "the authors' code was not available for a comparison; this follows the text"
     needs = {"token_texts"}
 
     alpha: float = number(1.0, "weight of the answer's entropy; 0 penalises all entropy of the thinking")

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 class PositionAdvantage(Method):
     """A_t + sign(A_t) min(alpha sigmoid(steepness (t / T - 1/2)), cap |A_t|) at token t = 1 ... T of a response.
 
-    The paper applies it in the plateau stage, when the entropy has settled: from `start_step` on. The relative position
-    t / T, which is 1 at the last token, is our choice.
+    The paper applies it in the plateau stage, after the entropy has settled; here it acts from `start_step` on. The
+    relative position t / T, which is 1 at the last token, is our choice.
     """
 
     paper: ClassVar[str] = "Decomposing the entropy-performance exchange, arXiv 2508.02260, position-based shaping"

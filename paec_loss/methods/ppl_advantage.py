@@ -44,7 +44,7 @@ class PPLAdvantage(Method):
 
 
 def _standardised(values: Tensor) -> Tensor:
-    """[M] (values - mean) / std, both without the outliers."""
+    """[M] (values - mean) / std, with mean and std over the values that are not outliers."""
     first, third = values.quantile(0.25), values.quantile(0.75)
     reach = REACH * (third - first)
     usual = values[(values >= first - reach) & (values <= third + reach)]

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 class QAE(Method):
     """(R - Q) / (s + 1e-6), Q the `quantile` of the group's rewards, s their sample standard deviation.
 
-    Q is the smallest reward that at least this share of the group does not exceed. With rewards 0 and 1 it is 0 while
-    at most a share of 1 - quantile is right: then only the right responses have an advantage. Above that share it is
-    1, and only the wrong ones have one. A group of one has no advantage.
+    Q is the smallest reward that at least this share of the group does not exceed. With rewards 0 and 1, Q is 0 while
+    the share of right responses is at most 1 - quantile; then only the right ones have an advantage. Above that share Q
+    is 1, and only the wrong ones have an advantage. A group of one has no advantage.
     """
 
     paper: ClassVar[str] = "QAE, arXiv 2509.22611"

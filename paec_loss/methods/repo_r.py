@@ -21,9 +21,9 @@ class REPOR(Method):
     """A max(0, 1 - zeta log p) where A > 0, A max(0, 1 + zeta log p) elsewhere; log p has no gradient.
 
     p is the current policy's. zeta > 0 preserves entropy, zeta < 0 reduces it, 0 changes nothing. With
-    controller=adaptive every step first moves zeta by the mean token entropy H (nats) of its responses at its start:
-    while H < target a positive zeta doubles, up to max_zeta, and a negative one halves, until it would be above
-    -min_zeta and becomes min_zeta; while H > target the same with both signs exchanged.
+    controller=adaptive each step first adapts zeta to H, the mean token entropy (nats) of its responses at its start.
+    While H < target, a positive zeta doubles, up to max_zeta, and a negative one halves; where it would rise above
+    -min_zeta, it becomes min_zeta. While H > target, the same holds with both signs exchanged.
     """
 
     paper: ClassVar[str] = "REPO-R (Entropy-preserving reinforcement learning), arXiv 2603.11682"
@@ -31,13 +31,13 @@ class REPOR(Method):
     spans: ClassVar[str] = "with controller=adaptive the step: mean entropy"
     released: ClassVar[str] = (
         "no code by the authors was found, and the paper's appendix was not read: formula and controller are those of "
-        "an implementation proposed for SkyRL, which takes log p in place of the paper's centred one; that zeta moves "
-        "before a step's updates, and the target, are our choice"
+        "an implementation proposed for SkyRL, which takes log p in place of the paper's centred one; moving zeta "
+        "before a step's updates, and the default target, are our choice"
     )
 
-    zeta: float = number(0.01, "weight of log p; with controller=adaptive in the first step, before it moves")
+    zeta: float = number(0.01, "weight of log p; with controller=adaptive its initial value")
     controller: str = choice(("fixed", "adaptive"), "fixed", "whether zeta follows the entropy")
-    target: float = non_negative(0.3, "mean entropy to which controller=adaptive leads, nats")
+    target: float = non_negative(0.3, "mean entropy that controller=adaptive aims at, nats")
     min_zeta: float = positive(1e-4, "size of zeta when its sign changes")
     max_zeta: float = positive(1.0, "largest size of zeta")
 
@@ -66,7 +66,7 @@ class REPOR(Method):
 
 
 class ZetaController:
-    """zeta; with controller=fixed the field's."""
+    """Holds zeta; with controller=fixed it is the field's value."""
 
     def __init__(self, config: REPOR) -> None:
         self.config = config

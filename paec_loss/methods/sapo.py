@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 class SAPO(Method):
     """Loss -A (4 / tau) sigmoid(tau (r - 1)), tau = tau_positive where A > 0, tau_negative elsewhere.
 
-    With s the sigmoid, the gradient in log p is -A 4 s (1 - s) r: that of the surrogate at r = 1, and smoothly smaller
-    the farther r is from 1. Published with the mean over responses of their token means, which is
-    actor_rollout_ref.actor.loss_agg_mode=seq-mean-token-mean; here it is the run's, so that two runs differ in the
-    method only.
+    With s the sigmoid, the gradient in log p is -A r 4 s (1 - s): the gradient of the unclipped surrogate times a gate
+    that is 1 at r = 1 and falls smoothly on both sides. The published loss is the mean over responses of their token
+    means (actor_rollout_ref.actor.loss_agg_mode=seq-mean-token-mean); here the aggregation is the run's, so that two
+    runs differ only in the method.
     """
 
     paper: ClassVar[str] = "SAPO, arXiv 2511.20347"
     on_policy: ClassVar[str] = "plain policy gradient"
-    released: ClassVar[str] = "verl's always takes the mean over responses of their token means"
+    released: ClassVar[str] = "verl's version always takes the mean over responses of their token means"
 
     uses_clip: ClassVar[bool] = False
 

@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 class SEEDGRPO(Method):
     """(R - mean R) f(SE / ln G), f(x) = 1 / (1 + alpha x), SE the semantic entropy of the group's G answers, nats.
 
-    `factor` has other f: linear 1 - alpha x, exponential exp(-alpha x), focal (1 - x)^alpha.
+    `factor` selects another f: linear 1 - alpha x, exponential exp(-alpha x), focal (1 - x)^alpha.
 
-    SE = -sum_C P(C) ln P(C) over the classes C of equivalent answers; a response without an answer has its own
-    class. With weights=probability, P(C) is proportional to the summed probability of C's responses: the shortest
-    response of a group can have nearly all of it. The advantage is not divided by a deviation.
+    SE = -sum_C P(C) ln P(C) over the classes C of equivalent answers; a response without an answer is a class by
+    itself. With weights=probability, P(C) is proportional to the summed probability of C's responses, nearly all of
+    which can fall on the shortest response of the group. The advantage is not divided by a deviation.
     """
 
     paper: ClassVar[str] = "SEED-GRPO, arXiv 2505.12346"
@@ -32,7 +32,7 @@ class SEEDGRPO(Method):
     spans: ClassVar[str] = "the group: mean reward and semantic entropy"
     released: ClassVar[str] = (
         "the text leaves f(alpha SE / SE_max) open (linear, exponential or focal) and estimates SE by -mean_C ln P(C); "
-        "the default f and alpha are a third party's, the other forms of f ours, SE is the entropy itself"
+        "here the default f and alpha are a third party's, the other forms of f are ours, and SE is the entropy itself"
     )
     needs = {"answer_ids"}
     own_advantages: ClassVar[bool] = True

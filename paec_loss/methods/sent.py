@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Thresholds:
-    """Values of the mini-batch: largest entropy of selected tokens, covariance threshold of the high weight, means."""
+    """Thresholds of the mini-batch, for low entropy and for high covariance, and the means in the covariance."""
 
     entropy: float
     covariance: float
@@ -29,10 +29,10 @@ class Thresholds:
 class SENT(BatchMethod[Thresholds]):
     """Loss term sum_t w_t KL_t / N over the tokens of low entropy; the prompts are in the order of a curriculum.
 
-    KL_t = exp(d) - d - 1 with d = log p_ref - log p, N the mini-batch's tokens. The `low_entropy` share of lowest
-    entropy has w = coefficient * low; of these, the max(1, floor(ratio K)) of K with the highest covariance
-    (A - mean A)(log p - mean log p), the means over these tokens, have w = coefficient * high. Ties at a threshold
-    are on the same side.
+    KL_t = exp(d) - d - 1 with d = log p_ref - log p, N the mini-batch's tokens. The K tokens of lowest entropy, a share
+    `low_entropy` of all, have w = coefficient * low. Among them, the max(1, floor(ratio K)) of highest covariance
+    (A - mean A)(log p - mean log p), with means over the K tokens, have w = coefficient * high. Tied tokens are on the
+    same side of a threshold.
     """
 
     paper: ClassVar[str] = "SENT, arXiv 2512.04359"
@@ -40,13 +40,14 @@ class SENT(BatchMethod[Thresholds]):
     spans: ClassVar[str] = "thresholds of entropy and covariance, means of A and log p"
     released: ClassVar[str] = (
         "the released code has abs(log p - log p_old) on the highest (x2) and lowest (x0.5) covariances of a "
-        "micro-batch, without clip, by an integer mask; here the text's KL, in addition to the clipped surrogate"
+        "micro-batch, without clipping, through an integer mask; here it is the text's KL, added to the clipped "
+        "surrogate"
     )
     needs = {"reference", "curriculum"}
 
     coefficient: float = non_negative(0.1, "weight of the KL that `low` and `high` multiply")
     low: float = non_negative(0.5, "factor for tokens of low entropy")
-    high: float = non_negative(2.0, "factor for those of high covariance")
+    high: float = non_negative(2.0, "factor for tokens of high covariance")
     ratio: float = share(2e-4, "share of the tokens of low entropy that have high covariance")
     low_entropy: float = share(0.8, "share of the mini-batch's tokens that have low entropy")
 

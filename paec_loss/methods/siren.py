@@ -10,8 +10,8 @@ from paec_loss.methods.paec import PAEC
 class SIREN(PAEC):
     """Loss term lambda_low (Hbar_sel - H_anchor)^2.
 
-    Hbar_sel is the mean nucleus entropy (p = top_p) of the tokens above their response's rho-quantile of it, H_anchor
-    its value at step 1. PAEC with a hard mask and a penalty on both sides, so its fields are PAEC's.
+    Hbar_sel is the mean nucleus entropy (p = top_p) of the tokens above the rho-quantile of their response, H_anchor
+    its value at step 1. This is PAEC with a hard mask and a penalty on both sides, so the fields are PAEC's.
     """
 
     paper: ClassVar[str] = "SIREN, arXiv 2509.25133"

@@ -1,4 +1,4 @@
-"""Rewards that say nothing about the truth, as controls."""
+"""Rewards that do not depend on correctness, or reward a wrong answer, as controls."""
 
 from __future__ import annotations
 
@@ -20,23 +20,24 @@ if TYPE_CHECKING:
 class Spurious(Method):
     """Reward 1 or 0 in place of the graded one: at random, for any answer, for the most frequent wrong one, or never.
 
-    random: 1 with probability `probability`, by the run's seed, the step, the prompt and the place of the response in
-    its group. format: 1 if the response has an answer. incorrect: 1 if its graded reward is not above 0 and its answer
-    is the most frequent one of these responses; of equally frequent ones that of the first. none: 0, so that no
-    advantage is left and another method's loss term acts alone (method=entropy_bonus also=spurious
-    also.spurious.kind=none). The majority's answer is the method `ttrl`. What clipping does to random rewards is shown
-    by a run without it: in actor_rollout_ref.actor clip_ratio_low=1 clip_ratio_high=1e9 clip_ratio_c=1e9.
+    random: 1 with probability `probability`, drawn from the run's seed, the step, the prompt and the response's place
+    in its group. format: 1 if the response has an answer. incorrect: 1 if the response is wrong (graded reward not
+    above 0) and gives the most frequent answer among the wrong ones, of equally frequent answers the first. none: 0, so
+    that no advantage is left and another method's loss term acts alone (method=entropy_bonus also=spurious
+    also.spurious.kind=none). To reward the majority's answer, use the method `ttrl`. To see what clipping does to
+    random rewards, compare with a run without it: in actor_rollout_ref.actor clip_ratio_low=1 clip_ratio_high=1e9
+    clip_ratio_c=1e9.
     """
 
     paper: ClassVar[str] = "Spurious Rewards, arXiv 2506.10947; Exploration v.s. Exploitation, arXiv 2512.16912"
     on_policy: ClassVar[str] = (
-        "the same rewards, but nothing is clipped, and it is clipping that makes random rewards lower the entropy, as "
-        "reported"
+        "the same rewards, but nothing is clipped, and it is reportedly clipping that makes random rewards lower the "
+        "entropy"
     )
     spans: ClassVar[str] = "the group, with kind=incorrect: the number of its responses in each class"
     released: ClassVar[str] = (
-        "no code was compared; published: format is a box in the response, incorrect a fixed wrong label of the "
-        "prompt, here the group's"
+        "no code was compared; as published, format means a box in the response, and incorrect a fixed wrong label of "
+        "the prompt, here the group's"
     )
     needs = {"answer_ids"}
 
@@ -55,7 +56,7 @@ class Spurious(Method):
             elif self.kind == "format":
                 found = answers[group] >= 0
             else:
-                # A right response is as one without an answer: it has no vote.
+                # A right response counts as one without an answer: it has no vote.
                 found = largest_class(torch.where(graded[group] > 0, -1, answers[group]))
             result[group] = found.to(result.dtype)
         return result

@@ -22,7 +22,7 @@ LARGEST, SMALLEST, MOVE = 1.5, 0.5, 0.01
 
 @dataclass(frozen=True)
 class Surprising:
-    """The chosen tokens of either sign."""
+    """The chosen tokens with A > 0 and those with A < 0."""
 
     positive: TopTokens
     negative: TopTokens
@@ -32,10 +32,10 @@ class Surprising:
 class STARE(BatchMethod[Surprising]):
     """While Hbar < target: the surrogate times `weight_positive` at the most surprising tokens with A > 0.
 
-    They are the ceil(top n) of largest -log p of the mini-batch's n tokens with A > 0; ties are broken at random. With
-    variant=c2 those of A < 0, chosen likewise, have `weight_negative`. Hbar is the mean token entropy (nats) of the
-    step's responses at its start. With weights=adaptive both weights first move by 0.01, away from 1 while Hbar <
-    target and back to 1 above it, within [1, 1.5] and [0.5, 1].
+    These are the ceil(top n) tokens of largest -log p among the mini-batch's n tokens with A > 0; ties are broken at
+    random. With variant=c2, tokens with A < 0 are chosen likewise and have `weight_negative`. Hbar is the mean token
+    entropy (nats) of the step's responses at its start. With weights=adaptive each step first moves both weights by
+    0.01, away from 1 while Hbar < target and back towards 1 while Hbar > target, within [1, 1.5] and [0.5, 1].
     """
 
     paper: ClassVar[str] = "STARE, arXiv 2606.19236"
@@ -43,11 +43,11 @@ class STARE(BatchMethod[Surprising]):
     spans: ClassVar[str] = "the tokens of largest surprisal; the step: mean entropy"
     released: ClassVar[str] = "the released code chooses among the tokens of a micro-batch"
 
-    top: float = share(0.1, "share of the tokens of a sign that are chosen")
+    top: float = share(0.1, "share of the tokens of each sign that are chosen")
     weight_positive: float = between(1, LARGEST, 1.1, "weight of chosen tokens with A > 0")
     weight_negative: float = between(SMALLEST, 1, 0.9, "weight of chosen tokens with A < 0; only with variant=c2")
     target: float = non_negative(0.3, "mean entropy below which it acts, nats")
-    variant: str = choice(("o1", "c2"), "o1", "tokens that are weighted: of A > 0, or of both signs")
+    variant: str = choice(("o1", "c2"), "o1", "tokens that are weighted: with A > 0, or of both signs")
     weights: str = choice(("fixed", "adaptive"), "fixed", "whether the weights follow the entropy")
 
     @property

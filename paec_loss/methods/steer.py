@@ -31,7 +31,7 @@ def entropy_change(tokens: Tokens) -> Tensor:
 
 @dataclass(frozen=True)
 class Changes:
-    """Smallest and largest |Omega| of the mini-batch; 0 and 0 for one without tokens."""
+    """Smallest and largest |Omega| of the mini-batch; both 0 if it has no tokens."""
 
     least: float
     most: float
@@ -41,21 +41,23 @@ class Changes:
 class STEER(BatchMethod[Changes]):
     """The surrogate times a weight w(|Omega|), Omega = A / p_old p (1 - p) (log p + H), a token's entropy change.
 
-    exponential: w = lambda_min^(|Omega| / max(max |Omega|, 0.02)); linear: from lambda_max at the least |Omega| of the
-    mini-batch down to lambda_min at the most, midway where they are equal.
+    exponential: w = lambda_min^(|Omega| / max(max |Omega|, 0.02)); linear: w falls from lambda_max at the smallest
+    |Omega| of the mini-batch to lambda_min at the largest, and is midway if they are equal.
     """
 
     paper: ClassVar[str] = "STEER, arXiv 2510.10150"
     on_policy: ClassVar[str] = "the same: Omega is then A (1 - p)(log p + H)"
     spans: ClassVar[str] = "smallest and largest |Omega|"
-    released: ClassVar[str] = "the released code takes both over the micro-batch, and p, p_old to be at least 1e-8"
+    released: ClassVar[str] = "the released code takes both over the micro-batch, and bounds p and p_old below by 1e-8"
 
     variant: str = choice(("exponential", "linear"), "exponential", "how the weight falls with |Omega|")
     lambda_min: float = share(0.8, "smallest weight; the paper's fourth version has 0.7")
-    lambda_max: float = positive(1.2, "largest weight of variant=linear; of the other it is 1")
+    lambda_max: float = positive(1.2, "largest weight with variant=linear; with exponential it is 1")
     clip_low: float = between(0, 1, 0.2, "lower clip range")
     clip_high: float = non_negative(0.28, "upper clip range")
-    dual_clip: float = between(1, math.inf, 10.0, "where A < 0 the loss before the weight is at most this times |A|")
+    dual_clip: float = between(
+        1, math.inf, 10.0, "dual clip: the loss before the weight is at most this times |A| where A < 0"
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

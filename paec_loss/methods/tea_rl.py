@@ -29,8 +29,8 @@ class TEARL(BatchMethod[Means]):
     """Loss term -coefficient sum_t w_t H_t / N, w_t = min(scale softmax(c)_t, max_weight), N the mini-batch's tokens.
 
     The softmax is over the tokens of a response, c_t = (A_t - mean A)(log p_t - mean log p) with the means of the
-    mini-batch; w has no gradient. Before the bound, w is scale / length on average, so the coefficient has to be chosen
-    for the length of the responses.
+    mini-batch; w has no gradient. Before the bound, w is scale / length on average, so choose the coefficient for the
+    length of the responses.
     """
 
     paper: ClassVar[str] = "Light-IF, arXiv 2508.03178; the formula is the one of its released code"
@@ -38,7 +38,7 @@ class TEARL(BatchMethod[Means]):
     spans: ClassVar[str] = "means of A and log p, number of tokens; the response: the softmax"
     released: ClassVar[str] = (
         "the released code reads a name that is never set, and only beside another policy loss, so its scripts train "
-        "plain GRPO; there the means are those of a micro-batch and w has a gradient. The paper's formula was not found"
+        "plain GRPO; its means are those of a micro-batch, and its w has a gradient. The paper's formula was not found"
     )
 
     coefficient: float = number(1.0, "weight of the term; negative: entropy is minimised")

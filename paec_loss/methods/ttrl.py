@@ -1,4 +1,4 @@
-"""TTRL: the answer that most of the group gives counts as the label; no labels are used."""
+"""TTRL: the most frequent answer of the group serves as the label; no true labels are used."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ if TYPE_CHECKING:
 class TTRL(Method):
     """Reward 1 for the responses with the most frequent answer of their group, 0 for all others.
 
-    Of several answers that are as frequent, that of the group's first response with one of them counts. A response
-    without an answer has no vote and the reward 0. It replaces the graded reward and is passed to the advantage
-    estimator. ETTRL is this with also=ettrl_advantage, without its tree rollout. All responses vote and are trained on;
-    published: 64 vote and 32 of them are trained on.
+    Among equally frequent answers, the one that comes first in the group counts. A response without an answer has no
+    vote and the reward 0. The reward replaces the graded one and is passed to the advantage estimator. With
+    also=ettrl_advantage this is ETTRL without its tree rollout. All responses vote and are trained on; as published, 64
+    vote and 32 of them are trained on.
     """
 
     paper: ClassVar[str] = "TTRL, arXiv 2504.16084"
     on_policy: ClassVar[str] = "the same: it needs no ratio"
     spans: ClassVar[str] = "the group: the number of its responses in each class"
     released: ClassVar[str] = (
-        "the released code counts answers as strings after a simplification, grades against the most frequent "
-        "one, and also takes an answer that only one response gives (min_votes=1); here the graders say which answers "
-        "are equal"
+        "the released code counts answers as strings after a simplification, grades against the most frequent one, and "
+        "also takes an answer that only one response gives (min_votes=1); here the graders decide which answers are "
+        "equal"
     )
     needs = {"answer_ids"}
 
-    min_votes: int = whole(2, "votes that an answer needs to count; without one the group has no reward")
+    min_votes: int = whole(2, "votes that an answer needs to count; a group without such an answer has no reward")
 
     def rewards(self, rollouts: Rollouts) -> Tensor:
         result = torch.zeros_like(rollouts.rewards)

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 class Unlikeliness(Method):
     """Reward R (1 - beta rank / G), rank 0 ... G - 1 by the response's log-prob, 0 for the least likely of the group.
 
-    The log-prob is that of all its tokens together, so short responses tend to be likely; equal ones are in the order
-    of the batch. It goes to the advantage estimator in place of the graded reward, and a reward of 0 stays 0. It was
+    The log-prob is the sum over all tokens, so short responses tend to be likely; ties keep their order in the batch.
+    The reward replaces the graded one and is passed to the advantage estimator; a reward of 0 stays 0. The method was
     published with two epochs over the batch (actor_rollout_ref.actor.ppo_epochs=2).
     """
 
@@ -28,7 +28,7 @@ class Unlikeliness(Method):
     spans: ClassVar[str] = "the group: the ranks of its log-probs"
     released: ClassVar[str] = "this is the released code's formula; the text's was not compared"
 
-    beta: float = between(0, 1, 0.25, "how much less a response counts for its rank; 0 leaves the rewards unchanged")
+    beta: float = between(0, 1, 0.25, "strength of the discount by rank; 0 leaves the rewards unchanged")
 
     def rewards(self, rollouts: Rollouts) -> Tensor:
         log_prob = rollouts.response_sum(rollouts.log_prob)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class WReinforce(Method):
-    """positive_weight * A where A > 0, A elsewhere. 0 is NSR: negative samples only."""
+    """positive_weight * A where A > 0, A elsewhere. With positive_weight=0 it is NSR: negative samples only."""
 
     paper: ClassVar[str] = "The Surprising Effectiveness of Negative Reinforcement (W-REINFORCE), arXiv 2506.01347"
     on_policy: ClassVar[str] = "the same"

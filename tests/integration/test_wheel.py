@@ -70,7 +70,7 @@ def test_commands(run):
 
 def test_a_training_is_checked_and_started_from_the_installed_package(run, programs):
     shown = run("train", "experiment=tiny_cpu", "--dry-run")
-    assert shown.endswith("all checks passed\n") and "training at step 0 to step 60" in shown
+    assert shown.endswith("all checks passed\n") and "training at step 0 to step 150" in shown
 
 
 def test_the_laboratory_trains_with_the_prepared_task(run, tmp_path):

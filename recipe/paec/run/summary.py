@@ -78,14 +78,20 @@ def entropy_curves(records: Sequence[dict[str, Any]], grpo: Sequence[dict[str, A
 
 
 def beside_grpo(records: Sequence[dict[str, Any]], grpo: Sequence[dict[str, Any]]) -> list[str]:
-    """A run beside a recorded GRPO run of the same seed, at the last step that both have; empty without any."""
+    """A run beside a recorded GRPO run of the same seed, over the steps that both have; empty without any.
+
+    Token entropy is the mean over the last tenth of those steps, rounded up: a step's own goes up and down by as much
+    as the runs differ. Accuracy is that of the last validation that both have.
+    """
     lines = []
     for label, key, form in (("token entropy", "entropy", ".4f"), ("accuracy", "accuracy", ".3f")):
         own = {record["step"]: value for record in records if (value := _beside(record, key)) is not None}
         theirs = {line["step"]: line[key] for line in grpo if key in line}
         if both := sorted(own.keys() & theirs.keys()):
-            at = both[-1]
-            lines.append(f"  {label} at step {at}: {own[at]:{form}} here, {theirs[at]:{form}} with GRPO (recorded)")
+            at = both[-math.ceil(len(both) / 10) :] if key == "entropy" else both[-1:]
+            where = f"at step {at[0]}" if len(at) == 1 else f"in steps {at[0]} to {at[-1]}"
+            here, there = (f"{fmean(of[step] for step in at):{form}}" for of in (own, theirs))
+            lines.append(f"  {label} {where}: {here} here, {there} with GRPO (recorded)")
     return lines
 
 

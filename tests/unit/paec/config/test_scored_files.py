@@ -32,7 +32,7 @@ def test_names():
         ("data.curriculum.stages=0", "data.curriculum.stages=0: must be an integer >= 1"),
         ("data.curriculum.stages=two", "data.curriculum.stages=two: must be an integer >= 1"),
         ("data.curriculum.samples=1", "data.curriculum.samples=1: must be an integer >= 2"),
-        ("data.curriculum.stages=61", "data.curriculum.stages=61 is more than trainer.total_training_steps=60"),
+        ("data.curriculum.stages=151", "data.curriculum.stages=151 is more than trainer.total_training_steps=150"),
         ("data.shuffle=false", "data.shuffle=false: a curriculum sets the order and shuffles"),
         ("+algorithm.filter_groups.enable=true", "algorithm.filter_groups.enable=true draws more prompts"),
     ],

@@ -51,13 +51,14 @@ def test_disk_without_room_for_files(tiny_config, small_disk):
     [
         ([], 4),
         (["run.keep_best=0"], 3),
-        (["run.keep_checkpoints=5"], 6),
+        (["run.keep_checkpoints=5"], 7),
+        (["run.keep_checkpoints=20"], 15),
         (["trainer.total_training_steps=15"], 2),
         (["trainer.save_freq=-1"], 0),
     ],
 )
 def test_checkpoints_at_once(tiny_config, overrides, count):
-    """60 steps and one checkpoint every 10 in the quick start, which keeps the newest 2 and the best."""
+    """150 steps and one checkpoint every 10 in the quick start, which keeps the newest 2 and the best."""
     assert examine.saves_to_come(tiny_config(*overrides)) == count
 
 

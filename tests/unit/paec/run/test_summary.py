@@ -64,6 +64,9 @@ def test_beside_a_recorded_run():
     text = closing_lines(records(5), {}, grpo)
     assert "  token entropy at step 3: 0.4688 here, 0.3125 with GRPO (recorded)" in text
     assert "  accuracy at step 2: 0.281 here, 0.500 with GRPO (recorded)" in text
+    longer = [{"step": s, "entropy": 0.25 if s < 10 else s / 16} for s in range(1, 13)]
+    text = closing_lines(records(11), {}, longer)
+    assert "  token entropy in steps 10 to 11: 0.3516 here, 0.6562 with GRPO (recorded)" in text, "a tenth of 11 steps"
     (recorded, *_) = entropy_curves(records(5), grpo)
     assert (recorded.label, recorded.steps) == ("GRPO's token entropy, recorded", [1, 2, 3])
     assert any(line.startswith("    . GRPO's token entropy, recorded, - floor") for line in text)

@@ -182,9 +182,22 @@ def _run(options: argparse.Namespace) -> str:
     return f"{path}: {counts}"
 
 
+def _fix_hash_seed() -> None:
+    """Start this process again with PYTHONHASHSEED=0, unless it already has it.
+
+    Some tasks of reasoning_gym iterate over sets of strings, whose order would otherwise differ between processes.
+    """
+    # Only a process whose own command line this is (`python -m data_prep ...`, `paec data ...`) may be replaced.
+    is_own = sys.orig_argv[len(sys.orig_argv) - len(sys.argv) + 1 :] == sys.argv[1:]
+    if is_own and os.environ.get("PYTHONHASHSEED") != "0" and not sys.flags.ignore_environment:
+        os.execve(sys.executable, sys.orig_argv, os.environ | {"PYTHONHASHSEED": "0"})
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line of the package: 0 done, 1 refused with one sentence on stderr, 2 wrong usage."""
     options = _parser().parse_args(arguments)
+    if options.set == "reasoning_gym" and arguments is None:
+        _fix_hash_seed()
     try:
         print(_run(options))
     except (InputError, ContractError, OSError) as error:
@@ -194,7 +207,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    # Some tasks of reasoning_gym iterate over sets of strings, whose order would otherwise differ between processes.
-    if "reasoning_gym" in sys.argv and sys.flags.hash_randomization and not sys.flags.ignore_environment:
-        os.execve(sys.executable, sys.orig_argv, os.environ | {"PYTHONHASHSEED": "0"})
     sys.exit(main())

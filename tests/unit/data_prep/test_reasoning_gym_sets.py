@@ -111,7 +111,8 @@ def test_refusals(tmp_path, capsys, flags, message):
 def test_a_task_that_has_too_few_questions(tmp_path, capsys):
     assert run(tmp_path / "out", "--task", "prime_factorization", "--size", "1000") == 1
     assert re.search(
-        r"prime_factorization: 7\d\d of 1000 different questions, none in the next 1000 items; request fewer",
+        r"prime_factorization: only 7\d\d of 1000 distinct questions found: no new one in the last 1000 items; "
+        r"request fewer",
         capsys.readouterr().err,
     )
 
@@ -119,7 +120,9 @@ def test_a_task_that_has_too_few_questions(tmp_path, capsys):
 def test_a_split_ends_where_the_next_one_begins(monkeypatch):
     """Rather an error than fewer rows than were asked for, or the items of another split."""
     monkeypatch.setattr(reasoning_gym_sets, "SEED_STRIDE", 40)
-    with pytest.raises(InputError, match=r"chain_sum: \d+ of 41 different questions, no seeds left before those of"):
+    with pytest.raises(
+        InputError, match=r"chain_sum: only \d+ of 41 distinct questions found: the seeds of this split are"
+    ):
         task_rows("chain_sum", 41, 0, "train", "boxed")
 
 
@@ -129,7 +132,9 @@ def test_tasks_of_limited_size(monkeypatch):
     assert ladder["extra_info"]["problem"].startswith("Transform the word ladder")
     monkeypatch.setattr(reasoning_gym_sets, "_SIZE", 20)
     assert len(task_rows("acre", 5, 0, "train", "boxed")) == 5
-    with pytest.raises(InputError, match=r"acre: \d+ of 900 different questions, the task ends there \(list index"):
+    with pytest.raises(
+        InputError, match=r"acre: only \d+ of 900 distinct questions found: the task has no more items \(list index"
+    ):
         task_rows("acre", 900, 0, "train", "boxed")
 
 

@@ -55,23 +55,23 @@ def _parser() -> argparse.ArgumentParser:
     for data_set in DATA_SETS.values():
         _add_set(commands.add_parser(data_set.name, parents=[common], help=data_set.hub_id), data_set)
 
-    _add_rows(commands.add_parser("rows", parents=[common], help="a table of yours: any file or hub data set"))
+    _add_rows(commands.add_parser("rows", parents=[common], help="your own table: any file or hub data set"))
     gym = commands.add_parser("reasoning_gym", parents=[common], help="generated rows of reasoning_gym tasks")
     gym.add_argument("--task", action="append", type=_task, required=True, metavar="NAME[:WEIGHT]")
-    gym.add_argument("--size", type=_positive, required=True, help="rows altogether")
+    gym.add_argument("--size", type=_positive, required=True, help="total number of rows")
     gym.add_argument("--seed", type=_seed, default=0)
     gym.add_argument("--split", choices=("train", "test"), default="train")
     return parser
 
 
 def _add_rows(command: argparse.ArgumentParser) -> None:
-    command.description = "Make training or validation rows of a table of yours (docs/scorers.md)."
+    command.description = "Make training or validation rows from your own table (docs/scorers.md)."
     command.add_argument("--input", required=True, help=".parquet, .json, .jsonl or .csv file, a folder, or a hub id")
     command.add_argument("--question", required=True, metavar="COL", help="column of the problem: text, or messages")
     command.add_argument("--answer", required=True, metavar="COL", help="column of the reference answer")
     command.add_argument("--extra", action="append", default=[], metavar="COL", help="further column for the scorer")
     command.add_argument("--source", metavar="NAME", help="name of the data set (default: that of the input)")
-    command.add_argument("--scorer", help="one of the project's scorers; leave it out for a function of yours")
+    command.add_argument("--scorer", help="one of this project's scorers; leave it out to use your own function")
     command.add_argument("--split", choices=SPLITS, default="train")
     command.add_argument("--config", help="configuration of the hub data set")
     _add_reading(command)
@@ -104,7 +104,9 @@ def _add_training(command: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="prepared files whose problems are searched for in the training set",
     )
-    command.add_argument("--drop-contaminated", action="store_true", help="leave out rows that contain their problems")
+    command.add_argument(
+        "--drop-contaminated", action="store_true", help="leave out rows that contain a benchmark problem"
+    )
 
 
 def _task(text: str) -> tuple[str, float]:
@@ -182,9 +184,22 @@ def _run(options: argparse.Namespace) -> str:
     return f"{path}: {counts}"
 
 
+def _fix_hash_seed() -> None:
+    """Start this process again with PYTHONHASHSEED=0, unless it already has it.
+
+    Some tasks of reasoning_gym iterate over sets of strings, whose order would otherwise differ between processes.
+    """
+    # Only a process whose own command line this is (`python -m data_prep ...`, `paec data ...`) may be replaced.
+    is_own = sys.orig_argv[len(sys.orig_argv) - len(sys.argv) + 1 :] == sys.argv[1:]
+    if is_own and os.environ.get("PYTHONHASHSEED") != "0" and not sys.flags.ignore_environment:
+        os.execve(sys.executable, sys.orig_argv, os.environ | {"PYTHONHASHSEED": "0"})
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line of the package: 0 done, 1 refused with one sentence on stderr, 2 wrong usage."""
     options = _parser().parse_args(arguments)
+    if options.set == "reasoning_gym" and arguments is None:
+        _fix_hash_seed()
     try:
         print(_run(options))
     except (InputError, ContractError, OSError) as error:
@@ -194,7 +209,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    # Some tasks of reasoning_gym iterate over sets of strings, whose order would otherwise differ between processes.
-    if "reasoning_gym" in sys.argv and sys.flags.hash_randomization and not sys.flags.ignore_environment:
-        os.execve(sys.executable, sys.orig_argv, os.environ | {"PYTHONHASHSEED": "0"})
     sys.exit(main())

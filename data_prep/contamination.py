@@ -336,7 +336,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Counts the benchmark problems that occur in a training set.")
     parser.add_argument("train", type=Path, help="training set, a prepared parquet file")
     parser.add_argument("benchmarks", type=Path, nargs="+", help="benchmarks, prepared parquet files")
-    parser.add_argument("--threshold", type=float, default=THRESHOLD, help="minimum share of a problem's runs")
+    parser.add_argument(
+        "--threshold", type=float, default=THRESHOLD, help="smallest share of a problem's phrases that is a match"
+    )
     parser.add_argument("--json", type=Path, help="file for the report with every match")
     options = parser.parse_args(argv)
     try:

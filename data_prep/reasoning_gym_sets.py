@@ -128,13 +128,13 @@ def task_rows(task: str, count: int, seed: int, split: str, template: str) -> li
             if len(found) == count:
                 break
             if item - last > _PATIENCE:
-                raise _too_few(task, len(found), count, f"none in the next {_PATIENCE} items")
+                raise _too_few(task, len(found), count, f"no new one in the last {_PATIENCE} items")
             if item == SEED_STRIDE:
-                raise _too_few(task, len(found), count, "no seeds left before those of the next split")
+                raise _too_few(task, len(found), count, "the seeds of this split are used up")
             try:
                 entry = dataset[item]
             except IndexError as error:
-                raise _too_few(task, len(found), count, f"the task ends there ({error})") from error
+                raise _too_few(task, len(found), count, f"the task has no more items ({error})") from error
             question = entry["question"].strip()
             if question in found or belongs_to(question) != split:
                 continue
@@ -156,7 +156,9 @@ def task_rows(task: str, count: int, seed: int, split: str, template: str) -> li
 
 
 def _too_few(task: str, found: int, count: int, reason: str) -> InputError:
-    return InputError(f"{task}: {found} of {count} different questions, {reason}; request fewer rows of it")
+    return InputError(
+        f"{task}: only {found} of {count} distinct questions found: {reason}; request fewer rows of this task"
+    )
 
 
 def _ground_truth(task: str, template: str, entry: Mapping[str, Any]) -> str:

@@ -152,7 +152,7 @@ def _copy(prepared: Path, output: Path) -> None:
     outcome = manifest["outcome"]
     print(
         f"{output}: data and warm-started model copied (mean score {outcome['accuracy']:.3f}, token entropy "
-        f"{outcome['entropy']:.3f} nats, temperature 1, held out); PAEC_TINY_FRESH=1 makes them anew, in minutes"
+        f"{outcome['entropy']:.3f} nats, temperature 1, held out); PAEC_TINY_FRESH=1 creates them anew in a few minutes"
     )
 
 
@@ -190,7 +190,8 @@ def _clear(output: Path) -> None:
     held = contents(output, (*WRITTEN, MANIFEST, f"{BUILDING}/**"))
     if held.links:
         raise FileExistsError(
-            f"{output / held.links[0]} is a symbolic link, and nothing is removed behind one; choose another --output"
+            f"{output / held.links[0]} is a symbolic link, and nothing is deleted through links; choose another "
+            "--output"
         )
     ours = marker.is_dir() or _manifest(output) is not None
     made = [path for path in (output / DATA, output / MODEL, manifest) if path.exists()]
@@ -228,7 +229,7 @@ def main() -> int:
         "--fresh",
         action="store_true",
         default=os.environ.get("PAEC_TINY_FRESH") == "1",
-        help="also create what could be copied from data_prep/prepared",
+        help="create everything anew, even what data_prep/prepared contains",
     )
     options = parser.parse_args()
     try:

@@ -310,7 +310,9 @@ def split(validation: int, held_out: int = HELD_OUT, seed: int = 0, progress: bo
     problems = [fill(template, numbers, rng) for template, numbers in filter(None, turns)]
     reserved = validation + held_out
     if reserved >= len(problems):
-        raise ValueError(f"{reserved} of {len(problems)} problems to reserve; request fewer")
+        raise ValueError(
+            f"{reserved} validation and held-out problems leave none of the {len(problems)} for training; request fewer"
+        )
     return Pools(problems[reserved:], problems[:validation], problems[validation:reserved])
 
 

@@ -27,8 +27,9 @@ has_flash_attn() { "$venv/bin/python" -c 'from importlib.metadata import version
 if [[ -f $stamp ]] && { [[ $flash_attn == 0 ]] || has_flash_attn; }; then
   exit 0
 fi
-if compgen -G "$venv/.paec-$([[ $stack == cpu ]] && echo gpu || echo cpu)-*" > /dev/null; then
-  echo "error: $venv contains the other stack: choose another VENV, or delete it first" >&2
+other=$([[ $stack == cpu ]] && echo gpu || echo cpu)
+if compgen -G "$venv/.paec-$other-*" > /dev/null; then
+  echo "error: $venv contains the $other stack: set VENV to another folder, or delete this one first" >&2
   exit 2
 fi
 

@@ -78,4 +78,4 @@ def test_one_environment_holds_one_stack(set_up, tmp_path, capfd):
     set_up("gpu")
     with pytest.raises(subprocess.CalledProcessError):
         set_up("cpu")
-    assert f"error: {tmp_path} contains the other stack: choose another VENV" in capfd.readouterr().err
+    assert f"error: {tmp_path} contains the gpu stack: set VENV to another folder" in capfd.readouterr().err

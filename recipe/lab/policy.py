@@ -65,7 +65,8 @@ class Policy:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         if config["model_type"] not in ("qwen2", "llama"):
             raise UserError(
-                f"model={folder}: is a {config['model_type']}: the laboratory only computes Qwen2 and Llama models"
+                f"model={folder}: its model_type is {config['model_type']}, but the laboratory supports only qwen2 and "
+                "llama"
             )
         rope = config.get("rope_parameters") or config
         odd = [key for key in ("use_sliding_window", "attention_bias", "mlp_bias") if config.get(key)]
@@ -75,7 +76,7 @@ class Policy:
             odd.append("rope_type")
         if odd:
             raise UserError(
-                f"model={folder}: its config.json has {', '.join(odd)}, which the laboratory does not compute"
+                f"model={folder}: its config.json has {', '.join(odd)}, which the laboratory does not support"
             )
         weights = load_file(folder / "model.safetensors")
         self.parameters = {name: Parameter(weight.float()) for name, weight in sorted(weights.items())}

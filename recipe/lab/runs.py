@@ -62,8 +62,8 @@ def is_finished(settings: Settings) -> bool:
     for key in ("steps", "test_every", "held_out"):
         if there[key] != here[key]:
             raise UserError(
-                f"{folder} holds a finished run with {key}={there[key]}, here it is {here[key]}: choose another "
-                "--runs, or delete the folder"
+                f"{folder} holds a finished run with {key}={there[key]}, but this command has {here[key]}: choose "
+                "another --runs, or delete the folder"
             )
     return True
 
@@ -199,6 +199,6 @@ def _check_same_run(folder: Path, settings: Settings) -> None:
     for key in sorted(there.keys() | here.keys()):
         if there.get(key) != here.get(key):
             raise UserError(
-                f"{folder} holds a run with {key}={there.get(key, 'nothing')}, here it is {here.get(key, 'nothing')}: "
-                "choose another name=... or output=..., or delete the folder"
+                f"{folder} holds a run with {key}={there.get(key, 'nothing')}, but this command has "
+                f"{here.get(key, 'nothing')}: choose another name=... or output=..., or delete the folder"
             )

@@ -207,7 +207,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.processes < 1:
             raise UserError(f"--processes {options.processes}: must be at least 1")
         if not options.jobs.is_file():
-            raise UserError(f"{options.jobs}: there is no such file of jobs")
+            raise UserError(f"{options.jobs}: does not exist: give a YAML file of jobs")
         try:
             jobs = jobs_of(yaml.safe_load(options.jobs.read_text(encoding="utf-8")), options.runs)
         except yaml.YAMLError as error:

@@ -68,7 +68,8 @@ class Lab:
         first = self._settings(next(iter(request.methods)))
         if first.held_out:
             raise UserError(
-                "all: held_out=true: test problems choose nothing: leave it out, and set it for the main runs"
+                "all: held_out=true: test problems must not influence the choice of settings: leave it out, and set it "
+                "for the main runs"
             )
         if first.test_every < 1:
             raise UserError(f"all: test_every={first.test_every}: a search needs validations: it must be >= 1")

@@ -58,7 +58,7 @@ class Objective:
                 hint = f"did you mean {close[0]}? " if close else ""
                 raise UserError(
                     f"objective.of: {metric} is not a metric of these validations: {hint}They have {', '.join(known)} "
-                    "(test problems choose nothing)"
+                    "(test problems must not influence the choice)"
                 )
 
     def value(self, lines: Sequence[Mapping[str, Any]], steps: int) -> float:
@@ -115,7 +115,7 @@ def objective_of(written: Any) -> Objective:
     count = 2 if take == "hypervolume" else 1
     if len(metrics) != count or len(set(metrics)) != count:
         raise UserError(
-            f"objective.of: {take} is of {['one metric', 'two different metrics'][count - 1]}, as in {form}"
+            f"objective.of: take: {take} needs {['one metric', 'two different metrics'][count - 1]}, as in {form}"
         )
     if "reference" not in written:
         return Objective(take, tuple(metrics))
@@ -124,5 +124,7 @@ def objective_of(written: Any) -> Objective:
         isinstance(x, int | float) and not isinstance(x, bool) and math.isfinite(x) for x in point
     )
     if take != "hypervolume" or not numbers or len(point) != 2:
-        raise UserError(f"objective.reference={point}: must be two numbers, and only hypervolume has one, as in {form}")
+        raise UserError(
+            f"objective.reference={point}: must be two numbers, and is only for take: hypervolume, as in {form}"
+        )
     return Objective(take, tuple(metrics), (float(point[0]), float(point[1])))

@@ -138,13 +138,13 @@ def check_count(request: Request, space: Space) -> None:
     count, wanted = space.count(), request.settings(space.method)
     if count < wanted:
         raise UserError(
-            f"methods.{space.method}: has {count:g} settings with its default, trials is {wanted}: every method gets "
-            "the same number, so give it more values, or lower trials"
+            f"methods.{space.method}: has {count:g} settings with its default, but trials is {wanted}: every method "
+            "gets the same number, so give it more values, or lower trials"
         )
     if request.sampler.name == "grid" and count > wanted:
         raise UserError(
-            f"methods.{space.method}: its grid has {count:g} settings with its default, trials is {wanted}: a grid is "
-            "tried completely, so name fewer values, or set another sampler"
+            f"methods.{space.method}: its grid has {count:g} settings with its default, but trials is {wanted}: a grid "
+            "is tried completely, so name fewer values, or set another sampler"
         )
 
 
@@ -187,7 +187,7 @@ def _seeds(written: Any) -> tuple[int, ...]:
         raise UserError("seeds: must be a list of at least one seed, such as [11]")
     seeds = [_whole("seeds", seed, 0) for seed in written]
     if len(set(seeds)) < len(seeds):
-        raise UserError("seeds: one occurs twice: leave it out")
+        raise UserError(f"seeds: {max(seeds, key=seeds.count)} occurs twice: delete one of them")
     return tuple(seeds)
 
 

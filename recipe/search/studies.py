@@ -110,8 +110,8 @@ class Studies:
         if (difference := first_difference(recorded, self._written(name))) is not None:
             key, there, here = difference
             raise UserError(
-                f"{folder} holds another search: its {key} is {there}, here it is {here}: choose another --output, or "
-                "restore the file"
+                f"{folder} holds another search: its {key} is {there}, but this file has {here}: choose another "
+                "--output, or restore the file"
             )
 
     def _opened(self, name: str, exists: bool) -> Any:

@@ -443,7 +443,7 @@ def _verb(changed: list[str]) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", nargs="?", type=Path, help="verl package (default: the installed one)")
-    parser.add_argument("--write", action="store_true", help=f"record it in tests/{RECORD.name}")
+    parser.add_argument("--write", action="store_true", help=f"record it in tests/helpers/{RECORD.name}")
     options = parser.parse_args()
     folder = options.folder or installed()
     if not (folder / "version" / "version").is_file():

@@ -74,9 +74,9 @@ def of_source(source: Source, remarks: list[str]) -> list[dict[str, Any]]:
         problems = [problem for policy in series.policies for problem in policy.problems.values()]
         what = f"{source.name}, {series.name}, {series.benchmark}: answers: no entropy of answers"
         if min(problem.samples for problem in problems) < 2:
-            remarks.append(f"{what} from one sample of a problem: evaluate the checkpoints with more")
+            remarks.append(f"{what}: a problem has only one sample: evaluate the checkpoints with more samples")
         elif any(problem.classes is None for problem in problems):
-            remarks.append(f"{what}, which were not recorded or not grouped: evaluate the checkpoints")
+            remarks.append(f"{what}: the answers were not recorded or not grouped: evaluate the checkpoints")
     return [of_series(source, series) for series in source.series]
 
 

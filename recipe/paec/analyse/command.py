@@ -28,9 +28,10 @@ Prints tables about policies and runs, as Markdown, with intervals (docs/analyse
   FOLDER         a run, also of paec lab, an evaluation, or NAME=FOLDER; or a file in the form of metrics.jsonl
   --base FOLDER  the evaluation of the base model; without it, a run's first policy is compared with its last
   --only NAME    one or more of: {names}
-  --phrases FILE what `planning` counts instead of the list of hicra; --mine FILE: mines a list, and writes it there
-  --model MODEL  for `utility`, MODEL reads an evaluation's responses; see docs/analyse.md for its --border
-                 {borders}, --before-answer TEXT, --responses N
+  --phrases FILE the phrases that `planning` counts, one per line (default: the list of hicra)
+  --mine FILE    mines phrases from the responses, counts these, and writes them to FILE
+  --model MODEL  the model that reads an evaluation's responses for `utility`, with the options
+                 --border {borders}, --before-answer TEXT, --responses N (docs/analyse.md)
   --output FILE  also writes everything as JSON
 example: paec analyse outputs/RUN/evaluation/luffy-aime24 --base outputs/base_evaluation --only support
 """
@@ -124,7 +125,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise UserError(f"--output {options.output}: is a folder: give the name of a file")
         names = options.only or names_with(options.model is not None)
         if options.model is not None and not any(catalogue.ANALYSES[name].needs_model for name in names):
-            raise UserError(f"--model {options.model}: only utility reads it: add it to --only, or leave --model out")
+            raise UserError(
+                f"--model {options.model}: only utility uses a model: add utility to --only, or leave --model out"
+            )
         answers = any(catalogue.ANALYSES[name].needs_answers for name in names)
         sources = [read_source(folder, answers) for folder in options.folders]
         if listed := phrases_of(sources, options.phrases, options.mine):

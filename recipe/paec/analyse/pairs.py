@@ -55,7 +55,10 @@ def pairs_of(source: Source, base: Mapping[str, Policy], remarks: list[str]) -> 
         if first is None:
             remarks.append(f"{what}: --base has no samples of this benchmark: evaluate the base model on it")
         elif first is trained:
-            remarks.append(f"{what}: there is one policy only: name the evaluation of its base with --base FOLDER")
+            remarks.append(
+                f"{what}: there is only one policy, so nothing to compare: give the evaluation of its base model with "
+                "--base FOLDER"
+            )
         else:
             try:
                 remarks += [f"{what}: {remark}" for remark in _comparable(first, trained, series)]

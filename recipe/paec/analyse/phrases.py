@@ -68,7 +68,7 @@ def read_phrases(file: Path) -> PhraseList:
         lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(
-            f"--phrases {file}: cannot be read ({error}): give a text file, a phrase in each line"
+            f"--phrases {file}: cannot be read ({error}): give a text file with one phrase per line"
         ) from None
     found: dict[str, str] = {}
     cluster = None
@@ -78,10 +78,10 @@ def read_phrases(file: Path) -> PhraseList:
         elif line and not line.startswith("#"):
             phrase = plain_text(line)
             if phrase in found:
-                raise UserError(f"--phrases {file}, line {number}: {phrase!r} is there twice: delete one")
+                raise UserError(f"--phrases {file}, line {number}: {phrase!r} occurs twice: delete one of them")
             found[phrase] = phrase if cluster is None else cluster
     if not found:
-        raise UserError(f"--phrases {file}: has no phrase: write one in each line")
+        raise UserError(f"--phrases {file}: contains no phrase: write one per line")
     return PhraseList(str(file), tuple(found), tuple(found.values()))
 
 
@@ -143,7 +143,9 @@ def mined(responses: Iterable[str], name: str) -> PhraseList:
     number_of = frequent(texts, least)
     candidates = sorted(number_of, key=lambda run: (-number_of[run], run))[:MOST]
     if not candidates:
-        raise UserError(f"--mine {name}: no phrase is in {least} of the {len(texts)} responses: give more of them")
+        raise UserError(
+            f"--mine {name}: no phrase occurs in at least {least} of the {len(texts)} responses: give more responses"
+        )
     leader_of = clustered(candidates)
     spread: Counter[Gram] = Counter()
     for parts in texts:

@@ -102,7 +102,9 @@ def of_evaluations(name: str, steps: Sequence[tuple[int | None, Evaluation]]) ->
             found.setdefault(benchmark, []).append(Policy(label, step, read, evaluation))
     for benchmark, policies in found.items():
         if len(policies) < len(steps):
-            raise UserError(f"{name}: not all of its evaluations have samples of {benchmark}: evaluate them all on it")
+            raise UserError(
+                f"{name}: some of its evaluations have no samples of {benchmark}: evaluate every checkpoint on it"
+            )
     return [Series(name, benchmark, tuple(policies)) for benchmark, policies in found.items()]
 
 

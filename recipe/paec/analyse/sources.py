@@ -90,13 +90,15 @@ def _validations(source: Source, answers: bool) -> Sequence[Series]:
         return of_dumps(source.path / DUMPS, benchmark)
     if len(named) != 1:
         source.remarks.append(
-            "the validation's responses do not say of which set they are, so their answers are not grouped: evaluate "
-            "the checkpoints"
+            "the recorded responses do not say to which validation set they belong, so their answers are not grouped: "
+            "evaluate the checkpoints"
         )
         return of_dumps(source.path / DUMPS, benchmark)
     scorers = dig(read_run(source.path).config, "reward.scorers") or {}
     if not supports(benchmark, scorers):
-        source.remarks.append(f"{CONFIG_FILE}, field reward.scorers: has none for {benchmark}: answers are not grouped")
+        source.remarks.append(
+            f"{CONFIG_FILE}, field reward.scorers: names no scorer for {benchmark}, so its answers are not grouped"
+        )
         return of_dumps(source.path / DUMPS, benchmark)
     with GraderPool(scorers=scorers) as pool:
         return of_dumps(source.path / DUMPS, benchmark, pool.groups)

@@ -157,7 +157,8 @@ def of_source(source: Source, remarks: list[str], settings: Settings, scorer: Sc
     for series, policy in evaluated(source):
         if kind(series.benchmark) in NO_ANSWERS:
             remarks.append(
-                f"{source.name}: utility: the references of {series.benchmark} describe a problem and are no answers"
+                f"{source.name}: utility: {series.benchmark} is left out: its references describe a problem, not an "
+                "answer"
             )
             continue
         samples = samples_of(series, policy, settings.responses)

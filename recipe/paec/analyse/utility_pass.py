@@ -87,5 +87,8 @@ class Reader:
         ids = self._tokenizer.encode(before + answer, add_special_tokens=False)
         ((first, _),) = token_spans(token_pieces([ids], self._tokenizer)[0], [(len(before), len(before) + 1)])
         if first == 0:
-            raise UserError(f"--before-answer {self._settings.before!r}: is a part of the answer's first token: longer")
+            raise UserError(
+                f"--before-answer {self._settings.before!r}: shares a token with the answer after it: give a longer "
+                "text"
+            )
         return ids, first

@@ -40,14 +40,14 @@ def error_of(folder: Path, kind: Kind, about: Mapping[str, Any], fresh: bool) ->
         return f"{folder}: {reason}: {kind.elsewhere}"
     if folder.is_symlink() and fresh:
         return (
-            f"{folder} is a symbolic link, and {kind.fresh} deletes nothing behind one: {kind.elsewhere}, or clear "
+            f"{folder} is a symbolic link, and {kind.fresh} deletes nothing through links: {kind.elsewhere}, or clear "
             f"{folder.resolve()} by hand"
         )
     mark, held = mark_of(folder), inside(folder, kind)
     if held.links:
         return (
-            f"{folder / held.links[0]} is a symbolic link, and nothing is written or deleted behind one: replace it "
-            f"with its target, or {kind.elsewhere}"
+            f"{folder / held.links[0]} is a symbolic link, and nothing is written or deleted through links: replace "
+            f"it with its target, or {kind.elsewhere}"
         )
     if mark is None:
         strangers = [
@@ -63,8 +63,8 @@ def error_of(folder: Path, kind: Kind, about: Mapping[str, Any], fresh: bool) ->
     for key, wanted in about.items():
         if mark.get(key) != wanted:
             return (
-                f"{folder} belongs to another {kind.noun}: its {key} is {mark.get(key)!r}, here {wanted!r}: "
-                f"{kind.elsewhere}, or delete the folder by hand"
+                f"{folder} belongs to another {kind.noun}: its {key} is {mark.get(key)!r}, but this command has "
+                f"{wanted!r}: {kind.elsewhere}, or delete the folder by hand"
             )
     return None
 
@@ -114,7 +114,7 @@ def held(folder: Path, kind: Kind, say: Callable[[str], None]) -> Iterator[None]
         yield
     finally:
         for file in scrub(folder):
-            say(f"note: {file} contained a secret of the environment; it now says {HIDDEN} instead")
+            say(f"note: {file} contained the value of a secret environment variable; it now says {HIDDEN} instead")
         stream.close()
 
 

@@ -58,7 +58,7 @@ def _problem(key: str, value: Any, known: list[str]) -> str | None:
             "variables reach every worker"
         )
     if any(secret in str(value) for secret in known):
-        return f"{key} contains a secret of the environment, which would be written to files: leave it out"
+        return f"{key} contains the value of a secret environment variable and would be written to files: leave it out"
     return None
 
 

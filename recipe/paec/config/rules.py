@@ -212,7 +212,7 @@ def _check_mode(config: DictConfig) -> list[str]:
             f"{'processes without GPU: choose gloo' if cluster.platform == 'cpu' else 'GPUs: choose nccl'}"
         )
     if not config.actor_rollout_ref.hybrid_engine:
-        errors.append("actor_rollout_ref.hybrid_engine=false: verl 0.9.1 fails with it: leave it true")
+        errors.append("actor_rollout_ref.hybrid_engine=false: verl 0.9.1 fails with this value: set it to true")
     if config.lora.rank and not config.lora.merge:
         errors.append("lora.merge=false: mode=separate_async sends full weights without adapters: set lora.merge=true")
     return errors

@@ -144,8 +144,8 @@ def is_scored(target: Path, identity: dict[str, Any], fresh: bool) -> bool:
     if (difference := first_difference(found, identity)) is not None:
         key, recorded, wanted = difference
         raise UserError(
-            f"{target} was scored with other settings: its {key} is {recorded!r:.200}, here {wanted!r:.200}: "
-            "replace it with run.fresh=true"
+            f"{target} was scored with other settings: its {key} is {recorded!r:.200}, but this command has "
+            f"{wanted!r:.200}: replace it with run.fresh=true"
         )
     return True
 

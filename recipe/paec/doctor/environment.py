@@ -60,7 +60,10 @@ def check_cluster(config: DictConfig) -> list[str]:
     """vLLM's plugins, and GPUs of this node against `cluster.gpus_per_node`."""
     plugins = config.cluster.env.get("VLLM_PLUGINS", os.environ.get("VLLM_PLUGINS"))
     if plugins is not None and PLUGIN_NAME not in plugins.split(","):
-        return [f"VLLM_PLUGINS={plugins} keeps vLLM from loading {PLUGIN_NAME!r}, its end of the weight sync: add it"]
+        return [
+            f"VLLM_PLUGINS={plugins} keeps vLLM from loading the plugin {PLUGIN_NAME!r}, through which it receives the "
+            f"weights: add {PLUGIN_NAME} to VLLM_PLUGINS, or unset it"
+        ]
     if config.cluster.platform == "cpu":
         if versions.stack() != "cpu":
             return [f"cluster=cpu needs the CPU build of vLLM: run launch/setup_env.sh cpu{OF_CHECKOUT}"]

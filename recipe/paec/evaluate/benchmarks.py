@@ -127,6 +127,8 @@ def load_problems(files: dict[str, Path], scorers: Mapping[str, str] = OWN_NONE)
         problems = load_benchmark(path, scorers)
         name = problems[0].benchmark
         if name in loaded:
-            raise UserError(f"benchmarks: {path} is {name}, and so is another file: name each benchmark once")
+            raise UserError(
+                f"benchmarks: {path} contains {name}, and so does another file: give each benchmark only once"
+            )
         loaded[name] = problems
     return loaded

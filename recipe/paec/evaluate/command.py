@@ -1,4 +1,4 @@
-"""`python -m recipe.paec.evaluate model=... benchmarks=[aime24,...] protocol=luffy|dapo|paec`: scores with provenance.
+"""`python -m recipe.paec.evaluate model=... benchmarks=[...] protocol=luffy|dapo|paec|tiny`: scores with provenance.
 
 Generates with vLLM (in its own process), grades, estimates, and writes into the output folder
 
@@ -56,7 +56,7 @@ from recipe.paec.evaluate.settings import as_trained, check_samples, resolved, s
 from recipe.paec.evaluate.targets import Target, find_targets
 
 USAGE = """
-usage: paec evaluate model=PATH benchmarks=[NAME,...] protocol=luffy|dapo|paec [key=value ...] [--dry-run]
+usage: paec evaluate model=PATH benchmarks=[NAME,...] protocol=luffy|dapo|paec|tiny [key=value ...] [--dry-run]
        paec evaluate samples=FILE.jsonl [benchmarks=[NAME,...]]
 Generates responses, grades them, and writes scores with intervals and provenance (docs/evaluation.md).
   model=PATH        a Hugging Face folder or id, a checkpoint, or a run: then every checkpoint (steps=[...] for some)

@@ -64,8 +64,8 @@ def contamination_lines(found: dict[str, Any] | None) -> str:
             line += f"; avg@n without them {percent(of_name['avg_without'])}"
         lines.append(line)
     if ngrams := found.get("ngrams"):  # evaluations of earlier versions have none
-        lines.append(f"  the plain check, {ngrams['n']} words in a row in common:")
+        lines.append(f"  by the plain check ({ngrams['n']} consecutive words in common):")
         for name, of_name in ngrams["benchmarks"].items():
-            short = f" ({of_name['short']} too short for it)" if of_name["short"] else ""
+            short = f" ({of_name['short']} too short to check)" if of_name["short"] else ""
             lines.append(f"  {heading(name)}: {of_name['overlapping']} of {of_name['size']}{short}")
     return "\n".join(lines)

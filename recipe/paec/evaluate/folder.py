@@ -94,8 +94,8 @@ def error_of(folder: Path, identity: dict[str, Any], fresh: bool, kind: folder_k
         return None
     key, recorded, wanted = difference
     return (
-        f"{folder} contains another evaluation: its {key} is {recorded!r:.200}, here {wanted!r:.200}: choose another "
-        f"folder with output=..., or start over with {kind.fresh}, which deletes it"
+        f"{folder} contains another evaluation: its {key} is {recorded!r:.200}, but this command has {wanted!r:.200}: "
+        f"choose another folder with output=..., or start over with {kind.fresh}, which deletes it"
     )
 
 

@@ -81,7 +81,7 @@ def read_samples(
                 "leave benchmarks= out to grade against the references in the file"
             )
         elif prompt is None:
-            raise UserError(f"{where}, field problem: is missing (so are {', '.join(PROMPTS[:-1])}): add it")
+            raise UserError(f"{where}, field problem: is missing: add it (or one of {', '.join(PROMPTS[:-1])})")
         else:
             digest = hashlib.sha256(str(prompt).encode("utf-8", "replace")).hexdigest()[:12]
             identity = str(record["problem"]) if _is_ours(record) else digest
@@ -93,7 +93,7 @@ def read_samples(
             )
         responses = _first(record, RESPONSES)
         if responses is None or responses == []:
-            raise UserError(f"{where}, field response: is missing (so are {', '.join(RESPONSES[1:])}): add it")
+            raise UserError(f"{where}, field response: is missing: add it (or one of {', '.join(RESPONSES[1:])})")
         for response in responses if isinstance(responses, list) else [responses]:
             if not isinstance(response, str):
                 raise UserError(f"{where}, field response: must be a string, not {type(response).__name__}")
@@ -130,7 +130,7 @@ def read_samples(
 def _reference(record: Mapping[str, Any], source: str, where: str, scorers: Mapping[str, str]) -> str:
     truth = _first(record, TRUTHS)
     if truth is None or truth == "":
-        raise UserError(f"{where}, field ground_truth: is missing (so are {', '.join(TRUTHS[1:])}): add it")
+        raise UserError(f"{where}, field ground_truth: is missing: add it (or one of {', '.join(TRUTHS[1:])})")
     number = isinstance(truth, (int, float)) and not isinstance(truth, bool) and math.isfinite(truth)
     if not (isinstance(truth, str) or number):
         raise UserError(f"{where}, field ground_truth: must be a string or a number, not {truth!r:.80}")

@@ -46,10 +46,12 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="FOLDER",
-        help="an evaluation of this checkpoint, once for each (default: all in the run)",
+        help="evaluation of this checkpoint; may be given several times (default: all in the run)",
     )
-    parser.add_argument("--public", action="store_true", help="create the repository as a public one")
-    parser.add_argument("--inspect", action="store_true", help="CHECKPOINT is an evaluation: write logs of Inspect AI")
+    parser.add_argument("--public", action="store_true", help="make the repository public if it is created")
+    parser.add_argument(
+        "--inspect", action="store_true", help="CHECKPOINT is an evaluation: write it to TARGET as logs for Inspect AI"
+    )
     parser.add_argument("--dry-run", action="store_true", help="with --push: show what would be uploaded; send nothing")
     return parser
 
@@ -91,7 +93,7 @@ def _inspect(options: argparse.Namespace) -> None:
     """Convert an evaluation, which none of the options about weights and uploads is about."""
     given = {"--dtype": options.dtype, "--replace": options.replace, "--push": options.push}
     if wrong := [flag for flag, value in given.items() if value]:
-        raise UserError(f"{wrong[0]}: is about a checkpoint: leave it out, or leave --inspect out")
+        raise UserError(f"{wrong[0]}: cannot be used with --inspect: leave one of them out")
     if options.target is None:
         raise UserError(f"name the folder to create: paec export {options.checkpoint} TARGET --inspect")
     write_logs(options.checkpoint, options.target)
@@ -109,7 +111,7 @@ def main() -> int:
             (options.dry_run, "--dry-run"),
         ):
             if given and options.push is None:
-                raise UserError(f"{flag}: is about an upload: add --push OWNER/NAME, or leave it out")
+                raise UserError(f"{flag}: has no effect without --push: add --push OWNER/NAME, or leave {flag} out")
         if options.inspect:
             _inspect(options)
             return 0

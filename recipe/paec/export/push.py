@@ -68,7 +68,9 @@ def planned(folder: Path, repository: str, public: bool) -> Upload:
         if Path(name).suffix in (*secrets.WRITTEN, ".jinja"):
             text = (folder / name).read_text(encoding="utf-8")
             if secrets.hide(text) != text:
-                raise UserError(f"{folder / name}: contains a secret of the environment: take it out first")
+                raise UserError(
+                    f"{folder / name}: contains the value of a secret environment variable: remove it first"
+                )
     return Upload(repository, folder, names, public)
 
 
@@ -156,4 +158,4 @@ def _refusal(error: Any, repository: str, doing: str) -> str:
         return f"{where}: the token is not valid: {TOKEN_REMEDY}"
     if code == 403:
         return f"{where}: the token may not write to {repository.partition('/')[0]}: {TOKEN_REMEDY}"
-    return f"{where}: correct what it names, or try again later"
+    return f"{where}: correct what this message names, or try again later"

@@ -106,7 +106,7 @@ def _other_run(run: GridRun, config: DictConfig) -> list[str]:
     if (difference := first_difference(recorded, wanted)) is None:
         return []
     key, there, here = difference
-    return [f"{run.directory} contains another run: its {key} is {there!r}, here {here!r}: {remedy}"]
+    return [f"{run.directory} contains another run: its {key} is {there!r}, but this command has {here!r}: {remedy}"]
 
 
 def _settings(config: DictConfig) -> dict[str, Any]:

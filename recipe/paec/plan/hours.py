@@ -17,8 +17,8 @@ from recipe.paec.common.errors import UserError
 from recipe.paec.common.records import METRICS_FILE, read_metrics
 
 NOT_KNOWN = (
-    "duration: not known: state tokens_per_second=N (tokens of prompts and responses per second, all GPUs together), "
-    "or measure with a run of the same settings and a few steps, measured=RUN"
+    "duration: not known: give tokens_per_second=N (tokens of prompts and responses per second, all GPUs together), "
+    "or measured=RUN, a run of a few steps with the same settings"
 )
 SAME = (
     "model.path",
@@ -71,9 +71,9 @@ def read_throughput(arguments: Sequence[str]) -> tuple[Throughput, list[str]]:
             given[key] = value
     numbers = {key: _positive(key, value) for key, value in given.items() if key != "measured"}
     if "measured" in given and numbers:
-        raise UserError(f"measured and {next(iter(numbers))}: give one of them, a run has its own throughput")
+        raise UserError(f"measured and {next(iter(numbers))}: give only one: a measured run has its own throughput")
     if "tokens_per_response" in numbers and "tokens_per_second" not in numbers:
-        raise UserError("tokens_per_response: says nothing without tokens_per_second: add it")
+        raise UserError("tokens_per_response: has no effect without tokens_per_second: add tokens_per_second=N")
     measured = Path(given["measured"]).expanduser() if "measured" in given else None
     return Throughput(**numbers, measured=measured), [a for a in arguments if a.partition("=")[0] not in given]
 
@@ -117,10 +117,10 @@ def duration_line(config: DictConfig, known: Throughput) -> str:
             f"tokens_per_response={mean:g}: is more than data.max_prompt_length + data.max_response_length = {longest}"
         )
     seconds = steps * responses * (mean or longest) / known.tokens_per_second
-    origin = "stated" if mean else "the longest; state tokens_per_response=N for less"
+    origin = "given" if mean else "the maximum; give tokens_per_response=N if the mean is lower"
     return (
         f"duration: {'' if mean else 'at most '}{_hours(seconds, gpus)}: {steps} steps x {responses} responses x "
-        f"{mean or longest:g} tokens ({origin}) at {known.tokens_per_second:g} tokens/s (stated); without the start, "
+        f"{mean or longest:g} tokens ({origin}) at {known.tokens_per_second:g} tokens/s (given); without the start, "
         "validations and checkpoints"
     )
 

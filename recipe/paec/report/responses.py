@@ -49,7 +49,7 @@ def read_responses(folder: Path, last_step: int | None) -> Responses | None:
     remarks = []
     if stride > 1:
         remarks.append(
-            f"rollouts hold {sum(sizes) >> 20} MiB: what is derived from them comes from every {stride}th step"
+            f"rollouts/ holds {sum(sizes) >> 20} MiB, so only the responses of every {stride}th step are read"
         )
     statistics, examples, bad = {}, {}, 0
     shown = {chosen[i * (len(chosen) - 1) // max(EXAMPLE_STEPS - 1, 1)] for i in range(EXAMPLE_STEPS)}

@@ -31,9 +31,10 @@ usage: paec select RUN --output FOLDER [--top N | --rank R,...] [--rows N] [--ep
 Writes a training file of the prompts whose accuracy changed most between a run's epochs (docs/curriculum.md).
   RUN          folder of a run; its training files must still be there
   --output     .parquet file, or a folder for train.parquet; a report beside it ranks every prompt
-  --top N      the N prompts of highest score (1); --rank 1,2,13: those of these ranks instead
-  --rows N     rows of the file, the chosen ones in turn (the run's data.train_batch_size)
-  --epochs N   epochs in which a prompt must have been seen (2)
+  --top N      choose the N prompts whose accuracy changed most (default 1)
+  --rank R,... choose the prompts of these ranks instead, such as 1,2,13
+  --rows N     rows of the file: the chosen prompts, repeated in turn (default: the run's data.train_batch_size)
+  --epochs N   least number of epochs in which a prompt must have been seen (default 2)
   --overwrite  replace what this command wrote there
 example: paec select outputs/tiny_cpu-paec --top 1 --output data/one_example
 """
@@ -73,7 +74,7 @@ def ranks_of(top: int | None, rank: str | None) -> list[int]:
     except ValueError:
         found = []
     if not found or min(found) < 1 or len(set(found)) < len(found):
-        raise UserError(f"--rank {rank}: must be different numbers from 1 on, with commas between them, as 1,2,13")
+        raise UserError(f"--rank {rank}: must be different integers >= 1, separated by commas, such as 1,2,13")
     return found
 
 
@@ -82,7 +83,10 @@ def missing_steps(run: Path, steps: Sequence[int]) -> list[str]:
     lost = {record["step"] for record in read_metrics(run / METRICS_FILE) if record["step"] > 0} - {*steps}
     if not lost:
         return []
-    return [f"{run}: {len(lost)} step(s) between {min(lost)} and {max(lost)} are not in {prompt_record.PROMPTS_FILE}"]
+    return [
+        f"{run}: {len(lost)} step(s) between {min(lost)} and {max(lost)} are not in {prompt_record.PROMPTS_FILE}, so "
+        "the ranking does not count their responses"
+    ]
 
 
 def shown(entries: Sequence[Mapping[str, Any]]) -> str:
@@ -117,7 +121,7 @@ def select(options: argparse.Namespace) -> None:
     labels = Counter(entry(prompt, None)["difficulty"] for prompt in prompts)
     say(shown(picked).rstrip())
     counted = ", ".join(f"{labels[label]} {label}" for label in ("easy", "medium", "hard"))
-    seldom = f"{len(few)} in fewer than {options.epochs} epochs"
+    seldom = f"{len(few)} seen in fewer than {options.epochs} epochs"
     say(f"{len(prompts)} prompts: {counted}, {labels[None]} never seen; {seldom}")
     say(f"{path}: {size} rows; train on it with 'data.train_files=[{path}]'")
 

@@ -176,7 +176,10 @@ def read_with(
         response = page[number]
         length, largest = len(response.prompt_ids) + len(response.ids), max((*response.prompt_ids, *response.ids))
         if context and length > context:
-            raise UserError(f"model={given}: {response.key} has {length} tokens, the model's context {context}")
+            raise UserError(
+                f"model={given}: {response.key} has {length} tokens, more than the model's context of {context}: give "
+                "a model with a longer context"
+            )
         if largest >= vocab_size:
             raise UserError(
                 f"model={given}: {response.key} has token {largest}, but the vocabulary has {vocab_size}: give a model "

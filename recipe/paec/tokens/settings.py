@@ -83,9 +83,9 @@ def read_request(arguments: Sequence[str]) -> Request:
     if run is None and models and len(texts) != 1:
         errors.append("model=...: give text=... or file=... (one of them), or a run whose responses the model reads")
     if "prompt" in values and "text" not in values:
-        errors.append("prompt=...: belongs to text=...")
+        errors.append("prompt=...: can only be used with text=...")
     if "validation" in values and run is None:
-        errors.append(f"validation={values['validation']}: belongs to a run: write paec tokens RUN validation=true")
+        errors.append(f"validation={values['validation']}: needs a run: write paec tokens RUN validation=true")
     if errors:
         raise UserError(*errors)
     return Request(

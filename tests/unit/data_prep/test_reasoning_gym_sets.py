@@ -111,7 +111,8 @@ def test_refusals(tmp_path, capsys, flags, message):
 def test_a_task_that_has_too_few_questions(tmp_path, capsys):
     assert run(tmp_path / "out", "--task", "prime_factorization", "--size", "1000") == 1
     assert re.search(
-        r"prime_factorization: 7\d\d of 1000 different questions, none in the next 1000 items; request fewer",
+        r"prime_factorization: only 7\d\d of 1000 distinct questions found: no new one in the last 1000 items; "
+        r"request fewer",
         capsys.readouterr().err,
     )
 
@@ -119,7 +120,9 @@ def test_a_task_that_has_too_few_questions(tmp_path, capsys):
 def test_a_split_ends_where_the_next_one_begins(monkeypatch):
     """Rather an error than fewer rows than were asked for, or the items of another split."""
     monkeypatch.setattr(reasoning_gym_sets, "SEED_STRIDE", 40)
-    with pytest.raises(InputError, match=r"chain_sum: \d+ of 41 different questions, no seeds left before those of"):
+    with pytest.raises(
+        InputError, match=r"chain_sum: only \d+ of 41 distinct questions found: the seeds of this split are"
+    ):
         task_rows("chain_sum", 41, 0, "train", "boxed")
 
 
@@ -129,7 +132,9 @@ def test_tasks_of_limited_size(monkeypatch):
     assert ladder["extra_info"]["problem"].startswith("Transform the word ladder")
     monkeypatch.setattr(reasoning_gym_sets, "_SIZE", 20)
     assert len(task_rows("acre", 5, 0, "train", "boxed")) == 5
-    with pytest.raises(InputError, match=r"acre: \d+ of 900 different questions, the task ends there \(list index"):
+    with pytest.raises(
+        InputError, match=r"acre: only \d+ of 900 distinct questions found: the task has no more items \(list index"
+    ):
         task_rows("acre", 900, 0, "train", "boxed")
 
 
@@ -139,11 +144,30 @@ def test_a_task_that_uses_the_global_generator():
 
 def test_equal_options_give_equal_files_in_every_process(tmp_path):
     """The library walks through sets of strings in some tasks; their order would be that of the process."""
-    command = [sys.executable, "-m", "data_prep", "reasoning_gym", "--task", "ransom_note", "--size", "8", "--output"]
-    for seed in ("1", "2"):
+    options = ["reasoning_gym", "--task", "ransom_note", "--size", "8", "--output"]
+    commands = {"1": ["data_prep"], "2": ["data_prep"], "3": ["recipe.paec", "data"]}
+    for seed, command in commands.items():
         environment = os.environ | {"PYTHONHASHSEED": seed}
-        subprocess.run([*command, str(tmp_path / f"{seed}.parquet")], env=environment, check=True, timeout=120)
-    assert (tmp_path / "1.parquet").read_bytes() == (tmp_path / "2.parquet").read_bytes()
+        arguments = [sys.executable, "-m", *command, *options, str(tmp_path / f"{seed}.parquet")]
+        subprocess.run(arguments, env=environment, check=True, timeout=120)
+    assert len({(tmp_path / f"{seed}.parquet").read_bytes() for seed in commands}) == 1
+
+
+def test_only_a_process_of_this_command_line_starts_again(tmp_path, monkeypatch):
+    """A process that calls `main` for another reason, such as this one, is never replaced."""
+    started = []
+    monkeypatch.setattr(os, "execve", lambda *given: started.append(given))
+    monkeypatch.setenv("PYTHONHASHSEED", "1")
+    given = ["reasoning_gym", "--task", "none_such", "--size", "1", "--output", str(tmp_path / "a.parquet")]
+    monkeypatch.setattr(sys, "argv", ["paec data", *given])
+    assert main() == 1 and not started
+    command = [sys.executable, "/bin/paec", "data", *given]
+    monkeypatch.setattr(sys, "orig_argv", command)
+    assert main() == 1
+    ((_, arguments, environment),) = started
+    assert arguments == command and environment["PYTHONHASHSEED"] == "0"
+    monkeypatch.setenv("PYTHONHASHSEED", "0")
+    assert main() == 1 and len(started) == 1
 
 
 @pytest.mark.parametrize("wrong", [["--size", "0"], ["--size", "1", "--seed", "-1"], ["--size", "1", "--task", "a:0"]])

@@ -187,6 +187,6 @@ def test_the_seed_decides(tmp_path):
 def test_too_many_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"20000 training rows, but there are only \d+ problems; request fewer"):
         word_problems.write(tmp_path, train=20000)
-    with pytest.raises(ValueError, match="to reserve; request fewer"):
+    with pytest.raises(ValueError, match=r"held-out problems leave none of the \d+ for training; request fewer"):
         word_problems.write(tmp_path, validation=20000)
     assert list(tmp_path.iterdir()) == []

@@ -63,8 +63,8 @@ def test_logits_and_gradient_are_those_of_transformers(model):
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"model_type": "qwen3"}, "is a qwen3: the laboratory only computes Qwen2 and Llama models"),
-        ({"attention_bias": True}, "its config.json has attention_bias, which the laboratory does not compute"),
+        ({"model_type": "qwen3"}, "its model_type is qwen3, but the laboratory supports only qwen2 and llama"),
+        ({"attention_bias": True}, "its config.json has attention_bias, which the laboratory does not support"),
         ({"head_dim": 64, "use_sliding_window": True}, "its config.json has use_sliding_window, head_dim, which"),
         ({"rope_parameters": {"rope_type": "llama3", "rope_theta": 1e4}}, "its config.json has rope_type, which"),
         ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "its config.json has rope_type, which"),

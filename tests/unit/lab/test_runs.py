@@ -71,7 +71,7 @@ def test_held_out_problems_that_a_task_lacks(small, tmp_path):
 
 
 def test_another_run_in_the_folder_is_refused(small, whole):
-    with pytest.raises(UserError, match="holds a run with seed=1, here it is 2: choose another name"):
+    with pytest.raises(UserError, match="holds a run with seed=1, but this command has 2: choose another name"):
         run(small(*METHOD, "steps=4", "seed=2", "test_samples=2", f"output={whole}"))
 
 

@@ -89,9 +89,9 @@ def test_a_run_is_recorded_as_itself_only(tmp_path, capsys):
     file = tmp_path / "jobs.yaml"
     for changed, sentence in (
         ("", ""),
-        (", lr=1e-3", "optim.lr=5e-05, here it is 0.001: choose another"),
-        (", held_out=true", "holds a finished run with held_out=False, here it is True"),
-        (", test_every=1", "holds a finished run with test_every=-1, here it is 1"),
+        (", lr=1e-3", "optim.lr=5e-05, but this command has 0.001: choose another"),
+        (", held_out=true", "holds a finished run with held_out=False, but this command has True"),
+        (", test_every=1", "holds a finished run with test_every=-1, but this command has 1"),
     ):
         file.write_text(f"all: [{common}{changed}]\njobs:\n  grpo: [method=none]\n")
         assert main([str(file), *places]) == (1 if sentence else 0)
@@ -124,4 +124,4 @@ def test_the_records_go_where_the_file_of_jobs_says(tmp_path, monkeypatch):
 
 def test_a_missing_file_and_a_failed_run(tmp_path, capsys):
     assert main([str(tmp_path / "none.yaml")]) == 2
-    assert "there is no such file of jobs" in capsys.readouterr().err
+    assert ": does not exist: give a YAML file of jobs" in capsys.readouterr().err

@@ -79,7 +79,7 @@ def made(tmp_path, *overrides: str, processes: int = 2, **changes) -> Lab:
 @pytest.mark.parametrize(
     "overrides, methods, sentence",
     [
-        (["held_out=true"], {"none": {}}, "all: held_out=true: test problems choose nothing"),
+        (["held_out=true"], {"none": {}}, "all: held_out=true: test problems must not influence the choice"),
         (["test_every=-1"], {"none": {}}, "all: test_every=-1: a search needs validations"),
         (["output=x"], {"none": {}}, "all: output=x: the search sets output itself: use --output"),
         (["step=3"], {"none": {}}, "methods.none: unknown configuration key step: did you mean steps?"),

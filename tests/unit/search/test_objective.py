@@ -56,7 +56,7 @@ def test_metrics_of_a_validation():
         Objective("last", ("avg@32",)).check(["avg@3", "pass@1"])
     assert str(caught.value) == (
         "objective.of: avg@32 is not a metric of these validations: did you mean avg@3? They have avg@3, pass@1 (test "
-        "problems choose nothing)"
+        "problems must not influence the choice)"
     )
 
 
@@ -76,8 +76,11 @@ def test_what_a_file_says():
         ({"take": "last", "of": "avg@4", "on": "test"}, "objective: must be like {take: last"),
         ({"take": "first", "of": "avg@4"}, "objective.take=first: must be one of last, best, area, hypervolume"),
         ({"take": "last", "of": 4}, "objective.of=4: must be the name of a metric"),
-        ({"take": "last", "of": ["avg@4", "pass@4"]}, "objective.of: last is of one metric"),
-        ({"take": "hypervolume", "of": ["avg@4", "avg@4"]}, "objective.of: hypervolume is of two different metrics"),
+        ({"take": "last", "of": ["avg@4", "pass@4"]}, "objective.of: take: last needs one metric"),
+        (
+            {"take": "hypervolume", "of": ["avg@4", "avg@4"]},
+            "objective.of: take: hypervolume needs two different metrics",
+        ),
         ({"take": "last", "of": "avg@4", "reference": [0, 0]}, "objective.reference=[0, 0]: must be two numbers"),
         (
             {"take": "hypervolume", "of": ["avg@4", "pass@4"], "reference": [0.3]},

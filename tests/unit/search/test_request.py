@@ -31,7 +31,7 @@ def test_a_complete_file():
         ({"trials": None}, "trials: is missing"),
         ({"trial": 3}, "trial: is not a key of a search: did you mean trials?"),
         ({"seeds": []}, "seeds: must be a list of at least one seed"),
-        ({"seeds": [1, 1]}, "seeds: one occurs twice"),
+        ({"seeds": [1, 1]}, "seeds: 1 occurs twice: delete one of them"),
         ({"seeds": [-1]}, "seeds=-1: must be an integer >= 0"),
         ({"sampler": "cma"}, "sampler=cma: must be one of grid, random, tpe"),
         ({"sampler": {"seed": 1}}, "sampler: must be like {name: tpe, seed: 0}"),
@@ -76,11 +76,11 @@ def test_all_that_is_wrong_is_said_at_once():
         ),
         (
             {"sampler": "grid", "methods": {"paec": {"rho_min": [0.5, 0.6, 0.7]}}},
-            "methods.paec: its grid has 4 settings with its default, trials is 3: a grid is tried completely",
+            "methods.paec: its grid has 4 settings with its default, but trials is 3: a grid is tried completely",
         ),
         (
             {"trials": 5, "methods": {"paec": {"anchor_steps": {"low": 3, "high": 6, "int": True}}}},
-            "methods.paec: has 4 settings with its default, trials is 5: every method gets the same number",
+            "methods.paec: has 4 settings with its default, but trials is 5: every method gets the same number",
         ),
         ({"objective": {"take": "last", "of": "avg@8"}}, "objective.of: avg@8 is not a metric of these validations"),
     ],

@@ -102,9 +102,9 @@ def _storage(folder):
 @pytest.mark.parametrize(
     "changes, sentence",
     [
-        ({"trials": 2}, "its trials is 3, here it is 2: choose another --output, or restore the file"),
-        ({"seeds": [11]}, "its seeds is [11, 12], here it is [11]"),
-        ({"all": ["steps=9"]}, "its all is [], here it is ['steps=9']"),
+        ({"trials": 2}, "its trials is 3, but this file has 2: choose another --output, or restore the file"),
+        ({"seeds": [11]}, "its seeds is [11, 12], but this file has [11]"),
+        ({"all": ["steps=9"]}, "its all is [], but this file has ['steps=9']"),
         ({"sampler": {"name": "random", "seed": 1}}, "its sampler is {'name': 'random', 'seed': 0, "),
         ({"objective": {"take": "best", "of": "avg@4"}}, "its objective is {'take': 'last', "),
         (

@@ -59,8 +59,8 @@ def test_the_laboratory_has_right_answers_only(tmp_path):
     remarks = []
     (found,) = of_source(read_source(str(run)), remarks)
     assert remarks == [
-        "run, validation, gsm8k: answers: no entropy of answers, which were not recorded or not grouped: evaluate the "
-        "checkpoints"
+        "run, validation, gsm8k: answers: no entropy of answers: the answers were not recorded or not grouped: "
+        "evaluate the checkpoints"
     ]
     assert [p["token_entropy"] for p in found["policies"]] == [0.9, 0.4]
     assert [p["distinct_correct"]["value"] for p in found["policies"]] == [1.5, 3.5]
@@ -83,7 +83,7 @@ def test_one_sample_of_an_unknown_step(tmp_path):
     (found,) = of_source(
         read_source(str(sampled_evaluation(tmp_path / "a", {"aime24": ["A", "b"]}, step=None))), remarks
     )
-    assert "no entropy of answers from one sample of a problem" in remarks[0]
+    assert "no entropy of answers: a problem has only one sample" in remarks[0]
     assert found["policies"][0]["token_entropy"] is None and found["policies"][0]["accuracy"]["value"] == 0.5
 
 

@@ -85,4 +85,7 @@ def test_too_few_updates(tmp_path):
     run = recorded_run(tmp_path / "run", [1.0, 0.9, 0.8, 0.75])
     remarks = []
     assert of_source(read_source(str(run)), remarks) == []
-    assert remarks == ["run: entropy_change: 3 recorded step(s) with actor/entropy of the next: needs 4"]
+    assert remarks == [
+        "run: entropy_change: needs 4 recorded steps with actor/entropy both there and at the next step, found 3: give "
+        "a longer run"
+    ]

@@ -19,7 +19,8 @@ def test_one_policy_needs_a_base(tmp_path):
     remarks = []
     assert pairs_of(read_source(str(folder)), {}, remarks) == []
     assert remarks == [
-        "a, evaluation, aime24: there is one policy only: name the evaluation of its base with --base FOLDER"
+        "a, evaluation, aime24: there is only one policy, so nothing to compare: give the evaluation of its base model "
+        "with --base FOLDER"
     ]
 
 

@@ -26,8 +26,8 @@ def test_a_file(tmp_path):
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (b"a b\n[x]\nA B\n", "line 3: 'a b' is there twice: delete one"),
-        (b"# nothing\n[x]\n", "has no phrase: write one in each line"),
+        (b"a b\n[x]\nA B\n", "line 3: 'a b' occurs twice: delete one of them"),
+        (b"# nothing\n[x]\n", "contains no phrase: write one per line"),
         (b"\xff\xfe\xff", "cannot be read"),
     ],
 )
@@ -102,5 +102,7 @@ def test_what_is_mined_can_be_read_again(tmp_path):
 
 
 def test_nothing_to_mine():
-    with pytest.raises(UserError, match="--mine list: no phrase is in 2 of the 2 responses: give more of them"):
+    with pytest.raises(
+        UserError, match="--mine list: no phrase occurs in at least 2 of the 2 responses: give more responses"
+    ):
         mined(["let us check", "we go on"], "list")

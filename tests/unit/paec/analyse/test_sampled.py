@@ -42,7 +42,7 @@ def test_an_evaluation_without_its_samples(tmp_path):
 def test_checkpoints_have_the_same_benchmarks(tmp_path):
     one = sampled_evaluation(tmp_path / "1", {"math500": ["Aa"], "aime24": ["Aa"]})
     two = sampled_evaluation(tmp_path / "2", {"math500": ["Aa"]})
-    with pytest.raises(UserError, match="c: not all of its evaluations have samples of aime24"):
+    with pytest.raises(UserError, match="c: some of its evaluations have no samples of aime24"):
         of_evaluations("c", [(1, scored(one)), (2, scored(two))])
 
 

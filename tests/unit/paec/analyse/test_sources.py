@@ -46,7 +46,9 @@ def test_no_graders_where_answers_are_not_needed(tmp_path):
 
 def test_a_set_without_scorer(tmp_path):
     source = read_source(str(pipeline_run(tmp_path / "run", "mine")))
-    assert source.remarks == ["config.yaml, field reward.scorers: has none for mine: answers are not grouped"]
+    assert source.remarks == [
+        "config.yaml, field reward.scorers: names no scorer for mine, so its answers are not grouped"
+    ]
     assert source.series[0].policies[0].problems["1 + 1\n1\n1"].classes is None
 
 
@@ -54,7 +56,7 @@ def test_several_sets_in_one_file(tmp_path):
     folder = pipeline_run(tmp_path / "run")
     write_lines(folder / "metrics.jsonl", [{"step": 0, "val/math500/avg@2": 0.25, "val/aime24/avg@2": 0.25}])
     source = read_source(str(folder))
-    assert "do not say of which set they are" in source.remarks[0]
+    assert "do not say to which validation set they belong" in source.remarks[0]
     assert source.series[0].benchmark == "all validation sets"
 
 

@@ -139,7 +139,7 @@ def test_what_is_missing_is_said(tmp_path):
 def test_references_that_are_no_answers(tmp_path):
     path, remarks = sampled_evaluation(tmp_path / "evaluation", {"reasoning_gym/countdown": ["Ab"]}), []
     assert of_source(read_source(str(path)), remarks, Settings("tiny"), scorer) == []
-    sentence = "the references of reasoning_gym/countdown describe a problem and are no answers"
+    sentence = "reasoning_gym/countdown is left out: its references describe a problem, not an answer"
     assert remarks == [f"evaluation: utility: {sentence}"]
 
 

@@ -87,7 +87,7 @@ def test_what_the_command_refuses(tmp_path, tiny_files, capsys):
     path, model = str(sampled_evaluation(tmp_path / "evaluation", {"aime24": ["Ab"]})), str(tiny_files / "model")
     for arguments, sentence in (
         (["--only", "utility"], "utility: needs a model that reads the responses: give --model"),
-        (["--only", "support", "--model", model], f"--model {model}: only utility reads it: add it to --only"),
+        (["--only", "support", "--model", model], f"--model {model}: only utility uses a model: add utility to --only"),
         (["--model", model, "--responses", "0"], "--responses 0: must be at least 1"),
         (["--model", model, "--before-answer", " "], "--before-answer: must not be empty"),
     ):

@@ -78,13 +78,13 @@ def test_folders_of_others_are_refused(tmp_path, fresh):
     (root / "linked_file" / "metrics.jsonl").unlink()
     (root / "linked_file" / "metrics.jsonl").symlink_to(outside / "a.txt")
     expected = {
-        "other": "belongs to another run: its name is 'other', here 'mine'",
-        "experiment": "belongs to another run: its experiment is 'qwen7b', here 'tiny_cpu'",
+        "other": "belongs to another run: its name is 'other', but this command has 'mine'",
+        "experiment": "belongs to another run: its experiment is 'qwen7b', but this command has 'tiny_cpu'",
         "evaluation": "contains evaluation files, not run files",
         "grid": "contains grid files, not run files",
         "foreign": "contains config.yaml but no run",
         "empty_folder": "contains sub but no run",
-        "through_link": "through_link/checkpoints is a symbolic link, and nothing is written or deleted behind one",
+        "through_link": "through_link/checkpoints is a symbolic link, and nothing is written or deleted through links",
         "linked_file": "linked_file/metrics.jsonl is a symbolic link",
         "other/checkpoints/inner": "would be inside {root}/other, which contains run files",
     }

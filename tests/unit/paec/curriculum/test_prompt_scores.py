@@ -101,7 +101,7 @@ def test_scored_in_another_way(scored):
     assert prompt_scores.is_scored(scored, {"seed": 1}, fresh=False)
     assert not prompt_scores.is_scored(scored, {"seed": 1}, fresh=True)
     assert not prompt_scores.is_scored(scored.with_name("other"), {"seed": 1}, fresh=False)
-    with pytest.raises(UserError, match="its seed is 1, here 2: replace it with run.fresh=true"):
+    with pytest.raises(UserError, match="its seed is 1, but this command has 2: replace it with run.fresh=true"):
         prompt_scores.is_scored(scored, {"seed": 2}, fresh=False)
 
 

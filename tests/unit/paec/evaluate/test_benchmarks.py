@@ -57,7 +57,7 @@ def test_benchmarks_by_name_and_path(aime, evaluation):
     by_name = evaluation("model=m", "benchmarks=[aime24]", f"data_root={aime}")
     assert benchmarks.find_benchmarks(by_name) == {"aime24": path}
     both = evaluation("model=m", f"benchmarks=[aime24,{path}]", f"data_root={aime}")
-    with pytest.raises(UserError, match="is aime24, and so is another file:"):
+    with pytest.raises(UserError, match="contains aime24, and so does another file:"):
         benchmarks.load_problems(benchmarks.find_benchmarks(both))
     absent = evaluation("model=m", "benchmarks=[math500]", f"data_root={aime}")
     with pytest.raises(UserError, match="python -m data_prep math500 --output"):

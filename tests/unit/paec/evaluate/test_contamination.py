@@ -32,7 +32,7 @@ def test_contamination_is_shown_with_the_scores(tmp_path, aime):
     assert found["benchmarks"]["aime24"]["avg_without"]["value"] == 0.0  # only p0 is answered right
     assert "AIME24: 1 of 3; avg@n without them 0.0 [0.0, 0.0]" in done.stdout
     assert found["ngrams"]["benchmarks"]["aime24"]["ids"] == ["p0"]
-    plain = "  the plain check, 13 words in a row in common:\n  AIME24: 1 of 3 (2 too short for it)"
+    plain = "  by the plain check (13 consecutive words in common):\n  AIME24: 1 of 3 (2 too short to check)"
     assert plain in done.stdout and plain in (output / "scores.md").read_text()
 
 

@@ -25,9 +25,9 @@ def test_another_evaluation_is_refused(tmp_path):
     continue_or_start(tmp_path, {"model": "a", "seed": 0}, fresh=False)
     (tmp_path / "journal.jsonl").write_text("{}\n")
     continue_or_start(tmp_path, {"model": "a", "seed": 0}, fresh=False)
-    with pytest.raises(UserError, match="its seed is 0, here 1.*fresh=true"):
+    with pytest.raises(UserError, match="its seed is 0, but this command has 1:.*fresh=true"):
         continue_or_start(tmp_path, {"model": "a", "seed": 1}, fresh=False)
-    with pytest.raises(UserError, match="its model is 'a', here None"):
+    with pytest.raises(UserError, match="its model is 'a', but this command has None"):
         continue_or_start(tmp_path, {"samples": "f"}, fresh=False)
     assert (tmp_path / "journal.jsonl").is_file()
     continue_or_start(tmp_path, {"model": "a", "seed": 1}, fresh=True)
@@ -61,7 +61,7 @@ def test_a_dry_run_knows_what_a_start_would_refuse(evaluation, tmp_path, aime, f
     identity = identity_of(other, targets.Target("m", tmp_path / "model", False, None, None, output), problems)
     with folders.lock(output, folder_kinds.EVALUATION):
         continue_or_start(output, identity, fresh=False)
-    differs = f"{output} contains another evaluation: its seed is 7, here 0: choose another "
+    differs = f"{output} contains another evaluation: its seed is 7, but this command has 0: choose another "
     assert [text[: len(differs)] for text in found(output)] == ([] if fresh else [differs])
     show(config, [targets.Target("m", tmp_path / "model", False, None, None, output)], problems)
     wanted = f"fresh=true deletes the evaluation in {output}: evaluation.json"

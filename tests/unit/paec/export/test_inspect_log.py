@@ -110,4 +110,6 @@ def test_without_inspect(tmp_path, monkeypatch):
 def test_options_of_a_checkpoint(flags, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["paec export", "e", "logs", "--inspect", *flags])
     assert command.main() == 2
-    assert capsys.readouterr().err.startswith(f"error: {flags[0]}: is about a checkpoint: leave it out")
+    assert capsys.readouterr().err.startswith(
+        f"error: {flags[0]}: cannot be used with --inspect: leave one of them out"
+    )

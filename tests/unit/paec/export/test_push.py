@@ -114,7 +114,12 @@ def test_an_earlier_upload_is_followed_by_another_commit_but_strange_files_are_n
     "part, status, message, sentence",
     [
         ("/repos/create", 403, "no {token}", "refused while creating the repository (403: no <hidden>): the token "),
-        ("/commit/", 413, "too large", "refused while uploading the files (413: too large): correct what it names"),
+        (
+            "/commit/",
+            413,
+            "too large",
+            "refused while uploading the files (413: too large): correct what this message names",
+        ),
         ("/objects/", 403, "expired", "refused while uploading the files (403: "),
         ("/validate-yaml", 400, "bad card", "refused while uploading the files: Invalid metadata in README.md."),
     ],
@@ -168,7 +173,9 @@ def test_a_secret_in_a_file_is_not_uploaded(exported, tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_API_KEY", "planted-secret")
     with open(folder / "README.md", "a") as card:
         card.write("planted-secret")
-    with pytest.raises(UserError, match="README.md: contains a secret of the environment: take it out first"):
+    with pytest.raises(
+        UserError, match="README.md: contains the value of a secret environment variable: remove it first"
+    ):
         push.planned(folder, REPOSITORY, public=False)
     (folder / "config.json").unlink()
     monkeypatch.delenv("WANDB_API_KEY")

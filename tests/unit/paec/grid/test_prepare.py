@@ -52,8 +52,8 @@ def test_another_run_in_the_directory_is_refused(compose, tmp_path):
     other = compose("experiment=tiny_cpu", "actor_rollout_ref.actor.optim.lr=1e-4")
     (problem,) = prepare._other_run(run, other)
     assert problem == (
-        f"{run.directory} contains another run: its actor_rollout_ref.actor.optim.lr is 5e-05, here 0.0001: "
-        "choose another run.root, or delete that folder"
+        f"{run.directory} contains another run: its actor_rollout_ref.actor.optim.lr is 5e-05, but this command has "
+        "0.0001: choose another run.root, or delete that folder"
     )
     longer = GridRun("paec", 1, run.directory, 1, saves=True, exports=True)
     (problem,) = prepare._other_run(longer, config)

@@ -59,13 +59,13 @@ def test_stated_by_hand(config):
     # 500 x 1024 x 4096 tokens / 20000 per second = 104857.6 s = 29.13 h.
     line = duration_line(config, Throughput(tokens_per_second=20000.0))
     assert line == (
-        "duration: at most 29.1 h on 8 GPUs, 233.0 GPU-hours: 500 steps x 1024 responses x 4096 tokens (the longest; "
-        "state tokens_per_response=N for less) at 20000 tokens/s (stated); without the start, validations and "
-        "checkpoints"
+        "duration: at most 29.1 h on 8 GPUs, 233.0 GPU-hours: 500 steps x 1024 responses x 4096 tokens (the maximum; "
+        "give tokens_per_response=N if the mean is lower) at 20000 tokens/s (given); without the start, validations "
+        "and checkpoints"
     )
     line = duration_line(config, Throughput(tokens_per_second=20000.0, tokens_per_response=1024.0))
     assert line.startswith(
-        "duration: 7.3 h on 8 GPUs, 58.3 GPU-hours: 500 steps x 1024 responses x 1024 tokens (stated)"
+        "duration: 7.3 h on 8 GPUs, 58.3 GPU-hours: 500 steps x 1024 responses x 1024 tokens (given)"
     )
 
 
@@ -139,8 +139,8 @@ def test_arguments():
         (["tokens_per_second=fast"], "tokens_per_second=fast: must be a number of tokens > 0"),
         (["tokens_per_second=0"], "must be a number of tokens > 0"),
         (["tokens_per_second=inf"], "must be a number of tokens > 0"),
-        (["tokens_per_response=5"], "tokens_per_response: says nothing without tokens_per_second"),
-        (["measured=x", "tokens_per_second=5"], "measured and tokens_per_second: give one of them"),
+        (["tokens_per_response=5"], "tokens_per_response: has no effect without tokens_per_second"),
+        (["measured=x", "tokens_per_second=5"], "measured and tokens_per_second: give only one"),
     ],
 )
 def test_arguments_that_are_refused(arguments, words):

@@ -57,7 +57,7 @@ def test_many_bytes_are_read_in_steps(tmp_path, monkeypatch):
     monkeypatch.setattr(responses, "BUDGET", size // 3)
     found = read_responses(folder, 8)
     assert sorted(found.statistics) == [1, 5]
-    assert found.remarks == ("rollouts hold 0 MiB: what is derived from them comes from every 4th step",)
+    assert found.remarks == ("rollouts/ holds 0 MiB, so only the responses of every 4th step are read",)
 
 
 def test_long_texts_are_cut(tmp_path):

@@ -25,7 +25,7 @@ def test_the_first_ranks(run_of, tmp_path, capsys):
     assert said.err == "" and chosen(tmp_path / "out" / "train.parquet") == [2, 1, 4, 2]
     assert "| 1    |    0.5000 |    0.500 |     medium |      2 |       gsm8k |     2 |" in said.out
     assert "0.3698" in said.out and "0.1083" in said.out
-    assert "5 prompts: 1 easy, 3 medium, 1 hard, 0 never seen; 0 in fewer than 2 epochs" in said.out
+    assert "5 prompts: 1 easy, 3 medium, 1 hard, 0 never seen; 0 seen in fewer than 2 epochs" in said.out
     file = tmp_path / "out" / "train.parquet"
     assert f"{file}: 4 rows; train on it with 'data.train_files=[{file}]'" in said.out
 
@@ -67,7 +67,10 @@ def test_steps_of_an_earlier_version_are_missing(run_of, tmp_path, capsys):
     run = run_of(HISTORY)
     (run / "metrics.jsonl").write_text("".join(f'{{"step": {step}}}\n' for step in range(7)))
     assert main([str(run), "--output", str(tmp_path / "out")]) == 0
-    assert capsys.readouterr().err == f"warning: {run}: 2 step(s) between 5 and 6 are not in prompts.jsonl\n"
+    assert capsys.readouterr().err == (
+        f"warning: {run}: 2 step(s) between 5 and 6 are not in prompts.jsonl, so the ranking does not count their "
+        "responses\n"
+    )
 
 
 @pytest.mark.parametrize(
@@ -79,7 +82,7 @@ def test_steps_of_an_earlier_version_are_missing(run_of, tmp_path, capsys):
         ),
         (["--top", "6"], "rank 6: only 5 prompts were seen in 2 epochs or more"),
         (["--epochs", "1"], "--epochs 1: a deviation needs at least 2"),
-        (["--rank", "1,1"], "--rank 1,1: must be different numbers from 1 on"),
+        (["--rank", "1,1"], "--rank 1,1: must be different integers >= 1, separated by commas"),
         (["--top", "3", "--rows", "2"], "--rows 2: is less than the 3 chosen prompts"),
     ],
 )

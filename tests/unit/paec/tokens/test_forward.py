@@ -75,7 +75,7 @@ def test_a_response_must_fit_the_model(tiny_files, tokenizer):
     (response,) = text_responses([text("So the sum")], tokenizer)
     with pytest.raises(UserError, match="has token 999999, but the vocabulary has"):
         read(tiny_files / "model", tokenizer, [replace(response, ids=(999999,))])
-    with pytest.raises(UserError, match="tokens, the model's context"):
+    with pytest.raises(UserError, match="tokens, more than the model's context"):
         read(tiny_files / "model", tokenizer, [replace(response, ids=response.ids * 5000)])
 
 

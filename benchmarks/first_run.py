@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from data_prep.files import atomic_write
 from recipe.paec.common.repository import REPOSITORY
 from recipe.paec.compare.figures import FAINT, INK, line_style, tidy
 from recipe.paec.run import recorded
+from recipe.paec.run.drawing import smoothed
 from recipe.paec.run.log import METRICS_FILE, read_metrics
 from recipe.paec.run.summary import ENTROPY, accuracy, anchored
 
@@ -65,13 +65,6 @@ def read(folder: Path = RESULTS) -> dict[str, list[dict[str, Any]]]:
     return {file.stem: read_metrics(file) for file in files}
 
 
-def smoothed(values: Sequence[float], width: int = 5) -> list[float]:
-    """Centred moving average over at most `width` values, fewer at both ends."""
-    half = width // 2
-    parts = [values[max(0, i - half) : i + half + 1] for i in range(len(values))]
-    return [sum(part) / len(part) for part in parts]
-
-
 def picture(runs: dict[str, list[dict[str, Any]]]) -> Figure:
     """Token entropy, entropy of PAEC's selected positions with its floor, and validation accuracy, over steps."""
     figure = Figure(figsize=(9.6, 2.9), layout="constrained")
@@ -81,12 +74,12 @@ def picture(runs: dict[str, list[dict[str, Any]]]) -> Figure:
         style = line_style(place)
         steps, values = recorded.column(lines, "entropy")
         entropy.plot(steps, values, linewidth=0.5, alpha=0.35, color=style["color"])
-        (shown[LABELS.get(method, method)],) = entropy.plot(steps, smoothed(values), linewidth=1.8, **style)
+        (shown[LABELS.get(method, method)],) = entropy.plot(steps, smoothed(values, 5), linewidth=1.8, **style)
         score.plot(*recorded.column(lines, "accuracy"), linewidth=1.8, marker="o", markersize=3, **style)
         steps, values = recorded.column(lines, "hbar")
         if values:
             selected.plot(steps, values, linewidth=0.5, alpha=0.35, color=style["color"])
-            selected.plot(steps, smoothed(values), linewidth=1.8, **style)
+            selected.plot(steps, smoothed(values, 5), linewidth=1.8, **style)
             selected.plot(*recorded.column(lines, "floor"), linewidth=1.2, color=INK, linestyle=(0, (4, 2)))
             selected.annotate("floor", (steps[len(steps) // 10], lines[-1]["floor"]), xytext=(0, -11),
                               textcoords="offset points", fontsize=8, color=INK)  # fmt: skip

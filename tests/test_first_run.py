@@ -43,10 +43,6 @@ def test_what_is_recorded_of_a_run(run, tmp_path):
     }
 
 
-def test_moving_average():
-    assert first_run.smoothed([1.0, 2.0, 6.0, 0.0], 3) == pytest.approx([1.5, 3.0, 8 / 3, 3.0])
-
-
 def test_what_is_drawn_is_what_was_recorded(run, tmp_path):
     first_run.record(run, tmp_path)
     entropy, selected, score = first_run.picture(first_run.read(tmp_path)).axes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 WIDTH, HEIGHT = 64, 10
 """Columns and rows of a drawing, without its axes."""
@@ -51,6 +52,13 @@ def drawn(curves: Sequence[Curve], unit: str, width: int = WIDTH, height: int = 
         f"{'':>{size}} +{'-' * columns}",
         f"{'':>{size}}  {axis}",
     ]
+
+
+def smoothed(values: Sequence[float | None], width: int) -> list[float | None]:
+    """The centred moving average over at most `width` values (odd), fewer at both ends; None stays None."""
+    half = width // 2
+    parts = [[v for v in values[max(0, i - half) : i + half + 1] if v is not None] for i in range(len(values))]
+    return [fmean(part) if value is not None else None for value, part in zip(values, parts, strict=True)]
 
 
 def _known(curve: Curve) -> list[tuple[int, float]]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from statistics import fmean
 from typing import Any
 
-from recipe.paec.run.drawing import Curve, drawn
+from recipe.paec.run.drawing import Curve, drawn, smoothed
 
 ENTROPY = "actor/entropy"
 HBAR = "/selected_entropy"
@@ -77,6 +78,18 @@ def entropy_curves(records: Sequence[dict[str, Any]], grpo: Sequence[dict[str, A
     return curves
 
 
+def drawings(curves: Sequence[Curve]) -> list[str]:
+    """The lines that draw `entropy_curves`: token entropy by itself, and Hbar with its floor, which is far above it.
+
+    Moving averages over a fifteenth of the steps: from step to step they go up and down by as much as runs differ.
+    """
+    width = max((len(curve.steps) for curve in curves), default=0) // 15 | 1
+    unit = "nats" if width == 1 else f"nats, means of {width} steps"
+    smooth = [replace(curve, values=smoothed(curve.values, width)) for curve in curves]
+    pairs = [[curve for curve in smooth if curve.mark in marks] for marks in (".*", "-o")]
+    return [line for pair in pairs for line in drawn(pair, unit)]
+
+
 def beside_grpo(records: Sequence[dict[str, Any]], grpo: Sequence[dict[str, Any]]) -> list[str]:
     """A run beside a recorded GRPO run of the same seed, over the steps that both have; empty without any.
 
@@ -132,5 +145,5 @@ def closing_lines(
                 f"in {int(active)} of {len(trained)} steps"
             )
     lines += beside_grpo(records, grpo)
-    lines += [f"    {line}".rstrip() for line in drawn(entropy_curves(records, grpo), "nats")]
+    lines += [f"    {line}".rstrip() for line in drawings(entropy_curves(records, grpo))]
     return lines + [f"  {label}: {path}" for label, path in files.items()]

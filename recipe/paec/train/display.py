@@ -196,12 +196,12 @@ def numbers_of(records: Sequence[Mapping[str, Any]]) -> list[list[tuple[str, str
 
 
 def time_left(records: Sequence[Mapping[str, Any]], total: int) -> float | None:
-    """Seconds until the last step, by the mean duration of the last steps with their validations; None before one."""
-    taken = [
-        record["timing_s/step"] + (record.get("timing_s/testing") or 0.0)
-        for record in records[-RECENT:]
-        if record.get("timing_s/step") is not None
-    ]
+    """Seconds until the last step, by the mean duration of the last steps with their validations; None before one.
+
+    The first step of a run, which fills caches, only counts as long as it is the only one.
+    """
+    trained = [record for record in records if record.get("timing_s/step") is not None]
+    taken = [r["timing_s/step"] + (r.get("timing_s/testing") or 0.0) for r in (trained[1:] or trained)[-RECENT:]]
     return fmean(taken) * (total - records[-1]["step"]) if taken else None
 
 

@@ -362,3 +362,7 @@ def test_the_readme_says_what_the_longer_search_did():
     gained = comparison.differences(found["paec"], found["none"])
     for key, digits, words in (("pass@32", 3, "more pass@32"), ("distinct", 2, "more distinct answers")):
         assert f"{records.interval(gained[f'equal {key}'], digits)} {words}".replace("+", "") in text
+    pass_at_k = {key: f"{of[:, -1].mean():.3f}" for key, of in ends["pass_at_k"].items()}
+    assert f"`pass_at_k` ends at pass@32 {pass_at_k['pass@32']}, with less accuracy, {pass_at_k['accuracy']};" in text
+    below = comparison.differences(found["pass_at_k"], found["paec"])["equal pass@32"]
+    assert f"PAEC's pass@32 is {records.interval(below, 3)} below its".replace("+", "") in text

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from recipe.paec.run.drawing import Curve, drawn
+from recipe.paec.run.drawing import Curve, drawn, smoothed
 
 
 def test_one_character_a_step():
@@ -29,6 +29,12 @@ def test_many_steps_share_a_column():
 def test_gaps_and_constants():
     lines = drawn([Curve("*", "x", [1, 2, 3], [0.5, None, 0.5])], "nats", width=5, height=2)
     assert lines == ["* x (nats)", "0.5000 |", "0.5000 |* *", "       +---", "        1 step 3"]
+
+
+def test_moving_average():
+    assert smoothed([1.0, 2.0, 6.0, 0.0], 3) == [1.5, 3.0, 8 / 3, 3.0]
+    assert smoothed([1.0, None, 6.0, 0.0], 3) == [1.0, None, 3.0, 3.0]
+    assert smoothed([1.0, 2.0], 1) == [1.0, 2.0]
 
 
 def test_nothing_to_draw():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from recipe.paec.run.summary import closing_lines, entropy_curves, step_line, tail_mean
+from recipe.paec.run.summary import closing_lines, drawings, entropy_curves, step_line, tail_mean
 
 
 def test_a_gap_at_the_end_is_not_averaged_away():
@@ -44,11 +44,21 @@ def test_the_entropies_are_drawn_against_the_floor():
     assert (entropy.label, entropy.values) == ("token entropy", [0.5, 0.484375, 0.46875, 0.453125, 0.4375])
     assert (hbar.label, hbar.values[0], hbar.values[-1]) == ("Hbar", 0.625, 0.5)
     text = closing_lines(records(5), {"metrics": "there"})
-    at = text.index("    - floor, * token entropy, o Hbar (nats)")
-    assert text[at + 1 : at + 3] == ["    0.6250 |o", "           | o"]
-    assert text[at + 10 : at + 13] == ["    0.4375 |    *", "           +-----", "            1 step 5"]
+    at = text.index("    * token entropy (nats)")
+    assert text[at + 1] == "    0.5000 |*" and text[at + 10] == "    0.4375 |    *"
+    at = text.index("    - floor, o Hbar (nats)")
+    assert text[at + 1] == "    0.6250 |o"
+    assert text[at + 10 : at + 13] == ["    0.5000 |----o", "           +-----", "            1 step 5"]
     assert text[-1] == "  metrics: there"
     assert "".join(text).isascii()
+
+
+def test_long_runs_are_drawn_as_moving_averages():
+    entropies = [curve for curve in entropy_curves(records(45)) if curve.mark == "*"]
+    lines = drawings(entropies)
+    assert lines[0] == "* token entropy (nats, means of 3 steps)"
+    # 45 steps of 1/64 from 0.5 down: the first and the last are means of two.
+    assert lines[1].startswith(f"{0.5 - 1 / 128:>7.4f} |*") and lines[10].startswith(f"{0.5 - 87 / 128:.4f} |")
 
 
 def test_without_a_method_there_is_one_curve():
@@ -69,5 +79,5 @@ def test_beside_a_recorded_run():
     assert "  token entropy in steps 10 to 11: 0.3516 here, 0.6562 with GRPO (recorded)" in text, "a tenth of 11 steps"
     (recorded, *_) = entropy_curves(records(5), grpo)
     assert (recorded.label, recorded.steps) == ("GRPO's token entropy, recorded", [1, 2, 3])
-    assert any(line.startswith("    . GRPO's token entropy, recorded, - floor") for line in text)
+    assert "    . GRPO's token entropy, recorded, * token entropy (nats)" in closing_lines(records(5), {}, grpo)
     assert not any("GRPO" in line for line in closing_lines(records(5), {}))

@@ -65,6 +65,7 @@ def test_the_time_that_is_left():
     assert time_left([], 8) is None and time_left(RECORDS[:1], 8) is None
     assert time_left(RECORDS[1:4], 8) == 13.0 * 5
     slow = [{"step": step, "timing_s/step": 100.0 if step < 20 else 1.0} for step in range(1, 41)]
+    assert time_left([{"step": 1, "timing_s/step": 9.0}, {"step": 2, "timing_s/step": 2.0}], 5) == 2.0 * 3
     assert time_left(slow, 50) == pytest.approx((1.0 * 20) / 20 * 10), "only the last twenty steps count"
 
 

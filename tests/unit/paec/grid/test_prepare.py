@@ -28,7 +28,7 @@ from recipe.paec.grid.runs import GridRun
             ["METHODS=none long=none:trainer.total_training_steps=50", "trainer.test_freq=-1"],
             [
                 "none, long: trainer.test_freq must be > 0: .*",
-                "long and none cannot be compared: trainer.total_training_steps is 50 and 60: set it for all runs, .*",
+                "long and none cannot be compared: trainer.total_training_steps is 50 and 150: set it for all runs, .*",
             ],
         ),
     ],

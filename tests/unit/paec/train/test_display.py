@@ -115,11 +115,12 @@ def test_plain_lines(capsys):
 
 
 def test_plain_lines_know_the_steps_of_earlier_starts(capsys):
-    shown = shown_in(Stream(False), "x", 5, [{**RECORDS[1], "timing_s/step": 150.0, "timing_s/testing": 30.0}])
-    shown.record({**RECORDS[2], "timing_s/step": 60.0})
-    shown.record({**RECORDS[2], "step": 5, "timing_s/step": 60.0})
-    second, last = capsys.readouterr().out.splitlines()
-    assert second.endswith("  6 min left"), "3 x the mean of 180 and 60 s"
+    earlier = [RECORDS[1], {**RECORDS[2], "timing_s/step": 150.0, "timing_s/testing": 30.0}]
+    shown = shown_in(Stream(False), "x", 6, earlier)
+    shown.record({**RECORDS[3], "timing_s/step": 60.0})
+    shown.record({**RECORDS[3], "step": 6, "timing_s/step": 60.0})
+    third, last = capsys.readouterr().out.splitlines()
+    assert third.endswith("  6 min left"), "3 x the mean of 180 and 60 s"
     assert "left" not in last
 
 

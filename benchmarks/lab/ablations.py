@@ -9,11 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from benchmarks.lab.comparison import DRAWS, differences
-from benchmarks.lab.records import BASELINE, Runs, accuracy, interval, over_training, read, solved, where_and_when
+from benchmarks.lab.records import BASELINE, PAEC, Runs, accuracy, interval, over_training, read, solved, where_and_when
 from recipe.paec.scoring.estimators import Difference
 
-SHIPPED = "paec"
-"""The run of the defaults that every ablation is compared with."""
 HEADING = "## What each part does"
 SHOWN = (("entropy", 3), ("accuracy", 3), ("last distinct", 2), ("distinct", 3))
 """The differences of the second table, with their decimals."""
@@ -22,12 +20,10 @@ SHOWN = (("entropy", 3), ("accuracy", 3), ("last distinct", 2), ("distinct", 3))
 def section(folder: Path, defaults: Path, draws: int = DRAWS) -> str:
     """The section of docs/results.md; "" without records."""
     runs, shipped = read(folder), read(defaults)
-    if not runs or SHIPPED not in shipped or BASELINE not in shipped:
+    if not runs or PAEC not in shipped or BASELINE not in shipped:
         return ""
-    paec = shipped[SHIPPED]
-    complete = {
-        name: one for name, one in runs.items() if one.seeds == paec.seeds and one.steps.tolist() == paec.steps.tolist()
-    }
+    paec = shipped[PAEC]
+    complete = {name: one for name, one in runs.items() if one.matches(paec)}
     missing = [f"`{name}` ({', '.join(map(str, one.seeds))})" for name, one in runs.items() if name not in complete]
     lines = [HEADING, ""]
     if missing:

@@ -53,7 +53,7 @@ def _pair(runs: dict[str, Runs]) -> tuple[Runs, Runs] | None:
     if BASELINE not in runs or PAEC not in runs:
         return None
     grpo, paec = runs[BASELINE], runs[PAEC]
-    return (grpo, paec) if grpo.seeds == paec.seeds and [*grpo.steps] == [*paec.steps] else None
+    return (grpo, paec) if paec.matches(grpo) else None
 
 
 def _accuracies(folder: Path, of_pipeline: Path | None, draws: int) -> str:
@@ -106,7 +106,7 @@ def beside(other: Runs, paec: Runs, draws: int) -> str:
         f"{interval(gained[name if name == 'accuracy' else f'last {name}'], _digits(name))} {WORDS.get(name, name)}"
         for name in reversed(quantities(other))
     )
-    return f"* **`{other.name}` there** ends at {shown}. PAEC's end minus it: {less}."
+    return f"* **`{other.name}` there** ends at {shown}. PAEC minus `{other.name}` at the last step: {less}."
 
 
 def _digits(name: str) -> int:

@@ -6,7 +6,17 @@ from pathlib import Path
 
 from benchmarks.lab.comparison import DRAWS, differences
 from benchmarks.lab.figures import draw_other
-from benchmarks.lab.records import BASELINE, PAEC, SAMPLES, Runs, interval, quantities, read, where_and_when
+from benchmarks.lab.records import (
+    BASELINE,
+    PAEC,
+    SAMPLES,
+    Runs,
+    comparable,
+    interval,
+    quantities,
+    read,
+    where_and_when,
+)
 
 SPLIT = "validation"
 """Nothing is chosen on these tasks, so their validation problems measure."""
@@ -18,16 +28,9 @@ TASKS = {
 
 
 def complete(folder: Path) -> dict[str, Runs]:
-    """The runs of a folder that have the baseline's seeds and validations; none without two seeds and another method.
-
-    The sweep of those left out has not reached its end.
-    """
-    runs = read(folder, SPLIT)
-    grpo = runs.get(BASELINE)
-    if grpo is None or len(grpo.seeds) == 1:
-        return {}
-    done = {name: one for name, one in runs.items() if one.matches(grpo)}
-    return done if len(done) > 1 else {}
+    """The `comparable` runs of a folder; none without two seeds and another method than the baseline."""
+    runs = comparable(read(folder, SPLIT))
+    return runs if len(runs) > 1 and len(runs[BASELINE].seeds) > 1 else {}
 
 
 def section(folder: Path, figure: str, draws: int = DRAWS, figures: Path | None = None) -> str:

@@ -21,7 +21,7 @@ import numpy as np
 import pandas
 
 from benchmarks.lab.comparison import differences
-from benchmarks.lab.records import BASELINE, SAMPLES, SOURCE, Runs, interval, read, where_and_when, write
+from benchmarks.lab.records import BASELINE, PAEC, SAMPLES, SOURCE, Runs, interval, read, where_and_when, write
 from recipe.lab.sweep import averaged
 from recipe.paec.common.errors import UserError
 from recipe.paec.common.records import METRICS_FILE, read_metrics
@@ -154,7 +154,7 @@ def _last(name: str, ours: Runs, theirs: Runs, draws: int) -> list[str]:
 
 def _gains(runs: dict[str, dict[str, Runs]], draws: int) -> list[str]:
     """The table of PAEC's differences to GRPO in each of the two; nothing unless both have both."""
-    if any(not {BASELINE, "paec"} <= found.keys() for found in runs.values()):
+    if any(not {BASELINE, PAEC} <= found.keys() for found in runs.values()):
         return []
     lines = [
         "PAEC minus GRPO, in each:",
@@ -163,7 +163,7 @@ def _gains(runs: dict[str, dict[str, Runs]], draws: int) -> list[str]:
         f"|---|{'---|' * len(GAINS)}",
     ]
     for where, found in runs.items():
-        gained = differences(found["paec"], found[BASELINE], draws)
+        gained = differences(found[PAEC], found[BASELINE], draws)
         lines.append(f"| {where} | {' | '.join(interval(gained[key], digits) for key, _, digits in GAINS)} |")
     return [*lines, ""]
 

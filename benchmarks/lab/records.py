@@ -54,6 +54,12 @@ class Runs:
         return self.seeds == other.seeds and np.array_equal(self.steps, other.steps)
 
 
+def comparable(runs: Mapping[str, Runs]) -> dict[str, Runs]:
+    """The runs that match the baseline's, itself among them; none without it. The sweep of the others is under way."""
+    baseline = runs.get(BASELINE)
+    return {} if baseline is None else {name: one for name, one in runs.items() if one.matches(baseline)}
+
+
 def read(folder: Path, split: str = "held_out") -> dict[str, Runs]:
     """The recorded runs by their name in the file of jobs, the baseline first; on the problems of `split`.
 

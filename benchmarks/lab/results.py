@@ -21,10 +21,12 @@ from benchmarks.lab.comparison import DRAWS, corrected, differences, dominated, 
 from benchmarks.lab.figures import draw, draw_why
 from benchmarks.lab.records import (
     BASELINE,
+    PAEC,
     REFERENCE,
     SAMPLES,
     Runs,
     accuracy,
+    comparable,
     interval,
     outcomes,
     read,
@@ -194,15 +196,14 @@ def section(folder: Path, draws: int = DRAWS, figures: Path | None = None) -> st
     on_record = read(folder)
     if not on_record:
         return ""
-    heading, one = SECTIONS[folder.name], on_record.get(BASELINE)
-    runs = {name: r for name, r in on_record.items() if one and r.matches(one)}
-    left_out = [
-        f"`{name}` with seed {', '.join(map(str, r.seeds))} to step {r.steps[-1]}"
+    heading, runs = SECTIONS[folder.name], comparable(on_record)
+    have = {
+        name: f"`{name}` with seed {', '.join(map(str, r.seeds))} to step {r.steps[-1]}"
         for name, r in on_record.items()
-        if name not in runs or len(runs) == 1
-    ]
-    if one is None or len(runs) == 1:
-        return f"{heading}\n\nRuns on record: {'; '.join(left_out)}. No table yet."
+    }
+    if len(runs) < 2:
+        return f"{heading}\n\nRuns on record: {'; '.join(have.values())}. No table yet."
+    one, left_out = runs[BASELINE], [words for name, words in have.items() if name not in runs]
     gained = {name: differences(r, one, draws) for name, r in runs.items() if name != BASELINE}
     if figures is not None:
         draw(runs, gained, figures / figure_of(folder))
@@ -238,8 +239,8 @@ def section(folder: Path, draws: int = DRAWS, figures: Path | None = None) -> st
         "",
         *domination(runs),
     ]
-    if "paec" in gained:
-        lines += ["", *claims(gained["paec"])]
+    if PAEC in gained:
+        lines += ["", *claims(gained[PAEC])]
     return "\n".join(lines)
 
 

@@ -61,8 +61,8 @@ def of_source(source: Source, remarks: list[str]) -> list[dict[str, Any]]:
     ]
     if len(updates) < LEAST:
         remarks.append(
-            f"{source.name}: entropy_change: needs {LEAST} recorded steps with {ENTROPY} both there and at the next "
-            f"step, found {len(updates)}: give a longer run"
+            f"{source.name}: entropy_change: needs {LEAST} recorded steps with {ENTROPY} whose next step has it "
+            f"too, found {len(updates)}: give a longer run"
         )
         return []
     remarks.append(f"{source.name}: entropy_change: {MISSING}")

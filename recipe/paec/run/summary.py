@@ -21,9 +21,14 @@ def accuracy(record: dict[str, Any]) -> dict[str, float]:
     }
 
 
+def last_tenth(values: Sequence[Any]) -> Sequence[Any]:
+    """The last tenth of the values, their number rounded up."""
+    return values[-math.ceil(len(values) / 10) :]
+
+
 def tail_mean(records: Sequence[Mapping[str, Any]], key: str) -> float | None:
     """A metric "at the end": its mean over the last tenth of the records, rounded up; None if one is missing there."""
-    values = [record.get(key) for record in records[-math.ceil(len(records) / 10) :]]
+    values = [record.get(key) for record in last_tenth(records)]
     return fmean(values) if values and None not in values else None
 
 
@@ -101,7 +106,7 @@ def beside_grpo(records: Sequence[dict[str, Any]], grpo: Sequence[dict[str, Any]
         own = {record["step"]: value for record in records if (value := _beside(record, key)) is not None}
         theirs = {line["step"]: line[key] for line in grpo if key in line}
         if both := sorted(own.keys() & theirs.keys()):
-            at = both[-math.ceil(len(both) / 10) :] if key == "entropy" else both[-1:]
+            at = last_tenth(both) if key == "entropy" else both[-1:]
             where = f"at step {at[0]}" if len(at) == 1 else f"in steps {at[0]} to {at[-1]}"
             here, there = (f"{fmean(of[step] for step in at):{form}}" for of in (own, theirs))
             lines.append(f"  {label} {where}: {here} here, {there} with GRPO (recorded)")

@@ -86,6 +86,6 @@ def test_too_few_updates(tmp_path):
     remarks = []
     assert of_source(read_source(str(run)), remarks) == []
     assert remarks == [
-        "run: entropy_change: needs 4 recorded steps with actor/entropy both there and at the next step, found 3: give "
-        "a longer run"
+        "run: entropy_change: needs 4 recorded steps with actor/entropy whose next step has it too, found 3: give a "
+        "longer run"
     ]

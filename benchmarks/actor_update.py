@@ -275,7 +275,7 @@ def child(options: argparse.Namespace) -> None:
     from verl.workers.utils.padding import response_to_nested
 
     import recipe.paec.plugins.register  # noqa: F401
-    from recipe.paec.actor.batches import OUTPUT_NAMES, response_statistics
+    from recipe.paec.actor.batches import NUCLEUS, response_statistics
     from recipe.paec.actor.loss import method_loss
     from recipe.paec.config.schema import OWN_SURROGATE
 
@@ -319,8 +319,7 @@ def child(options: argparse.Namespace) -> None:
             found = response_statistics(output, data, vocab_size)
             nucleus = found.nucleus_size.double().mean().item()
             data["entropy"] = response_to_nested(found.entropy, data["response_mask"])
-            for name in set(OUTPUT_NAMES.values()) - {"log_probs", "entropy"}:
-                data[name] = output[name]
+            data[NUCLEUS] = output[NUCLEUS]
         del output
         peak.start()
         start = now(cuda)

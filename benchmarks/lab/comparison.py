@@ -86,8 +86,16 @@ def corrected(p: Mapping[str, float | None]) -> dict[str, float | None]:
     return found
 
 
+def is_shown(p: float | None) -> bool:
+    """Whether a p value says, at LEVEL, that the difference is not 0; without one (a single seed) nothing is shown.
+
+    Not the interval, whose end is as near to 0 as the draws are coarse where p is about 0.05.
+    """
+    return p is not None and LEVEL + p < 1
+
+
 def in_words(difference: Difference, p: float | None) -> str:
     """What a corrected p value says: better, worse or no difference shown."""
     if p is None:
         return "one seed: no interval"
-    return ("better" if difference.value > 0 else "worse") if LEVEL + p < 1 else "no difference shown"
+    return ("better" if difference.value > 0 else "worse") if is_shown(p) else "no difference shown"

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.lab.comparison import corrected, in_words
-from benchmarks.lab.records import BASELINE, REFERENCE, Runs, quantities
+from benchmarks.lab.records import BASELINE, PAEC, REFERENCE, Runs, quantities
 from benchmarks.lab.search import method_of
 from benchmarks.lab.why import KINDS, mean
 from data_prep.files import atomic_write
@@ -19,6 +19,11 @@ MOST_CURVES = 6
 """Methods whose curves can be told apart in one figure."""
 COLORS = {"better": "C2", "no difference shown": "0.55", "worse": "C3", "one seed: no interval": "0.8"}
 """Of what `in_words` says."""
+CURVE_COLORS = {
+    **{BASELINE: "C0", "entropy_bonus": "C1", PAEC: "C2", "paec_text": "C3"},
+    **{"pass_at_k": "C4", "unlikeliness": "C5", "paec_no_mask": "C6"},
+}
+"""Of methods in the figures of curves, the same in all of them; others take what is left."""
 
 
 def draw(runs: dict[str, Runs], gained: dict[str, dict[str, Difference]], file: Path) -> None:
@@ -76,8 +81,10 @@ def _save(pyplot: Any, figure: Any, file: Path) -> None:
 def _curves(pyplot: Any, runs: dict[str, Runs], against: Sequence[str] = ("pass@32", "distinct")) -> Any:
     """Frontiers of accuracy and two quantities, and entropy with the range of the seeds."""
     figure, (left, middle, right) = pyplot.subplots(1, 3, figsize=(10.5, 3.7), layout="constrained")
-    for place, (name, one) in enumerate(runs.items()):
-        color = f"C{place}"
+    colors = {name: CURVE_COLORS.get(method_of(name)) for name in runs}
+    free = iter(f"C{place}" for place in range(10) if f"C{place}" not in colors.values())
+    for name, one in runs.items():
+        color = colors[name] or next(free)
         label = "GRPO" if name == BASELINE else f"GRPO + {name}"
         values = {key: of.mean((0, -1)) for key, of in quantities(one).items()}
         for axis, key in zip((left, middle), against, strict=True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from benchmarks.lab.comparison import DRAWS, differences
+from benchmarks.lab.comparison import DRAWS, corrected, differences, is_shown
 from benchmarks.lab.figures import draw_other
 from benchmarks.lab.records import (
     BASELINE,
@@ -73,18 +73,19 @@ def _differences(runs: dict[str, Runs], from_which: str, called: str, digits: li
     other = runs[from_which]
     beside = [*quantities(other)][1:]
     lines = [
-        f"Minus {called}, at step {other.steps[-1]}, and in the mean over the accuracies that both reach (95 % "
-        "intervals, not corrected for their number):",
+        f"Minus {called}, at step {other.steps[-1]}, and in the mean over the accuracies that both reach; 95 % "
+        "intervals, bold what differs after Holm's correction for the number of methods:",
         "",
         f"| | accuracy | {' | '.join(beside)} | {' | '.join(f'{name} at equal accuracy' for name in beside)} |",
         f"|---|{'---|' * (2 * len(beside) + 1)}",
     ]
     keys = ["accuracy", *(f"{kind} {name}" for kind in ("last", "equal") for name in beside)]
-    for name, one in runs.items():
-        if name != from_which:
-            found = differences(one, other, draws)
-            cells = [interval(found[key], n) for key, n in zip(keys, [*digits, *digits[1:]], strict=True)]
-            lines.append(f"| `{name}` | {' | '.join(cells)} |")
+    found = {name: differences(one, other, draws) for name, one in runs.items() if name != from_which}
+    p = {key: corrected({name: of[key].p for name, of in found.items()}) for key in keys}
+    for name, of in found.items():
+        cells = [interval(of[key], n) for key, n in zip(keys, [*digits, *digits[1:]], strict=True)]
+        marked = [f"**{cell}**" if is_shown(p[key][name]) else cell for key, cell in zip(keys, cells, strict=True)]
+        lines.append(f"| `{name}` | {' | '.join(marked)} |")
     return lines
 
 

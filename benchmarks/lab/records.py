@@ -170,8 +170,9 @@ def points(
 def gap_at_equal_accuracy(one: tuple[np.ndarray, np.ndarray], other: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
     """How much higher the first curve lies than the second, in the mean over the accuracies that both reach; [...].
 
-    A curve is its points (accuracy, y) [..., K], in the order of accuracy, joined by straight lines; of equal
-    accuracies, that of the last validation counts. Before its first point and after its last one it is level.
+    A curve is its points (accuracy, y) [..., K], in the order of accuracy, joined by straight lines; points of equal
+    accuracy keep their order: the curve arrives at the first one and goes on from the last one. Before its first point
+    and after its last one it is level.
     """
     low = np.maximum(one[0].min(-1), other[0].min(-1))
     high = np.minimum(one[0].max(-1), other[0].max(-1))

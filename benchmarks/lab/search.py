@@ -14,6 +14,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import yaml
 
 from benchmarks.lab.records import BASELINE, Runs, accuracy, outcomes, read, solved, where_and_when
@@ -23,6 +24,8 @@ from recipe.paec.common.repository import REPOSITORY
 HERE = Path(__file__).parent
 JOBS, MAIN = HERE / "search.yaml", HERE / "main.yaml"
 RECORDS = REPOSITORY / "benchmarks" / "results" / "lab" / "search"
+AT_RANDOM = 1.0
+"""Nats of token entropy above which a policy answers at random; such runs would decide a correlation on their own."""
 HEADER = """# Main runs of docs/results.md: each method at the value that the search chose, the test problems measured.
 # Written by python -m benchmarks.lab.search; paec lab sweep benchmarks/lab/main.yaml
 all: [steps=200, held_out=true]
@@ -58,6 +61,35 @@ def chosen(runs: Mapping[str, Runs], jobs: Sequence[str]) -> dict[str, str]:
     }
 
 
+def what_it_takes(runs: Mapping[str, Runs], jobs: Sequence[str]) -> str:
+    """Which of a method's values the search tends to take, and why; "" before a method with several was searched.
+
+    Methods whose values all trained alike are not counted: nothing was chosen there.
+    """
+    best = chosen(runs, jobs)
+    several = {m: names for m, names in settings_of(jobs).items() if m in best and len(names) > 1}
+    several = {m: names for m, names in several.items() if not trained_alike([runs[name] for name in names])}
+    if not several:
+        return ""
+    entropy = {name: one.entropy[:, -1].mean() for name, one in runs.items()}
+    weakest = sum(best[m] == min(names, key=entropy.__getitem__) for m, names in several.items())
+    sane = [name for name, value in entropy.items() if value < AT_RANDOM]
+    ends = np.array([(volume(runs[n]), accuracy(runs[n].correct)[:, -1].mean(), entropy[n]) for n in sane])
+    with_accuracy, with_entropy = np.corrcoef(ends.T)[0, 1:]
+    return (
+        f"in {weakest} of {len(several)} methods whose values differ, the value taken is the one whose training "
+        f"ends at the lowest token entropy. Over all runs, the hypervolume's correlation is {with_accuracy:+.2f} with "
+        f"accuracy at the last step and {with_entropy:+.2f} with token entropy: within so few steps entropy costs "
+        "accuracy here and its loss costs little. That holds for PAEC's values too."
+    )
+
+
+def trained_alike(runs: Sequence[Runs]) -> bool:
+    """Whether all of them have the same correct and distinct responses at every validation."""
+    first, *others = ((one.correct, one.distinct) for one in runs)
+    return all(np.array_equal(ours, theirs) for other in others for ours, theirs in zip(first, other, strict=True))
+
+
 def section(folder: Path, file: Path = JOBS) -> str:
     """The section of docs/results.md for the records of `folder` and the file of jobs; "" without records."""
     jobs = yaml.safe_load(file.read_text(encoding="utf-8"))["jobs"]
@@ -72,9 +104,10 @@ def section(folder: Path, file: Path = JOBS) -> str:
         f"One run for each setting, seed {', '.join(map(str, one.seeds))}, {one.steps[-1]} steps, on the "
         f"{one.correct.shape[-1]} validation problems; `paec lab sweep benchmarks/lab/{file.name}`; "
         f"{where_and_when(runs.values())}. The value in bold is taken; the last four columns are its run at the last "
-        "step. One run a setting says which value a method gets, not which method is better: that is left to the "
-        "main runs.",
+        "step, so of most methods the best of three runs, on the problems that chose it. One run a setting says which "
+        "value a method gets, not which method is better: that is left to the main runs.",
         "",
+        *(f"{words}\n" for words in (_what_is_noise(folder.parent / "main", one), _takes(runs, [*jobs])) if words),
         *([f"Not searched to the end yet: {', '.join(missing)}.", ""] if missing else []),
         "| | hypervolume of accuracy and pass@32, by value | accuracy | pass@32 | distinct | token entropy |",
         "|---|---|---|---|---|---|",
@@ -85,14 +118,36 @@ def section(folder: Path, file: Path = JOBS) -> str:
     return "\n".join(lines)
 
 
+def _takes(runs: Mapping[str, Runs], jobs: Sequence[str]) -> str:
+    said = what_it_takes(runs, jobs)
+    return said and f"What it takes: {said}"
+
+
+def _what_is_noise(folder: Path, like: Runs) -> str:
+    """GRPO's own hypervolumes with other seeds up to the same step; "" without such runs."""
+    grpo = read(folder, "validation").get(BASELINE)
+    if grpo is None or not np.isin(like.steps, grpo.steps).all():
+        return ""
+    upto = np.isin(grpo.steps, like.steps)
+    found = outcomes(grpo.correct[:, upto], grpo.distinct[:, upto])["pass@32"]
+    return (
+        f"GRPO with seeds {', '.join(map(str, grpo.seeds))} has {', '.join(f'{value:.4f}' for value in found)} on "
+        f"these "
+        "problems: differences of that size say nothing."
+    )
+
+
 def _row(method: str, names: Sequence[str], taken: str, runs: Mapping[str, Runs]) -> str:
     knob = names[0].removeprefix(f"{method}.").partition("=")[0]
+    alike = len(names) > 1 and trained_alike([runs[name] for name in names])
     tried = []
     for name in names:
         text = f"{volume(runs[name]):.4f}"
         if name != method:
             text = f"{name.partition('=')[2]}: {text}"
-        tried.append(f"**{text}**" if name == taken and len(names) > 1 else text)
+        tried.append(f"**{text}**" if name == taken and len(names) > 1 and not alike else text)
+    if alike:
+        tried.append("no effect: the runs are equal")
     one = runs[taken]
     last = (accuracy(one.correct)[:, -1], solved(one.correct)[:, -1], one.distinct.mean(-1)[:, -1], one.entropy[:, -1])
     cells = [f"{value.mean():.{digits}f}" for value, digits in zip(last, (3, 3, 2, 3), strict=True)]

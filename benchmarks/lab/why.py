@@ -200,6 +200,20 @@ def mean(found: dict[str, list[dict[str, Any]]], method: str, quantity: str) -> 
     return np.array([record[quantity] for record in found[method]]).mean(0)
 
 
+def _mask(share: np.ndarray, mass: np.ndarray, ratio: np.ndarray) -> str:
+    """Which tokens the mask takes at first, and what its term weighs; by kind, and by window."""
+    kinds = {kind: place for place, kind in enumerate(KINDS)}
+    chosen, forced = [kinds[kind] for kind in KINDS[:3]], [kinds[kind] for kind in ("result", "punctuation", "end")]
+    return (
+        f"In the first {WINDOW} steps {mass[chosen].sum():.0%} of the mask's mass is at the numbers and operators "
+        f"that a "
+        f"step chooses, which are {share[chosen].sum():.0%} of the tokens, and {mass[forced].sum():.1%} at results, "
+        f"punctuation and the end, which are {share[forced].sum():.0%}. The gradient of PAEC's term is "
+        f"{ratio[0]:.3f} of "
+        f"the policy loss's then and {ratio[-1]:.2f} in the last {WINDOW} steps."
+    )
+
+
 def section(folder: Path) -> str:
     """The section of docs/results.md for the records of `folder`; "" if `read` finds nothing."""
     found = read(folder)
@@ -219,6 +233,8 @@ def section(folder: Path) -> str:
         f"{about}.",
         "",
         f"![Entropy by kind of token over the training; shares of the mask's mass]({FIGURE})",
+        "",
+        _mask(share, mass, mean(found, "paec", "ratio")),
         "",
         f"A response is two steps and an expression, `7-5=2,1*2=2;1*(7-5)`. By kind of token, in steps 1 to {WINDOW} "
         f"and the last {WINDOW}; entropy in nats:",

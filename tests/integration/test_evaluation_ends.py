@@ -48,7 +48,8 @@ def ended(process: subprocess.Popen, number: int) -> float:
 
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory) -> Path:
-    """A benchmark, a training file to look for it in, and samples: enough of each for a stage to be met."""
+    """A benchmark, a training file to look for it in, and samples, graded within 2 s or longer than between two lines
+    of progress."""
     folder = tmp_path_factory.mktemp("rows")
 
     def row(i: int, source: str, text: str) -> dict:
@@ -65,27 +66,24 @@ def rows(tmp_path_factory) -> Path:
     ]
     write_parquet([row(i, "aime24", text) for i, text in enumerate(texts[:200])], folder / "aime24" / "test.parquet")
     write_parquet([row(i, "dapo_math_17k", text) for i, text in enumerate(texts)], folder / "train.parquet")
-    with open(folder / "samples.jsonl", "w", encoding="utf-8") as stream:
-        for i in range(200):
-            for n in range(16):
-                sample = {
-                    "benchmark": "aime24",
-                    "problem": f"aime24-{i}",
-                    "sample": n,
-                    "response": f"\\boxed{{{i + n % 3}}}",
-                }
-                stream.write(json.dumps(sample) + "\n")
+    for name, answer in (("quick", "{i}{n}"), ("slow", r"\frac{{{i}\sqrt{{{n}}}}}{{\sqrt{{{i}{n}}}}}")):
+        with open(folder / f"{name}.jsonl", "w", encoding="utf-8") as stream:
+            for i in range(200):
+                for n in range(2, 18):
+                    response = f"\\boxed{{{answer.format(i=i + 1, n=n)}}}"
+                    sample = {"benchmark": "aime24", "problem": f"aime24-{i}", "sample": n - 2, "response": response}
+                    stream.write(json.dumps(sample) + "\n")
     return folder
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("stage", ["start", "  graded ", "graded "])
-def test_sigterm_while_samples_are_scored(rows, tmp_path, stage):
+@pytest.mark.parametrize(("stage", "samples"), [("start", "quick"), ("  graded ", "slow"), ("graded ", "quick")])
+def test_sigterm_while_samples_are_scored(rows, tmp_path, stage, samples):
     """During the imports, in the middle of grading, and after it, in scoring and the search for contamination."""
     output = tmp_path / "out"
     process = start(
-        output, f"samples={rows / 'samples.jsonl'}", "benchmarks=[aime24]", f"data_root={rows}",
+        output, f"samples={rows / samples}.jsonl", "benchmarks=[aime24]", f"data_root={rows}",
         f"trained_on=[{rows / 'train.parquet'}]",
     )  # fmt: skip
     log = output.with_suffix(".log")

@@ -66,8 +66,10 @@ def test_paec_beside_other_methods(folder):
     assert numbers(tables[1].split("`entropy_bonus`")[1].splitlines()[0]) == ["+0.000"] * 5
     assert numbers(tables[2].splitlines()[-1]) == ["+0.000", "+0.000", "-0.500", "+0.000", "-0.250"]
     text = findings.beside(*(other_tasks.complete(folder / "word_problems")[n] for n in ("entropy_bonus", "paec")), 20)
-    assert text.startswith("* **`entropy_bonus` there** ends at token entropy 0.100, maj@32 0.500, pass@32 1.000, acc")
-    assert "PAEC minus `entropy_bonus` at the last step: +0.500 [" in text
+    assert text.startswith(
+        "* **Four numbers, `entropy_bonus`** ends at token entropy 0.100, accuracy 0.500, pass@32 1.000"
+    )
+    assert "PAEC minus `entropy_bonus`: +0.000 [+0.000, +0.000] accuracy, +0.000 [" in text
 
 
 def test_intervals_are_those_of_the_common_bootstrap(folder):

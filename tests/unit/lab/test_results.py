@@ -231,18 +231,33 @@ def test_what_is_said_in_short(tmp_path):
     write(tmp_path / "defaults", *seeds)
     write(tmp_path / "long", *seeds[:3])
     text = findings.section(tmp_path, draws=5)
-    assert "GRPO's entropy falls** in 2 of 2 seeds; within 25 steps token entropy from 0.200 to 0.100," in text
-    assert "PAEC's ends above it** in 0 of 2 seeds: token entropy 0.100, distinct correct answers 1.50" in text
-    assert "is +0.00 [+0.00, +0.00] distinct correct answers and +0.000 [+0.000, +0.000] in pass@32" in text
-    assert "Over a longer training" not in text and "It takes the floor" not in text
+    nothing = "+0.000 [+0.000, +0.000] | +0.000 [+0.000, +0.000] | +0.00 [+0.00, +0.00] |"
+    assert f"| test problems | 25 | 2 | 0.200 to 0.100 | 0.100 | {nothing}" in text
+    assert f"| validation problems | 25 | 2 | 0.200 to 0.100 | 0.100 | {nothing}" in text
+    assert "GRPO's falls in 2 of 2 trainings; PAEC's ends above that of the same seed in 0 of 2." in text
+    assert "PAEC's accuracy is not shown to differ in any of 2 rows; pass@32 is not shown" in text
+    assert "long runs" not in text and "PAEC's parts" not in text
     write(tmp_path / "long", seeds[3])
     write(tmp_path / "ablations", *(f"{name}-seed{seed}" for name, _ in findings.PARTS for seed in (1, 2)))
     text = findings.section(tmp_path, draws=5)
-    assert "Over a longer training, GRPO's entropy falls" in text
-    assert "It takes the floor" not in text, "no entropy differs"
-    for file in (tmp_path / "defaults").glob("paec-*"):
-        file.write_text(file.read_text().replace("[0.2, 0.1]", "[0.2, 0.15]"))
-    assert "(`mask=none`) 0.100, with the mean over" in findings.section(tmp_path, draws=5)
+    assert "| long runs | 25 | 2 |" in text and "falls in 4 of 4 trainings" in text
+    assert "0.100 with GRPO and 0.100 with PAEC; 0.100 without the floor (`lambda_low=0`), 0.100 with" in text
+
+
+def test_rows_in_which_a_difference_is_shown():
+    test, validation, four = (findings.PLACES[place] for place in (0, 1, 6))
+    assert not four.hypervolume
+    more, less, unclear = Difference(0.2, 0.1, 0.3, 0.01), Difference(-0.2, -0.3, -0.1, 0.01), Difference(1, -1, 3, 0.3)
+    columns = (("accuracy", "accuracy", 3), ("pass@32", "hypervolume", 4))
+    gained = {
+        test: {"accuracy": more, "pass@32": unclear},
+        validation: {"accuracy": less, "pass@32": unclear},
+        four: {"accuracy": more, "pass@32": more},
+    }
+    assert findings._where(gained, columns) == (
+        "accuracy is higher in 2 of 3 rows (test problems, four numbers) and lower in 1 of 3 rows (validation "
+        "problems); hypervolume is not shown to differ in any of 2 rows"
+    ), "the hypervolume's reference point was chosen for three numbers"
 
 
 def test_verdicts():
@@ -268,13 +283,31 @@ def test_the_search_takes_the_largest_hypervolume_on_the_validation_problems(tmp
     assert [*map(search.method_of, reverse["jobs"])] == ["siren", "paec", "none"], "in the order of the search"
 
 
+def test_what_the_search_takes():
+    """By hand: two methods of three values, of which the hypervolume takes the one with the least entropy once."""
+    values = {"a.x=1": (16, 0.1), "a.x=2": (8, 0.3), "b.x=1": (12, 0.2), "b.x=2": (20, 0.4), "c.x=1": (4, 2.0)}
+    found = {name: runs(name, seeds=(11,), correct=correct) for name, (correct, _) in values.items()}
+    for name, (_, entropy) in values.items():
+        found[name].entropy[:, -1] = entropy
+    text = search.what_it_takes(found, [*values])
+    assert text.startswith("in 1 of 2 methods whose values differ,")
+    volumes = [search.volume(found[name]) for name in [*values][:4]]
+    expected = [np.corrcoef(volumes, other)[0, 1] for other in ([16, 8, 12, 20], [0.1, 0.3, 0.2, 0.4])]
+    assert f"correlation is {expected[0]:+.2f} with accuracy at the last step and {expected[1]:+.2f} with" in text
+    assert search.what_it_takes(found, ["a.x=1", "c.x=1"]) == "", "nothing was chosen"
+    alike = {"d.x=1": found["a.x=1"], "d.x=2": found["a.x=1"]}
+    assert search.trained_alike([*alike.values()]) and not search.trained_alike([found["a.x=1"], found["a.x=2"]])
+    assert search.what_it_takes(alike, [*alike]) == ""
+
+
 def test_a_method_of_the_search_is_shown_once_all_of_its_settings_were_run(tmp_path):
     file = tmp_path / "search.yaml"
     file.write_text("jobs: {none: [], paec.rho_min=0.7: [], paec.rho_min=0.8: [], siren.top_p=0.8: []}")
     write(tmp_path / "records", "none-seed1", "paec.rho_min=0.7-seed1", "paec.rho_min=0.8-seed1", "not_a_job-seed1")
     text = search.section(tmp_path / "records", file)
     # On the validation problems: both half right at the last step, accuracy 0.5 and pass@32 1.
-    assert "| `paec`, `rho_min` | **0.7: 0.0800** · 0.8: 0.0800 | 0.500 | 1.000 | 1.50 | 0.100 |" in text
+    equal = "0.7: 0.0800 · 0.8: 0.0800 · no effect: the runs are equal"
+    assert f"| `paec`, `rho_min` | {equal} | 0.500 | 1.000 | 1.50 | 0.100 |" in text
     assert "| `none` | 0.0800 | 0.500 | 1.000 | 1.50 | 0.100 |" in text
     assert "Not searched to the end yet: `siren`." in text
     assert "not_a_job" not in text

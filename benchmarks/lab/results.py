@@ -1,9 +1,9 @@
 """Tables and figure of docs/results.md, from the records of the laboratory: `python -m benchmarks.lab.results`.
 
 Reads benchmarks/lab/protocol.md and the records of `paec lab sweep` in benchmarks/results/lab: `defaults/`, `long/`,
-`llama/`, `word_problems/`, `countdown_four/`, `ablations/`, `agreement/`, `search/` and `main/`, each made from the
-file of jobs of that name; the records of `benchmarks.lab.why`; and the pipeline's runs in benchmarks/results/pipeline.
-Writes docs/results.md and its figures.
+`llama/`, `word_problems/`, `countdown_four/`, `matched_entropy/`, `ablations/`, `agreement/`, `search/` and `main/`,
+each made from the file of jobs of that name; the records of `benchmarks.lab.why`; and the pipeline's runs in
+benchmarks/results/pipeline. Writes docs/results.md and its figures.
 
 A number is the mean over seeds, with the seeds' own values beside it.
 """
@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.lab import ablations, findings, other_tasks, pipeline, search, why
+from benchmarks.lab import ablations, findings, matched, other_tasks, pipeline, search, why
 from benchmarks.lab.comparison import DRAWS, corrected, differences, dominated, in_words, is_shown
 from benchmarks.lab.figures import draw, draw_why
 from benchmarks.lab.records import (
@@ -179,6 +179,7 @@ def page(folder: Path, of_pipeline: Path | None = None, draws: int = DRAWS, figu
         long,
         llama,
         *(other_tasks.section(folder / name, figure_of(folder / name), draws, figures) for name in other_tasks.TASKS),
+        matched.section(folder / matched.FILE, folder / "countdown_four"),
         agreement,
         found[1],
         main,

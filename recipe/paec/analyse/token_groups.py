@@ -42,7 +42,7 @@ def tokens_of(record: TokenRecord) -> Tokens:
     """The tokens of a training step's record.
 
     Raises:
-        UserError: it has no advantages, or no token in the loss.
+        UserError: it has no advantages, no token in the loss, or a value of one that is NaN or infinite.
     """
     parts: list[list[np.ndarray]] = []
     names = {name: i for i, name in enumerate(dict.fromkeys(response.group for response in record.responses))}
@@ -57,6 +57,12 @@ def tokens_of(record: TokenRecord) -> Tokens:
     columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
     if not columns or not len(columns[0]):
         raise UserError(f"tokens/{record.step}.parquet: has no token in the loss: choose another run")
+    for name, values in zip(("log_prob", "entropy", "advantages"), columns[1:4], strict=True):
+        if wrong := int((~np.isfinite(values)).sum()):
+            raise UserError(
+                f"tokens/{record.step}.parquet, column {name}: {wrong} of {len(values)} values are NaN or infinite: "
+                "the training had diverged there; look at its earlier steps, or choose another run"
+            )
     return Tokens(record.step, *columns)
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from statistics import fmean
 from typing import Any
 
-from recipe.paec.run.drawing import Curve, drawn, smoothed
+from recipe.paec.run.drawing import HEIGHT, WIDTH, Curve, drawn, smoothed
 
 ENTROPY = "actor/entropy"
 HBAR = "/selected_entropy"
@@ -83,16 +83,16 @@ def entropy_curves(records: Sequence[dict[str, Any]], grpo: Sequence[dict[str, A
     return curves
 
 
-def drawings(curves: Sequence[Curve]) -> list[str]:
+def drawings(curves: Sequence[Curve], columns: int = WIDTH, rows: int = HEIGHT) -> list[str]:
     """The lines that draw `entropy_curves`: token entropy by itself, and Hbar with its floor, which is far above it.
 
     Moving averages over a fifteenth of the steps: from step to step they go up and down by as much as runs differ.
     """
-    width = max((len(curve.steps) for curve in curves), default=0) // 15 | 1
-    unit = "nats" if width == 1 else f"nats, means of {width} steps"
-    smooth = [replace(curve, values=smoothed(curve.values, width)) for curve in curves]
+    window = max((len(curve.steps) for curve in curves), default=0) // 15 | 1
+    unit = "nats" if window == 1 else f"nats, means of {window} steps"
+    smooth = [replace(curve, values=smoothed(curve.values, window)) for curve in curves]
     pairs = [[curve for curve in smooth if curve.mark in marks] for marks in (".*", "-o")]
-    return [line for pair in pairs for line in drawn(pair, unit)]
+    return [line for pair in pairs for line in drawn(pair, unit, columns, rows)]
 
 
 def beside_grpo(records: Sequence[dict[str, Any]], grpo: Sequence[dict[str, Any]]) -> list[str]:

@@ -19,15 +19,14 @@ from rich.table import Table
 from rich.text import Text
 
 from recipe.paec.common.console import say
-from recipe.paec.run.drawing import drawn
-from recipe.paec.run.summary import ENTROPY, accuracy, anchored, entropy_curves, step_line
+from recipe.paec.run.summary import ENTROPY, accuracy, anchored, drawings, entropy_curves, step_line
 
 INTERVAL = 1.0
 """Seconds between two drawings of the display, unless something new has come."""
 RECENT = 20
 """Steps whose mean duration is used for the time that is left."""
-CURVE_WIDTH, CURVE_HEIGHT = 60, 6
-"""Columns and rows of the small curve of the entropies."""
+CURVE_WIDTH, CURVE_HEIGHT = 60, 5
+"""Columns and rows of each small drawing of entropies."""
 
 
 class Shown(Protocol):
@@ -159,8 +158,9 @@ def body(records: Sequence[Mapping[str, Any]], warnings: Sequence[str]) -> Rende
         Text("  ").join(Text.assemble((f"{label} ", "dim"), value) for label, value in row)
         for row in numbers_of(records)
     ]
-    curve = [Text(line, no_wrap=True) for line in drawn(entropy_curves(records), "nats", CURVE_WIDTH, CURVE_HEIGHT)]
-    return Group(*rows, *curve, *(Text(f"warning: {sentence}", style="yellow") for sentence in warnings))
+    curves = drawings(entropy_curves(records), CURVE_WIDTH, CURVE_HEIGHT)
+    drawn = [Text(line, no_wrap=True) for line in curves]
+    return Group(*rows, *drawn, *(Text(f"warning: {sentence}", style="yellow") for sentence in warnings))
 
 
 def numbers_of(records: Sequence[Mapping[str, Any]]) -> list[list[tuple[str, str]]]:

@@ -55,6 +55,16 @@ def test_tokens_of_a_record():
     assert len(set(zip(tokens.prompt, (row[0] for row in rows), strict=True))) == 3
 
 
+@pytest.mark.parametrize(("column", "value"), [("entropy", np.nan), ("log_prob", -np.inf), ("advantages", np.nan)])
+def test_a_record_of_a_diverged_step_is_one_sentence(column, value):
+    first, *others = record(3).responses
+    values = np.array(first.advantages if column == "advantages" else first.statistics[column], np.float32)
+    values[2] = value
+    changed = {"advantages": values} if column == "advantages" else {"statistics": {**first.statistics, column: values}}
+    with pytest.raises(UserError, match=rf"tokens/3.parquet, column {column}: 1 of \d+ values are NaN or infinite"):
+        tokens_of(record_of(3, [replace(first, **changed), *others]))
+
+
 def test_covariances():
     tokens, rows = tokens_of(record()), rows_of(record())
     mean_a, mean_lp = (sum(row[i] for row in rows) / len(rows) for i in (3, 1))

@@ -54,8 +54,10 @@ def test_a_device_has_memory_of_its_own():
 def test_the_curve_and_the_warnings():
     lines = text_of(body(RECORDS, ["step 4: Hbar is low: do something"]))
     assert lines[0] == "reward 0.250  length 24.0  truncated 12.5%  tokens/s 2000"
-    assert lines[3] == "- floor, * token entropy, o Hbar (nats)"
-    assert lines[4] == "0.5844 |o" and lines[9] == "0.4375 |   *"
+    assert lines[3] == "* token entropy (nats)"
+    assert lines[4] == "0.4844 |*" and lines[8] == "0.4375 |   *"
+    assert lines[11] == "- floor, o Hbar (nats)", "far above token entropy, so drawn by itself"
+    assert lines[12] == "0.5844 |o" and lines[16] == "0.4800 |----"
     assert lines[-1] == "warning: step 4: Hbar is low: do something"
     assert all(len(line) <= 40 for line in text_of(body(RECORDS, []), width=40))
     assert text_of(body([], [])) == []

@@ -1,0 +1,62 @@
+"""The same entropy without positions: which strength of two rivals holds the token entropy that PAEC holds.
+
+Jobs of benchmarks/lab/matched_entropy.yaml, METHOD.FIELD=VALUE; PAEC's runs are those of countdown_four.yaml.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.lab.records import PAEC, Runs, accuracy, read, solved, where_and_when
+from benchmarks.lab.search import settings_of
+
+FILE = "matched_entropy"
+SPLIT = "validation"
+
+
+def taken(runs: Mapping[str, Runs], paec: Runs) -> dict[str, str]:
+    """Method -> the name of its job whose token entropy at its last step is nearest to PAEC's mean at that step."""
+    step = next(iter(runs.values())).steps[-1]
+    level = _at(paec, step)
+    return {
+        method: min(names, key=lambda name: abs(_at(runs[name], step) - level))
+        for method, names in settings_of([*runs]).items()
+    }
+
+
+def _at(one: Runs, step: int) -> float:
+    """Mean token entropy of the validation at a step, nats."""
+    return float(one.entropy[:, one.steps == step].mean())
+
+
+def section(folder: Path, four: Path) -> str:
+    """The section of docs/results.md for the records of `folder` and of countdown_four; "" without either."""
+    runs, paec = read(folder, SPLIT), read(four, SPLIT).get(PAEC)
+    if not runs or paec is None:
+        return ""
+    one = next(iter(runs.values()))
+    best, step = taken(runs, paec), one.steps[-1]
+    lines = [
+        "## The same entropy without positions",
+        "",
+        f"Countdown with four numbers, seed {', '.join(map(str, one.seeds))}, {step} steps, "
+        f"`paec lab sweep benchmarks/lab/{FILE}.yaml`; {where_and_when(runs.values())}. Token entropy decides alone: "
+        f"in bold, of each method, the strength nearest to PAEC's {_at(paec, step):.3f} (seeds "
+        f"{', '.join(map(str, paec.seeds))}). Its runs with three seeds are in the section above.",
+        "",
+        f"| | {' | '.join(f'token entropy at step {k}' for k in one.steps)} | accuracy | pass@32 | distinct |",
+        f"|---|{'---|' * (len(one.steps) + 3)}",
+    ]
+    places = np.isin(paec.steps, one.steps)
+    for name, of in {PAEC: paec, **runs}.items():
+        upto = places if of is paec else np.ones(len(of.steps), bool)
+        end = np.flatnonzero(upto)[-1]
+        last = accuracy(of.correct)[:, end], solved(of.correct)[:, end], of.distinct[:, end].mean(-1)
+        cells = [f"{value:.3f}" for value in of.entropy[:, upto].mean(0)]
+        cells += [f"{value.mean():.{digits}f}" for value, digits in zip(last, (3, 3, 2), strict=True)]
+        label = f"**`{name}`**" if name in best.values() else f"`{name}`"
+        lines.append(f"| {label} | {' | '.join(cells)} |")
+    return "\n".join(lines)

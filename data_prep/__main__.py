@@ -196,7 +196,7 @@ def _fix_hash_seed() -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line of the package: 0 done, 1 refused with one sentence on stderr, 2 wrong usage."""
+    """Command line of the package: 0 done, 2 refused with one sentence on stderr."""
     options = _parser().parse_args(arguments)
     if options.set == "reasoning_gym" and arguments is None:
         _fix_hash_seed()
@@ -204,7 +204,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(_run(options))
     except (InputError, ContractError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 1
+        return 2
     return 0
 
 

@@ -263,7 +263,7 @@ def write(
 
 
 def main() -> int:
-    """Command line of this module: 0 done, 1 refused with one sentence on stderr."""
+    """Command line of this module: 0 done, 2 refused with one sentence on stderr."""
     parser = argparse.ArgumentParser(description="Writes the data of the countdown task.")
     parser.add_argument("--output", type=Path, required=True, help="folder for the three files")
     parser.add_argument("--train", type=int, default=2048, help="training rows")
@@ -275,12 +275,12 @@ def main() -> int:
         if os.path.lexists(options.output / name) and not options.overwrite:
             file = options.output / name
             print(f"error: {file} exists: pass --overwrite to replace it, or choose another --output", file=sys.stderr)
-            return 1
+            return 2
     try:
         print(write(options.output, options.train, options.validation, options.seed, progress=True))
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 1
+        return 2
     return 0
 
 

@@ -259,7 +259,7 @@ def read(data_set: DataSet, source: Source) -> Reading:
             except BadField as bad:
                 reading.faults.append(Fault(row.where, *bad.args))
             except TimeoutError as late:
-                reading.faults.append(Fault(row.where, "row", str(late)))
+                reading.faults.append(Fault(row.where, None, str(late)))
             else:
                 reading.problems.append(problem)
                 reading.stripped += problem.stripped
@@ -378,13 +378,14 @@ def _tell_faults(faults: Sequence[Fault], drop: bool, say: Callable[[str], None]
     for fault in faults[:_SHOWN]:
         say(str(fault))
     if len(faults) > _SHOWN:
-        say(f"... and {len(faults) - _SHOWN:,} more malformed rows")
+        say(f"... and {len(faults) - _SHOWN:,} more malformed row{'s' * (len(faults) - _SHOWN != 1)}")
+    count = f"{len(faults):,} malformed row{'s' * (len(faults) != 1)}"
     if not drop:
         raise InputError(
-            f"{len(faults):,} malformed rows, so nothing was written; correct them, or pass --drop-malformed "
-            "to leave them out (the report then lists them all)"
+            f"{count}, so nothing was written; correct the input, or pass --drop-malformed to leave out what is "
+            "malformed (the report then lists it all)"
         )
-    say(f"{len(faults):,} malformed rows left out")
+    say(f"{count} left out")
 
 
 def _first_repeat(problems: Sequence[Problem]) -> str:

@@ -49,14 +49,14 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What is wrong with one row."""
+    """What is wrong with one row, in one of its fields; or with all of it, if `field` is None."""
 
     where: str
-    field: str
+    field: str | None
     problem: str
 
     def __str__(self) -> str:
-        return f"{self.where}, field {self.field}: {self.problem}"
+        return f"{self.where}{f', field {self.field}' if self.field is not None else ''}: {self.problem}"
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ def _data_files(folder: Path, split: str) -> list[Path]:
 
 def _record(where: str, values: Any) -> Record | Fault:
     if not isinstance(values, Mapping):
-        return Fault(where, "row", f"{type(values).__name__} instead of an object with named fields")
+        return Fault(where, None, f"{type(values).__name__} instead of an object with named fields")
     if isinstance(values, _Doubled):
         return Fault(where, values.name, "occurs twice in one JSON object, and it is not known which one is right")
     lowered = {str(key).lower(): value for key, value in values.items()}
@@ -214,7 +214,7 @@ def _batch_rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any] | tuple[str, s
                 try:
                     values[field] = column[i].as_py()
                 except UnicodeDecodeError:
-                    yield field, "bytes that are not UTF-8"
+                    yield field, "bytes that are not UTF-8: save the text as UTF-8"
                     break
                 except (ValueError, OverflowError) as error:
                     yield field, f"cannot be read ({error})"
@@ -234,7 +234,10 @@ def _read_jsonl(path: Path, name: str) -> Iterator[Record | Fault]:
             try:
                 values = json.loads(text, object_pairs_hook=_object)
             except (ValueError, RecursionError) as error:
-                yield Fault(where, "line", f"not JSON ({error})")
+                # Its own text counts the characters of "line 1", which is the line of the file that `where` names.
+                known = isinstance(error, json.JSONDecodeError)
+                reason = f"{error.msg}: character {error.colno}" if known else error
+                yield Fault(where, None, f"is not JSON ({reason})")
             else:
                 yield _record(where, values)
 
@@ -289,12 +292,13 @@ def _read_csv(path: Path, name: str) -> Iterator[Record | Fault]:
             except csv.Error as error:
                 # An unclosed quote swallows the following lines.
                 until = f"; the lines up to {reader.line_num} are lost, too" if reader.line_num > start else ""
-                yield Fault(where, "line", f"not CSV ({error}){until}")
+                yield Fault(where, None, f"is not CSV ({error}){until}")
                 continue
             if len(cells) == len(header):
                 yield _record(where, dict(zip(header, cells, strict=True)))
             elif cells:
-                yield Fault(where, "line", f"{len(cells)} cells under {len(header)} column names")
+                found = f"{len(cells)} cell{'s' * (len(cells) != 1)} under {len(header)} column names"
+                yield Fault(where, None, f"has {found}: put text with a comma in double quotes")
 
 
 _READERS: dict[str, Callable[[Path, str], Iterator[Record | Fault]]] = {

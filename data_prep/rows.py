@@ -82,7 +82,7 @@ def next_step(data_set: DataSet) -> str:
         return f"data_source {source}: scored by {scorer}"
     return (
         f"data_source {source}: name its scorer in every command that uses the rows, "
-        f"reward.scorers.{source}=package.module:function (docs/scorers.md)"
+        f"{sources.naming(source)} (docs/scorers.md)"
     )
 
 

@@ -296,7 +296,7 @@ def _extra(values: Mapping[str, Any], column: str) -> str:
     except BadField as bad:
         raise BadField(column, bad.args[-1]) from None
     if damage := _DAMAGE.search(text):
-        raise BadField(column, f"damaged text (U+{ord(damage[0]):04X} at character {damage.start() + 1})")
+        raise BadField(column, _damaged(damage))
     return text
 
 
@@ -349,17 +349,21 @@ def _check_text(text: str, field: str, limit: int) -> None:
     if len(text) > limit:
         raise BadField(field, f"{len(text):,} characters, more than {limit:,}")
     if damage := _DAMAGE.search(text):
-        code = ord(damage[0])
-        kind = (
-            "bytes that are not UTF-8, or half a surrogate pair"
-            if 0xD800 <= code <= 0xDFFF
-            else "a replacement character: text was lost"
-            if code == 0xFFFD
-            else "a control character"
-        )
-        raise BadField(field, f"{kind} (U+{code:04X} at character {damage.start() + 1})")
+        raise BadField(field, _damaged(damage))
     if eaten := _ATE_BACKSLASH.search(text):
         raise BadField(field, f"{eaten[0]!r} at character {eaten.start() + 1}: a LaTeX command lost its backslash")
+
+
+def _damaged(found: re.Match[str]) -> str:
+    """What a character that `_DAMAGE` found is, where it is, and what to do."""
+    code, place = ord(found[0]), f"at character {found.start() + 1}"
+    if 0xDC80 <= code <= 0xDCFF:  # how `surrogateescape` keeps a byte
+        return f"a byte that is not UTF-8 (0x{code - 0xDC00:02X} {place}): save the file as UTF-8"
+    if 0xD800 <= code <= 0xDFFF:
+        return f"half a character (\\u{code:04x} {place}): text was cut off there, so correct it"
+    if code == 0xFFFD:
+        return f"a replacement character (U+FFFD {place}): text was lost, so make the file again from its source"
+    return f"a control character (U+{code:04X} {place}): remove it; in JSON, a backslash is written \\\\"
 
 
 _ROWS = Layout("prompt", "reward_model.ground_truth", plain)

@@ -215,7 +215,7 @@ def _checksums(output: Path) -> dict[str, str]:
 
 
 def main() -> int:
-    """Command line of this module: 0 done, 1 refused with one sentence on stderr."""
+    """Command line of this module: 0 done, 2 refused with one sentence on stderr."""
     parser = argparse.ArgumentParser(description="Creates the data and the warm-started model of a tiny experiment.")
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--task", choices=TASKS, default="countdown")
@@ -236,7 +236,7 @@ def main() -> int:
         make(**vars(options))
     except (FileExistsError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 1
+        return 2
     return 0
 
 

@@ -134,7 +134,7 @@ def test_the_command_overwrites_nothing_unasked(tmp_path, monkeypatch, capsys):
     (tmp_path / "validation.parquet").write_text("mine")
     command = ["countdown", "--output", str(tmp_path), "--train", "4", "--validation", "4"]
     monkeypatch.setattr("sys.argv", command)
-    assert countdown.main() == 1
+    assert countdown.main() == 2
     assert capsys.readouterr().err == (
         f"error: {tmp_path}/validation.parquet exists: pass --overwrite to replace it, or choose another --output\n"
     )
@@ -144,6 +144,6 @@ def test_the_command_overwrites_nothing_unasked(tmp_path, monkeypatch, capsys):
     names = ["train.parquet", "validation.parquet", "warm_start.jsonl"]
     monkeypatch.setattr(countdown, "SEED_STRIDE", 300)
     monkeypatch.setattr("sys.argv", ["countdown", "--output", str(tmp_path / "more"), "--validation", "400"])
-    assert countdown.main() == 1
+    assert countdown.main() == 2
     assert "error: only" in capsys.readouterr().err
     assert sorted(path.name for path in tmp_path.iterdir()) == names

@@ -132,17 +132,17 @@ def test_equal_input_gives_equal_files(tmp_path):
 def test_existing_output_is_refused_before_the_input_is_read(tmp_path, capsys):
     assert run(tmp_path, "aime25", problems(30)) == 0
     before = {path: path.read_bytes() for path in (tmp_path / "out").iterdir()}
-    assert run(tmp_path, "aime25", ["not JSON"]) == 1
+    assert run(tmp_path, "aime25", ["not JSON"]) == 2
     assert capsys.readouterr().err.endswith(
         "out/test.parquet: already exists; pass --overwrite to replace it, or choose another --output\n"
     )
-    assert run(tmp_path, "aime25", ["not JSON"], "--overwrite") == 1
+    assert run(tmp_path, "aime25", ["not JSON"], "--overwrite") == 2
     assert {path: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
     assert run(tmp_path, "aime25", problems(30, 50), "--overwrite", "--template", "none") == 0
     assert written(tmp_path, "test")[0] == problems(1, 50)[0]["problem"]
     # What a stopped run left without its data is not silently taken over either.
     (tmp_path / "out" / "test.parquet").unlink()
-    assert run(tmp_path, "aime25", problems(30)) == 1
+    assert run(tmp_path, "aime25", problems(30)) == 2
     assert "test.report.json: already exists;" in capsys.readouterr().err
 
 
@@ -150,7 +150,7 @@ def test_existing_output_is_refused_before_the_input_is_read(tmp_path, capsys):
 def test_a_file_of_somebody_else_is_not_overwritten(tmp_path, capsys, name):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / name).write_text('{"mine": 1}')
-    assert run(tmp_path, "aime25", problems(30), "--overwrite") == 1
+    assert run(tmp_path, "aime25", problems(30), "--overwrite") == 2
     assert capsys.readouterr().err.endswith(
         f"out/{name}: exists and was not written by this command; move it away, or choose another --output\n"
     )
@@ -163,7 +163,7 @@ def test_what_a_killed_run_left_is_removed(tmp_path, capsys):
     (tmp_path / "out").mkdir()
     for name in (*left, "out/.test.parquet.partial-mine", "out/.train.parquet.partial-99999999"):
         (tmp_path / name).write_text("half")
-    assert run(tmp_path, "aime25", ["not JSON"]) == 1
+    assert run(tmp_path, "aime25", ["not JSON"]) == 2
     err = capsys.readouterr().err
     assert all(f"removed {tmp_path / name}, left by a killed run" in err for name in left)
     rest = [".test.parquet.partial-mine", ".train.parquet.partial-99999999"]
@@ -199,7 +199,7 @@ def test_an_output_that_cannot_be_is_refused_before_the_input_is_read(tmp_path, 
         ),
         ("folder.parquet", "folder.parquet: is a folder; choose another --output"),
     ):
-        assert run(tmp_path, "aime25", ["not JSON"], "--overwrite", output=output) == 1
+        assert run(tmp_path, "aime25", ["not JSON"], "--overwrite", output=output) == 2
         assert capsys.readouterr().err == f"error: {tmp_path}/{message.format(tmp_path)}\n"
 
 
@@ -221,19 +221,19 @@ FAULTS = [
 def test_every_malformed_row_is_named_and_nothing_is_written(tmp_path, capsys):
     rows = problems(30)
     rows[3:3] = FAULTS
-    assert run(tmp_path, "aime25", rows) == 1
+    assert run(tmp_path, "aime25", rows) == 2
     lines = capsys.readouterr().err.splitlines()
     assert [line.split(": ")[0] for line in lines[:-1]] == [
-        f"in.jsonl, line {number}, field {field}"
+        f"in.jsonl, line {number}" + (f", field {field}" if field != "-" else "")
         for number, field in zip(
             range(4, 15),
-            "line problem problem problem problem problem answer answer answer problem row".split(),
+            "- problem problem problem problem problem answer answer answer problem -".split(),
             strict=True,
         )
     ]
     assert lines[-1] == (
-        "error: 11 malformed rows, so nothing was written; correct them, or pass --drop-malformed to leave them out "
-        "(the report then lists them all)"
+        "error: 11 malformed rows, so nothing was written; correct the input, or pass --drop-malformed to leave out "
+        "what is malformed (the report then lists it all)"
     )
     assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
 
@@ -248,7 +248,7 @@ def test_every_malformed_row_is_named_and_nothing_is_written(tmp_path, capsys):
 
 
 def test_many_malformed_rows_are_summed_up(tmp_path, capsys):
-    assert run(tmp_path, "aime25", [*problems(30), *["{"] * 1500]) == 1
+    assert run(tmp_path, "aime25", [*problems(30), *["{"] * 1500]) == 2
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 22
     assert lines[20] == "... and 1,480 more malformed rows"
@@ -260,16 +260,16 @@ def test_layout_is_known_although_the_first_thousand_rows_are_bad(tmp_path):
 
 
 def test_unknown_layout_and_empty_input(tmp_path, capsys):
-    assert run(tmp_path, "gsm8k", [{"frage": "1+1?", "antwort": "2"}]) == 1
+    assert run(tmp_path, "gsm8k", [{"frage": "1+1?", "antwort": "2"}]) == 2
     assert capsys.readouterr().err == (
         f"error: {tmp_path}/in.jsonl: columns antwort, frage are not a known layout of gsm8k; "
         "known layouts have prompt + reward_model or answer + question\n"
     )
-    assert run(tmp_path, "gsm8k", [{}]) == 1
+    assert run(tmp_path, "gsm8k", [{}]) == 2
     assert "columns (none)" in capsys.readouterr().err
-    assert run(tmp_path, "gsm8k", []) == 1
+    assert run(tmp_path, "gsm8k", []) == 2
     assert "has no rows;" in capsys.readouterr().err
-    assert run(tmp_path, "aime25", ["{"], "--drop-malformed", "--allow-count-mismatch") == 1
+    assert run(tmp_path, "aime25", ["{"], "--drop-malformed", "--allow-count-mismatch") == 2
     assert "none of the 1 rows is left" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
@@ -284,14 +284,14 @@ def test_rows_of_other_sets_are_left_out_and_reported(tmp_path, capsys):
 
 
 def test_counts(tmp_path, capsys):
-    assert run(tmp_path, "aime25", problems(29)) == 1
+    assert run(tmp_path, "aime25", problems(29)) == 2
     assert capsys.readouterr().err.endswith(
         "error: aime25, test: 29 rows with 29 distinct problems instead of 30 problems; "
         "pass the complete published set, or --allow-count-mismatch\n"
     )
     # A repeated problem in a benchmark is an error whichever way the number comes out.
     for rows in ([*problems(30), problems(1, 4)[0]], [*problems(29), problems(1, 4)[0]]):
-        assert run(tmp_path, "aime25", rows) == 1
+        assert run(tmp_path, "aime25", rows) == 2
         line = len(rows)
         assert f"(first repeated problem: in.jsonl, line 5 and in.jsonl, line {line})" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
@@ -391,11 +391,11 @@ def test_contamination(tmp_path, small, capsys):
 
 
 def test_options_that_do_not_fit_together(tmp_path, small, capsys):
-    assert run(tmp_path, "math", problems(5), "--split", "test", "--keep-duplicates") == 1
+    assert run(tmp_path, "math", problems(5), "--split", "test", "--keep-duplicates") == 2
     assert "--drop-contaminated need --split train" in capsys.readouterr().err
-    assert run(tmp_path, "math", problems(5), "--drop-contaminated") == 1
+    assert run(tmp_path, "math", problems(5), "--drop-contaminated") == 2
     assert "name prepared files with --benchmarks" in capsys.readouterr().err
-    assert run(tmp_path, "math", problems(5), "--benchmarks", str(tmp_path / "absent.parquet")) == 1
+    assert run(tmp_path, "math", problems(5), "--benchmarks", str(tmp_path / "absent.parquet")) == 2
     assert "absent.parquet" in capsys.readouterr().err
     for wrong in (["aime25", "--output", "x", "--split", "train"], ["no_set"], ["aime25"], []):
         with pytest.raises(SystemExit) as caught:
@@ -410,14 +410,14 @@ def test_a_failure_while_writing_leaves_nothing(tmp_path, monkeypatch, capsys, f
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(preparation, failing, fail)
-    assert run(tmp_path, "aime25", problems(30)) == 1
+    assert run(tmp_path, "aime25", problems(30)) == 2
     assert capsys.readouterr().err.endswith("error: [Errno 28] No space left on device\n")
     assert not list((tmp_path / "out").iterdir())
     monkeypatch.undo()
     assert run(tmp_path, "aime25", problems(30)) == 0
     before = {path: path.read_bytes() for path in (tmp_path / "out").iterdir()}
     monkeypatch.setattr(preparation, failing, fail)
-    assert run(tmp_path, "aime25", problems(30, 90), "--overwrite") == 1
+    assert run(tmp_path, "aime25", problems(30, 90), "--overwrite") == 2
     assert {path: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
 
 
@@ -435,7 +435,7 @@ def test_the_manifest_comes_last(tmp_path, monkeypatch):
         renamed.extend([os.path.basename(target)] * final)
 
     monkeypatch.setattr(os, "replace", stop_at_second)
-    assert run(tmp_path, "aime25", problems(30, 90), "--overwrite") == 1
+    assert run(tmp_path, "aime25", problems(30, 90), "--overwrite") == 2
     assert renamed == ["test.parquet"]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["test.parquet", "test.report.json"]
 
@@ -447,11 +447,11 @@ def test_list():
 
 
 def test_command_line_offline(tmp_path):
-    """The real command, without a network: one sentence, exit code 1, nothing written."""
+    """The real command, without a network: one sentence, exit code 2, nothing written."""
     command = [sys.executable, "-m", "data_prep", "aime24", "--output", str(tmp_path / "out")]
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hf")}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr.splitlines()[-1].startswith(
         "error: HuggingFaceH4/aime_2024: is neither a local file nor a hub data set that can be loaded (ConnectionError"

@@ -35,19 +35,19 @@ def test_jsonl_lines_are_counted_as_an_editor_does(tmp_path):
     )
     got = rows_of(path)
     assert got[0] == Record("a.jsonl, line 1", {"problem": "a\u2028b"})
-    assert got[1].where == "a.jsonl, line 3" and got[1].field == "line" and got[1].problem.startswith("not JSON (")
+    assert str(got[1]) == "a.jsonl, line 3: is not JSON (Unterminated string starting at: character 13)"
     assert got[2:4] == [
-        Fault("a.jsonl, line 4", "row", "list instead of an object with named fields"),
-        Fault("a.jsonl, line 5", "row", "int instead of an object with named fields"),
+        Fault("a.jsonl, line 4", None, "list instead of an object with named fields"),
+        Fault("a.jsonl, line 5", None, "int instead of an object with named fields"),
     ]
     assert got[4] == Record("a.jsonl, line 6", {"problem": "caf\udce9"})
-    assert [(fault.where, fault.problem[:10]) for fault in got[5:7]] == [
-        ("a.jsonl, line 7", "not JSON ("),
-        ("a.jsonl, line 8", "not JSON ("),
+    assert [(fault.where, fault.problem[:13]) for fault in got[5:7]] == [
+        ("a.jsonl, line 7", "is not JSON ("),
+        ("a.jsonl, line 8", "is not JSON ("),
     ]
     assert got[7].where == "a.jsonl, line 9" and got[7].values["problem"] != got[7].values["problem"]
     assert len(got) == 8
-    assert str(got[2]) == "a.jsonl, line 4, field row: list instead of an object with named fields"
+    assert str(got[2]) == "a.jsonl, line 4: list instead of an object with named fields"
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_json_rows_are_counted_from_one(tmp_path):
     path.write_bytes(b'[{"a": "' + BAD_UTF8 + b'"}, 3]')
     assert rows_of(path) == [
         Record("a.json, row 1", {"a": "caf\udce9"}),
-        Fault("a.json, row 2", "row", "int instead of an object with named fields"),
+        Fault("a.json, row 2", None, "int instead of an object with named fields"),
     ]
 
 
@@ -98,13 +98,13 @@ def test_csv(tmp_path):
     got = rows_of(path)
     assert got == [
         Record("a.csv, line 2", {"problem": 'two\nlines, and a "quote"', "answer": "2"}),
-        Fault("a.csv, line 4", "line", "1 cells under 2 column names"),
-        Fault("a.csv, line 5", "line", "3 cells under 2 column names"),
+        Fault("a.csv, line 4", None, "has 1 cell under 2 column names: put text with a comma in double quotes"),
+        Fault("a.csv, line 5", None, "has 3 cells under 2 column names: put text with a comma in double quotes"),
         Record("a.csv, line 7", {"problem": "caf\udce9", "answer": "5"}),
         Record("a.csv, line 8", {"problem": huge.decode(), "answer": "6"}),
-        Fault("a.csv, line 9", "line", "not CSV (',' expected after '\"')"),
+        Fault("a.csv, line 9", None, "is not CSV (',' expected after '\"')"),
         Record("a.csv, line 10", {"problem": "8", "answer": "8"}),
-        Fault("a.csv, line 11", "line", "not CSV (unexpected end of data); the lines up to 12 are lost, too"),
+        Fault("a.csv, line 11", None, "is not CSV (unexpected end of data); the lines up to 12 are lost, too"),
     ]
     path.write_bytes(b"")
     assert rows_of(path) == []
@@ -186,7 +186,7 @@ def test_parquet(tmp_path):
     pq.write_table(pa.table({"ID": [1, 2, 3], "Problem": bad}), path)
     assert rows_of(path) == [
         Record("a.parquet, row 1", {"id": 1, "problem": "a"}),
-        Fault("a.parquet, row 2", "Problem", "bytes that are not UTF-8"),
+        Fault("a.parquet, row 2", "Problem", "bytes that are not UTF-8: save the text as UTF-8"),
         Record("a.parquet, row 3", {"id": 3, "problem": "c"}),
     ]
     pd.DataFrame({"a": range(2500)}).to_parquet(path)  # several batches

@@ -103,13 +103,13 @@ def test_shares():
     ],
 )
 def test_refusals(tmp_path, capsys, flags, message):
-    assert run(tmp_path / "out", *flags, "--size", "8") == 1
+    assert run(tmp_path / "out", *flags, "--size", "8") == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
 def test_a_task_that_has_too_few_questions(tmp_path, capsys):
-    assert run(tmp_path / "out", "--task", "prime_factorization", "--size", "1000") == 1
+    assert run(tmp_path / "out", "--task", "prime_factorization", "--size", "1000") == 2
     assert re.search(
         r"prime_factorization: only 7\d\d of 1000 distinct questions found: no new one in the last 1000 items; "
         r"request fewer",
@@ -160,14 +160,14 @@ def test_only_a_process_of_this_command_line_starts_again(tmp_path, monkeypatch)
     monkeypatch.setenv("PYTHONHASHSEED", "1")
     given = ["reasoning_gym", "--task", "none_such", "--size", "1", "--output", str(tmp_path / "a.parquet")]
     monkeypatch.setattr(sys, "argv", ["paec data", *given])
-    assert main() == 1 and not started
+    assert main() == 2 and not started
     command = [sys.executable, "/bin/paec", "data", *given]
     monkeypatch.setattr(sys, "orig_argv", command)
-    assert main() == 1
+    assert main() == 2
     ((_, arguments, environment),) = started
     assert arguments == command and environment["PYTHONHASHSEED"] == "0"
     monkeypatch.setenv("PYTHONHASHSEED", "0")
-    assert main() == 1 and len(started) == 1
+    assert main() == 2 and len(started) == 1
 
 
 @pytest.mark.parametrize("wrong", [["--size", "0"], ["--size", "1", "--seed", "-1"], ["--size", "1", "--task", "a:0"]])

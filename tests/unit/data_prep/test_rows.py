@@ -165,11 +165,23 @@ BAD_ROWS = [
 @pytest.mark.parametrize(("row", "words"), BAD_ROWS)
 def test_a_bad_row_is_named_with_file_row_and_column(tmp_path, capsys, row, words):
     table = [{"ask": "good", "gold": "A", "level": 1}, {"level": 1, **row}]
-    assert run(tmp_path, table, "--scorer", "multiple_choice", "--extra", "level") == 1
+    assert run(tmp_path, table, "--scorer", "multiple_choice", "--extra", "level") == 2
     err = capsys.readouterr().err.splitlines()
     assert words in err[0]
-    assert err[-1].startswith("error: 1 malformed rows, so nothing was written; correct them, or pass --drop-malformed")
+    assert err[-1].startswith("error: 1 malformed row, so nothing was written; correct the input, or pass --drop-")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_file_in_another_encoding_and_broken_json_say_what_to_do(tmp_path, capsys):
+    path = tmp_path / "quiz.jsonl"
+    path.write_bytes('{"ask": "Spell caf\u00e9.", "gold": "x"}\n'.encode("latin-1") + b'{"ask": "b" "gold": "y"}\n')
+    assert run(tmp_path, path) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        "quiz.jsonl, line 1, field ask: a byte that is not UTF-8 (0xE9 at character 10): save the file as UTF-8",
+        "quiz.jsonl, line 2: is not JSON (Expecting ',' delimiter: character 13)",
+        "error: 2 malformed rows, so nothing was written; correct the input, or pass --drop-malformed to leave out "
+        "what is malformed (the report then lists it all)",
+    ]
 
 
 def test_bad_rows_can_be_left_out(tmp_path):
@@ -191,18 +203,18 @@ def test_bad_rows_can_be_left_out(tmp_path):
     ],
 )
 def test_what_cannot_be_used_is_one_sentence(tmp_path, capsys, flags, columns, words):
-    assert run(tmp_path, TABLE, *flags, **columns) == 1
+    assert run(tmp_path, TABLE, *flags, **columns) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ") and words in line
 
 
 def test_an_extra_column_may_not_hide_a_field(tmp_path, capsys):
-    assert run(tmp_path, [{"ask": "q", "gold": "a", "index": 1}], "--extra", "index") == 1
+    assert run(tmp_path, [{"ask": "q", "gold": "a", "index": 1}], "--extra", "index") == 2
     assert "--extra index: every row has a field of this name already" in capsys.readouterr().err
 
 
 def test_a_missing_file_is_no_hub_id(tmp_path, capsys):
-    assert run(tmp_path, tmp_path / "nowhere.jsonl") == 1
+    assert run(tmp_path, tmp_path / "nowhere.jsonl") == 2
     assert "does not exist, and is not a hub id of the form owner/name" in capsys.readouterr().err
 
 

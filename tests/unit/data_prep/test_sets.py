@@ -360,7 +360,11 @@ def test_answers(parse, value, answer):
         (several, "['1', ", "a list or named fields as text, which cannot be read back"),
         (several, "['1', " + "-" * 15_000 + "1]", "a list or named fields as text, which cannot be read back"),
         (several, "['1'\n '2']", "a list as text without commas between its values"),
-        (several, ["\x0crac{1}{2}"], "a control character (U+000C at character 1)"),
+        (
+            several,
+            ["\x0crac{1}{2}"],
+            "a control character (U+000C at character 1): remove it; in JSON, a backslash is written \\\\",
+        ),
         (several, "['\\theta']", "'\\theta' at character 1: a LaTeX command lost its backslash"),
         (integer(0, 999), "1,2,3", "'1,2,3' is not an integer from 0 to 999"),
         (integer(0, 999), "1000", "'1000' is not an integer from 0 to 999"),
@@ -397,21 +401,42 @@ ROWS = DATA_SETS["math500"].layouts[0]
         (PLAIN, {"problem": "1+1?", "answer": {"a": 1}}, "answer", "dict instead of text or a number"),
         (PLAIN, {"problem": "x" * 20_001, "answer": "2"}, "problem", "20,001 characters, more than 20,000"),
         (PLAIN, {"problem": "x", "answer": "2" * 1_001}, "answer", "1,001 characters, more than 1,000"),
-        (PLAIN, {"problem": "a\x00", "answer": "2"}, "problem", "a control character (U+0000 at character 2)"),
-        (PLAIN, {"problem": "a", "answer": "\x0crac{1}{2}"}, "answer", "a control character (U+000C at character 1)"),
+        (
+            PLAIN,
+            {"problem": "a\x00", "answer": "2"},
+            "problem",
+            "a control character (U+0000 at character 2): remove it; in JSON, a backslash is written \\\\",
+        ),
+        (
+            PLAIN,
+            {"problem": "a", "answer": "\x0crac{1}{2}"},
+            "answer",
+            "a control character (U+000C at character 1): remove it; in JSON, a backslash is written \\\\",
+        ),
         (
             PLAIN,
             {"problem": "a\ud800b", "answer": "2"},
             "problem",
-            "bytes that are not UTF-8, or half a surrogate pair (U+D800 at character 2)",
+            "half a character (\\ud800 at character 2): text was cut off there, so correct it",
+        ),
+        (
+            PLAIN,
+            {"problem": "caf\udce9", "answer": "2"},
+            "problem",
+            "a byte that is not UTF-8 (0xE9 at character 4): save the file as UTF-8",
         ),
         (
             PLAIN,
             {"problem": "caf\ufffd", "answer": "2"},
             "problem",
-            "a replacement character: text was lost (U+FFFD at character 4)",
+            "a replacement character (U+FFFD at character 4): text was lost, so make the file again from its source",
         ),
-        (PLAIN, {"problem": "\x0crac{1}{2}?", "answer": "2"}, "problem", "a control character (U+000C at character 1)"),
+        (
+            PLAIN,
+            {"problem": "\x0crac{1}{2}?", "answer": "2"},
+            "problem",
+            "a control character (U+000C at character 1): remove it; in JSON, a backslash is written \\\\",
+        ),
         (
             PLAIN,
             {"problem": "$2\times 3$?", "answer": "6"},
@@ -492,7 +517,11 @@ def test_only_olympiadbench_has_context_before_the_problem():
     for context, question, wrong in (
         ("Let $N$ be given.", "", ("question", "empty")),
         (["Let"], "How many?", ("context", "list instead of text")),
-        ("a\x00", "How many?", ("context", "a control character (U+0000 at character 2)")),
+        (
+            "a\x00",
+            "How many?",
+            ("context", "a control character (U+0000 at character 2): remove it; in JSON, a backslash is written \\\\"),
+        ),
     ):
         with pytest.raises(BadField) as caught:
             problem(context, question=question)

@@ -192,19 +192,24 @@ class GraderPool:
         request = {"kind": "score", "scorer": scorer, "gold": ground_truth, "response": response}
         return self._ask({**request, "extra": _plain(extra)})
 
-    def probe(self, scorer: str, ground_truth: str = "", extra: Mapping[str, Any] | None = None) -> str | None:
+    def probe(self, scorer: str, ground_truth: str | None = None, extra: Mapping[str, Any] | None = None) -> str | None:
         """Why a scorer, `package.module:function`, cannot be used, one sentence; None if it can.
 
-        It is imported, and called with an empty response and with the reference as the response.
+        It is imported, and called with an empty response and with the reference as the response. Without a reference it
+        is only imported, and its arguments are checked.
         """
-        for response in ("", ground_truth):
-            try:
+        try:
+            if ground_truth is None:
+                self._ask({"kind": "load", "scorer": scorer})
+                return None
+            for response in ("", ground_truth):
                 reply = self._call(scorer, response, ground_truth, extra or {})
-            except ScorerError as error:
-                return str(error)
-            if reply["status"] in ("timeout", "error"):
-                what = "an empty response" if not response else "the reference as a response"
-                return f"scorer {scorer}: fails for {what} and the ground truth {ground_truth!r:.80}: {reply['detail']}"
+                if reply["status"] in ("timeout", "error"):
+                    what = "an empty response" if not response else "the reference as a response"
+                    truth = f"{ground_truth!r:.80}"
+                    return f"scorer {scorer}: fails for {what} and the ground truth {truth}: {reply['detail']}"
+        except ScorerError as error:
+            return str(error)
         return None
 
     def grade(self, items: Iterable[tuple[str, str, str] | tuple[str, str, str, Mapping[str, Any]]]) -> list[Verdict]:
@@ -384,7 +389,11 @@ class _Process:
 
     def ask(self, request: dict[str, Any], time_limit: float) -> dict[str, Any]:
         """The reply to a request; a timeout or the end of the process is also a reply, after which it is unusable."""
-        needs = {"math": "math", "reasoning_gym": request.get("task", ""), "score": request.get("scorer", "")}
+        needs = {
+            "math": "math",
+            "reasoning_gym": request.get("task", ""),
+            **dict.fromkeys(("score", "load"), request.get("scorer", "")),
+        }
         self._prepare(needs.get(request["kind"], ""))
         try:
             self._send(request)

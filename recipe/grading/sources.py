@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping
 
 from recipe.grading import answers, countdown, reasoning_gym, strict
@@ -42,6 +43,9 @@ NAMES = (*MATH_RULES, *answers.SCORERS, f"{reasoning_gym.PREFIX}<task>")
 """The scorers of this project, as a configuration names them."""
 OWN_NONE: Mapping[str, str] = {}
 """No scorers of a configuration's own."""
+
+_PLAIN = re.compile(r"[A-Za-z_][A-Za-z_0-9]*")
+"""Data sources that can be part of a key."""
 
 READING_LIMIT = 10.0
 """Seconds for reading one reference answer; it takes microseconds."""
@@ -100,9 +104,16 @@ def why_not(data_source: str) -> str:
         return f"no scorer for data_source {data_source!r}: {reasoning_gym.EXCLUDED[task]}"
     known = ", ".join(SOURCES).replace(f"{reasoning_gym.PREFIX}*", NAMES[-1])
     return (
-        f"no scorer for data_source {data_source!r}; it must be one of {known}, or have a scorer of its own: "
-        f'"reward.scorers={{{data_source}: package.module:function}}"'
+        f"no scorer for data_source {data_source!r}: add {naming(data_source)} (docs/scorers.md), or correct the data "
+        f"source; those with a scorer are {known}"
     )
+
+
+def naming(data_source: str) -> str:
+    """The argument of a command that gives a data source a scorer from outside."""
+    if _PLAIN.fullmatch(data_source):
+        return f"reward.scorers.{data_source}=package.module:function"
+    return f'"reward.scorers={{{data_source}: package.module:function}}"'
 
 
 def check_ground_truth(data_source: str, ground_truth: object, own: Mapping[str, str] = OWN_NONE) -> str | None:

@@ -7,6 +7,7 @@ One JSON object per line on standard input, and one per line on standard output:
     {"kind": "math", "gold", "answer", "both_ways"}        recipe.grading.verify.compare
     {"kind": "reasoning_gym", "task", "gold", "answer"}    recipe.grading.reasoning_gym.score
     {"kind": "score", "scorer", "gold", "response", "extra"}    recipe.grading.scorers.called
+    {"kind": "load", "scorer"}                             nothing more than to prepare it
     {"kind": "prepare", "needs"}                           import math_verify ("math"), a task's scorer or a function,
                                                            with no limit of time; before the first request that needs it
 
@@ -40,6 +41,8 @@ def _grade(request: dict[str, Any], guard: Guard) -> dict[str, Any]:
         return _grade_strictly(request["source"], request["gold"], request["response"])
     if request["kind"] == "form":
         return {"status": "ok", "correct": False, "detail": "", "form": strict.normal_form(request["answer"])}
+    if request["kind"] == "load":
+        return {"status": "ok", "correct": False, "detail": ""}
     if request["kind"] == "math":
         from recipe.grading import verify
 

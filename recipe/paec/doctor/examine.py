@@ -17,7 +17,7 @@ from recipe.paec.common.repository import OF_CHECKOUT
 from recipe.paec.config.resolve import whose
 from recipe.paec.doctor import environment, node, node_folders, node_limits, node_memory
 from recipe.paec.doctor.collective import Collective
-from recipe.paec.doctor.inputs import check_inputs
+from recipe.paec.doctor.inputs import data_errors, data_files, is_below, model_errors
 from recipe.paec.doctor.node_folders import existing
 from recipe.paec.doctor.report import Check, Report
 from recipe.paec.plan import formulas, shapes
@@ -42,7 +42,7 @@ def examine(config: DictConfig) -> list[str]:
     report.add(*basics(config))
     collective = None if report.errors else Collective(config)  # imports torch while the other checks run
     try:
-        report.add(inputs(config, to_come))
+        report.add(*inputs(config, to_come))
         report.add(run_directory(config), storage(config))
         if local:  # with a cluster, the collective checks its nodes
             report.add(*node.node_checks(config), node_limits.cpus(config))
@@ -73,15 +73,23 @@ def basics(config: DictConfig) -> list[Check]:
     ]
 
 
-def inputs(config: DictConfig, to_come: Path | None) -> Check:
-    """Model and data, with the model's size; or a note that they will be created."""
-    errors, count = check_inputs(config, to_come), shapes.parameter_count(config.model.path)
-    found = f"{config.model.path}"
-    if count is not None:
-        found += f", {count / 1e6:.1f} M parameters"
-    elif to_come:
-        found += ", created first if missing (run.prepare_command)"
-    return Check("model and data", found, tuple(errors))
+def inputs(config: DictConfig, to_come: Path | None) -> list[Check]:
+    """Model, with its size, and data; what does not exist yet, but is below `to_come`, is no error."""
+    later = "created by the run (run.prepare_command)"
+    path, count = config.model.path, shapes.parameter_count(config.model.path)
+    found = f"{path}, {count / 1e6:.1f} M parameters" if count is not None else path
+    if count is None and is_below(path, to_come):
+        found += f", {later}"
+    wrong, tokenizer = model_errors(config, to_come)
+    shown = [
+        f"{file}, {later}" if is_below(file, to_come) and not Path(file).expanduser().is_file() else file
+        for files in data_files(config).values()
+        for file in files
+    ]
+    return [
+        Check("model", found, tuple(wrong)),
+        Check("data", "; ".join(shown), tuple(data_errors(config, tokenizer, to_come))),
+    ]
 
 
 # ---- Ray -------------------------------------------------------------------------------------------------------------

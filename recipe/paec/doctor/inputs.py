@@ -54,7 +54,7 @@ def check_model(config: DictConfig, to_come: Path | None = None) -> list[str]:
     """The model's files: configuration, weights, tokenizer. A folder below `to_come` may still be missing."""
     path = config.model.path
     folder = model_folder(path)
-    if folder is None and _is_below(path, to_come):
+    if folder is None and is_below(path, to_come):
         return []
     if folder is None:
         return [
@@ -64,12 +64,19 @@ def check_model(config: DictConfig, to_come: Path | None = None) -> list[str]:
     return file_errors(folder, f"model.path={path}")
 
 
-def _is_below(path: str, folder: Path | None) -> bool:
+def is_below(path: str, folder: Path | None) -> bool:
+    """Whether a path is in a folder, if there is one."""
     return folder is not None and folder.absolute() in Path(path).expanduser().absolute().parents
 
 
+def data_files(config: DictConfig) -> dict[str, list[str]]:
+    """The data files of `data.train_files` and `data.val_files`, by the last part of their key."""
+    keys = ("train_files", "val_files")
+    return {key: [config.data[key]] if isinstance(config.data[key], str) else list(config.data[key]) for key in keys}
+
+
 def check_data(config: DictConfig, tokenizer: Any | None, to_come: Path | None = None) -> list[str]:
-    """Every data file: readable, contract, known data source, and prompts that fit (with a tokenizer).
+    """Every data file: readable, contract, known data source, and prompts that fit (with a tokenizer); scorers; rows.
 
     A file below `to_come` may still be missing.
     """
@@ -77,22 +84,22 @@ def check_data(config: DictConfig, tokenizer: Any | None, to_come: Path | None =
 
     errors, own = [], dict(config.reward.scorers)
     first: dict[str, tuple[str, dict[str, Any]]] = {}
-    complete = True
-    for key in ("train_files", "val_files"):
-        files = config.data[key]
-        for file in [files] if isinstance(files, str) else list(files):
+    rows, unread = 0, set()
+    for key, files in data_files(config).items():
+        for file in files:
             path = Path(os.path.expanduser(file))
-            complete = complete and path.is_file()
-            if not path.is_file() and _is_below(file, to_come):
-                continue
             if not path.is_file():
-                errors.append(f"data.{key}: {file} does not exist: run {config.data.obtain}")
+                unread.add(key)
+                if not is_below(file, to_come):
+                    errors.append(f"data.{key}: {file} does not exist: run {config.data.obtain}")
                 continue
             try:
                 frame = validate_rows(path)
             except ContractError as error:
                 errors.append(f"data.{key}: {error}")
+                unread.add(key)
                 continue
+            rows += len(frame) * (key == "train_files")
             for source in sorted(set(frame["data_source"])):
                 if not sources.supports(source, own):
                     errors.append(f"data.{key}: {file}: {sources.why_not(source)}")
@@ -103,17 +110,28 @@ def check_data(config: DictConfig, tokenizer: Any | None, to_come: Path | None =
                 first.setdefault(source, (reward["ground_truth"], extra))
             if tokenizer is not None:
                 errors += _check_prompts(config, key, file, frame, tokenizer)
-            if key == "train_files" and len(frame) < config.data.train_batch_size:
-                errors.append(
-                    f"data.train_files: {file} has {len(frame)} rows, fewer than data.train_batch_size="
-                    f"{config.data.train_batch_size}"
-                )
-    if complete and (unused := [source for source in own if source not in first]):
-        errors.append(
-            f"reward.scorers.{unused[0]}: no row of data.train_files and data.val_files has this data_source; they "
-            f"have {', '.join(sorted(first))}"
-        )
-    return errors or check_scorers(own, first)
+    if "train_files" not in unread:
+        errors += _check_count(config, rows)
+    if not unread:
+        errors += [
+            f"reward.scorers.{source}: no row of data.train_files and data.val_files has this data_source; they have "
+            f"{', '.join(sorted(first))}"
+            for source in own
+            if source not in first
+        ]
+    return errors + check_scorers(own, first)
+
+
+def _check_count(config: DictConfig, rows: int) -> list[str]:
+    """Fewer training rows than a step takes: there would be no step."""
+    batch = config.data.train_batch_size
+    if rows >= batch:
+        return []
+    mini = "actor_rollout_ref.actor.ppo_mini_batch_size"
+    return [
+        f"data.train_files: {rows} row{'s' * (rows != 1)}, fewer than data.train_batch_size={batch}: add rows, or "
+        f"lower data.train_batch_size to at most {rows}, of which {mini} must be a divisor"
+    ]
 
 
 def check_scorers(own: Mapping[str, str], first: Mapping[str, tuple[str, Mapping[str, Any]]]) -> list[str]:
@@ -121,7 +139,8 @@ def check_scorers(own: Mapping[str, str], first: Mapping[str, tuple[str, Mapping
 
     Args:
         own: data source -> scorer.
-        first: data source -> ground truth and `extra_info` of its first row.
+        first: data source -> ground truth and `extra_info` of its first row. A function whose source has none is
+            imported, but not called.
     """
     functions = {source: scorer for source, scorer in own.items() if is_function(scorer)}
     if not functions:
@@ -194,6 +213,12 @@ def check_tokenizer(config: DictConfig, folder: Path, tokenizer: Any) -> list[st
 
 def check_inputs(config: DictConfig, to_come: Path | None = None) -> list[str]:
     """Problems of model and data; what is below `to_come` will be created first, so it may be missing."""
+    errors, tokenizer = model_errors(config, to_come)
+    return errors + data_errors(config, tokenizer, to_come)
+
+
+def model_errors(config: DictConfig, to_come: Path | None = None) -> tuple[list[str], Any | None]:
+    """Problems of the model with its tokenizer, as in `check_inputs`; and the tokenizer, None if it cannot be read."""
     errors = check_model(config, to_come)
     folder, tokenizer = model_folder(config.model.path), None
     if not errors and config.lora.target_modules != "all-linear":
@@ -206,5 +231,9 @@ def check_inputs(config: DictConfig, to_come: Path | None = None) -> list[str]:
             errors = check_tokenizer(config, folder, tokenizer)
         except UserError as error:
             errors = error.errors
-    errors += check_data(config, tokenizer, to_come)
-    return errors or check_files(config)
+    return errors, tokenizer
+
+
+def data_errors(config: DictConfig, tokenizer: Any | None, to_come: Path | None = None) -> list[str]:
+    """Problems of the data files, as in `check_inputs`; whether prompts fit is only known with a tokenizer."""
+    return check_data(config, tokenizer, to_come) or check_files(config)

@@ -72,7 +72,8 @@ def _cgroup_processes() -> float:
 
 def cpus(config: DictConfig) -> Check:
     """CPUs that a Ray started here will offer, against what verl's workers reserve: with too few, the run hangs."""
-    offered = config.cluster.num_cpus or os.cpu_count()
+    here = os.cpu_count() or 1
+    offered = config.cluster.num_cpus or here
     units = config.transfer_queue.backend.SimpleStorage.num_data_storage_units
     gpus = config.cluster.gpus_per_node + config.cluster.rollout_nodes * config.cluster.rollout_gpus_per_node
     need = COLOCATED * gpus + units + RAY_ACTORS
@@ -82,7 +83,8 @@ def cpus(config: DictConfig) -> Check:
             f"CPUs: Ray would offer {offered}, the run reserves {need} ({COLOCATED} for every GPU, {units} for the "
             f"queue's storage, {RAY_ACTORS} for its controllers) and would hang: set cluster.num_cpus={need}",
         )
-    return Check("CPUs", f"{offered} for Ray, {need} reserved", errors)
+    told = f"Ray is told {offered} (cluster.num_cpus)" if config.cluster.num_cpus else f"Ray counts {offered}"
+    return Check("CPUs", f"this machine has {here}; {told}, of which the run's processes reserve {need}", errors)
 
 
 def interfaces(config: DictConfig) -> Check:

@@ -283,6 +283,8 @@ def test_a_scorer_that_cannot_be_used_is_one_sentence(outside, name, words):
         assert problem is not None and problem.startswith(f"scorer {name}: ") and words in problem
         assert "\n" not in problem
         assert pool.probe("my_pkg.mine:words", "x") is None
+        without_a_row = pool.probe(name)
+        assert without_a_row == (None if name == "my_pkg.mine:needs" else problem), "which is called for a row alone"
 
 
 def test_a_relative_path_is_that_of_the_caller(outside, monkeypatch):

@@ -25,7 +25,21 @@ def test_every_source_of_the_project_has_a_scorer():
 )
 def test_other_sources_have_none(source):
     assert not sources.supports(source)
-    assert sources.why_not(source).startswith(f"no scorer for data_source {source!r}; it must be one of aime24, ")
+    told = sources.why_not(source)
+    assert told.startswith(f"no scorer for data_source {source!r}: add {sources.naming(source)} (docs/scorers.md), or ")
+    assert "; those with a scorer are aime24, " in told
+
+
+@pytest.mark.parametrize(
+    ("source", "argument"),
+    [
+        ("spelling", "reward.scorers.spelling=package.module:function"),
+        ("my/set", '"reward.scorers={my/set: package.module:function}"'),
+        ("quiz.v2", '"reward.scorers={quiz.v2: package.module:function}"'),
+    ],
+)
+def test_the_argument_that_names_a_scorer(source, argument):
+    assert sources.naming(source) == argument
 
 
 def test_an_excluded_task_is_refused_with_its_reason():

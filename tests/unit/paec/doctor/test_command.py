@@ -15,7 +15,8 @@ LINES = [
     "versions",
     "cluster",
     "Ray",
-    "model and data",
+    "model",
+    "data",
     "run directory",
     "disk",
     "memory",
@@ -36,7 +37,12 @@ def test_everything_is_there(tiny_files, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     *lines, last = [line for line in done.stdout.splitlines() if not line.startswith("note  ")]
     assert [line.removeprefix("ok    ").split(":")[0] for line in lines] == LINES
-    assert "0.7 M parameters" in lines[3] and "1 rank(s)" in lines[-1] and "the sums are correct" in lines[-1]
+    assert (
+        "0.7 M parameters" in lines[3]
+        and "validation.parquet" in lines[4]
+        and "1 rank(s)" in lines[-1]
+        and "the sums are correct" in lines[-1]
+    )
     assert last == "all checks passed" and done.stderr == ""
     assert list(tmp_path.iterdir()) == []
 
@@ -67,7 +73,7 @@ def test_all_failures_at_once(tiny_files, tmp_path):
     ):
         assert sum(words in sentence for sentence in sentences) == 1, done.stderr
     failed = [line.split(":")[0] for line in done.stdout.splitlines() if line.startswith("FAIL")]
-    names = ("model and data", "disk", "write access", "limits", "network", "collective")
+    names = ("model", "disk", "write access", "limits", "network", "collective")
     assert failed == [f"FAIL  {name}" for name in names]
 
 

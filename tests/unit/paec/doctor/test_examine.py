@@ -107,3 +107,16 @@ def test_run_directory_in_use(tiny_config):
     (Path(config.run.directory) / "thesis.tex").touch()
     (problem,) = examine.run_directory(config).errors
     assert problem == f"{config.run.directory} contains thesis.tex but no run: choose another run.name"
+
+
+def test_what_the_run_creates_does_not_fail(compose, tmp_path, monkeypatch):
+    """Own rows are wrong: that is an error of the data, and the model that the run will create is none."""
+    monkeypatch.setenv("PAEC_TINY_DIR", str(tmp_path / "later"))
+    (tmp_path / "own.parquet").write_bytes(b"no parquet")
+    model, data = examine.inputs(compose(f"data.train_files=[{tmp_path}/own.parquet]"), tmp_path / "later")
+    later = "created by the run (run.prepare_command)"
+    assert (model.name, model.found, model.errors) == ("model", f"{tmp_path}/later/model, {later}", ())
+    assert data.found == f"{tmp_path}/own.parquet; {tmp_path}/later/data/validation.parquet, {later}"
+    assert len(data.errors) == 1 and data.errors[0].startswith(f"data.train_files: {tmp_path}/own.parquet")
+    model, _ = examine.inputs(compose("model.path=/nowhere"), tmp_path / "later")
+    assert model.found == "/nowhere" and len(model.errors) == 1

@@ -121,7 +121,16 @@ def test_some_prompts_that_do_not_fit(tiny_config, tiny_files, tmp_path):
 
 
 def test_too_few_rows(tiny_config):
-    assert "fewer than data.train_batch_size=128" in inputs.check_inputs(tiny_config("data.train_batch_size=128"))[0]
+    (problem,) = inputs.check_inputs(tiny_config("data.train_batch_size=128"))
+    assert problem == (
+        "data.train_files: 64 rows, fewer than data.train_batch_size=128: add rows, or lower data.train_batch_size to "
+        "at most 64, of which actor_rollout_ref.actor.ppo_mini_batch_size must be a divisor"
+    )
+
+
+def test_the_rows_of_all_training_files_count(tiny_config, tiny_files):
+    file = tiny_files / "data" / "train.parquet"
+    assert inputs.check_data(tiny_config(f"data.train_files=[{file},{file}]", "data.train_batch_size=128"), None) == []
 
 
 @pytest.mark.parametrize("made", [True, False])
@@ -149,6 +158,7 @@ def own_scorer(tmp_path, monkeypatch):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "quiz_scorer.py").write_text(
         "def score(response, truth, extra):\n    return 1.0\n\n"
+        "def two(response, truth):\n    return 1.0\n\n"
         "def needs(response, truth, extra):\n    return extra['level']\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "mine"), prepend=os.pathsep)
@@ -159,6 +169,7 @@ def own_scorer(tmp_path, monkeypatch):
     ("scorer", "words"),
     [
         ("quiz_scorer:score", None),
+        ("quiz_scorer:two", "quiz_scorer:two: takes (response, truth): it is called with three arguments, (response, "),
         ("exact_match", None),
         ("quiz_scorer:nope", "reward.scorers.quiz: scorer quiz_scorer:nope: quiz_scorer has no nope"),
         ("nowhere:score", "reward.scorers.quiz: scorer nowhere:score: nowhere cannot be imported"),
@@ -170,6 +181,30 @@ def test_own_scorers_are_tried_before_anything_starts(tiny_config, tiny_files, o
     changed_row = rewritten(tiny_files, own_scorer, lambda row: row.update(data_source="quiz"))
     found = inputs.check_inputs(tiny_config(changed_row, f"reward.scorers.quiz={scorer}"))
     assert found == [] if words is None else len(found) == 1 and words in found[0], found
+
+
+def test_one_pass_tells_everything_about_own_rows_and_their_scorers(tiny_config, tiny_files, own_scorer):
+    """Too few rows, a source without a scorer, a misspelt function and two scorers of rows that do not exist."""
+    override = rewritten(tiny_files, own_scorer, lambda row: row.update(data_source="quiz"))
+    named = "reward.scorers={quiz: quiz_scorer:scor, quizz: quiz_scorer:needs, third: nowhere:score}"
+    few, misspelt, *others = inputs.check_inputs(tiny_config(override, named, "data.train_batch_size=128"))
+    assert few.startswith("data.train_files: 64 rows, fewer than data.train_batch_size=128: add rows, or lower")
+    assert [problem.split(":")[0] for problem in (misspelt, *others)] == [
+        *("reward.scorers.quizz", "reward.scorers.third", "reward.scorers.quiz", "reward.scorers.third")
+    ]
+    assert others[1].endswith("scorer quiz_scorer:scor: quiz_scorer has no scor; did you mean quiz_scorer:score?")
+    assert "nowhere cannot be imported" in others[2]
+    unnamed, few = inputs.check_inputs(tiny_config(override, "data.train_batch_size=128"))
+    assert "no scorer for data_source 'quiz': add reward.scorers.quiz=package.module:function" in unnamed
+
+
+def test_own_rows_are_checked_before_the_run_creates_the_rest(compose, tiny_files, own_scorer, monkeypatch):
+    """The model and the validation file do not exist yet; the problems are those of the training file alone."""
+    override = rewritten(tiny_files, own_scorer, lambda row: row.update(data_source="quiz"))
+    monkeypatch.setenv("PAEC_TINY_DIR", str(own_scorer / "later"))
+    scorer = "reward.scorers.quiz=quiz_scorer:two"
+    few, scored = inputs.check_inputs(compose(override, scorer, "data.train_batch_size=128"), own_scorer / "later")
+    assert "64 rows, fewer than" in few and "takes (response, truth)" in scored
 
 
 def test_a_scorer_for_rows_that_do_not_exist_is_named(tiny_config):

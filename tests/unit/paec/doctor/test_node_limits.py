@@ -70,6 +70,17 @@ def test_host_name_that_leads_nowhere(tiny_config):
     assert "set GLOO_SOCKET_IFNAME" in done.stdout
 
 
+def test_cpus_of_the_machine_and_those_that_ray_is_told(tiny_config, monkeypatch):
+    monkeypatch.setattr(node_limits.os, "cpu_count", lambda: 2)
+    told = node_limits.cpus(tiny_config("cluster.num_cpus=16"))
+    assert told.errors == () and told.found == (
+        "this machine has 2; Ray is told 16 (cluster.num_cpus), of which the run's processes reserve 6"
+    )
+    counted = node_limits.cpus(tiny_config("cluster.num_cpus=null"))
+    assert counted.found == "this machine has 2; Ray counts 2, of which the run's processes reserve 6"
+    assert counted.errors[0].endswith("would hang: set cluster.num_cpus=6")
+
+
 def test_cpus_that_verl_reserves():
     source = Path(importlib.util.find_spec("verl").origin).parent / "single_controller" / "ray" / "base.py"
     assert f"max_colocate_count: int = {node_limits.COLOCATED}\n" in source.read_text()

@@ -22,7 +22,8 @@ def test_dry_run_starts_and_leaves_nothing(tmp_path):
     done = dry_run(tmp_path, "method=siren", "--print-config")
     assert done.returncode == 0, done.stderr
     assert "model and data would be created first" in done.stdout and "all checks passed" in done.stdout
-    assert "/tiny/model, created first if missing (run.prepare_command)" in done.stdout
+    made = [line for line in done.stdout.splitlines() if "created by the run (run.prepare_command)" in line]
+    assert [line[:12] for line in made] == ["ok    model:", "ok    data: "] and "FAIL" not in done.stdout
     assert "the model does not exist yet" in done.stdout and "ok    collective: 1 rank(s)" in done.stdout
     assert done.stdout.splitlines()[-1] == "all checks passed"
     assert "two_sided" in done.stdout and "${" not in done.stdout

@@ -7,7 +7,7 @@ before marks existed.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -77,6 +77,7 @@ _RUN = (
     *_below("evaluation/*", _CURVE),
     *_below("evaluation/*/step_#", (*_EVALUATION, MARK, LOCK)),
 )
+_LAB = (*whole("config.yaml", "metrics.jsonl", "state.pt", "report.html"), "problems.jsonl", "lab.log")
 _GRID = (*whole("table.md", "table.json", "curves.png"), "*-seed#.log", "slurm-#_#.out", "slurm-#-table.out")
 
 
@@ -91,15 +92,29 @@ def read_json(file: Path) -> Any:
         return None
 
 
-def _older_run(folder: Path) -> dict[str, Any] | None:
-    """Recognize a run by its resolved configuration, with the identity that only this recipe writes."""
+def _configuration(folder: Path) -> Mapping[str, Any]:
+    """The resolved configuration of a folder, empty if it has none that can be read."""
     try:
         config = yaml.load((folder / "config.yaml").read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
+    except (OSError, ValueError, yaml.YAMLError):
+        return {}
+    return config if isinstance(config, dict) else {}
+
+
+def _older_run(folder: Path) -> dict[str, Any] | None:
+    """Recognize a run by its resolved configuration, with the identity that only this recipe writes."""
+    config = _configuration(folder)
+    try:
         if not isinstance(config["identity"], dict):
             return None
         return {"experiment": str(config["run"]["experiment"]), "name": str(config["run"]["name"])}
-    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError):
+    except (KeyError, TypeError):
         return None
+
+
+def _older_lab(folder: Path) -> dict[str, Any] | None:
+    """Recognize a run of the laboratory by top-level keys that no other configuration has."""
+    return {} if {"task", "prompts", "mini_batch"} <= _configuration(folder).keys() else None
 
 
 def _older_by(name: str, *fields: set[str]) -> Callable[[Path], dict[str, Any] | None]:
@@ -172,7 +187,16 @@ GRID = Kind(
     "",
     _older_by("table.json", {"about", "level", "methods", "runs", "remarks"}),
 )
-KINDS = {kind.name: kind for kind in (RUN, EVALUATION, CURRICULUM, GRID)}
+LAB = Kind(
+    "lab",
+    "lab run",
+    _LAB,
+    "choose another name=... or output=...",
+    "fresh=true",
+    _older_lab,
+    first=("state.pt",),
+)
+KINDS = {kind.name: kind for kind in (RUN, EVALUATION, CURRICULUM, GRID, LAB)}
 
 
 def mark_of(folder: Path) -> dict[str, Any] | None:

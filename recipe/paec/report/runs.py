@@ -67,7 +67,8 @@ def dig(node: Any, path: str) -> Any:
 def is_run(folder: Path) -> bool:
     """Whether `folder` is a run's directory, an empty or broken one included."""
     mark = folder_kinds.mark_of(folder)
-    return (folder / METRICS_FILE).is_file() or (mark is not None and mark["kind"] == folder_kinds.RUN.name)
+    kinds = (folder_kinds.RUN.name, folder_kinds.LAB.name)
+    return (folder / METRICS_FILE).is_file() or (mark is not None and mark["kind"] in kinds)
 
 
 def read_run(folder: Path, name: str | None = None, ended: str | None = None) -> Run:
@@ -85,7 +86,10 @@ def read_run(folder: Path, name: str | None = None, ended: str | None = None) ->
     try:
         records = read_records(folder / METRICS_FILE, remarks)
         config = _mapping(folder / CONFIG_FILE, _yaml, remarks)
-        versions = _mapping(folder / VERSIONS_FILE, json.loads, remarks)
+        mark = folder_kinds.mark_of(folder)
+        # The laboratory writes no versions.
+        of_lab = mark is not None and mark["kind"] == folder_kinds.LAB.name
+        versions = {} if of_lab else _mapping(folder / VERSIONS_FILE, json.loads, remarks)
     except PermissionError as error:
         raise UserError(f"{error.filename}: permission denied: run the report as the owner of the run") from None
     own = dig(config, "run.name")

@@ -16,7 +16,7 @@ Trains a small policy with any method in one process, without Ray, vLLM and verl
   also=[NAME,...]   additional methods
   base=NAME         grpo, dr_grpo or dapo
   KEY=VALUE         seed, steps, prompts, responses, mini_batch, lr, ...: configs/lab.yaml has all keys
-The same command resumes a run, and leaves a finished one as it is. docs/lab.md has more.
+The same command resumes a run, and leaves a finished one as it is; fresh=true starts over. docs/lab.md has more.
 example: paec lab method=clip_cov method.ratio=0.002 seed=2 steps=300
 """
 
@@ -24,13 +24,13 @@ example: paec lab method=clip_cov method.ratio=0.002 seed=2 steps=300
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line entry; returns the exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    sys.path.append(os.getcwd())  # method=my_pkg.MyMethod; `python -m` has the folder there already
     if given and given[0] == "sweep":
         from recipe.lab import sweep
 
         return sweep.main(given[1:])
     if asked_for_help(given, USAGE):
         return 0
-    sys.path.append(os.getcwd())  # method=my_pkg.MyMethod; `python -m` has the folder there already
     from recipe.lab.runs import run  # what imports torch, after the help
     from recipe.lab.settings import settings_of
 
@@ -39,7 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         return complain(error.errors)
     except KeyboardInterrupt:
-        print("interrupted; the same command continues from the last checkpoint", file=sys.stderr, flush=True)
+        same = "the same command without fresh=true" if "fresh=true" in given else "the same command"
+        print(f"interrupted; {same} continues from the last checkpoint", file=sys.stderr, flush=True)
         return 130
     return 0
 

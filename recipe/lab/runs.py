@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import shlex
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,64 +13,71 @@ import torch
 from omegaconf import OmegaConf
 
 from data_prep.files import atomic_write
-from recipe.lab import grpo
+from recipe.lab import grpo, own_code
 from recipe.lab.settings import SAME_RUN, Settings
 from recipe.lab.task import Task
 from recipe.paec.common import folder_kinds, folders
 from recipe.paec.common.console import say
 from recipe.paec.common.errors import UserError
 from recipe.paec.common.files import replace_file
-from recipe.paec.common.records import PROBLEMS_FILE
+from recipe.paec.common.records import PROBLEMS_FILE, first_difference
 from recipe.paec.run.log import METRICS_FILE, MetricsFile, truncate_metrics
 
 STATE_FILE, CONFIG_FILE = "state.pt", "config.yaml"
+REMEDY = f"{folder_kinds.LAB.elsewhere}, or start over with {folder_kinds.LAB.fresh}"
+"""What to do about a folder with another run."""
 MANY_CUT = 0.1
 """Share of the first step's responses without their end from which a warning is given."""
 
 
 def run(settings: Settings) -> Path:
-    """Train, or continue, or leave a finished run as it is; returns its folder.
+    """Train, or continue, or leave a finished run as it is; with `fresh`, start over. Returns its folder.
 
     Raises:
-        UserError: the folder holds another run, or is in use.
+        UserError: the folder holds anything else than this run, or is in use.
     """
-    folder = settings.output
-    kind = replace(folder_kinds.RUN, elsewhere="choose another name=... or output=...")
-    if (folder / folder_kinds.MARK).exists():
-        raise UserError(f"{folder} holds a run of the pipeline: {kind.elsewhere}")
+    folder, kind = settings.output, folder_kinds.LAB
+    if problem := folders.error_of(folder, kind, {}, settings.fresh):
+        raise UserError(problem)
     with folders.lock(folder, kind):
-        _check_same_run(folder, settings)
-        if steps_done(folder) >= settings.steps:
-            say(f"{folder}: finished, {steps_done(folder)} steps")
-            return folder
-        _train(folder, settings)
+        folders.take(folder, kind, {}, settings.fresh, say)
+        if not is_finished(settings):
+            _train(folder, settings)
+    say(f"{folder}: finished, {settings.steps} steps")
+    say(f"its curves: paec report {shlex.quote(str(folder))}")
     return folder
 
 
-def is_finished(settings: Settings) -> bool:
+def is_finished(settings: Settings, remedy: str = REMEDY) -> bool:
     """Whether the run's folder holds this run, validated as it asks, with all of its steps.
 
     Raises:
-        UserError: it holds another run, more steps, or other validations.
+        UserError: it holds another run, one with other code, more steps, or other validations; the sentence ends with
+            `remedy`.
     """
     folder = settings.output
-    _check_same_run(folder, settings)
-    done = steps_done(folder)
-    if done < settings.steps:
+    if not (folder / STATE_FILE).is_file():
+        return False
+    content = _load(folder)
+    _check_same(folder, json.loads(content["identity"]), _identity(settings), remedy)
+    if file := own_code.changed(json.loads(content.get("own_code", "{}")), settings.own_code):
+        raise UserError(f"{file} has changed since the run in {folder} began: {remedy}")
+    if content["step"] < settings.steps:
         return False
     there, here = OmegaConf.to_container(OmegaConf.load(folder / CONFIG_FILE)), settings.record
-    for key in ("steps", "test_every", "held_out"):
-        if there[key] != here[key]:
-            raise UserError(
-                f"{folder} holds a finished run with {key}={there[key]}, but this command has {here[key]}: choose "
-                "another --runs, or delete the folder"
-            )
+    keys = ("steps", "test_every", "held_out")
+    _check_same(folder, *({key: json.dumps(record[key]) for key in keys} for record in (there, here)), remedy)
     return True
 
 
 def steps_done(folder: Path) -> int:
     """Steps of a run that its checkpoint has; 0 without one."""
     return _load(folder)["step"] if (folder / STATE_FILE).is_file() else 0
+
+
+def trained_with(folder: Path) -> dict[str, str]:
+    """`own_code.hashes_of` when the run last started; empty for the methods of paec_loss."""
+    return json.loads(_load(folder).get("own_code", "{}")) if (folder / STATE_FILE).is_file() else {}
 
 
 def _train(folder: Path, settings: Settings) -> None:
@@ -135,7 +142,7 @@ def progress(record: dict[str, Any], steps: int) -> str:
     parts += [f"{label} {record[key]:.3f}" for key, label in shown.items() if key in record]
     parts += [f"{key.rpartition('/')[2]} {value:.3f}" for key, value in record.items() if _shown(key)]
     if "timing_s/step" in record:
-        parts.append(f"{record['timing_s/step']:.2f} s")
+        parts.append(f"seconds {record['timing_s/step']:.2f}")
     return "  ".join(parts)
 
 
@@ -155,6 +162,7 @@ def save(folder: Path, state: grpo.State, settings: Settings) -> None:
         "optimizer": state.optimizer.state_dict(),
         "trackers": json.dumps({name: tracker.state_dict() for name, tracker in state.trackers.items()}),
         "identity": json.dumps(_identity(settings)),
+        "own_code": json.dumps(settings.own_code),
     }
     stream = io.BytesIO()
     torch.save(content, stream)
@@ -192,13 +200,11 @@ def _identity(settings: Settings) -> dict[str, str]:
     return flat
 
 
-def _check_same_run(folder: Path, settings: Settings) -> None:
-    if not (folder / STATE_FILE).is_file():
-        return
-    there, here = json.loads(_load(folder)["identity"]), _identity(settings)
-    for key in sorted(there.keys() | here.keys()):
-        if there.get(key) != here.get(key):
-            raise UserError(
-                f"{folder} holds a run with {key}={there.get(key, 'nothing')}, but this command has "
-                f"{here.get(key, 'nothing')}: choose another name=... or output=..., or delete the folder"
-            )
+def _check_same(folder: Path, there: dict[str, str], here: dict[str, str], remedy: str) -> None:
+    """UserError for the first setting in which the run of a folder and the command differ."""
+    if difference := first_difference(there, here):
+        key, recorded, wanted = difference
+        raise UserError(
+            f"{folder} holds a run with {key}={recorded or 'nothing'}, but this command has {wanted or 'nothing'}: "
+            f"{remedy}"
+        )

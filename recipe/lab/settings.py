@@ -13,6 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 import data_prep
 from paec_loss import Clip, MethodStack
+from recipe.lab import own_code
 from recipe.paec.common.errors import UserError
 from recipe.paec.config import values
 from recipe.paec.config.command_line import GROUPS_OF, compose, explain
@@ -22,7 +23,7 @@ from recipe.paec.config.resolve import run_suffix
 
 ROOT = Path("outputs/lab")
 SECTIONS = ("method", "also", "data", "actor_rollout_ref", "algorithm", "trainer", "run")
-SAME_RUN = ("steps", "test_every", "held_out", "save_every", "threads", "name", "output")
+SAME_RUN = ("steps", "test_every", "held_out", "save_every", "threads", "name", "output", "fresh")
 """Keys that do not make it a different run: how long, how monitored, where."""
 RULES = {
     "seed": values.SEED,
@@ -40,6 +41,7 @@ RULES = {
     "held_out": values.FLAG,
     "save_every": values.COUNT,
     "threads": values.COUNT,
+    "fresh": values.FLAG,
     "actor_rollout_ref.rollout.val_kwargs.temperature": values.POSITIVE,
 }
 SHARED = (
@@ -104,6 +106,10 @@ class Settings:
     threads: int
     task: Path
     output: Path
+    fresh: bool
+    """Whether a run in the folder is deleted first."""
+    own_code: dict[str, str]
+    """`own_code.hashes_of` the methods, as they were imported."""
     record: dict[str, Any]
     """The resolved configuration."""
 
@@ -115,11 +121,15 @@ def settings_of(overrides: Sequence[str]) -> Settings:
         UserError: one sentence for everything that is wrong.
     """
     given = _with_targets(overrides)
-    errors = check_overrides(given, TABLE) or [
-        f"{o}: is not a key of the laboratory, so nothing would read it (configs/lab.yaml has all keys)"
-        for o in given
-        if o.startswith("+") and not o.startswith("+method.")
-    ]
+    errors = (
+        [_without_dashes(o) for o in given if o.startswith("-")]
+        or check_overrides(given, TABLE)
+        or [
+            f"{o}: is not a key of the laboratory, so nothing would read it (configs/lab.yaml has all keys)"
+            for o in given
+            if o.startswith("+") and not o.startswith("+method.")
+        ]
+    )
     if errors:
         raise UserError(*errors)
     try:
@@ -154,8 +164,15 @@ def settings_of(overrides: Sequence[str]) -> Settings:
         test_temperature=rollout.val_kwargs.temperature,
         task=_task(config.task),
         output=Path(config.output),
+        fresh=config.fresh,
+        own_code=own_code.hashes_of(stack),
         record=OmegaConf.to_container(config, resolve=True),
     )
+
+
+def _without_dashes(argument: str) -> str:
+    key, _, value = argument.lstrip("-").partition("=")
+    return f"{argument}: write {key}={value or 'VALUE'} without dashes"
 
 
 def _with_targets(overrides: Sequence[str]) -> list[str]:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
-from pathlib import Path
 
 import pytest
 import torch
 
 from recipe.lab.__main__ import main
-from recipe.lab.runs import STATE_FILE, progress, run, steps_done
+from recipe.lab.runs import STATE_FILE, progress, run, steps_done, trained_with
 from recipe.paec.common.errors import UserError
+from recipe.paec.common.folder_kinds import MARK
+from recipe.paec.report.command import report_of
 from recipe.paec.report.runs import read_run
 from recipe.paec.run.log import METRICS_FILE, read_metrics
 
@@ -52,7 +53,8 @@ def test_a_finished_run_is_left_as_it_is(small, whole, capsys):
     before = (whole / METRICS_FILE).read_bytes(), (whole / STATE_FILE).stat().st_mtime_ns
     run(small(*METHOD, "steps=4", "test_every=2", "test_samples=2", f"output={whole}"))
     assert ((whole / METRICS_FILE).read_bytes(), (whole / STATE_FILE).stat().st_mtime_ns) == before
-    assert f"{whole}: finished, 4 steps" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert shown == f"{whole}: finished, 4 steps\nits curves: paec report {whole}\n"
 
 
 def test_cut_off_responses_are_warned_of(small, tmp_path, capsys):
@@ -75,9 +77,90 @@ def test_another_run_in_the_folder_is_refused(small, whole):
         run(small(*METHOD, "steps=4", "seed=2", "test_samples=2", f"output={whole}"))
 
 
+@pytest.mark.parametrize(
+    "other, sentence",
+    [
+        ("test_every=4", "test_every=2, but this command has 4"),
+        ("steps=2", "steps=4, but this command has 2"),
+        ("held_out=true", "held_out=false, but this command has true"),
+    ],
+)
+def test_a_finished_run_with_other_validations_is_refused(small, whole, other, sentence):
+    with pytest.raises(UserError) as caught:
+        run(small(*METHOD, "steps=4", "test_every=2", "test_samples=2", other, f"output={whole}"))
+    remedy = "choose another name=... or output=..., or start over with fresh=true"
+    assert str(caught.value) == f"{whole} holds a run with {sentence}: {remedy}"
+
+
+def test_fresh_begins_the_run_anew(small, tmp_path, capsys):
+    folder = tmp_path / "run"
+    common = ("method=none", "steps=1", f"output={folder}")
+    run(small(*common))
+    (folder / "mine.txt").write_text("kept")
+    run(small(*common, "lr=1e-3", "fresh=true"))
+    shown = capsys.readouterr().out
+    deleted = "config.yaml, metrics.jsonl, problems.jsonl, state.pt"
+    assert f"fresh=true: deletes the lab run in {folder}: {deleted}; leaves mine.txt" in shown
+    assert lines(folder)[0]["actor/lr"] == 1e-3 and steps_done(folder) == 1
+    run(small(*common, "lr=1e-3"))  # fresh does not make it another run
+    assert json.loads((folder / MARK).read_text()) == {"kind": "lab"} and (folder / "mine.txt").read_text() == "kept"
+
+
+def test_fresh_deletes_no_other_folder(small, tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "mine.txt").write_text("kept")
+    for content, sentence in (
+        ({}, "contains mine.txt but no lab run: choose another name=... or output=..."),
+        ({MARK: {"kind": "run"}}, "contains run files, not lab run files: choose another name=... or output=..."),
+    ):
+        for name, value in content.items():
+            (folder / name).write_text(json.dumps(value))
+        before = sorted(folder.iterdir())
+        for fresh in ("fresh=true", "fresh=false"):
+            with pytest.raises(UserError) as caught:
+                run(small("method=none", f"output={folder}", fresh))
+            assert str(caught.value) == f"{folder} {sentence}" and sorted(folder.iterdir()) == before
+
+
+def test_a_run_from_before_marks_is_known_by_its_configuration(small, tmp_path):
+    folder, common = tmp_path / "run", ("method=none", "steps=1")
+    run(small(*common, f"output={folder}"))
+    (folder / MARK).unlink()
+    run(small(*common, "fresh=true", f"output={folder}"))
+    assert steps_done(folder) == 1
+
+
+def test_a_changed_file_of_an_own_method_is_noticed(small, own_method, tmp_path):
+    """Finished or not: neither is the old result given for the new code, nor do its steps follow those of the old."""
+    folder = tmp_path / "run"
+    file, common = own_method(0.1), ("method=my_method.Mine", f"output={folder}")
+    run(small(*common, "steps=1"))
+    run(small(*common, "steps=1"))
+    own_method(0.2)
+    for steps in ("steps=1", "steps=2"):
+        with pytest.raises(UserError) as caught:
+            run(small(*common, steps))
+        assert str(caught.value) == (
+            f"{file} has changed since the run in {folder} began: choose another name=... or output=..., or start over "
+            "with fresh=true"
+        )
+    run(small(*common, "steps=1", "fresh=true"))
+    run(small(*common, "steps=2"))
+    assert steps_done(folder) == 2
+
+
+def test_the_methods_of_paec_loss_have_no_recorded_code(small, whole, own_method):
+    assert trained_with(whole) == {} == small("method=paec", "also=[clip_higher]").own_code
+    own_method(0.1)
+    assert [*small("method=my_method.Mine").own_code] == ["my_base", "my_method"], "a base class of one's own counts"
+
+
 def test_the_report_reads_it(whole):
     read = read_run(whole)
     assert read.status.sentence == "finished: 4 of 4 steps"
+    assert read.remarks == (), "the laboratory writes no versions.json"
+    assert "not everything could be read" not in report_of(whole).read_text()
     assert read.setting("method._target_") == "paec_loss.methods.paec.PAEC" and read.setting("seed") == 1
     assert read.setting("actor_rollout_ref.actor.ppo_mini_batch_size") == 2
     source = "val/reasoning_gym/countdown"
@@ -91,24 +174,10 @@ def test_the_report_reads_it(whole):
 
 def test_progress_is_one_line():
     record = {"step": 3, "critic/score/mean": 0.5, "actor/entropy": 0.1434, "timing_s/step": 0.9, "val/x/pass@4": 0.75}
-    assert progress(record, 7) == "step 3/7  score 0.500  entropy 0.143  pass@4 0.750  0.90 s"
+    assert progress(record, 7) == "step 3/7  score 0.500  entropy 0.143  pass@4 0.750  seconds 0.90"
 
 
 def test_the_command(tmp_path, capsys):
     assert main(["method=sirn"]) == 2
     assert capsys.readouterr().err.startswith("error: no method sirn: did you mean siren?")
     assert main(["--help"]) == 0 and "usage: paec lab" in capsys.readouterr().out
-
-
-def test_the_example_of_the_page(tmp_path, monkeypatch):
-    """The class of docs/lab.md trains, and does what its docstring says."""
-    page = (Path(__file__).parents[3] / "docs" / "lab.md").read_text(encoding="utf-8")
-    (tmp_path / "pkg_of_the_page.py").write_text(page.partition("```python\n")[2].partition("```")[0])
-    monkeypatch.chdir(tmp_path)
-    common = ("prompts=2", "mini_batch=2", "responses=4", "steps=1", "test_every=-1")
-    assert main(["method=pkg_of_the_page.Surprise", "method.alpha=0.2", *common]) == 0
-    assert main(["method=none", *common]) == 0
-    runs = {folder.name.partition("-")[0]: folder for folder in (tmp_path / "outputs" / "lab").iterdir()}
-    mine, plain = (lines(runs[name])[0] for name in ("Surprise", "none"))
-    assert mine["critic/score/mean"] == plain["critic/score/mean"], "the first responses are the same"
-    assert mine["actor/grad_norm"] != plain["actor/grad_norm"]

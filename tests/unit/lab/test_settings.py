@@ -88,6 +88,9 @@ def test_an_import_path_is_a_method():
         (["lr=null"], "lr=null: must be a number > 0"),
         (["base=gpo"], "no base gpo: did you mean grpo?"),
         (["method=clip_higher", "also=w_reinforce", "seed=-1"], "seed=-1"),
+        (["--method=none"], "--method=none: write method=none without dashes"),
+        (["--steps", "3"], "--steps: write steps=VALUE without dashes"),
+        (["fresh=2"], "fresh=2: must be true or false"),
     ],
 )
 def test_errors_are_one_sentence_with_the_remedy(overrides, sentence):

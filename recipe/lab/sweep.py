@@ -8,12 +8,14 @@ JOBS.yaml:
       grpo: [method=none]                 # name: overrides
       clip_cov: [method=clip_cov, method.ratio=0.002]
 
-makes the runs outputs/lab/JOBS/<name>-seed<seed>, and a record of each finished one in benchmarks/results/lab/JOBS.
+makes the runs outputs/lab/JOBS/<name>-seed<seed>, a record of each finished one in outputs/lab/JOBS-records, and a
+table.
 """
 
 from __future__ import annotations
 
 import argparse
+import difflib
 import json
 import os
 import subprocess
@@ -27,15 +29,22 @@ from typing import Any
 
 import yaml
 
-from recipe.lab.runs import is_finished
+from recipe.lab import own_code
+from recipe.lab.runs import is_finished, trained_with
 from recipe.lab.settings import ROOT, Settings, settings_of
+from recipe.lab.table import table
 from recipe.paec.common.console import asked_for_help, complain, say
 from recipe.paec.common.errors import UserError
 from recipe.paec.common.files import replace_file
 from recipe.paec.common.records import PROBLEMS_FILE
+from recipe.paec.common.repository import REPOSITORY
 from recipe.paec.run.log import METRICS_FILE, read_metrics
 
-RECORDS = Path("benchmarks/results/lab")
+PUBLISHED = REPOSITORY / "benchmarks" / "lab"
+"""The folder of this project's own files of jobs; their records, RECORDS, are in the repository."""
+RECORDS = REPOSITORY / "benchmarks" / "results" / "lab"
+KEYS = ("all", "seeds", "jobs")
+"""Of a file of jobs."""
 CURVES = (
     *("critic/score/mean", "actor/entropy", "actor/grad_norm", "actor/ppo_kl", "actor/pg_clipfrac"),
     *("response_length/mean", "reward/mixed_prompts"),
@@ -47,11 +56,12 @@ SPLITS = ("val/", "held_out/")
 """What the metrics of a validation begin with."""
 USAGE = """
 usage: paec lab sweep JOBS.yaml [--processes N] [--runs FOLDER] [--records FOLDER]
-Runs the jobs of a file, each with every seed, and records the curves of each as soon as it has finished.
+Runs the jobs of a file, each with every seed; records the curves of each when it has finished; prints a table.
   JOBS.yaml         all: [overrides], seeds: [numbers], jobs: {name: [overrides]}
   --processes N     runs at a time, one thread each (2)
   --runs FOLDER     where the runs go (outputs/lab/<name of the file of jobs>)
-  --records FOLDER  where the records go (benchmarks/results/lab/<name of the file of jobs>)
+  --records FOLDER  where the records go (<folder of the runs>-records; of a file in benchmarks/lab of this repository:
+                    benchmarks/results/lab/<name of the file of jobs>)
 The same command continues: recorded runs are skipped, begun ones resumed.
 """
 
@@ -61,8 +71,27 @@ class Job:
     """One run of a sweep."""
 
     name: str
+    of: str
+    """The job in the file."""
     overrides: tuple[str, ...]
     settings: Settings
+
+
+def read(file: Path) -> Any:
+    """The content of a file of jobs.
+
+    Raises:
+        UserError: there is no such file, or it cannot be read; with the line.
+    """
+    if not file.is_file():
+        raise UserError(f"{file}: does not exist: give a YAML file of jobs")
+    try:
+        return yaml.safe_load(file.read_text(encoding="utf-8"))
+    except yaml.MarkedYAMLError as error:
+        place = f"{file}, line {error.problem_mark.line + 1}" if error.problem_mark else f"{file}"
+        raise UserError(f"{place}: is not YAML ({error.problem}): check brackets, quotes and indentation") from None
+    except (yaml.YAMLError, UnicodeDecodeError):
+        raise UserError(f"{file}: has characters that YAML cannot have: save it as text in UTF-8") from None
 
 
 def jobs_of(content: Any, runs: Path) -> list[Job]:
@@ -71,15 +100,20 @@ def jobs_of(content: Any, runs: Path) -> list[Job]:
     Raises:
         UserError: one sentence for each thing that is wrong.
     """
-    keys = {"all", "seeds", "jobs"}
-    if not isinstance(content, Mapping) or not content.get("jobs") or content.keys() - keys:
-        raise UserError('a file of jobs has "jobs: {name: [overrides]}", and may have "all: [...]" and "seeds: [...]"')
+    rule = 'a file of jobs has "jobs: {name: [overrides]}", and may have "all: [...]" and "seeds: [...]"'
+    if isinstance(content, Mapping) and (unknown := [str(key) for key in content if key not in KEYS]):
+        close = difflib.get_close_matches(unknown[0], KEYS, n=1)
+        raise UserError(f"{unknown[0]}: {f'did you mean {close[0]}? ' if close else ''}{rule}")
+    if not isinstance(content, Mapping) or not content.get("jobs"):
+        raise UserError(rule)
     common, seeds, errors, found = content.get("all", []), content.get("seeds", [1]), [], []
     if not isinstance(content["jobs"], Mapping):
         raise UserError("jobs: must be names with their overrides: {name: [overrides]}")
     for key, value in (("all", common), ("seeds", seeds)):
         if not isinstance(value, list) or (key == "seeds" and not value):
             raise UserError(f"{key}={value}: must be a list, such as [{'1, 2, 3' if key == 'seeds' else 'steps=300'}]")
+    if twice := [seed for place, seed in enumerate(seeds) if str(seed) in map(str, seeds[:place])]:
+        raise UserError(f"seeds: {twice[0]} is given twice: name every seed once")
     for name, own in content["jobs"].items():
         if own is not None and not isinstance(own, list):
             errors.append(f"jobs.{name}: must be a list of overrides, such as [method=none]")
@@ -87,11 +121,14 @@ def jobs_of(content: Any, runs: Path) -> list[Job]:
         if not all(isinstance(o, str) for o in [*common, *(own or [])]):
             errors.append(f"jobs.{name}: overrides must be text, such as method.ratio=0.002")
             continue
+        if any(o.partition("=")[0] == "fresh" for o in [*common, *(own or [])]):
+            errors.append(f"jobs.{name}: fresh: a sweep continues its runs: leave it out, or choose another --runs")
+            continue
         for seed in seeds:
             label = f"{name}-seed{seed}"
             overrides = (*common, *(own or []), f"seed={seed}", f'name="{label}"', f'output="{runs / label}"')
             try:
-                found.append(Job(label, overrides, settings_of(overrides)))
+                found.append(Job(label, str(name), overrides, settings_of(overrides)))
             except UserError as error:
                 errors += [f"jobs.{name}: {problem}" for problem in error.errors]
     if errors:
@@ -109,8 +146,10 @@ def record_of(job: Job) -> dict[str, Any]:
 
     "problems" has, for each split and validation, how many responses to each problem were correct, how many of those
     differ, and, where a problem has one answer, whether the majority's is right; the number of responses is the setting
-    `test_samples`. "date" is the day of the record, "cores" those of the machine.
+    `test_samples`. "date" is the day of the record, "cores" those of the machine. "own_code", only where a method's
+    class is not of paec_loss: `own_code.hashes_of`.
     """
+    own = trained_with(job.settings.output)
     lines = read_metrics(job.settings.output / METRICS_FILE)
     every, last = job.settings.test_every, lines[-1]["step"]
     # What was the last step before the run was extended is no validation of this one.
@@ -143,6 +182,7 @@ def record_of(job: Job) -> dict[str, Any]:
         "validation": curves,
         "training": averaged(lines, curves["step"] or [lines[-1]["step"]]),
         "problems": problems,
+        **({"own_code": own} if own else {}),
     }
 
 
@@ -171,9 +211,9 @@ def finish(job: Job, records: Path) -> str | None:
 
     A finished run is recorded as it is, if it is the job's.
     """
-    folder, file = job.settings.output, records / f"{job.name}.json"
+    folder, file = job.settings.output, file_of(job, records)
     try:
-        finished = is_finished(job.settings)
+        finished = is_finished(job.settings, "delete the folder, or choose another --runs")
     except UserError as error:
         return f"{job.name}: {error}"
     if not finished:
@@ -201,35 +241,76 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--runs", type=Path)
     parser.add_argument("--records", type=Path)
     options = parser.parse_args(given)
-    options.records = options.records or RECORDS / options.jobs.stem
     options.runs = options.runs or ROOT / options.jobs.stem
+    options.records = options.records or records_of(options.jobs, options.runs)
     try:
         if options.processes < 1:
             raise UserError(f"--processes {options.processes}: must be at least 1")
-        if not options.jobs.is_file():
-            raise UserError(f"{options.jobs}: does not exist: give a YAML file of jobs")
-        try:
-            jobs = jobs_of(yaml.safe_load(options.jobs.read_text(encoding="utf-8")), options.runs)
-        except yaml.YAMLError as error:
-            raise UserError(f"{options.jobs}: is not YAML: {' '.join(str(error).split())}") from None
+        jobs = jobs_of(read(options.jobs), options.runs)
+        pending = pending_of(jobs, options.records)
+        say(f"{len(jobs)} runs, {len(jobs) - len(pending)} of them recorded already")
+        with ThreadPoolExecutor(options.processes) as threads:
+            failures = [f for f in threads.map(lambda job: finish(job, options.records), pending) if f]
+        missing = pending_of(jobs, options.records)
     except UserError as error:
         return complain(error.errors)
-    pending = [job for job in jobs if not recorded(job, options.records)]
-    say(f"{len(jobs)} runs, {len(jobs) - len(pending)} of them recorded already")
-    with ThreadPoolExecutor(options.processes) as threads:
-        failures = [failure for failure in threads.map(lambda job: finish(job, options.records), pending) if failure]
+    records: dict[str, list[Path | None]] = {}
+    for job in jobs:
+        records.setdefault(job.of, []).append(None if job in missing else file_of(job, options.records))
+    if shown := table(records):
+        say(f"\n{shown}")
     return complain(failures) and 1 if failures else 0
 
 
+def records_of(jobs: Path, runs: Path) -> Path:
+    """Where the records of a file of jobs go by default: beside the folder of its runs."""
+    return RECORDS / jobs.stem if jobs.resolve().parent == PUBLISHED else Path(f"{runs}-records")
+
+
+def pending_of(jobs: Sequence[Job], records: Path) -> list[Job]:
+    """The jobs that are not `recorded`.
+
+    Raises:
+        UserError: of `recorded`, for all of them together.
+    """
+    found, errors = [], []
+    for job in jobs:
+        try:
+            if not recorded(job, records):
+                found.append(job)
+        except UserError as error:
+            errors += error.errors
+    if errors:
+        raise UserError(*errors)
+    return found
+
+
+def file_of(job: Job, records: Path) -> Path:
+    """The record of a run."""
+    return records / f"{job.name}.json"
+
+
 def recorded(job: Job, records: Path) -> bool:
-    """Whether there is a record of this run with as many steps or more."""
+    """Whether there is a record of this run with as many steps or more.
+
+    Raises:
+        UserError: it was made with another version of the method's own file.
+    """
+    file = file_of(job, records)
     try:
-        found = json.loads((records / f"{job.name}.json").read_text(encoding="utf-8"))
+        found = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
     own = [o for o in job.overrides if not o.startswith(("name=", "output=", "steps="))]
     there = [o for o in found["command"][3:] if not o.startswith("steps=")]
-    return found["steps"] >= job.settings.steps and own == there
+    if own != there or found["steps"] < job.settings.steps:
+        return False
+    if changed := own_code.changed(found.get("own_code", {}), job.settings.own_code):
+        raise UserError(
+            f"{file} was made with another version of {changed}: delete it and {job.settings.output}, or choose other "
+            "--runs and --records"
+        )
+    return True
 
 
 if __name__ == "__main__":

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import os
 from datetime import date
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
 from recipe.lab import sweep
 from recipe.lab.sweep import jobs_of, main, record_of, recorded
+from recipe.lab.table import table
 from recipe.paec.common.errors import UserError
 from recipe.paec.common.records import PROBLEMS_FILE
+from recipe.paec.common.repository import REPOSITORY
 from recipe.paec.run.log import METRICS_FILE
 
 FILE = {"all": ["steps=4", "test_every=2"], "seeds": [1, 2], "jobs": {"grpo": ["method=none"], "paec": []}}
@@ -29,7 +32,10 @@ def test_every_job_with_every_seed(tmp_path):
     "content, sentence",
     [
         ({}, 'a file of jobs has "jobs: {name: [overrides]}"'),
-        ({"jobs": {"a": []}, "seed": 1}, 'a file of jobs has "jobs: {name: [overrides]}"'),
+        ({"jobs": {"a": []}, "seed": 1}, 'seed: did you mean seeds? a file of jobs has "jobs: {name: [overrides]}"'),
+        ({"jobs": {"a": []}, "other": 1}, 'other: a file of jobs has "jobs: {name: [overrides]}"'),
+        ({"jobs": {"a": []}, "seeds": [2, 1, 1]}, "seeds: 1 is given twice"),
+        ({"jobs": {"a": ["fresh=true"]}}, "jobs.a: fresh: a sweep continues its runs: leave it out"),
         ({"jobs": {"a": ["method=sirn"]}}, "jobs.a: no method sirn: did you mean siren?"),
         ({"jobs": {"a": [{"method": "none"}]}}, "jobs.a: overrides must be text"),
         ({"jobs": {"a": "method=none"}}, "jobs.a: must be a list of overrides"),
@@ -72,14 +78,18 @@ def test_a_record_has_the_curves(tmp_path):
 
 def test_a_sweep_runs_records_and_skips(tmp_path, capsys):
     file, places = tmp_path / "jobs.yaml", ["--runs", str(tmp_path / "runs"), "--records", str(tmp_path / "records")]
-    common = "[steps=1, prompts=2, mini_batch=2, responses=2, test_every=-1]"
+    common = "[steps=1, prompts=2, mini_batch=2, responses=2, test_every=1, test_samples=2]"
     file.write_text(f"all: {common}\njobs:\n  grpo: [method=none]\n")
     assert main([str(file), *places]) == 0
     record = json.loads((tmp_path / "records" / "grpo-seed1.json").read_text())
-    assert record["steps"] == 1 and 0 <= record["training"]["critic/score/mean"][0] <= 1
+    assert record["steps"] == 1 and "own_code" not in record and 0 <= record["training"]["critic/score/mean"][0] <= 1
     assert "grpo-seed1: 1 steps" in capsys.readouterr().out
+    (tmp_path / "records" / "other-seed1.json").write_text("not of this file")
     assert main([str(file), *places]) == 0
-    assert "1 runs, 1 of them recorded already" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "1 runs, 1 of them recorded already" in shown
+    average = record["validation"]["val/reasoning_gym/countdown/avg@2"][-1]
+    assert f"\n| grpo |     1 | {average:.3f} |" in shown and "last validation, step 1;" in shown
 
 
 def test_a_run_is_recorded_as_itself_only(tmp_path, capsys):
@@ -89,9 +99,9 @@ def test_a_run_is_recorded_as_itself_only(tmp_path, capsys):
     file = tmp_path / "jobs.yaml"
     for changed, sentence in (
         ("", ""),
-        (", lr=1e-3", "optim.lr=5e-05, but this command has 0.001: choose another"),
-        (", held_out=true", "holds a finished run with held_out=False, but this command has True"),
-        (", test_every=1", "holds a finished run with test_every=-1, but this command has 1"),
+        (", lr=1e-3", "optim.lr=5e-05, but this command has 0.001: delete the folder, or choose another --runs"),
+        (", held_out=true", "holds a run with held_out=false, but this command has true: delete the folder, or choose"),
+        (", test_every=1", "holds a run with test_every=-1, but this command has 1: delete the folder, or choose"),
     ):
         file.write_text(f"all: [{common}{changed}]\njobs:\n  grpo: [method=none]\n")
         assert main([str(file), *places]) == (1 if sentence else 0)
@@ -113,13 +123,73 @@ def test_an_extended_run_has_the_validations_of_a_fresh_one(tmp_path):
     assert record["problems"]["validation"]["correct"] == [[0], [2], [4]]
 
 
-def test_the_records_go_where_the_file_of_jobs_says(tmp_path, monkeypatch):
+def test_the_records_go_beside_the_runs(tmp_path, monkeypatch):
+    """Only those of the repository's own files of jobs belong in the repository."""
     monkeypatch.chdir(tmp_path)
     Path("mine.yaml").write_text("jobs:\n  grpo: [method=none]\n")
     places = []
     monkeypatch.setattr(sweep, "finish", lambda job, records: places.append(records))
-    assert main(["mine.yaml"]) == 0 and main(["mine.yaml", "--records", "there"]) == 0
-    assert places == [Path("benchmarks/results/lab/mine"), Path("there")]
+    for arguments in (["mine.yaml"], ["mine.yaml", "--runs", "here/"], ["mine.yaml", "--records", "there"]):
+        assert main(arguments) == 0
+    assert places == [Path("outputs/lab/mine-records"), Path("here-records"), Path("there")]
+    own = REPOSITORY / "benchmarks" / "lab" / "quick.yaml"
+    assert sweep.records_of(own, tmp_path) == REPOSITORY / "benchmarks" / "results" / "lab" / "quick"
+
+
+def test_the_record_of_an_own_method_knows_its_code(tmp_path, own_method, capsys):
+    file, code = tmp_path / "jobs.yaml", own_method(0.1)
+    places = ["--runs", str(tmp_path / "runs"), "--records", str(tmp_path / "records")]
+    common = "[steps=1, prompts=2, mini_batch=2, responses=2, test_every=-1]"
+    file.write_text(f"all: {common}\njobs:\n  mine: [method=my_method.Mine]\n")
+    assert main([str(file), *places]) == 0
+    record = json.loads((tmp_path / "records" / "mine-seed1.json").read_text())
+    assert record["own_code"]["my_method"] == sha256(code.read_bytes()).hexdigest()
+    assert main([str(file), *places]) == 0 and "1 of them recorded already" in capsys.readouterr().out
+    own_method(0.2)
+    assert main([str(file), *places]) == 2
+    assert capsys.readouterr().err == (
+        f"error: {tmp_path}/records/mine-seed1.json was made with another version of {code}: delete it and "
+        f"{tmp_path}/runs/mine-seed1, or choose other --runs and --records\n"
+    )
+    (tmp_path / "records" / "mine-seed1.json").unlink()
+    assert main([str(file), *places]) == 1
+    assert f"{code} has changed since the run in {tmp_path}/runs/mine-seed1 began: delete" in capsys.readouterr().err
+
+
+def test_a_file_that_is_not_yaml_is_named_with_the_line(tmp_path, capsys):
+    file = tmp_path / "jobs.yaml"
+    file.write_text("all: [steps=1]\njobs:\n  grpo: [method=none\n")
+    assert main([str(file)]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {file}, line 4: is not YAML (") and "unicode string" not in said
+    assert said.endswith("): check brackets, quotes and indentation\n")
+    file.write_bytes(b"jobs: \xff")
+    assert main([str(file)]) == 2
+    assert capsys.readouterr().err == f"error: {file}: has characters that YAML cannot have: save it as text in UTF-8\n"
+
+
+def test_the_table_has_means_over_the_seeds(tmp_path):
+    def record(name: str, steps: list[int], **curves: list[float]) -> Path:
+        file = tmp_path / name
+        named = {f"val/reasoning_gym/countdown/{key}": values for key, values in curves.items()}
+        file.write_text(json.dumps({"validation": {"step": steps, **named}}))
+        return file
+
+    def curves(*values: float) -> dict[str, list[float]]:
+        keys = ("avg@32", "pass@32", "distinct@32", "entropy", "pass@2")
+        return {key: [0.9, value] for key, value in zip(keys, (*values, 0.7), strict=True)}
+
+    one = record("one", [0, 4], **curves(0.25, 0.5, 2.0, 0.125))
+    two = record("two", [0, 4], **curves(0.75, 0.75, 3.0, 0.375))
+    assert table({"grpo": [one, two], "mine": [two, None], "none yet": [None]}).splitlines() == [
+        "| job      |  seeds | avg@32 | pass@32 | distinct@32 | entropy |",
+        "| -------- | -----: | -----: | ------: | ----------: | ------: |",
+        "| grpo     |      2 |  0.500 |   0.625 |       2.500 |   0.250 |",
+        "| mine     | 1 of 2 |  0.750 |   0.750 |       3.000 |   0.375 |",
+        "| none yet | 0 of 1 |      - |       - |           - |       - |",
+        "Means over the seeds at the last validation, step 4; entropy: of a token, nats.",
+    ]
+    assert table({"grpo": [record("never", [])]}) == ""
 
 
 def test_a_missing_file_and_a_failed_run(tmp_path, capsys):

@@ -1,0 +1,70 @@
+"""docs/lab.md: its examples train, and its tables have what the code has."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from dataclasses import fields as fields_of
+from pathlib import Path
+
+import pytest
+
+from paec_loss import Method, Tokens, TokenStatistics, Update, fields
+from recipe.lab.__main__ import main
+from recipe.paec.run.log import METRICS_FILE, read_metrics
+
+PAGE = (Path(__file__).parents[3] / "docs" / "lab.md").read_text(encoding="utf-8")
+COMMON = ("prompts=2", "mini_batch=2", "responses=4", "steps=1", "test_every=-1")
+
+
+def first_column(head: str) -> list[list[str]]:
+    """The names in the first column of the table with this head; a list for every row."""
+    rows = PAGE[PAGE.index(head) :].split("\n\n")[0].splitlines()[2:]
+    return [re.findall(r"`([\w.]+)", row.split("|")[1]) for row in rows]
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch) -> Path:
+    """A folder to work in, with the examples of the page in pkg_of_the_page."""
+    examples = re.findall("```python\n(.*?)```", PAGE, flags=re.DOTALL)
+    (tmp_path / "pkg_of_the_page.py").write_text("\n\n".join(examples))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "outputs" / "lab"
+
+
+def test_the_examples_train(own):
+    """The classes do what their docstrings say."""
+    bonus = ("method.coefficient=linear:0.02:0:150", "method.gap=0.2")
+    for method in (["Surprise", "method.alpha=0.2"], ["CloseCall", *bonus], None):
+        chosen = ["method=none"] if method is None else [f"method=pkg_of_the_page.{method[0]}", *method[1:]]
+        assert main([*chosen, *COMMON]) == 0
+    runs = {folder.name.partition("-")[0]: read_metrics(folder / METRICS_FILE)[0] for folder in own.iterdir()}
+    for name in ("Surprise", "CloseCall"):
+        assert runs[name]["critic/score/mean"] == runs["none"]["critic/score/mean"], "the first responses are the same"
+        assert runs[name]["actor/grad_norm"] != runs["none"]["actor/grad_norm"]
+    assert runs["CloseCall"]["actor/pkg_of_the_page.CloseCall/coefficient"] == 0.02
+    assert 0 < runs["CloseCall"]["actor/pkg_of_the_page.CloseCall/close_share"] < 0.5
+    assert runs["CloseCall"]["actor/pg_loss"] == runs["none"]["actor/pg_loss"] > runs["CloseCall"]["actor/loss"]
+
+
+def test_the_table_of_the_hooks():
+    rows = PAGE[PAGE.index("| hook |") :].split("\n\n")[0].splitlines()[2:]
+    table = {cells[1].strip(" `"): re.findall(r"\w+", cells[2]) for cells in (row.split("|") for row in rows)}
+    shared = ("at", "overrides")
+    hooks = {name: f for name, f in vars(Method).items() if inspect.isfunction(f) and name[0] != "_"}
+    assert table == {name: [*inspect.signature(f).parameters][1:] for name, f in hooks.items() if name not in shared}
+
+
+def test_the_tables_of_the_fields():
+    names = [name for row in first_column("| field | shape |") for name in row]
+    listed = {name.rpartition(".")[2] for name in names}
+    for kind in (Tokens, TokenStatistics, Update):
+        assert {field.name for field in fields_of(kind)} - {"statistics"} <= listed, kind
+    for name in names:
+        *_, kind, field = f"tokens.statistics.{name}".split(".")
+        owner = {"tokens": Tokens, "statistics": TokenStatistics, "update": Update}[kind]
+        assert hasattr(owner, field) or field in {one.name for one in fields_of(owner)}, name
+    assert all(callable(getattr(Tokens, name)) for row in first_column("| helper of") for name in row)
+    own = [f for f in vars(fields).values() if inspect.isfunction(f) and f.__module__ == fields.__name__]
+    makers = {f.__name__ for f in own if not f.__name__.startswith(("_", "check_", "rules_of"))}
+    assert {name for row in first_column("| field maker") for name in row} == makers

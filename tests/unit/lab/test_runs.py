@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from recipe.lab.__main__ import main
-from recipe.lab.runs import STATE_FILE, progress, run, steps_done, trained_with
+from recipe.lab.runs import STATE_FILE, progress, run, steps_done
 from recipe.paec.common.errors import UserError
 from recipe.paec.common.folder_kinds import MARK
 from recipe.paec.report.command import report_of
@@ -148,12 +148,6 @@ def test_a_changed_file_of_an_own_method_is_noticed(small, own_method, tmp_path)
     run(small(*common, "steps=1", "fresh=true"))
     run(small(*common, "steps=2"))
     assert steps_done(folder) == 2
-
-
-def test_the_methods_of_paec_loss_have_no_recorded_code(small, whole, own_method):
-    assert trained_with(whole) == {} == small("method=paec", "also=[clip_higher]").own_code
-    own_method(0.1)
-    assert [*small("method=my_method.Mine").own_code] == ["my_base", "my_method"], "a base class of one's own counts"
 
 
 def test_the_report_reads_it(whole):

@@ -12,7 +12,6 @@ import pytest
 
 from recipe.lab import sweep
 from recipe.lab.sweep import jobs_of, main, record_of, recorded
-from recipe.lab.table import table
 from recipe.paec.common.errors import UserError
 from recipe.paec.common.records import PROBLEMS_FILE
 from recipe.paec.common.repository import REPOSITORY
@@ -166,30 +165,6 @@ def test_a_file_that_is_not_yaml_is_named_with_the_line(tmp_path, capsys):
     file.write_bytes(b"jobs: \xff")
     assert main([str(file)]) == 2
     assert capsys.readouterr().err == f"error: {file}: has characters that YAML cannot have: save it as text in UTF-8\n"
-
-
-def test_the_table_has_means_over_the_seeds(tmp_path):
-    def record(name: str, steps: list[int], **curves: list[float]) -> Path:
-        file = tmp_path / name
-        named = {f"val/reasoning_gym/countdown/{key}": values for key, values in curves.items()}
-        file.write_text(json.dumps({"validation": {"step": steps, **named}}))
-        return file
-
-    def curves(*values: float) -> dict[str, list[float]]:
-        keys = ("avg@32", "pass@32", "distinct@32", "entropy", "pass@2")
-        return {key: [0.9, value] for key, value in zip(keys, (*values, 0.7), strict=True)}
-
-    one = record("one", [0, 4], **curves(0.25, 0.5, 2.0, 0.125))
-    two = record("two", [0, 4], **curves(0.75, 0.75, 3.0, 0.375))
-    assert table({"grpo": [one, two], "mine": [two, None], "none yet": [None]}).splitlines() == [
-        "| job      |  seeds | avg@32 | pass@32 | distinct@32 | entropy |",
-        "| -------- | -----: | -----: | ------: | ----------: | ------: |",
-        "| grpo     |      2 |  0.500 |   0.625 |       2.500 |   0.250 |",
-        "| mine     | 1 of 2 |  0.750 |   0.750 |       3.000 |   0.375 |",
-        "| none yet | 0 of 1 |      - |       - |           - |       - |",
-        "Means over the seeds at the last validation, step 4; entropy: of a token, nats.",
-    ]
-    assert table({"grpo": [record("never", [])]}) == ""
 
 
 def test_a_missing_file_and_a_failed_run(tmp_path, capsys):

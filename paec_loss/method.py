@@ -63,6 +63,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 from paec_loss import _torch as torch
 from paec_loss.batch import Clip, Rollouts, Tokens, Update
 from paec_loss.fields import check_fields, choice
+from paec_loss.hooks import check_hooks
 from paec_loss.schedule import Schedule
 
 if TYPE_CHECKING:
@@ -122,7 +123,8 @@ class Method(Generic[Context]):
     from them.
 
     Raises:
-        TypeError: a subclass is defined with a word in `needs` that is not in NEEDS, or with a former name.
+        TypeError: a subclass is defined with a word in `needs` that is not in NEEDS, with a former name, or with what
+            `paec_loss.hooks.check_hooks` refuses: a misspelt hook, or one with other parameters.
     """
 
     paper: ClassVar[str] = ""
@@ -150,6 +152,7 @@ class Method(Generic[Context]):
             raise TypeError(f"{cls.__name__}.needs={cls.needs!r}: {unknown[0]!r} must be one of {', '.join(NEEDS)}")
         for name in _FORMER.keys() & vars(cls).keys():
             raise TypeError(f"{cls.__name__}.{name} has no effect: {_FORMER[name]}")
+        check_hooks(cls, Method)
 
     def __post_init__(self) -> None:
         check_fields(self)

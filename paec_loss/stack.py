@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from paec_loss import _torch as torch
 from paec_loss.batch import Clip, Rollouts, Tokens, Update
+from paec_loss.hooks import check_result
 from paec_loss.method import Method, Sampling, Tracker
 from paec_loss.methods import NAMES
 
@@ -41,13 +42,6 @@ def name_of(method: Method) -> str:
     """The method's name in the catalogue; the import path for a user's own method."""
     kind = type(method)
     return NAMES.get(kind, f"{kind.__module__}.{kind.__qualname__}")
-
-
-def _after(method: Method, tokens: Tokens, context: Any, update: Update) -> Tokens:
-    """The tokens with a method's advantages, without gradient."""
-    if not method.overrides("token_advantages"):
-        return tokens
-    return replace(tokens, advantages=method.token_advantages(tokens, context, update).detach())
 
 
 def _with_signal(rollouts: Rollouts, signals: Signals, name: str) -> Rollouts:
@@ -125,6 +119,7 @@ class MethodStack:
 
     Raises:
         ValueError: a method twice, two methods with the same exclusive hook, or an invalid schedule; one sentence.
+        HookError: a clip range that is none. The hooks raise it for every result that no trainer can use.
     """
 
     def __init__(self, methods: Sequence[Method]) -> None:
@@ -155,6 +150,7 @@ class MethodStack:
             earlier.append(name)
         for method in self.methods:
             _check_schedules(method)
+        self.clip(_ANY)  # the only hook that is called before a run
 
     def at(self, step: int) -> tuple[Method, ...]:
         """The methods with the numbers of a trainer step where a field follows a schedule."""
@@ -250,36 +246,46 @@ class MethodStack:
 
     def clip(self, clip: Clip, step: int = 1) -> Clip:
         """The clip range of the surrogate in a trainer step, from the actor's."""
-        for _, method in self._having("clip", step=step):
-            clip = method.clip(clip)
+        for name, method in self._having("clip", step=step):
+            clip = self.checked(name, "clip", method.clip(clip))
         return clip
+
+    def checked(self, name: str, hook: str, value: Any, seen: Tokens | Rollouts | None = None) -> Any:
+        """What a hook of the method `name` returned for the tokens that it has seen.
+
+        Raises:
+            HookError: a type or shape that no trainer can use; one sentence.
+        """
+        return check_result(f"{name}.{hook}", hook, value, seen.response_mask.shape if seen is not None else ())
 
     # ---- driver ------------------------------------------------------------------------------------------------------
 
     def trackers(self) -> dict[str, Tracker]:
         """A new tracker for every method that has one, by the method's name."""
-        made = {
-            name: ScheduledTracker(method) if method.schedules else method.tracker()
-            for name, method in self._unresolved("tracker")
-        }
-        return {name: tracker for name, tracker in made.items() if tracker is not None}
+        made: dict[str, Tracker] = {}
+        for name, method in self._unresolved("tracker"):
+            tracker = self.checked(name, "tracker", method.at(1).tracker())
+            if tracker is not None:
+                made[name] = ScheduledTracker(method) if method.schedules else tracker
+        return made
 
     def sampling(self, signals: Signals, step: int = 1) -> Sampling | None:
         """Different sampling for some prompts of the next step, `step`; None: the same for all."""
         for name, method in self._having("sampling", step=step):
-            return method.sampling(signals.get(name, {}))
+            return self.checked(name, "sampling", method.sampling(signals.get(name, {})))
         return None
 
     def rewards(self, rollouts: Rollouts, signals: Signals = NO_SIGNALS) -> Tensor:
         """[B] rewards for the advantage estimator; `signals` are the trackers' for this step, by method name."""
         for name, method in self._having("rewards", step=rollouts.step):
-            return method.rewards(_with_signal(rollouts, signals, name))
+            return self.checked(name, "rewards", method.rewards(_with_signal(rollouts, signals, name)), rollouts)
         return rollouts.rewards
 
     def advantages(self, rollouts: Rollouts, signals: Signals = NO_SIGNALS) -> Tensor:
         """[B, R] advantages, each method's from those of the previous one; `signals` as for `rewards`."""
         for name, method in self._having("advantages", step=rollouts.step):
-            rollouts = replace(rollouts, advantages=method.advantages(_with_signal(rollouts, signals, name)))
+            found = method.advantages(_with_signal(rollouts, signals, name))
+            rollouts = replace(rollouts, advantages=self.checked(name, "advantages", found, rollouts))
         return rollouts.advantages
 
     def response_value(self, rollouts: Rollouts, signals: Signals = NO_SIGNALS) -> Tensor | None:
@@ -288,10 +294,18 @@ class MethodStack:
         `signals` as for `rewards`.
         """
         for name, method in self._having("response_value", step=rollouts.step):
-            return method.response_value(_with_signal(rollouts, signals, name)).float()
+            found = method.response_value(_with_signal(rollouts, signals, name))
+            return self.checked(name, "response_value", found, rollouts).float()
         return None
 
     # ---- actor -------------------------------------------------------------------------------------------------------
+
+    def _after(self, name: str, method: Method, tokens: Tokens, context: Any, update: Update) -> Tokens:
+        """The tokens with a method's advantages, without gradient."""
+        if not method.overrides("token_advantages"):
+            return tokens
+        found = method.token_advantages(tokens, context, update)
+        return replace(tokens, advantages=self.checked(name, "token_advantages", found, tokens).detach())
 
     def sources(self) -> set[str]:
         """Sources of the mini-batch that the methods' `prepare` uses: "exact", "step", both or none."""
@@ -305,47 +319,48 @@ class MethodStack:
             updates: the update as each method sees it (its own tracker's signal).
         """
         contexts: list[Any] = []
-        for method, update in zip(self.at(updates[0].step), updates, strict=True):
+        for name, method, update in zip(self.names, self.at(updates[0].step), updates, strict=True):
             context = None
             if method.overrides("prepare"):
                 context = method.prepare(batches[method.statistics_from], update)
             contexts.append(context)
             # The next method's statistics are computed on the advantages that it will see.
-            batches = {source: _after(method, batch, context, update) for source, batch in batches.items()}
+            batches = {source: self._after(name, method, batch, context, update) for source, batch in batches.items()}
         return contexts
 
     def _seen(self, tokens: Tokens, contexts: Sequence[Any], updates: Sequence[Update]) -> Iterator[Tokens]:
         """The tokens as each method sees them, with the advantages of the methods before it."""
-        for method, context, update in zip(self.at(updates[0].step), contexts, updates, strict=True):
+        for name, method, context, update in zip(self.names, self.at(updates[0].step), contexts, updates, strict=True):
             yield tokens
-            tokens = _after(method, tokens, context, update)
+            tokens = self._after(name, method, tokens, context, update)
 
     def token_advantages(self, tokens: Tokens, contexts: Sequence[Any], updates: Sequence[Update]) -> Tensor:
         """[B, R] advantages for the surrogate, without gradient, each method's from those of the previous one."""
-        for _, method, context, update in self._having("token_advantages", contexts, updates, step=updates[0].step):
-            tokens = _after(method, tokens, context, update)
+        for name, method, context, update in self._having("token_advantages", contexts, updates, step=updates[0].step):
+            tokens = self._after(name, method, tokens, context, update)
         return tokens.advantages
 
     def selection(self, tokens: Tokens, contexts: Sequence[Any], updates: Sequence[Update]) -> tuple[Tensor, int]:
         """[B, R] bool, tokens in the surrogate's mean, and how many there are in the full mini-batch."""
-        for _, method, context, update in self._having("selection", contexts, updates, step=updates[0].step):
-            return method.selection(tokens, context, update)
+        for name, method, context, update in self._having("selection", contexts, updates, step=updates[0].step):
+            return self.checked(name, "selection", method.selection(tokens, context, update), tokens)
         return tokens.response_mask, updates[0].tokens
 
     def policy_loss(self, tokens: Tokens, contexts: Sequence[Any], updates: Sequence[Update]) -> Tensor:
         """[B, R] loss of every token, with gradient."""
-        for _, method, context, update in self._having("policy_loss", contexts, updates, step=updates[0].step):
-            return method.policy_loss(tokens, context, update)
+        for name, method, context, update in self._having("policy_loss", contexts, updates, step=updates[0].step):
+            return self.checked(name, "policy_loss", method.policy_loss(tokens, context, update), tokens)
         return self.at(updates[0].step)[0].policy_loss(tokens, contexts[0], updates[0])
 
     def loss_term(self, tokens: Tokens, contexts: Sequence[Any], updates: Sequence[Update]) -> Tensor:
         """The sum of all terms added to the policy loss, this micro-batch's share: a scalar with gradient."""
         term = torch.zeros((), dtype=tokens.log_prob.dtype, device=tokens.log_prob.device)
         seen = self._seen(tokens, contexts, updates)
-        for _, method, visible, context, update in self._having(
+        for name, method, visible, context, update in self._having(
             "loss_term", seen, contexts, updates, step=updates[0].step
         ):
-            term = term + method.loss_term(visible, context, update).to(term.dtype)
+            found = self.checked(name, "loss_term", method.loss_term(visible, context, update), visible)
+            term = term + found.to(term.dtype)
         return term
 
     def loss(self, tokens: Tokens, update: Update) -> Tensor:
@@ -367,7 +382,7 @@ class MethodStack:
         """Sums over a micro-batch, by method name, for every method that has some."""
         seen = self._seen(tokens, contexts, updates)
         return {
-            name: method.local_sums(visible, context, update)
+            name: self.checked(name, "local_sums", method.local_sums(visible, context, update))
             for name, method, visible, context, update in self._having(
                 "local_sums", seen, contexts, updates, step=updates[0].step
             )
@@ -379,6 +394,6 @@ class MethodStack:
         """Every method's metrics of an update, under `<method>/`, from `local_sums` summed over the mini-batch."""
         found: dict[str, float] = {}
         for name, method, context, update in self._having("metrics", contexts, updates, step=updates[0].step):
-            values = method.metrics(context, sums.get(name, {}), update)
+            values = self.checked(name, "metrics", method.metrics(context, sums.get(name, {}), update))
             found |= {f"{name}/{key}": value for key, value in values.items()}
         return found

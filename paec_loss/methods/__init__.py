@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import pkgutil
 
+from paec_loss.hooks import HOOKS
 from paec_loss.method import Method
 
 
@@ -37,12 +39,36 @@ def find(path: str) -> type[Method]:
 
     Raises:
         ValueError: the module or class does not exist, or is not a Method.
+        TypeError: the class is not what its author thinks: a misspelt hook, or none, or fields without @dataclass.
     """
     module_name, _, class_name = path.rpartition(".")
     try:
         found = getattr(importlib.import_module(module_name), class_name)
     except (ImportError, AttributeError, ValueError) as error:
         raise ValueError(f"method.target={path}: cannot be imported ({error}): give package.module.Class") from None
+    except TypeError as error:
+        text = "write @dataclass(frozen=True) above the class" if "non-frozen dataclass" in str(error) else str(error)
+        raise TypeError(f"method.target={path}: {text}") from None
     if not (isinstance(found, type) and issubclass(found, Method)):
         raise ValueError(f"method.target={path}: must be a subclass of paec_loss.Method")
+    if found not in NAMES:
+        _check_own(found, path)
     return found
+
+
+def _check_own(kind: type[Method], path: str) -> None:
+    """TypeError for a user's class that would silently train with other fields, or as plain GRPO."""
+    for one in kind.__mro__:
+        fields = [name for name, of in inspect.get_annotations(one).items() if "ClassVar" not in str(of)]
+        if fields and issubclass(one, Method) and "__dataclass_fields__" not in vars(one):
+            raise TypeError(
+                f"method.target={path}: {one.__name__} has fields ({', '.join(fields)}): write @dataclass(frozen=True) "
+                "above the class"
+            )
+    acting = [hook for hook in HOOKS if hook != "token_weights"]
+    overrides = any(getattr(kind, hook) is not getattr(Method, hook) for hook in acting)
+    if not overrides and "curriculum" not in kind.needs:
+        raise TypeError(
+            f"method.target={path}: overrides no hook, so it would train plain GRPO: override one of "
+            f"{', '.join(acting)} (docs/methods.md)"
+        )

@@ -1,0 +1,119 @@
+"""The hooks of a method: names and parameters, checked where a class is defined, and what they return, in every call.
+
+Only types and shapes of results are checked, never values: a check waits for no device.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import numbers
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from paec_loss import _torch as torch
+from paec_loss.batch import Clip
+
+SHAPES = {
+    "rewards": ("[B]", "one reward for each response"),
+    "advantages": ("[B, R]", "one for each token; rollouts.at_tokens(values) spreads one for each response"),
+    "response_value": ("[B]", "one number for each response"),
+    "token_advantages": ("[B, R]", "one for each token, as in tokens.advantages"),
+    "policy_loss": ("[B, R]", "the loss of each token, which the trainer averages"),
+    "loss_term": (
+        "a scalar",
+        "sum over the tokens and divide by update.tokens, as in tokens.total(values) / update.tokens",
+    ),
+}
+"""Hooks that return a tensor -> its shape, and how to get it."""
+OTHERS = {
+    "sampling": "a Sampling or None",
+    "tracker": "an object with observe, signal, state_dict and load_state_dict, or None",
+    "clip": "a Clip",
+    "selection": "a bool mask [B, R], and the number of selected tokens in the mini-batch as an int",
+    "local_sums": "a dict of numbers: .item() makes one of a tensor",
+    "metrics": "a dict of numbers: .item() makes one of a tensor",
+}
+"""Hooks that return something else -> what."""
+HOOKS = ("prepare", *SHAPES, *OTHERS, "token_weights")
+"""The methods of `paec_loss.Method` that a method overrides."""
+CLOSE = 0.75
+"""Similarity (difflib) from which another name counts as a misspelt hook."""
+
+
+class HookError(TypeError):
+    """A hook returned what no trainer can use: one sentence that names it, with the remedy."""
+
+
+def check_hooks(kind: type, base: type) -> None:
+    """Checks what a class defines against the hooks of `base`.
+
+    Raises:
+        TypeError: a method whose name is nearly a hook's, a hook with other parameters, or a field named as a hook.
+    """
+    own = vars(kind)
+    for name in dict.fromkeys((*own, *inspect.get_annotations(kind))):
+        function = getattr(own.get(name), "__func__", own.get(name))  # of a static or a class method
+        if name in HOOKS and not callable(function):
+            raise TypeError(f"{kind.__name__}.{name}: {name} is a hook, so it must be a method: rename the field")
+        if not inspect.isfunction(function):
+            continue
+        if name in HOOKS:
+            wanted = list(inspect.signature(getattr(base, name)).parameters)
+            _check_parameters(f"{kind.__name__}.{name}", function, wanted[isinstance(own[name], staticmethod) :])
+        elif not name.startswith("_") and not hasattr(base, name):
+            for hook in difflib.get_close_matches(name.lower(), HOOKS, n=1, cutoff=CLOSE):
+                raise TypeError(
+                    f"{kind.__name__}.{name} is no hook: did you mean {hook}? If not, rename it, for example to _{name}"
+                )
+
+
+def _check_parameters(where: str, function: Any, wanted: Sequence[str]) -> None:
+    """TypeError unless it takes as many arguments as the base's, none of them in another's place: calls are by position."""
+    signature = inspect.signature(function)
+    try:
+        signature.bind(*wanted)
+        fits = all(one == other or one not in wanted for one, other in zip(signature.parameters, wanted, strict=False))
+    except TypeError:
+        fits = False
+    if not fits:
+        raise TypeError(f"{where} takes ({', '.join(signature.parameters)}): it must take ({', '.join(wanted)})")
+
+
+def check_result(where: str, hook: str, value: Any, shape: Sequence[int] = ()) -> Any:
+    """`value`, if it is what a hook must return for tokens [B, R] of this shape.
+
+    Args:
+        where: the method and the hook, for the error.
+
+    Raises:
+        HookError: another type or shape.
+    """
+    if hook in SHAPES:
+        text, remedy = SHAPES[hook]
+        wanted = {"[B]": shape[:1], "[B, R]": shape}.get(text, ())
+        if isinstance(value, torch.Tensor) and value.shape == tuple(wanted):
+            return value
+        remedy = f"{text}, here {list(wanted)}: {remedy}" if wanted else f"{text}: {remedy}"
+    elif _fits(hook, value, tuple(shape)):
+        return value
+    else:
+        remedy = OTHERS[hook]
+    found = "None" if value is None else f"a value of type {type(value).__name__}"
+    found = f"a tensor of shape {list(value.shape)}" if isinstance(value, torch.Tensor) else found
+    raise HookError(f"{where} returned {found}: it must return {remedy}")
+
+
+def _fits(hook: str, value: Any, shape: tuple[int, ...]) -> bool:
+    if hook == "clip":
+        return isinstance(value, Clip)
+    if hook == "sampling":
+        return value is None or (hasattr(value, "share") and hasattr(value, "temperature"))
+    if hook == "tracker":
+        parts = ("observe", "signal", "state_dict", "load_state_dict")
+        return value is None or all(callable(getattr(value, part, None)) for part in parts)
+    if hook == "selection":
+        pair = isinstance(value, tuple) and len(value) == 2 and isinstance(value[1], int)
+        mask = value[0] if pair else None
+        return isinstance(mask, torch.Tensor) and mask.shape == shape and mask.dtype == torch.bool
+    return isinstance(value, Mapping) and all(isinstance(number, numbers.Real) for number in value.values())

@@ -1,0 +1,232 @@
+"""The hooks of a user's class: names and parameters where it is defined, results in every call, one sentence each."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from dataclasses import replace
+
+import pytest
+import torch
+from batches import random_batch, random_rollouts, update_of
+
+from paec_loss import Method, MethodStack
+from paec_loss.hooks import HOOKS, HookError
+from paec_loss.methods import METHODS, find
+
+
+def defined(**attributes) -> type[Method]:
+    return type("Mine", (Method,), {"__module__": "gap", **attributes})
+
+
+def test_the_names_are_those_of_the_base():
+    found = {name for name, value in vars(Method).items() if inspect.isfunction(value) and not name.startswith("_")}
+    assert set(HOOKS) == found - {"at", "overrides"} and len(HOOKS) == len(set(HOOKS))
+
+
+# ---- names and parameters --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name, hook",
+    [
+        ("loss_terms", "loss_term"),
+        ("lossTerm", "loss_term"),
+        ("token_advantage", "token_advantages"),
+        ("reward", "rewards"),
+        ("prepare_", "prepare"),
+        ("metric", "metrics"),
+    ],
+)
+def test_a_misspelt_hook(name, hook):
+    sentence = f"Mine.{name} is no hook: did you mean {hook}? If not, rename it, for example to _{name}"
+    with pytest.raises(TypeError, match=f"^{re.escape(sentence)}$"):
+        defined(**{name: lambda self: None})
+
+
+def test_what_is_no_misspelt_hook():
+    """Helpers of other names, private ones, and constants."""
+    assert defined(scale=lambda self: 1, clipped=staticmethod(lambda x: x), _reward=lambda self: 1, reward=3.0)
+
+
+@pytest.mark.parametrize(
+    "name, function, found, wanted",
+    [
+        ("loss_term", lambda self, tokens, update: None, "self, tokens, update", "self, tokens, context, update"),
+        ("loss_term", lambda tokens, context, update: 0, "tokens, context, update", "self, tokens, context, update"),
+        (
+            "token_advantages",
+            lambda self, tokens, update, context: 0,
+            "self, tokens, update, context",
+            "self, tokens, context, update",
+        ),
+        ("rewards", lambda self: None, "self", "self, rollouts"),
+        ("prepare", lambda self, batch, update, more: None, "self, batch, update, more", "self, batch, update"),
+        ("tracker", staticmethod(lambda step: None), "step", ""),
+    ],
+)
+def test_other_parameters(name, function, found, wanted):
+    sentence = f"Mine.{name} takes ({found}): it must take ({wanted})"
+    with pytest.raises(TypeError, match=f"^{re.escape(sentence)}$"):
+        defined(**{name: function})
+
+
+def test_parameters_that_a_trainer_can_call():
+    assert defined(loss_term=lambda self, batch, found, now, extra=1: 0, rewards=lambda self, *all: 0)
+    assert defined(clip=staticmethod(lambda clip: clip), prepare=torch.no_grad()(lambda self, batch, update: 0))
+
+
+@pytest.mark.parametrize("attributes", [{"clip": 0.2}, {"__annotations__": {"clip": float}}, {"clip": property(str)}])
+def test_a_field_named_as_a_hook(attributes):
+    with pytest.raises(TypeError, match="^Mine.clip: clip is a hook, so it must be a method: rename the field$"):
+        defined(**attributes)
+
+
+# ---- a class by its path ---------------------------------------------------------------------------------------------
+
+MODULE = """
+from dataclasses import dataclass
+from paec_loss import Method
+from paec_loss.methods.paec import PAEC
+
+@dataclass(frozen=True)
+class Nothing(Method):
+    alpha: float = 0.1
+    def token_weights(self, tokens, context, update): return tokens.entropy
+
+class Bare(Method):
+    paper = "none"
+    alpha: float = 0.1
+    def loss_term(self, tokens, context, update): return tokens.total(tokens.entropy)
+
+@dataclass(frozen=True)
+class BelowBare(Bare):
+    beta: float = 0.1
+
+class Inherited(PAEC):
+    pass
+
+class Ordered(Method):
+    needs = {"curriculum"}
+"""
+
+
+@pytest.mark.parametrize(
+    "name, sentence",
+    [
+        ("Nothing", "overrides no hook, so it would train plain GRPO: override one of prepare, rewards, advantages, "),
+        ("Bare", "Bare has fields (alpha): write @dataclass(frozen=True) above the class"),
+        ("BelowBare", "Bare has fields (alpha): write @dataclass(frozen=True) above the class"),
+    ],
+)
+def test_a_class_that_would_train_something_else(tmp_path, monkeypatch, name, sentence):
+    (tmp_path / "own_hooks.py").write_text(MODULE)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(TypeError, match=re.escape(f"method.target=own_hooks.{name}: {sentence}")):
+        find(f"own_hooks.{name}")
+    assert find("own_hooks.Inherited").__name__ == "Inherited" and find("own_hooks.Ordered")().needs == {"curriculum"}
+
+
+@pytest.mark.parametrize(
+    "code, sentence",
+    [
+        ("@dataclass\nclass A(Method):\n    x: float = 1.0\n", "write @dataclass(frozen=True) above the class"),
+        ("class A(Method):\n    def loss_terms(self): ...\n", "A.loss_terms is no hook: did you mean loss_term?"),
+    ],
+)
+def test_a_module_that_cannot_be_defined(tmp_path, monkeypatch, code, sentence):
+    (tmp_path / "bad_hooks.py").write_text("from dataclasses import dataclass\nfrom paec_loss import Method\n" + code)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(TypeError, match=re.escape(f"method.target=bad_hooks.A: {sentence}")):
+        find("bad_hooks.A")
+
+
+def test_the_catalogue_is_as_it_was():
+    assert all(find(f"{kind.__module__}.{kind.__name__}") is kind for kind in METHODS.values())
+
+
+# ---- results ---------------------------------------------------------------------------------------------------------
+
+
+def returned(hook: str, value) -> str:
+    """The error for a method of which one hook returns `value`: a number, or a function of the tokens or rollouts."""
+    made = value if callable(value) else lambda seen: value
+    number = len(inspect.signature(getattr(Method, hook)).parameters)
+    functions = {1: lambda self: made(None), 2: lambda self, seen: made(seen)}
+    functions |= {3: lambda self, context, sums: made(None), 4: lambda self, seen, context, update: made(seen)}
+    names = {"metrics": lambda self, context, sums, update: made(None)}
+    stack = MethodStack([defined(**{hook: names.get(hook, functions[number])})()])
+    _, tokens = random_batch()
+    updates, context = [update_of(tokens, METHODS["none"]())], [None]
+    with pytest.raises(HookError) as caught:
+        if hook in ("rewards", "advantages", "response_value"):
+            getattr(stack, hook)(random_rollouts())
+        elif hook in ("tracker", "sampling"):
+            stack.trackers(), stack.sampling({})
+        elif hook == "metrics":
+            stack.metrics(context, {}, updates)
+        else:
+            getattr(stack, hook)(tokens, context, updates)
+    return str(caught.value)
+
+
+B, R = random_batch()[1].response_mask.shape
+ROWS, LENGTH = random_rollouts().response_mask.shape
+SCALAR = "a scalar: sum over the tokens and divide by update.tokens, as in tokens.total(values) / update.tokens"
+TOKENS = f"[B, R], here [{B}, {R}]: one for each token, as in tokens.advantages"
+
+
+@pytest.mark.parametrize(
+    "hook, value, found, wanted",
+    [
+        ("loss_term", lambda tokens: tokens.entropy, f"a tensor of shape [{B}, {R}]", SCALAR),
+        ("loss_term", None, "None", SCALAR),
+        ("loss_term", 0.5, "a value of type float", SCALAR),
+        ("token_advantages", lambda tokens: tokens.advantages[:, 0], f"a tensor of shape [{B}]", TOKENS),
+        ("token_advantages", lambda tokens: tokens.advantages[:, :1], f"a tensor of shape [{B}, 1]", TOKENS),
+        (
+            "policy_loss",
+            lambda tokens: tokens.entropy.mean(),
+            "a tensor of shape []",
+            f"[B, R], here [{B}, {R}]: the loss of each token, which the trainer averages",
+        ),
+        ("selection", lambda tokens: tokens.response_mask, f"a tensor of shape [{B}, {R}]", "a bool mask [B, R], and"),
+        ("selection", lambda tokens: (tokens.entropy, 3), "a value of type tuple", "a bool mask [B, R], and"),
+        (
+            "rewards",
+            lambda rollouts: rollouts.entropy,
+            f"a tensor of shape [{ROWS}, {LENGTH}]",
+            f"[B], here [{ROWS}]: one reward for each response",
+        ),
+        (
+            "advantages",
+            lambda rollouts: rollouts.rewards,
+            f"a tensor of shape [{ROWS}]",
+            f"[B, R], here [{ROWS}, {LENGTH}]: one for each token; rollouts.at_tokens(values)",
+        ),
+        ("response_value", 1.0, "a value of type float", f"[B], here [{ROWS}]: one number for each response"),
+        ("sampling", 0.5, "a value of type float", "a Sampling or None"),
+        ("tracker", {}, "a value of type dict", "an object with observe, signal, state_dict and load_state_dict, or"),
+        ("local_sums", None, "None", "a dict of numbers: .item() makes one of a tensor"),
+        ("metrics", {"x": torch.zeros(())}, "a value of type dict", "a dict of numbers: .item() makes one of a tensor"),
+    ],
+)
+def test_a_result_that_no_trainer_can_use(hook, value, found, wanted):
+    sentence = returned(hook, value)
+    assert sentence.startswith(f"gap.Mine.{hook} returned {found}: it must return {wanted}") and "\n" not in sentence
+
+
+def test_a_clip_range_is_checked_before_a_run():
+    with pytest.raises(HookError, match=r"^gap.Mine.clip returned a value of type tuple: it must return a Clip$"):
+        MethodStack([defined(clip=lambda self, clip: (0.2, 0.3))()])
+
+
+def test_what_a_hook_may_return():
+    """A term in another precision, and numbers of numpy."""
+    _, tokens = random_batch()
+    metrics = MethodStack([defined(metrics=lambda self, context, sums, update: {"x": tokens.mean(tokens.entropy)})()])
+    assert metrics.metrics([None], {}, [update_of(tokens, metrics)]).keys() == {"gap.Mine/x"}
+    term = MethodStack([defined(loss_term=lambda self, tokens, context, update: tokens.total(tokens.entropy))()])
+    tokens = replace(tokens, statistics=tokens.statistics.detach())
+    expected = tokens.total(tokens.entropy).item()
+    assert term.loss_term(tokens, [None], [update_of(tokens, term)]).item() == pytest.approx(expected, rel=1e-12)

@@ -8,6 +8,8 @@
 that gives a field another default, `alpha: float = 0.2`, keeps its meaning and range. The generated table of
 docs/methods.md shows the same meanings.
 
+Other fields whose annotation is float, int, bool or str take values of that type.
+
 A float field may be a schedule over trainer steps instead (`paec_loss.schedule`); all its values must be in the field's
 range.
 """
@@ -19,6 +21,14 @@ from dataclasses import field, fields
 from typing import Any
 
 from paec_loss.schedule import Schedule, is_schedule, parsed
+
+PLAIN: dict[str, tuple[type | tuple[type, ...], str]] = {
+    "float": ((float, int), "a number"),
+    "int": (int, "an integer"),
+    "bool": (bool, "true or false"),
+    "str": (str, "text"),
+}
+"""Annotation of a field that no function of this module made -> the types that it takes, in words too."""
 
 
 def number(default: Any, meaning: str) -> Any:
@@ -79,9 +89,9 @@ def rules_of(config: Any) -> dict[str, Mapping[str, Any]]:
 
 
 def check_fields(config: Any) -> None:
-    """Checks every field of a frozen dataclass that a function of this module made, and normalises its type.
+    """Checks every field of a frozen dataclass, by its range or else by its annotation, and normalises its type.
 
-    In other fields whose default is a number, it only parses the text of a schedule.
+    The text of a schedule is parsed, also in a field without annotation of PLAIN whose default is a number.
 
     Raises:
         ValueError: one sentence that names the field (as `method.<name>`), its value and the remedy.
@@ -90,9 +100,10 @@ def check_fields(config: Any) -> None:
     for name, rules in ruled.items():
         object.__setattr__(config, name, _checked(name, getattr(config, name), rules))
     for f in fields(config):
-        plain_number = f.name not in ruled and type(f.default) in (int, float)
-        if plain_number and is_schedule(getattr(config, f.name)):
-            object.__setattr__(config, f.name, _schedule(f.name, getattr(config, f.name)))
+        value = getattr(config, f.name)
+        if f.name not in ruled and value is not f.default:
+            annotation = f.type if isinstance(f.type, str) else getattr(f.type, "__name__", "")
+            object.__setattr__(config, f.name, _plain(f.name, value, annotation, type(f.default) in (int, float)))
 
 
 def check_choice(name: str, value: object, options: Sequence[str]) -> str:
@@ -140,6 +151,18 @@ def _checked(name: str, value: Any, rules: Any) -> Any:
     if not isinstance(value, int) or isinstance(value, bool) or not rules["accepts"](value):
         raise ValueError(f"method.{name}={value!r}: {rules['remedy']}; it is the {meaning}")
     return value
+
+
+def _plain(name: str, value: Any, annotation: str, has_number: bool) -> Any:
+    """The value of a field that no function of this module made."""
+    if is_schedule(value) and (annotation == "float" or (annotation not in PLAIN and has_number)):
+        return _schedule(name, value)
+    if annotation not in PLAIN:
+        return value
+    types, wanted = PLAIN[annotation]
+    if not isinstance(value, types) or (isinstance(value, bool) and annotation != "bool"):
+        raise ValueError(f"method.{name}={value!r}: must be {wanted}")
+    return float(value) if annotation == "float" else value
 
 
 def _schedule(name: str, value: Any) -> Schedule:

@@ -69,7 +69,7 @@ def check_hooks(kind: type, base: type) -> None:
 
 
 def _check_parameters(where: str, function: Any, wanted: Sequence[str]) -> None:
-    """TypeError unless it takes as many arguments as the base's, none of them in another's place: calls are by position."""
+    """TypeError unless it takes as many arguments as the base's, in the same order: calls are by position."""
     signature = inspect.signature(function)
     try:
         signature.bind(*wanted)

@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from paec_loss import Method, MethodStack
 from paec_loss.methods import find
 from recipe.paec.config.schema import RENAMED_FIELDS
+from recipe.paec.config.values import closest
 
 
 def method_nodes(config: DictConfig) -> list[dict[str, Any]]:
@@ -43,12 +44,15 @@ def _made(node: dict[str, Any]) -> Method:
             f"method.target={target}: method=custom needs the import path of your class, package.module.Class"
         )
     kind = find(node["_target_"])
-    try:
-        return kind(**fields)
-    except TypeError as error:
-        for old, new in RENAMED_FIELDS.items():
-            if old in fields and new in {f.name for f in dataclasses.fields(kind)}:
-                raise TypeError(f"method.{old}={fields[old]}: this field is now called method.{new}") from None
-        raise TypeError(
-            f"method: {kind.__name__} cannot be created from {', '.join(fields) or 'no field'}: {error}"
-        ) from None
+    own = {f.name: f for f in dataclasses.fields(kind) if f.init}
+    for name, value in fields.items():
+        if name not in own:
+            if (new := RENAMED_FIELDS.get(name)) in own:
+                raise TypeError(f"method.{name}={value}: this field is now called method.{new}")
+            hint = closest(name, list(own), ": did you mean {}? Its") or "; its"
+            listed = f"{hint} fields are {', '.join(own)}" if own else ", nor any other"
+            raise TypeError(f"method.{name}={value}: {kind.__name__} has no field {name}{listed}")
+    for name, f in own.items():
+        if name not in fields and f.default is f.default_factory is dataclasses.MISSING:
+            raise TypeError(f"method.{name}: {kind.__name__} has no default for it: add method.{name}=...")
+    return kind(**fields)

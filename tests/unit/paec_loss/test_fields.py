@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import pytest
 
+from paec_loss import Method
 from paec_loss.fields import check_fields, words
 
 
@@ -21,3 +23,45 @@ def test_words_are_a_list_of_non_empty_strings():
     for bad in ("x", 5, ["x", 1], ["x", ""], {"x"}):
         with pytest.raises(ValueError, match="method.phrases=.*must be a list of non-empty strings"):
             check_fields(Words(phrases=bad))
+
+
+@dataclass(frozen=True)
+class Plain(Method):
+    """Fields without a range."""
+
+    alpha: float = 0.1
+    count: int = 3
+    flag: bool = False
+    label: str = "a"
+    bound: float = math.inf
+    absent: float = None
+    other: int | None = None
+    start: float = 1
+
+
+def test_plain_fields_take_values_of_their_annotation():
+    plain = Plain(alpha=2, count=4, flag=True, label="b:c", bound=math.inf, other="x", start=0.5)
+    assert (plain.alpha, plain.count, plain.flag, plain.label, plain.other) == (2.0, 4, True, "b:c", "x")
+    assert type(plain.alpha) is float and plain.bound == math.inf and plain.absent is None and plain.start == 0.5
+    assert Plain(start="linear:0:1:2").at(2).start == 0.5
+
+
+@pytest.mark.parametrize(
+    "name, value, wanted",
+    [
+        ("alpha", "abc", "must be a number"),
+        ("alpha", True, "must be a number"),
+        ("alpha", None, "must be a number"),
+        ("bound", "x", "must be a number"),
+        ("absent", [1], "must be a number"),
+        ("count", 2.0, "must be an integer"),
+        ("count", False, "must be an integer"),
+        ("count", "linear:0:1:2", "must be an integer"),
+        ("flag", 1, "must be true or false"),
+        ("label", 3, "must be text"),
+    ],
+)
+def test_a_plain_field_of_another_type(name, value, wanted):
+    with pytest.raises(ValueError) as caught:
+        Plain(**{name: value})
+    assert str(caught.value) == f"method.{name}={value!r}: {wanted}"

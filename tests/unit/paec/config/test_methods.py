@@ -18,20 +18,31 @@ from recipe.paec.config import rules
 from recipe.paec.config.methods import stack_of
 from recipe.paec.run import checkpoints
 
-MINE = '''
-"""A method that is not of this repository."""
+MINE = """
+# Methods that are not of this repository.
 from dataclasses import dataclass
 from paec_loss import Method
 from paec_loss.fields import positive
 
 @dataclass(frozen=True)
 class Doubled(Method):
-    """Advantages times a factor."""
     factor: float = positive(2.0, "factor of the advantages")
+    label: str = "doubled"
 
     def advantages(self, rollouts):
         return self.factor * rollouts.advantages
-'''
+
+class Fixed(Method):
+    def advantages(self, rollouts):
+        return 2 * rollouts.advantages
+
+@dataclass(frozen=True)
+class Needy(Fixed):
+    x: float
+
+class Empty(Method):
+    pass
+"""
 
 
 @pytest.fixture()
@@ -155,8 +166,18 @@ REFUSED = [
     (["method=custom", "method.target=no_such_package.Thing"], "method.target=no_such_package.Thing: cannot be import"),
     (["method=custom", "method.target=os.path.join"], "method.target=os.path.join: must be a subclass"),
     (["method=custom", "method.target=mine.Doubled", "+method.factor=0"], "method.factor=0: must be > 0; it is the"),
-    (["method=custom", "method.target=mine.Doubled", "+method.faktor=1"], "unexpected keyword argument 'faktor'"),
-    (["method=custom", "method.target=mine.Doubled", "+method.statistics=step"], "unexpected keyword argument 'stat"),
+    (
+        ["method=custom", "method.target=mine.Doubled", "+method.faktor=1"],
+        "method.faktor=1: Doubled has no field faktor: did you mean factor? Its fields are factor, label",
+    ),
+    (
+        ["method=custom", "method.target=mine.Doubled", "+method.statistics=step"],
+        "method.statistics=step: Doubled has no field statistics; its fields are factor, label",
+    ),
+    (["method=custom", "method.target=mine.Doubled", "+method.label=3"], "method.label=3: must be text"),
+    (["method=custom", "method.target=mine.Fixed", "+method.x=3"], "method.x=3: Fixed has no field x, nor any other"),
+    (["method=custom", "method.target=mine.Needy"], "method.x: Needy has no default for it: add method.x=..."),
+    (["method=custom", "method.target=mine.Empty"], "method.target=mine.Empty: overrides no hook, so it would train"),
     (
         ["method=steer", "+method.statistics=step"],
         "method.statistics=step: this field is now called method.statistics_from",

@@ -31,6 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return sweep.main(given[1:])
     if asked_for_help(given, USAGE):
         return 0
+    from paec_loss.hooks import HookError
     from recipe.lab.runs import run  # what imports torch, after the help
     from recipe.lab.settings import settings_of
 
@@ -38,6 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         run(settings_of(given))
     except UserError as error:
         return complain(error.errors)
+    except HookError as error:
+        return complain([str(error)])
     except KeyboardInterrupt:
         same = "the same command without fresh=true" if "fresh=true" in given else "the same command"
         print(f"interrupted; {same} continues from the last checkpoint", file=sys.stderr, flush=True)

@@ -23,16 +23,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
-from paec_loss import Rollouts, Tokens, TokenStatistics, Tracker, Update, token_statistics
+from paec_loss import MethodStack, Rollouts, Tokens, TokenStatistics, Tracker, Update, token_statistics
 from paec_loss.method import DEVIATION_EPSILON
 from paec_loss.stack import NO_SIGNALS, Signals
 from paec_loss.token_texts import token_pieces
 from recipe.lab.batch import Batch, chosen, together
+from recipe.lab.diagnosis import explained
 from recipe.lab.metrics import clipped_shares, response_metrics, spread, timed
 from recipe.lab.policy import Policy, Prompts
 from recipe.lab.sampling import sample
@@ -219,15 +221,33 @@ def update(state: State, settings: Settings, batch: Batch, rollouts: Rollouts, a
             tokens = replace(tokens, response_value=values[rows])
         one = Update(state.step, settings.seed, int(tokens.response_mask.sum()), clip)
         updates = [replace(one, tracker_signal=signals.get(name, {})) for name in settings.stack.names]
-        loss, metrics = objective(tokens, rollouts.statistics.map(lambda v, rows=rows: v[rows]), updates, settings)
+        step_statistics = rollouts.statistics.map(lambda v, rows=rows: v[rows])
+        loss, metrics = objective(tokens, step_statistics, updates, settings)
         state.optimizer.zero_grad()
         loss.backward()
         norm = clip_grad_norm_(state.policy.parameters.values(), settings.clip_grad).item()
         if not math.isfinite(norm):
-            raise UserError(f"the gradient norm is {norm} at step {state.step}: try a lower lr")
+            again = partial(_hooks_again, settings, graded, signals, step_statistics, updates)
+            raise UserError(explained(norm, state.step, tokens, again))
         state.optimizer.step()
         found.append({**metrics, "actor/loss": loss.item(), "actor/grad_norm": norm})
     return {name: sum(metrics[name] for metrics in found) / len(found) for name in found[0]}
+
+
+def _hooks_again(
+    settings: Settings,
+    graded: Rollouts,
+    signals: Signals,
+    step_statistics: TokenStatistics,
+    updates: list[Update],
+    stack: type[MethodStack],
+    tokens: Tokens,
+) -> None:
+    """The hooks of a step and of one mini-batch in a `stack` that looks at what they return."""
+    settings = replace(settings, stack=stack(settings.stack.methods))
+    advantages(graded, graded.rewards.view(-1, settings.responses), settings, {}, signals)
+    settings.stack.response_value(graded, signals)
+    objective(tokens, step_statistics, updates, settings)
 
 
 def tokens_of(

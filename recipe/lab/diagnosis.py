@@ -1,0 +1,69 @@
+"""Why the gradient of a step is not finite: the method whose value or gradient is not, or else the policy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from paec_loss import MethodStack, Rollouts, Tokens
+
+
+class NotFinite(Exception):
+    """What is not finite, and where to look for it."""
+
+    def __init__(self, what: str, remedy: str) -> None:
+        super().__init__(what)
+        self.remedy = remedy
+
+
+class Watched(MethodStack):
+    """Methods whose results must be finite at the response tokens, and so must their gradients in the statistics."""
+
+    def checked(self, name: str, hook: str, value: Any, seen: Tokens | Rollouts | None = None) -> Any:
+        """As in MethodStack.
+
+        Raises:
+            NotFinite: the result, or its gradient, is not finite.
+        """
+        value = super().checked(name, hook, value, seen)
+        if not isinstance(value, Tensor) or seen is None:
+            return value
+        inside = value[seen.response_mask] if value.dim() == 2 else value
+        if kind := not_finite(inside):
+            raise NotFinite(f"{name}.{hook} is {kind}", "look for a division by 0 or the log of 0 in it")
+        found = seen.statistics
+        leaves = [leaf for leaf in (found.log_prob, found.entropy, found.nucleus_entropy) if leaf.requires_grad]
+        if inside.requires_grad and leaves:
+            for gradient in torch.autograd.grad(inside.sum(), leaves, retain_graph=True, allow_unused=True):
+                if gradient is not None and (kind := not_finite(gradient[seen.response_mask])):
+                    remedy = "look for a square root, a log or a division that torch.where hides at 0"
+                    raise NotFinite(f"the gradient of {name}.{hook} is {kind}", remedy)
+        return value
+
+
+def not_finite(values: Tensor) -> str:
+    """nan or inf if one of the values is; "" if all are finite."""
+    if values.isnan().any():
+        return "nan"
+    return "inf" if values.isinf().any() else ""
+
+
+def explained(norm: float, step: int, tokens: Tokens, again: Callable[[type[MethodStack], Tokens], object]) -> str:
+    """One sentence on a gradient norm that is not finite.
+
+    Args:
+        tokens: the mini-batch.
+        again: runs the step's hooks in a stack of this class, on these tokens.
+    """
+    sound = not not_finite(tokens.log_prob[tokens.response_mask])
+    fresh = tokens.statistics.map(lambda values: values.detach().requires_grad_(values.is_floating_point()))
+    try:
+        if sound:
+            again(Watched, replace(tokens, statistics=fresh))
+    except NotFinite as error:
+        return f"{error} at step {step}: {error.remedy}"
+    return f"the gradient norm is {norm} at step {step}: try a lower lr"

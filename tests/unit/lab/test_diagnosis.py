@@ -1,0 +1,90 @@
+"""A gradient that is not finite, and results that no trainer can use: the sentence names the method and the hook."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+
+from paec_loss import Method, MethodStack
+from paec_loss.methods import METHODS
+from recipe.lab import __main__ as command
+from recipe.lab import grpo
+from recipe.lab.diagnosis import not_finite
+from recipe.paec.common.errors import UserError
+
+VALUE = "look for a division by 0 or the log of 0 in it"
+GRADIENT = "look for a square root, a log or a division that torch.where hides at 0"
+
+
+def of(hook: str, function: Callable) -> Method:
+    return type("Bad", (Method,), {"__module__": "gap", hook: function})()
+
+
+def hidden_root(self, tokens, context, update):
+    """Finite, with the gradient 0 * inf."""
+    root = (tokens.entropy - tokens.entropy.detach()).sqrt()
+    return tokens.total(torch.where(tokens.entropy >= 0, 0.0, root)) / update.tokens
+
+
+def outside(self, tokens, context, update):
+    """Padding may be anything."""
+    return torch.where(tokens.response_mask, tokens.advantages, torch.nan)
+
+
+@pytest.mark.parametrize(
+    "method, sentence",
+    [
+        (of("loss_term", lambda s, tokens, c, u: tokens.total(tokens.entropy) * torch.nan), "gap.Bad.loss_term is nan"),
+        (of("loss_term", lambda s, tokens, c, u: tokens.total(tokens.entropy) / 0), "gap.Bad.loss_term is inf"),
+        (of("token_advantages", lambda s, tokens, c, u: tokens.advantages.log()), "gap.Bad.token_advantages is nan"),
+        (of("policy_loss", lambda s, tokens, c, u: tokens.log_prob * torch.nan), "gap.Bad.policy_loss is nan"),
+        (of("rewards", lambda s, rollouts: rollouts.rewards / 0), "gap.Bad.rewards is nan"),
+        (of("advantages", lambda s, rollouts: rollouts.advantages.log()), "gap.Bad.advantages is nan"),
+        (of("loss_term", hidden_root), "the gradient of gap.Bad.loss_term is nan"),
+    ],
+)
+def test_the_method_is_named(small, task, method, sentence):
+    """Beside another one, and not for what it returns at padding."""
+    good = of("token_advantages", outside)
+    settings = replace(small("base=dapo", "method=none"), stack=MethodStack([METHODS["entropy_bonus"](), method]))
+    with pytest.raises(UserError) as caught:
+        grpo.step(grpo.started(settings), settings, task)
+    remedy = GRADIENT if "gradient" in sentence else VALUE
+    assert str(caught.value) == f"{sentence} at step 1: {remedy}"
+    settings = replace(settings, stack=MethodStack([good]))
+    assert grpo.step(grpo.started(settings), settings, task)["actor/grad_norm"] > 0
+
+
+def test_the_policy(small, task, monkeypatch):
+    """Methods without fault: the learning rate."""
+    settings = small("base=dapo", "method=entropy_bonus")
+    monkeypatch.setattr(grpo, "clip_grad_norm_", lambda *_: torch.tensor(torch.inf))
+    with pytest.raises(UserError, match="^the gradient norm is inf at step 1: try a lower lr$"):
+        grpo.step(grpo.started(settings), settings, task)
+
+
+def test_what_is_not_finite():
+    values = torch.tensor([1.0, torch.inf, torch.nan])
+    assert [not_finite(values[:n]) for n in (1, 2, 3)] == ["", "inf", "nan"]
+
+
+MODULE = """
+from paec_loss import Method
+
+class Term(Method):
+    def loss_term(self, tokens, context, update):
+        return tokens.entropy
+"""
+
+
+def test_a_hook_with_a_wrong_result_is_one_sentence(tmp_path, monkeypatch, capsys):
+    (tmp_path / "own_term.py").write_text(MODULE)
+    monkeypatch.syspath_prepend(tmp_path)
+    small = ["prompts=2", "mini_batch=2", "responses=2", "steps=1", "test_every=-1", f"output={tmp_path / 'run'}"]
+    assert command.main(["method=own_term.Term", *small]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith("error: own_term.Term.loss_term returned a tensor of shape [4, ")
+    assert line.endswith("divide by update.tokens, as in tokens.total(values) / update.tokens")

@@ -16,7 +16,7 @@ from paec_loss import Clip, MethodStack
 from recipe.lab import own_code
 from recipe.paec.common.errors import UserError
 from recipe.paec.config import values
-from recipe.paec.config.command_line import GROUPS_OF, compose, explain
+from recipe.paec.config.command_line import GROUPS_OF, compose, explain, with_own_class
 from recipe.paec.config.keys import Table, check_overrides
 from recipe.paec.config.methods import stack_of
 from recipe.paec.config.resolve import run_suffix
@@ -177,15 +177,7 @@ def _without_dashes(argument: str) -> str:
 
 def _with_targets(overrides: Sequence[str]) -> list[str]:
     """`method=my_pkg.MyMethod method.alpha=2` as training writes it: the custom method, its target and its fields."""
-    chosen = {key: value for key, _, value in (o.partition("=") for o in overrides)}
-    target = chosen.get("method", "")
-    if "." in target:
-        overrides = [o for o in overrides if not o.startswith("method=")]
-        overrides = ["method=custom", f"method.target={target}", *overrides]
-    if overrides and "method=custom" in overrides:
-        own = ("method.target=", "method._target_=")
-        overrides = [f"+{o}" if o.startswith("method.") and not o.startswith(own) else o for o in overrides]
-    return list(overrides)
+    return with_own_class(overrides)
 
 
 def _complete(config: DictConfig, given: list[str]) -> None:

@@ -53,10 +53,27 @@ def _addable(override: str) -> str:
     return f"++{override}" if override.startswith((f"{OPEN_TABLE}.", f"{OPEN_TABLE}={{")) else override
 
 
+def with_own_class(overrides: Sequence[str]) -> list[str]:
+    """A class of the user's as Hydra takes it: `method=my_pkg.Mine method.alpha=2` becomes `method=custom
+    method.target=my_pkg.Mine +method.alpha=2`.
+    """
+    found: list[str] = []
+    for override in overrides:
+        key, _, value = override.partition("=")
+        own = key == "method" and re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)+", value)
+        found += ["method=custom", f"method.target={value}"] if own else [override]
+    if "method=custom" not in found:
+        return found
+    path = ("method.target=", "method._target_=")
+    return [f"+{o}" if o.startswith("method.") and not o.startswith(path) else o for o in found]
+
+
 def compose(config_name: str, overrides: Sequence[str]) -> DictConfig:
     """The unresolved configuration of this command line, with HydraConfig set; raises Hydra's errors."""
     with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        config = hydra.compose(config_name, overrides=[*map(_addable, overrides)], return_hydra_config=True)
+        config = hydra.compose(
+            config_name, overrides=[*map(_addable, with_own_class(overrides))], return_hydra_config=True
+        )
     HydraConfig.instance().set_config(config)
     with open_dict(config):
         del config["hydra"]
@@ -104,6 +121,10 @@ def explain(error: Exception, overrides: Sequence[str], config_name: str) -> str
 def no_such_file(error: MissingConfigException) -> str:
     """`no method sirn: did you mean siren?` and the options."""
     group, _, name = (error.missing_cfg_file or "").rpartition("/")
+    if group == "also" and "." in name:
+        return (
+            f"also={name}: a class of your own goes to method=, one of the catalogue to also=: method={name} also=..."
+        )
     options = list(error.options or ())
     close = difflib.get_close_matches(name, options, n=1)
     hint = f"did you mean {close[0]}? " if close else ""
@@ -191,7 +212,7 @@ def hydra_command(config_name: str, run: Callable[[DictConfig], None], arguments
         if composed is not None and not any(o.lstrip("+~").startswith(("hydra.", "hydra/")) for o in overrides):
             guarded(composed)
         else:  # Hydra's own options (--cfg, --multirun, ...) and settings
-            sys.argv[1:] = map(_addable, arguments)
+            sys.argv[1:] = map(_addable, with_own_class(arguments))
             hydra.main(config_path=str(CONFIGS), config_name=config_name, version_base="1.3")(guarded)()
     except (ConfigCompositionException, HydraException, OmegaConfBaseException) as error:
         return complain([explain(error, overrides, config_name)])

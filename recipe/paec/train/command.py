@@ -43,7 +43,8 @@ USAGE = """
 usage: paec train experiment=NAME [key=value ...] [--check | --dry-run] [--print-config]
 Trains a policy: checks everything first, resumes from the last checkpoint, exports the model, prints a summary.
   experiment=NAME   a file of configs/experiment: tiny_cpu, tiny_gpu, qwen0.6b_gsm8k, qwen1.5b, qwen7b, ...
-  method=NAME       the entropy method: paec, none, clip_cov, ... (docs/methods.md); method.FIELD=VALUE sets a field
+  method=NAME       the entropy method: paec, none, clip_cov, ... (docs/methods.md), or the import path of your own
+                    class; method.FIELD=VALUE sets a field
   --check           checks only the configuration, in seconds
   --dry-run         also checks model, data and this machine, and starts nothing
   --print-config    prints the resolved configuration

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from recipe.paec.common.repository import REPOSITORY
+from recipe.paec.config.command_line import with_own_class
 
 
 @pytest.mark.parametrize(
@@ -25,3 +26,20 @@ def test_unknown_keys_on_the_command_line(override, words):
     assert done.returncode == 2
     assert len(done.stderr.strip().splitlines()) == 1 and done.stderr.startswith("error: ")
     assert all(word in done.stderr for word in words), done.stderr
+
+
+@pytest.mark.parametrize(
+    "given, found",
+    [
+        ("method=a.B method.x=1 seed=2", "method=custom method.target=a.B +method.x=1 seed=2"),
+        ("method.x=1 method=a.b.C also=siren", "+method.x=1 method=custom method.target=a.b.C also=siren"),
+        ("method=custom method.target=a.B method.x=1", "method=custom method.target=a.B +method.x=1"),
+        ("method=custom method.target=a.B +method.x=1", "method=custom method.target=a.B +method.x=1"),
+        ("method=paec method.rho=0.5", "method=paec method.rho=0.5"),
+        ("method=paec,siren lora.rank=0.5", "method=paec,siren lora.rank=0.5"),
+        ("method=custom --cfg job ~method.x", "method=custom --cfg job ~method.x"),
+        ("also=a.B data.x=a.B", "also=a.B data.x=a.B"),
+    ],
+)
+def test_a_class_of_the_users_own(given, found):
+    assert with_own_class(given.split()) == found.split()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from hydra.errors import MissingConfigException
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
@@ -15,6 +16,7 @@ from paec_loss.methods.kl_cov import KLCov
 from paec_loss.methods.paec import PAEC
 from recipe.paec.config import identity as config_identity
 from recipe.paec.config import rules
+from recipe.paec.config.command_line import no_such_file
 from recipe.paec.config.methods import stack_of
 from recipe.paec.run import checkpoints
 
@@ -107,6 +109,21 @@ def test_a_method_from_outside(compose, mine):
     assert dict(nodes[0]) == {"_target_": "mine.Doubled", "factor": 3}
     assert config_identity.identity(config)["method"] == "mine.Doubled"
     assert config.run.name == "tiny_cpu-custom-also=kl_cov,factor=3,target=mine.Doubled"
+
+
+def test_the_short_form(compose, mine):
+    """The same run as the long one, whatever the order."""
+    long = compose("method=custom", "method.target=mine.Doubled", "+method.factor=3", "also=kl_cov", "seed=3")
+    short = compose("seed=3", "method.factor=3", "method=mine.Doubled", "also=kl_cov")
+    assert rules.check_config(short) == [] and stack_of(short).methods == stack_of(long).methods
+    assert short.run.name == long.run.name and short.actor_rollout_ref == long.actor_rollout_ref
+    assert config_identity.identity(short) == config_identity.identity(long)
+    with pytest.raises(MissingConfigException) as caught:
+        compose("also=[kl_cov,mine.Doubled]")
+    assert no_such_file(caught.value) == (
+        "also=mine.Doubled: a class of your own goes to method=, one of the catalogue to also=: method=mine.Doubled "
+        "also=..."
+    )
 
 
 def test_schedules_on_a_command_line(compose, mine):

@@ -16,11 +16,24 @@ from recipe.paec.grid import request
         ("paec:method.rho=0.7", "paec-rho=0.7", "paec", ("method.rho=0.7",)),
         ("low=paec:method.rho=0.7:+x=[a,b]", "low", "paec", ("method.rho=0.7", "+x=[a,b]")),
         ("grpo=none", "grpo", "none", ()),
+        ("my.Method:method.x=1", "my.Method-x=1", "my.Method", ("method.x=1",)),
         ("custom:method.target=my.Method", "custom-target=my.Method", "custom", ("method.target=my.Method",)),
     ],
 )
 def test_a_word_of_methods(word, label, method, overrides):
     assert request.parse_entry(word) == request.Entry(label, method, overrides)
+
+
+def test_a_class_of_the_users_own(tmp_path, monkeypatch):
+    (tmp_path / "own_grid.py").write_text(
+        "from dataclasses import dataclass\nfrom paec_loss.methods.paec import PAEC\n\n"
+        "@dataclass(frozen=True)\nclass Sharper(PAEC):\n    more: float = 1.0\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    found = request.parse(["METHODS=none own_grid.Sharper:method.more=2"], {})
+    config = found.configuration(found.entries[1], 0)
+    assert (config.method.target, config.method.more) == ("own_grid.Sharper", 2)
+    assert config.run.name == "tiny_cpu-own_grid.Sharper-more=2-seed0"
 
 
 def test_names_do_not_depend_on_where_it_runs(capsys):

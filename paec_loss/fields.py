@@ -22,7 +22,7 @@ from typing import Any
 
 from paec_loss.schedule import Schedule, is_schedule, parsed
 
-PLAIN: dict[str, tuple[type | tuple[type, ...], str]] = {
+PLAIN: dict[str, tuple[Any, str]] = {
     "float": ((float, int), "a number"),
     "int": (int, "an integer"),
     "bool": (bool, "true or false"),

@@ -105,7 +105,10 @@ def test_the_methods_of_a_run():
         (["a", "method.rho=0.5"], "method.rho=0.5: which method? Add method=NAME"),
         (["a", "method=steeer"], "method=steeer: there is no such method: did you mean steer?"),
         (["a", "method=paec", "method.rho=2"], "method.rho=2"),
-        (["a", "method=paec", "method.roh=0.5"], "method: PAEC cannot be created from roh"),
+        (
+            ["a", "method=paec", "method.roh=0.5"],
+            "method.roh=0.5: PAEC has no field roh: did you mean rho? Its fields are statistics_from, ",
+        ),
         (["a", "method=custom"], "method.target=null: method=custom needs the import path of your class"),
         (["a", "method=custom", "method.target=no.such.Thing"], "method.target=no.such.Thing: cannot be imported"),
         (["a", "methods=paec,sterr"], "methods=paec,sterr: there is no method sterr: did you mean steer?"),

@@ -120,7 +120,7 @@ def settings_of(overrides: Sequence[str]) -> Settings:
     Raises:
         UserError: one sentence for everything that is wrong.
     """
-    given = _with_targets(overrides)
+    given = with_own_class(overrides)
     errors = (
         [_without_dashes(o) for o in given if o.startswith("-")]
         or check_overrides(given, TABLE)
@@ -173,11 +173,6 @@ def settings_of(overrides: Sequence[str]) -> Settings:
 def _without_dashes(argument: str) -> str:
     key, _, value = argument.lstrip("-").partition("=")
     return f"{argument}: write {key}={value or 'VALUE'} without dashes"
-
-
-def _with_targets(overrides: Sequence[str]) -> list[str]:
-    """`method=my_pkg.MyMethod method.alpha=2` as training writes it: the custom method, its target and its fields."""
-    return with_own_class(overrides)
 
 
 def _complete(config: DictConfig, given: list[str]) -> None:

@@ -32,11 +32,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if asked_for_help(given, USAGE):
         return 0
     from paec_loss.hooks import HookError
-    from recipe.lab.runs import run  # what imports torch, after the help
     from recipe.lab.settings import settings_of
 
     try:
-        run(settings_of(given))
+        settings = settings_of(given)
+        from recipe.lab.runs import run  # what imports torch, after the settings' errors
+
+        run(settings)
     except UserError as error:
         return complain(error.errors)
     except HookError as error:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -106,3 +108,14 @@ def test_a_task_without_one_of_its_files(tmp_path, name):
     (tmp_path / "task" / "model" / name).unlink()
     with pytest.raises(UserError, match=f"model/{name} is missing: give a folder with model/ and data/"):
         settings_of([f"task={tmp_path / 'task'}"])
+
+
+def test_a_wrong_setting_is_said_before_torch_is_imported():
+    """Whose import takes seconds, on a busy machine a minute."""
+    code = (
+        "import sys; from recipe.lab.__main__ import main\n"
+        "assert main(['method=clip_kov']) == 2; assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "no method clip_kov: did you mean clip_cov?" in done.stderr

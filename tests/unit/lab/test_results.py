@@ -399,3 +399,15 @@ def test_the_readme_says_what_the_longer_search_did():
     assert f"`pass_at_k` ends at pass@32 {pass_at_k['pass@32']}, with less accuracy, {pass_at_k['accuracy']};" in text
     below = comparison.differences(found["pass_at_k"], found["paec"])["equal pass@32"]
     assert f"PAEC's pass@32 is {records.interval(below, 3)} below its".replace("+", "") in text
+    all_tokens, bonus = (found[name] for name in ("paec_no_mask.lambda_low=2", "entropy_bonus.coefficient=0.01"))
+    for one, words in ((all_tokens, "holds PAEC's entropy"), (bonus, "An entropy bonus of 0.01 loses the entropy")):
+        assert f"{words} ({one.entropy[:, -1].mean():.3f})" in text
+    against = comparison.differences(found["paec"], all_tokens)
+    assert f"ends {records.interval(against['accuracy'], 3)} less accurate".replace("+", "") in text
+    gains = ("last pass@32", "last distinct", "equal pass@32", "equal distinct")
+    assert not any(comparison.is_shown(against[key].p) and against[key].value < 0 for key in gains), "no gain shows"
+    stronger = records.read(results.RECORDS / "matched_entropy", "validation")["entropy_bonus.coefficient=0.02"]
+    assert f"one of 0.02 reaches {stronger.entropy[0, -1]:.3f} nats by step {stronger.steps[-1]}" in text
+    ways = [found[name].distinct[:, -1].mean() for name in ("unlikeliness", "paec")]
+    assert f"`unlikeliness` ends with more distinct answers ({ways[0]:.2f}, PAEC {ways[1]:.2f}), but not at" in text
+    assert not comparison.is_shown(comparison.differences(found["paec"], found["unlikeliness"])["equal distinct"].p)

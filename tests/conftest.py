@@ -9,6 +9,7 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import omegaconf.base
 import pytest
 import torch
@@ -19,6 +20,8 @@ from hydra.plugins.config_source import ConfigResult, ConfigSource
 from recipe.paec.common import versions
 from recipe.paec.config import resolve
 
+hypothesis.settings.register_profile("untimed", deadline=None)  # a busy machine is no failure
+hypothesis.settings.load_profile("untimed")
 torch.set_num_threads(1)
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # tests in the background: what they start must know Ctrl-C
     signal.signal(signal.SIGINT, signal.default_int_handler)

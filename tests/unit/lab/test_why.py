@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.lab import figures, findings, why
+from benchmarks.lab import figures, why
 from paec_loss import PAEC, position_mask, token_statistics
 from recipe.lab import grpo
 
@@ -93,9 +93,9 @@ def test_the_page(tmp_path):
     text = why.section(tmp_path)
     assert "| operator | 0.53 | 0.53 | 0.225 | 0.225 | 0.525 |" in text
     assert "| PAEC: token entropy of wrong responses | 0.400 | 0.500 |" in text
-    inside = why.read(tmp_path)
-    inside["paec"][0] |= {name: [[0.5, 0.25, 0.125, 0, 0, 0.125, 0, 0]] for name in ("mass", "share")}
-    assert "88% of its mass is at the numbers and operators" in findings._mask(inside)
+    # Kinds 0.4, 0.525, 0.65 and then 0.775, 0.9 and 1.15 for result, punctuation and end.
+    assert "158% of the mask's mass is at the numbers and operators" in text and "282.5% at results" in text
+    assert "of PAEC's term is 0.400 of the policy loss's then and 0.50 in the last" in text
     figures.draw_why(why.read(tmp_path), tmp_path / "why.svg")
     drawn = (tmp_path / "why.svg").read_text()
     assert all(f"<!-- {words} -->" in drawn for words in ("operator, PAEC", "punctuation", "share of the tokens"))

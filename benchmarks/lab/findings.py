@@ -11,7 +11,17 @@ import yaml
 
 from benchmarks.lab import other_tasks, search
 from benchmarks.lab.comparison import DRAWS, differences, is_shown
-from benchmarks.lab.records import BASELINE, PAEC, Runs, comparable, interval, over_training, quantities, read
+from benchmarks.lab.records import (
+    BASELINE,
+    PAEC,
+    REFERENCE,
+    Runs,
+    comparable,
+    interval,
+    over_training,
+    quantities,
+    read,
+)
 from recipe.paec.scoring.estimators import Difference
 
 
@@ -70,12 +80,10 @@ def section(folder: Path, of_pipeline: Path | None = None, draws: int = DRAWS) -
     lines = [
         "## In short",
         "",
-        "PAEC as it is shipped minus GRPO, at the last step and over the whole curve, with 95 % intervals; bold "
-        "where 0 "
-        "is outside. With this many cells some are bold by chance: the sections below correct for the number of "
-        "methods. "
-        "Countdown with three numbers unless a row says otherwise; the second row is the first one's trainings on the "
-        "validation problems, the pipeline is Ray, FSDP2 and vLLM with half the batch.",
+        "PAEC as it is shipped minus GRPO, at the last step and over the whole curve, with 95 % intervals; bold where "
+        "0 is outside. With this many cells some are bold by chance: the sections below correct for the number of "
+        "methods. Countdown with three numbers unless a row says otherwise; the second row is the first one's "
+        "trainings on the validation problems, the pipeline is Ray, FSDP2 and vLLM with half the batch.",
         "",
         f"| | steps | seeds | GRPO's token entropy | PAEC's | {' | '.join(words for _, words, _ in COLUMNS)} |",
         f"|---|---|---|---|---|{'---|' * len(COLUMNS)}",
@@ -101,7 +109,7 @@ def _pair(place: Place, folder: Path, of_pipeline: Path | None) -> tuple[Runs, R
 
 def _counts(place: Place, key: str) -> bool:
     """Whether a difference means something there: the hypervolume where its reference point does."""
-    return place.hypervolume or key in ("accuracy", "entropy") or " " in key
+    return place.hypervolume or key not in REFERENCE
 
 
 def _row(place: Place, grpo: Runs, paec: Runs, gained: Mapping[str, Difference]) -> str:
@@ -148,7 +156,7 @@ def beside(other: Runs, paec: Runs, draws: int) -> str:
     less = [
         f"{interval(gained[key], _digits(words))} {words}"
         for key, words, _ in COLUMNS
-        if key in gained and (key == "accuracy" or " " in key)
+        if key in gained and key not in REFERENCE
     ]
     return (
         f"* **Four numbers, `{other.name}`** ends at {', '.join(ends)}. PAEC minus `{other.name}`: {', '.join(less)}."

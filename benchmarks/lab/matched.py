@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.lab.other_tasks import SPLIT
 from benchmarks.lab.records import PAEC, Runs, accuracy, read, solved, where_and_when
 from benchmarks.lab.search import settings_of
 
 FILE = "matched_entropy"
-SPLIT = "validation"
 
 
 def taken(runs: Mapping[str, Runs], paec: Runs) -> dict[str, str]:
@@ -50,9 +50,8 @@ def section(folder: Path, four: Path) -> str:
         f"| | {' | '.join(f'token entropy at step {k}' for k in one.steps)} | accuracy | pass@32 | distinct |",
         f"|---|{'---|' * (len(one.steps) + 3)}",
     ]
-    places = np.isin(paec.steps, one.steps)
     for name, of in {PAEC: paec, **runs}.items():
-        upto = places if of is paec else np.ones(len(of.steps), bool)
+        upto = np.isin(of.steps, one.steps)
         end = np.flatnonzero(upto)[-1]
         last = accuracy(of.correct)[:, end], solved(of.correct)[:, end], of.distinct[:, end].mean(-1)
         cells = [f"{value:.3f}" for value in of.entropy[:, upto].mean(0)]

@@ -144,9 +144,8 @@ def claims(found: dict[str, Difference]) -> list[str]:
     """What is said of PAEC beside what PAEC's shipped defaults did: its `differences`."""
     lines = [
         "What one hopes of PAEC, and what its shipped defaults did here: minus GRPO, with 95 % intervals, not "
-        "corrected "
-        "for the number of lines. The first two are what is known of the paper's claims ([docs/paec.md](paec.md)); the "
-        "others are what kept entropy should be good for.",
+        "corrected for the number of lines. The first two are what is known of the paper's claims "
+        "([docs/paec.md](paec.md)); the others are what kept entropy should be good for.",
         "",
         "| hope | measured as | difference | |",
         "|---|---|---|---|",

@@ -132,8 +132,7 @@ def _what_is_noise(folder: Path, like: Runs) -> str:
     found = outcomes(grpo.correct[:, upto], grpo.distinct[:, upto])["pass@32"]
     return (
         f"GRPO with seeds {', '.join(map(str, grpo.seeds))} has {', '.join(f'{value:.4f}' for value in found)} on "
-        f"these "
-        "problems: differences of that size say nothing."
+        "these problems: differences of that size say nothing."
     )
 
 

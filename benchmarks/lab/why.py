@@ -206,11 +206,9 @@ def _mask(share: np.ndarray, mass: np.ndarray, ratio: np.ndarray) -> str:
     chosen, forced = [kinds[kind] for kind in KINDS[:3]], [kinds[kind] for kind in ("result", "punctuation", "end")]
     return (
         f"In the first {WINDOW} steps {mass[chosen].sum():.0%} of the mask's mass is at the numbers and operators "
-        f"that a "
-        f"step chooses, which are {share[chosen].sum():.0%} of the tokens, and {mass[forced].sum():.1%} at results, "
-        f"punctuation and the end, which are {share[forced].sum():.0%}. The gradient of PAEC's term is "
-        f"{ratio[0]:.3f} of "
-        f"the policy loss's then and {ratio[-1]:.2f} in the last {WINDOW} steps."
+        f"that a step chooses, which are {share[chosen].sum():.0%} of the tokens, and {mass[forced].sum():.1%} at "
+        f"results, punctuation and the end, which are {share[forced].sum():.0%}. The gradient of PAEC's term is "
+        f"{ratio[0]:.3f} of the policy loss's then and {ratio[-1]:.2f} in the last {WINDOW} steps."
     )
 
 

@@ -15,7 +15,6 @@ table.
 from __future__ import annotations
 
 import argparse
-import difflib
 import json
 import os
 import subprocess
@@ -38,6 +37,7 @@ from recipe.paec.common.errors import UserError
 from recipe.paec.common.files import replace_file
 from recipe.paec.common.records import PROBLEMS_FILE
 from recipe.paec.common.repository import REPOSITORY
+from recipe.paec.config.values import closest
 from recipe.paec.run.log import METRICS_FILE, read_metrics
 
 PUBLISHED = REPOSITORY / "benchmarks" / "lab"
@@ -102,8 +102,7 @@ def jobs_of(content: Any, runs: Path) -> list[Job]:
     """
     rule = 'a file of jobs has "jobs: {name: [overrides]}", and may have "all: [...]" and "seeds: [...]"'
     if isinstance(content, Mapping) and (unknown := [str(key) for key in content if key not in KEYS]):
-        close = difflib.get_close_matches(unknown[0], KEYS, n=1)
-        raise UserError(f"{unknown[0]}: {f'did you mean {close[0]}? ' if close else ''}{rule}")
+        raise UserError(f"{unknown[0]}: {closest(unknown[0], KEYS, 'did you mean {}? ')}{rule}")
     if not isinstance(content, Mapping) or not content.get("jobs"):
         raise UserError(rule)
     common, seeds, errors, found = content.get("all", []), content.get("seeds", [1]), [], []

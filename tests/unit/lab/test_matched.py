@@ -8,7 +8,7 @@ import numpy as np
 import yaml
 from lab_records import record, runs, write
 
-from benchmarks.lab import matched, results, search
+from benchmarks.lab import matched, other_tasks, results, search
 from benchmarks.lab.records import read
 
 
@@ -39,7 +39,7 @@ def test_paec_is_read_at_the_rivals_last_step(tmp_path):
 
 
 def test_the_longer_search_has_the_strengths_that_were_taken():
-    found, paec = (read(results.RECORDS / name, matched.SPLIT) for name in (matched.FILE, "countdown_four"))
+    found, paec = (read(results.RECORDS / name, other_tasks.SPLIT) for name in (matched.FILE, "countdown_four"))
     files = (matched.FILE, "countdown_four")
     jobs = {file: yaml.safe_load((search.HERE / f"{file}.yaml").read_text())["jobs"] for file in files}
     assert found.keys() == jobs[matched.FILE].keys()

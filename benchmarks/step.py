@@ -130,29 +130,38 @@ def _title(command: list[str]) -> str:
     return next((name for part, name in named.items() if part in text), "launcher")
 
 
+def started(variant: str, steps: int, root: Path, given: list[str]) -> tuple[ProcessTree, Path, Path]:
+    """A run of `variant` in `root`: its processes, its metrics, and the log of its output."""
+    overrides, directory = [*overrides_of(variant, steps, root), *given], root / "run"
+    command, env, metrics = ["recipe.paec.train", *overrides], dict(os.environ), directory / METRICS_FILE
+    if variant.startswith("verl"):
+        config, metrics = resolved(composed(*overrides)), directory / "verl.jsonl"
+        with open_dict(config):
+            as_verl_has_it(config, metrics)
+        directory.mkdir()
+        OmegaConf.save(config, directory / "config.yaml")
+        command, env = ["benchmarks.stock_verl", str(directory / "config.yaml")], {**env, **config.cluster.env}
+    log = root / "output.log"
+    return ProcessTree([sys.executable, "-m", *command], log, env), metrics, log
+
+
+def failed(variant: str, log: Path) -> SystemExit:
+    """What to raise when a run of `variant` has ended too early."""
+    tail = log.read_text(encoding="utf-8", errors="replace").splitlines()[-15:]
+    return SystemExit(f"{variant} failed:\n" + "\n".join(tail))
+
+
 def measure(variant: str, steps: int, given: list[str]) -> dict[str, Any]:
     """Train `variant`; its figures."""
     with tempfile.TemporaryDirectory(prefix="paec-step-") as name:
-        overrides = [*overrides_of(variant, steps, Path(name)), *given]
-        directory = Path(name) / "run"
-        command, env, metrics = ["recipe.paec.train", *overrides], dict(os.environ), directory / METRICS_FILE
-        if variant.startswith("verl"):
-            config, metrics = resolved(composed(*overrides)), directory / "verl.jsonl"
-            with open_dict(config):
-                as_verl_has_it(config, metrics)
-            directory.mkdir()
-            OmegaConf.save(config, directory / "config.yaml")
-            command, env = ["benchmarks.stock_verl", str(directory / "config.yaml")], {**env, **config.cluster.env}
-        log = Path(name) / "output.log"
-        tree = ProcessTree([sys.executable, "-m", *command], log, env)
+        tree, metrics, log = started(variant, steps, Path(name), given)
         watcher = Watcher(tree, metrics)
         try:
             code = tree.wait(watcher.look, interval=0.05)
         finally:
             tree.end()
         if code != 0:
-            tail = log.read_text(encoding="utf-8", errors="replace").splitlines()[-15:]
-            raise SystemExit(f"{variant} failed:\n" + "\n".join(tail))
+            raise failed(variant, log)
         return figures(watcher, steps)
 
 

@@ -14,7 +14,7 @@ import torch
 from omegaconf import open_dict
 
 import paec_loss
-from benchmarks import actor_update, gpu, step, token_statistics
+from benchmarks import actor_update, gpu, step, step_ratio, token_statistics
 from benchmarks.reproducibility import compare
 from paec_loss.backends import reference
 from recipe.paec.config.resolve import composed, resolved
@@ -319,3 +319,18 @@ def test_verls_own_trainer_gets_nothing_of_ours(tmp_path):
     targets = [actor["_target_"], actor.fsdp_config["_target_"], actor.policy_loss["_target_"]]
     assert all(target.startswith("verl.") for target in targets)
     assert config.ray_kwargs.ray_init.runtime_env.env_vars.VERL_FILE_LOGGER_PATH == str(tmp_path / "verl.jsonl")
+
+
+# ---- benchmarks.step_ratio -------------------------------------------------------------------------------------------
+
+
+def test_the_interval_of_a_median_leaves_out_what_the_sign_test_does():
+    # P(at most 5 of 20 below the median) = 0.0207, at most 6 of 20: 0.0577.
+    assert [step_ratio.outside_of_interval(count) for count in (6, 10, 20, 40)] == [0, 1, 5, 13]
+
+
+def test_the_ratio_is_that_of_pairs_not_of_medians():
+    pairs = [(2.0 * slow, 1.0 * slow) for slow in (1.0, 10.0, 1.0, 1.0, 10.0, 10.0)]
+    found = step_ratio.summary(pairs)
+    assert (found["ratio"], found["low"], found["high"]) == (2.0, 2.0, 2.0)
+    assert (found["first"], found["second"]) == (11.0, 5.5)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from benchmarks.lab.records import BASELINE, PAEC, REFERENCE, Runs, quantities
 from benchmarks.lab.search import method_of
 from benchmarks.lab.why import KINDS, mean
 from data_prep.files import atomic_write
-from recipe.paec.scoring.estimators import Difference
+from recipe.paec.scoring.estimators import Difference, powers_of_two
 
 MOST_CURVES = 6
 """Methods whose curves can be told apart in one figure."""
@@ -24,6 +24,8 @@ CURVE_COLORS = {
     **{"pass_at_k": "C4", "unlikeliness": "C5", "paec_no_mask": "C6"},
 }
 """Of methods in the figures of curves, the same in all of them; others take what is left."""
+Panel = tuple[np.ndarray, Mapping[str, tuple[np.ndarray, int | None]]]
+"""pass@1, pass@2, ... before training, and each method's with the k from which on the former is higher, if it is."""
 
 
 def draw(runs: dict[str, Runs], gained: dict[str, dict[str, Difference]], file: Path) -> None:
@@ -37,6 +39,28 @@ def draw_other(runs: dict[str, Runs], file: Path) -> None:
     """The figure of another task: as `draw`, with the quantities of that task."""
     pyplot = _pyplot()
     _save(pyplot, _curves(pyplot, runs, [*quantities(runs[BASELINE])][1:]), file)
+
+
+def draw_pass_at_k(panels: Mapping[str, Panel], file: Path) -> None:
+    """pass@k over k: a panel for each title."""
+    pyplot = _pyplot()
+    size = (3.5 * len(panels), 3.6)
+    figure, (axes,) = pyplot.subplots(1, len(panels), figsize=size, layout="constrained", squeeze=False)
+    colors = _colors(dict.fromkeys(name for _, curves in panels.values() for name in curves))
+    shown: dict[str, Any] = {}
+    for axis, (title, (start, curves)) in zip(axes, panels.items(), strict=True):
+        k = np.arange(1, len(start) + 1)
+        shown["before training"] = axis.plot(k, start, "--", color="black", linewidth=1)[0]
+        for name, (curve, crossing) in curves.items():
+            shown[_label(name)] = axis.plot(k, curve, color=colors[name], linewidth=1.4)[0]
+            if crossing is not None:
+                axis.plot([crossing], [curve[crossing - 1]], "o", color=colors[name], markersize=4)
+        axis.set_xscale("log", base=2)
+        axis.set_xticks(ticks := powers_of_two(len(start)), ticks)
+        axis.set(title=title, xlabel="k tries")
+    axes[0].set(ylabel="pass@k")
+    figure.legend(shown.values(), shown.keys(), frameon=False, loc="outside lower center", ncols=4)
+    _save(pyplot, figure, file)
 
 
 def draw_why(found: dict[str, list[dict[str, Any]]], file: Path) -> None:
@@ -81,11 +105,9 @@ def _save(pyplot: Any, figure: Any, file: Path) -> None:
 def _curves(pyplot: Any, runs: dict[str, Runs], against: Sequence[str] = ("pass@32", "distinct")) -> Any:
     """Frontiers of accuracy and two quantities, and entropy with the range of the seeds."""
     figure, (left, middle, right) = pyplot.subplots(1, 3, figsize=(10.5, 3.7), layout="constrained")
-    colors = {name: CURVE_COLORS.get(method_of(name)) for name in runs}
-    free = iter(f"C{place}" for place in range(10) if f"C{place}" not in colors.values())
+    colors = _colors(runs)
     for name, one in runs.items():
-        color = colors[name] or next(free)
-        label = "GRPO" if name == BASELINE else f"GRPO + {name}"
+        color, label = colors[name], _label(name)
         values = {key: of.mean((0, -1)) for key, of in quantities(one).items()}
         for axis, key in zip((left, middle), against, strict=True):
             axis.plot(values["accuracy"], values[key], "-o", color=color, markersize=3, linewidth=1, label=label)
@@ -96,6 +118,17 @@ def _curves(pyplot: Any, runs: dict[str, Runs], against: Sequence[str] = ("pass@
     right.set(xlabel="step", ylabel="token entropy, nats")
     figure.legend(*right.get_legend_handles_labels(), frameon=False, loc="outside lower center", ncols=4)
     return figure
+
+
+def _colors(names: Iterable[str]) -> dict[str, str]:
+    """CURVE_COLORS, and for other methods those that are left."""
+    found = {name: CURVE_COLORS.get(method_of(name)) for name in names}
+    free = iter(f"C{place}" for place in range(10) if f"C{place}" not in found.values())
+    return {name: color or next(free) for name, color in found.items()}
+
+
+def _label(name: str) -> str:
+    return "GRPO" if name == BASELINE else f"GRPO + {name}"
 
 
 def _intervals(pyplot: Any, gained: dict[str, dict[str, Difference]]) -> Any:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.lab import ablations, findings, matched, other_tasks, pipeline, search, why
+from benchmarks.lab import ablations, findings, matched, other_tasks, pass_at_k, pipeline, search, why
 from benchmarks.lab.comparison import DRAWS, corrected, differences, dominated, in_words, is_shown
 from benchmarks.lab.figures import draw, draw_why
 from benchmarks.lab.records import (
@@ -179,6 +179,7 @@ def page(folder: Path, of_pipeline: Path | None = None, draws: int = DRAWS, figu
         llama,
         *(other_tasks.section(folder / name, figure_of(folder / name), draws, figures) for name in other_tasks.TASKS),
         matched.section(folder / matched.FILE, folder / "countdown_four"),
+        pass_at_k.section(folder, draws, figures),
         agreement,
         found[1],
         main,

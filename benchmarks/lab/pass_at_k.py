@@ -1,0 +1,145 @@
+"""pass@k for every k: does training solve more problems, or only need fewer tries for those that it solved before?
+
+Of every k up to SAMPLES the unbiased estimate, from the same responses as everything else. Where training lost ways to
+a solution, the policy before training has the higher pass@k from some k on: the more was lost, the smaller that k.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.lab.comparison import DRAWS, corrected, is_shown
+from benchmarks.lab.figures import Panel, draw_pass_at_k
+from benchmarks.lab.records import BASELINE, SAMPLES, Runs, comparable, interval, over_problems, read, where_and_when
+from recipe.paec.scoring.estimators import Difference, pass_at_every_k, powers_of_two
+from recipe.paec.scoring.two_level import crossed_bootstrap
+
+AT_EVERY_K = np.array([pass_at_every_k(SAMPLES, c) for c in range(SAMPLES + 1)])
+"""[SAMPLES + 1, SAMPLES]: pass@1, pass@2, ... of a problem with 0, 1, ... correct responses."""
+SHOWN = powers_of_two(SAMPLES)
+FIGURE = "results_pass_at_k.svg"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Records whose last step has a table and a panel of the figure."""
+
+    folder: str
+    words: str
+    split: str
+
+
+PLACES = (
+    Place("defaults", "three numbers", "held_out"),
+    Place("long", "three numbers", "held_out"),
+    Place("countdown_four", "four numbers", "validation"),
+)
+
+
+def title(place: Place, runs: Mapping[str, Runs]) -> str:
+    """`four numbers, 1,000 steps`."""
+    return f"{place.words}, {runs[BASELINE].steps[-1]:,} steps"
+
+
+def complete(folder: Path) -> dict[Place, dict[str, Runs]]:
+    """The `comparable` runs of PLACES that have several methods and seeds."""
+    found = {place: comparable(read(folder / place.folder, place.split)) for place in PLACES}
+    return {place: runs for place, runs in found.items() if len(runs) > 1 and len(runs[BASELINE].seeds) > 1}
+
+
+def at_every_k(runs: Runs, validation: int) -> np.ndarray:
+    """[S, P, SAMPLES] pass@1, pass@2, ... of every seed and problem at a validation."""
+    return AT_EVERY_K[runs.correct[:, validation]]
+
+
+def before_training(baseline: Runs) -> np.ndarray:
+    """[SAMPLES] pass@1, pass@2, ... of the policy that all trainings start from; the mean of the seeds' validations."""
+    return at_every_k(baseline, 0).mean((0, 1))
+
+
+def overtaken(start: np.ndarray, trained: np.ndarray) -> int | None:
+    """The smallest k whose pass@k was higher before training, of two curves [SAMPLES]; None: none was."""
+    lost = np.flatnonzero(start > trained)
+    return int(lost[0]) + 1 if lost.size else None
+
+
+def differences(runs: Runs, baseline: Runs, draws: int = DRAWS) -> dict[int, Difference]:
+    """pass@k minus the baseline's at the last step, for each k of SHOWN; the bootstrap over seeds and problems."""
+    gaps = at_every_k(runs, -1) - at_every_k(baseline, -1)
+    sizes = gaps.shape[:2]
+
+    def difference(k: int) -> Difference:
+        return crossed_bootstrap(
+            lambda seeds, problems: (seeds * over_problems(gaps[..., k - 1], problems)).sum(-1), sizes, resamples=draws
+        )
+
+    return {k: difference(k) for k in SHOWN}
+
+
+def section(folder: Path, draws: int = DRAWS, figures: Path | None = None) -> str:
+    """The section of docs/results.md; "" without records of PLACES.
+
+    The figure goes to the folder `figures`, if one is given.
+    """
+    found = complete(folder)
+    if not found:
+        return ""
+    if figures is not None:
+        draw_pass_at_k({title(place, runs): _panel(runs) for place, runs in found.items()}, figures / FIGURE)
+    every = [one for runs in found.values() for one in runs.values()]
+    lines = [
+        "## More tries",
+        "",
+        f"pass@k of every k, from the {SAMPLES} responses of the last validation; `python -m benchmarks.lab.results`; "
+        f"{where_and_when(every)}. Training raises pass@1; from some k on the policy before training solves more "
+        "problems within k tries. The last column has the smallest such k: of the mean over seeds, and of each seed. "
+        "Below each table the same minus GRPO, 95 % intervals, bold what differs after Holm's correction for the "
+        "number of methods.",
+        "",
+        f"![pass@k over k, before training and after it]({FIGURE})",
+    ]
+    for place, runs in found.items():
+        lines += ["", f"### {title(place, runs).capitalize()}", "", *_levels(runs), "", *_gains(runs, draws)]
+    return "\n".join(lines)
+
+
+def _panel(runs: Mapping[str, Runs]) -> Panel:
+    """The curve before training; every method's at the end, and where the former is higher."""
+    start = before_training(runs[BASELINE])
+    ends = {name: at_every_k(one, -1).mean((0, 1)) for name, one in runs.items()}
+    return start, {name: (curve, overtaken(start, curve)) for name, curve in ends.items()}
+
+
+def _levels(runs: Mapping[str, Runs]) -> list[str]:
+    start = before_training(runs[BASELINE])
+    columns = [k - 1 for k in SHOWN]
+    lines = [
+        f"| | {' | '.join(f'pass@{k}' for k in SHOWN)} | higher before training from k = |",
+        f"|---|{'---|' * (len(SHOWN) + 1)}",
+        f"| before training | {' | '.join(f'{value:.3f}' for value in start[columns])} | |",
+    ]
+    for name, one in runs.items():
+        of_seeds = at_every_k(one, -1).mean(1)
+        whole = of_seeds.mean(0)
+        each = ", ".join(_k(overtaken(start, of)) for of in of_seeds)
+        cells = [f"{value:.3f}" for value in whole[columns]]
+        lines.append(f"| `{name}` | {' | '.join(cells)} | {_k(overtaken(start, whole))} ({each}) |")
+    return lines
+
+
+def _k(k: int | None) -> str:
+    return f"above {SAMPLES}" if k is None else str(k)
+
+
+def _gains(runs: Mapping[str, Runs], draws: int) -> list[str]:
+    gained = {name: differences(one, runs[BASELINE], draws) for name, one in runs.items() if name != BASELINE}
+    p = {k: corrected({name: of[k].p for name, of in gained.items()}) for k in SHOWN}
+    lines = [f"| minus GRPO | {' | '.join(f'pass@{k}' for k in SHOWN)} |", f"|---|{'---|' * len(SHOWN)}"]
+    for name, of in gained.items():
+        cells = [f"**{interval(of[k], 3)}**" if is_shown(p[k][name]) else interval(of[k], 3) for k in SHOWN]
+        lines.append(f"| `{name}` | {' | '.join(cells)} |")
+    return lines

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from benchmarks.lab import other_tasks, search
+from benchmarks.lab import other_tasks, pass_at_k, search
 from benchmarks.lab.comparison import DRAWS, differences, is_shown
 from benchmarks.lab.records import (
     BASELINE,
@@ -93,6 +93,7 @@ def section(folder: Path, of_pipeline: Path | None = None, draws: int = DRAWS) -
         f"* **At the last step**, PAEC's {_where(gained, AT_THE_END)}.",
         f"* **Against stopping GRPO earlier**, PAEC's {_where(gained, WHOLE_CURVE)}.",
     ]
+    lines += _more_tries(folder)
     four = other_tasks.complete(folder / "countdown_four")
     lines += [beside(one, four[PAEC], draws) for name, one in four.items() if name not in (BASELINE, PAEC)]
     grpo, paec = pairs[PLACES[0]]
@@ -161,6 +162,21 @@ def beside(other: Runs, paec: Runs, draws: int) -> str:
     return (
         f"* **Four numbers, `{other.name}`** ends at {', '.join(ends)}. PAEC minus `{other.name}`: {', '.join(less)}."
     )
+
+
+def _more_tries(folder: Path) -> list[str]:
+    """From which k on the policy before training solves more within k tries than after GRPO, and after PAEC."""
+    told = []
+    for place, runs in pass_at_k.complete(folder).items():
+        if PAEC in runs:
+            grpo, paec = (pass_at_k.in_words(pass_at_k.crossing(runs, name)) for name in (BASELINE, PAEC))
+            told.append(f"{grpo} and {paec} ({pass_at_k.title(place, runs)})")
+    if not told:
+        return []
+    return [
+        "* **More tries**: the policy before training solves more problems within k tries than after GRPO, and than "
+        f"after PAEC, from k = {', '.join(told)} on."
+    ]
 
 
 def _digits(name: str) -> int:

@@ -67,6 +67,11 @@ def overtaken(start: np.ndarray, trained: np.ndarray) -> int | None:
     return int(lost[0]) + 1 if lost.size else None
 
 
+def crossing(runs: Mapping[str, Runs], name: str) -> int | None:
+    """`overtaken` of a method's mean over seeds at the last step."""
+    return overtaken(before_training(runs[BASELINE]), at_every_k(runs[name], -1).mean((0, 1)))
+
+
 def differences(runs: Runs, baseline: Runs, draws: int = DRAWS) -> dict[int, Difference]:
     """pass@k minus the baseline's at the last step, for each k of SHOWN; the bootstrap over seeds and problems."""
     gaps = at_every_k(runs, -1) - at_every_k(baseline, -1)
@@ -109,9 +114,8 @@ def section(folder: Path, draws: int = DRAWS, figures: Path | None = None) -> st
 
 def _panel(runs: Mapping[str, Runs]) -> Panel:
     """The curve before training; every method's at the end, and where the former is higher."""
-    start = before_training(runs[BASELINE])
-    ends = {name: at_every_k(one, -1).mean((0, 1)) for name, one in runs.items()}
-    return start, {name: (curve, overtaken(start, curve)) for name, curve in ends.items()}
+    curves = {name: (at_every_k(one, -1).mean((0, 1)), crossing(runs, name)) for name, one in runs.items()}
+    return before_training(runs[BASELINE]), curves
 
 
 def _levels(runs: Mapping[str, Runs]) -> list[str]:
@@ -125,13 +129,14 @@ def _levels(runs: Mapping[str, Runs]) -> list[str]:
     for name, one in runs.items():
         of_seeds = at_every_k(one, -1).mean(1)
         whole = of_seeds.mean(0)
-        each = ", ".join(_k(overtaken(start, of)) for of in of_seeds)
+        each = ", ".join(in_words(overtaken(start, of)) for of in of_seeds)
         cells = [f"{value:.3f}" for value in whole[columns]]
-        lines.append(f"| `{name}` | {' | '.join(cells)} | {_k(overtaken(start, whole))} ({each}) |")
+        lines.append(f"| `{name}` | {' | '.join(cells)} | {in_words(overtaken(start, whole))} ({each}) |")
     return lines
 
 
-def _k(k: int | None) -> str:
+def in_words(k: int | None) -> str:
+    """`6`, or `above 32`."""
     return f"above {SAMPLES}" if k is None else str(k)
 
 

@@ -60,7 +60,7 @@ def with_own_class(overrides: Sequence[str]) -> list[str]:
     found: list[str] = []
     for override in overrides:
         key, _, value = override.partition("=")
-        own = key == "method" and re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)+", value)
+        own = key == "method" and values.OWN_CLASS.fullmatch(value)
         found += ["method=custom", f"method.target={value}"] if own else [override]
     if "method=custom" not in found:
         return found

@@ -14,6 +14,9 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 ACTOR, ROLLOUT, MODEL = (f"actor_rollout_ref.{part}" for part in ("actor", "rollout", "model"))
 
+OWN_CLASS = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
+"""The import path of a class, which `method=` takes in place of a name."""
+
 
 @dataclass(frozen=True)
 class Rule:

@@ -24,7 +24,7 @@ Writes one HTML file: every token coloured by what a method does to it, with its
   RUN STEP          a run and recorded steps (default: the last); validation=true: the validations after these steps
   model=MODEL       a Hugging Face folder, hub id, checkpoint or run that reads the responses; several: side by side
   text=TEXT         a text, with prompt=TEXT the answer to it; file=FILE: a text file, or *.jsonl as in rollouts/
-  method=NAME       adds a method; method.FIELD=VALUE sets a field; method=custom method.target=package.module.Class
+  method=NAME       adds a method, or your own: method=package.module.Class; method.FIELD=VALUE sets a field
   methods=all       the whole catalogue, or a list: methods=paec,steer (docs/tokens.md)
   output=FILE       the file to write; default RUN/tokens.html, or tokens.html
   responses=N       at most N responses (default 50); temperature=T: that of the distributions

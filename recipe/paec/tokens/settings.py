@@ -14,7 +14,7 @@ from paec_loss import Method
 from paec_loss.methods import METHODS
 from recipe.paec.common.errors import UserError
 from recipe.paec.config.methods import stack_of
-from recipe.paec.config.values import closest
+from recipe.paec.config.values import OWN_CLASS, closest
 
 SHOWN = ("paec", "siren", "forking_tokens", "hapo", "steer", "clip_cov", "kl_cov", "hicra")
 """Methods on a page if `methods=` is not given, besides the run's own and that of `method=`."""
@@ -134,7 +134,7 @@ def _positive(key: str, text: str) -> float:
 
 
 def _method(given: Sequence[Sequence[str]]) -> Named | None:
-    """The method of `method=NAME method.FIELD=VALUE`, or `method=custom method.target=PATH`."""
+    """The method of `method=NAME method.FIELD=VALUE`; of `method=PATH` or `method=custom method.target=PATH`."""
     chosen = [value for key, value in given if key == "method"]
     fields = [f"{key.removeprefix('method.')}={value}" for key, value in given if key.startswith("method.")]
     if not chosen:
@@ -142,6 +142,8 @@ def _method(given: Sequence[Sequence[str]]) -> Named | None:
             raise UserError(f"method.{fields[0]}: which method? Add method=NAME")
         return None
     name = chosen[-1]
+    if OWN_CLASS.fullmatch(name):
+        name, fields = "custom", [f"target={name}", *fields]
     if name != "custom" and name not in METHODS:
         raise UserError(f"method={name}: there is no such method{closest(name, METHODS, ': did you mean {}?')}")
     try:

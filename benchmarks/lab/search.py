@@ -24,8 +24,6 @@ from recipe.paec.common.repository import REPOSITORY
 HERE = Path(__file__).parent
 JOBS, MAIN = HERE / "search.yaml", HERE / "main.yaml"
 RECORDS = REPOSITORY / "benchmarks" / "results" / "lab" / "search"
-AT_RANDOM = 1.0
-"""Nats of token entropy above which a policy answers at random; such runs would decide a correlation on their own."""
 HEADER = """# Main runs of docs/results.md: each method at the value that the search chose, the test problems measured.
 # Written by python -m benchmarks.lab.search; paec lab sweep benchmarks/lab/main.yaml
 all: [steps=200, held_out=true]
@@ -73,15 +71,20 @@ def what_it_takes(runs: Mapping[str, Runs], jobs: Sequence[str]) -> str:
         return ""
     entropy = {name: one.entropy[:, -1].mean() for name, one in runs.items()}
     weakest = sum(best[m] == min(names, key=entropy.__getitem__) for m, names in several.items())
-    sane = [name for name, value in entropy.items() if value < AT_RANDOM]
-    ends = np.array([(volume(runs[n]), accuracy(runs[n].correct)[:, -1].mean(), entropy[n]) for n in sane])
-    with_accuracy, with_entropy = np.corrcoef(ends.T)[0, 1:]
+    ends = [(volume(of), accuracy(of.correct)[:, -1].mean(), entropy[name]) for name, of in runs.items()]
+    with_accuracy, with_entropy = np.corrcoef([ranks(of) for of in np.array(ends).T])[0, 1:]
     return (
         f"in {weakest} of {len(several)} methods whose values differ, the value taken is the one whose training "
-        f"ends at the lowest token entropy. Over all runs, the hypervolume's correlation is {with_accuracy:+.2f} with "
-        f"accuracy at the last step and {with_entropy:+.2f} with token entropy: within so few steps entropy costs "
-        "accuracy here and its loss costs little. That holds for PAEC's values too."
+        "ends at the lowest token entropy. Over all runs, the hypervolume's rank correlation is "
+        f"{with_accuracy:+.2f} with accuracy at the last step and {with_entropy:+.2f} with token entropy: within so "
+        "few steps entropy costs accuracy here and its loss costs little. That holds for PAEC's values too."
     )
+
+
+def ranks(values: np.ndarray) -> np.ndarray:
+    """[n] the ranks of [n] values; equal ones share the mean of theirs."""
+    ordered = np.sort(values)
+    return (np.searchsorted(ordered, values, "left") + np.searchsorted(ordered, values, "right") - 1) / 2
 
 
 def trained_alike(runs: Sequence[Runs]) -> bool:

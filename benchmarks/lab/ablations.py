@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from benchmarks.lab.comparison import DRAWS, differences
+from benchmarks.lab.comparison import DRAWS, differences, is_shown
 from benchmarks.lab.records import BASELINE, PAEC, Runs, accuracy, interval, over_training, read, solved, where_and_when
 from recipe.paec.scoring.estimators import Difference
 
@@ -42,7 +42,7 @@ def section(folder: Path, defaults: Path, draws: int = DRAWS) -> str:
         "|---|---|---|---|---|---|---|",
         *(_row(name, one) for name, one in {"GRPO": shipped[BASELINE], "PAEC": paec, **complete}.items()),
         "",
-        "Minus PAEC, with 95 % intervals, not corrected for the number of lines; bold where the interval excludes 0:",
+        "Minus PAEC, with 95 % intervals, not corrected for the number of lines; bold where 0 is outside:",
         "",
         "| | token entropy | accuracy | distinct | hypervolume, distinct |",
         "|---|---|---|---|---|",
@@ -68,5 +68,4 @@ def _row(name: str, one: Runs) -> str:
 
 
 def _difference(of: Difference, digits: int) -> str:
-    excludes = of.low is not None and of.high is not None and (of.low > 0 or of.high < 0)
-    return f"**{interval(of, digits)}**" if excludes else interval(of, digits)
+    return f"**{interval(of, digits)}**" if is_shown(of.p) else interval(of, digits)

@@ -9,7 +9,16 @@ from __future__ import annotations
 from pathlib import Path
 
 from benchmarks.lab.comparison import DRAWS, differences, is_shown
-from benchmarks.lab.records import BASELINE, PAEC, Runs, accuracy, interval, over_training, read, solved, where_and_when
+from benchmarks.lab.records import (
+    BASELINE,
+    PAEC,
+    Runs,
+    interval,
+    means,
+    over_training,
+    read,
+    where_and_when,
+)
 from recipe.paec.scoring.estimators import Difference
 
 HEADING = "## What each part does"
@@ -59,8 +68,7 @@ def _label(name: str) -> str:
 
 
 def _row(name: str, one: Runs) -> str:
-    last = (accuracy(one.correct)[:, -1], solved(one.correct)[:, -1], one.distinct.mean(-1)[:, -1], one.entropy[:, -1])
-    cells = [f"{value.mean():.{digits}f}" for value, digits in zip(last, (3, 3, 2, 3), strict=True)]
+    cells = means(one)
     for key in ("actor/paec/penalty_active", "actor/paec/mask_mass"):
         value = over_training(one, key)
         cells.append("-" if value is None else f"{value:.2f}")

@@ -17,9 +17,11 @@ from benchmarks.lab.records import (
     REFERENCE,
     Runs,
     comparable,
+    decimals,
     interval,
+    levels,
+    means,
     over_training,
-    quantities,
     read,
 )
 from recipe.paec.scoring.estimators import Difference
@@ -152,10 +154,10 @@ def _where(gained: Mapping[Place, Mapping[str, Difference]], columns: tuple[tupl
 def beside(other: Runs, paec: Runs, draws: int) -> str:
     """A sentence about another method of four numbers: how it ends, and PAEC minus it."""
     gained = differences(paec, other, draws)
-    ends = [f"token entropy {_mean(other.entropy)}"]
-    ends += [f"{name} {_mean(of.mean(-1), digits=_digits(name))}" for name, of in quantities(other).items()]
+    *last, entropy = (f"{name} {mean}" for name, mean in zip(levels(other), means(other), strict=True))
+    ends = [entropy, *last]
     less = [
-        f"{interval(gained[key], _digits(words))} {words}"
+        f"{interval(gained[key], decimals(words))} {words}"
         for key, words, _ in COLUMNS
         if key in gained and key not in REFERENCE
     ]
@@ -177,11 +179,6 @@ def _more_tries(folder: Path) -> list[str]:
         "* **More tries**: the policy before training solves more problems within k tries than after GRPO, and than "
         f"after PAEC, from k = {', '.join(told)} on."
     ]
-
-
-def _digits(name: str) -> int:
-    """Decimals of a quantity."""
-    return 2 if name.startswith("distinct") else 3
 
 
 def _mean(values: np.ndarray, place: int = -1, digits: int = 3) -> str:

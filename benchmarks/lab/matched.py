@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.lab.other_tasks import SPLIT
-from benchmarks.lab.records import PAEC, Runs, accuracy, read, solved, where_and_when
+from benchmarks.lab.records import PAEC, Runs, means, read, where_and_when
 from benchmarks.lab.search import settings_of
 
 FILE = "matched_entropy"
@@ -53,9 +53,8 @@ def section(folder: Path, four: Path) -> str:
     for name, of in {PAEC: paec, **runs}.items():
         upto = np.isin(of.steps, one.steps)
         end = np.flatnonzero(upto)[-1]
-        last = accuracy(of.correct)[:, end], solved(of.correct)[:, end], of.distinct[:, end].mean(-1)
         cells = [f"{value:.3f}" for value in of.entropy[:, upto].mean(0)]
-        cells += [f"{value.mean():.{digits}f}" for value, digits in zip(last, (3, 3, 2), strict=True)]
+        cells += means(of, end)[:-1]  # the token entropy has its own columns
         label = f"**`{name}`**" if name in best.values() else f"`{name}`"
         lines.append(f"| {label} | {' | '.join(cells)} |")
     return "\n".join(lines)

@@ -12,7 +12,9 @@ from benchmarks.lab.records import (
     SAMPLES,
     Runs,
     comparable,
+    decimals,
     interval,
+    means_and_seeds,
     quantities,
     read,
     where_and_when,
@@ -45,7 +47,7 @@ def section(folder: Path, figure: str, draws: int = DRAWS, figures: Path | None 
         draw_other(runs, figures / figure)
     grpo, (heading, what) = runs[BASELINE], TASKS[folder.name]
     names = [*quantities(grpo)]
-    digits = [2 if name == "distinct" else 3 for name in names]
+    digits = [decimals(name) for name in names]
     half, last = (len(grpo.steps) - 1) // 2, len(grpo.steps) - 1
     lines = [
         heading,
@@ -58,8 +60,8 @@ def section(folder: Path, figure: str, draws: int = DRAWS, figures: Path | None 
         "",
         f"| | step | {' | '.join(names)} | token entropy |",
         f"|---|---|{'---|' * len(names)}---|",
-        _row(grpo, 0, "before training", digits),
-        *(_row(one, place, f"`{name}`", digits) for place in (half, last) for name, one in runs.items()),
+        _row(grpo, 0, "before training"),
+        *(_row(one, place, f"`{name}`") for place in (half, last) for name, one in runs.items()),
     ]
     lines += ["", *_differences(runs, BASELINE, "GRPO", digits, draws)]
     if PAEC in runs and len(runs) > 2:
@@ -89,11 +91,6 @@ def _differences(runs: dict[str, Runs], from_which: str, called: str, digits: li
     return lines
 
 
-def _row(one: Runs, place: int, label: str, digits: list[int]) -> str:
+def _row(one: Runs, place: int, label: str) -> str:
     """A method's quantities at a validation."""
-    columns = [values[:, place].mean(-1) for values in quantities(one).values()] + [one.entropy[:, place]]
-    cells = [
-        f"{of.mean():.{places}f} ({', '.join(f'{value:.{places}f}' for value in of)})"
-        for of, places in zip(columns, [*digits, 3], strict=True)
-    ]
-    return f"| {label} | {one.steps[place]} | {' | '.join(cells)} |"
+    return f"| {label} | {one.steps[place]} | {' | '.join(means_and_seeds(one, place))} |"

@@ -153,6 +153,32 @@ def quantities(one: Runs) -> dict[str, np.ndarray]:
     return {**found, "maj@32": one.majority.astype(float)}
 
 
+def levels(one: Runs, validation: int = -1) -> dict[str, np.ndarray]:
+    """[S] of every seed at a validation: the means over problems of `quantities`, and the token entropy in nats."""
+    found = {name: of[:, validation].mean(-1) for name, of in quantities(one).items()}
+    return {**found, "token entropy": one.entropy[:, validation]}
+
+
+def decimals(name: str) -> int:
+    """Of a quantity in a table."""
+    return 2 if name.startswith("distinct") else 3
+
+
+def means(one: Runs, validation: int = -1) -> list[str]:
+    """`levels` as cells of a table: means over seeds."""
+    return [f"{of.mean():.{decimals(name)}f}" for name, of in levels(one, validation).items()]
+
+
+def means_and_seeds(one: Runs, validation: int = -1) -> list[str]:
+    """The same with every seed beside the mean."""
+    return [with_seeds(of, decimals(name)) for name, of in levels(one, validation).items()]
+
+
+def with_seeds(of: np.ndarray, digits: int = 3) -> str:
+    """`0.481 (0.475, 0.484, 0.483)`: the mean over seeds, and every seed."""
+    return f"{of.mean():.{digits}f} ({', '.join(f'{value:.{digits}f}' for value in of)})"
+
+
 def outcomes(correct: np.ndarray, distinct: np.ndarray, shares: np.ndarray | None = None) -> dict[str, np.ndarray]:
     """The two hypervolumes of runs [..., K, P]; [...] each, or [B, ...] with `shares` as in `over_problems`."""
     found = points(correct, distinct, shares)

@@ -14,8 +14,6 @@ import argparse
 import sys
 from pathlib import Path
 
-import numpy as np
-
 from benchmarks.lab import ablations, findings, matched, other_tasks, pass_at_k, pipeline, search, why
 from benchmarks.lab.comparison import DRAWS, corrected, differences, dominated, in_words, is_shown
 from benchmarks.lab.figures import draw, draw_why
@@ -25,13 +23,15 @@ from benchmarks.lab.records import (
     REFERENCE,
     SAMPLES,
     Runs,
-    accuracy,
     comparable,
     interval,
+    levels,
+    means,
+    means_and_seeds,
     outcomes,
     read,
-    solved,
     where_and_when,
+    with_seeds,
 )
 from data_prep.files import atomic_write
 from recipe.paec.scoring.estimators import Difference
@@ -60,18 +60,11 @@ CLAIMS = (
 """What is hoped of PAEC, the difference to GRPO that it means, and that difference in words."""
 
 
-def values(of: np.ndarray, digits: int = 3) -> str:
-    """Mean over seeds, and every seed."""
-    return f"{of.mean():.{digits}f} ({', '.join(f'{v:.{digits}f}' for v in of)})"
-
-
 def last_step(runs: dict[str, Runs]) -> list[str]:
     """The table of the last validation."""
     lines = ["| | accuracy | pass@32 | distinct | token entropy |", "|---|---|---|---|---|"]
     for name, one in runs.items():
-        cells = [accuracy(one.correct)[:, -1], solved(one.correct)[:, -1], one.distinct.mean(-1)[:, -1]]
-        row = [values(cells[0]), values(cells[1]), values(cells[2], 2), values(one.entropy[:, -1])]
-        lines.append(f"| `{name}` | " + " | ".join(row) + " |")
+        lines.append(f"| `{name}` | {' | '.join(means_and_seeds(one))} |")
     return lines
 
 
@@ -86,7 +79,7 @@ def frontier(runs: dict[str, Runs], gained: dict[str, dict[str, Difference]]) ->
         found = outcomes(one.correct, one.distinct)
         cells = []
         for key, digits in (("pass@32", 4), ("distinct", 3)):
-            cells.append(values(found[key], digits))
+            cells.append(with_seeds(found[key], digits))
             if name in gained:
                 cells += [interval(gained[name][key], digits), in_words(gained[name][key], said[key][name])]
             else:
@@ -208,11 +201,7 @@ def section(folder: Path, draws: int = DRAWS, figures: Path | None = None) -> st
     if figures is not None:
         draw(runs, gained, figures / figure_of(folder))
     first, last = one.steps[0], one.steps[-1]
-    start = f"At step {first}, before any training: accuracy {accuracy(one.correct)[:, 0].mean():.3f}, pass@32 "
-    start += (
-        f"{solved(one.correct)[:, 0].mean():.3f}, distinct {one.distinct.mean(-1)[:, 0].mean():.2f}, token entropy "
-    )
-    start += f"{one.entropy[:, 0].mean():.3f}."
+    start = ", ".join(f"{name} {mean}" for name, mean in zip(levels(one), means(one, 0), strict=True))
     lines = [
         heading,
         "",
@@ -223,7 +212,7 @@ def section(folder: Path, draws: int = DRAWS, figures: Path | None = None) -> st
         *([f"Not run to the end yet, so in no table: {'; '.join(left_out)}.", ""] if left_out else []),
         f"![Accuracy against pass@32 and distinct answers at every validation; token entropy]({figure_of(folder)})",
         "",
-        start,
+        f"At step {first}, before any training: {start}.",
         "",
         f"At step {last}:",
         "",

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from benchmarks.lab.records import BASELINE, Runs, accuracy, outcomes, read, solved, where_and_when
+from benchmarks.lab.records import BASELINE, Runs, accuracy, means, outcomes, read, where_and_when
 from data_prep.files import atomic_write
 from recipe.paec.common.repository import REPOSITORY
 
@@ -150,11 +150,8 @@ def _row(method: str, names: Sequence[str], taken: str, runs: Mapping[str, Runs]
         tried.append(f"**{text}**" if name == taken and len(names) > 1 and not alike else text)
     if alike:
         tried.append("no effect: the runs are equal")
-    one = runs[taken]
-    last = (accuracy(one.correct)[:, -1], solved(one.correct)[:, -1], one.distinct.mean(-1)[:, -1], one.entropy[:, -1])
-    cells = [f"{value.mean():.{digits}f}" for value, digits in zip(last, (3, 3, 2, 3), strict=True)]
     label = f"`{method}`" if names == [method] else f"`{method}`, `{knob}`"
-    return f"| {label} | {' · '.join(tried)} | " + " | ".join(cells) + " |"
+    return f"| {label} | {' · '.join(tried)} | " + " | ".join(means(runs[taken])) + " |"
 
 
 def main_jobs(runs: Mapping[str, Runs], jobs: Mapping[str, Sequence[str]]) -> str:

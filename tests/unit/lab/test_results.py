@@ -359,55 +359,35 @@ def test_the_readme_says_what_the_records_say():
     found = records.read(results.RECORDS / "defaults")
     none, paec = found["none"], found["paec"]
     text = " ".join((REPOSITORY / "README.md").read_text(encoding="utf-8").split())
-    first, last = none.entropy[:, 0].mean(), none.entropy[:, -1].mean()
-    ways = [one.distinct.mean(-1)[:, step].mean() for one, step in ((none, 0), (none, -1), (paec, -1))]
-    kept = f"PAEC's floor keeps {paec.entropy[:, -1].mean():.3f} and {ways[2]:.1f}"
-    right = [records.accuracy(one.correct)[:, -1].mean() for one in (paec, none)]
-    assert f"entropy falls from {first:.3f} to {last:.3f} and its distinct correct answers from {ways[0]:.1f}" in text
-    assert f"to {ways[1]:.1f} of 32. {kept} at an accuracy of {right[0]:.3f}, GRPO's is {right[1]:.3f};" in text
+    first, *last = none.entropy[:, 0].mean(), none.entropy[:, -1].mean(), paec.entropy[:, -1].mean()
+    gained = comparison.differences(paec, none)
+    more = records.interval(gained["last distinct"], 2).replace("+", "")
+    assert f"entropy falls from {first:.3f} to {last[0]:.3f} and PAEC's to {last[1]:.3f}, with {more} more" in text
+    beyond = ("pass@32", "distinct", "equal pass@32", "equal distinct")
+    assert not any(comparison.is_shown(gained[key].p) for key in beyond), "not more than GRPO stopped earlier"
     for folder in (results.RECORDS / "defaults", pipeline.RECORDS):
         other = records.read(folder, "validation")
         lost = comparison.differences(other["paec"], other["none"], draws=2000)["accuracy"]
         assert lost.high < 0 and f"its accuracy is {-lost.value:.3f} lower" in text
-    found = records.read(results.RECORDS / "long")
-    ends = [[f"{one.entropy[:, -1].mean():.3f}", f"{one.distinct[:, -1].mean():.1f}"] for one in found.values()]
-    right = [f"{records.accuracy(one.correct)[:, -1].mean():.3f}" for one in found.values()]
-    assert f"GRPO's entropy falls to {ends[0][0]} and PAEC's stays at {ends[1][0]}" in text
-    assert (
-        f"fall with both, to {ends[0][1]} and {ends[1][1]}, and no difference in accuracy is shown ({right[0]} and"
-        in text
-    )
-    gap = comparison.differences(found["paec"], found["none"], draws=2000)["accuracy"]
-    assert gap.low < 0 < gap.high
 
 
 def test_the_readme_says_what_the_longer_search_did():
     found = other_tasks.complete(results.RECORDS / "countdown_four")
-    text = " ".join((REPOSITORY / "README.md").read_text(encoding="utf-8").split())
-    ends = {name: {"entropy": one.entropy, **records.quantities(one)} for name, one in found.items()}
-    none, paec = ({key: f"{of[:, -1].mean():.3f}" for key, of in ends[name].items()} for name in ("none", "paec"))
-    first = {key: f"{of[:, 0].mean():.3f}" for key, of in ends["none"].items()}
-    assert (
-        f"from {first['entropy']} to {none['entropy']}, pass@32 from {first['pass@32']} to {none['pass@32']}." in text
-    )
-    assert f"PAEC ends at {paec['entropy']} and {paec['pass@32']}, with an accuracy of {paec['accuracy']}" in text
-    assert f"GRPO's is {none['accuracy']}; at equal accuracy" in text
-    gained = comparison.differences(found["paec"], found["none"])
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    text, none, paec = " ".join(readme.split()), found["none"], found["paec"]
+    assert "| at the last step | accuracy | pass@32 | distinct correct of 32 | token entropy |" in text
+    assert [*records.levels(none)] == ["accuracy", "pass@32", "distinct", "token entropy"]
+    assert f"| before training | {' | '.join(records.means(none, 0))} |" in text
+    shown = {name: one for name, one in found.items() if name != "unlikeliness"}
+    for name, one in shown.items():
+        assert f"`{name}` | {' | '.join(records.means(one))} |" in text, name
+    gained = comparison.differences(paec, none)
     for key, digits, words in (("pass@32", 3, "more pass@32"), ("distinct", 2, "more distinct answers")):
         assert f"{records.interval(gained[f'equal {key}'], digits)} {words}".replace("+", "") in text
-    pass_at_k = {key: f"{of[:, -1].mean():.3f}" for key, of in ends["pass_at_k"].items()}
-    assert f"`pass_at_k` ends at pass@32 {pass_at_k['pass@32']}, with less accuracy, {pass_at_k['accuracy']};" in text
-    below = comparison.differences(found["pass_at_k"], found["paec"])["equal pass@32"]
-    assert f"PAEC's pass@32 is {records.interval(below, 3)} below its".replace("+", "") in text
-    all_tokens, bonus = (found[name] for name in ("paec_no_mask.lambda_low=2", "entropy_bonus.coefficient=0.01"))
-    for one, words in ((all_tokens, "holds PAEC's entropy"), (bonus, "An entropy bonus of 0.01 loses the entropy")):
-        assert f"{words} ({one.entropy[:, -1].mean():.3f})" in text
-    against = comparison.differences(found["paec"], all_tokens)
+    assert 0 < gained["equal pass@32"].low < 0.005, "barely"
+    below = comparison.differences(found["pass_at_k"], paec)["equal pass@32"]
+    assert f"PAEC's pass@32 is {records.interval(below, 3)} below that".replace("+", "") in text
+    against = comparison.differences(paec, found["paec_no_mask.lambda_low=2"])
     assert f"ends {records.interval(against['accuracy'], 3)} less accurate".replace("+", "") in text
     gains = ("last pass@32", "last distinct", "equal pass@32", "equal distinct")
     assert not any(comparison.is_shown(against[key].p) and against[key].value < 0 for key in gains), "no gain shows"
-    stronger = records.read(results.RECORDS / "matched_entropy", "validation")["entropy_bonus.coefficient=0.02"]
-    assert f"one of 0.02 reaches {stronger.entropy[0, -1]:.3f} nats by step {stronger.steps[-1]}" in text
-    ways = [found[name].distinct[:, -1].mean() for name in ("unlikeliness", "paec")]
-    assert f"`unlikeliness` ends with more distinct answers ({ways[0]:.2f}, PAEC {ways[1]:.2f}), but not at" in text
-    assert not comparison.is_shown(comparison.differences(found["paec"], found["unlikeliness"])["equal distinct"].p)

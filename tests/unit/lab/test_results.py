@@ -378,8 +378,7 @@ def test_the_readme_says_what_the_longer_search_did():
     assert "| at the last step | accuracy | pass@32 | distinct correct of 32 | token entropy |" in text
     assert [*records.levels(none)] == ["accuracy", "pass@32", "distinct", "token entropy"]
     assert f"| before training | {' | '.join(records.means(none, 0))} |" in text
-    shown = {name: one for name, one in found.items() if name != "unlikeliness"}
-    for name, one in shown.items():
+    for name, one in found.items():
         assert f"`{name}` | {' | '.join(records.means(one))} |" in text, name
     gained = comparison.differences(paec, none)
     for key, digits, words in (("pass@32", 3, "more pass@32"), ("distinct", 2, "more distinct answers")):

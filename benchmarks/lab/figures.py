@@ -59,7 +59,7 @@ def draw_pass_at_k(panels: Mapping[str, Panel], file: Path) -> None:
         axis.set_xticks(ticks := powers_of_two(len(start)), ticks)
         axis.set(title=title, xlabel="k tries")
     axes[0].set(ylabel="pass@k")
-    figure.legend(shown.values(), shown.keys(), frameon=False, loc="outside lower center", ncols=4)
+    _legend(figure, shown)
     _save(pyplot, figure, file)
 
 
@@ -116,7 +116,7 @@ def _curves(pyplot: Any, runs: dict[str, Runs], against: Sequence[str] = ("pass@
         right.fill_between(one.steps, one.entropy.min(0), one.entropy.max(0), color=color, alpha=0.15, linewidth=0)
         right.plot(one.steps, one.entropy.mean(0), color=color, linewidth=1.2, label=label)
     right.set(xlabel="step", ylabel="token entropy, nats")
-    figure.legend(*right.get_legend_handles_labels(), frameon=False, loc="outside lower center", ncols=4)
+    _legend(figure, dict(zip(*reversed(right.get_legend_handles_labels()), strict=True)))
     return figure
 
 
@@ -125,6 +125,13 @@ def _colors(names: Iterable[str]) -> dict[str, str]:
     found = {name: CURVE_COLORS.get(method_of(name)) for name in names}
     free = iter(f"C{place}" for place in range(10) if f"C{place}" not in found.values())
     return {name: color or next(free) for name, color in found.items()}
+
+
+def _legend(figure: Any, shown: Mapping[str, Any]) -> None:
+    """Lines by their labels, below the panels, in as many columns as the longest label leaves room for."""
+    letters = 15 * figure.get_figwidth()
+    columns = max(1, min(4, int(letters / (max(map(len, shown)) + 9))))
+    figure.legend(shown.values(), shown.keys(), frameon=False, loc="outside lower center", ncols=columns)
 
 
 def _label(name: str) -> str:

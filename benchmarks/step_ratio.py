@@ -1,11 +1,11 @@
-"""How much longer a step takes with PAEC than without: `python -m benchmarks.step_ratio [--pairs 40]`
+"""How much longer a step takes with PAEC than without: `python -m benchmarks.step_ratio [--rounds 20]`
 
 Two runs one after the other cannot say it on a machine whose speed changes by half within minutes. Here two trainings
-of the quick start's experiment are there at once, and one of them is always stopped (SIGSTOP of all its processes).
-They take turns step by step, in the order A B, B A, A B, ..., so what slows one slows the other. A step is timed from
-the moment its processes continue to the line that it writes at its end.
+of the quick start's experiment are there at once, and one of them is always stopped (SIGSTOP of all its processes). A
+round is a step of A, two of B and one of A: what slows one slows the other, and each continues once after the other and
+once after itself. A step is timed from the moment its processes continue to the line that it writes at its end.
 
-Prints the median of the pairs' ratios with its 95 % interval (two of the sorted ratios, by the sign test) and the
+Prints the median of the rounds' ratios with its 95 % interval (two of the sorted ratios, by the sign test) and the
 median seconds of both: of the step, of its stages and of the processor time of all processes. Stages are the trainer's
 own timers; the rollout, at whose start a training is stopped, is what they leave. Nothing else should run meanwhile.
 Takes 8 GiB. `--out` gets JSON.
@@ -66,7 +66,8 @@ class Turn:
         self._signal(signal.SIGSTOP)
         self.lines = lines
         line = read_metrics(self.metrics)[-1]
-        stages = {name: line.get(key, 0.0) for name, key in STAGES.items() if name != ROLLOUT}
+        line = line.get("data", line)  # of verl's own file logger
+        stages = {name: line[key] for name, key in STAGES.items() if name != ROLLOUT}
         rest = took - sum(stages.values())
         return {"step": took, **stages, f"{ROLLOUT}, other": rest, "processor seconds": self._used() - used}
 
@@ -80,84 +81,89 @@ class Turn:
 
     def _used(self) -> float:
         used = 0.0
-        for member in psutil.Process(self.tree.process.pid).children(recursive=True):
+        for member in self._members():
             with contextlib.suppress(psutil.NoSuchProcess):
                 times = member.cpu_times()
                 used += times.user + times.system
         return used
 
     def _signal(self, number: int) -> None:
-        for member in psutil.Process(self.tree.process.pid).children(recursive=True):
+        for member in self._members():
             with contextlib.suppress(psutil.NoSuchProcess):
                 member.send_signal(number)
 
+    def _members(self) -> list[psutil.Process]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            return psutil.Process(self.tree.process.pid).children(recursive=True)
+        return []
 
-def in_turns(variants: Sequence[str], pairs: int, given: list[str]) -> list[list[dict[str, float]]]:
-    """What a step of each variant took (`Turn.step`), pair by pair."""
-    with tempfile.TemporaryDirectory(prefix="paec-step-") as name:
+
+def in_turns(variants: Sequence[str], rounds: int, given: list[str]) -> list[list[dict[str, float]]]:
+    """What a step of each variant took (`Turn.step`), the mean of its two steps in each round."""
+    with tempfile.TemporaryDirectory(prefix="paec-step-") as name, contextlib.ExitStack() as ends:
         trainings: list[Turn] = []
-        try:
-            for variant in variants:
-                root = Path(name) / str(len(trainings))
-                root.mkdir()
-                trainings.append(Turn(variant, pairs + SKIPPED + 2, root, given))
-                print(f"{variant} starts", flush=True)
-                while trainings[-1].lines <= SKIPPED:  # the first line is a validation's
-                    trainings[-1].step()
-            found = []
-            for pair in range(pairs):
-                forwards = pair % 2 == 0
-                took = [training.step() for training in (trainings if forwards else trainings[::-1])]
-                found.append(took if forwards else took[::-1])
-                first, second = (of["step"] for of in found[-1])
-                print(f"pair {pair + 1}/{pairs}: {first:.2f} s, {second:.2f} s", flush=True)
-            return found
-        finally:
-            for training in trainings:
-                training.end()
+        for variant in variants:
+            root = Path(name) / str(len(trainings))
+            root.mkdir()
+            trainings.append(Turn(variant, 2 * rounds + SKIPPED + 2, root, given))
+            ends.callback(trainings[-1].end)
+            print(f"{variant} starts", flush=True)
+            while trainings[-1].lines <= SKIPPED:  # the first line is a validation's
+                trainings[-1].step()
+        found = []
+        for number in range(rounds):
+            took: dict[Turn, list[dict[str, float]]] = {training: [] for training in trainings}
+            for training in (*trainings, *trainings[::-1]):
+                took[training].append(training.step())
+            found.append([{key: statistics.fmean(one[key] for one in of) for key in of[0]} for of in took.values()])
+            first, second = (of["step"] for of in found[-1])
+            print(f"round {number + 1}/{rounds}: {first:.2f} s, {second:.2f} s", flush=True)
+        return found
 
 
 def outside_of_interval(count: int) -> int:
     """How many of `count` sorted values lie beyond each end of the 95 % interval of their median (sign test)."""
-    below = 0.0
+    below, outside = 0.0, 0
     for outside in range(count):
         below += math.comb(count, outside) / 2**count
         if 2 * below > 0.05:
-            return outside - 1
-    raise ValueError(f"no values: {count}")
+            break
+    if outside < 1:
+        raise ValueError(f"{count} values: a median of fewer than 6 has no 95 % interval")
+    return outside - 1
 
 
-def summary(pairs: Sequence[tuple[float, float]]) -> dict[str, float]:
+def summary(rounds: Sequence[tuple[float, float]]) -> dict[str, float]:
     """The median of first / second with its 95 % interval, and the medians of both."""
-    ratios, outside = sorted(first / second for first, second in pairs), outside_of_interval(len(pairs))
+    ratios, outside = sorted(first / second for first, second in rounds), outside_of_interval(len(rounds))
     return {
         "ratio": statistics.median(ratios),
         "low": ratios[outside],
         "high": ratios[-1 - outside],
-        "first": statistics.median(first for first, _ in pairs),
-        "second": statistics.median(second for _, second in pairs),
+        "first": statistics.median(first for first, _ in rounds),
+        "second": statistics.median(second for _, second in rounds),
     }
 
 
 def main() -> None:
     """Measure the two variants and print their ratios."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--pairs", type=int, default=40, help="steps of each")
+    parser.add_argument("--rounds", type=int, default=20, help="each is two steps of both")
     parser.add_argument(
         "--variants", nargs=2, choices=VARIANTS, default=("ours, paec", "ours, none"), metavar=("A", "B")
     )
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="overrides for both")
     parser.add_argument("--out", type=Path, help="JSON file")
     options = parser.parse_args()
-    if options.pairs < 6:
-        parser.error(f"--pairs={options.pairs}: a median of fewer than 6 pairs has no 95 % interval")
-    found = in_turns(options.variants, options.pairs, options.set)
+    if options.rounds < 6:
+        parser.error(f"--rounds={options.rounds}: must be at least 6: a median of fewer has no 95 % interval")
+    found = in_turns(options.variants, options.rounds, options.set)
     got = {what: summary([(first[what], second[what]) for first, second in found]) for what in found[0][0]}
     if options.out:
         with atomic_write(options.out) as partial:
-            content = {"variants": options.variants, "pairs": found, **got}
+            content = {"variants": options.variants, "rounds": found, **got}
             partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    print(f"{' / '.join(options.variants)}, medians of {len(found)} pairs")
+    print(f"{' / '.join(options.variants)}, medians of {len(found)} rounds")
     for what, of in got.items():
         print(
             f"{what}: {of['ratio']:.3f} [{of['low']:.3f}, {of['high']:.3f}], {of['first']:.2f} and {of['second']:.2f}"

@@ -17,6 +17,7 @@ import paec_loss
 from benchmarks import actor_update, gpu, step, step_ratio, token_statistics
 from benchmarks.reproducibility import compare
 from paec_loss.backends import reference
+from recipe.paec.common.process_tree import ProcessTree
 from recipe.paec.config.resolve import composed, resolved
 
 ROOT = Path(__file__).parents[1]
@@ -327,10 +328,48 @@ def test_verls_own_trainer_gets_nothing_of_ours(tmp_path):
 def test_the_interval_of_a_median_leaves_out_what_the_sign_test_does():
     # P(at most 5 of 20 below the median) = 0.0207, at most 6 of 20: 0.0577.
     assert [step_ratio.outside_of_interval(count) for count in (6, 10, 20, 40)] == [0, 1, 5, 13]
+    for count in (0, 1, 5):
+        with pytest.raises(ValueError, match=f"{count} values: a median of fewer than 6 has no 95 % interval"):
+            step_ratio.outside_of_interval(count)
 
 
-def test_the_ratio_is_that_of_pairs_not_of_medians():
-    pairs = [(2.0 * slow, 1.0 * slow) for slow in (1.0, 10.0, 1.0, 1.0, 10.0, 10.0)]
-    found = step_ratio.summary(pairs)
-    assert (found["ratio"], found["low"], found["high"]) == (2.0, 2.0, 2.0)
-    assert (found["first"], found["second"]) == (11.0, 5.5)
+def test_the_ratio_is_that_of_rounds_not_of_medians():
+    found = step_ratio.summary([(2, 1), (20, 10), (2, 1), (20, 10), (30, 10), (3, 1)])
+    assert (found["ratio"], found["low"], found["high"]) == (2, 2, 3)
+    assert (found["first"], found["second"]) == (11.5, 5.5)
+
+
+class Waiting(step_ratio.Turn):
+    """A training that writes a line every 0.05 s of its own time."""
+
+    def __init__(self, variant: str, steps: int, root: Path, given: list[str]):
+        code = (
+            "import json, sys, time\n"
+            "for step in range(1000):\n"
+            "    time.sleep(0.05)\n"
+            f"    if step == 10 and {variant == 'fails'}: sys.exit('broken')\n"
+            "    line = {'step': step} | dict.fromkeys(sys.argv[2:], 0.01)\n"
+            "    print(json.dumps(line), file=open(sys.argv[1], 'a'), flush=True)\n"
+        )
+        self.variant, self.lines = variant, 0
+        self.metrics, self.log = root / "metrics.jsonl", root / "log"
+        command = [sys.executable, "-c", code, str(self.metrics), *step.STAGES.values()]
+        self.tree = ProcessTree(command, self.log, {})
+
+
+def test_one_training_waits_while_the_other_has_its_turn(monkeypatch):
+    made = []
+    monkeypatch.setattr(step_ratio, "Turn", lambda *given: made.append(Waiting(*given)) or made[-1])
+    found = step_ratio.in_turns(("one", "other"), 3, [])
+    assert len(found) == 3 and {*found[0][0]} == {*found[0][1]} >= {"step", "update", "rollout, other"}
+    # Six lines before the rounds and six in them; a training that was not stopped writes while the other does, too.
+    assert all(12 <= turn.lines < 16 for turn in made)
+    assert all(turn.tree.process.poll() is not None for turn in made)
+
+
+def test_a_training_that_fails_ends_the_other_and_is_named(monkeypatch):
+    made = []
+    monkeypatch.setattr(step_ratio, "Turn", lambda *given: made.append(Waiting(*given)) or made[-1])
+    with pytest.raises(SystemExit, match="fails failed:\nbroken"):
+        step_ratio.in_turns(("one", "fails"), 9, [])
+    assert all(turn.tree.process.poll() is not None for turn in made)

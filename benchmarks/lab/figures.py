@@ -121,8 +121,11 @@ def _curves(pyplot: Any, runs: dict[str, Runs], against: Sequence[str] = ("pass@
 
 
 def _colors(names: Iterable[str]) -> dict[str, str]:
-    """CURVE_COLORS, and for other methods those that are left."""
-    found = {name: CURVE_COLORS.get(method_of(name)) for name in names}
+    """CURVE_COLORS, for the first of a method's names; for all others those that are left."""
+    found: dict[str, str | None] = {}
+    for name in names:
+        color = CURVE_COLORS.get(method_of(name))
+        found[name] = None if color in found.values() else color
     free = iter(f"C{place}" for place in range(10) if f"C{place}" not in found.values())
     return {name: color or next(free) for name, color in found.items()}
 

@@ -172,12 +172,12 @@ def _more_tries(folder: Path) -> list[str]:
     for place, runs in pass_at_k.complete(folder).items():
         if PAEC in runs:
             grpo, paec = (pass_at_k.in_words(pass_at_k.crossing(runs, name)) for name in (BASELINE, PAEC))
-            told.append(f"{grpo} and {paec} ({pass_at_k.title(place, runs)})")
+            told.append(f"{grpo} and {paec} ({pass_at_k.full_title(place, runs)})")
     if not told:
         return []
     return [
-        "* **More tries**: the policy before training solves more problems within k tries than after GRPO, and than "
-        f"after PAEC, from k = {', '.join(told)} on."
+        "* **More tries**: with enough tries the policy before training solves more problems than either trained one, "
+        f"GRPO's and PAEC's, from k = {'; '.join(told)} on."
     ]
 
 
@@ -210,5 +210,5 @@ def _all_methods(folder: Path) -> list[str]:
         "their main runs, three numbers with every method at the value that the search took."
     ]
     if said := search.what_it_takes(read(folder / "search", "validation"), [*jobs]):
-        found.append(f"* **The search takes the weakest**: {said}")
+        found.append(f"* **The search often takes the lowest entropy**: {said}")
     return found

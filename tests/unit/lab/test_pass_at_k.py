@@ -22,11 +22,13 @@ def test_every_k_by_hand():
     assert pass_at_k.before_training(one)[31] == pytest.approx(2 / 3)
 
 
-def test_overtaken_is_the_first_k_that_was_higher_before_training():
+def test_overtaken_is_the_k_from_which_on_it_was_higher_before_training():
     start = np.array([0.1, 0.5, 0.9])
     assert pass_at_k.overtaken(start, np.array([0.2, 0.5, 0.8])) == 3
-    assert pass_at_k.overtaken(start, np.array([0.05, 0.6, 0.8])) == 1
-    assert pass_at_k.overtaken(start, start) is None
+    assert pass_at_k.overtaken(start, np.array([0.05, 0.6, 0.8])) == 3, "not at k = 2"
+    assert pass_at_k.overtaken(start, np.array([0.05, 0.4, 0.8])) == 1
+    assert pass_at_k.overtaken(start, np.array([0.05, 0.4, 0.9])) is None
+    assert pass_at_k.overtaken(start, start - 1e-15) is None, "rounding"
 
 
 def test_differences_are_those_of_each_k():
@@ -39,7 +41,7 @@ def test_differences_are_those_of_each_k():
 def test_the_section(tmp_path):
     write(tmp_path / "long", *(f"{method}-seed{seed}" for method in ("none", "paec") for seed in (1, 2)))
     text = pass_at_k.section(tmp_path, draws=20)
-    assert "### Three numbers, 25 steps" in text and "our numbers" not in text
+    assert "### Three numbers, 25 steps, 2 test problems" in text and "our numbers" not in text
     # Correct responses are (seed, 2) of 32 before training and (3, 4) after it.
     assert f"| before training | {(1.5 + 2) / 64:.3f} |" in text
     assert f"| `paec` | {3.5 / 32:.3f} |" in text

@@ -31,13 +31,14 @@ class Place:
     folder: str
     words: str
     split: str
-    again: bool = False
-    """Whether it has the trainings of the place above, on other problems: no panel."""
+    panel: bool = True
+    """Whether the figure has a panel of it."""
 
 
 PLACES = (
     Place("defaults", "three numbers", "held_out"),
-    Place("defaults", "three numbers", "validation", again=True),
+    Place("defaults", "three numbers", "validation", panel=False),
+    Place("llama", "a Llama, three numbers", "held_out", panel=False),
     Place("long", "three numbers", "held_out"),
     Place("countdown_four", "four numbers", "validation"),
 )
@@ -104,7 +105,7 @@ def section(folder: Path, draws: int = DRAWS, figures: Path | None = None) -> st
     if not found:
         return ""
     if figures is not None:
-        panels = {title(place, runs): _panel(runs) for place, runs in found.items() if not place.again}
+        panels = {title(place, runs): _panel(runs) for place, runs in found.items() if place.panel}
         draw_pass_at_k(panels, figures / FIGURE)
     every = [one for runs in found.values() for one in runs.values()]
     lines = [

@@ -67,6 +67,11 @@ def section(folder: Path, figure: str, draws: int = DRAWS, figures: Path | None 
     if PAEC in runs and len(runs) > 2:
         beside = {name: one for name, one in runs.items() if name != BASELINE}
         lines += ["", *_differences(beside, PAEC, "PAEC", digits, draws)]
+    for both in runs:
+        alone, plus, _ = both.partition("+")
+        if plus and alone in runs:
+            pair = {alone: runs[alone], both: runs[both]}
+            lines += ["", *_differences(pair, alone, f"`{alone}` alone", digits, draws)]
     return "\n".join(lines)
 
 
@@ -74,9 +79,10 @@ def _differences(runs: dict[str, Runs], from_which: str, called: str, digits: li
     """The table of every method minus one of them."""
     other = runs[from_which]
     beside = [*quantities(other)][1:]
+    corrects = " after Holm's correction for the number of methods" if len(runs) > 2 else ""
     lines = [
         f"Minus {called}, at step {other.steps[-1]}, and in the mean over the accuracies that both reach; 95 % "
-        "intervals, bold what differs after Holm's correction for the number of methods:",
+        f"intervals, bold what differs{corrects}:",
         "",
         f"| | accuracy | {' | '.join(beside)} | {' | '.join(f'{name} at equal accuracy' for name in beside)} |",
         f"|---|{'---|' * (2 * len(beside) + 1)}",

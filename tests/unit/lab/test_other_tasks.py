@@ -72,6 +72,18 @@ def test_paec_beside_other_methods(folder):
     assert "PAEC minus `entropy_bonus`: +0.000 [+0.000, +0.000] accuracy, +0.000 [" in text
 
 
+def test_two_methods_together_beside_one_of_them(folder):
+    for seed in (1, 2):
+        write(folder / "word_problems", "entropy_bonus", seed, FIRST)
+        write(folder / "word_problems", "entropy_bonus+paec", seed, HALF)
+    text = other_tasks.section(folder / "word_problems", "x.svg", draws=20)
+    _, last = text.split("Minus `entropy_bonus` alone, at step 25, ")
+    assert "intervals, bold what differs:\n" in last and "Holm" not in last
+    assert last.splitlines()[-1].startswith("| `entropy_bonus+paec` |")
+    assert numbers(last.splitlines()[-1]) == ["+0.000", "+0.000", "+0.500", "+0.000", "+0.250"]
+    assert "correction for the number of methods:" in text.split("Minus ")[1]
+
+
 def test_intervals_are_those_of_the_common_bootstrap(folder):
     found = other_tasks.complete(folder / "word_problems")
     gained = comparison.differences(found["paec"], found["none"], draws=500)

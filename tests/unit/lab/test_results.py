@@ -390,6 +390,10 @@ def test_the_readme_says_what_the_longer_search_did():
     more = comparison.differences(found["pass_at_k"], paec)
     assert f"{records.interval(more['last pass@32'], 3)} more pass@32 than PAEC, less".replace("+", "") in text
     assert more["accuracy"].high < 0
+    both = comparison.differences(found["pass_at_k+paec"], found["pass_at_k"])
+    assert f"on top it has {records.interval(both['last distinct'], 2)} more distinct".replace("+", "") in text
+    assert comparison.is_shown(both["last distinct"].p)
+    assert not any(comparison.is_shown(both[key].p) for key in ("accuracy", "last pass@32")), "not shown to differ"
     against = comparison.differences(paec, found["paec_no_mask.lambda_low=2"])
     assert f"ends {records.interval(against['accuracy'], 3)} less accurate".replace("+", "") in text
     gains = ("last pass@32", "last distinct", "equal pass@32", "equal distinct")

@@ -54,9 +54,24 @@ class Turn:
         self.tree, self.metrics, self.log = started(variant, steps, root, given)
         self.lines = 0
 
+    def warm_up(self) -> None:
+        """Run until the first steps, which are not counted, and the validation before them are on record."""
+        while self.lines <= SKIPPED:
+            self._run()
+
     def step(self) -> dict[str, float]:
-        """Run until the next line of its metrics, then stop; the seconds that took, and of its stages."""
-        used, began = self._used(), time.monotonic()
+        """A step; the seconds that it took, those of its stages, and processor seconds."""
+        used = self._used()
+        took = self._run()
+        line = read_metrics(self.metrics)[-1]
+        line = line.get("data", line)  # of verl's own file logger
+        stages = {name: line[key] for name, key in STAGES.items() if name != ROLLOUT}
+        rest = took - sum(stages.values())
+        return {"step": took, **stages, f"{ROLLOUT}, other": rest, "processor seconds": self._used() - used}
+
+    def _run(self) -> float:
+        """Run until the next line of its metrics, then stop; the seconds that took."""
+        began = time.monotonic()
         self._signal(signal.SIGCONT)
         while (lines := self._written()) == self.lines:
             if self.tree.process.poll() is not None:
@@ -65,11 +80,7 @@ class Turn:
         took = time.monotonic() - began
         self._signal(signal.SIGSTOP)
         self.lines = lines
-        line = read_metrics(self.metrics)[-1]
-        line = line.get("data", line)  # of verl's own file logger
-        stages = {name: line[key] for name, key in STAGES.items() if name != ROLLOUT}
-        rest = took - sum(stages.values())
-        return {"step": took, **stages, f"{ROLLOUT}, other": rest, "processor seconds": self._used() - used}
+        return took
 
     def end(self) -> None:
         """End its processes."""
@@ -108,8 +119,7 @@ def in_turns(variants: Sequence[str], rounds: int, given: list[str]) -> list[lis
             trainings.append(Turn(variant, 2 * rounds + SKIPPED + 2, root, given))
             ends.callback(trainings[-1].end)
             print(f"{variant} starts", flush=True)
-            while trainings[-1].lines <= SKIPPED:  # the first line is a validation's
-                trainings[-1].step()
+            trainings[-1].warm_up()
         found = []
         for number in range(rounds):
             took: dict[Turn, list[dict[str, float]]] = {training: [] for training in trainings}

@@ -348,7 +348,7 @@ class Waiting(step_ratio.Turn):
             "for step in range(1000):\n"
             "    time.sleep(0.05)\n"
             f"    if step == 10 and {variant == 'fails'}: sys.exit('broken')\n"
-            "    line = {'step': step} | dict.fromkeys(sys.argv[2:], 0.01)\n"
+            "    line = {'step': step} | (dict.fromkeys(sys.argv[2:], 0.01) if step else {})\n"
             "    print(json.dumps(line), file=open(sys.argv[1], 'a'), flush=True)\n"
         )
         self.variant, self.lines = variant, 0

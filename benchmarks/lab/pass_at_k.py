@@ -102,7 +102,7 @@ def section(folder: Path, draws: int = DRAWS, figures: Path | None = None) -> st
     The figure goes to the folder `figures`, if one is given.
     """
     found = complete(folder)
-    if not found:
+    if not any(place.panel for place in found):
         return ""
     if figures is not None:
         panels = {title(place, runs): _panel(runs) for place, runs in found.items() if place.panel}
@@ -121,7 +121,8 @@ def section(folder: Path, draws: int = DRAWS, figures: Path | None = None) -> st
         f"![pass@k over k, before training and after it]({FIGURE})",
     ]
     for place, runs in found.items():
-        lines += ["", f"### {full_title(place, runs).capitalize()}", "", *_levels(runs), "", *_gains(runs, draws)]
+        heading = full_title(place, runs)
+        lines += ["", f"### {heading[0].upper()}{heading[1:]}", "", *_levels(runs), "", *_gains(runs, draws)]
     return "\n".join(lines)
 
 

@@ -35,6 +35,13 @@ def draw(runs: dict[str, Runs], gained: dict[str, dict[str, Difference]], file: 
     _save(pyplot, figure, file)
 
 
+def shows(runs: dict[str, Runs]) -> str:
+    """What is on the figure that `draw` makes of these runs, for those who cannot see it."""
+    if len(runs) > MOST_CURVES:
+        return "Every method's hypervolumes minus GRPO's, with intervals"
+    return "Accuracy against pass@32 and distinct answers at every validation; token entropy"
+
+
 def draw_other(runs: dict[str, Runs], file: Path) -> None:
     """The figure of another task: as `draw`, with the quantities of that task."""
     pyplot = _pyplot()

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from benchmarks.lab import ablations, findings, matched, other_tasks, pass_at_k, pipeline, search, why
 from benchmarks.lab.comparison import DRAWS, corrected, differences, dominated, in_words, is_shown
-from benchmarks.lab.figures import draw, draw_why
+from benchmarks.lab.figures import draw, draw_why, shows
 from benchmarks.lab.records import (
     BASELINE,
     PAEC,
@@ -210,7 +210,7 @@ def section(folder: Path, draws: int = DRAWS, figures: Path | None = None) -> st
         f"{where_and_when(runs.values())}.",
         "",
         *([f"Not run to the end yet, so in no table: {'; '.join(left_out)}.", ""] if left_out else []),
-        f"![Accuracy against pass@32 and distinct answers at every validation; token entropy]({figure_of(folder)})",
+        f"![{shows(runs)}]({figure_of(folder)})",
         "",
         f"At step {first}, before any training: {start}.",
         "",

@@ -78,6 +78,19 @@ def as_verl_has_it(config: DictConfig, metrics: Path) -> None:
     config.ray_kwargs.ray_init.runtime_env.env_vars = config.cluster.env
 
 
+def lines_of(metrics: Path) -> list[dict[str, Any]]:
+    """The lines of a run's metrics. verl's own file logger writes {"step": n, "data": {metric: value}}."""
+    return [{"step": line["step"], **line.get("data", line)} for line in read_metrics(metrics)]
+
+
+def members(tree: ProcessTree) -> list[psutil.Process]:
+    """The processes of a run; none once it has ended."""
+    try:
+        return psutil.Process(tree.process.pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+
+
 class Watcher:
     """Follows a run: when its steps end, and the processor seconds of its processes at each of them."""
 
@@ -89,8 +102,7 @@ class Watcher:
 
     def look(self) -> None:
         """Note the steps that have ended since the last look."""
-        # verl's own file logger writes {"step": n, "data": {metric: value}}.
-        found = [{"step": line["step"], **line.get("data", line)} for line in read_metrics(self.metrics)]
+        found = lines_of(self.metrics)
         for line in found[len(self.lines) :]:
             self.lines.append((time.monotonic() - self.began, line))
             if line["step"] >= SKIPPED:
@@ -98,7 +110,7 @@ class Watcher:
 
     def _processor_seconds(self) -> dict[tuple[int, str], float]:
         found = {}
-        for member in psutil.Process(self.tree.process.pid).children(recursive=True):
+        for member in members(self.tree):
             try:
                 times = member.cpu_times()
                 found[member.pid, _title(member.cmdline())] = times.user + times.system

@@ -28,9 +28,8 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.step import SKIPPED, STAGES, VARIANTS, failed, started
+from benchmarks.step import SKIPPED, STAGES, VARIANTS, failed, lines_of, members, started
 from data_prep.files import atomic_write
-from recipe.paec.run.log import read_metrics
 
 POLL = 0.002
 """Seconds between two looks at whether a step has ended."""
@@ -63,8 +62,7 @@ class Turn:
         """A step; the seconds that it took, those of its stages, and processor seconds."""
         used = self._used()
         took = self._run()
-        line = read_metrics(self.metrics)[-1]
-        line = line.get("data", line)  # of verl's own file logger
+        line = lines_of(self.metrics)[-1]
         stages = {name: line[key] for name, key in STAGES.items() if name != ROLLOUT}
         rest = took - sum(stages.values())
         return {"step": took, **stages, f"{ROLLOUT}, other": rest, "processor seconds": self._used() - used}
@@ -92,21 +90,16 @@ class Turn:
 
     def _used(self) -> float:
         used = 0.0
-        for member in self._members():
+        for member in members(self.tree):
             with contextlib.suppress(psutil.NoSuchProcess):
                 times = member.cpu_times()
                 used += times.user + times.system
         return used
 
     def _signal(self, number: int) -> None:
-        for member in self._members():
+        for member in members(self.tree):
             with contextlib.suppress(psutil.NoSuchProcess):
                 member.send_signal(number)
-
-    def _members(self) -> list[psutil.Process]:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            return psutil.Process(self.tree.process.pid).children(recursive=True)
-        return []
 
 
 def in_turns(variants: Sequence[str], rounds: int, given: list[str]) -> list[list[dict[str, float]]]:

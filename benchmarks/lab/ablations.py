@@ -8,18 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from benchmarks.lab.comparison import DRAWS, differences, is_shown
-from benchmarks.lab.records import (
-    BASELINE,
-    PAEC,
-    Runs,
-    interval,
-    means,
-    over_training,
-    read,
-    where_and_when,
-)
-from recipe.paec.scoring.estimators import Difference
+from benchmarks.lab.comparison import DRAWS, differences, in_bold
+from benchmarks.lab.records import BASELINE, PAEC, Runs, means, over_training, read, where_and_when
 
 HEADING = "## What each part does"
 SHOWN = (("entropy", 3), ("accuracy", 3), ("last distinct", 2), ("distinct", 3))
@@ -58,7 +48,7 @@ def section(folder: Path, defaults: Path, draws: int = DRAWS) -> str:
     ]
     for name, one in {"GRPO": shipped[BASELINE], **complete}.items():
         found = differences(one, paec, draws)
-        cells = [_difference(found[key], digits) for key, digits in SHOWN]
+        cells = [in_bold(found[key], digits, found[key].p) for key, digits in SHOWN]
         lines.append(f"| {_label(name)} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -73,7 +63,3 @@ def _row(name: str, one: Runs) -> str:
         value = over_training(one, key)
         cells.append("-" if value is None else f"{value:.2f}")
     return f"| {_label(name)} | " + " | ".join(cells) + " |"
-
-
-def _difference(of: Difference, digits: int) -> str:
-    return f"**{interval(of, digits)}**" if is_shown(of.p) else interval(of, digits)

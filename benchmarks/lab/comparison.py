@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from benchmarks.lab.records import REFERENCE, Runs, gap_at_equal_accuracy, over_problems, points, quantities
+from benchmarks.lab.records import REFERENCE, Runs, gap_at_equal_accuracy, interval, over_problems, points, quantities
 from recipe.paec.scoring.estimators import LEVEL, Difference, hypervolume, t_difference
 from recipe.paec.scoring.two_level import Statistic, crossed_bootstrap
 
@@ -92,6 +92,12 @@ def is_shown(p: float | None) -> bool:
     Not the interval, whose end is as near to 0 as the draws are coarse where p is about 0.05.
     """
     return p is not None and LEVEL + p < 1
+
+
+def in_bold(difference: Difference, digits: int, p: float | None) -> str:
+    """A cell of a table: the difference with its interval, bold where `p` says that it is shown."""
+    text = interval(difference, digits)
+    return f"**{text}**" if is_shown(p) else text
 
 
 def in_words(difference: Difference, p: float | None) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 import yaml
 
 from benchmarks.lab import other_tasks, pass_at_k, search
-from benchmarks.lab.comparison import DRAWS, differences, is_shown
+from benchmarks.lab.comparison import DRAWS, differences, in_bold, is_shown
 from benchmarks.lab.records import (
     BASELINE,
     PAEC,
@@ -122,8 +122,7 @@ def _row(place: Place, grpo: Runs, paec: Runs, gained: Mapping[str, Difference])
         if key not in gained or not _counts(place, key):
             cells.append("-")
         else:
-            text = interval(gained[key], digits)
-            cells.append(f"**{text}**" if is_shown(gained[key].p) else text)
+            cells.append(in_bold(gained[key], digits, gained[key].p))
     return f"| {' | '.join(cells)} |"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from benchmarks.lab.comparison import DRAWS, corrected, differences, is_shown
+from benchmarks.lab.comparison import DRAWS, corrected, differences, in_bold
 from benchmarks.lab.figures import draw_other
 from benchmarks.lab.records import (
     BASELINE,
@@ -13,7 +13,6 @@ from benchmarks.lab.records import (
     Runs,
     comparable,
     decimals,
-    interval,
     means_and_seeds,
     quantities,
     read,
@@ -91,9 +90,8 @@ def _differences(runs: dict[str, Runs], from_which: str, called: str, digits: li
     found = {name: differences(one, other, draws) for name, one in runs.items() if name != from_which}
     p = {key: corrected({name: of[key].p for name, of in found.items()}) for key in keys}
     for name, of in found.items():
-        cells = [interval(of[key], n) for key, n in zip(keys, [*digits, *digits[1:]], strict=True)]
-        marked = [f"**{cell}**" if is_shown(p[key][name]) else cell for key, cell in zip(keys, cells, strict=True)]
-        lines.append(f"| `{name}` | {' | '.join(marked)} |")
+        cells = [in_bold(of[key], n, p[key][name]) for key, n in zip(keys, [*digits, *digits[1:]], strict=True)]
+        lines.append(f"| `{name}` | {' | '.join(cells)} |")
     return lines
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.lab.comparison import DRAWS, corrected, is_shown
+from benchmarks.lab.comparison import DRAWS, corrected, in_bold
 from benchmarks.lab.figures import Panel, draw_pass_at_k
-from benchmarks.lab.records import BASELINE, SAMPLES, Runs, comparable, interval, over_problems, read, where_and_when
+from benchmarks.lab.records import BASELINE, SAMPLES, Runs, comparable, over_problems, read, where_and_when
 from recipe.paec.scoring.estimators import ROUNDING, Difference, pass_at_every_k, powers_of_two
 from recipe.paec.scoring.two_level import crossed_bootstrap
 
@@ -159,6 +159,6 @@ def _gains(runs: Mapping[str, Runs], draws: int) -> list[str]:
     p = {k: corrected({name: of[k].p for name, of in gained.items()}) for k in SHOWN}
     lines = [f"| minus GRPO | {' | '.join(f'pass@{k}' for k in SHOWN)} |", f"|---|{'---|' * len(SHOWN)}"]
     for name, of in gained.items():
-        cells = [f"**{interval(of[k], 3)}**" if is_shown(p[k][name]) else interval(of[k], 3) for k in SHOWN]
+        cells = [in_bold(of[k], 3, p[k][name]) for k in SHOWN]
         lines.append(f"| `{name}` | {' | '.join(cells)} |")
     return lines

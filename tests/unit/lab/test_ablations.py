@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from lab_records import runs, write
 
-from benchmarks.lab import ablations, records, results
+from benchmarks.lab import ablations, comparison, records, results
 from recipe.paec.scoring.estimators import Difference
 
 
@@ -41,7 +41,10 @@ def test_the_section_of_records(tmp_path):
 
 
 def test_a_difference_is_bold_where_its_interval_excludes_zero():
-    better = ablations._difference(Difference(0.25, 0.125, 0.5, 0.01), 2)
+    def cell(difference: Difference, digits: int) -> str:
+        return comparison.in_bold(difference, digits, difference.p)
+
+    better = cell(Difference(0.25, 0.125, 0.5, 0.01), 2)
     assert better == "**+0.25 [+0.12, +0.50]**"
-    assert ablations._difference(Difference(-0.25, -0.5, 0.0, 0.1), 3) == "-0.250 [-0.500, +0.000]"
-    assert ablations._difference(Difference(-0.25, None, None, None), 1) == "-0.2"
+    assert cell(Difference(-0.25, -0.5, 0.0, 0.1), 3) == "-0.250 [-0.500, +0.000]"
+    assert cell(Difference(-0.25, None, None, None), 1) == "-0.2"

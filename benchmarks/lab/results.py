@@ -1,9 +1,9 @@
 """Tables and figure of docs/results.md, from the records of the laboratory: `python -m benchmarks.lab.results`.
 
 Reads benchmarks/lab/protocol.md and the records of `paec lab sweep` in benchmarks/results/lab: `defaults/`, `long/`,
-`llama/`, `word_problems/`, `countdown_four/`, `matched_entropy/`, `ablations/`, `agreement/`, `search/` and `main/`,
-each made from the file of jobs of that name; the records of `benchmarks.lab.why`; and the pipeline's runs in
-benchmarks/results/pipeline. Writes docs/results.md and its figures.
+`llama/`, `word_problems/`, `countdown_four/`, `matched_entropy/`, `ablations/`, `agreement/`, `search/`, `main/` and
+`finalists/`, each made from the file of jobs of that name; the records of `benchmarks.lab.why`; and the pipeline's runs
+in benchmarks/results/pipeline. Writes docs/results.md and its figures.
 
 A number is the mean over seeds, with the seeds' own values beside it.
 """
@@ -45,6 +45,7 @@ SECTIONS = {
     "long": "## Long runs",
     "llama": "## Another model",
     "main": "## Main runs",
+    "finalists": "## Finalists: more seeds, more steps",
 }
 """Folder of records -> heading; the file of jobs has the folder's name."""
 CLAIMS = (
@@ -156,7 +157,7 @@ def page(folder: Path, of_pipeline: Path | None = None, draws: int = DRAWS, figu
     """
     intro, heading, protocol = PROTOCOL.read_text(encoding="utf-8").rstrip("\n").partition("\n\n## Protocol\n")
     in_short = findings.section(folder, of_pipeline, draws)
-    quick, defaults, long, llama, main = (section(folder / name, draws, figures) for name in SECTIONS)
+    quick, defaults, long, llama, main, finalists = (section(folder / name, draws, figures) for name in SECTIONS)
     each_part = ablations.section(folder / "ablations", folder / "defaults", draws)
     agreement = pipeline.agreement(folder / "agreement", of_pipeline, draws) if of_pipeline else ""
     found = why.section(folder / "why"), search.section(folder / "search")
@@ -176,6 +177,7 @@ def page(folder: Path, of_pipeline: Path | None = None, draws: int = DRAWS, figu
         agreement,
         found[1],
         main,
+        finalists,
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 

@@ -2,9 +2,9 @@
 
 The jobs of benchmarks/lab/search.yaml are called METHOD or METHOD.FIELD=VALUE; the file of jobs has one seed.
 
-    python -m benchmarks.lab.search     # the jobs of the main runs: the chosen settings, as a file of jobs
+    python -m benchmarks.lab.search     # the chosen settings, as files of jobs
 
-writes benchmarks/lab/main.yaml.
+writes benchmarks/lab/main.yaml, every method, and benchmarks/lab/finalists.yaml, PAEC's family and the ten best others.
 """
 
 from __future__ import annotations
@@ -17,18 +17,20 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from benchmarks.lab.records import BASELINE, Runs, levels, means, outcomes, read, where_and_when
+from benchmarks.lab.records import BASELINE, PAEC, Runs, levels, means, outcomes, read, where_and_when
 from data_prep.files import atomic_write
 from recipe.paec.analyse.entropy_change import correlation, ranks
 from recipe.paec.common.repository import REPOSITORY
 
 HERE = Path(__file__).parent
-JOBS, MAIN = HERE / "search.yaml", HERE / "main.yaml"
+JOBS = HERE / "search.yaml"
 RECORDS = REPOSITORY / "benchmarks" / "results" / "lab" / "search"
-HEADER = """# Main runs of docs/results.md: each method at the value that the search chose, the test problems measured.
-# Written by python -m benchmarks.lab.search; paec lab sweep benchmarks/lab/main.yaml
-all: [steps=200, held_out=true]
-seeds: [1, 2, 3]
+BEST = 10
+"""Methods beside PAEC's family whose runs go on with more seeds."""
+HEADER = """# {what}
+# Written by python -m benchmarks.lab.search; paec lab sweep benchmarks/lab/{file}
+all: [steps={steps}, held_out=true]
+seeds: {seeds}
 jobs:
 """
 
@@ -150,19 +152,39 @@ def _row(method: str, names: Sequence[str], taken: str, runs: Mapping[str, Runs]
     return f"| {label} | {' · '.join(tried)} | " + " | ".join(means(runs[taken])) + " |"
 
 
-def main_jobs(runs: Mapping[str, Runs], jobs: Mapping[str, Sequence[str]]) -> str:
-    """The file of jobs of the main runs: every method's chosen setting, in the order of the search's methods."""
-    best = chosen(runs, [*jobs])
-    taken = {name: list(jobs[name]) for name in (best[method] for method in dict.fromkeys(map(method_of, jobs)))}
-    lines = [f"  {name}: {yaml.safe_dump(of, default_flow_style=True, width=1000)}" for name, of in taken.items()]
-    return HEADER + "".join(lines)
+def finalists(runs: Mapping[str, Runs], jobs: Sequence[str]) -> list[str]:
+    """The baseline, PAEC's family, and the BEST others by the hypervolume of their chosen setting, the first of equal
+    ones; methods.
+    """
+    best = chosen(runs, jobs)
+    methods = [method for method in dict.fromkeys(map(method_of, jobs)) if method in best]
+    family = [method for method in methods if method.startswith(PAEC)]
+    others = [method for method in methods if method != BASELINE and method not in family]
+    return [BASELINE, *family, *sorted(others, key=lambda method: -volume(runs[best[method]]))[:BEST]]
+
+
+def files_of_jobs(runs: Mapping[str, Runs], jobs: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """Name of a file of jobs -> its text; every method's chosen setting, main.yaml's in the order of the search."""
+    best, methods = chosen(runs, [*jobs]), [*dict.fromkeys(map(method_of, jobs))]
+
+    def text(file: str, what: str, steps: int, seeds: list[int], methods: Sequence[str]) -> str:
+        taken = {best[method]: list(jobs[best[method]]) for method in methods}
+        lines = [f"  {name}: {yaml.safe_dump(of, default_flow_style=True, width=1000)}" for name, of in taken.items()]
+        return HEADER.format(file=file, what=what, steps=steps, seeds=seeds) + "".join(lines)
+
+    every = "Main runs of docs/results.md: each method at the value that the search chose, the test problems measured."
+    longer = "Finalists of docs/results.md: PAEC's family and the other methods with the largest hypervolumes."
+    return {
+        "main.yaml": text("main.yaml", every, 200, [1, 2, 3], methods),
+        "finalists.yaml": text("finalists.yaml", longer, 300, [1, 2, 3, 4, 5], finalists(runs, [*jobs])),
+    }
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line of this module."""
-    parser = argparse.ArgumentParser(description="Writes the file of jobs of the main runs from the search's records.")
+    parser = argparse.ArgumentParser(description="Writes the files of jobs that follow from the search's records.")
     parser.add_argument("--records", type=Path, default=RECORDS, help="records of paec lab sweep search.yaml")
-    parser.add_argument("--output", type=Path, default=MAIN)
+    parser.add_argument("--output", type=Path, default=HERE, help="folder of main.yaml and finalists.yaml")
     options = parser.parse_args(arguments)
     jobs = yaml.safe_load(JOBS.read_text(encoding="utf-8"))["jobs"]
     runs = read(options.records, "validation")
@@ -174,9 +196,10 @@ def main(arguments: list[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 1
-    with atomic_write(options.output) as partial:
-        partial.write_text(main_jobs(runs, jobs), encoding="utf-8")
-    print(options.output)
+    for name, text in files_of_jobs(runs, jobs).items():
+        with atomic_write(options.output / name) as partial:
+            partial.write_text(text, encoding="utf-8")
+        print(options.output / name)
     return 0
 
 

@@ -275,12 +275,23 @@ def test_the_search_takes_the_largest_hypervolume_on_the_validation_problems(tmp
         "siren": "siren.top_p=0.8",
     }
     jobs = {name: [f"method={search.method_of(name)}"] for name in settings} | {"siren.top_p=0.8": ["a=[1,2]", 'b="x"']}
-    written = yaml.safe_load(search.main_jobs(found, jobs))
+    written = yaml.safe_load(search.files_of_jobs(found, jobs)["main.yaml"])
     assert [*written["jobs"]] == ["none", "paec.rho_min=0.9", "siren.top_p=0.8"]
     assert written["jobs"]["siren.top_p=0.8"] == ["a=[1,2]", 'b="x"']
     assert written["seeds"] == [1, 2, 3]
-    reverse = yaml.safe_load(search.main_jobs(found, dict(reversed(jobs.items()))))
+    reverse = yaml.safe_load(search.files_of_jobs(found, dict(reversed(jobs.items())))["main.yaml"])
     assert [*map(search.method_of, reverse["jobs"])] == ["siren", "paec", "none"], "in the order of the search"
+
+
+def test_finalists_are_the_family_and_the_best_others():
+    counts = {f"m{n:02}.x={n}": n % 12 for n in range(12)} | {"m05.x=9": 13, "m12": 11}
+    settings = {"siren": 0, "paec": 0, "none": 0, "paec_text.lambda_low=5": 0, **counts}
+    found = {name: runs(name, seeds=(11,), correct=14 + number) for name, number in settings.items()}
+    names = search.finalists(found, [*settings])
+    assert names == ["none", "paec", "paec_text", *"m05 m11 m12 m10 m09 m08 m07 m06 m04 m03".split()]
+    written = yaml.safe_load(search.files_of_jobs(found, {name: [] for name in settings})["finalists.yaml"])
+    assert [*written["jobs"]][2:6] == ["paec_text.lambda_low=5", "m05.x=9", "m11.x=11", "m12"]
+    assert (written["all"], written["seeds"]) == (["steps=300", "held_out=true"], [1, 2, 3, 4, 5])
 
 
 def test_what_the_search_takes():
@@ -317,7 +328,7 @@ def test_a_method_of_the_search_is_shown_once_all_of_its_settings_were_run(tmp_p
 
 def test_main_runs_are_written_after_the_whole_search(tmp_path, capsys):
     write(tmp_path / "records", "none-seed1")
-    place = ["--records", str(tmp_path / "records"), "--output", str(tmp_path / "main.yaml")]
+    place = ["--records", str(tmp_path / "records"), "--output", str(tmp_path)]
     assert search.main(place) == 1
     assert "paec lab sweep benchmarks/lab/search.yaml continues" in capsys.readouterr().err
     assert not (tmp_path / "main.yaml").exists()
@@ -327,6 +338,8 @@ def test_main_runs_are_written_after_the_whole_search(tmp_path, capsys):
     written = yaml.safe_load((tmp_path / "main.yaml").read_text())["jobs"]
     assert len(written) == len({search.method_of(name) for name in jobs})
     assert written["pear.alpha=1"] == jobs["pear.alpha=1"]
+    longer = yaml.safe_load((tmp_path / "finalists.yaml").read_text())["jobs"]
+    assert len(longer) == 1 + 5 + search.BEST and {*longer} <= {*written}
 
 
 def test_the_page_is_written_where_it_is_asked_for(tmp_path, capsys):

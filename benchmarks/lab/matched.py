@@ -1,4 +1,4 @@
-"""The same entropy without positions: which strength of two rivals holds the token entropy that PAEC holds.
+"""The same entropy by other means: which strength of each rival holds the token entropy that PAEC holds.
 
 Jobs of benchmarks/lab/matched_entropy.yaml, METHOD.FIELD=VALUE; PAEC's runs are those of countdown_four.yaml.
 """
@@ -40,7 +40,7 @@ def section(folder: Path, four: Path) -> str:
     one = next(iter(runs.values()))
     best, step = taken(runs, paec), one.steps[-1]
     lines = [
-        "## The same entropy without positions",
+        "## The same entropy by other means",
         "",
         f"Countdown with four numbers, seed {', '.join(map(str, one.seeds))}, {step} steps, "
         f"`paec lab sweep benchmarks/lab/{FILE}.yaml`; {where_and_when(runs.values())}. Token entropy decides alone: "

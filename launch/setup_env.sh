@@ -60,6 +60,12 @@ install() {
   }
 }
 pin() { "$venv/bin/python" "$root/setup.py" --pin "$1"; }
+if [[ $stack == gpu ]] && command -v nvidia-smi > /dev/null; then
+  driver=$(nvidia-smi --query-gpu=driver_version --format=csv,noheader 2> /dev/null | head -n 1)
+  if [[ ${driver%%.*} =~ ^[0-9]+$ ]] && ((${driver%%.*} < 580)); then
+    echo "warning: NVIDIA's driver is $driver here; this stack is built for CUDA 13, which needs 580 or newer" >&2
+  fi
+fi
 about=$([[ $stack == cpu ]] && echo "3 minutes" || echo "10 minutes, 11 GB")
 echo "installing the $stack stack into $venv (about $about; log: $log)"
 install "setuptools==77.0.3" wheel

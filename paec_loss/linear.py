@@ -26,6 +26,8 @@ from paec_loss.statistics import (
 
 CHUNK_SIZE = 1024
 """Rows whose logits exist at the same time. Fewer than about 512 leave a GPU's matrix units idle."""
+PRODUCT_ROWS = 16384
+"""Rows of the weight's gradient whose float32 summand exists at the same time, if the factors are narrower."""
 
 
 def linear_token_statistics(
@@ -140,13 +142,19 @@ def _gradients_of_logits(
 
 
 def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
-    """total += left @ right, summed in total's precision even if the factors are half as wide."""
+    """total += left @ right, summed in total's precision even if the factors are half as wide.
+
+    The wide product (on a GPU) or the wide factors are tensors of their own, so they exist for PRODUCT_ROWS at a time.
+    """
     if left.dtype == total.dtype:
         total.addmm_(left, right)
-    elif total.is_cuda:
-        total += torch.mm(left, right, out_dtype=total.dtype)
-    else:
-        total.addmm_(left.to(total.dtype), right.to(total.dtype))
+        return
+    wide = right if total.is_cuda else right.to(total.dtype)
+    for part, rows in zip(total.split(PRODUCT_ROWS), left.split(PRODUCT_ROWS), strict=True):
+        if total.is_cuda:
+            part += torch.mm(rows, wide, out_dtype=total.dtype)
+        else:
+            part.addmm_(rows.to(total.dtype), wide)
 
 
 def _check_products(hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, chunk_size: int) -> None:

@@ -43,7 +43,6 @@ TESTED_ELSEWHERE = {
     "recipe/paec/common/fork_client.py": ("unit/paec/common/test_fork_server.py", "the other end"),
     "recipe/paec/actor/engine_config.py": ("unit/paec/actor/test_engine.py", "fields of verl's engine"),
     "recipe/paec/actor/loss.py": ("unit/paec/actor/test_engine.py", "only with verl's engine"),
-    "recipe/paec/actor/ulysses_sdpa.py": ("unit/paec/actor/test_engine.py", "only with two ranks"),
     "recipe/paec/driver/process.py": ("integration/test_faults.py", "the training process"),
     "recipe/paec/driver/task_runner.py": ("integration/test_pipeline.py", "only with Ray"),
     "recipe/paec/plugins/cpu_platform.py": ("unit/paec/actor/test_engine.py", "only with verl's engine"),

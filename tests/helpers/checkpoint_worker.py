@@ -51,7 +51,7 @@ def engine_of(work: Path, case: dict):
         enable_gradient_checkpointing=False,
         lora_rank=case["lora"],
         lora_alpha=4,
-        override_config={"attn_implementation": "ulysses_sdpa" if case["sp"] > 1 else "sdpa"},
+        override_config={"attn_implementation": "packed_sdpa"},
     )
     model.model_type = "language_model"
     settings = MethodEngineConfig(

@@ -90,7 +90,7 @@ def build_engine(work: Path, case: dict):
         external_lib="recipe.paec.plugins.register",
         use_remove_padding=not case["padded"],
         enable_gradient_checkpointing=False,
-        override_config={"attn_implementation": "ulysses_sdpa" if case["sp"] > 1 else "sdpa"},
+        override_config={"attn_implementation": "sdpa" if case["padded"] else "packed_sdpa"},
         **case.get("lora", {}),
     )
     model.model_type = "language_model"

@@ -16,9 +16,8 @@ pytestmark = [pytest.mark.pipeline, pytest.mark.timeout(900)]
 @pytest.mark.slow
 def test_ulysses_on_two_workers(tiny, tmp_path):
     """One sequence-parallel group of two FSDP ranks, fused heads, two replicas, and an export that loads anywhere."""
-    attention = "actor_rollout_ref.model.override_config.attn_implementation=ulysses_sdpa"
     fused = "actor_rollout_ref.actor.fsdp_config.fused_head=true"
-    process = start(tiny, tmp_path, *TWO_WORKERS, "cluster.sequence_parallel=2", attention, fused)
+    process = start(tiny, tmp_path, *TWO_WORKERS, "cluster.sequence_parallel=2", fused)
     output = finish(process)
     assert process.returncode == 0, output
     lines = records(run_directory(tmp_path))

@@ -1,4 +1,4 @@
-"""The actor's attention: flash-attn where it is installed or needed, else PyTorch's own (sdpa)."""
+"""The actor's attention: flash-attn where it is installed, else PyTorch's own (packed_sdpa, sdpa)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from recipe.paec.common.repository import OF_CHECKOUT
 KEY = "actor_rollout_ref.model.override_config.attn_implementation"
 """verl's key; `cluster.attention` is its value unless it is given."""
 AUTO, FLASH, SDPA = "auto", "flash_attention_2", "sdpa"
-OVER_RANKS = (FLASH, "flash_attention_3", "ulysses_sdpa")
+PACKED = "packed_sdpa"
+"""recipe.paec.actor.packed_sdpa: SDPA of one sequence after the other."""
+OVER_RANKS = (FLASH, "flash_attention_3", PACKED)
 """Attention over the full sequence with Ulysses; with anything else each rank only attends within its own slice."""
 REMEDY = f"compile it with FLASH_ATTN=1 bash launch/setup_env.sh gpu{OF_CHECKOUT}"
 
@@ -27,19 +29,26 @@ def name_of(config: DictConfig) -> str | None:
 
 
 def resolve(config: DictConfig) -> None:
-    """Replace `auto`: flash-attn with Ulysses, which needs it, and where it is installed; sdpa elsewhere."""
+    """Replace `auto`: flash-attn where it is installed; elsewhere packed_sdpa, or sdpa for padded rows."""
+    model = config.actor_rollout_ref.model
     if name_of(config) == AUTO:
-        flash = config.cluster.sequence_parallel > 1 or has_flash_attn()
-        config.actor_rollout_ref.model.override_config.attn_implementation = FLASH if flash else SDPA
+        without = PACKED if model.use_remove_padding else SDPA
+        flash = config.cluster.platform == "cuda" and has_flash_attn()
+        model.override_config.attn_implementation = FLASH if flash else without
 
 
 def check_config(config: DictConfig) -> list[str]:
-    """Error for Ulysses with an attention that would give wrong results silently."""
+    """Errors for an attention that does not take the rows it would get, or would give wrong results silently."""
     degree, name = config.cluster.sequence_parallel, name_of(config)
-    if degree == 1 or name in OVER_RANKS:
-        return []
-    needed = f"{KEY}=ulysses_sdpa" if config.cluster.platform == "cpu" else f"{KEY}={FLASH}"
-    return [
-        f"cluster.sequence_parallel={degree} with attn_implementation={name} gives wrong results without an error: add "
-        f"{needed}"
-    ]
+    errors = []
+    if name == PACKED and not config.actor_rollout_ref.model.use_remove_padding:
+        errors.append(
+            f"attn_implementation={PACKED} supports packed rows only: set "
+            f"actor_rollout_ref.model.use_remove_padding=true, or {KEY}={SDPA}"
+        )
+    if degree > 1 and name not in OVER_RANKS:
+        errors.append(
+            f"cluster.sequence_parallel={degree} with attn_implementation={name} gives wrong results without an error: "
+            f"add {KEY}={PACKED}, or {FLASH} where flash-attn is installed"
+        )
+    return errors

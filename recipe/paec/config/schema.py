@@ -116,8 +116,8 @@ class ClusterSection:
     weight_transfer: str
     """verl's checkpoint engine that carries weights to those GPUs."""
     attention: str
-    """The actor's attention, by transformers' name; `auto`: flash_attention_2 where it is installed or Ulysses needs
-    it, else sdpa."""
+    """The actor's attention, by transformers' name; `auto`: flash_attention_2 where it is installed, else packed_sdpa,
+    or sdpa for padded rows."""
     enforce_eager: bool
     """vLLM without compilation and CUDA graphs: it starts sooner and generates more slowly."""
     compile: bool

@@ -22,13 +22,14 @@ from recipe.paec.common.errors import UserError
 from recipe.paec.common.process_tree import die_with_parent
 from recipe.paec.common.ray_access import running_ray
 from recipe.paec.common.repository import OF_CHECKOUT
+from recipe.paec.doctor.collective_errors import remedy
 from recipe.paec.doctor.report import Check
 
-SECONDS = 20.0
-"""Time for the collective itself, once all processes are up."""
+SECONDS = {"cpu": 20.0, "cuda": 60.0}
+"""Time for the collective itself, once all processes are up, by platform: on a GPU it includes the start of CUDA."""
 PLACEMENT = 20.0
 """Time for Ray to find free GPUs."""
-LIMIT = 120.0
+LIMIT = 180.0
 """Time for everything, imports and Ray included."""
 
 
@@ -68,7 +69,7 @@ class Collective:
         self._errors.seek(0)
         last = (self._errors.read().strip().splitlines() or ["it printed nothing"])[-1]
         why = f"did not finish within {limit:.0f} s" if self._process.returncode < 0 else f"failed ({last:.300})"
-        return [Check("collective", "failed", (f"the collective over all ranks {why}: {_remedy(self._env)}",))]
+        return [Check("collective", "failed", (f"the collective over all ranks {why}: {remedy(why, self._env)}",))]
 
     def end(self) -> None:
         """Kill it if it is still running; its ranks end with it."""
@@ -81,16 +82,10 @@ def _check(content: dict) -> Check:
     return Check(content["name"], content["found"], tuple(content["errors"]), tuple(content["notes"]))
 
 
-def _remedy(env: dict[str, str]) -> str:
-    names = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
-    now = ", ".join(f"{name}={env.get(name, 'unset')}" for name in names)
-    return f"set the interface that connects all ranks (now {now}); NCCL_DEBUG=INFO shows more"
-
-
 # ---- a rank ----------------------------------------------------------------------------------------------------------
 
 
-def all_reduce(rank: int, world: int, store: str, device: str, seconds: float = SECONDS) -> None:
+def all_reduce(rank: int, world: int, store: str, device: str, seconds: float) -> None:
     """Join `world` ranks at `store` (an init_method of torch) and sum two numbers on the CPU and on `device`.
 
     Raises:
@@ -133,11 +128,12 @@ def _reported(rank: int, world: int, store: str, device: str, seconds: float, re
 # ---- on this node ----------------------------------------------------------------------------------------------------
 
 
-def on_this_node(config: DictConfig, seconds: float = SECONDS) -> list[Check]:
+def on_this_node(config: DictConfig) -> list[Check]:
     """The collective over `cluster.gpus_per_node` processes."""
     import torch.multiprocessing as multiprocessing
 
     world, cuda = config.cluster.gpus_per_node, config.cluster.platform == "cuda"
+    seconds = SECONDS[config.cluster.platform]
     started = time.monotonic()
     # Forked: torch is imported once for all of them, and has not touched a GPU yet.
     context = multiprocessing.get_context("fork")
@@ -169,7 +165,9 @@ def verdict(errors: dict[int, str], seconds: float, env: dict[str, str]) -> Chec
     if not bad:
         return Check("collective", f"{len(errors)} rank(s), {seconds:.1f} s, the sums are correct")
     rank, error = next(iter(bad.items()))
-    sentence = f"the collective failed on {len(bad)} of {len(errors)} ranks (rank {rank}: {error:.300}): {_remedy(env)}"
+    sentence = (
+        f"the collective failed on {len(bad)} of {len(errors)} ranks (rank {rank}: {error:.300}): {remedy(error, env)}"
+    )
     return Check("collective", "failed", (sentence,))
 
 
@@ -182,7 +180,7 @@ def places(nodes: list[dict], gpus: int, cpus: int) -> int:
     return sum(int(min(r.get("GPU", 0) // gpus, r.get("CPU", 0) // cpus)) for r in resources)
 
 
-def on_ray(config: DictConfig, seconds: float = SECONDS) -> list[Check]:
+def on_ray(config: DictConfig) -> list[Check]:
     """The nodes of the Ray cluster, and the collective over all GPUs of the run. UserError if there is no room."""
     import ray
     from ray.util.placement_group import placement_group
@@ -220,7 +218,7 @@ def on_ray(config: DictConfig, seconds: float = SECONDS) -> list[Check]:
             "actors)"
         )
 
-    started = time.monotonic()
+    started, seconds = time.monotonic(), SECONDS[cluster.platform]
     members = [
         ray.remote(Rank)
         .options(

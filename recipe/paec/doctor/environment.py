@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
+import sysconfig
 from importlib.metadata import entry_points
+from pathlib import Path
 
 from omegaconf import DictConfig
 
@@ -11,28 +14,38 @@ from recipe.paec.common import versions
 from recipe.paec.common.gpus import gpu_count
 from recipe.paec.common.repository import OF_CHECKOUT
 from recipe.paec.config import attention
-from recipe.paec.config.attention import AUTO, FLASH, REMEDY, SDPA, name_of
+from recipe.paec.config.attention import FLASH, PACKED, REMEDY, name_of
 from recipe.paec.doctor.report import Check
 
 
 def check_installed(config: DictConfig) -> Check:
     """The attention of a GPU run, and whether it is installed."""
-    degree, name = config.cluster.sequence_parallel, name_of(config)
-    there = attention.has_flash_attn()
+    name, there = name_of(config), attention.has_flash_attn()
     if name != FLASH or there:
-        absent = f", because flash-attn is not installed ({REMEDY})" if name == SDPA and not there else ""
+        absent = f", because flash-attn is not installed ({REMEDY})" if name == PACKED and not there else ""
         return Check("attention", f"{name}{absent}")
-    if degree > 1 and config.cluster.attention == AUTO:
-        problem = (
-            f"cluster.sequence_parallel={degree} needs flash-attn, which is not installed: {REMEDY}, or set "
-            "cluster.sequence_parallel=1, or for short contexts cluster.attention=ulysses_sdpa"
-        )
-    else:
-        problem = (
-            f"attn_implementation={FLASH} needs flash-attn, which is not installed: {REMEDY}, or set "
-            "cluster.attention=auto, which uses sdpa without it"
-        )
+    problem = (
+        f"attn_implementation={FLASH} needs flash-attn, which is not installed: {REMEDY}, or set "
+        f"cluster.attention=auto, which uses {PACKED} without it"
+    )
     return Check("attention", f"{name}, which is not installed", (problem,))
+
+
+def compiler(config: DictConfig) -> Check:
+    """What Triton needs on a node of GPUs: it compiles a launcher in C at its first kernel, which is in the middle of
+    a run (triton/runtime/build.py)."""
+    chosen = config.cluster.env.get("CC", os.environ.get("CC"))
+    found = shutil.which(chosen) if chosen else shutil.which("gcc") or shutil.which("clang")
+    header, errors = Path(sysconfig.get_paths()["include"]) / "Python.h", []
+    if found is None:
+        wanted = f"CC={chosen}, which is not there" if chosen else "neither gcc nor clang is there"
+        errors.append(f"Triton needs a C compiler, and {wanted}: install gcc, or set cluster.env.CC to a compiler")
+    if not header.is_file():
+        errors.append(
+            f"Triton needs {header}, which is not there: install Python's headers (Debian: python3-dev), or use a "
+            "Python that has them (uv, conda, pyenv)"
+        )
+    return Check("compiler", "missing" if errors else found, tuple(errors))
 
 
 PLUGIN_GROUPS, PLUGIN_NAME = ("verl.plugins", "vllm.general_plugins"), "paec"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from omegaconf import DictConfig
 
+from recipe.paec.doctor.environment import compiler
 from recipe.paec.doctor.node_folders import scratch, shared_memory, write_access
 from recipe.paec.doctor.node_limits import interfaces, limits
 from recipe.paec.doctor.node_memory import memory
@@ -16,7 +17,8 @@ from recipe.paec.doctor.report import Check
 
 def node_checks(config: DictConfig) -> list[Check]:
     """Everything that a training needs on a node, except GPUs."""
-    return [memory(config), shared_memory(config), write_access(config), *ray_checks(config)]
+    checks = [memory(config), shared_memory(config), write_access(config), *ray_checks(config)]
+    return [*checks, compiler(config)] if config.cluster.platform == "cuda" else checks
 
 
 def ray_checks(config: DictConfig) -> list[Check]:

@@ -89,10 +89,20 @@ def kv_bytes_per_token(shape: ModelShape, setup: Setup) -> int:
 
 def rollout_working_memory(shape: ModelShape, setup: Setup) -> float:
     """Bytes in vLLM's share besides weights and KV cache: a batch of prompt tokens in one MLP, the sampler's float32
-    logits (as they come, processed, sorted), CUDA graphs. vLLM measures this itself; the formula is an assumption."""
+    logits (as they come, processed, sorted), CUDA graphs that it counts. vLLM measures this itself; the formula is an
+    assumption."""
     row = setup.rollout_bytes * (3 * shape.intermediate / setup.tensor_parallel + 4 * shape.hidden)
     sampler = 3 * 4 * setup.sequences * shape.vocab
-    return setup.batched_tokens * row + sampler + GRAPHS * setup.graphs
+    return setup.batched_tokens * row + sampler + GRAPHS * setup.graphs - uncounted_graphs(shape, setup)
+
+
+def uncounted_graphs(shape: ModelShape, setup: Setup) -> float:
+    """Bytes of CUDA graphs that come on top of vLLM's share.
+
+    vLLM 0.24 has two model runners. The newer one does not count its graphs (`profile_cudagraph_memory` is 0), and is
+    the default for Qwen3 and Llama, here those without biases, but not for Qwen2 (`vllm/config/vllm.py`).
+    """
+    return 0.0 if shape.qkv_bias else GRAPHS * setup.graphs
 
 
 @dataclass(frozen=True)
@@ -124,6 +134,8 @@ def estimate(shape: ModelShape, setup: Setup, gpu_memory: float) -> MemoryEstima
     working = rollout_working_memory(shape, setup)
     kv_room = share - weights - working
     vllm = {"vLLM: weights": weights, "vLLM: activations, sampler, graphs": working, "vLLM: KV cache": kv_room}
+    if beside := uncounted_graphs(shape, setup):
+        vllm["vLLM: CUDA graphs beside its share"] = beside
     asleep = {"vLLM: activations, sampler, graphs": GRAPHS * setup.graphs} if setup.sleeps else vllm
     on_gpu = 0 if setup.cpu_policy else 1
     update = {

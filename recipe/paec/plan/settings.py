@@ -9,7 +9,6 @@ from omegaconf import DictConfig, OmegaConf
 
 from recipe.paec.common.errors import UserError
 from recipe.paec.config import attention
-from recipe.paec.plan.shapes import DENSE
 
 DTYPES = {"fp32": 4, "float32": 4, "bf16": 2, "bfloat16": 2, "fp16": 2, "float16": 2}
 """Bytes of an element, by the names that verl and vLLM use."""
@@ -125,7 +124,7 @@ def read_setup(config: DictConfig) -> Setup:
         sequence_parallel=cluster.sequence_parallel,
         tokens=actor.ppo_max_token_len_per_gpu,
         head_rows=(fsdp.head_chunk_size or chunk_size()) if fsdp.fused_head else None,
-        dense_mask=attention.name_of(config) in DENSE,
+        dense_mask=attention.name_of(config) == attention.SDPA,
         checkpointing=config.actor_rollout_ref.model.enable_gradient_checkpointing,
         parameter_bytes=parameter_bytes,
         compute_bytes=compute_bytes,

@@ -9,10 +9,6 @@ from dataclasses import dataclass
 
 from recipe.paec.common.errors import UserError
 from recipe.paec.common.model_files import file_errors, model_folder, tensor_shapes, weight_files
-from recipe.paec.config.attention import SDPA
-
-DENSE = (SDPA, "ulysses_sdpa")
-"""Attention that keeps packed sequences apart by a mask."""
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ Imported by the driver, and by every process that reads the model's configuratio
 
 from __future__ import annotations
 
-from recipe.paec.actor import engine, loss, ulysses_sdpa  # noqa: F401  (they register what they define)
+from recipe.paec.actor import engine, loss, packed_sdpa  # noqa: F401  (they register what they define)
 from recipe.paec.plugins import patches, queue_rows, queue_shapes, verl_plugin
 from recipe.paec.rollout import server_adapter  # noqa: F401  (registers itself)
 

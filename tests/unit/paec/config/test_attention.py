@@ -1,4 +1,4 @@
-"""flash-attn where it is installed, sdpa elsewhere, said in one line; what was asked for by name is not replaced."""
+"""flash-attn where it is installed, packed_sdpa elsewhere; what was asked for by name is not replaced."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def flash_attn(monkeypatch):
 
 
 @pytest.mark.parametrize("cluster", ["gpu_1x1", "gpu_1x8", "gpu_4x8"])
-@pytest.mark.parametrize("there, name", [(True, "flash_attention_2"), (False, "sdpa")])
+@pytest.mark.parametrize("there, name", [(True, "flash_attention_2"), (False, "packed_sdpa")])
 def test_auto_on_every_gpu_cluster(compose, flash_attn, cluster, there, name):
     flash_attn(there)
     config = compose("experiment=qwen1.5b", f"cluster={cluster}")
@@ -47,15 +47,30 @@ def test_sdpa_by_name_is_sdpa_where_flash_attn_is_installed(compose, flash_attn)
     assert environment.check_installed(config).found == "sdpa"
 
 
-def test_ulysses_needs_flash_attn(compose, flash_attn):
-    flash_attn(False)
+@pytest.mark.parametrize("there, name", [(True, "flash_attention_2"), (False, "packed_sdpa")])
+def test_ulysses_needs_no_flash_attn(compose, flash_attn, there, name):
+    flash_attn(there)
     config = compose("experiment=qwen14b")
-    assert attention.name_of(config) == "flash_attention_2"
-    assert rules.check_config(config) == []
-    (problem,) = environment.check_installed(config).errors
-    assert problem.startswith("cluster.sequence_parallel=2 needs flash-attn, which is not installed")
-    ours = compose("experiment=qwen14b", "cluster.attention=ulysses_sdpa")
-    assert environment.check_installed(ours).errors == () and rules.check_config(ours) == []
+    assert attention.name_of(config) == name
+    assert rules.check_config(config) == [] and environment.check_installed(config).errors == ()
+
+
+def test_auto_on_cpu_is_sdpa_for_padded_rows_whatever_is_installed(compose, flash_attn):
+    flash_attn(True)
+    assert attention.name_of(compose("experiment=tiny_cpu")) == "sdpa"
+    ranks = ("cluster.gpus_per_node=2", "cluster.sequence_parallel=2")
+    assert attention.name_of(compose("experiment=tiny_cpu", *ranks)) == "packed_sdpa"
+
+
+def test_packed_sdpa_with_padded_rows_is_refused(compose, flash_attn):
+    flash_attn(False)
+    padded = "actor_rollout_ref.model.use_remove_padding=false"
+    assert attention.name_of(compose("experiment=qwen1.5b", padded)) == "sdpa"
+    (problem,) = rules.check_config(compose("experiment=qwen1.5b", padded, "cluster.attention=packed_sdpa"))
+    assert problem == (
+        "attn_implementation=packed_sdpa supports packed rows only: set "
+        f"actor_rollout_ref.model.use_remove_padding=true, or {KEY}=sdpa"
+    )
 
 
 @pytest.mark.parametrize("experiment", ["qwen14b", "tiny_cpu"])

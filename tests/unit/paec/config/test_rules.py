@@ -81,10 +81,9 @@ def test_separate_rollout_takes_gpus_of_its_own(compose):
 
 
 def test_ulysses_on_cpu_needs_our_attention(compose):
-    silent = compose("cluster.gpus_per_node=2", "cluster.sequence_parallel=2")
-    assert "ulysses_sdpa" in rules.check_config(silent)[0]
-    safe = "actor_rollout_ref.model.override_config.attn_implementation=ulysses_sdpa"
-    assert rules.check_config(compose("cluster.gpus_per_node=2", "cluster.sequence_parallel=2", safe)) == []
+    ranks = ("cluster.gpus_per_node=2", "cluster.sequence_parallel=2")
+    assert rules.check_config(compose(*ranks)) == []
+    assert "packed_sdpa" in rules.check_config(compose(*ranks, "cluster.attention=sdpa"))[0]
 
 
 @pytest.mark.parametrize(

@@ -27,3 +27,34 @@ def test_plugin_not_installed(monkeypatch):
 def test_plugin_switched_off(monkeypatch):
     monkeypatch.setenv("VERL_USE_EXTERNAL_PLUGINS", "none")
     assert "VERL_USE_EXTERNAL_PLUGINS=none" in environment.check_versions()[0]
+
+
+@pytest.fixture
+def programs(compose, monkeypatch, tmp_path):
+    """programs(names, override ...): the check of a node where only these programs are, without CC and Python.h."""
+
+    def check(names, *overrides):
+        for name in names:
+            (tmp_path / name).touch(mode=0o755)
+        monkeypatch.setenv("PATH", str(tmp_path))
+        monkeypatch.delenv("CC", raising=False)
+        monkeypatch.setattr(environment.sysconfig, "get_paths", lambda: {"include": str(tmp_path)})
+        return environment.compiler(compose("experiment=tiny_gpu", *overrides))
+
+    return check
+
+
+def test_triton_finds_its_compiler(programs, tmp_path):
+    (tmp_path / "Python.h").touch()
+    (problem,) = programs([]).errors
+    assert problem.startswith("Triton needs a C compiler, and neither gcc nor clang is there: install gcc, or set clu")
+    assert programs(["clang"]).found == str(tmp_path / "clang")
+    assert programs(["gcc"]).found == str(tmp_path / "gcc")
+    (problem,) = programs([], "+cluster.env.CC=icx").errors
+    assert "and CC=icx, which is not there" in problem
+    assert programs(["icx"], "+cluster.env.CC=icx").found == str(tmp_path / "icx")
+
+
+def test_triton_finds_the_headers(programs, tmp_path):
+    check = programs(["gcc"])
+    assert check.found == "missing" and check.errors[0].startswith(f"Triton needs {tmp_path}/Python.h, which is not")

@@ -101,6 +101,21 @@ def test_sdpa_by_hand():
     assert with_it.total("rollout") == without.total("rollout")
 
 
+def test_graphs_come_on_top_of_the_share_with_vllms_newer_model_runner():
+    """The same shape without biases, as Qwen3 and Llama have none: a GiB more for the cache, a GiB more in all."""
+    counted, beside = (
+        formulas.estimate(replace(QWEN["7B"], qkv_bias=biases), SEVEN, 80 * GIB) for biases in (True, False)
+    )
+    lost = 28 * (3584 + 2 * 512) * 2  # the biases, in bfloat16
+    assert beside.phases["rollout"]["vLLM: CUDA graphs beside its share"] == GIB
+    gained = [of.phases["rollout"]["vLLM: KV cache"] for of in (beside, counted)]
+    assert gained[0] - gained[1] == GIB + lost
+    assert "vLLM: CUDA graphs beside its share" not in counted.phases["rollout"]
+    without = replace(SEVEN, graphs=False)
+    eager = formulas.estimate(replace(QWEN["7B"], qkv_bias=False), without, 80 * GIB)
+    assert beside.total("rollout") - eager.total("rollout") == GIB
+
+
 def test_offload():
     shape, adam = QWEN["7B"], "optimizer states (Adam's two moments)"
     states = ("parameters", "gradients", adam)

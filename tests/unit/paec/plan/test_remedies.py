@@ -44,9 +44,8 @@ def test_configurations_fit_80_gib(compose, experiment, cluster):
 
 
 @pytest.mark.parametrize("experiment", ["qwen1.5b", "qwen7b"])
-def test_configurations_fit_without_flash_attn(compose, monkeypatch, experiment):
-    monkeypatch.setattr(attention, "has_flash_attn", lambda: False)
-    config = compose(f"experiment={experiment}")
+def test_configurations_fit_with_a_mask_of_all_pairs(compose, experiment):
+    config = compose(f"experiment={experiment}", "cluster.attention=sdpa")
     setup, (shape, _) = settings.read_setup(config), shapes.find_shape(config.model.path)
     assert setup.dense_mask and remedies.errors_of(shape, setup, 80 * GIB) == []
 

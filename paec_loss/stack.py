@@ -44,9 +44,11 @@ def name_of(method: Method) -> str:
     return NAMES.get(kind, f"{kind.__module__}.{kind.__qualname__}")
 
 
-def _with_signal(rollouts: Rollouts, signals: Signals, name: str) -> Rollouts:
-    """The responses as the method `name` sees them, with the signal of its own tracker."""
-    return replace(rollouts, tracker_signal=signals.get(name, {}))
+def _seen_by(name: str, rollouts: Rollouts, signals: Signals) -> Rollouts:
+    """The responses as the method `name` sees them: the signal of its own tracker, and copies that it may change."""
+    given = {"rewards": rollouts.rewards, "advantages": rollouts.advantages}
+    copies = {key: value.clone() for key, value in given.items() if value is not None}
+    return replace(rollouts, tracker_signal=signals.get(name, {}), **copies)
 
 
 class ScheduledTracker:
@@ -115,7 +117,8 @@ class MethodStack:
     """Methods in the order in which they act; the first is the run's, the others are additional (`also=`).
 
     Advantages are passed from one to the next and loss terms are summed; at most one method may have each hook of
-    ALONE. Where a field follows a schedule, the hooks see the number of their step.
+    ALONE. Where a field follows a schedule, the hooks see the number of their step. Rewards and advantages are copied
+    for the hooks that return others, so one that changes its argument in place changes nothing else.
 
     Raises:
         ValueError: a method twice, two methods with the same exclusive hook, or an invalid schedule; one sentence.
@@ -278,13 +281,13 @@ class MethodStack:
     def rewards(self, rollouts: Rollouts, signals: Signals = NO_SIGNALS) -> Tensor:
         """[B] rewards for the advantage estimator; `signals` are the trackers' for this step, by method name."""
         for name, method in self._having("rewards", step=rollouts.step):
-            return self.checked(name, "rewards", method.rewards(_with_signal(rollouts, signals, name)), rollouts)
+            return self.checked(name, "rewards", method.rewards(_seen_by(name, rollouts, signals)), rollouts)
         return rollouts.rewards
 
     def advantages(self, rollouts: Rollouts, signals: Signals = NO_SIGNALS) -> Tensor:
         """[B, R] advantages, each method's from those of the previous one; `signals` as for `rewards`."""
         for name, method in self._having("advantages", step=rollouts.step):
-            found = method.advantages(_with_signal(rollouts, signals, name))
+            found = method.advantages(_seen_by(name, rollouts, signals))
             rollouts = replace(rollouts, advantages=self.checked(name, "advantages", found, rollouts))
         return rollouts.advantages
 
@@ -294,7 +297,7 @@ class MethodStack:
         `signals` as for `rewards`.
         """
         for name, method in self._having("response_value", step=rollouts.step):
-            found = method.response_value(_with_signal(rollouts, signals, name))
+            found = method.response_value(_seen_by(name, rollouts, signals))
             return self.checked(name, "response_value", found, rollouts).float()
         return None
 
@@ -304,7 +307,8 @@ class MethodStack:
         """The tokens with a method's advantages, without gradient."""
         if not method.overrides("token_advantages"):
             return tokens
-        found = method.token_advantages(tokens, context, update)
+        own = replace(tokens, advantages=tokens.advantages.clone())  # which it may change: others see the same tokens
+        found = method.token_advantages(own, context, update)
         return replace(tokens, advantages=self.checked(name, "token_advantages", found, tokens).detach())
 
     def sources(self) -> set[str]:

@@ -162,6 +162,24 @@ def test_rewards_and_advantages_of_methods_are_chained(small):
     assert metrics[f"actor/{settings.stack.names[0]}/reward"] == 1.0
 
 
+@dataclass(frozen=True)
+class InPlace(Twice):
+    """The same, in place."""
+
+    def rewards(self, rollouts):
+        rollouts.rewards.mul_(2)
+        return rollouts.rewards
+
+
+def test_a_reward_hook_in_place_leaves_the_graded_scores(small):
+    settings = replace(small("method=none", "base=dr_grpo"), stack=MethodStack([InPlace()]))
+    batch = grpo.Rollouts(None, torch.ones(2, 1, dtype=torch.bool), torch.zeros(2), 1, 1, torch.zeros(2, 1))
+    scores, metrics = torch.tensor([[1.0, 0.0]]), {}
+    found = grpo.advantages(batch, scores, settings, metrics)
+    assert found.tolist() == [[1.0 + 2.0], [-1.0 + 0.0]] and scores.tolist() == [[1.0, 0.0]]
+    assert (metrics["critic/score/mean"], metrics["critic/rewards/mean"]) == (0.5, 1.0)
+
+
 def test_what_a_tracker_says_reaches_rewards_and_advantages(small):
     settings = replace(small("method=none", "base=dr_grpo"), stack=MethodStack([Told()]))
     batch = grpo.Rollouts(None, torch.ones(2, 1, dtype=torch.bool), torch.zeros(2), 1, 1, torch.zeros(2, 1))

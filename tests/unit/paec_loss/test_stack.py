@@ -72,6 +72,43 @@ def test_advantages_pass_from_one_to_the_next():
     torch.testing.assert_close(found[inside], expected[inside], rtol=1e-12, atol=0)
 
 
+@dataclass(frozen=True)
+class InPlace(Method):
+    """Changes what it is given, and returns it."""
+
+    def rewards(self, rollouts):
+        return rollouts.rewards.mul_(2)
+
+    def advantages(self, rollouts):
+        return rollouts.advantages.add_(rollouts.rewards.neg_()[:, None])
+
+    def response_value(self, rollouts):
+        return rollouts.rewards.add_(rollouts.advantages.zero_()[:, 0])
+
+    def token_advantages(self, tokens, context, update):
+        return tokens.advantages.mul_(3)
+
+    def local_sums(self, tokens, context, update):
+        return {"advantages": tokens.total(tokens.advantages).item()}
+
+
+def test_a_hook_may_change_what_it_is_given_in_place():
+    """Nobody else sees it: each result is of the values given."""
+    stack, rollouts = MethodStack([InPlace()]), random_rollouts()
+    rewards, advantages = rollouts.rewards.clone(), rollouts.advantages.clone()
+    assert torch.equal(stack.rewards(rollouts), 2 * rewards)
+    assert torch.equal(stack.advantages(rollouts), advantages - rewards[:, None])
+    assert torch.equal(stack.response_value(rollouts), rewards.float())
+    assert torch.equal(rollouts.rewards, rewards) and torch.equal(rollouts.advantages, advantages)
+    _, tokens = random_batch()
+    given, updates = tokens.advantages.clone(), [update_of(tokens, stack)]
+    contexts = stack.prepare({"exact": detached(tokens), "step": tokens}, updates)
+    sums = stack.local_sums(tokens, contexts, updates)
+    assert sums[stack.names[0]]["advantages"] == tokens.total(given).item()
+    assert torch.equal(stack.token_advantages(tokens, contexts, updates), 3 * given)
+    assert torch.equal(tokens.advantages, given)
+
+
 def test_a_term_sees_what_its_statistics_saw():
     """SENT's covariance behind entropy_advantage is of the same advantages as its threshold."""
     _, tokens = random_batch()

@@ -17,7 +17,7 @@ from recipe.lab import own_code
 from recipe.paec.common.errors import UserError
 from recipe.paec.config import values
 from recipe.paec.config.command_line import GROUPS_OF, compose, explain, with_own_class
-from recipe.paec.config.keys import Table, check_overrides
+from recipe.paec.config.keys import Table, check_overrides, repeated
 from recipe.paec.config.methods import stack_of
 from recipe.paec.config.resolve import run_suffix
 
@@ -123,6 +123,7 @@ def settings_of(overrides: Sequence[str]) -> Settings:
     given = with_own_class(overrides)
     errors = (
         [_without_dashes(o) for o in given if o.startswith("-")]
+        or [_once(key, lines) for key, lines in repeated(overrides).items()]
         or check_overrides(given, TABLE)
         or [
             f"{o}: is not a key of the laboratory, so nothing would read it (configs/lab.yaml has all keys)"
@@ -173,6 +174,13 @@ def settings_of(overrides: Sequence[str]) -> Settings:
 def _without_dashes(argument: str) -> str:
     key, _, value = argument.lstrip("-").partition("=")
     return f"{argument}: write {key}={value or 'VALUE'} without dashes"
+
+
+def _once(key: str, lines: list[str]) -> str:
+    """The error for a key that is given more than once: the last would count, and the folder's name have all."""
+    names = ",".join(line.partition("=")[2].strip("[]") for line in lines)
+    remedy = f"write also=[{names}]" if key == "also" else "give it once"
+    return f"{' '.join(lines)}: {key} is given {len(lines)} times: {remedy}"
 
 
 def _complete(config: DictConfig, given: list[str]) -> None:

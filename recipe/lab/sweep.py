@@ -45,6 +45,13 @@ PUBLISHED = REPOSITORY / "benchmarks" / "lab"
 RECORDS = REPOSITORY / "benchmarks" / "results" / "lab"
 KEYS = ("all", "seeds", "jobs")
 """Of a file of jobs."""
+OURS = {
+    "seed": "every job runs with every seed: write seeds: [1, 2, 3]",
+    "name": "a run is named after its job and its seed: rename the job",
+    "output": "the runs go to one folder: give it as --runs",
+    "fresh": "a sweep continues its runs: leave it out, or choose another --runs",
+}
+"""Key that the sweep sets itself -> what to do instead."""
 CURVES = (
     *("critic/score/mean", "actor/entropy", "actor/grad_norm", "actor/ppo_kl", "actor/pg_clipfrac"),
     *("response_length/mean", "reward/mixed_prompts"),
@@ -57,7 +64,8 @@ SPLITS = ("val/", "held_out/")
 USAGE = """
 usage: paec lab sweep JOBS.yaml [--processes N] [--runs FOLDER] [--records FOLDER]
 Runs the jobs of a file, each with every seed; records the curves of each when it has finished; prints a table.
-  JOBS.yaml         all: [overrides], seeds: [numbers], jobs: {name: [overrides]}
+  JOBS.yaml         all: [overrides], seeds: [numbers], jobs: {name: [overrides]}; a job's own override of a key takes
+                    the place of that in all
   --processes N     runs at a time, one thread each (2)
   --runs FOLDER     where the runs go (outputs/lab/<name of the file of jobs>)
   --records FOLDER  where the records go (<folder of the runs>-records; of a file in benchmarks/lab of this repository:
@@ -114,18 +122,14 @@ def jobs_of(content: Any, runs: Path) -> list[Job]:
     if twice := [seed for place, seed in enumerate(seeds) if str(seed) in map(str, seeds[:place])]:
         raise UserError(f"seeds: {twice[0]} is given twice: name every seed once")
     for name, own in content["jobs"].items():
-        if own is not None and not isinstance(own, list):
-            errors.append(f"jobs.{name}: must be a list of overrides, such as [method=none]")
+        if problem := _refused(f"jobs.{name}", common, own):
+            errors.append(problem)
             continue
-        if not all(isinstance(o, str) for o in [*common, *(own or [])]):
-            errors.append(f"jobs.{name}: overrides must be text, such as method.ratio=0.002")
-            continue
-        if any(o.partition("=")[0] == "fresh" for o in [*common, *(own or [])]):
-            errors.append(f"jobs.{name}: fresh: a sweep continues its runs: leave it out, or choose another --runs")
-            continue
+        own_keys = {_key(o) for o in own or []}
+        of_job = (*(o for o in common if _key(o) not in own_keys), *(own or []))
         for seed in seeds:
             label = f"{name}-seed{seed}"
-            overrides = (*common, *(own or []), f"seed={seed}", f'name="{label}"', f'output="{runs / label}"')
+            overrides = (*of_job, f"seed={seed}", f'name="{label}"', f'output="{runs / label}"')
             try:
                 found.append(Job(label, str(name), overrides, settings_of(overrides)))
             except UserError as error:
@@ -133,6 +137,24 @@ def jobs_of(content: Any, runs: Path) -> list[Job]:
     if errors:
         raise UserError(*dict.fromkeys(errors))
     return found
+
+
+def _refused(job: str, common: list[Any], own: Any) -> str | None:
+    """What is wrong with a job before its settings are: its name, or its overrides; None if nothing is."""
+    if "/" in job:
+        return f"{job}: the name is that of a folder and of a file: leave the / out"
+    if own is not None and not isinstance(own, list):
+        return f"{job}: must be a list of overrides, such as [method=none]"
+    if not all(isinstance(o, str) for o in [*common, *(own or [])]):
+        return f"{job}: overrides must be text, such as method.ratio=0.002"
+    for where, overrides in (("all", common), (job, own or [])):
+        for key in (key for key in map(_key, overrides) if key in OURS):
+            return f"{where}: {key}: {OURS[key]}"
+    return None
+
+
+def _key(override: str) -> str:
+    return override.lstrip("+~").partition("=")[0]
 
 
 def _is_of_a_method(key: str) -> bool:
@@ -210,23 +232,36 @@ def finish(job: Job, records: Path) -> str | None:
 
     A finished run is recorded as it is, if it is the job's.
     """
-    folder, file = job.settings.output, file_of(job, records)
+    file = file_of(job, records)
     try:
-        finished = is_finished(job.settings, "delete the folder, or choose another --runs")
+        _train(job)
+        records.mkdir(parents=True, exist_ok=True)
+        replace_file(file, json.dumps(record_of(job)) + "\n", sync=True)
     except UserError as error:
         return f"{job.name}: {error}"
-    if not finished:
-        folder.mkdir(parents=True, exist_ok=True)
-        with open(folder / "lab.log", "a", encoding="utf-8") as log:
-            environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-            command = [sys.executable, "-m", "recipe.lab", *job.overrides]
-            code = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, env=environment).returncode
-        if code:
-            return f"{job.name}: exit code {code}; {folder / 'lab.log'} says why"
-    records.mkdir(parents=True, exist_ok=True)
-    replace_file(file, json.dumps(record_of(job)) + "\n", sync=True)
+    except OSError as error:  # which must not end the other jobs
+        what = f"{error.filename2 or error.filename or file}: {error.strerror or error}"
+        return f"{job.name}: {what}: free some space, or choose writable --runs and --records"
     say(f"{job.name}: {job.settings.steps} steps, {file}")
     return None
+
+
+def _train(job: Job) -> None:
+    """Run a job to its end, unless it is finished.
+
+    Raises:
+        UserError: its folder holds another run, or it has failed.
+    """
+    if is_finished(job.settings, "delete the folder, or choose another --runs"):
+        return
+    folder = job.settings.output
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "lab.log", "a", encoding="utf-8") as log:
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, "-m", "recipe.lab", *job.overrides]
+        code = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, env=environment).returncode
+    if code:
+        raise UserError(f"exit code {code}; {folder / 'lab.log'} says why")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -167,11 +167,15 @@ def check_overrides(overrides: Sequence[str], table: Table = TRAINING) -> list[s
 
 def given_twice(overrides: Sequence[str]) -> list[str]:
     """A note for every key or group that occurs more than once on the command line: Hydra uses the last."""
-    last: dict[str, tuple[str, int]] = {}
+    return [f"{key} is given {len(lines)} times: {lines[-1]} is used" for key, lines in repeated(overrides).items()]
+
+
+def repeated(overrides: Sequence[str]) -> dict[str, list[str]]:
+    """Key or group -> its overrides, for each that occurs more than once."""
+    found: dict[str, list[str]] = {}
     for override in _parsed(overrides):
-        key = override.get_key_element().lstrip("+~")
-        last[key] = (override.input_line, last.get(key, ("", 0))[1] + 1)
-    return [f"{key} is given {times} times: {line} is used" for key, (line, times) in last.items() if times > 1]
+        found.setdefault(override.get_key_element().lstrip("+~"), []).append(override.input_line)
+    return {key: lines for key, lines in found.items() if len(lines) > 1}
 
 
 def _parsed(overrides: Sequence[str]) -> list[Override]:

@@ -16,8 +16,13 @@ SMALL = ("prompts=4", "mini_batch=2", "responses=4", "steps=2", "test_every=-1",
 
 @pytest.fixture(scope="session")
 def small() -> Callable[..., Settings]:
-    """small("method=siren", ...) -> settings of a run of two steps with four prompts."""
-    return lambda *overrides: settings_of([*SMALL, *overrides])
+    """small("method=siren", ...) -> settings of a run of two steps with four prompts, unless it is given others."""
+
+    def made(*overrides: str) -> Settings:
+        given = {override.partition("=")[0] for override in overrides}
+        return settings_of([*(o for o in SMALL if o.partition("=")[0] not in given), *overrides])
+
+    return made
 
 
 @pytest.fixture(scope="session")

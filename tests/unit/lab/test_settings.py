@@ -93,6 +93,13 @@ def test_an_import_path_is_a_method():
         (["--method=none"], "--method=none: write method=none without dashes"),
         (["--steps", "3"], "--steps: write steps=VALUE without dashes"),
         (["fresh=2"], "fresh=2: must be true or false"),
+        (["method=paec", "steps=3", "method=none"], "method=paec method=none: method is given 2 times: give it once"),
+        (["method=my.A", "method=my.B"], "method=my.A method=my.B: method is given 2 times: give it once"),
+        (["lr=1", "lr=1", "lr=2"], "lr=1 lr=1 lr=2: lr is given 3 times: give it once"),
+        (
+            ["also=clip_higher", "also=[w_reinforce]"],
+            "also=clip_higher also=[w_reinforce]: also is given 2 times: write also=[clip_higher,w_reinforce]",
+        ),
     ],
 )
 def test_errors_are_one_sentence_with_the_remedy(overrides, sentence):

@@ -27,6 +27,13 @@ def test_every_job_with_every_seed(tmp_path):
     assert jobs[0].settings.output == tmp_path / "grpo-seed1" and jobs[2].settings.stack.names == ["paec"]
 
 
+def test_an_override_of_a_job_takes_the_place_of_that_in_all(tmp_path):
+    content = {"all": ["steps=4", "test_every=2", "method=none"], "jobs": {"a": ["method=siren", "steps=6"]}}
+    (job,) = jobs_of(content, tmp_path)
+    assert job.overrides[:4] == ("test_every=2", "method=siren", "steps=6", "seed=1")
+    assert job.settings.steps == 6 and job.settings.stack.names == ["siren"]
+
+
 @pytest.mark.parametrize(
     "content, sentence",
     [
@@ -35,6 +42,14 @@ def test_every_job_with_every_seed(tmp_path):
         ({"jobs": {"a": []}, "other": 1}, 'other: a file of jobs has "jobs: {name: [overrides]}"'),
         ({"jobs": {"a": []}, "seeds": [2, 1, 1]}, "seeds: 1 is given twice"),
         ({"jobs": {"a": ["fresh=true"]}}, "jobs.a: fresh: a sweep continues its runs: leave it out"),
+        (
+            {"jobs": {"a": [], "b": []}, "all": ["seed=3"]},
+            "all: seed: every job runs with every seed: write seeds: [1, 2, 3]",
+        ),
+        ({"jobs": {"a": ["++name=foo"]}}, "jobs.a: name: a run is named after its job and its seed: rename the job"),
+        ({"jobs": {"a": ["output=x"]}}, "jobs.a: output: the runs go to one folder: give it as --runs"),
+        ({"jobs": {"a/b": []}}, "jobs.a/b: the name is that of a folder and of a file: leave the / out"),
+        ({"jobs": {"a": ["lr=1e-4", "lr=1e-3"]}}, "jobs.a: lr=1e-4 lr=1e-3: lr is given 2 times: give it once"),
         ({"jobs": {"a": ["method=sirn"]}}, "jobs.a: no method sirn: did you mean siren?"),
         ({"jobs": {"a": [{"method": "none"}]}}, "jobs.a: overrides must be text"),
         ({"jobs": {"a": "method=none"}}, "jobs.a: must be a list of overrides"),
@@ -94,12 +109,18 @@ def test_a_sweep_runs_records_and_skips(tmp_path, capsys):
 def test_a_run_is_recorded_as_itself_only(tmp_path, capsys):
     """A finished run in the folder of a job that is another one, or asks for other steps or validations."""
     places = ["--runs", str(tmp_path / "runs"), "--records", str(tmp_path / "records")]
-    common = "steps=1, prompts=2, mini_batch=2, responses=2, test_every=-1"
+    common = "steps=1, prompts=2, mini_batch=2, responses=2"
     file = tmp_path / "jobs.yaml"
     for changed, sentence in (
-        ("", ""),
-        (", lr=1e-3", "optim.lr=5e-05, but this command has 0.001: delete the folder, or choose another --runs"),
-        (", held_out=true", "holds a run with held_out=false, but this command has true: delete the folder, or choose"),
+        (", test_every=-1", ""),
+        (
+            ", test_every=-1, lr=1e-3",
+            "optim.lr=5e-05, but this command has 0.001: delete the folder, or choose another --runs",
+        ),
+        (
+            ", test_every=-1, held_out=true",
+            "holds a run with held_out=false, but this command has true: delete the folder, or choose",
+        ),
         (", test_every=1", "holds a run with test_every=-1, but this command has 1: delete the folder, or choose"),
     ):
         file.write_text(f"all: [{common}{changed}]\njobs:\n  grpo: [method=none]\n")
@@ -107,6 +128,24 @@ def test_a_run_is_recorded_as_itself_only(tmp_path, capsys):
         assert sentence in capsys.readouterr().err
     record = json.loads((tmp_path / "records" / "grpo-seed1.json").read_text())
     assert "lr=1e-3" not in record["command"] and "held_out=true" not in record["command"]
+
+
+def test_a_record_that_cannot_be_written_fails_its_job_only(tmp_path, monkeypatch, capsys):
+    """In a folder where a file is in its way; the other job is trained and recorded."""
+    trained = []
+    monkeypatch.setattr(sweep, "_train", lambda job: trained.append(job.name))
+    monkeypatch.setattr(sweep, "record_of", lambda job: {"command": ["", "", "", *job.overrides[:-2]], "steps": 150})
+    monkeypatch.setattr(sweep, "table", lambda records: "")
+    (tmp_path / "records" / "grpo-seed1.json").mkdir(parents=True)
+    (tmp_path / "jobs.yaml").write_text("jobs: {grpo: [method=none], paec: []}")
+    places = ["--runs", str(tmp_path / "runs"), "--records", str(tmp_path / "records"), "--processes", "1"]
+    assert main([str(tmp_path / "jobs.yaml"), *places]) == 1
+    assert trained == ["grpo-seed1", "paec-seed1"]
+    assert json.loads((tmp_path / "records" / "paec-seed1.json").read_text())["command"][3:] == ["seed=1"]
+    assert capsys.readouterr().err == (
+        f"error: grpo-seed1: {tmp_path}/records/grpo-seed1.json: Is a directory: free some space, or choose writable "
+        "--runs and --records\n"
+    )
 
 
 def test_an_extended_run_has_the_validations_of_a_fresh_one(tmp_path):

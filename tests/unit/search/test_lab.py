@@ -72,7 +72,9 @@ def test_a_small_search(tmp_path, capsys):
 
 
 def made(tmp_path, *overrides: str, processes: int = 2, **changes) -> Lab:
-    asked = request(all=[*TINY, *overrides], **{"methods": {"paec": {"rho_min": [0.7, 0.8]}}, **changes})
+    given = [override.partition("=")[0] for override in overrides]
+    common = [override for override in TINY if override.partition("=")[0] not in given]
+    asked = request(all=[*common, *overrides], **{"methods": {"paec": {"rho_min": [0.7, 0.8]}}, **changes})
     return Lab(asked, tmp_path, processes)
 
 

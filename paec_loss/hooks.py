@@ -37,6 +37,14 @@ OTHERS = {
 """Hooks that return something else -> what."""
 HOOKS = ("prepare", *SHAPES, *OTHERS, "token_weights")
 """The methods of `paec_loss.Method` that a method overrides."""
+NEEDED = {
+    "text": "text",
+    "token_texts": "token_texts",
+    "answer_ids": "answer_ids",
+    "rewards": "rewards",
+    "ref_log_prob": "reference",
+}
+"""Field of Rollouts or Tokens that is None without a word in a method's `needs` -> that word."""
 CLOSE = 0.75
 """Similarity (difflib) from which another name counts as a misspelt hook."""
 
@@ -78,6 +86,28 @@ def _check_parameters(where: str, function: Any, wanted: Sequence[str]) -> None:
         fits = False
     if not fits:
         raise TypeError(f"{where} takes ({', '.join(signature.parameters)}): it must take ({', '.join(wanted)})")
+
+
+def lacking(name: str, hook: str, seen: Any, error: Exception) -> HookError | None:
+    """The error for a hook that failed and reads a field that only a word in `needs` provides; None if it reads none.
+
+    Args:
+        name: the method; only functions of its own package are looked at.
+        seen: what the hook was given.
+        error: what it raised, with its traceback.
+    """
+    missing = [field for field in NEEDED if getattr(seen, field, "") is None]
+    trace = error.__traceback__
+    while trace is not None and missing:
+        frame, trace = trace.tb_frame, trace.tb_next
+        if frame.f_globals.get("__name__", "").partition(".")[0] != name.partition(".")[0]:
+            continue
+        for field in (field for field in missing if field in frame.f_code.co_names):
+            return HookError(
+                f"{name}.{hook} reads {field}, which is None here ({type(error).__name__}: {error}): write "
+                f'needs = {{"{NEEDED[field]}"}} in the class'
+            )
+    return None
 
 
 def check_result(where: str, hook: str, value: Any, shape: Sequence[int] = ()) -> Any:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from paec_loss import _torch as torch
 from paec_loss.batch import Clip, Rollouts, Tokens, Update
-from paec_loss.hooks import check_result
+from paec_loss.hooks import check_result, lacking
 from paec_loss.method import Method, Sampling, Tracker
 from paec_loss.methods import NAMES
 
@@ -49,6 +49,33 @@ def _seen_by(name: str, rollouts: Rollouts, signals: Signals) -> Rollouts:
     given = {"rewards": rollouts.rewards, "advantages": rollouts.advantages}
     copies = {key: value.clone() for key, value in given.items() if value is not None}
     return replace(rollouts, tracker_signal=signals.get(name, {}), **copies)
+
+
+def observed(trackers: Mapping[str, Tracker], rollouts: Rollouts, prefix: str = "") -> dict[str, float]:
+    """Shows the responses to every tracker (`MethodStack.trackers`); their metrics as `<prefix><method>/<metric>`.
+
+    Raises:
+        HookError: a tracker needs what the run does not provide.
+    """
+    found: dict[str, float] = {}
+    for name, tracker in trackers.items():
+        values = _result(name, "tracker", tracker.observe, _seen_by(name, rollouts, NO_SIGNALS))
+        found |= {f"{prefix}{name}/{key}": value for key, value in values.items()}
+    return found
+
+
+def _result(name: str, hook: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    """What a hook of the method `name` returns for its arguments, the first of which is what it sees.
+
+    Raises:
+        HookError: it failed on a field that it must ask for (`paec_loss.hooks.lacking`).
+    """
+    try:
+        return function(*arguments)
+    except Exception as error:
+        if (explained := lacking(name, hook, arguments[0], error)) is not None:
+            raise explained from error
+        raise
 
 
 class ScheduledTracker:
@@ -261,6 +288,10 @@ class MethodStack:
         """
         return check_result(f"{name}.{hook}", hook, value, seen.response_mask.shape if seen is not None else ())
 
+    def _called(self, name: str, method: Method, hook: str, seen: Tokens | Rollouts, *others: Any) -> Any:
+        """The `checked` result of a hook for what it sees."""
+        return self.checked(name, hook, _result(name, hook, getattr(method, hook), seen, *others), seen)
+
     # ---- driver ------------------------------------------------------------------------------------------------------
 
     def trackers(self) -> dict[str, Tracker]:
@@ -281,14 +312,14 @@ class MethodStack:
     def rewards(self, rollouts: Rollouts, signals: Signals = NO_SIGNALS) -> Tensor:
         """[B] rewards for the advantage estimator; `signals` are the trackers' for this step, by method name."""
         for name, method in self._having("rewards", step=rollouts.step):
-            return self.checked(name, "rewards", method.rewards(_seen_by(name, rollouts, signals)), rollouts)
+            return self._called(name, method, "rewards", _seen_by(name, rollouts, signals))
         return rollouts.rewards
 
     def advantages(self, rollouts: Rollouts, signals: Signals = NO_SIGNALS) -> Tensor:
         """[B, R] advantages, each method's from those of the previous one; `signals` as for `rewards`."""
         for name, method in self._having("advantages", step=rollouts.step):
-            found = method.advantages(_seen_by(name, rollouts, signals))
-            rollouts = replace(rollouts, advantages=self.checked(name, "advantages", found, rollouts))
+            found = self._called(name, method, "advantages", _seen_by(name, rollouts, signals))
+            rollouts = replace(rollouts, advantages=found)
         return rollouts.advantages
 
     def response_value(self, rollouts: Rollouts, signals: Signals = NO_SIGNALS) -> Tensor | None:
@@ -297,8 +328,7 @@ class MethodStack:
         `signals` as for `rewards`.
         """
         for name, method in self._having("response_value", step=rollouts.step):
-            found = method.response_value(_seen_by(name, rollouts, signals))
-            return self.checked(name, "response_value", found, rollouts).float()
+            return self._called(name, method, "response_value", _seen_by(name, rollouts, signals)).float()
         return None
 
     # ---- actor -------------------------------------------------------------------------------------------------------
@@ -308,8 +338,7 @@ class MethodStack:
         if not method.overrides("token_advantages"):
             return tokens
         own = replace(tokens, advantages=tokens.advantages.clone())  # which it may change: others see the same tokens
-        found = method.token_advantages(own, context, update)
-        return replace(tokens, advantages=self.checked(name, "token_advantages", found, tokens).detach())
+        return replace(tokens, advantages=self._called(name, method, "token_advantages", own, context, update).detach())
 
     def sources(self) -> set[str]:
         """Sources of the mini-batch that the methods' `prepare` uses: "exact", "step", both or none."""
@@ -326,7 +355,7 @@ class MethodStack:
         for name, method, update in zip(self.names, self.at(updates[0].step), updates, strict=True):
             context = None
             if method.overrides("prepare"):
-                context = method.prepare(batches[method.statistics_from], update)
+                context = _result(name, "prepare", method.prepare, batches[method.statistics_from], update)
             contexts.append(context)
             # The next method's statistics are computed on the advantages that it will see.
             batches = {source: self._after(name, method, batch, context, update) for source, batch in batches.items()}
@@ -347,13 +376,13 @@ class MethodStack:
     def selection(self, tokens: Tokens, contexts: Sequence[Any], updates: Sequence[Update]) -> tuple[Tensor, int]:
         """[B, R] bool, tokens in the surrogate's mean, and how many there are in the full mini-batch."""
         for name, method, context, update in self._having("selection", contexts, updates, step=updates[0].step):
-            return self.checked(name, "selection", method.selection(tokens, context, update), tokens)
+            return self._called(name, method, "selection", tokens, context, update)
         return tokens.response_mask, updates[0].tokens
 
     def policy_loss(self, tokens: Tokens, contexts: Sequence[Any], updates: Sequence[Update]) -> Tensor:
         """[B, R] loss of every token, with gradient."""
         for name, method, context, update in self._having("policy_loss", contexts, updates, step=updates[0].step):
-            return self.checked(name, "policy_loss", method.policy_loss(tokens, context, update), tokens)
+            return self._called(name, method, "policy_loss", tokens, context, update)
         return self.at(updates[0].step)[0].policy_loss(tokens, contexts[0], updates[0])
 
     def loss_term(self, tokens: Tokens, contexts: Sequence[Any], updates: Sequence[Update]) -> Tensor:
@@ -363,8 +392,7 @@ class MethodStack:
         for name, method, visible, context, update in self._having(
             "loss_term", seen, contexts, updates, step=updates[0].step
         ):
-            found = self.checked(name, "loss_term", method.loss_term(visible, context, update), visible)
-            term = term + found.to(term.dtype)
+            term = term + self._called(name, method, "loss_term", visible, context, update).to(term.dtype)
         return term
 
     def loss(self, tokens: Tokens, update: Update) -> Tensor:
@@ -386,7 +414,7 @@ class MethodStack:
         """Sums over a micro-batch, by method name, for every method that has some."""
         seen = self._seen(tokens, contexts, updates)
         return {
-            name: self.checked(name, "local_sums", method.local_sums(visible, context, update))
+            name: self._called(name, method, "local_sums", visible, context, update)
             for name, method, visible, context, update in self._having(
                 "local_sums", seen, contexts, updates, step=updates[0].step
             )

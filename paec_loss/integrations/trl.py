@@ -29,7 +29,7 @@ from paec_loss.batch import Clip, Rollouts, Tokens, Update
 from paec_loss.integrations.trl_refusals import refusals
 from paec_loss.method import Method
 from paec_loss.methods import METHODS
-from paec_loss.stack import MethodStack
+from paec_loss.stack import MethodStack, observed
 from paec_loss.statistics import TokenStatistics, token_statistics
 from paec_loss.token_texts import token_pieces
 
@@ -255,10 +255,9 @@ class PAECTrainer(GRPOTrainer):
     def _observe(self, output: dict[str, Any], statistics: TokenStatistics) -> None:
         """The driver's part in other trainers: trackers see the responses of all ranks, advantages are replaced."""
         rollouts = self._rollouts(output["completion_ids"], output["completion_mask"], statistics)
-        observed = replace(rollouts, rewards=self._graded if "rewards" in self.stack.needs else None)
-        for name, tracker in self._trackers.items():
-            for key, value in tracker.observe(observed).items():
-                self._metrics["train"][f"{name}/{key}"].append(value)
+        graded = replace(rollouts, rewards=self._graded if "rewards" in self.stack.needs else None)
+        for name, value in observed(self._trackers, graded).items():
+            self._metrics["train"][name].append(value)
         if not (self.stack.has("advantages") or self.stack.has("response_value")):
             return
         rows, length = output["completion_ids"].shape

@@ -3,7 +3,7 @@
 A step is
 
     collect       prompts in a seeded order, responses to each, verdicts              `collect`
-    observe       the methods' trackers see the step's responses                      `observe`
+    observe       the methods' trackers see the step's responses                      `observed`
     advantages    rewards, the group-relative estimate, the methods' changes          `advantages`
     update        one optimizer step on every mini-batch of prompts                   `update`, `objective`
 
@@ -31,7 +31,7 @@ from torch.nn.utils import clip_grad_norm_
 
 from paec_loss import MethodStack, Rollouts, Tokens, TokenStatistics, Tracker, Update, token_statistics
 from paec_loss.method import DEVIATION_EPSILON
-from paec_loss.stack import NO_SIGNALS, Signals
+from paec_loss.stack import NO_SIGNALS, Signals, observed
 from paec_loss.token_texts import token_pieces
 from recipe.lab.batch import Batch, chosen, together
 from recipe.lab.diagnosis import explained
@@ -79,7 +79,7 @@ def step(state: State, settings: Settings, task: Task) -> dict[str, float]:
         rollouts = rollouts_of(batch, state.step, settings, task)
         metrics["actor/entropy"] = aggregated(rollouts.entropy, rollouts.response_mask, settings).item()
     with timed(metrics, "adv"):
-        metrics |= observe(state.trackers, rollouts)
+        metrics |= observed(state.trackers, rollouts, "actor/")
         advantage = advantages(rollouts, batch.scores, settings, metrics, signals_of(state))
     with timed(metrics, "update_actor"):
         metrics |= update(state, settings, batch, rollouts, advantage)
@@ -172,12 +172,6 @@ def statistics_of(
 
 
 # ---- advantages ------------------------------------------------------------------------------------------------------
-
-
-def observe(trackers: dict[str, Tracker], rollouts: Rollouts) -> dict[str, float]:
-    """Show the step's responses to every tracker; returns their metrics."""
-    found = {name: tracker.observe(rollouts) for name, tracker in trackers.items()}
-    return {f"actor/{name}/{key}": value for name, values in found.items() for key, value in values.items()}
 
 
 def signals_of(state: State) -> dict[str, dict[str, float]]:

@@ -19,6 +19,7 @@ from verl.utils.config import omega_conf_to_dataclass
 
 from paec_loss import Rollouts
 from paec_loss.batch import joined
+from paec_loss.stack import observed
 from recipe.paec.actor.loss import method_loss
 from recipe.paec.common.queue_keys import parts_of
 from recipe.paec.config.schema import TRAINER_MODES
@@ -210,9 +211,7 @@ class PAECTrainer(RecordingTrainer):
 
     def _observe(self) -> dict[str, float]:
         """Show the step's responses to every tracker, once; returns their metrics."""
-        rollouts = joined(self.rollouts)
-        found = {name: tracker.observe(rollouts) for name, tracker in self.trackers.items()}
-        return {f"actor/{name}/{key}": value for name, values in found.items() for key, value in values.items()}
+        return observed(self.trackers, joined(self.rollouts), "actor/")
 
     def _signals(self) -> dict[str, dict[str, float]]:
         return {name: tracker.signal(self.global_steps) for name, tracker in self.trackers.items()}

@@ -8,8 +8,9 @@ from dataclasses import fields as fields_of
 from pathlib import Path
 
 import pytest
+from batches import random_rollouts
 
-from paec_loss import Method, Tokens, TokenStatistics, Update, fields
+from paec_loss import Method, Rollouts, Tokens, TokenStatistics, Update, fields
 from recipe.lab.__main__ import main
 from recipe.paec.run.log import METRICS_FILE, read_metrics
 
@@ -17,10 +18,14 @@ PAGE = (Path(__file__).parents[3] / "docs" / "lab.md").read_text(encoding="utf-8
 COMMON = ("prompts=2", "mini_batch=2", "responses=4", "steps=1", "test_every=-1")
 
 
-def first_column(head: str) -> list[list[str]]:
-    """The names in the first column of the table with this head; a list for every row."""
-    rows = PAGE[PAGE.index(head) :].split("\n\n")[0].splitlines()[2:]
-    return [re.findall(r"`([\w.]+)", row.split("|")[1]) for row in rows]
+def first_column(head: str, name: str = "") -> list[list[str]]:
+    """The names in the first column of the table with this head, and this name in it; a list for every row."""
+    (table,) = [part for part in PAGE.split("\n\n") if part.startswith(head) and f"| {name}" in part][:1]
+    return [re.findall(r"`([\w.]+)", row.split("|")[1]) for row in table.splitlines()[2:]]
+
+
+def is_helper(name: str, value: object) -> bool:
+    return inspect.isfunction(value) and not name.startswith("_")
 
 
 @pytest.fixture
@@ -47,6 +52,21 @@ def test_the_examples_train(own):
     assert runs["CloseCall"]["actor/pg_loss"] == runs["none"]["actor/pg_loss"] > runs["CloseCall"]["actor/loss"]
 
 
+def test_the_reward_of_a_group(own):
+    """Each prompt with a right response gives a tenth more, to the shortest of them."""
+    from pkg_of_the_page import Brief
+
+    rollouts = random_rollouts()
+    more = Brief().rewards(rollouts) - rollouts.rewards
+    shortest = {
+        min(right, key=lambda row: rollouts.lengths[row].item())
+        for rows in rollouts.groups()
+        if (right := [row for row in rows.tolist() if rollouts.rewards[row] > 0])
+    }
+    assert {row for row, value in enumerate(more.tolist()) if value} == shortest and len(shortest) > 1
+    assert all(value in (0, pytest.approx(0.1)) for value in more.tolist())
+
+
 def test_the_table_of_the_hooks():
     rows = PAGE[PAGE.index("| hook |") :].split("\n\n")[0].splitlines()[2:]
     table = {cells[1].strip(" `"): re.findall(r"\w+", cells[2]) for cells in (row.split("|") for row in rows)}
@@ -64,7 +84,11 @@ def test_the_tables_of_the_fields():
         *_, kind, field = f"tokens.statistics.{name}".split(".")
         owner = {"tokens": Tokens, "statistics": TokenStatistics, "update": Update}[kind]
         assert hasattr(owner, field) or field in {one.name for one in fields_of(owner)}, name
-    assert all(callable(getattr(Tokens, name)) for row in first_column("| helper of") for name in row)
+    assert all(callable(getattr(Tokens, name)) for row in first_column("| helper of `tokens`") for name in row)
+    read = {name.rpartition(".")[2] for row in first_column("| field | shape |", "`rollouts.rewards`") for name in row}
+    assert read - {"lengths", "log_prob", "entropy"} == {field.name for field in fields_of(Rollouts)}
+    helpers = {name for row in first_column("| helper of `rollouts`") for name in row}
+    assert helpers == {name for kind in Rollouts.__mro__ for name, f in vars(kind).items() if is_helper(name, f)}
     own = [f for f in vars(fields).values() if inspect.isfunction(f) and f.__module__ == fields.__name__]
     makers = {f.__name__ for f in own if not f.__name__.startswith(("_", "check_", "rules_of"))}
     assert {name for row in first_column("| field maker") for name in row} == makers

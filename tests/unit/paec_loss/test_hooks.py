@@ -13,6 +13,7 @@ from batches import random_batch, random_rollouts, update_of
 from paec_loss import Method, MethodStack
 from paec_loss.hooks import HOOKS, HookError
 from paec_loss.methods import METHODS, find
+from paec_loss.stack import observed
 
 
 def defined(**attributes) -> type[Method]:
@@ -230,3 +231,89 @@ def test_what_a_hook_may_return():
     tokens = replace(tokens, statistics=tokens.statistics.detach())
     expected = tokens.total(tokens.entropy).item()
     assert term.loss_term(tokens, [None], [update_of(tokens, term)]).item() == pytest.approx(expected, rel=1e-12)
+
+
+# ---- fields that a method must ask for -------------------------------------------------------------------------------
+
+
+class Reader(Method):
+    """Each hook reads a field that only a word in `needs` provides."""
+
+    def rewards(self, rollouts):
+        return rollouts.rewards * torch.tensor([self._is_long(text) for text in rollouts.text])
+
+    def advantages(self, rollouts):
+        return self._right(rollouts)[:, None] * rollouts.advantages
+
+    def response_value(self, rollouts):
+        return torch.tensor([len(row) for row in rollouts.token_texts])
+
+    def loss_term(self, tokens, context, update):
+        return tokens.total(tokens.log_prob - tokens.ref_log_prob)
+
+    def tracker(self):
+        return Reading()
+
+    def _is_long(self, text):
+        return len(text) > 9
+
+    def _right(self, rollouts):
+        return rollouts.answer_ids >= 0
+
+
+class Reading:
+    def observe(self, rollouts):
+        return {"mean": rollouts.rewards.mean().item()}
+
+    def signal(self, step):
+        return {}
+
+    state_dict = load_state_dict = signal
+
+
+@pytest.mark.parametrize(
+    "hook, field, word, kind",
+    [
+        ("rewards", "text", "text", "TypeError: 'NoneType' object is not iterable"),
+        ("advantages", "answer_ids", "answer_ids", "TypeError: '>=' not supported"),
+        ("response_value", "token_texts", "token_texts", "TypeError: 'NoneType' object is not iterable"),
+        ("loss_term", "ref_log_prob", "reference", "TypeError: unsupported operand type(s) for -"),
+        ("tracker", "rewards", "rewards", "AttributeError: 'NoneType' object has no attribute 'mean'"),
+    ],
+)
+def test_a_field_that_the_method_does_not_ask_for(hook, field, word, kind):
+    stack = MethodStack([Reader()])
+    rollouts = replace(random_rollouts(), text=None, token_texts=None, answer_ids=None)
+    _, tokens = random_batch()
+    call = {
+        "loss_term": lambda: stack.loss_term(
+            replace(tokens, ref_log_prob=None), [None], [update_of(tokens, METHODS["none"]())]
+        ),
+        "tracker": lambda: observed(stack.trackers(), replace(rollouts, rewards=None)),
+    }
+    with pytest.raises(HookError) as caught:
+        call.get(hook, lambda: getattr(stack, hook)(rollouts))()
+    (name,) = stack.names
+    said = str(caught.value)
+    assert said.startswith(f"{name}.{hook} reads {field}, which is None here ({kind}")
+    assert said.endswith(f'): write needs = {{"{word}"}} in the class') and "\n" not in said
+    assert isinstance(caught.value.__cause__, TypeError | AttributeError)
+
+
+def test_other_errors_of_a_hook_are_as_they_were():
+    """Of one that reads what it has asked for, and of one that reads nothing of the kind."""
+    stack = MethodStack([Reader()])
+    with pytest.raises(TypeError, match=r"^object of type 'int' has no len\(\)$") as caught:
+        stack.rewards(replace(random_rollouts(), text=[1]))
+    assert not isinstance(caught.value, HookError)
+    with pytest.raises(KeyError, match="absent"):
+        MethodStack([defined(rewards=lambda self, rollouts: {}["absent"])()]).rewards(random_rollouts())
+
+
+def test_trackers_have_their_metrics_by_name():
+    stack = MethodStack([METHODS["stare"](), Reader()])
+    rollouts = random_rollouts()
+    found = observed(stack.trackers(), rollouts, "actor/")
+    mean = rollouts.rewards.mean().item()
+    assert found["actor/stare/entropy"] == pytest.approx(rollouts.mean(rollouts.entropy), rel=1e-12)
+    assert found[f"actor/{stack.names[1]}/mean"] == mean

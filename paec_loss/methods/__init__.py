@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
+import traceback
 
 from paec_loss.hooks import HOOKS
 from paec_loss.method import Method
@@ -47,13 +48,20 @@ def find(path: str) -> type[Method]:
     except (ImportError, AttributeError, ValueError) as error:
         raise ValueError(f"method.target={path}: cannot be imported ({error}): give package.module.Class") from None
     except TypeError as error:
-        text = "write @dataclass(frozen=True) above the class" if "non-frozen dataclass" in str(error) else str(error)
-        raise TypeError(f"method.target={path}: {text}") from None
+        plain = "cannot inherit non-frozen dataclass from a frozen one" in str(error)
+        text = "write @dataclass(frozen=True) above this class" if plain else str(error)
+        raise TypeError(f"method.target={path}: {_place(error)}{text}") from None
     if not (isinstance(found, type) and issubclass(found, Method)):
         raise ValueError(f"method.target={path}: must be a subclass of paec_loss.Method")
     if found not in NAMES:
         _check_own(found, path)
     return found
+
+
+def _place(error: Exception) -> str:
+    """File and line where an import failed, for another class of the module may have; "" if none had begun."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.name == "<module>"]
+    return f"{frames[-1].filename}, line {frames[-1].lineno}: " if frames else ""
 
 
 def _check_own(kind: type[Method], path: str) -> None:

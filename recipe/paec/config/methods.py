@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -49,6 +50,8 @@ def _made(node: dict[str, Any]) -> Method:
         if name not in own:
             if (new := RENAMED_FIELDS.get(name)) in own:
                 raise TypeError(f"method.{name}={value}: this field is now called method.{new}")
+            if (hint := _without_type(kind, name)) is not None:
+                raise TypeError(f"method.{name}={value}: {hint}")
             hint = closest(name, list(own), ": did you mean {}? Its") or "; its"
             listed = f"{hint} fields are {', '.join(own)}" if own else ", nor any other"
             raise TypeError(f"method.{name}={value}: {kind.__name__} has no field {name}{listed}")
@@ -56,3 +59,13 @@ def _made(node: dict[str, Any]) -> Method:
         if name not in fields and f.default is f.default_factory is dataclasses.MISSING:
             raise TypeError(f"method.{name}: {kind.__name__} has no default for it: add method.{name}=...")
     return kind(**fields)
+
+
+def _without_type(kind: type[Method], name: str) -> str | None:
+    """What to say of an attribute of a user's class that is no field, because it has no type; None if it is none."""
+    default = inspect.getattr_static(kind, name, None)
+    if hasattr(Method, name) or default is None or callable(default) or isinstance(default, property):
+        return None
+    plain = type(default) in (bool, int, float, str)
+    line = f"{name}: {type(default).__name__} = {default!r}" if plain else f"{name}: float = ..."
+    return f"{name} of {kind.__name__} has no type, so it is no field: write {line} in the class"

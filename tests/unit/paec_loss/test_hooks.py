@@ -129,17 +129,32 @@ def test_a_class_that_would_train_something_else(tmp_path, monkeypatch, name, se
 
 
 @pytest.mark.parametrize(
-    "code, sentence",
+    "code, line, sentence",
     [
-        ("@dataclass\nclass A(Method):\n    x: float = 1.0\n", "write @dataclass(frozen=True) above the class"),
-        ("class A(Method):\n    def loss_terms(self): ...\n", "A.loss_terms is no hook: did you mean loss_term?"),
+        ("@dataclass\nclass B(Method):\n    x: float = 1.0\n", 6, "write @dataclass(frozen=True) above this class"),
+        ("class B(Method):\n    def loss_terms(self): ...\n", 6, "B.loss_terms is no hook: did you mean loss_term?"),
+        (
+            "@dataclass(frozen=True)\nclass B(Method):\n    x = share(0.1, 'of all')\n",
+            6,
+            "'x' is a field but has no type annotation",
+        ),
+        ("len(3)\n", 6, "object of type 'int' has no len()"),
     ],
 )
-def test_a_module_that_cannot_be_defined(tmp_path, monkeypatch, code, sentence):
-    (tmp_path / "bad_hooks.py").write_text("from dataclasses import dataclass\nfrom paec_loss import Method\n" + code)
+def test_a_module_that_cannot_be_defined(tmp_path, monkeypatch, code, line, sentence):
+    """File and line are those of the class that is wrong, which need not be the one that was asked for."""
+    good = "@dataclass(frozen=True)\nclass A(Method): ...\n"
+    head = "from dataclasses import dataclass\nfrom paec_loss import Method\nfrom paec_loss.fields import share\n"
+    (tmp_path / "bad_hooks.py").write_text(head + good + code)
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(TypeError, match=re.escape(f"method.target=bad_hooks.A: {sentence}")):
+    place = f"{tmp_path / 'bad_hooks.py'}, line {line}"
+    with pytest.raises(TypeError, match=re.escape(f"method.target=bad_hooks.A: {place}: {sentence}")):
         find("bad_hooks.A")
+
+
+def test_a_path_that_is_none():
+    with pytest.raises(TypeError, match="^method.target=..A: the 'package' argument is required"):
+        find("..A")
 
 
 def test_the_catalogue_is_as_it_was():

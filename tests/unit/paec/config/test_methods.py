@@ -44,6 +44,10 @@ class Needy(Fixed):
 
 class Empty(Method):
     pass
+
+class Untyped(Fixed):
+    alpha = 0.2
+    beta = positive(2.0, "factor")
 """
 
 
@@ -193,6 +197,15 @@ REFUSED = [
     ),
     (["method=custom", "method.target=mine.Doubled", "+method.label=3"], "method.label=3: must be text"),
     (["method=custom", "method.target=mine.Fixed", "+method.x=3"], "method.x=3: Fixed has no field x, nor any other"),
+    (
+        ["method=mine.Untyped", "method.alpha=0.3"],
+        "method.alpha=0.3: alpha of Untyped has no type, so it is no field: write alpha: float = 0.2 in the class",
+    ),
+    (
+        ["method=mine.Untyped", "method.beta=3"],
+        "method.beta=3: beta of Untyped has no type, so it is no field: write beta: float = ... in the class",
+    ),
+    (["method=mine.Untyped", "method.advantages=3"], "method.advantages=3: Untyped has no field advantages, nor any"),
     (["method=custom", "method.target=mine.Needy"], "method.x: Needy has no default for it: add method.x=..."),
     (["method=custom", "method.target=mine.Empty"], "method.target=mine.Empty: overrides no hook, so it would train"),
     (

@@ -1,4 +1,4 @@
-"""Why the gradient of a step is not finite: the method whose value or gradient is not, or else the policy."""
+"""What is wrong with a loss: a gradient that is not finite, and whose it is, or none at all."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from paec_loss import MethodStack, Rollouts, Tokens
+from paec_loss.hooks import HookError
 
 
 class NotFinite(Exception):
@@ -43,6 +44,31 @@ class Watched(MethodStack):
                     remedy = "look for a square root, a log or a division that torch.where hides at 0"
                     raise NotFinite(f"the gradient of {name}.{hook} is {kind}", remedy)
         return value
+
+
+class Trained(MethodStack):
+    """Methods whose losses must have a gradient, unless they are 0; for a first step."""
+
+    def checked(self, name: str, hook: str, value: Any, seen: Tokens | Rollouts | None = None) -> Any:
+        """As in MethodStack.
+
+        Raises:
+            HookError: a loss that no parameter would follow, or a term without effect.
+        """
+        value = super().checked(name, hook, value, seen)
+        if hook in ("loss_term", "policy_loss") and seen is not None and not value.requires_grad:
+            inside = value[seen.response_mask] if value.dim() == 2 else value
+            if inside.any():
+                raise HookError(no_gradient(f"{name}.{hook}"))
+        return value
+
+
+def no_gradient(what: str) -> str:
+    """One sentence on a loss without gradient."""
+    return (
+        f"{what} has no gradient, so nothing would be trained by it: compute it from tokens.log_prob, tokens.entropy "
+        "or tokens.statistics; what tokens.mean, tokens.masked, detach or item return has none, nor has context"
+    )
 
 
 def not_finite(values: Tensor) -> str:

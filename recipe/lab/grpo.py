@@ -34,7 +34,7 @@ from paec_loss.method import DEVIATION_EPSILON
 from paec_loss.stack import NO_SIGNALS, Signals, observed
 from paec_loss.token_texts import token_pieces
 from recipe.lab.batch import Batch, chosen, together
-from recipe.lab.diagnosis import explained
+from recipe.lab.diagnosis import Trained, explained, no_gradient
 from recipe.lab.metrics import clipped_shares, response_metrics, spread, timed
 from recipe.lab.policy import Policy, Prompts
 from recipe.lab.sampling import sample
@@ -202,7 +202,14 @@ def advantages(
 
 
 def update(state: State, settings: Settings, batch: Batch, rollouts: Rollouts, advantage: Tensor) -> dict[str, float]:
-    """One optimizer step on every mini-batch; returns the means of their metrics."""
+    """One optimizer step on every mini-batch; returns the means of their metrics.
+
+    Raises:
+        HookError: in the first step, a loss or a term without gradient.
+        UserError: there is no gradient, or one that is not finite.
+    """
+    if state.step == 1:
+        settings = replace(settings, stack=Trained(settings.stack.methods))
     signals = signals_of(state)
     graded = replace(rollouts, rewards=batch.scores.flatten(), advantages=advantage)
     n, found, values = settings.responses, [], settings.stack.response_value(graded, signals)
@@ -217,6 +224,8 @@ def update(state: State, settings: Settings, batch: Batch, rollouts: Rollouts, a
         updates = [replace(one, tracker_signal=signals.get(name, {})) for name in settings.stack.names]
         step_statistics = rollouts.statistics.map(lambda v, rows=rows: v[rows])
         loss, metrics = objective(tokens, step_statistics, updates, settings)
+        if not loss.requires_grad:
+            raise UserError(no_gradient(f"at step {state.step}, {settings.stack.owner('policy_loss')}.policy_loss"))
         state.optimizer.zero_grad()
         loss.backward()
         norm = clip_grad_norm_(state.policy.parameters.values(), settings.clip_grad).item()

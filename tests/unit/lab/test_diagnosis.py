@@ -1,4 +1,4 @@
-"""A gradient that is not finite, and results that no trainer can use: the sentence names the method and the hook."""
+"""Gradients that are not finite or not there, and results that no trainer can use: one sentence names the hook."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from paec_loss import Method, MethodStack
+from paec_loss.hooks import HookError
 from paec_loss.methods import METHODS
 from recipe.lab import __main__ as command
 from recipe.lab import grpo
-from recipe.lab.diagnosis import not_finite
+from recipe.lab.diagnosis import no_gradient, not_finite
 from recipe.paec.common.errors import UserError
 
 VALUE = "look for a division by 0 or the log of 0 in it"
@@ -64,6 +65,52 @@ def test_the_policy(small, task, monkeypatch):
     monkeypatch.setattr(grpo, "clip_grad_norm_", lambda *_: torch.tensor(torch.inf))
     with pytest.raises(UserError, match="^the gradient norm is inf at step 1: try a lower lr$"):
         grpo.step(grpo.started(settings), settings, task)
+
+
+def share_of_close(self, tokens, context, update):
+    """A number of `masked`, which has no gradient, as a term."""
+    return 0.1 * tokens.masked(tokens.entropy).mean()
+
+
+def detached(self, tokens, context, update):
+    return -tokens.advantages * tokens.log_prob.detach()
+
+
+@pytest.mark.parametrize("hook, function", [("loss_term", share_of_close), ("policy_loss", detached)])
+def test_a_loss_without_gradient(small, task, hook, function):
+    """Beside another method's term, so that the loss as a whole has one."""
+    stack = MethodStack([METHODS["entropy_bonus"](), of(hook, function)])
+    settings = replace(small("base=dapo", "method=none"), stack=stack)
+    with pytest.raises(HookError) as caught:
+        grpo.step(grpo.started(settings), settings, task)
+    assert str(caught.value) == no_gradient(f"gap.Bad.{hook}")
+    assert str(caught.value).startswith(
+        f"gap.Bad.{hook} has no gradient, so nothing would be trained by it: compute it"
+    )
+    state = grpo.started(settings)
+    state.step = 1  # a term may be constant in a later step
+    assert grpo.step(state, settings, task)["actor/grad_norm"] > 0
+
+
+def test_a_loss_of_zeros(small, task):
+    """Beside a term it is one way to train by the term alone; with nothing beside it there is nothing to train."""
+    zeros = of("policy_loss", lambda self, tokens, context, update: torch.zeros_like(tokens.log_prob))
+    settings = replace(small("base=dapo", "method=none"), stack=MethodStack([METHODS["entropy_bonus"](), zeros]))
+    metrics = grpo.step(grpo.started(settings), settings, task)
+    assert metrics["actor/pg_loss"] == 0 and metrics["actor/grad_norm"] > 0
+    settings = replace(settings, stack=MethodStack([zeros]))
+    with pytest.raises(UserError) as caught:
+        grpo.step(grpo.started(settings), settings, task)
+    assert str(caught.value) == no_gradient("at step 1, gap.Bad.policy_loss")
+
+
+def test_a_term_of_zero_needs_no_gradient(small, task):
+    """As a floor that is not reached; the step is GRPO's."""
+    nothing = of("loss_term", lambda self, tokens, context, update: torch.zeros(()))
+    plain = small("base=dapo", "method=none")
+    settings = replace(plain, stack=MethodStack([nothing]))
+    found, expected = (grpo.step(grpo.started(s), s, task) for s in (settings, plain))
+    assert found["actor/loss"] == expected["actor/loss"] and found["actor/grad_norm"] == expected["actor/grad_norm"]
 
 
 def test_what_is_not_finite():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from data_prep.files import atomic_write
 from recipe.paec.scoring.estimators import Difference, powers_of_two
 
 MOST_CURVES = 6
-"""Methods whose curves can be told apart in one figure."""
+"""Methods whose curves, with the range of their seeds, can be told apart in one figure."""
 COLORS = {"better": "C2", "no difference shown": "0.55", "worse": "C3", "one seed: no interval": "0.8"}
 """Of what `in_words` says."""
 CURVE_COLORS = {
@@ -24,6 +26,10 @@ CURVE_COLORS = {
     **{"pass_at_k": "C4", "unlikeliness": "C5", "paec_no_mask": "C6"},
 }
 """Of methods in the figures of curves, the same in all of them; others take what is left."""
+LINES = ("-", (0, (4, 1.5)), (0, (1, 1.2)))
+"""Line styles: the second is for methods for which no color is left, and so on."""
+LEGEND_ROWS = 5
+"""Rows of a legend that the figures have room for."""
 Panel = tuple[np.ndarray, Mapping[str, tuple[np.ndarray, int | None]]]
 """pass@1, pass@2, ... before training, and each method's with the k from which on the former is higher, if it is."""
 
@@ -43,7 +49,7 @@ def shows(runs: dict[str, Runs]) -> str:
 
 
 def draw_other(runs: dict[str, Runs], file: Path) -> None:
-    """The figure of another task: as `draw`, with the quantities of that task."""
+    """The figure of another task, with its quantities: curves, of more than MOST_CURVES methods without the ranges."""
     pyplot = _pyplot()
     _save(pyplot, _curves(pyplot, runs, [*quantities(runs[BASELINE])][1:]), file)
 
@@ -53,15 +59,15 @@ def draw_pass_at_k(panels: Mapping[str, Panel], file: Path) -> None:
     pyplot = _pyplot()
     size = (3.5 * len(panels), 3.6)
     figure, (axes,) = pyplot.subplots(1, len(panels), figsize=size, layout="constrained", squeeze=False)
-    colors = _colors(dict.fromkeys(name for _, curves in panels.values() for name in curves))
+    styles = _styles(dict.fromkeys(name for _, curves in panels.values() for name in curves))
     shown: dict[str, Any] = {}
     for axis, (title, (start, curves)) in zip(axes, panels.items(), strict=True):
         k = np.arange(1, len(start) + 1)
         shown["before training"] = axis.plot(k, start, "--", color="black", linewidth=1)[0]
         for name, (curve, crossing) in curves.items():
-            shown[_label(name)] = axis.plot(k, curve, color=colors[name], linewidth=1.4)[0]
+            shown[_label(name)] = axis.plot(k, curve, linewidth=1.4, **styles[name])[0]
             if crossing is not None:
-                axis.plot([crossing], [curve[crossing - 1]], "o", color=colors[name], markersize=4)
+                axis.plot([crossing], [curve[crossing - 1]], markersize=4, **_dot(styles[name]))
         axis.set_xscale("log", base=2)
         axis.set_xticks(ticks := powers_of_two(len(start)), ticks)
         axis.set(title=title, xlabel="k tries")
@@ -110,37 +116,58 @@ def _save(pyplot: Any, figure: Any, file: Path) -> None:
 
 
 def _curves(pyplot: Any, runs: dict[str, Runs], against: Sequence[str] = ("pass@32", "distinct")) -> Any:
-    """Frontiers of accuracy and two quantities, and entropy with the range of the seeds."""
-    figure, (left, middle, right) = pyplot.subplots(1, 3, figsize=(10.5, 3.7), layout="constrained")
-    colors = _colors(runs)
+    """Frontiers of accuracy and two quantities, and entropy; of at most MOST_CURVES methods with the seeds' range."""
+    few = len(runs) <= MOST_CURVES
+    size = (10.5, 3.7 if few else 4.2)
+    figure, (left, middle, right) = pyplot.subplots(1, 3, figsize=size, layout="constrained")
+    styles = _styles(runs)
     for name, one in runs.items():
-        color, label = colors[name], _label(name)
+        style, label = styles[name], _label(name)
         values = {key: of.mean((0, -1)) for key, of in quantities(one).items()}
         for axis, key in zip((left, middle), against, strict=True):
-            axis.plot(values["accuracy"], values[key], "-o", color=color, markersize=3, linewidth=1, label=label)
-            axis.plot(values["accuracy"][-1:], values[key][-1:], "o", color=color, markersize=6)
+            axis.plot(values["accuracy"], values[key], marker="o" if few else "", markersize=3, linewidth=1, **style)
+            axis.plot(values["accuracy"][-1:], values[key][-1:], markersize=6, **_dot(style))
             axis.set(xlabel="accuracy", ylabel={"distinct": "distinct correct of 32"}.get(key, key))
-        right.fill_between(one.steps, one.entropy.min(0), one.entropy.max(0), color=color, alpha=0.15, linewidth=0)
-        right.plot(one.steps, one.entropy.mean(0), color=color, linewidth=1.2, label=label)
+        if few:
+            ends = one.entropy.min(0), one.entropy.max(0)
+            right.fill_between(one.steps, *ends, color=style["color"], alpha=0.15, linewidth=0)
+        right.plot(one.steps, one.entropy.mean(0), linewidth=1.2, label=label, **style)
     right.set(xlabel="step", ylabel="token entropy, nats")
     _legend(figure, dict(zip(*reversed(right.get_legend_handles_labels()), strict=True)))
     return figure
 
 
-def _colors(names: Iterable[str]) -> dict[str, str]:
-    """CURVE_COLORS, for the first of a method's names; for all others those that are left."""
-    found: dict[str, str | None] = {}
+def _styles(names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Color and line: CURVE_COLORS, for the first of a method's names; for all others what is left, no two alike.
+
+    They repeat only after ten colors in each of LINES.
+    """
+    colors: dict[str, str | None] = {}
     for name in names:
         color = CURVE_COLORS.get(method_of(name))
-        found[name] = None if color in found.values() else color
-    free = iter(f"C{place}" for place in range(10) if f"C{place}" not in found.values())
-    return {name: color or next(free) for name, color in found.items()}
+        colors[name] = None if color in colors.values() else color
+    every = [(f"C{place}", line) for line in LINES for place in range(10)]
+    free = cycle(one for one in every if one[0] not in colors.values() or one[1] != LINES[0])
+    given = {name: (color, LINES[0]) if color else next(free) for name, color in colors.items()}
+    return {name: {"color": color, "linestyle": line} for name, (color, line) in given.items()}
+
+
+def _dot(style: Mapping[str, Any]) -> dict[str, Any]:
+    """A dot of the color of a style, hollow where the line is not the first of LINES."""
+    hollow = {} if style["linestyle"] == LINES[0] else {"markerfacecolor": "white"}
+    return {"marker": "o", "linestyle": "none", "color": style["color"], **hollow}
 
 
 def _legend(figure: Any, shown: Mapping[str, Any]) -> None:
-    """Lines by their labels, below the panels, in as many columns as the longest label leaves room for."""
+    """Lines by their labels, below the panels, in as many columns as the longest label leaves room for.
+
+    The figure grows by the rows that are more than LEGEND_ROWS.
+    """
     letters = 15 * figure.get_figwidth()
     columns = max(1, min(4, int(letters / (max(map(len, shown)) + 9))))
+    more = max(0, math.ceil(len(shown) / columns) - LEGEND_ROWS)
+    if more:
+        figure.set_figheight(figure.get_figheight() + 0.19 * more)
     figure.legend(shown.values(), shown.keys(), frameon=False, loc="outside lower center", ncols=columns)
 
 

@@ -364,6 +364,27 @@ def test_many_methods_are_drawn_as_differences(tmp_path):
     assert "hypervolume of accuracy and distinct, minus GRPO's" in many
 
 
+def test_more_methods_than_colors_have_other_lines(tmp_path):
+    """Names of methods with a color of their own keep it; no two of fifteen look alike, and all are in the legend."""
+    own = ["none", "paec", "pass_at_k"]
+    names = [*own, *(f"method{i}.knob={i}" for i in range(12))]
+    styles = figures._styles(names)
+    assert [styles[name] for name in own] == [{"color": c, "linestyle": "-"} for c in ("C0", "C2", "C4")]
+    looks = [(style["color"], style["linestyle"]) for style in styles.values()]
+    assert len(set(looks)) == 15 and [line for _, line in looks].count("-") == 10
+    assert len(figures._styles(map(str, range(31)))) == 31, "from then on they repeat"
+    curve = np.linspace(0.2, 0.8, 32)
+    figures.draw_pass_at_k({"all": (curve, {name: (curve, 2) for name in names})}, tmp_path / "pass.svg")
+    figures.draw_other({name: runs(name) for name in names}, tmp_path / "many.svg")
+    figures.draw_other({name: runs(name) for name in names[: figures.MOST_CURVES]}, tmp_path / "few.svg")
+    drawn = {name: (tmp_path / f"{name}.svg").read_text() for name in ("pass", "many", "few")}
+    for name in ("pass", "many"):
+        shown = re.findall("<!-- (GRPO.*) -->", drawn[name])
+        assert shown == ["GRPO", *(f"GRPO + {method}" for method in names[1:])]
+    bands = {name: text.count("PolyCollection") > 0 for name, text in drawn.items()}
+    assert bands == {"pass": False, "many": False, "few": True}
+
+
 def test_the_page_is_what_its_records_make():
     text = (REPOSITORY / "docs" / "results.md").read_text(encoding="utf-8")
     assert text == results.page(results.RECORDS, pipeline.RECORDS)

@@ -244,8 +244,8 @@ def where_the_entropy_is(found: Mapping[Place, Mapping[str, Ending]]) -> list[st
         paec, grpo = endings[name], endings[BASELINE]
         told.append(
             f"* {_capital(place.words)}, {paec.step:,} steps: {paec.share('high_entropy', 'entropy'):.0%} of "
-            f"`{name}`'s token entropy is at tokens above {HIGH:g} nats, which are {paec.share('high', 'tokens'):.1%} of the "
-            f"tokens ({grpo.share('high_entropy', 'entropy'):.0%} with GRPO); "
+            f"`{name}`'s token entropy is at tokens above {HIGH:g} nats, which are {paec.share('high', 'tokens'):.1%} "
+            f"of the tokens ({grpo.share('high_entropy', 'entropy'):.0%} with GRPO); "
             f"{paec.share('ungraded_high_entropy', 'high_entropy'):.0%} of that is where no grader reads. They have "
             f"{paec.share('high_mask_entropy', 'mask_entropy'):.0%} of the entropy that the floor is about. Without "
             f"them the token entropy is {paec.entropy_below.mean():.3f}, GRPO's {grpo.entropy_below.mean():.3f}."

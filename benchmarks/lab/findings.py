@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from benchmarks.lab import other_tasks, pass_at_k, search
+from benchmarks.lab import endings, other_tasks, pass_at_k, search
 from benchmarks.lab.comparison import DRAWS, differences, in_bold, is_shown
 from benchmarks.lab.records import (
     BASELINE,
@@ -82,18 +82,23 @@ def section(folder: Path, of_pipeline: Path | None = None, draws: int = DRAWS) -
     lines = [
         "## In short",
         "",
-        "PAEC as it is shipped minus GRPO, at the last step and over the whole curve, with 95 % intervals; bold where "
-        "0 is outside. With this many cells some are bold by chance: the sections below correct for the number of "
-        "methods. Countdown with three numbers unless a row says otherwise; the second row is the first one's "
-        "trainings on the validation problems, the pipeline is Ray, FSDP2 and vLLM with half the batch.",
+        "PAEC as it is shipped minus GRPO (`none` in the tables below), at the last step and over the whole curve, "
+        "with 95 % intervals, bold where p is below 0.05. Nothing here is corrected for the number of cells, and with "
+        "three seeds such intervals are too narrow (Protocol, Comparison). *Distinct* counts correct expressions, in "
+        "which order counts; the *hypervolume* is the outcome that decides (Protocol, Outcome). Countdown with three "
+        "numbers unless a row says otherwise; the second row is the first one's trainings on other problems; long runs "
+        "continue the first row's seeds; the pipeline is Ray, FSDP2 and vLLM with half the batch, its token entropies "
+        "are means over 50 steps of training, not of a validation.",
         "",
-        f"| | steps | seeds | GRPO's token entropy | PAEC's | {' | '.join(words for _, words, _ in COLUMNS)} |",
-        f"|---|---|---|---|---|{'---|' * len(COLUMNS)}",
+        "| | problems | steps | seeds | GRPO's token entropy | PAEC's | "
+        f"{' | '.join(words for _, words, _ in COLUMNS)} |",
+        f"|---|---|---|---|---|---|{'---|' * len(COLUMNS)}",
         *(_row(place, *pairs[place], gained[place]) for place in pairs),
         "",
         _entropy({place: pair for place, pair in pairs.items() if not place.again}),
-        f"* **At the last step**, PAEC's {_where(gained, AT_THE_END)}.",
-        f"* **Against stopping GRPO earlier**, PAEC's {_where(gained, WHOLE_CURVE)}.",
+        f"* **At the last step**, PAEC's {_where(gained, AT_THE_END)} (uncorrected).",
+        f"* **Against stopping GRPO earlier**, PAEC's {_where(gained, WHOLE_CURVE)} (uncorrected).",
+        *endings.in_short(folder, draws),
     ]
     lines += _more_tries(folder)
     four = other_tasks.complete(folder / "countdown_four")
@@ -116,7 +121,8 @@ def _counts(place: Place, key: str) -> bool:
 
 
 def _row(place: Place, grpo: Runs, paec: Runs, gained: Mapping[str, Difference]) -> str:
-    cells = [place.words, f"{grpo.steps[-1]}", f"{len(grpo.seeds)}"]
+    problems = {"held_out": "test", "validation": "validation"}[place.split]
+    cells = [place.words, problems, f"{grpo.steps[-1]}", f"{len(grpo.seeds)}"]
     cells += [f"{_mean(grpo.entropy, 0)} to {_mean(grpo.entropy)}", _mean(paec.entropy)]
     for key, _, digits in COLUMNS:
         if key not in gained or not _counts(place, key):

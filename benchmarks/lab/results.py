@@ -14,7 +14,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from benchmarks.lab import ablations, findings, matched, other_tasks, pass_at_k, pipeline, search, why
+from benchmarks.lab import ablations, endings, findings, matched, other_tasks, pass_at_k, pipeline, search, why
 from benchmarks.lab.comparison import DRAWS, corrected, differences, dominated, in_words, is_shown
 from benchmarks.lab.figures import draw, draw_why, shows
 from benchmarks.lab.records import (
@@ -51,12 +51,12 @@ SECTIONS = {
 CLAIMS = (
     ("Keeps the entropy of the policy above GRPO's", "entropy", "token entropy at the last step"),
     ("Is more accurate than GRPO", "accuracy", "accuracy at the last step"),
-    ("Keeps more ways to a solution than GRPO", "last distinct", "distinct correct of 32 at the last step"),
+    ("Keeps more expressions of a solution than GRPO", "last distinct", "distinct correct of 32 at the last step"),
     ("Solves more problems within 32 tries than GRPO", "last pass@32", "pass@32 at the last step"),
-    ("Keeps more ways to a solution at the accuracy of GRPO", "equal distinct", "distinct correct at equal accuracy"),
+    ("Keeps more expressions of a solution at its accuracy", "equal distinct", "distinct correct at equal accuracy"),
     ("Solves more problems within 32 tries at its accuracy", "equal pass@32", "pass@32 at equal accuracy"),
     ("Gives more than stopping GRPO earlier, in accuracy and pass@32", "pass@32", "their hypervolume"),
-    ("The same in accuracy and ways to a solution", "distinct", "their hypervolume"),
+    ("The same in accuracy and expressions", "distinct", "their hypervolume"),
 )
 """What is hoped of PAEC, the difference to GRPO that it means, and that difference in words."""
 
@@ -130,8 +130,8 @@ def verdict(of: Difference) -> str:
     if of.p is None:
         return "one seed: no interval"
     if not is_shown(of.p):
-        return "not confirmed"
-    return "confirmed" if of.value > 0 else "the opposite"
+        return "not shown"
+    return "shown" if of.value > 0 else "the opposite"
 
 
 def claims(found: dict[str, Difference]) -> list[str]:
@@ -168,6 +168,7 @@ def page(folder: Path, of_pipeline: Path | None = None, draws: int = DRAWS, figu
         quick,
         defaults,
         each_part,
+        endings.section(folder, draws),
         found[0],
         long,
         llama,

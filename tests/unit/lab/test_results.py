@@ -129,8 +129,8 @@ def test_a_section_has_a_row_for_each_method(tmp_path, monkeypatch):
     rows = dict(
         line.strip("| ").split(" | ", 1) for line in text.splitlines() if line.startswith("| ") and "GRPO" in line
     )
-    assert rows["Is more accurate than GRPO"].endswith("| +0.250 [+0.250, +0.250] | confirmed")
-    assert rows["Keeps the entropy of the policy above GRPO's"].endswith("| +0.000 [+0.000, +0.000] | not confirmed")
+    assert rows["Is more accurate than GRPO"].endswith("| +0.250 [+0.250, +0.250] | shown")
+    assert rows["Keeps the entropy of the policy above GRPO's"].endswith("| +0.000 [+0.000, +0.000] | not shown")
 
 
 def test_the_entropy_has_a_t_interval_over_the_pairs_of_seeds():
@@ -232,15 +232,15 @@ def test_what_is_said_in_short(tmp_path):
     write(tmp_path / "long", *seeds[:3])
     text = findings.section(tmp_path, draws=5)
     nothing = "+0.000 [+0.000, +0.000] | +0.000 [+0.000, +0.000] | +0.00 [+0.00, +0.00] |"
-    assert f"| test problems | 25 | 2 | 0.200 to 0.100 | 0.100 | {nothing}" in text
-    assert f"| validation problems | 25 | 2 | 0.200 to 0.100 | 0.100 | {nothing}" in text
+    assert f"| test problems | test | 25 | 2 | 0.200 to 0.100 | 0.100 | {nothing}" in text
+    assert f"| validation problems | validation | 25 | 2 | 0.200 to 0.100 | 0.100 | {nothing}" in text
     assert "GRPO's falls in 2 of 2 trainings; PAEC's ends above that of the same seed in 0 of 2." in text
     assert "PAEC's accuracy is not shown to differ in any of 2 rows; pass@32 is not shown" in text
     assert "long runs" not in text and "PAEC's parts" not in text
     write(tmp_path / "long", seeds[3])
     write(tmp_path / "ablations", *(f"{name}-seed{seed}" for name, _ in findings.PARTS for seed in (1, 2)))
     text = findings.section(tmp_path, draws=5)
-    assert "| long runs | 25 | 2 |" in text and "falls in 4 of 4 trainings" in text
+    assert "| long runs | test | 25 | 2 |" in text and "falls in 4 of 4 trainings" in text
     assert "0.100 with GRPO and 0.100 with PAEC; 0.100 without the floor (`lambda_low=0`), 0.100 with" in text
 
 
@@ -262,7 +262,7 @@ def test_rows_in_which_a_difference_is_shown():
 
 def test_verdicts():
     found = [Difference(*of) for of in ((0.1, 0.01, 0.2, 0.04), (-0.1, -0.2, -0.01, 0.04), (0.1, 1e-6, 0.2, 0.0504))]
-    assert [results.verdict(of) for of in found] == ["confirmed", "the opposite", "not confirmed"]
+    assert [results.verdict(of) for of in found] == ["shown", "the opposite", "not shown"]
     assert results.verdict(Difference(0.1, None, None, None)) == "one seed: no interval"
 
 

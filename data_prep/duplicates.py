@@ -7,6 +7,8 @@ Two rows are duplicates of each other if they have
   `maximum`), so that only ordinary words may differ, and sets of token pairs with a Jaccard similarity of at least
   `threshold`.
 
+Rows of different settings, such as another system turn, are never compared.
+
 So "Find x if 2x=4" and "Find x if 2x=6" are two problems, however much other text they share. A group is what such
 pairs connect; hence no two kept rows are duplicates, and the groups do not depend on the order of the rows.
 
@@ -19,7 +21,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, combinations
 from typing import Literal
@@ -85,6 +87,7 @@ def find_duplicates(
     answers: Sequence[str],
     *,
     same_answer: Callable[[str, str], bool],
+    settings: Sequence[Hashable] | None = None,
     threshold: float = THRESHOLD,
     progress: bool = False,
 ) -> Duplicates:
@@ -95,33 +98,37 @@ def find_duplicates(
         answers: their answers.
         same_answer: whether two answers are equal; called once for every two different strings of a group, until one
             pair differs.
+        settings: what belongs to each row beside its text; only rows of equal settings are compared. None: all equal.
         threshold: minimum Jaccard similarity of near-duplicates, in (0, 1]; 1 still allows swapped pairs.
         progress: show it on stderr.
 
     Raises:
-        ValueError: `texts` and `answers` differ in length, or the threshold is out of range.
+        ValueError: `texts`, `answers` and `settings` differ in length, or the threshold is out of range.
     """
     if len(texts) != len(answers):
         raise ValueError(f"{len(texts)} texts but {len(answers)} answers; give one answer per row")
+    if settings is not None and len(texts) != len(settings):
+        raise ValueError(f"{len(texts)} texts but {len(settings)} settings; give one setting per row")
     if not 0 < threshold <= 1:
         raise ValueError(f"threshold {threshold}: must be in (0, 1], it is a Jaccard similarity")
 
     # A token contains no space, so joined tokens are equivalent to a tuple and take a fraction of the memory.
-    copies: dict[str, list[int]] = defaultdict(list)
-    blocks: dict[str, list[str]] = defaultdict(list)
+    copies: dict[tuple[Hashable, str], list[int]] = defaultdict(list)
+    blocks: dict[tuple[Hashable, str], list[str]] = defaultdict(list)
     for row, text in enumerate(with_progress(texts, label="duplicates", show=progress)):
+        setting = None if settings is None else settings[row]
         found = tokens(text)
         problem = " ".join(found)
-        if problem not in copies:
-            blocks[" ".join(formal(found))].append(problem)
-        copies[problem].append(row)
+        if (setting, problem) not in copies:
+            blocks[setting, " ".join(formal(found))].append(problem)
+        copies[setting, problem].append(row)
 
     groups = []
-    for block in blocks.values():
+    for (setting, _), block in blocks.items():
         for component in _components(block, threshold):
-            rows = sorted(row for problem in component for row in copies[problem])
-            if len(rows) > 1:
-                groups.append(_group(rows, component, copies, answers, same_answer))
+            rows = {problem: copies[setting, problem] for problem in component}
+            if sum(map(len, rows.values())) > 1:
+                groups.append(_group(rows, answers, same_answer))
     groups.sort(key=lambda group: group.members)
     removed = {row for group in groups for row in group.members[not group.conflict :]}
     return Duplicates(tuple(row for row in range(len(texts)) if row not in removed), tuple(groups))
@@ -131,19 +138,15 @@ def _shingles(problem: str) -> set[tuple[str, ...]]:
     return set(shingles(problem.split(), SHINGLE))
 
 
-def _group(
-    rows: Sequence[int],
-    component: Sequence[str],
-    copies: Mapping[str, Sequence[int]],
-    answers: Sequence[str],
-    same_answer: Callable[[str, str], bool],
-) -> Group:
-    sets = {copies[problem][0]: _shingles(problem) for problem in component}
-    given = tuple(answers[row] for row in rows)
+def _group(rows: Mapping[str, Sequence[int]], answers: Sequence[str], same_answer: Callable[[str, str], bool]) -> Group:
+    """The group of these problems, whose row numbers are given, ascending."""
+    members = sorted(chain.from_iterable(rows.values()))
+    sets = {numbers[0]: _shingles(problem) for problem, numbers in rows.items()}
+    given = tuple(answers[member] for member in members)
     return Group(
-        kind="exact" if len(component) == 1 else "near",
-        members=tuple(rows),
-        similarity=min(jaccard(sets[rows[0]], other) for other in sets.values()),
+        kind="exact" if len(rows) == 1 else "near",
+        members=tuple(members),
+        similarity=min(jaccard(sets[members[0]], other) for other in sets.values()),
         answers=given,
         # Sorted, so that the outcome depends on the group and not on its order.
         conflict=not all(same_answer(a, b) for a, b in combinations(sorted(set(given)), 2)),

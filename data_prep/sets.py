@@ -62,6 +62,14 @@ class Problem:
     system: str | None = None
     extra: Mapping[str, str] | None = None
 
+    @property
+    def setting(self) -> tuple[str | None, ...]:
+        """What belongs to the problem beside its text: the system turn and the further columns.
+
+        Rows that differ here are different rows, and never duplicates of each other.
+        """
+        return (self.system, *(self.extra or {}).values())
+
 
 @dataclass(frozen=True)
 class Layout:

@@ -118,6 +118,18 @@ def test_conflicts_lose_all_members():
     assert asdict(found)["groups"][1]["answers"] == ("4", "4.0")
 
 
+def test_rows_of_other_settings_are_other_rows():
+    """Exact, near, and conflicting ones; a setting is anything that can be hashed."""
+    near = ["Find the value of x if 2x = 4.", "Find the number x if 2x = 4."]
+    texts, answers = ["1+1?", "1 + 1?", "1+1?", *near, near[1]], ["2", "2", "3", "2", "2", "2"]
+    assert find(texts, answers, threshold=0.5).kept == (3,)
+    found = find(texts, answers, threshold=0.5, settings=["a", "b", "c", ("a", None), ("b", None), ("a", None)])
+    assert found.kept == (0, 1, 2, 3, 4)
+    assert found.groups == (Group("near", (3, 5), 6 / 11, ("2", "2"), False),)
+    found = find(texts, answers, threshold=0.5, settings=["a", "a", "b", "c", "c", "d"])
+    assert [group.members for group in found.groups] == [(0, 1), (3, 4)] and not found.conflicts
+
+
 def test_conflict_is_pairwise():
     """Every neighbour within 1, but not the ends: an answer that others connect is still another answer."""
     found = find_duplicates(["x"] * 3, ["1", "2", "3"], same_answer=lambda a, b: abs(int(a) - int(b)) <= 1)
@@ -200,6 +212,8 @@ def test_chinese_near_duplicates():
 def test_arguments_are_checked():
     with pytest.raises(ValueError, match="2 texts but 1 answers; give one answer per row"):
         find_duplicates(["a", "b"], ["1"], same_answer=str.__eq__)
+    with pytest.raises(ValueError, match="2 texts but 1 settings; give one setting per row"):
+        find(["a", "b"], settings=["s"])
     for threshold in (0, 1.01, float("nan")):
         with pytest.raises(
             ValueError, match=rf"threshold {threshold}: must be in \(0, 1\], it is a Jaccard similarity"

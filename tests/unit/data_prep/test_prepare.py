@@ -325,6 +325,17 @@ def test_repetition_rule():
     # The same text with another answer is another row.
     two = [Problem("p", "1", None, "x", False), Problem("p", "2", None, "y", False)]
     assert undo_repetition(two * 3) == (two, "usually 3 times")
+    # And so it is after another system turn, and with other further columns.
+    for more in ({"system": "French"}, {"extra": {"lang": "c"}}):
+        rows = [two[0], replace(two[0], **more)]
+        assert undo_repetition(rows) == (rows, None)
+        assert undo_repetition(rows * 2) == (rows, "usually 2 times")
+
+
+def test_the_setting_of_a_problem():
+    plain = Problem("p", "1", None, "x", False)
+    assert plain.setting == (None,) != replace(plain, system="").setting
+    assert replace(plain, system="s", extra={"a": "1", "b": "2"}).setting == ("s", "1", "2")
 
 
 def test_dapo_counts_problems_not_answers(tmp_path, monkeypatch, capsys):

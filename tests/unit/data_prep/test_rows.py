@@ -141,6 +141,55 @@ def test_duplicates_and_contamination_as_with_the_named_sets(tmp_path, capsys):
     assert frame(tmp_path).extra_info[0]["problem"] == long[1]
 
 
+PROGRAMS = [
+    {"ask": f"Write a program that prints {word}.", "gold": word, "lang": lang}
+    for word in ("hello", "bye")
+    for lang in ("python", "c")
+]
+
+
+@pytest.mark.parametrize("flags", [(), ("--keep-duplicates",), ("--split", "test")])
+def test_rows_that_differ_in_a_further_column_are_different_rows(tmp_path, capsys, flags):
+    """A scorer grades with the column; every question is there twice, as in a set that is published x2."""
+    assert run(tmp_path, PROGRAMS, "--extra", "lang", "--scorer", "exact_match", *flags) == 0
+    out, err = capsys.readouterr()
+    assert out.endswith("read 4, written 4\n") and "REPEATED" not in err
+    found = frame(tmp_path, "test" if flags[:1] == ("--split",) else "train")
+    assert [reward["ground_truth"] for reward in found.reward_model] == ["hello", "hello", "bye", "bye"]
+    assert [extra["lang"] for extra in found.extra_info] == ["python", "c", "python", "c"]
+
+
+def test_a_conflict_needs_the_same_further_columns(tmp_path):
+    table = [*PROGRAMS, {**PROGRAMS[0], "gold": "HELLO"}, PROGRAMS[3]]
+    assert run(tmp_path, table, "--extra", "lang", "--scorer", "exact_match") == 0
+    counts = json.loads((tmp_path / "out" / "train.manifest.json").read_text())["counts"]
+    assert (counts["conflicting"], counts["exact_duplicates"], counts["written"]) == (2, 1, 3)
+    assert [extra["lang"] for extra in frame(tmp_path).extra_info] == ["c", "python", "c"]
+
+
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_rows_that_differ_in_the_system_turn_are_different_rows(tmp_path, split):
+    user = {"role": "user", "content": "Name this animal, which barks."}
+    table = [
+        {"ask": [{"role": "system", "content": f"Answer in {language}."}, user], "gold": word}
+        for language, word in (("French", "chien"), ("German", "Hund"))
+    ]
+    table += [{"ask": user["content"], "gold": "dog"}]
+    assert run(tmp_path, table, "--scorer", "exact_match", "--split", split) == 0
+    assert [reward["ground_truth"] for reward in frame(tmp_path, split).reward_model] == ["chien", "Hund", "dog"]
+
+
+def test_a_repeated_table(tmp_path, capsys):
+    """One of each, unless duplicates are kept."""
+    assert run(tmp_path, TABLE * 3, "--scorer", "exact_match") == 0
+    out, err = capsys.readouterr()
+    assert "EVERY ROW IS REPEATED, usually 3 times; one of each is kept: 3 rows" in err
+    assert out.endswith("read 9, repetition undone 6, written 3\n")
+    assert run(tmp_path, TABLE * 3, "--scorer", "exact_match", "--keep-duplicates", "--overwrite") == 0
+    out, err = capsys.readouterr()
+    assert out.endswith("read 9, written 9\n") and "REPEATED" not in err
+
+
 def test_answers_in_words_conflict_unless_they_are_the_same_text(tmp_path):
     text = "Which planet of the solar system has the largest number of known moons, as counted by astronomers today?"
     table = [{"ask": text, "gold": "0.5"}, {"ask": text, "gold": "1/2"}, TABLE[0] | {"ask": "x"}]

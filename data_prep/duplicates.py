@@ -1,13 +1,14 @@
 """Exact and near-duplicates in a training set, and groups of them whose answers contradict each other.
 
-Two rows are duplicates of each other if they have
+Two rows of mathematics are duplicates of each other if they have
 
 * exact: the same tokens (`data_prep.shingles.tokens`: case, spacing, LaTeX layout and punctuation do not count); or
 * near: the same sequence of formal tokens (numbers, operators, brackets, variables, commands, deciding words such as
   `maximum`), so that only ordinary words may differ, and sets of token pairs with a Jaccard similarity of at least
   `threshold`.
 
-Rows of different settings, such as another system turn, are never compared.
+Of other rows only the same text is a duplicate (`same_text`): one word, one capital or one comma may be what a
+question is about. Rows of different settings, such as another system turn, are never compared.
 
 So "Find x if 2x=4" and "Find x if 2x=6" are two problems, however much other text they share. A group is what such
 pairs connect; hence no two kept rows are duplicates, and the groups do not depend on the order of the rows.
@@ -20,6 +21,7 @@ detection", WWW 2008), so only such pairs of rows are compared. docs/duplicates.
 from __future__ import annotations
 
 import math
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -42,7 +44,7 @@ _ROUNDING = 1e-9  # 0.07 * 100 > 7 in floating point; a bound may be too loose, 
 class Group:
     """Two or more rows with the same problem.
 
-    kind: "exact" if all members have the same tokens, otherwise "near".
+    kind: "exact" if all members have the same tokens (or the same text, where that is the rule), otherwise "near".
     members: row numbers, ascending.
     similarity: the lowest Jaccard similarity of a member with the first one; 1 in an exact group. It may be below the
         threshold if others connect the two.
@@ -88,6 +90,7 @@ def find_duplicates(
     *,
     same_answer: Callable[[str, str], bool],
     settings: Sequence[Hashable] | None = None,
+    mathematics: bool = True,
     threshold: float = THRESHOLD,
     progress: bool = False,
 ) -> Duplicates:
@@ -99,6 +102,7 @@ def find_duplicates(
         same_answer: whether two answers are equal; called once for every two different strings of a group, until one
             pair differs.
         settings: what belongs to each row beside its text; only rows of equal settings are compared. None: all equal.
+        mathematics: whether the rules for mathematics are used; otherwise only rows with the same text are duplicates.
         threshold: minimum Jaccard similarity of near-duplicates, in (0, 1]; 1 still allows swapped pairs.
         progress: show it on stderr.
 
@@ -112,15 +116,13 @@ def find_duplicates(
     if not 0 < threshold <= 1:
         raise ValueError(f"threshold {threshold}: must be in (0, 1], it is a Jaccard similarity")
 
-    # A token contains no space, so joined tokens are equivalent to a tuple and take a fraction of the memory.
     copies: dict[tuple[Hashable, str], list[int]] = defaultdict(list)
     blocks: dict[tuple[Hashable, str], list[str]] = defaultdict(list)
     for row, text in enumerate(with_progress(texts, label="duplicates", show=progress)):
         setting = None if settings is None else settings[row]
-        found = tokens(text)
-        problem = " ".join(found)
+        problem, block = _compared(text) if mathematics else (same_text(text),) * 2
         if (setting, problem) not in copies:
-            blocks[setting, " ".join(formal(found))].append(problem)
+            blocks[setting, block].append(problem)
         copies[setting, problem].append(row)
 
     groups = []
@@ -132,6 +134,20 @@ def find_duplicates(
     groups.sort(key=lambda group: group.members)
     removed = {row for group in groups for row in group.members[not group.conflict :]}
     return Duplicates(tuple(row for row in range(len(texts)) if row not in removed), tuple(groups))
+
+
+def same_text(text: str) -> str:
+    """What two equal texts share: one Unicode form (NFC), no blank space at the ends of lines, none around the text."""
+    return "\n".join(line.rstrip() for line in unicodedata.normalize("NFC", text).strip().splitlines())
+
+
+def _compared(text: str) -> tuple[str, str]:
+    """A problem's tokens, and the formal ones: those of near-duplicates are the same.
+
+    A token contains no space, so joined tokens are equivalent to a tuple and take a fraction of the memory.
+    """
+    found = tokens(text)
+    return " ".join(found), " ".join(formal(found))
 
 
 def _shingles(problem: str) -> set[tuple[str, ...]]:

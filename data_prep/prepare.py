@@ -85,7 +85,7 @@ def prepare(
 
     Args:
         split: of `data_set.counts`, or any if that is empty: then no number of problems is expected; "train" rows are
-            deduplicated.
+            deduplicated, by the rules for mathematics if they are graded so (`is_mathematics`).
         path: the .parquet file to write or replace; `output_path` makes it.
         template: a name of `data_prep.templates.TEMPLATES`.
         drop_malformed: leave malformed rows out instead of refusing the input.
@@ -102,8 +102,6 @@ def prepare(
         InputError: unknown layout, malformed rows, or unexpected count.
     """
     known = benchmarks_of(benchmarks) if benchmarks else {}
-    same_answer = strict.equal if sources.kind(data_set.data_source) in sources.MATH_RULES else operator.eq
-
     reading = read(data_set, source)
     counts: dict[str, Any] = {"read": reading.rows, "malformed": len(reading.faults)}
     if reading.faults:
@@ -132,11 +130,13 @@ def prepare(
     # Named in the manifest even if the step is skipped, so that manifests are comparable.
     counts |= {"exact_duplicates": 0, "near_duplicates": 0, "conflicting": 0, "contaminated": 0}
     if split == "train" and not keep_duplicates:
+        mathematics = is_mathematics(data_set.data_source)
         found = find_duplicates(
             [p.text for p in problems],
             [p.answer for p in problems],
             settings=[p.setting for p in problems],
-            same_answer=same_answer,
+            same_answer=strict.equal if mathematics else operator.eq,
+            mathematics=mathematics,
             progress=True,
         )
         removed = found.removed
@@ -189,6 +189,14 @@ def prepare(
         columns = {"question": layout.problem, "answer": layout.answer, "extra": list(data_set.extra)}
         manifest["table"] = {**columns, "scorer": data_set.scorer}
     return write(path, rows, manifest, report)
+
+
+def is_mathematics(data_source: str) -> bool:
+    """Whether its rows are graded by a final answer, by one of the rules for mathematics.
+
+    Not, if nothing names the scorer yet (`reward.scorers` will), or a scorer of text, a choice, a pattern or JSON does.
+    """
+    return sources.kind(data_source) in sources.MATH_RULES
 
 
 def output_path(output: Path, split: str, overwrite: bool) -> Path:
@@ -341,7 +349,7 @@ def contract_rows(name: str, split: str, problems: Sequence[Problem], template: 
                 *([{"role": "system", "content": problem.system}] if problem.system is not None else []),
                 {"role": "user", "content": render(TEMPLATES[template], problem.text)},
             ],
-            "ability": "math" if sources.kind(name) in sources.MATH_RULES else "general",
+            "ability": "math" if is_mathematics(name) else "general",
             "reward_model": {"style": "rule", "ground_truth": problem.answer},
             "extra_info": {
                 "split": split,

@@ -14,9 +14,10 @@ import pytest
 from data_prep import prepare as preparation
 from data_prep.__main__ import list_sets, main
 from data_prep.contract import validate_rows
-from data_prep.prepare import describe_counts, undo_repetition
+from data_prep.prepare import contract_rows, describe_counts, is_mathematics, undo_repetition
 from data_prep.sets import DATA_SETS, Problem
 from data_prep.templates import FOREIGN_SUFFIXES
+from recipe.grading import sources
 
 
 def problems(count, start=0):
@@ -378,6 +379,21 @@ def test_duplicates_of_a_training_set(tmp_path, small):
     assert "duplicates" not in content(tmp_path, "train.report.json")
     assert run(tmp_path, "math", rows, "--split", "test") == 0  # a benchmark is never deduplicated
     assert len(written(tmp_path, "test")) == 5
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        *((name, True) for name in DATA_SETS),
+        *((f"{scorer}/mine", scorer.startswith("math")) for scorer in sources.NAMES[:-1]),
+        ("mine", False),
+        ("reasoning_gym/countdown", False),
+    ],
+)
+def test_what_is_graded_as_mathematics(source, found):
+    assert is_mathematics(source) is found
+    (row,) = contract_rows(source, "train", [Problem("p", "1", None, "x", False)], "none")
+    assert row["ability"] == ("math" if found else "general")
 
 
 def test_contamination(tmp_path, small, capsys):

@@ -190,6 +190,30 @@ def test_a_repeated_table(tmp_path, capsys):
     assert out.endswith("read 9, written 9\n") and "REPEATED" not in err
 
 
+CAPITALS = [
+    {"ask": f"What is the name of the capital city of the country {country}?", "gold": city}
+    for country, city in [
+        ("Chad", "N'Djamena"),
+        ("Peru", "Lima"),
+        ("Kenya", "Nairobi"),
+        ("Norway", "Oslo"),
+        ("Cuba", "Havana"),
+        ("Japan", "Tokyo"),
+    ]
+]
+
+
+@pytest.mark.parametrize(
+    ("flags", "conflicting"),
+    [(("--scorer", "exact_match"), 0), (("--scorer", "regex"), 0), ((), 0), (("--scorer", "math"), 6)],
+)
+def test_only_mathematics_has_near_duplicates(tmp_path, flags, conflicting):
+    """Six questions that differ in one ordinary word, and another; a table without a scorer has one of its own."""
+    assert run(tmp_path, [*CAPITALS, TABLE[1]], *flags) == 0
+    counts = json.loads((tmp_path / "out" / "train.manifest.json").read_text())["counts"]
+    assert (counts["conflicting"], counts["near_duplicates"], counts["written"]) == (conflicting, 0, 7 - conflicting)
+
+
 def test_answers_in_words_conflict_unless_they_are_the_same_text(tmp_path):
     text = "Which planet of the solar system has the largest number of known moons, as counted by astronomers today?"
     table = [{"ask": text, "gold": "0.5"}, {"ask": text, "gold": "1/2"}, TABLE[0] | {"ask": "x"}]

@@ -11,7 +11,7 @@ import json
 import math
 import re
 import sys
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -27,6 +27,12 @@ MAX_PROBLEM, MAX_ANSWER = 20_000, 1_000
 
 _MAX_CELL = 3 * MAX_PROBLEM  # of messages as text: instructions and escapes are added to the problem
 _MESSAGES = re.compile(r"""\[\s*\{\s*['"](?:role|content)['"]\s*:""")
+
+_SUPPORTED = (
+    'supported are messages {"role", "content"} with one user turn, at the end, and at most one system turn before it; '
+    "write the other turns into the user turn"
+)
+_SHOWN_TURNS = 5
 
 _IDS = ("unique_id", "id", "uuid", "problem_idx", "idx", "extra_info.index")
 
@@ -317,10 +323,21 @@ def _prompt(value: Any, field: str) -> tuple[str, str | None]:
     if not isinstance(value, list):
         raise BadField(field, f"{type(value).__name__} instead of text or messages")
     turns = [turn if isinstance(turn, Mapping) else {} for turn in value]
-    users = [turn.get("content") for turn in turns if turn.get("role") == "user"]
-    if len(users) != 1 or turns[-1].get("role") != "user" or not isinstance(users[0], str):
-        raise BadField(field, 'not messages of the form {"role", "content"} with one user turn at the end')
-    return users[0], str(turns[0].get("content")) if turns[0].get("role") == "system" else None
+    roles = [turn.get("role") for turn in turns]
+    texts = [turn.get("content") for turn in turns]
+    if roles not in (["user"], ["system", "user"]):
+        raise BadField(field, f"{_turns(roles)}: {_SUPPORTED}")
+    for role, text in zip(roles, texts, strict=True):
+        if not isinstance(text, str):
+            raise BadField(field, f"the {role} turn is {type(text).__name__} instead of text")
+    return texts[-1], texts[0] if len(texts) == 2 else None
+
+
+def _turns(roles: Sequence[Any]) -> str:
+    """The roles of messages in words, the first few of many."""
+    named = [f"{role:.20}" if isinstance(role, str) else "(no role)" for role in roles[:_SHOWN_TURNS]]
+    more = [f"{len(roles) - _SHOWN_TURNS} more"] if len(roles) > _SHOWN_TURNS else []
+    return f"the turns {', '.join(named + more)}" if roles else "no turns"
 
 
 def _read_back(text: str, field: str = "") -> Any:

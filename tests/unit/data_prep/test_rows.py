@@ -231,7 +231,14 @@ BAD_ROWS = [
     ({"ask": "q", "gold": "x" * 20_001}, "quiz.jsonl, line 2, field gold: 20,001 characters, more than 20,000"),
     ({"ask": "q", "gold": "12"}, "quiz.jsonl, line 2, field gold: '12' is not a letter: give that of the right choice"),
     ({"ask": "q", "gold": "A", "level": None}, "quiz.jsonl, line 2, field level: missing"),
-    ({"ask": [{"role": "assistant", "content": "x"}], "gold": "A"}, "line 2, field ask: not messages of the form"),
+    (
+        {"ask": [{"role": "assistant", "content": "Hi."}, {"role": "user", "content": "q"}], "gold": "A"},
+        "quiz.jsonl, line 2, field ask: the turns assistant, user: supported are messages",
+    ),
+    (
+        {"ask": [{"role": role, "content": "q"} for role in ("system", "system", "user")], "gold": "A"},
+        "quiz.jsonl, line 2, field ask: the turns system, system, user: supported are messages",
+    ),
 ]
 
 

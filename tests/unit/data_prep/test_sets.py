@@ -380,6 +380,10 @@ def test_bad_answers(parse, value, problem):
     assert caught.value.args[-1] == problem
 
 
+def turns(*roles):
+    return [{"role": role, "content": "1+1?"} for role in roles]
+
+
 NAN = float("nan")
 PLAIN = DATA_SETS["math500"].layouts[1]
 ROWS = DATA_SETS["math500"].layouts[0]
@@ -462,14 +466,33 @@ ROWS = DATA_SETS["math500"].layouts[0]
                 ROWS,
                 {"prompt": prompt, "reward_model": {"ground_truth": "2"}},
                 "prompt",
-                'not messages of the form {"role", "content"} with one user turn at the end',
+                f'{found}: supported are messages {{"role", "content"}} with one user turn, at the end, and at most '
+                "one system turn before it; write the other turns into the user turn",
             )
-            for prompt in (
-                [],
-                ["1+1?"],
-                [{"role": "user", "content": None}],
-                [{"role": "user", "content": "1+1?"}, {"role": "assistant", "content": "2"}],
-                [{"role": "user", "content": "1"}, {"role": "user", "content": "2"}],
+            for prompt, found in (
+                ([], "no turns"),
+                (["1+1?"], "the turns (no role)"),
+                ([{"from": "human"}, *turns("user")], "the turns (no role), user"),
+                (turns("system"), "the turns system"),
+                (turns("user", "assistant"), "the turns user, assistant"),
+                (turns("user", "user"), "the turns user, user"),
+                (turns("assistant", "user"), "the turns assistant, user"),
+                (turns("system", "assistant", "user"), "the turns system, assistant, user"),
+                (turns("system", "system", "user"), "the turns system, system, user"),
+                (turns("user", "assistant", "user"), "the turns user, assistant, user"),
+                (turns("x" * 21, "user"), f"the turns {'x' * 20}, user"),
+                (turns(*["user", "tool"] * 4), "the turns user, tool, user, tool, user, 3 more"),
+            )
+        ),
+        *(
+            (ROWS, {"prompt": prompt, "reward_model": {"ground_truth": "2"}}, "prompt", problem)
+            for prompt, problem in (
+                ([{"role": "user", "content": None}], "the user turn is NoneType instead of text"),
+                ([{"role": "system"}, *turns("user")], "the system turn is NoneType instead of text"),
+                (
+                    [{"role": "user", "content": [{"type": "text", "text": "1+1?"}]}],
+                    "the user turn is list instead of text",
+                ),
             )
         ),
         (

@@ -79,7 +79,10 @@ class Problem:
 
 @dataclass(frozen=True)
 class Layout:
-    """Columns of problem and answer (`a.b` is field b of column a), and how the answer is read from the latter."""
+    """Columns of problem and answer, and how the answer is read from the latter.
+
+    `a.b` is the column of that name or, without one, field b of column a.
+    """
 
     problem: str
     answer: str
@@ -87,8 +90,12 @@ class Layout:
 
     @property
     def columns(self) -> set[str]:
-        """The columns by which the layout is recognised."""
+        """The columns of a table with this layout, as its authors publish it."""
         return {self.problem.split(".")[0], self.answer.split(".")[0]}
+
+    def fits(self, columns: Collection[str]) -> bool:
+        """Whether a table with these columns has problem and answer."""
+        return has_column(columns, self.problem) and has_column(columns, self.answer)
 
 
 @dataclass(frozen=True)
@@ -133,7 +140,12 @@ class DataSet:
 
     def layout(self, columns: Collection[str]) -> Layout | None:
         """The first layout whose columns are all there, or None."""
-        return next((layout for layout in self.layouts if layout.columns <= {*columns}), None)
+        return next((layout for layout in self.layouts if layout.fits(columns)), None)
+
+
+def has_column(columns: Collection[str], path: str) -> bool:
+    """Whether there is a column `path`, or one of which `path` can be a field."""
+    return path in columns or path.split(".")[0] in columns
 
 
 def read_problem(data_set: DataSet, layout: Layout, record: Record) -> Problem:
@@ -282,7 +294,7 @@ def _present(value: Any) -> bool:
 
 def _field(values: Mapping[str, Any], path: str) -> Any:
     value: Any = values
-    for key in path.split("."):
+    for key in [path] if path in values else path.split("."):
         if isinstance(value, str) and value.startswith("{"):
             value = _read_back(value, path)
         if not isinstance(value, Mapping):

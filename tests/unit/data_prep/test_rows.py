@@ -126,6 +126,23 @@ def test_fields_of_columns_and_instructions_of_others(tmp_path):
         assert frame(tmp_path).prompt[0][0]["content"] == expected
 
 
+@pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet"])
+def test_a_column_whose_name_has_a_dot(tmp_path, kind):
+    """As pandas flattens nested fields; it comes before a field of the same path."""
+    table = [{"q.Text": "Name the capital of France.", "gold": "Paris", "info.level": 1}]
+    if kind == "jsonl":
+        table = [
+            {**table[0], "q": {"text": "another"}},
+            {"q": {"text": "And of Peru?"}, "gold": "Lima", "info.level": 2},
+        ]
+    path = put(tmp_path / f"quiz.{kind}", table)
+    flags = ("--scorer", "exact_match", "--extra", "info.level")
+    assert run(tmp_path, path, *flags, question="q.text") == 0
+    expected = ["Name the capital of France.", "And of Peru?"][: len(table)]
+    assert [extra["problem"] for extra in frame(tmp_path).extra_info] == expected
+    assert [extra["info.level"] for extra in frame(tmp_path).extra_info] == ["1", "2"][: len(table)]
+
+
 def test_duplicates_and_contamination_as_with_the_named_sets(tmp_path, capsys):
     long = [
         "Which planet of the solar system has the largest number of known moons, as counted by astronomers today?",
@@ -274,6 +291,7 @@ def test_bad_rows_can_be_left_out(tmp_path):
     [
         ((), {"question": "asks"}, "has no column asks (--question), only ask, gold, level; did you mean ask?"),
         ((), {"answer": "reply"}, "has no column reply (--answer), only ask, gold, level"),
+        ((), {"question": "as.k"}, "has no column as.k (--question), only ask, gold, level; did you mean ask?"),
         (("--extra", "levels"), {}, "has no column levels (--extra), only ask, gold, level; did you mean level?"),
         (("--source", "my set"), {}, "--source my set: must consist of letters, digits, '.', '_' and '-'"),
         (("--scorer", "exact"), {}, "--scorer exact is neither package.module:function nor one of math, "),

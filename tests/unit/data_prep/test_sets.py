@@ -17,6 +17,7 @@ from data_prep.sets import (
     after_hashes,
     boxed,
     contest_year,
+    has_column,
     integer,
     not_english_open_text,
     plain,
@@ -507,6 +508,16 @@ def test_bad_fields(layout, values, field, problem):
     with pytest.raises(BadField) as caught:
         read_problem(DATA_SETS["math500"], layout, Record("a.jsonl, line 1", values))
     assert caught.value.args == (field, problem)
+
+
+def test_columns_with_dots_are_found_first():
+    nested = {"prompt": "1+1?", "reward_model": {"ground_truth": "2"}}
+    flat = {"prompt": "1+1?", "reward_model.ground_truth": "3"}
+    for values, answer in ((nested, "2"), (flat, "3"), (nested | flat, "3")):
+        assert DATA_SETS["math500"].layout(values) is ROWS
+        assert read_problem(DATA_SETS["math500"], ROWS, Record("here", values)).answer == answer
+    assert has_column({"a.b"}, "a.b") and has_column({"a"}, "a.b") and not has_column({"a.b"}, "a")
+    assert DATA_SETS["math500"].layout({"prompt": "1+1?", "reward_model.style": "rule"}) is None
 
 
 def test_limits_are_inclusive_and_lines_and_tabs_are_text():

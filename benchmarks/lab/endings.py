@@ -31,6 +31,7 @@ from paec_loss import position_mask, token_statistics
 from recipe.grading import countdown
 from recipe.lab.policy import Policy
 from recipe.lab.runs import CONFIG_FILE, STATE_FILE
+from recipe.lab.settings import Settings, settings_of
 from recipe.lab.task import HIGH, Task, rows_of
 from recipe.paec.common.repository import REPOSITORY
 from recipe.paec.scoring.estimators import Difference
@@ -48,6 +49,10 @@ SUMS = ("tokens", "entropy", "high", "high_entropy", "ungraded_high_entropy", "m
 last `;`, which no grader reads, and the entropy weighted by PAEC's mask, of all and of those above HIGH."""
 
 
+FEW = 0.005
+"""Of the entropy: a smaller part needs no sentence of its own."""
+
+
 @dataclass(frozen=True)
 class Place:
     """Runs with a table on the page."""
@@ -59,8 +64,9 @@ class Place:
 
 PLACES = (
     Place("countdown_four", "four numbers", "validation"),
-    Place("long", "three numbers", "held_out"),
+    Place("defaults_repeated", "three numbers", "held_out"),
     Place("finalists", "three numbers", "held_out"),
+    Place("long", "three numbers", "held_out"),
     Place("llama", "a Llama, three numbers", "held_out"),
 )
 
@@ -69,13 +75,13 @@ PLACES = (
 
 
 @torch.no_grad()
-def ending(policy: Policy, task: Task, config: Mapping[str, Any], step: int, split: str) -> dict[str, Any]:
+def ending(policy: Policy, task: Task, settings: Settings, step: int, split: str) -> dict[str, Any]:
     """The counts of every problem and the sums over tokens of a policy's validation after `step` steps."""
     counts: dict[str, list[int]] = {name: [] for name in COUNTS}
     sums = dict.fromkeys(SUMS, 0.0)
     (semicolon,) = task.tokenizer.encode(";", add_special_tokens=False)
-    rollout, samples = config["actor_rollout_ref"]["rollout"], config["test_samples"]
-    place = (samples, config["data"]["max_response_length"], rollout["val_kwargs"]["temperature"], config["seed"])
+    samples = settings.test_samples
+    place = (samples, settings.max_response_length, settings.test_temperature, settings.seed)
     for problems, drawn in task.drawn_by(policy, *place, step, split):
         tokens, inside = drawn.tokens.flatten(0, 1), drawn.inside.flatten(0, 1)
         verdicts = task.verdicts([p for p in problems for _ in range(samples)], task.texts(rows_of(tokens, inside)))
@@ -102,21 +108,20 @@ def ending(policy: Policy, task: Task, config: Mapping[str, Any], step: int, spl
 
 def endings_of(folder: Path, split: str) -> dict[str, dict[str, Any]]:
     """The records of a finished run by their names: its own, and of GRPO's that of the policy before training."""
-    config = OmegaConf.to_container(OmegaConf.load(folder / CONFIG_FILE), resolve=True)
+    settings = settings_of(list(OmegaConf.load(folder / CONFIG_FILE).run.overrides))
     name, _, seed = folder.name.rpartition("-seed")
-    path = Path(config["task"])
-    policy = Policy(path / "model")
-    task = Task(path, policy.positions, config["data"]["max_response_length"])
-    about = {"split": split, "seed": int(seed), "date": date.today().isoformat(), "cores": os.cpu_count()}
+    policy = Policy(settings.task / "model")
+    task = Task(settings.task, policy.positions, settings.max_response_length)
+    about = {"split": split, "seed": settings.seed, "date": date.today().isoformat(), "cores": os.cpu_count()}
     found = {}
     if name == BASELINE:
-        found[f"{START}-seed{seed}"] = {**about, "step": 0, **ending(policy, task, config, 0, split)}
+        found[f"{START}-seed{seed}"] = {**about, "step": 0, **ending(policy, task, settings, 0, split)}
     state = torch.load(folder / STATE_FILE, weights_only=True)
     with torch.no_grad():
         for key, parameter in policy.parameters.items():
             parameter.copy_(state["parameters"][key])
-    found[f"{name}-seed{seed}"] = {**about, "step": state["step"], **ending(policy, task, config, state["step"], split)}
-    return found
+    step = state["step"]
+    return {**found, f"{name}-seed{seed}": {**about, "step": step, **ending(policy, task, settings, step, split)}}
 
 
 # ---- the page --------------------------------------------------------------------------------------------------------
@@ -241,16 +246,22 @@ def where_the_entropy_is(found: Mapping[Place, Mapping[str, Ending]]) -> list[st
     told = []
     for place, endings in found.items():
         name = paec_of(endings)
-        paec, grpo = endings[name], endings[BASELINE]
-        told.append(
-            f"* {_capital(place.words)}, {paec.step:,} steps: {paec.share('high_entropy', 'entropy'):.0%} of "
-            f"`{name}`'s token entropy is at tokens above {HIGH:g} nats, which are {paec.share('high', 'tokens'):.1%} "
-            f"of the tokens ({grpo.share('high_entropy', 'entropy'):.0%} with GRPO); "
-            f"{paec.share('ungraded_high_entropy', 'high_entropy'):.0%} of that is where no grader reads. They have "
-            f"{paec.share('high_mask_entropy', 'mask_entropy'):.0%} of the entropy that the floor is about. Without "
-            f"them the token entropy is {paec.entropy_below.mean():.3f}, GRPO's {grpo.entropy_below.mean():.3f}."
-        )
+        told.append(f"* {_capital(place.words)}, {endings[name].step:,} steps: {_above(name, endings)}")
     return told
+
+
+def _above(name: str, endings: Mapping[str, Ending]) -> str:
+    paec, grpo = endings[name], endings[BASELINE]
+    share = paec.share("high_entropy", "entropy")
+    if share < FEW:
+        return f"hardly any, {share:.1%} of `{name}`'s token entropy."
+    return (
+        f"{share:.0%} of `{name}`'s token entropy is at tokens above {HIGH:g} nats, which are "
+        f"{paec.share('high', 'tokens'):.1%} of the tokens ({grpo.share('high_entropy', 'entropy'):.0%} with GRPO); "
+        f"{paec.share('ungraded_high_entropy', 'high_entropy'):.0%} of that is where no grader reads. They have "
+        f"{paec.share('high_mask_entropy', 'mask_entropy'):.0%} of the entropy that the floor is about. Without them "
+        f"the token entropy is {paec.entropy_below.mean():.3f}, GRPO's {grpo.entropy_below.mean():.3f}."
+    )
 
 
 def _capital(words: str) -> str:
@@ -305,7 +316,8 @@ def in_short(folder: Path, draws: int = DRAWS) -> list[str]:
     return [
         "* **Most of the distinct expressions are one solution in another order.** PAEC minus GRPO, order and brackets "
         f"left out: {'; '.join(told)}.",
-        "* **Part of the entropy that PAEC keeps is not exploration** in trainings of some 200 steps and more:",
+        "* **Part of the entropy that PAEC keeps in longer trainings is not exploration**, but at tokens above "
+        f"{HIGH:g} nats:",
         *(f"  {line}" for line in where_the_entropy_is(found)),
     ]
 

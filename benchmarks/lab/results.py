@@ -158,7 +158,7 @@ def page(folder: Path, of_pipeline: Path | None = None, draws: int = DRAWS, figu
     intro, heading, protocol = PROTOCOL.read_text(encoding="utf-8").rstrip("\n").partition("\n\n## Protocol\n")
     in_short = findings.section(folder, of_pipeline, draws)
     quick, defaults, long, llama, main, finalists = (section(folder / name, draws, figures) for name in SECTIONS)
-    each_part = ablations.section(folder / "ablations", folder / "defaults", draws)
+    each_part = ablations.section(folder / "ablations", findings.shipped_of(folder), draws)
     agreement = pipeline.agreement(folder / "agreement", of_pipeline, draws) if of_pipeline else ""
     found = why.section(folder / "why"), search.section(folder / "search")
     parts = [

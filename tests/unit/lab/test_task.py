@@ -11,6 +11,7 @@ from data_prep import tiny_model, word_problems
 from recipe.grading import countdown
 from recipe.grading.pool import GraderPool
 from recipe.lab import grpo
+from recipe.lab import task as task_module
 from recipe.lab.policy import Prompts
 from recipe.lab.sampling import sample
 from recipe.lab.task import Task, generator_of, rows_of, shortened
@@ -37,7 +38,8 @@ def test_answer_classes(task):
     assert len({*classes[:4]}) == 3 and min(classes[2:4]) < 0
 
 
-def test_the_validation_by_hand(small, task):
+def test_the_validation_by_hand(small, task, monkeypatch):
+    monkeypatch.setattr(task_module, "HIGH", 0.5)
     few = copy.copy(task)
     few.validation = task.validation[:5]
     state = grpo.started(small())
@@ -61,8 +63,8 @@ def test_the_validation_by_hand(small, task):
     log_probs = drawn.logits[drawn.inside].double().log_softmax(-1)
     entropy = -(log_probs.exp() * log_probs).sum(-1)
     assert found[f"{source}/entropy"] == pytest.approx(entropy.mean().item(), rel=1e-5)
-    high = entropy[entropy > 2].sum().item() / len(entropy)
-    assert 0 < high < entropy.mean().item(), "the model of this test is hardly trained"
+    high = entropy[entropy > 0.5].sum().item() / len(entropy)
+    assert 0 < high < entropy.mean().item()
     assert found[f"{source}/entropy_high"] == pytest.approx(high, rel=1e-5)
     assert {f"{source}/pass@2", f"{source}/pass@4", f"{source}/unparsable"} <= found.keys()
 

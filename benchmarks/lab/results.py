@@ -48,6 +48,11 @@ SECTIONS = {
     "finalists": "## Finalists: more seeds, more steps",
 }
 """Folder of records -> heading; the file of jobs has the folder's name."""
+OTHERS = {
+    *("defaults_repeated", "word_problems", "countdown_four", "matched_entropy", "ablations", "agreement", "search"),
+    *("why", endings.FOLDER),
+}
+"""Folders of records that other modules make sections of. Any other folder gets one like those of SECTIONS."""
 CLAIMS = (
     ("Keeps the entropy of the policy above GRPO's", "entropy", "token entropy at the last step"),
     ("Is more accurate than GRPO", "accuracy", "accuracy at the last step"),
@@ -179,8 +184,15 @@ def page(folder: Path, of_pipeline: Path | None = None, draws: int = DRAWS, figu
         found[1],
         main,
         finalists,
+        *(section(own, draws, figures) for own in own_folders(folder)),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def own_folders(folder: Path) -> list[Path]:
+    """The folders of records that this project does not have, such as outputs/lab/mine-records."""
+    names = sorted(file.parent.name for file in folder.glob("*/none-seed*.json"))
+    return [folder / name for name in dict.fromkeys(names) if name not in SECTIONS and name not in OTHERS]
 
 
 def section(folder: Path, draws: int = DRAWS, figures: Path | None = None) -> str:
@@ -192,7 +204,7 @@ def section(folder: Path, draws: int = DRAWS, figures: Path | None = None) -> st
     on_record = read(folder)
     if not on_record:
         return ""
-    heading, runs = SECTIONS[folder.name], comparable(on_record)
+    heading, runs = SECTIONS.get(folder.name, f"## {folder.name}"), comparable(on_record)
     have = {
         name: f"`{name}` with seed {', '.join(map(str, r.seeds))} to step {r.steps[-1]}"
         for name, r in on_record.items()
@@ -250,6 +262,14 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if not any(options.records.glob("*/*-seed*.json")):
         print(f"error: {options.records} has no record: paec lab sweep makes them", file=sys.stderr)
+        return 1
+    known = any((options.records / name).is_dir() for name in (*SECTIONS, *OTHERS))
+    if not known and not own_folders(options.records):
+        print(
+            f"error: {options.records} has no folder with runs of the job `{BASELINE}`, which the others are compared "
+            f"with: add `{BASELINE}: [method={BASELINE}]` to the file of jobs",
+            file=sys.stderr,
+        )
         return 1
     of_pipeline = options.pipeline or (pipeline.RECORDS if options.records == RECORDS else None)
     options.output.mkdir(parents=True, exist_ok=True)

@@ -345,6 +345,18 @@ def test_main_runs_are_written_after_the_whole_search(tmp_path, capsys):
     assert len(longer) == 1 + 5 + search.BEST and {*longer} <= {*written}
 
 
+def test_your_own_records_get_a_section(tmp_path, capsys):
+    write(tmp_path / "mine-records", "grpo-seed1", "mine-seed1")
+    place = ["--records", str(tmp_path), "--output", str(tmp_path / "page")]
+    assert results.main(place) == 1
+    assert "add `none: [method=none]` to the file of jobs" in capsys.readouterr().err
+    write(tmp_path / "mine-records", "none-seed1", "none-seed2", "mine-seed1", "mine-seed2")
+    assert [folder.name for folder in results.own_folders(tmp_path)] == ["mine-records"]
+    text = results.page(tmp_path, draws=5)
+    assert "## mine-records\n" in text and "| `mine` | " in text
+    assert results.own_folders(results.RECORDS) == [], "every folder of this project has its section"
+
+
 def test_the_page_is_written_where_it_is_asked_for(tmp_path, capsys):
     assert results.main(["--records", str(tmp_path), "--output", str(tmp_path / "page")]) == 1
     assert f"{tmp_path} has no record" in capsys.readouterr().err

@@ -1,11 +1,14 @@
 """Exact and near-duplicates in a training set, and groups of them whose answers contradict each other.
 
-Two rows are duplicates of each other if they have
+Two rows of mathematics are duplicates of each other if they have
 
 * exact: the same tokens (`data_prep.shingles.tokens`: case, spacing, LaTeX layout and punctuation do not count); or
 * near: the same sequence of formal tokens (numbers, operators, brackets, variables, commands, deciding words such as
   `maximum`), so that only ordinary words may differ, and sets of token pairs with a Jaccard similarity of at least
   `threshold`.
+
+Of other rows only the same text is a duplicate (`same_text`): one word, one capital or one comma may be what a
+question is about. Rows of different settings, such as another system turn, are never compared.
 
 So "Find x if 2x=4" and "Find x if 2x=6" are two problems, however much other text they share. A group is what such
 pairs connect; hence no two kept rows are duplicates, and the groups do not depend on the order of the rows.
@@ -18,8 +21,9 @@ detection", WWW 2008), so only such pairs of rows are compared. docs/duplicates.
 from __future__ import annotations
 
 import math
+import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, combinations
 from typing import Literal
@@ -40,7 +44,7 @@ _ROUNDING = 1e-9  # 0.07 * 100 > 7 in floating point; a bound may be too loose, 
 class Group:
     """Two or more rows with the same problem.
 
-    kind: "exact" if all members have the same tokens, otherwise "near".
+    kind: "exact" if all members have the same tokens (or the same text, where that is the rule), otherwise "near".
     members: row numbers, ascending.
     similarity: the lowest Jaccard similarity of a member with the first one; 1 in an exact group. It may be below the
         threshold if others connect the two.
@@ -85,6 +89,8 @@ def find_duplicates(
     answers: Sequence[str],
     *,
     same_answer: Callable[[str, str], bool],
+    settings: Sequence[Hashable] | None = None,
+    mathematics: bool = True,
     threshold: float = THRESHOLD,
     progress: bool = False,
 ) -> Duplicates:
@@ -95,55 +101,68 @@ def find_duplicates(
         answers: their answers.
         same_answer: whether two answers are equal; called once for every two different strings of a group, until one
             pair differs.
+        settings: what belongs to each row beside its text; only rows of equal settings are compared. None: all equal.
+        mathematics: whether the rules for mathematics are used; otherwise only rows with the same text are duplicates.
         threshold: minimum Jaccard similarity of near-duplicates, in (0, 1]; 1 still allows swapped pairs.
         progress: show it on stderr.
 
     Raises:
-        ValueError: `texts` and `answers` differ in length, or the threshold is out of range.
+        ValueError: `texts`, `answers` and `settings` differ in length, or the threshold is out of range.
     """
     if len(texts) != len(answers):
         raise ValueError(f"{len(texts)} texts but {len(answers)} answers; give one answer per row")
+    if settings is not None and len(texts) != len(settings):
+        raise ValueError(f"{len(texts)} texts but {len(settings)} settings; give one setting per row")
     if not 0 < threshold <= 1:
         raise ValueError(f"threshold {threshold}: must be in (0, 1], it is a Jaccard similarity")
 
-    # A token contains no space, so joined tokens are equivalent to a tuple and take a fraction of the memory.
-    copies: dict[str, list[int]] = defaultdict(list)
-    blocks: dict[str, list[str]] = defaultdict(list)
+    copies: dict[tuple[Hashable, str], list[int]] = defaultdict(list)
+    blocks: dict[tuple[Hashable, str], list[str]] = defaultdict(list)
     for row, text in enumerate(with_progress(texts, label="duplicates", show=progress)):
-        found = tokens(text)
-        problem = " ".join(found)
-        if problem not in copies:
-            blocks[" ".join(formal(found))].append(problem)
-        copies[problem].append(row)
+        setting = None if settings is None else settings[row]
+        problem, block = _compared(text) if mathematics else (same_text(text),) * 2
+        if (setting, problem) not in copies:
+            blocks[setting, block].append(problem)
+        copies[setting, problem].append(row)
 
     groups = []
-    for block in blocks.values():
+    for (setting, _), block in blocks.items():
         for component in _components(block, threshold):
-            rows = sorted(row for problem in component for row in copies[problem])
-            if len(rows) > 1:
-                groups.append(_group(rows, component, copies, answers, same_answer))
+            rows = {problem: copies[setting, problem] for problem in component}
+            if sum(map(len, rows.values())) > 1:
+                groups.append(_group(rows, answers, same_answer))
     groups.sort(key=lambda group: group.members)
     removed = {row for group in groups for row in group.members[not group.conflict :]}
     return Duplicates(tuple(row for row in range(len(texts)) if row not in removed), tuple(groups))
+
+
+def same_text(text: str) -> str:
+    """What two equal texts share: one Unicode form (NFC), no blank space at the ends of lines, none around the text."""
+    return "\n".join(line.rstrip() for line in unicodedata.normalize("NFC", text).strip().splitlines())
+
+
+def _compared(text: str) -> tuple[str, str]:
+    """A problem's tokens, and the formal ones: those of near-duplicates are the same.
+
+    A token contains no space, so joined tokens are equivalent to a tuple and take a fraction of the memory.
+    """
+    found = tokens(text)
+    return " ".join(found), " ".join(formal(found))
 
 
 def _shingles(problem: str) -> set[tuple[str, ...]]:
     return set(shingles(problem.split(), SHINGLE))
 
 
-def _group(
-    rows: Sequence[int],
-    component: Sequence[str],
-    copies: Mapping[str, Sequence[int]],
-    answers: Sequence[str],
-    same_answer: Callable[[str, str], bool],
-) -> Group:
-    sets = {copies[problem][0]: _shingles(problem) for problem in component}
-    given = tuple(answers[row] for row in rows)
+def _group(rows: Mapping[str, Sequence[int]], answers: Sequence[str], same_answer: Callable[[str, str], bool]) -> Group:
+    """The group of these problems, whose row numbers are given, ascending."""
+    members = sorted(chain.from_iterable(rows.values()))
+    sets = {numbers[0]: _shingles(problem) for problem, numbers in rows.items()}
+    given = tuple(answers[member] for member in members)
     return Group(
-        kind="exact" if len(component) == 1 else "near",
-        members=tuple(rows),
-        similarity=min(jaccard(sets[rows[0]], other) for other in sets.values()),
+        kind="exact" if len(rows) == 1 else "near",
+        members=tuple(members),
+        similarity=min(jaccard(sets[members[0]], other) for other in sets.values()),
         answers=given,
         # Sorted, so that the outcome depends on the group and not on its order.
         conflict=not all(same_answer(a, b) for a, b in combinations(sorted(set(given)), 2)),

@@ -33,7 +33,7 @@ from data_prep.templates import TEMPLATES, render
 from recipe.grading import sources, strict
 from recipe.grading.time_limit import time_limit
 
-VERSION = 1
+VERSION = 2
 """Version of this preparation, in every manifest: raise it when the same input would give different rows."""
 
 LIBRARIES = ("datasets", "pandas", "pyarrow", "reasoning_gym")
@@ -85,12 +85,12 @@ def prepare(
 
     Args:
         split: of `data_set.counts`, or any if that is empty: then no number of problems is expected; "train" rows are
-            deduplicated.
+            deduplicated, by the rules for mathematics if they are graded so (`is_mathematics`).
         path: the .parquet file to write or replace; `output_path` makes it.
         template: a name of `data_prep.templates.TEMPLATES`.
         drop_malformed: leave malformed rows out instead of refusing the input.
         allow_count_mismatch: continue with a different number of problems than the set has.
-        keep_duplicates: keep the duplicates of a training set.
+        keep_duplicates: keep the duplicates of a training set; in a table of the user's, complete repetition too.
         benchmarks: prepared files whose problems are searched for in a training set.
         drop_contaminated: leave out the rows that contain a benchmark problem.
         say: called with one line for each thing that the user must know.
@@ -102,8 +102,6 @@ def prepare(
         InputError: unknown layout, malformed rows, or unexpected count.
     """
     known = benchmarks_of(benchmarks) if benchmarks else {}
-    same_answer = strict.equal if sources.kind(data_set.data_source) in sources.MATH_RULES else operator.eq
-
     reading = read(data_set, source)
     counts: dict[str, Any] = {"read": reading.rows, "malformed": len(reading.faults)}
     if reading.faults:
@@ -115,7 +113,9 @@ def prepare(
     if reading.stripped:
         say(f"{source.name}: instructions of another recipe stripped from {reading.stripped:,} prompts")
 
-    problems, repetition = undo_repetition(reading.problems)
+    problems, repetition = reading.problems, None
+    if data_set.counts or not keep_duplicates:
+        problems, repetition = undo_repetition(problems)
     counts["repetition_undone"] = len(reading.problems) - len(problems)
     if repetition is not None:
         say(f"{source.name}: EVERY ROW IS REPEATED, {repetition}; one of each is kept: {len(problems):,} rows")
@@ -130,8 +130,14 @@ def prepare(
     # Named in the manifest even if the step is skipped, so that manifests are comparable.
     counts |= {"exact_duplicates": 0, "near_duplicates": 0, "conflicting": 0, "contaminated": 0}
     if split == "train" and not keep_duplicates:
+        mathematics = is_mathematics(data_set.data_source)
         found = find_duplicates(
-            [p.text for p in problems], [p.answer for p in problems], same_answer=same_answer, progress=True
+            [p.text for p in problems],
+            [p.answer for p in problems],
+            settings=[p.setting for p in problems],
+            same_answer=strict.equal if mathematics else operator.eq,
+            mathematics=mathematics,
+            progress=True,
         )
         removed = found.removed
         counts |= {
@@ -183,6 +189,14 @@ def prepare(
         columns = {"question": layout.problem, "answer": layout.answer, "extra": list(data_set.extra)}
         manifest["table"] = {**columns, "scorer": data_set.scorer}
     return write(path, rows, manifest, report)
+
+
+def is_mathematics(data_source: str) -> bool:
+    """Whether its rows are graded by a final answer, by one of the rules for mathematics.
+
+    Not, if nothing names the scorer yet (`reward.scorers` will), or a scorer of text, a choice, a pattern or JSON does.
+    """
+    return sources.kind(data_source) in sources.MATH_RULES
 
 
 def output_path(output: Path, split: str, overwrite: bool) -> Path:
@@ -279,16 +293,23 @@ def _layout(data_set: DataSet, source: Source, columns: Collection[str]) -> Layo
 
 
 def undo_repetition(problems: list[Problem]) -> tuple[list[Problem], str | None]:
-    """The first of each (problem, answer) and a description, if the complete set is repeated; else unchanged, None."""
-    copies = Counter((problem.text, problem.answer) for problem in problems)
+    """One of each and a description, if the complete set is repeated; else unchanged, None.
+
+    Copies are rows with the same text, answer, system turn and further columns; the first one is kept.
+    """
+    copies = Counter(map(_content, problems))
     repeated = sum(count > 1 for count in copies.values())
     if not copies or repeated < REPEATED_SHARE * len(copies):
         return problems, None
-    first = {(problem.text, problem.answer): problem for problem in reversed(problems)}
+    first = {_content(problem): problem for problem in reversed(problems)}
     usual, _ = Counter(copies.values()).most_common(1)[0]
     low, high = min(copies.values()), max(copies.values())
     spread = "" if low == high else f", between {low} and {high}"
     return [first[key] for key in copies], f"usually {usual} times{spread}"
+
+
+def _content(problem: Problem) -> tuple[Any, ...]:
+    return problem.text, problem.answer, problem.setting
 
 
 def check_count(
@@ -328,7 +349,7 @@ def contract_rows(name: str, split: str, problems: Sequence[Problem], template: 
                 *([{"role": "system", "content": problem.system}] if problem.system is not None else []),
                 {"role": "user", "content": render(TEMPLATES[template], problem.text)},
             ],
-            "ability": "math" if sources.kind(name) in sources.MATH_RULES else "general",
+            "ability": "math" if is_mathematics(name) else "general",
             "reward_model": {"style": "rule", "ground_truth": problem.answer},
             "extra_info": {
                 "split": split,

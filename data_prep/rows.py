@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 
 from data_prep.reading import InputError, Record, Source
-from data_prep.sets import MAX_PROBLEM, DataSet, Layout, as_text
+from data_prep.sets import MAX_PROBLEM, DataSet, Layout, as_text, has_column
 from recipe.grading import sources
 
 RESERVED = ("split", "index", "id", "template", "problem", "source")
@@ -39,7 +39,7 @@ def data_set_of(
     Args:
         source: the table; its first rows are read.
         name: letters, digits, `.`, `_` and `-`; with `scorer` it becomes the data source `<scorer>/<name>`.
-        question, answer: columns, in any case; `a.b` is field b of column a.
+        question, answer: columns, in any case; `a.b` is the column of that name, else field b of column a.
         extra: columns that a scorer gets as fields of `extra_info`.
         scorer: one of `recipe.grading.sources.NAMES`, or None: `reward.scorers` names one later.
         strips: remove the instructions of other recipes from the prompts.
@@ -53,7 +53,7 @@ def data_set_of(
         _check_scorer(scorer)
     columns = {column for row in islice(source.rows(), _HEAD) if isinstance(row, Record) for column in row.values}
     for option, column in (("--question", question), ("--answer", answer), *(("--extra", one) for one in extra)):
-        if columns and column.lower() not in columns and column.lower().split(".")[0] not in columns:
+        if columns and not has_column(columns, column.lower()):
             close = difflib.get_close_matches(column.lower(), columns, n=1)
             hint = f"; did you mean {close[0]}?" if close else ""
             raise InputError(f"{source.name}: has no column {column} ({option}), only {_listed(columns)}{hint}")

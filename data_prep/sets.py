@@ -11,7 +11,7 @@ import json
 import math
 import re
 import sys
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -27,6 +27,12 @@ MAX_PROBLEM, MAX_ANSWER = 20_000, 1_000
 
 _MAX_CELL = 3 * MAX_PROBLEM  # of messages as text: instructions and escapes are added to the problem
 _MESSAGES = re.compile(r"""\[\s*\{\s*['"](?:role|content)['"]\s*:""")
+
+_SUPPORTED = (
+    'supported are messages {"role", "content"} with one user turn, at the end, and at most one system turn before it; '
+    "write the other turns into the user turn"
+)
+_SHOWN_TURNS = 5
 
 _IDS = ("unique_id", "id", "uuid", "problem_idx", "idx", "extra_info.index")
 
@@ -62,10 +68,21 @@ class Problem:
     system: str | None = None
     extra: Mapping[str, str] | None = None
 
+    @property
+    def setting(self) -> tuple[str | None, ...]:
+        """What belongs to the problem beside its text: the system turn and the further columns.
+
+        Rows that differ here are different rows, and never duplicates of each other.
+        """
+        return (self.system, *(self.extra or {}).values())
+
 
 @dataclass(frozen=True)
 class Layout:
-    """Columns of problem and answer (`a.b` is field b of column a), and how the answer is read from the latter."""
+    """Columns of problem and answer, and how the answer is read from the latter.
+
+    `a.b` is the column of that name or, without one, field b of column a.
+    """
 
     problem: str
     answer: str
@@ -73,8 +90,12 @@ class Layout:
 
     @property
     def columns(self) -> set[str]:
-        """The columns by which the layout is recognised."""
+        """The columns of a table with this layout, as its authors publish it."""
         return {self.problem.split(".")[0], self.answer.split(".")[0]}
+
+    def fits(self, columns: Collection[str]) -> bool:
+        """Whether a table with these columns has problem and answer."""
+        return has_column(columns, self.problem) and has_column(columns, self.answer)
 
 
 @dataclass(frozen=True)
@@ -119,7 +140,12 @@ class DataSet:
 
     def layout(self, columns: Collection[str]) -> Layout | None:
         """The first layout whose columns are all there, or None."""
-        return next((layout for layout in self.layouts if layout.columns <= {*columns}), None)
+        return next((layout for layout in self.layouts if layout.fits(columns)), None)
+
+
+def has_column(columns: Collection[str], path: str) -> bool:
+    """Whether there is a column `path`, or one of which `path` can be a field."""
+    return path in columns or path.split(".")[0] in columns
 
 
 def read_problem(data_set: DataSet, layout: Layout, record: Record) -> Problem:
@@ -268,7 +294,7 @@ def _present(value: Any) -> bool:
 
 def _field(values: Mapping[str, Any], path: str) -> Any:
     value: Any = values
-    for key in path.split("."):
+    for key in [path] if path in values else path.split("."):
         if isinstance(value, str) and value.startswith("{"):
             value = _read_back(value, path)
         if not isinstance(value, Mapping):
@@ -309,10 +335,21 @@ def _prompt(value: Any, field: str) -> tuple[str, str | None]:
     if not isinstance(value, list):
         raise BadField(field, f"{type(value).__name__} instead of text or messages")
     turns = [turn if isinstance(turn, Mapping) else {} for turn in value]
-    users = [turn.get("content") for turn in turns if turn.get("role") == "user"]
-    if len(users) != 1 or turns[-1].get("role") != "user" or not isinstance(users[0], str):
-        raise BadField(field, 'not messages of the form {"role", "content"} with one user turn at the end')
-    return users[0], str(turns[0].get("content")) if turns[0].get("role") == "system" else None
+    roles = [turn.get("role") for turn in turns]
+    texts = [turn.get("content") for turn in turns]
+    if roles not in (["user"], ["system", "user"]):
+        raise BadField(field, f"{_turns(roles)}: {_SUPPORTED}")
+    for role, text in zip(roles, texts, strict=True):
+        if not isinstance(text, str):
+            raise BadField(field, f"the {role} turn is {type(text).__name__} instead of text")
+    return texts[-1], texts[0] if len(texts) == 2 else None
+
+
+def _turns(roles: Sequence[Any]) -> str:
+    """The roles of messages in words, the first few of many."""
+    named = [f"{role:.20}" if isinstance(role, str) else "(no role)" for role in roles[:_SHOWN_TURNS]]
+    more = [f"{len(roles) - _SHOWN_TURNS} more"] if len(roles) > _SHOWN_TURNS else []
+    return f"the turns {', '.join(named + more)}" if roles else "no turns"
 
 
 def _read_back(text: str, field: str = "") -> Any:

@@ -33,17 +33,17 @@ PLAIN: dict[str, tuple[Any, str]] = {
 
 def number(default: Any, meaning: str) -> Any:
     """Any finite number."""
-    return _numeric(default, meaning, lambda v: True, "must be a finite number")
+    return _numeric(default, meaning, math.isfinite, "must be a finite number")
 
 
 def positive(default: Any, meaning: str) -> Any:
     """A finite number > 0."""
-    return _numeric(default, meaning, lambda v: v > 0, "must be > 0")
+    return _numeric(default, meaning, lambda v: 0 < v < math.inf, "must be > 0")
 
 
 def non_negative(default: Any, meaning: str) -> Any:
     """A finite number >= 0."""
-    return _numeric(default, meaning, lambda v: v >= 0, "must be >= 0")
+    return _numeric(default, meaning, lambda v: 0 <= v < math.inf, "must be >= 0")
 
 
 def share(default: Any, meaning: str, remedy: str = "must be in (0, 1]") -> Any:
@@ -57,7 +57,7 @@ def below_one(default: Any, meaning: str) -> Any:
 
 
 def between(low: float, high: float, default: Any, meaning: str) -> Any:
-    """A number in [low, high]."""
+    """A number in [low, high]; inf is one if `high` is inf."""
     return _numeric(default, meaning, lambda v: low <= v <= high, f"must be in [{low:g}, {high:g}]")
 
 
@@ -116,10 +116,10 @@ def check_choice(name: str, value: object, options: Sequence[str]) -> str:
 
 
 def check_number(name: str, value: object, accepts: Callable[[float], bool], remedy: str) -> float:
-    """`value` as a float if it is a finite number that `accepts` allows; otherwise ValueError with `remedy`."""
+    """`value` as a float if it is a number that `accepts` allows (NaN never is); otherwise ValueError with `remedy`."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise ValueError(f"method.{name}={value!r}: must be a number, not {type(value).__name__}; it {remedy}")
-    if not math.isfinite(value) or not accepts(value):
+    if math.isnan(value) or not accepts(value):
         raise ValueError(f"method.{name}={value!r}: {remedy}")
     return float(value)
 

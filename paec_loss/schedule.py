@@ -90,9 +90,12 @@ def warmup(value: float, steps: int) -> Schedule:
 
 
 def is_schedule(value: object) -> bool:
-    """Whether a field's value is a schedule, or a text that looks like one: a word, a colon, and more."""
+    """Whether a field's value is a schedule, or a text that looks like one: a word, a colon, and more.
+
+    Blanks around the word do not count, as in `parsed`.
+    """
     return isinstance(value, Schedule) or (
-        isinstance(value, str) and ":" in value and value.split(":")[0].isidentifier()
+        isinstance(value, str) and ":" in value and value.split(":")[0].strip().isidentifier()
     )
 
 

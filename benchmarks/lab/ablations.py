@@ -32,7 +32,8 @@ def section(folder: Path, defaults: Path, draws: int = DRAWS) -> str:
     lines += [
         f"PAEC as it is shipped with one decision changed: seeds {', '.join(map(str, paec.seeds))}, {paec.steps[-1]} "
         f"steps, the {paec.correct.shape[-1]} test problems; `paec lab sweep benchmarks/lab/ablations.yaml`; "
-        f"{where_and_when(complete.values())}. GRPO and PAEC are the runs of the shipped defaults.",
+        f"{where_and_when(complete.values())}. GRPO and PAEC are the shipped defaults' "
+        f"runs (records `{defaults.name}`).",
         "",
         "Means over the seeds at the last step; over the whole run, the share of steps in which the penalty acted, and "
         "the mask's mass as a share of the tokens:",

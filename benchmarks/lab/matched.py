@@ -9,10 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+import yaml
 
 from benchmarks.lab.other_tasks import SPLIT
 from benchmarks.lab.records import PAEC, Runs, means, read, where_and_when
-from benchmarks.lab.search import settings_of
+from benchmarks.lab.search import HERE, method_of, settings_of
 
 FILE = "matched_entropy"
 
@@ -32,13 +33,19 @@ def _at(one: Runs, step: int) -> float:
     return float(one.entropy[:, one.steps == step].mean())
 
 
-def section(folder: Path, four: Path) -> str:
-    """The section of docs/results.md for the records of `folder` and of countdown_four; "" without either."""
+def section(folder: Path, four: Path, file: Path = HERE / f"{FILE}.yaml") -> str:
+    """The section of docs/results.md for the records of `folder` and of countdown_four; "" without either.
+
+    A method's strength is taken once all of those in the file of jobs were run.
+    """
     runs, paec = read(folder, SPLIT), read(four, SPLIT).get(PAEC)
+    missing = [name for name in yaml.safe_load(file.read_text(encoding="utf-8"))["jobs"] if name not in runs]
     if not runs or paec is None:
         return ""
     one = next(iter(runs.values()))
-    best, step = taken(runs, paec), one.steps[-1]
+    under_way = {*map(method_of, missing)}
+    best = {method: name for method, name in taken(runs, paec).items() if method not in under_way}
+    step = one.steps[-1]
     lines = [
         "## The same entropy by other means",
         "",
@@ -47,6 +54,7 @@ def section(folder: Path, four: Path) -> str:
         f"in bold, of each method, the strength nearest to PAEC's {_at(paec, step):.3f} (seeds "
         f"{', '.join(map(str, paec.seeds))}). Its runs with three seeds are in the section above.",
         "",
+        *([f"Not run yet: {', '.join(f'`{name}`' for name in missing)}.", ""] if missing else []),
         f"| | {' | '.join(f'token entropy at step {k}' for k in one.steps)} | accuracy | pass@32 | distinct |",
         f"|---|{'---|' * (len(one.steps) + 3)}",
     ]

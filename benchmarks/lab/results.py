@@ -14,7 +14,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from benchmarks.lab import ablations, findings, matched, other_tasks, pass_at_k, pipeline, search, why
+from benchmarks.lab import ablations, endings, findings, matched, other_tasks, pass_at_k, pipeline, search, why
 from benchmarks.lab.comparison import DRAWS, corrected, differences, dominated, in_words, is_shown
 from benchmarks.lab.figures import draw, draw_why, shows
 from benchmarks.lab.records import (
@@ -48,15 +48,20 @@ SECTIONS = {
     "finalists": "## Finalists: more seeds, more steps",
 }
 """Folder of records -> heading; the file of jobs has the folder's name."""
+OTHERS = {
+    *("defaults_repeated", "word_problems", "countdown_four", "matched_entropy", "ablations", "agreement", "search"),
+    *("why", endings.FOLDER),
+}
+"""Folders of records that other modules make sections of. Any other folder gets one like those of SECTIONS."""
 CLAIMS = (
     ("Keeps the entropy of the policy above GRPO's", "entropy", "token entropy at the last step"),
     ("Is more accurate than GRPO", "accuracy", "accuracy at the last step"),
-    ("Keeps more ways to a solution than GRPO", "last distinct", "distinct correct of 32 at the last step"),
+    ("Keeps more expressions of a solution than GRPO", "last distinct", "distinct correct of 32 at the last step"),
     ("Solves more problems within 32 tries than GRPO", "last pass@32", "pass@32 at the last step"),
-    ("Keeps more ways to a solution at the accuracy of GRPO", "equal distinct", "distinct correct at equal accuracy"),
+    ("Keeps more expressions of a solution at its accuracy", "equal distinct", "distinct correct at equal accuracy"),
     ("Solves more problems within 32 tries at its accuracy", "equal pass@32", "pass@32 at equal accuracy"),
     ("Gives more than stopping GRPO earlier, in accuracy and pass@32", "pass@32", "their hypervolume"),
-    ("The same in accuracy and ways to a solution", "distinct", "their hypervolume"),
+    ("The same in accuracy and expressions", "distinct", "their hypervolume"),
 )
 """What is hoped of PAEC, the difference to GRPO that it means, and that difference in words."""
 
@@ -130,8 +135,8 @@ def verdict(of: Difference) -> str:
     if of.p is None:
         return "one seed: no interval"
     if not is_shown(of.p):
-        return "not confirmed"
-    return "confirmed" if of.value > 0 else "the opposite"
+        return "not shown"
+    return "shown" if of.value > 0 else "the opposite"
 
 
 def claims(found: dict[str, Difference]) -> list[str]:
@@ -158,7 +163,7 @@ def page(folder: Path, of_pipeline: Path | None = None, draws: int = DRAWS, figu
     intro, heading, protocol = PROTOCOL.read_text(encoding="utf-8").rstrip("\n").partition("\n\n## Protocol\n")
     in_short = findings.section(folder, of_pipeline, draws)
     quick, defaults, long, llama, main, finalists = (section(folder / name, draws, figures) for name in SECTIONS)
-    each_part = ablations.section(folder / "ablations", folder / "defaults", draws)
+    each_part = ablations.section(folder / "ablations", findings.shipped_of(folder), draws)
     agreement = pipeline.agreement(folder / "agreement", of_pipeline, draws) if of_pipeline else ""
     found = why.section(folder / "why"), search.section(folder / "search")
     parts = [
@@ -168,6 +173,7 @@ def page(folder: Path, of_pipeline: Path | None = None, draws: int = DRAWS, figu
         quick,
         defaults,
         each_part,
+        endings.section(folder, draws),
         found[0],
         long,
         llama,
@@ -178,8 +184,15 @@ def page(folder: Path, of_pipeline: Path | None = None, draws: int = DRAWS, figu
         found[1],
         main,
         finalists,
+        *(section(own, draws, figures) for own in own_folders(folder)),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def own_folders(folder: Path) -> list[Path]:
+    """The folders of records that this project does not have, such as outputs/lab/mine-records."""
+    names = sorted(file.parent.name for file in folder.glob("*/none-seed*.json"))
+    return [folder / name for name in dict.fromkeys(names) if name not in SECTIONS and name not in OTHERS]
 
 
 def section(folder: Path, draws: int = DRAWS, figures: Path | None = None) -> str:
@@ -191,7 +204,7 @@ def section(folder: Path, draws: int = DRAWS, figures: Path | None = None) -> st
     on_record = read(folder)
     if not on_record:
         return ""
-    heading, runs = SECTIONS[folder.name], comparable(on_record)
+    heading, runs = SECTIONS.get(folder.name, f"## {folder.name}"), comparable(on_record)
     have = {
         name: f"`{name}` with seed {', '.join(map(str, r.seeds))} to step {r.steps[-1]}"
         for name, r in on_record.items()
@@ -249,6 +262,14 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if not any(options.records.glob("*/*-seed*.json")):
         print(f"error: {options.records} has no record: paec lab sweep makes them", file=sys.stderr)
+        return 1
+    known = any((options.records / name).is_dir() for name in (*SECTIONS, *OTHERS))
+    if not known and not own_folders(options.records):
+        print(
+            f"error: {options.records} has no folder with runs of the job `{BASELINE}`, which the others are compared "
+            f"with: add `{BASELINE}: [method={BASELINE}]` to the file of jobs",
+            file=sys.stderr,
+        )
         return 1
     of_pipeline = options.pipeline or (pipeline.RECORDS if options.records == RECORDS else None)
     options.output.mkdir(parents=True, exist_ok=True)

@@ -154,8 +154,7 @@ def _row(method: str, names: Sequence[str], taken: str, runs: Mapping[str, Runs]
 
 def finalists(runs: Mapping[str, Runs], jobs: Sequence[str]) -> list[str]:
     """The baseline, PAEC's family, and the BEST others by the hypervolume of their chosen setting, the first of equal
-    ones; methods.
-    """
+    ones: methods."""
     best = chosen(runs, jobs)
     methods = [method for method in dict.fromkeys(map(method_of, jobs)) if method in best]
     family = [method for method in methods if method.startswith(PAEC)]

@@ -66,7 +66,8 @@ class AlphaController:
         if self.first_entropy is None:
             self.first_entropy = entropy
         target = self.config.tau * self.first_entropy
-        self.alpha = max(0.0, self.alpha + self.config.eta * (target - entropy))
+        # In this order max keeps a NaN; max(0.0, nan) would hide it.
+        self.alpha = max(self.alpha + self.config.eta * (target - entropy), 0.0)
         return {"entropy": entropy, "target": target, "alpha": self.alpha}
 
     def signal(self, step: int) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -55,9 +56,12 @@ class EntropyController:
 
     def observe(self, rollouts: Rollouts) -> dict[str, float]:
         config, entropy = self.config, rollouts.mean(rollouts.entropy)
-        self.acting = self.coefficient if entropy <= config.target else 0.0
-        moved = self.coefficient + (config.delta if entropy < config.target else -config.delta)
-        self.coefficient = min(max(moved, 0.0), config.max_coefficient)
+        if math.isnan(entropy):  # on neither side of the target: kept, so that the loss shows it
+            self.acting = self.coefficient = entropy
+        else:
+            self.acting = self.coefficient if entropy <= config.target else 0.0
+            moved = self.coefficient + (config.delta if entropy < config.target else -config.delta)
+            self.coefficient = min(max(moved, 0.0), config.max_coefficient)
         return {"entropy": entropy, "coefficient": self.acting}
 
     def signal(self, step: int) -> dict[str, float]:

@@ -39,7 +39,8 @@ class PEAR(Method):
         penalty = torch.zeros_like(rollouts.rewards, dtype=torch.float64)
         for i, ((stop, resume), length) in enumerate(zip(phases, rollouts.lengths.tolist(), strict=True)):
             thinking, answer = _mean(entropy[i, : min(stop, length)]), _mean(entropy[i, resume:length])
-            penalty[i] = max(0.0, thinking - self.alpha * answer)
+            # In this order max keeps a NaN; max(0.0, nan) would hide it.
+            penalty[i] = max(thinking - self.alpha * answer, 0.0)
         shaped = (rollouts.rewards - penalty).clamp(max=1).to(rollouts.rewards.dtype)
         return torch.where(rollouts.rewards > 0, shaped, rollouts.rewards)
 

@@ -74,7 +74,9 @@ class ZetaController:
 
     def observe(self, rollouts: Rollouts) -> dict[str, float]:
         entropy, config = rollouts.mean(rollouts.entropy), self.config
-        if config.controller == "adaptive" and entropy != config.target:
+        if config.controller == "adaptive" and math.isnan(entropy):
+            self.zeta = entropy  # on neither side of the target: kept, so that the loss shows it
+        elif config.controller == "adaptive" and entropy != config.target:
             wanted = 1.0 if entropy < config.target else -1.0
             if self.zeta * wanted > 0:
                 self.zeta = wanted * min(2 * abs(self.zeta), config.max_zeta)

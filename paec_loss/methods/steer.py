@@ -56,7 +56,7 @@ class STEER(BatchMethod[Changes]):
     clip_low: float = between(0, 1, 0.2, "lower clip range")
     clip_high: float = non_negative(0.28, "upper clip range")
     dual_clip: float = between(
-        1, math.inf, 10.0, "dual clip: the loss before the weight is at most this times |A| where A < 0"
+        1, math.inf, 10.0, "dual clip: the loss before the weight is at most this times |A| where A < 0; inf: none"
     )
 
     def __post_init__(self) -> None:

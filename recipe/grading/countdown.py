@@ -53,6 +53,42 @@ def _value(node: ast.expr) -> int:
     raise TypeError(type(node))
 
 
+def solution(expression: str) -> str:
+    """What an expression that `extract` may return shares with those that differ only in order and brackets.
+
+    `7+5-2`, `5+7-2` and `7-(2-5)` are one solution, `2*(7-1)` and `(7-1)*2` another. A text that is no expression is
+    its own.
+    """
+    try:
+        return _ordered(ast.parse(expression.strip(), mode="eval").body)
+    except (SyntaxError, KeyError):
+        return expression
+
+
+def _ordered(node: ast.expr) -> str:
+    """An expression with the terms of its sums and the factors of its products in order, signs pulled into the sums."""
+    if isinstance(node, ast.Constant):
+        return str(node.value)
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult):
+        return "*".join(sorted(f"({_ordered(factor)})" for factor in _factors(node)))
+    return "".join(sorted(f"{sign}({_ordered(term)})" for sign, term in _terms(node, "+")))
+
+
+def _factors(node: ast.expr) -> list[ast.expr]:
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult):
+        return [*_factors(node.left), *_factors(node.right)]
+    return [node]
+
+
+def _terms(node: ast.expr, sign: str) -> list[tuple[str, ast.expr]]:
+    opposite = {"+": "-", "-": "+"}[sign]
+    if isinstance(node, ast.UnaryOp):
+        return _terms(node.operand, {ast.UAdd: sign, ast.USub: opposite}[type(node.op)])
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add | ast.Sub):
+        return [*_terms(node.left, sign), *_terms(node.right, sign if isinstance(node.op, ast.Add) else opposite)]
+    return [(sign, node)]
+
+
 def score(solution: str, ground_truth: str) -> tuple[bool, str | None]:
     """(correct, the extracted expression) of a response to a countdown problem; the response is untrusted.
 

@@ -128,8 +128,8 @@ def _validation(state: grpo.State, settings: Settings, task: Task, folder: Path)
         metrics |= found.metrics
         counts: dict[str, Any] = {"step": state.step, "split": split, "samples": settings.test_samples}
         counts |= {"correct": found.correct, "distinct": found.distinct}
-        if found.majority is not None:
-            counts["majority"] = found.majority
+        counts |= {"solutions": found.solutions} if found.solutions is not None else {}
+        counts |= {"majority": found.majority} if found.majority is not None else {}
         with open(folder / PROBLEMS_FILE, "a", encoding="utf-8") as stream:
             stream.write(json.dumps(counts) + "\n")
     return {**metrics, "timing_s/testing": time.perf_counter() - began}

@@ -57,8 +57,9 @@ CURVES = (
     *("response_length/mean", "reward/mixed_prompts"),
 )
 """Training metrics of a record, beside those of the run's methods: means over the steps between two validations."""
-COUNTS = ("correct", "distinct", "majority")
-"""What is counted of every problem's responses; majority only where a problem has one answer."""
+COUNTS = ("correct", "distinct", "solutions", "majority")
+"""What is counted of every problem's responses; solutions only of countdown, majority only where a problem has one
+answer."""
 SPLITS = ("val/", "held_out/")
 """What the metrics of a validation begin with."""
 USAGE = """

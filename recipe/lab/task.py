@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
@@ -22,7 +22,7 @@ from recipe.grading import countdown, sources
 from recipe.grading.extract import extract
 from recipe.grading.pool import GraderPool, Verdict
 from recipe.lab.policy import Policy, Prompts
-from recipe.lab.sampling import sample
+from recipe.lab.sampling import Sampled, sample
 from recipe.paec.common.errors import UserError
 from recipe.paec.common.queue_keys import response_number
 from recipe.paec.scoring.estimators import majority
@@ -33,6 +33,8 @@ REMEMBERED = 2**16
 """Verdicts that are kept: responses repeat, and the library takes 0.6 ms for a countdown expression."""
 AT_ONCE = 512
 """Responses of a validation that are sampled together."""
+HIGH = 2.0
+"""Nats. A token above it is no choice between a few: e^2 equally likely tokens are more than seven."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,9 @@ class Validated:
     correct: list[int]
     """Correct responses to each problem."""
     distinct: list[int]
-    """Different correct answers to each problem."""
+    """Different correct answers to each problem; of countdown, expressions: `7+5-2` and `5+7-2` are two."""
+    solutions: list[int] | None
+    """Of countdown, the same up to order and brackets: those are one; None of another task."""
     majority: list[bool] | None
     """Whether the answer that most responses give is right; None where answers are expressions."""
 
@@ -142,23 +146,18 @@ class Task:
         """The pipeline's metrics, and counts; of countdown without the majority vote, which would take long.
 
         They are `val/<source>/...` for split="validation", `held_out/<source>/...` for split="held_out".
-        In addition distinct@n, the different correct answers to a problem, and entropy, the mean over response tokens
-        (nats, at temperature 1).
+        In addition distinct@n and solutions@n, the different correct answers to a problem (`Validated`); entropy, the
+        mean over response tokens (nats, at temperature 1), and entropy_high, the part of that mean which is at tokens
+        above HIGH.
         """
         asked: list[Problem] = getattr(self, split)
-        generator, n = generator_of(seed, step, split), len(asked)
+        n = len(asked)
         texts: list[str] = []
         entropies: dict[str, list[torch.Tensor]] = {}
-        size = max(1, AT_ONCE // samples)
-        for first in range(0, n, size):
-            part = asked[first : first + size]
-            prompts = Prompts.of([problem.ids for problem in part])
-            temperatures = torch.full((len(part),), temperature)
-            drawn = sample(policy, prompts, samples, length, temperatures, self.end, generator)
+        for part, drawn in self.drawn_by(policy, samples, length, temperature, seed, step, split):
             texts += self.texts(rows_of(drawn.tokens.flatten(0, 1), drawn.inside.flatten(0, 1)))
             for place, problem in enumerate(part):
-                inside = drawn.inside[place]
-                log_probs = drawn.logits[place][inside].log_softmax(-1)
+                log_probs = drawn.logits[place][drawn.inside[place]].log_softmax(-1)
                 entropies.setdefault(problem.source, []).append(-(log_probs.exp() * log_probs).sum(-1))
         verdicts = self.verdicts([problem for problem in asked for _ in range(samples)], texts)
         of_problem = [verdicts[row * samples : (row + 1) * samples] for row in range(n)]
@@ -176,15 +175,33 @@ class Task:
         if groups is None:
             found = {name: value for name, value in found.items() if "/maj@" not in name}
         correct = [[v.correct for v in of] for of in of_problem]
-        distinct = [len({v.answer.replace(" ", "") for v in of if v.correct}) for of in of_problem]
+        answers = [{v.answer.replace(" ", "") for v in of if v.correct} for of in of_problem]
+        distinct, solutions = [len(of) for of in answers], None
+        if all(problem.source == countdown.DATA_SOURCE for problem in asked):
+            solutions = [len({countdown.solution(answer) for answer in of}) for of in answers]
         votes = None if groups is None else [majority(g, c) for g, c in zip(groups, correct, strict=True)]
         for source, values in entropies.items():
             rows = [row for row, problem in enumerate(asked) if problem.source == source]
             found[f"val/{source}/distinct@{samples}"] = fmean(distinct[row] for row in rows)
-            found[f"val/{source}/entropy"] = torch.cat(values).double().mean().item()
+            if solutions is not None:
+                found[f"val/{source}/solutions@{samples}"] = fmean(solutions[row] for row in rows)
+            every = torch.cat(values).double()
+            found[f"val/{source}/entropy"] = every.mean().item()
+            found[f"val/{source}/entropy_high"] = torch.where(every > HIGH, every, 0.0).mean().item()
         if split != "validation":
             found = {f"{split}/{name.partition('/')[2]}": value for name, value in found.items()}
-        return Validated(found, [sum(c) for c in correct], distinct, votes)
+        return Validated(found, [sum(c) for c in correct], distinct, solutions, votes)
+
+    def drawn_by(
+        self, policy: Policy, samples: int, length: int, temperature: float, seed: int, step: int, split: str
+    ) -> Iterator[tuple[list[Problem], Sampled]]:
+        """The responses of a validation, AT_ONCE of them at a time, with their problems."""
+        asked, generator = getattr(self, split), generator_of(seed, step, split)
+        size = max(1, AT_ONCE // samples)
+        for first in range(0, len(asked), size):
+            part = asked[first : first + size]
+            prompts, temperatures = Prompts.of([p.ids for p in part]), torch.full((len(part),), temperature)
+            yield part, sample(policy, prompts, samples, length, temperatures, self.end, generator)
 
     def _groups(
         self, problems: Sequence[Problem], verdicts: Sequence[Sequence[Verdict]]

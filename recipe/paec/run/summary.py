@@ -32,7 +32,7 @@ def tail_mean(records: Sequence[Mapping[str, Any]], key: str) -> float | None:
     return fmean(values) if values and None not in values else None
 
 
-def anchored(record: dict[str, Any]) -> str | None:
+def anchored(record: Mapping[str, Any]) -> str | None:
     """Metric prefix of the method with an anchor, `actor/paec/` or a similar method's; None without one."""
     found = (key for key in record if key.startswith("actor/") and key.endswith(HBAR) and "update" not in key)
     return next((key.removesuffix(HBAR) + "/" for key in found), None)
@@ -134,21 +134,32 @@ def closing_lines(
         for key in last:
             before = f"{first[key]:.3f} (step {first_step})" if key in first else "not measured"
             lines.append(f"  accuracy {key.removeprefix('val/')}: {before} -> {last[key]:.3f} (step {last_step})")
-    trained = [record for record in records if ENTROPY in record]
-    if trained:
-        first, last = trained[0], trained[-1]
-        lines.append(f"  token entropy (nats): {first[ENTROPY]:.4f} (step {first['step']}) -> {last[ENTROPY]:.4f}")
-        method = anchored(last)
-        if method is not None:
-            lines.append(
-                f"  Hbar, entropy at selected positions: {first[method + 'selected_entropy']:.4f} -> "
-                f"{last[method + 'selected_entropy']:.4f}"
-            )
-            active = sum(record.get(method + "penalty_active", 0.0) or 0.0 for record in trained)
-            lines.append(
-                f"  anchor {last[method + 'anchor']:.4f}, floor {last[method + 'floor']:.4f}; the penalty was active "
-                f"in {int(active)} of {len(trained)} steps"
-            )
+    lines += _entropy_lines([record for record in records if ENTROPY in record])
     lines += beside_grpo(records, grpo)
     lines += [f"    {line}".rstrip() for line in drawings(entropy_curves(records, grpo))]
     return lines + [f"  {label}: {path}" for label, path in files.items()]
+
+
+def _entropy_lines(trained: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Entropies at the first and the last of the training steps, and the method's floor."""
+    if not trained:
+        return []
+    first, last = trained[0], trained[-1]
+    lines = [f"  token entropy (nats): {_number(first, ENTROPY)} (step {first['step']}) -> {_number(last, ENTROPY)}"]
+    method = anchored(last)
+    if method is not None:
+        hbar = [_number(record, method + "selected_entropy") for record in (first, last)]
+        anchor, floor = (_number(last, method + name) for name in ("anchor", "floor"))
+        active = sum(record.get(method + "penalty_active", 0.0) or 0.0 for record in trained)
+        lines += [
+            f"  Hbar, entropy at selected positions: {hbar[0]} -> {hbar[1]}",
+            f"  anchor {anchor}, floor {floor}; the penalty was active in {int(active)} of {len(trained)} steps",
+        ]
+    return lines
+
+
+def _number(record: Mapping[str, Any], key: str) -> str:
+    """A metric with four decimals; "not finite" where it is null, which was NaN or infinite when it was written."""
+    if key not in record:
+        return "not measured"
+    return "not finite" if record[key] is None else f"{record[key]:.4f}"

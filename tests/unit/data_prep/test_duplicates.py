@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_prep.duplicates import Group, find_duplicates
+from data_prep.duplicates import Group, find_duplicates, same_text
 from data_prep.shingles import formal, jaccard, shingles, tokens
 
 
@@ -118,6 +118,49 @@ def test_conflicts_lose_all_members():
     assert asdict(found)["groups"][1]["answers"] == ("4", "4.0")
 
 
+def test_rows_of_other_settings_are_other_rows():
+    """Exact, near, and conflicting ones; a setting is anything that can be hashed."""
+    near = ["Find the value of x if 2x = 4.", "Find the number x if 2x = 4."]
+    texts, answers = ["1+1?", "1 + 1?", "1+1?", *near, near[1]], ["2", "2", "3", "2", "2", "2"]
+    assert find(texts, answers, threshold=0.5).kept == (3,)
+    found = find(texts, answers, threshold=0.5, settings=["a", "b", "c", ("a", None), ("b", None), ("a", None)])
+    assert found.kept == (0, 1, 2, 3, 4)
+    assert found.groups == (Group("near", (3, 5), 6 / 11, ("2", "2"), False),)
+    found = find(texts, answers, threshold=0.5, settings=["a", "a", "b", "c", "c", "d"])
+    assert [group.members for group in found.groups] == [(0, 1), (3, 4)] and not found.conflicts
+
+
+SAME_TEXTS = [
+    ("What is 2+2?", "What is 2+2?  "),
+    ("Read this:\n  a = 1\n", "Read this:  \r\n  a = 1"),
+    ("caf\u00e9", "cafe\u0301"),
+]
+OTHER_TEXTS = [
+    ("What is the name of the capital city of the country Chad?", "What is the name of the capital city of Peru?"),
+    ("Write a as a capital letter.", "Write A as a capital letter."),
+    ("Spell the number 9.", "Spell the number nine."),
+    ("Is it correct: Hello, world", "Is it correct: Hello world"),
+    ("What is the superlative of large? largest or", "What is the superlative of large? maximum or"),
+    ("What does x$y mean?", "What does xy mean?"),
+    ("What does this print?\nif x:\n  a()\nb()", "What does this print?\nif x:\n  a()\n  b()"),
+    ("x\u00b2", "x2"),
+]
+
+
+def test_of_other_rows_only_the_same_text_is_a_duplicate():
+    for a, b in SAME_TEXTS:
+        assert same_text(a) == same_text(b)
+        found = find([a, "something else", b], mathematics=False)
+        assert found.groups == (Group("exact", (0, 2), 1.0, ("0", "0"), False),)
+    for a, b in OTHER_TEXTS:
+        assert same_text(a) != same_text(b)
+        assert find([a, b], ["1", "2"], mathematics=False, threshold=0.01).kept == (0, 1)
+    for a, b in OTHER_TEXTS[1:4]:
+        assert find([a, b], ["1", "2"]).kept == (), "tokens of mathematics do not tell them apart"
+    found = find(["q", "q", "r", "r ", "s"], ["1", "2", "3", "3", "4"], mathematics=False)
+    assert (found.kept, found.removed) == ((2, 4), {"exact": 1, "near": 0, "conflicting": 2})
+
+
 def test_conflict_is_pairwise():
     """Every neighbour within 1, but not the ends: an answer that others connect is still another answer."""
     found = find_duplicates(["x"] * 3, ["1", "2", "3"], same_answer=lambda a, b: abs(int(a) - int(b)) <= 1)
@@ -200,6 +243,8 @@ def test_chinese_near_duplicates():
 def test_arguments_are_checked():
     with pytest.raises(ValueError, match="2 texts but 1 answers; give one answer per row"):
         find_duplicates(["a", "b"], ["1"], same_answer=str.__eq__)
+    with pytest.raises(ValueError, match="2 texts but 1 settings; give one setting per row"):
+        find(["a", "b"], settings=["s"])
     for threshold in (0, 1.01, float("nan")):
         with pytest.raises(
             ValueError, match=rf"threshold {threshold}: must be in \(0, 1\], it is a Jaccard similarity"

@@ -14,9 +14,10 @@ import pytest
 from data_prep import prepare as preparation
 from data_prep.__main__ import list_sets, main
 from data_prep.contract import validate_rows
-from data_prep.prepare import describe_counts, undo_repetition
+from data_prep.prepare import contract_rows, describe_counts, is_mathematics, undo_repetition
 from data_prep.sets import DATA_SETS, Problem
 from data_prep.templates import FOREIGN_SUFFIXES
+from recipe.grading import sources
 
 
 def problems(count, start=0):
@@ -325,6 +326,17 @@ def test_repetition_rule():
     # The same text with another answer is another row.
     two = [Problem("p", "1", None, "x", False), Problem("p", "2", None, "y", False)]
     assert undo_repetition(two * 3) == (two, "usually 3 times")
+    # And so it is after another system turn, and with other further columns.
+    for more in ({"system": "French"}, {"extra": {"lang": "c"}}):
+        rows = [two[0], replace(two[0], **more)]
+        assert undo_repetition(rows) == (rows, None)
+        assert undo_repetition(rows * 2) == (rows, "usually 2 times")
+
+
+def test_the_setting_of_a_problem():
+    plain = Problem("p", "1", None, "x", False)
+    assert plain.setting == (None,) != replace(plain, system="").setting
+    assert replace(plain, system="s", extra={"a": "1", "b": "2"}).setting == ("s", "1", "2")
 
 
 def test_dapo_counts_problems_not_answers(tmp_path, monkeypatch, capsys):
@@ -367,6 +379,21 @@ def test_duplicates_of_a_training_set(tmp_path, small):
     assert "duplicates" not in content(tmp_path, "train.report.json")
     assert run(tmp_path, "math", rows, "--split", "test") == 0  # a benchmark is never deduplicated
     assert len(written(tmp_path, "test")) == 5
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        *((name, True) for name in DATA_SETS),
+        *((f"{scorer}/mine", scorer.startswith("math")) for scorer in sources.NAMES[:-1]),
+        ("mine", False),
+        ("reasoning_gym/countdown", False),
+    ],
+)
+def test_what_is_graded_as_mathematics(source, found):
+    assert is_mathematics(source) is found
+    (row,) = contract_rows(source, "train", [Problem("p", "1", None, "x", False)], "none")
+    assert row["ability"] == ("math" if found else "general")
 
 
 def test_contamination(tmp_path, small, capsys):

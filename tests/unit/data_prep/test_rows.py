@@ -126,6 +126,23 @@ def test_fields_of_columns_and_instructions_of_others(tmp_path):
         assert frame(tmp_path).prompt[0][0]["content"] == expected
 
 
+@pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet"])
+def test_a_column_whose_name_has_a_dot(tmp_path, kind):
+    """As pandas flattens nested fields; it comes before a field of the same path."""
+    table = [{"q.Text": "Name the capital of France.", "gold": "Paris", "info.level": 1}]
+    if kind == "jsonl":
+        table = [
+            {**table[0], "q": {"text": "another"}},
+            {"q": {"text": "And of Peru?"}, "gold": "Lima", "info.level": 2},
+        ]
+    path = put(tmp_path / f"quiz.{kind}", table)
+    flags = ("--scorer", "exact_match", "--extra", "info.level")
+    assert run(tmp_path, path, *flags, question="q.text") == 0
+    expected = ["Name the capital of France.", "And of Peru?"][: len(table)]
+    assert [extra["problem"] for extra in frame(tmp_path).extra_info] == expected
+    assert [extra["info.level"] for extra in frame(tmp_path).extra_info] == ["1", "2"][: len(table)]
+
+
 def test_duplicates_and_contamination_as_with_the_named_sets(tmp_path, capsys):
     long = [
         "Which planet of the solar system has the largest number of known moons, as counted by astronomers today?",
@@ -139,6 +156,79 @@ def test_duplicates_and_contamination_as_with_the_named_sets(tmp_path, capsys):
     counts = json.loads((tmp_path / "out" / "train.manifest.json").read_text())["counts"]
     assert (counts["exact_duplicates"], counts["contaminated"], counts["written"]) == (1, 1, 1)
     assert frame(tmp_path).extra_info[0]["problem"] == long[1]
+
+
+PROGRAMS = [
+    {"ask": f"Write a program that prints {word}.", "gold": word, "lang": lang}
+    for word in ("hello", "bye")
+    for lang in ("python", "c")
+]
+
+
+@pytest.mark.parametrize("flags", [(), ("--keep-duplicates",), ("--split", "test")])
+def test_rows_that_differ_in_a_further_column_are_different_rows(tmp_path, capsys, flags):
+    """A scorer grades with the column; every question is there twice, as in a set that is published x2."""
+    assert run(tmp_path, PROGRAMS, "--extra", "lang", "--scorer", "exact_match", *flags) == 0
+    out, err = capsys.readouterr()
+    assert out.endswith("read 4, written 4\n") and "REPEATED" not in err
+    found = frame(tmp_path, "test" if flags[:1] == ("--split",) else "train")
+    assert [reward["ground_truth"] for reward in found.reward_model] == ["hello", "hello", "bye", "bye"]
+    assert [extra["lang"] for extra in found.extra_info] == ["python", "c", "python", "c"]
+
+
+def test_a_conflict_needs_the_same_further_columns(tmp_path):
+    table = [*PROGRAMS, {**PROGRAMS[0], "gold": "HELLO"}, PROGRAMS[3]]
+    assert run(tmp_path, table, "--extra", "lang", "--scorer", "exact_match") == 0
+    counts = json.loads((tmp_path / "out" / "train.manifest.json").read_text())["counts"]
+    assert (counts["conflicting"], counts["exact_duplicates"], counts["written"]) == (2, 1, 3)
+    assert [extra["lang"] for extra in frame(tmp_path).extra_info] == ["c", "python", "c"]
+
+
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_rows_that_differ_in_the_system_turn_are_different_rows(tmp_path, split):
+    user = {"role": "user", "content": "Name this animal, which barks."}
+    table = [
+        {"ask": [{"role": "system", "content": f"Answer in {language}."}, user], "gold": word}
+        for language, word in (("French", "chien"), ("German", "Hund"))
+    ]
+    table += [{"ask": user["content"], "gold": "dog"}]
+    assert run(tmp_path, table, "--scorer", "exact_match", "--split", split) == 0
+    assert [reward["ground_truth"] for reward in frame(tmp_path, split).reward_model] == ["chien", "Hund", "dog"]
+
+
+def test_a_repeated_table(tmp_path, capsys):
+    """One of each, unless duplicates are kept."""
+    assert run(tmp_path, TABLE * 3, "--scorer", "exact_match") == 0
+    out, err = capsys.readouterr()
+    assert "EVERY ROW IS REPEATED, usually 3 times; one of each is kept: 3 rows" in err
+    assert out.endswith("read 9, repetition undone 6, written 3\n")
+    assert run(tmp_path, TABLE * 3, "--scorer", "exact_match", "--keep-duplicates", "--overwrite") == 0
+    out, err = capsys.readouterr()
+    assert out.endswith("read 9, written 9\n") and "REPEATED" not in err
+
+
+CAPITALS = [
+    {"ask": f"What is the name of the capital city of the country {country}?", "gold": city}
+    for country, city in [
+        ("Chad", "N'Djamena"),
+        ("Peru", "Lima"),
+        ("Kenya", "Nairobi"),
+        ("Norway", "Oslo"),
+        ("Cuba", "Havana"),
+        ("Japan", "Tokyo"),
+    ]
+]
+
+
+@pytest.mark.parametrize(
+    ("flags", "conflicting"),
+    [(("--scorer", "exact_match"), 0), (("--scorer", "regex"), 0), ((), 0), (("--scorer", "math"), 6)],
+)
+def test_only_mathematics_has_near_duplicates(tmp_path, flags, conflicting):
+    """Six questions that differ in one ordinary word, and another; a table without a scorer has one of its own."""
+    assert run(tmp_path, [*CAPITALS, TABLE[1]], *flags) == 0
+    counts = json.loads((tmp_path / "out" / "train.manifest.json").read_text())["counts"]
+    assert (counts["conflicting"], counts["near_duplicates"], counts["written"]) == (conflicting, 0, 7 - conflicting)
 
 
 def test_answers_in_words_conflict_unless_they_are_the_same_text(tmp_path):
@@ -158,7 +248,14 @@ BAD_ROWS = [
     ({"ask": "q", "gold": "x" * 20_001}, "quiz.jsonl, line 2, field gold: 20,001 characters, more than 20,000"),
     ({"ask": "q", "gold": "12"}, "quiz.jsonl, line 2, field gold: '12' is not a letter: give that of the right choice"),
     ({"ask": "q", "gold": "A", "level": None}, "quiz.jsonl, line 2, field level: missing"),
-    ({"ask": [{"role": "assistant", "content": "x"}], "gold": "A"}, "line 2, field ask: not messages of the form"),
+    (
+        {"ask": [{"role": "assistant", "content": "Hi."}, {"role": "user", "content": "q"}], "gold": "A"},
+        "quiz.jsonl, line 2, field ask: the turns assistant, user: supported are messages",
+    ),
+    (
+        {"ask": [{"role": role, "content": "q"} for role in ("system", "system", "user")], "gold": "A"},
+        "quiz.jsonl, line 2, field ask: the turns system, system, user: supported are messages",
+    ),
 ]
 
 
@@ -194,6 +291,7 @@ def test_bad_rows_can_be_left_out(tmp_path):
     [
         ((), {"question": "asks"}, "has no column asks (--question), only ask, gold, level; did you mean ask?"),
         ((), {"answer": "reply"}, "has no column reply (--answer), only ask, gold, level"),
+        ((), {"question": "as.k"}, "has no column as.k (--question), only ask, gold, level; did you mean ask?"),
         (("--extra", "levels"), {}, "has no column levels (--extra), only ask, gold, level; did you mean level?"),
         (("--source", "my set"), {}, "--source my set: must consist of letters, digits, '.', '_' and '-'"),
         (("--scorer", "exact"), {}, "--scorer exact is neither package.module:function nor one of math, "),

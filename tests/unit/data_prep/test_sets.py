@@ -17,6 +17,7 @@ from data_prep.sets import (
     after_hashes,
     boxed,
     contest_year,
+    has_column,
     integer,
     not_english_open_text,
     plain,
@@ -380,6 +381,10 @@ def test_bad_answers(parse, value, problem):
     assert caught.value.args[-1] == problem
 
 
+def turns(*roles):
+    return [{"role": role, "content": "1+1?"} for role in roles]
+
+
 NAN = float("nan")
 PLAIN = DATA_SETS["math500"].layouts[1]
 ROWS = DATA_SETS["math500"].layouts[0]
@@ -462,14 +467,33 @@ ROWS = DATA_SETS["math500"].layouts[0]
                 ROWS,
                 {"prompt": prompt, "reward_model": {"ground_truth": "2"}},
                 "prompt",
-                'not messages of the form {"role", "content"} with one user turn at the end',
+                f'{found}: supported are messages {{"role", "content"}} with one user turn, at the end, and at most '
+                "one system turn before it; write the other turns into the user turn",
             )
-            for prompt in (
-                [],
-                ["1+1?"],
-                [{"role": "user", "content": None}],
-                [{"role": "user", "content": "1+1?"}, {"role": "assistant", "content": "2"}],
-                [{"role": "user", "content": "1"}, {"role": "user", "content": "2"}],
+            for prompt, found in (
+                ([], "no turns"),
+                (["1+1?"], "the turns (no role)"),
+                ([{"from": "human"}, *turns("user")], "the turns (no role), user"),
+                (turns("system"), "the turns system"),
+                (turns("user", "assistant"), "the turns user, assistant"),
+                (turns("user", "user"), "the turns user, user"),
+                (turns("assistant", "user"), "the turns assistant, user"),
+                (turns("system", "assistant", "user"), "the turns system, assistant, user"),
+                (turns("system", "system", "user"), "the turns system, system, user"),
+                (turns("user", "assistant", "user"), "the turns user, assistant, user"),
+                (turns("x" * 21, "user"), f"the turns {'x' * 20}, user"),
+                (turns(*["user", "tool"] * 4), "the turns user, tool, user, tool, user, 3 more"),
+            )
+        ),
+        *(
+            (ROWS, {"prompt": prompt, "reward_model": {"ground_truth": "2"}}, "prompt", problem)
+            for prompt, problem in (
+                ([{"role": "user", "content": None}], "the user turn is NoneType instead of text"),
+                ([{"role": "system"}, *turns("user")], "the system turn is NoneType instead of text"),
+                (
+                    [{"role": "user", "content": [{"type": "text", "text": "1+1?"}]}],
+                    "the user turn is list instead of text",
+                ),
             )
         ),
         (
@@ -484,6 +508,16 @@ def test_bad_fields(layout, values, field, problem):
     with pytest.raises(BadField) as caught:
         read_problem(DATA_SETS["math500"], layout, Record("a.jsonl, line 1", values))
     assert caught.value.args == (field, problem)
+
+
+def test_columns_with_dots_are_found_first():
+    nested = {"prompt": "1+1?", "reward_model": {"ground_truth": "2"}}
+    flat = {"prompt": "1+1?", "reward_model.ground_truth": "3"}
+    for values, answer in ((nested, "2"), (flat, "3"), (nested | flat, "3")):
+        assert DATA_SETS["math500"].layout(values) is ROWS
+        assert read_problem(DATA_SETS["math500"], ROWS, Record("here", values)).answer == answer
+    assert has_column({"a.b"}, "a.b") and has_column({"a"}, "a.b") and not has_column({"a.b"}, "a")
+    assert DATA_SETS["math500"].layout({"prompt": "1+1?", "reward_model.style": "rule"}) is None
 
 
 def test_limits_are_inclusive_and_lines_and_tabs_are_text():

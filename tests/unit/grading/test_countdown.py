@@ -44,3 +44,28 @@ def test_expressions_are_grouped_by_value_without_a_process(pool, monkeypatch):
     monkeypatch.setattr(pool, "_ask", None)
     answers = ["1+2", None, "3", "2*3", "8+*3", "(1+5)", "8+*3", "8 +*3"]
     assert pool.group(countdown.DATA_SOURCE, answers) == [0, None, 0, 1, 2, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    "expressions",
+    [
+        ["7+5-2", "5+7-2", "7-(2-5)", "(5-2)+7", "-2+7+5", "+7 + 5 - 2"],
+        ["2*(7-1)", "(7-1)*2", "(-1+7)*2"],
+        ["(7-1)*2*3", "2*(7-1)*3", "(2*3)*(7-1)"],
+        ["7-2", "(7-2)", "-(2-7)"],
+        ["2-7"],
+        ["7*2-1", "2*7-1", "-1+7*2"],
+        ["7*(2-1)"],
+        ["7-5*1", "7-1*5"],
+        ["1*(7-5)", "(7-5)*1"],
+        ["8+*3"],
+        ["1*-3", "-3*1"],
+    ],
+)
+def test_expressions_that_are_one_solution(expressions):
+    assert len({countdown.solution(text) for text in expressions}) == 1
+
+
+def test_different_solutions():
+    different = ["7+5-2", "7-5+2", "7*5-2", "7*(5-2)", "(7-2)*5", "7-5*2", "7-2", "2-7", "7*5*2", "8+*3"]
+    assert len({countdown.solution(text) for text in different}) == len(different)

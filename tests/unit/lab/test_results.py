@@ -11,7 +11,7 @@ import pytest
 import yaml
 from lab_records import runs, write
 
-from benchmarks.lab import comparison, figures, findings, other_tasks, pipeline, records, results, search
+from benchmarks.lab import comparison, endings, figures, findings, other_tasks, pipeline, records, results, search
 from recipe.paec.common.repository import REPOSITORY
 from recipe.paec.scoring.estimators import Difference
 
@@ -129,8 +129,8 @@ def test_a_section_has_a_row_for_each_method(tmp_path, monkeypatch):
     rows = dict(
         line.strip("| ").split(" | ", 1) for line in text.splitlines() if line.startswith("| ") and "GRPO" in line
     )
-    assert rows["Is more accurate than GRPO"].endswith("| +0.250 [+0.250, +0.250] | confirmed")
-    assert rows["Keeps the entropy of the policy above GRPO's"].endswith("| +0.000 [+0.000, +0.000] | not confirmed")
+    assert rows["Is more accurate than GRPO"].endswith("| +0.250 [+0.250, +0.250] | shown")
+    assert rows["Keeps the entropy of the policy above GRPO's"].endswith("| +0.000 [+0.000, +0.000] | not shown")
 
 
 def test_the_entropy_has_a_t_interval_over_the_pairs_of_seeds():
@@ -232,20 +232,23 @@ def test_what_is_said_in_short(tmp_path):
     write(tmp_path / "long", *seeds[:3])
     text = findings.section(tmp_path, draws=5)
     nothing = "+0.000 [+0.000, +0.000] | +0.000 [+0.000, +0.000] | +0.00 [+0.00, +0.00] |"
-    assert f"| test problems | 25 | 2 | 0.200 to 0.100 | 0.100 | {nothing}" in text
-    assert f"| validation problems | 25 | 2 | 0.200 to 0.100 | 0.100 | {nothing}" in text
-    assert "GRPO's falls in 2 of 2 trainings; PAEC's ends above that of the same seed in 0 of 2." in text
+    assert f"| test problems | test | 25 | 2 | 0.200 to 0.100 | 0.100 | {nothing}" in text
+    assert f"| validation problems | validation | 25 | 2 | 0.200 to 0.100 | 0.100 | {nothing}" in text
+    assert (
+        "GRPO's falls in 2 of 2 trainings of different seeds or tasks; PAEC's ends above that of the same seed in 0 "
+        "of 2." in text
+    )
     assert "PAEC's accuracy is not shown to differ in any of 2 rows; pass@32 is not shown" in text
-    assert "long runs" not in text and "PAEC's parts" not in text
+    assert "| long runs |" not in text and "PAEC's parts" not in text
     write(tmp_path / "long", seeds[3])
     write(tmp_path / "ablations", *(f"{name}-seed{seed}" for name, _ in findings.PARTS for seed in (1, 2)))
     text = findings.section(tmp_path, draws=5)
-    assert "| long runs | 25 | 2 |" in text and "falls in 4 of 4 trainings" in text
+    assert "| long runs | test | 25 | 2 |" in text and "falls in 2 of 2 trainings" in text
     assert "0.100 with GRPO and 0.100 with PAEC; 0.100 without the floor (`lambda_low=0`), 0.100 with" in text
 
 
 def test_rows_in_which_a_difference_is_shown():
-    test, validation, four = (findings.PLACES[place] for place in (0, 1, 6))
+    test, validation, four = (findings.PLACES[place] for place in (0, 1, 7))
     assert not four.hypervolume
     more, less, unclear = Difference(0.2, 0.1, 0.3, 0.01), Difference(-0.2, -0.3, -0.1, 0.01), Difference(1, -1, 3, 0.3)
     columns = (("accuracy", "accuracy", 3), ("pass@32", "hypervolume", 4))
@@ -262,7 +265,7 @@ def test_rows_in_which_a_difference_is_shown():
 
 def test_verdicts():
     found = [Difference(*of) for of in ((0.1, 0.01, 0.2, 0.04), (-0.1, -0.2, -0.01, 0.04), (0.1, 1e-6, 0.2, 0.0504))]
-    assert [results.verdict(of) for of in found] == ["confirmed", "the opposite", "not confirmed"]
+    assert [results.verdict(of) for of in found] == ["shown", "the opposite", "not shown"]
     assert results.verdict(Difference(0.1, None, None, None)) == "one seed: no interval"
 
 
@@ -342,6 +345,18 @@ def test_main_runs_are_written_after_the_whole_search(tmp_path, capsys):
     assert len(longer) == 1 + 5 + search.BEST and {*longer} <= {*written}
 
 
+def test_your_own_records_get_a_section(tmp_path, capsys):
+    write(tmp_path / "mine-records", "grpo-seed1", "mine-seed1")
+    place = ["--records", str(tmp_path), "--output", str(tmp_path / "page")]
+    assert results.main(place) == 1
+    assert "add `none: [method=none]` to the file of jobs" in capsys.readouterr().err
+    write(tmp_path / "mine-records", "none-seed1", "none-seed2", "mine-seed1", "mine-seed2")
+    assert [folder.name for folder in results.own_folders(tmp_path)] == ["mine-records"]
+    text = results.page(tmp_path, draws=5)
+    assert "## mine-records\n" in text and "| `mine` | " in text
+    assert results.own_folders(results.RECORDS) == [], "every folder of this project has its section"
+
+
 def test_the_page_is_written_where_it_is_asked_for(tmp_path, capsys):
     assert results.main(["--records", str(tmp_path), "--output", str(tmp_path / "page")]) == 1
     assert f"{tmp_path} has no record" in capsys.readouterr().err
@@ -408,27 +423,44 @@ def test_the_readme_says_what_the_records_say():
 
 def test_the_readme_says_what_the_longer_search_did():
     found = other_tasks.complete(results.RECORDS / "countdown_four")
+    ends = endings.read(results.RECORDS / endings.FOLDER / "countdown_four")
     readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-    text, none, paec = " ".join(readme.split()), found["none"], found["paec"]
-    assert "| at the last step | accuracy | pass@32 | distinct correct of 32 | token entropy |" in text
-    assert [*records.levels(none)] == ["accuracy", "pass@32", "distinct", "token entropy"]
-    assert f"| before training | {' | '.join(records.means(none, 0))} |" in text
-    for name, one in found.items():
-        assert f"`{name}` | {' | '.join(records.means(one))} |" in text, name
-    gained = comparison.differences(paec, none)
-    for key, digits, words in (("distinct", 2, "more distinct answers"), ("pass@32", 3, "more pass@32 there")):
-        assert f"{records.interval(gained[f'equal {key}'], digits)} {words}".replace("+", "") in text
-    of_all = [(name, comparison.differences(one, none)) for name, one in found.items() if one is not none]
-    p = {key: comparison.corrected({name: of[f"equal {key}"].p for name, of in of_all}) for key in records.REFERENCE}
-    assert comparison.is_shown(p["distinct"]["paec"]) and not comparison.is_shown(p["pass@32"]["paec"])
-    more = comparison.differences(found["pass_at_k"], paec)
-    assert f"{records.interval(more['last pass@32'], 3)} more pass@32 than PAEC, less".replace("+", "") in text
-    assert more["accuracy"].high < 0
-    both = comparison.differences(found["pass_at_k+paec"], found["pass_at_k"])
-    assert f"on top it has {records.interval(both['last distinct'], 2)} more distinct".replace("+", "") in text
-    assert comparison.is_shown(both["last distinct"].p)
-    assert not any(comparison.is_shown(both[key].p) for key in ("accuracy", "last pass@32")), "not shown to differ"
-    against = comparison.differences(paec, found["paec_no_mask.lambda_low=2"])
-    assert f"ends {records.interval(against['accuracy'], 3)} less accurate".replace("+", "") in text
-    gains = ("last pass@32", "last distinct", "equal pass@32", "equal distinct")
-    assert not any(comparison.is_shown(against[key].p) for key in gains), "not shown to differ"
+    text = " ".join(readme.split())
+    assert "| at the last step | accuracy | pass@32 | expressions | solutions | token entropy | up to 2 nats |" in text
+    assert [*records.levels(found["none"])] == ["accuracy", "pass@32", "distinct", "token entropy"]
+    for name, one in {endings.START: found["none"], **found}.items():
+        *before, entropy = records.means(one, 0 if name == endings.START else -1)
+        solutions, below = ends[name].counts["solutions"].mean(), ends[name].entropy_below.mean()
+        label = "before training" if name == endings.START else f"`{name}`"
+        assert f"{label} | {' | '.join([*before, f'{solutions:.2f}', entropy, f'{below:.3f}'])} |" in text, name
+
+
+def test_the_readme_says_what_is_shown_of_the_longer_search():
+    found = other_tasks.complete(results.RECORDS / "countdown_four")
+    ends = endings.read(results.RECORDS / endings.FOLDER / "countdown_four")
+    text = " ".join((REPOSITORY / "README.md").read_text(encoding="utf-8").split())
+
+    def said(difference: Difference, digits: int, words: str) -> bool:
+        return f"{records.interval(difference, digits)} {words}".replace("+", "") in text
+
+    def shown(gained: dict, key: str, name: str) -> bool:
+        return comparison.is_shown(comparison.corrected({n: of[key].p for n, of in gained.items()})[name])
+
+    others = [name for name in ends if name not in (endings.START, "none")]
+    over_grpo = {name: endings.differences(ends[name], ends["none"]) for name in others}
+    assert said(over_grpo["paec"]["pass@32"], 3, "more pass@32, ") and shown(over_grpo, "pass@32", "paec")
+    assert said(over_grpo["paec"]["solutions"], 2, "more solutions.") and shown(over_grpo, "solutions", "paec")
+    assert not comparison.is_shown(comparison.differences(found["paec"], found["none"])["accuracy"].p), "its accuracy"
+    over_paec = {name: endings.differences(ends[name], ends["paec"]) for name in others if name != "paec"}
+    assert said(over_paec["pass_at_k"]["solutions"], 2, "more solutions than PAEC")
+    assert shown(over_paec, "solutions", "pass_at_k")
+    less = {name: comparison.differences(found["paec"], found[name]) for name in others if name != "paec"}
+    assert said(less["pass_at_k"]["accuracy"], 3, "less accurate (not shown)")
+    assert not shown(less, "accuracy", "pass_at_k")
+    both = endings.differences(ends["pass_at_k+paec"], ends["pass_at_k"])
+    assert [key for key, of in both.items() if comparison.is_shown(of.p)] == ["expressions"]
+    paec, quick = ends["paec"], endings.read(results.RECORDS / endings.FOLDER / "defaults_repeated")["paec"]
+    assert f"{paec.share('high', 'tokens'):.0%} of the tokens".replace("%", " %") in text
+    assert f"have {paec.share('high_entropy', 'entropy'):.0%} of its entropy".replace("%", " %") in text
+    assert paec.share("ungraded_high_entropy", "high_entropy") > 0.98, "no grader reads it"
+    assert quick.share("high_entropy", "entropy") < endings.FEW, "none of it in the quick start"

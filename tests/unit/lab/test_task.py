@@ -8,8 +8,10 @@ import pytest
 import torch
 
 from data_prep import tiny_model, word_problems
+from recipe.grading import countdown
 from recipe.grading.pool import GraderPool
 from recipe.lab import grpo
+from recipe.lab import task as task_module
 from recipe.lab.policy import Prompts
 from recipe.lab.sampling import sample
 from recipe.lab.task import Task, generator_of, rows_of, shortened
@@ -36,7 +38,8 @@ def test_answer_classes(task):
     assert len({*classes[:4]}) == 3 and min(classes[2:4]) < 0
 
 
-def test_the_validation_by_hand(small, task):
+def test_the_validation_by_hand(small, task, monkeypatch):
+    monkeypatch.setattr(task_module, "HIGH", 0.5)
     few = copy.copy(task)
     few.validation = task.validation[:5]
     state = grpo.started(small())
@@ -45,18 +48,24 @@ def test_the_validation_by_hand(small, task):
     prompts = Prompts.of([problem.ids for problem in few.validation])
     drawn = sample(state.policy, prompts, 4, 32, torch.ones(5), task.end, generator_of(1, 3, "validation"))
     texts = task.texts(rows_of(drawn.tokens.flatten(0, 1), drawn.inside.flatten(0, 1)))
-    right, distinct = [], []
+    right, distinct, solutions = [], [], []
     for row, problem in enumerate(few.validation):
         of_problem = task.verdicts([problem] * 4, texts[4 * row : 4 * row + 4])
         right.append(sum(v.correct for v in of_problem))
         distinct.append(len({v.answer for v in of_problem if v.correct}))
-    assert (validated.correct, validated.distinct) == (right, distinct)
+        solutions.append(len({countdown.solution(v.answer) for v in of_problem if v.correct}))
+    assert (validated.correct, validated.distinct, validated.solutions) == (right, distinct, solutions)
     right, distinct = sum(right), sum(distinct)
     source = "val/reasoning_gym/countdown"
     assert found[f"{source}/avg@4"] == found[f"{source}/pass@1"] == pytest.approx(right / 20)
     assert found[f"{source}/distinct@4"] == pytest.approx(distinct / 5)
+    assert found[f"{source}/solutions@4"] == pytest.approx(sum(solutions) / 5)
     log_probs = drawn.logits[drawn.inside].double().log_softmax(-1)
-    assert found[f"{source}/entropy"] == pytest.approx(-(log_probs.exp() * log_probs).sum(-1).mean().item(), rel=1e-5)
+    entropy = -(log_probs.exp() * log_probs).sum(-1)
+    assert found[f"{source}/entropy"] == pytest.approx(entropy.mean().item(), rel=1e-5)
+    high = entropy[entropy > 0.5].sum().item() / len(entropy)
+    assert 0 < high < entropy.mean().item()
+    assert found[f"{source}/entropy_high"] == pytest.approx(high, rel=1e-5)
     assert {f"{source}/pass@2", f"{source}/pass@4", f"{source}/unparsable"} <= found.keys()
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pytest
 
 from paec_loss import Method
-from paec_loss.fields import check_fields, words
+from paec_loss.fields import below_one, between, check_fields, non_negative, number, positive, share, words
 
 
 @dataclass(frozen=True)
@@ -65,3 +65,25 @@ def test_a_plain_field_of_another_type(name, value, wanted):
     with pytest.raises(ValueError) as caught:
         Plain(**{name: value})
     assert str(caught.value) == f"method.{name}={value!r}: {wanted}"
+
+
+@dataclass(frozen=True)
+class Ranged(Method):
+    """A field of every range."""
+
+    any: float = number(0.5, "number")
+    above: float = positive(0.5, "number")
+    least: float = non_negative(0.5, "number")
+    part: float = share(0.5, "number")
+    below: float = below_one(0.5, "number")
+    within: float = between(0, 1, 0.5, "number")
+    open: float = between(0.5, math.inf, 0.5, "number")
+
+
+@pytest.mark.parametrize("name", ["any", "above", "least", "part", "below", "within", "open"])
+def test_only_a_range_up_to_inf_takes_inf(name):
+    assert getattr(Ranged(**{name: 0.75}), name) == 0.75
+    for value in (math.nan, -math.inf, *([] if name == "open" else [math.inf])):
+        with pytest.raises(ValueError, match=f"method.{name}={value}: must be .*; it is the number"):
+            Ranged(**{name: value})
+    assert Ranged(open=math.inf).open == math.inf

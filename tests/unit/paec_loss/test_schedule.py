@@ -90,7 +90,13 @@ def test_functions_refuse_the_same():
 
 def test_what_is_a_schedule():
     assert is_schedule("linear:1:0:4") and is_schedule("liner:1") and is_schedule(constant(1.0))
-    assert not any(map(is_schedule, ("exact", "0.5", 0.5, ":", "1:2", None)))
+    assert is_schedule(" linear:1:0:4") and is_schedule("linear : 1:0:4")
+    assert not any(map(is_schedule, ("exact", "0.5", 0.5, ":", " :1", "1:2", "two words:1", None)))
+
+
+@pytest.mark.parametrize("text", [" linear:0.1:0:5", "linear :0.1:0:5", "linear: 0.1 : 0:5 ", "\tlinear:0.1:0:5"])
+def test_blanks_in_a_text_do_not_count(text):
+    assert BONUS(coefficient=text).coefficient == linear(0.1, 0, 5)
 
 
 # ---- fields ----------------------------------------------------------------------------------------------------------

@@ -28,6 +28,28 @@ def test_lines_for_people():
     assert "0.5000 (step 1) -> 0.4500" in text and "was active in 2 of 2 steps" in text and "metrics: there" in text
 
 
+def test_a_metric_that_was_not_finite_ends_no_run():
+    """The log writes NaN as null: at the first step, at the last, and in the only one."""
+    good = {"actor/entropy": 0.5, "actor/paec/selected_entropy": 0.4, "actor/paec/anchor": 0.3, "actor/paec/floor": 0.2}
+    null = dict.fromkeys(good)
+    one, two = {"step": 1, **good}, {"step": 2, **good}
+    assert closing_lines([one, {"step": 2, **null}], {}) == [
+        "  token entropy (nats): 0.5000 (step 1) -> not finite",
+        "  Hbar, entropy at selected positions: 0.4000 -> not finite",
+        "  anchor not finite, floor not finite; the penalty was active in 0 of 2 steps",
+    ]
+    text = closing_lines([{"step": 1, **null}, two], {})
+    assert text[0] == "  token entropy (nats): not finite (step 1) -> 0.5000"
+    assert text[1:3] == [
+        "  Hbar, entropy at selected positions: not finite -> 0.4000",
+        "  anchor 0.3000, floor 0.2000; the penalty was active in 0 of 2 steps",
+    ]
+    (text,) = closing_lines([{"step": 1, "actor/entropy": None}], {})
+    assert text == "  token entropy (nats): not finite (step 1) -> not finite"
+    text = closing_lines([{"step": 1, "actor/entropy": 0.5}, two], {})
+    assert text[1] == "  Hbar, entropy at selected positions: not measured -> 0.4000"
+
+
 def records(steps: int) -> list[dict]:
     """Entropy falls from 0.5 by 1/64 a step, Hbar from 0.625 by 1/32; the floor is 0.5; a validation every 2 steps."""
     found = [{"step": 0, "val/task/avg@4": 0.25}]

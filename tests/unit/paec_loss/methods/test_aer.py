@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 
 import pytest
@@ -28,6 +29,12 @@ from paec_loss.methods.none import NoMethod
 
 def rollouts(entropy: float, step: int = 1):
     return rollouts_of([1.0, 0.0], [0, 0], [[-1.0], [-1.0]], entropy=[[2 * entropy], [0.0]], step=step)
+
+
+def with_values():
+    """Two responses, of prompts with the weights 0.5 and 0.25."""
+    tokens = hand_batch([[-1.0, -2.0], [-5.0]], [[0.0, 0.0], [0.0]], entropy=[[0.3, 0.6], [0.9]])
+    return replace(tokens, response_value=torch.tensor([0.5, 0.25]))
 
 
 def test_weights_of_prompts_by_hand():
@@ -60,9 +67,19 @@ def test_the_coefficient_by_hand():
     assert seen == pytest.approx([0, 0.001, 0.002, 0.002, 0.0015, 0, 0.002], abs=1e-15)
 
 
+def test_a_nan_entropy_is_not_a_coefficient_of_0():
+    """In a later step, where alpha was 0.001, and in the first, whose entropy is the anchor."""
+    tracker = AER().tracker()
+    for step, entropy in enumerate([1.0, 0.2, math.nan], start=1):
+        tracker.observe(rollouts(entropy, step))
+    assert math.isnan(tracker.signal(3)["alpha"])
+    assert math.isnan(mini_batch_loss(AER(), with_values(), **tracker.signal(3)).item())
+    first = AER().tracker()
+    assert math.isnan(first.observe(rollouts(math.nan))["alpha"])
+
+
 def test_the_term_by_hand():
-    tokens = hand_batch([[-1.0, -2.0], [-5.0]], [[0.0, 0.0], [0.0]], entropy=[[0.3, 0.6], [0.9]])
-    tokens = replace(tokens, response_value=torch.tensor([0.5, 0.25]))
+    tokens = with_values()
     loss = mini_batch_loss(AER(), tokens, alpha=0.2)
     assert isclose(loss.item(), -0.2 * (0.45 + 0.225) / 3)
     (gradient,) = torch.autograd.grad(loss, tokens.statistics.entropy)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 import torch
@@ -39,6 +40,15 @@ def test_at_the_target_the_bonus_acts_and_its_weight_falls():
     assert tracker.signal(3) == {"coefficient": 0.5}
     tracker.observe(rollouts(0.5))
     assert tracker.signal(4) == {"coefficient": 0.25}
+
+
+def test_a_nan_entropy_is_not_one_above_the_target():
+    tracker = EntropyAdaptive(target=0.5, delta=0.25, max_coefficient=1.0).tracker()
+    for entropy in (0.25, 0.25):
+        tracker.observe(rollouts(entropy))
+    assert tracker.signal(2) == {"coefficient": 0.25}
+    assert math.isnan(tracker.observe(rollouts(math.nan))["coefficient"]) and math.isnan(tracker.coefficient)
+    assert math.isnan(tracker.observe(rollouts(0.25))["coefficient"]), "and it does not vanish by itself"
 
 
 def test_the_term_by_hand():

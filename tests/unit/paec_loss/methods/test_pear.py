@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from batches import random_rollouts, rollouts_of
 
@@ -26,6 +28,13 @@ def test_by_hand():
     assert reward(PEAR(alpha=3.0), pieces, graded=0.5) == 0.5
     assert reward(PEAR(), pieces, graded=2.0) == 1  # at most 1
     assert reward(PEAR(), pieces, graded=0.5) == pytest.approx(0.3, rel=1e-12)
+
+
+def test_a_nan_entropy_is_not_a_penalty_of_0():
+    pieces = ["a", "b", "</think>", "c", "d"]
+    for place in (0, 4):  # in the thinking, in the answer
+        entropy = [[math.nan if i == place else value for i, value in enumerate(ENTROPY[0])]]
+        assert math.isnan(reward(PEAR(), pieces, entropy=entropy))
 
 
 @pytest.mark.parametrize("graded", [0.0, -1.0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 import torch
@@ -75,6 +76,14 @@ def test_the_controller_by_hand():
         tracker.observe(rollouts(entropy, step))
         seen.append(tracker.signal(step)["zeta"])
     assert seen == [1, 1, 1, 0.5, 0.25, 0.125, -0.125, -0.25, -0.125, 0.125, 0.25]
+
+
+def test_a_nan_entropy_is_not_one_above_the_target():
+    tracker = REPOR(controller="adaptive", zeta=0.5).tracker()
+    assert math.isnan(tracker.observe(rollouts(math.nan))["zeta"])
+    assert math.isnan(tracker.observe(rollouts(0.1))["zeta"]), "and it does not vanish by itself"
+    fixed = REPOR(zeta=0.5).tracker()
+    assert fixed.observe(rollouts(math.nan))["zeta"] == 0.5, "a fixed zeta follows no entropy"
 
 
 def test_a_resumed_run_continues_where_it_was():

@@ -106,6 +106,18 @@ def test_with_weight_one_it_is_clip_higher_with_another_dual_clip():
     assert mini_batch_loss(method, tokens) == mini_batch_loss(ClipHigher(), tokens)
 
 
+def test_an_infinite_dual_clip_is_none():
+    """r = e^3 and A = -1: the loss is r without a dual clip, and 10 with the default."""
+    method = STEER(dual_clip=math.inf, lambda_min=1.0)
+    assert method.clip(Clip(0.1, 0.1, 3.0)) == Clip(0.2, 0.28, math.inf)
+    tokens = hand_batch([[-1.0]], [[-1.0]], old_log_prob=[[-4.0]])
+    assert isclose(mini_batch_loss(method, tokens).item(), math.exp(3))
+    assert isclose(mini_batch_loss(STEER(lambda_min=1.0), tokens).item(), 10.0)
+    for wrong in (-math.inf, math.nan, 0.5):
+        with pytest.raises(ValueError, match=r"method.dual_clip=.*: must be in \[1, inf\]"):
+            STEER(dual_clip=wrong)
+
+
 @pytest.mark.parametrize("method", [STEER(), STEER(variant="linear"), STEER(statistics_from="step")])
 def test_any_split(method):
     assert_any_split(method)

@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import platform
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -26,6 +27,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 
 from recipe.lab import own_code
@@ -199,6 +201,7 @@ def record_of(job: Job) -> dict[str, Any]:
         ],
         "date": date.today().isoformat(),
         "cores": os.cpu_count(),
+        "processor": processor(),
         "steps": lines[-1]["step"],
         "cpu_seconds_per_step": _rounded(sum(seconds) / len(seconds)),
         "validation": curves,
@@ -206,6 +209,17 @@ def record_of(job: Job) -> dict[str, Any]:
         "problems": problems,
         **({"own_code": own} if own else {}),
     }
+
+
+def processor() -> str:
+    """What decides how products are rounded: `Intel(R) Xeon(R) Processor, model 143, AVX512, torch 2.13.0+cpu`."""
+    found: dict[str, str] = {}
+    file = Path("/proc/cpuinfo")
+    for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else ():
+        key, _, value = line.partition(":")
+        found.setdefault(key.strip(), value.strip())
+    name, model = found.get("model name", platform.machine()), found.get("model", "not known")
+    return f"{name}, model {model}, {torch.backends.cpu.get_cpu_capability()}, torch {torch.__version__}"
 
 
 def averaged(lines: Sequence[Mapping[str, Any]], steps: Sequence[int]) -> dict[str, list[Any]]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from datetime import date
 from hashlib import sha256
 from pathlib import Path
 
 import pytest
+import torch
 
 from recipe.lab import sweep
 from recipe.lab.sweep import jobs_of, main, record_of, recorded
@@ -83,6 +85,7 @@ def test_a_record_has_the_curves(tmp_path):
     assert record["training"]["actor/paec/floor"] == [None, 0.5]
     assert (record["steps"], record["cpu_seconds_per_step"]) == (4, 1.5)
     assert record["date"] == date.today().isoformat() and record["cores"] == os.cpu_count()
+    assert re.fullmatch(r".+, model .+, \w+, torch " + re.escape(torch.__version__), record["processor"])
     (tmp_path / "grpo-seed1.json").write_text(json.dumps(record))
     assert recorded(job, tmp_path)
     other = jobs_of({**FILE, "all": ["steps=5", "test_every=2"]}, tmp_path)[0]

@@ -148,9 +148,13 @@ def units_differ(a: str, b: str) -> bool:
 
 
 def number(form: Form) -> Fraction | None:
-    """The value of an answer that is a plain number without label and unit, else None."""
+    """The value of an answer that is a plain number without label and unit, else None; 1/0 is not a number."""
     plain = None if form.label or form.unit or len(form.value) > MAX_DIGITS else _PLAIN.fullmatch(form.value)
-    return Fraction(form.value) if plain else None
+    if plain is None:
+        return None
+    sign, top, bottom = plain.groups()
+    denominator = Fraction(bottom or 1)
+    return Fraction(sign + top) / denominator if denominator else None
 
 
 @lru_cache(maxsize=4096)

@@ -95,6 +95,8 @@ def compare(gold: str, answer: str, both_ways: bool = False) -> dict[str, Any]:
             return {"status": status, "correct": False, "detail": f"the {what} is not passed to math_verify: {reason}"}
         if parsed[-1].value is None:
             return {"status": status, "correct": False, "detail": f"math_verify cannot parse the {what}"}
+        if parsed[-1].value.has(sympy.zoo, sympy.nan):  # an error in math_verify's comparison, which ends the process
+            return {"status": "ok", "correct": False, "detail": f"the {what} divides by zero"}
     if strict.units_differ(gold, answer):
         return {"status": "ok", "correct": False, "detail": "the units differ"}
     correct = _equivalent(*parsed) or (both_ways and _equivalent(*reversed(parsed)))

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recipe.grading.strict import MAX_LENGTH, canonical, equal, normal_form, number
+from recipe.grading.strict import MAX_LENGTH, Form, canonical, equal, normal_form, number
 
 TABLE = Path(__file__).with_name("answer_pairs.tsv")
 LONG = (
@@ -140,6 +140,17 @@ def test_fractions_are_exact(top, bottom):
 @given(st.decimals(allow_nan=False, allow_infinity=False, places=12))
 def test_decimals_are_exact(value):
     assert number(normal_form(f"{value:f}")) == Fraction(value)
+
+
+@pytest.mark.parametrize("answer", ["1/0", "0/0", "-1/0", "(1/0)", "{1/0}", "1/00", "5/0.0", r"\frac{1}{0}"])
+def test_a_division_by_zero_is_text(answer):
+    assert number(normal_form(answer)) is None
+    assert equal(answer, answer) and not equal(answer, "0") and not equal(answer, "1")
+
+
+def test_the_value_of_an_answer_that_was_not_put_into_its_normal_form():
+    assert number(Form("", "5/2.5", None)) == 2
+    assert number(Form("x", "5", None)) is None and number(Form("", "x", None)) is None
 
 
 PIECES = [

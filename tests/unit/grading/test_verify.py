@@ -43,3 +43,10 @@ def test_what_cannot_be_parsed_is_right_only_by_the_strict_rule(pool):
 def test_what_math_verify_fails_on_is_still_equal_to_itself(pool, answer):
     assert pool.judge("math500", rf"\boxed{{{answer}}}", answer) == Verdict(True, True, answer, "ok")
     assert pool.judge("math500", rf"\boxed{{{answer}}}", "6").correct is False
+
+
+def test_a_division_by_zero_is_a_wrong_answer_and_no_error(pool):
+    verdict = pool.judge("math500", r"\boxed{1/0}", "2")
+    assert verdict == Verdict(False, False, "1/0", "ok", "the answer divides by zero")
+    verdict = pool.judge("math500", r"\boxed{2}", "1/0")
+    assert verdict == Verdict(False, False, "2", "ok", "the reference divides by zero")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import re
 import sys
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import math_verify
@@ -82,8 +83,10 @@ def _exact(value: Any) -> Any:
 
 math_verify.grader.sympy_numeric_eq = _numerically_equal
 
-_CONFIG = [math_verify.LatexExtractionConfig(boxed_match_priority=0)]
-"""The answer is already extracted, so only a box has to be found."""
+_LATEX = math_verify.LatexExtractionConfig(boxed_match_priority=0)
+_CONFIG = [replace(_LATEX, normalization_config=replace(_LATEX.normalization_config, units=False))]
+"""The answer is already extracted, so only a box has to be found; and its units are removed, `readable`. math_verify
+would also remove the variables of 4t and 2ab as units."""
 
 
 _RELATION = re.compile(r"(?<![<>!:\\])=|\\(?:approx|simeq|doteq)(?![A-Za-z])")
@@ -164,12 +167,13 @@ def _sides_agree(gold: _Parsed, answer: _Parsed) -> bool:
     if isinstance(value, sympy.Eq) and is_assignment_relation(value) and not value.lhs.is_Add:
         value = value.rhs
     sides = _RELATION.split(answer.text)
+    exact = len(_RELATION.split(_APPROXIMATELY.split(answer.text, maxsplit=1)[0]))
     if len(sides) == 1 or not _is_number(value) or _SEPARATOR.search(answer.text):
         return True
-    roughly = _APPROXIMATELY.search(answer.text) is not None
-    for side in sides:
+    roughly = exact < len(sides)
+    for i, side in enumerate(sides):
         found = _parsed(side.strip()).value
-        if found is None:
+        if found is None or (i >= exact and not _is_number(found)):
             return False
         if _is_number(found) and not _verify(value, found) and not (roughly and _near(value, found, side, gold.text)):
             return False
@@ -183,6 +187,7 @@ def _is_number(value: Any) -> bool:
 def _near(value: Any, found: Any, *texts: str) -> bool:
     """Whether one of two numbers is the other rounded or truncated at the last digit that one of the texts has."""
     last = max((_last_place(decimal) for text in texts if (decimal := _DIGITS.search(text))), default=sympy.Integer(1))
+    value, found = _exact(value), _exact(found)
     off = abs(sympy.N(value - found)) / last
     outward = abs(sympy.N(found)) > abs(sympy.N(value))
     return bool(off <= 0.5 or (off < 1 and not outward))

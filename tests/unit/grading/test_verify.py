@@ -119,7 +119,62 @@ def test_the_tolerance_is_the_same_for_judging_and_for_grouping(pool, gold, answ
         (r"9\times10^{-31}", r"9\times10^{-31}\approx2\times10^{-19}", False),
         (r"2\cdot\frac13", r"\frac23\approx0.67", True),
         (r"2\cdot\frac13", r"\frac23\approx0.9", False),
+        (r"\sqrt2", r"x=\sqrt2\approx1.41 cm", True),
+        (r"\sqrt2", r"\sqrt2\approx 2 cm", False),
+        ("12", r"12\approx 13t", False),
+        ("12", r"12\approx 13\%", False),
+        (r"\frac13", r"\frac13\approx33.3\%", True),
     ],
 )
 def test_an_approximation_is_as_good_as_its_last_digit(pool, gold, answer, correct):
     assert pool.judge("minerva", rf"\boxed{{{answer}}}", gold).correct is correct
+
+
+@pytest.mark.parametrize(
+    ("gold", "answer"),
+    [
+        ("6t^2+4t", "6t^2+4"),
+        ("2ab", "2"),
+        ("2a+3c", "2a+3"),
+        ("x+3s", "x+3"),
+        (r"2\pi t", r"2\pi"),
+        ("16t", "16c"),
+        ("3s", "3"),
+        ("y=2t", "y=2"),
+        ("2x+3 s", "2x+3"),
+        (r"\frac{1}{2}t", r"\frac12"),
+        (r"2\mathbf{x}", "2"),
+        ("2mg", "2"),
+        ("5 pm", "5"),
+        ("10 m", "10 km"),
+        ("5 m", "5 cm"),
+        ("5 m", "5 s"),
+        ("100 L", "100 mL"),
+    ],
+)
+def test_a_variable_is_not_left_out_and_a_unit_is_not_changed(pool, gold, answer):
+    for reference, given in ((gold, answer), (answer, gold)):
+        assert pool.judge("math500", rf"\boxed{{{given}}}", reference).correct is False
+        assert pool.group("math500", [reference, given]) == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("gold", "answer"),
+    [
+        ("10", "10 m"),
+        ("10", r"10\,m"),
+        ("10", "10cm"),
+        ("10 m", "10 meters"),
+        (r"2\sqrt2", r"\sqrt{8} cm"),
+        (r"2\sqrt2", r"\sqrt{8}\mathrm{m}"),
+        ("3+2x", "2x+3 meters"),
+        ("2x+3", r"3+2x\text{ cm}"),
+        ("2ab", "2ba"),
+        (r"2\pi t", r"\pi t\cdot 2"),
+        (r"\frac{1}{2}t", "0.5t"),
+    ],
+)
+def test_a_unit_may_be_left_out_and_a_product_written_differently(pool, gold, answer):
+    for reference, given in ((gold, answer), (answer, gold)):
+        assert pool.judge("math500", rf"\boxed{{{given}}}", reference).correct is True
+        assert pool.group("math500", [reference, given]) == [0, 0]

@@ -138,7 +138,7 @@ def same(left: Form, right: Form) -> bool:
     return bool(
         left.value
         and left.value == right.value
-        and (left.unit_name == right.unit_name or not (left.unit_name and right.unit_name))
+        and (left.unit is None or right.unit is None or units.same(left.unit, right.unit))
         and (left.label == right.label or not (left.label and right.label))
     )
 
@@ -149,7 +149,7 @@ def units_differ(a: str, b: str) -> bool:
     The units of the evaluation, `likely_unit`.
     """
     left, right = likely_unit(a), likely_unit(b)
-    if left is None or right is None or not (left.measure and right.measure) or left.name == right.name:
+    if left is None or right is None or not (left.measure and right.measure) or units.same(left, right):
         return False
     degrees = left.name.startswith("°") and right.name.startswith("°")
     return not (degrees and "°" in (left.name, right.name))  # 25 degrees, and 25 degrees Celsius

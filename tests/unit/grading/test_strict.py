@@ -127,6 +127,7 @@ def test_parts_may_be_left_out_but_not_differ():
     assert not equal("x=5 cm", "x=5 m")
     assert equal(r"5\text{ Hours}", "5 hours") and equal(r"\lbrack 1,2\rbrack", "[1,2]")
     assert canonical("5 cm") != canonical("5")
+    assert equal("¥5", "5 yen") and equal("5 yuan", "¥5") and equal("￥5", "5") and not equal("5 yen", "5 yuan")
 
 
 @pytest.mark.parametrize(
@@ -169,6 +170,9 @@ def test_units_of_the_evaluation(answer, name):
         (r"5^\circ", r"5^\circ\text{C}", False),
         (r"5^\circ\text{F}", r"5^\circ\text{C}", True),
         ("5 students", "5 people", False),
+        ("¥5", "5 yen", False),
+        ("¥5", "5 yuan", False),
+        ("5 yen", "5 yuan", True),
     ],
 )
 def test_units_that_differ(a, b, expected):

@@ -21,7 +21,7 @@ from latex2sympy2_extended.antlr_parser import PSParser
 from math_verify.grader import is_assignment_relation, is_atomic_or_pct_atomic, is_relation
 from sympy.core.function import AppliedUndef
 
-from recipe.grading import strict
+from recipe.grading import marks, strict
 from recipe.grading.guard import TEXT_EVENT
 from recipe.grading.readable import Unreadable, readable
 from recipe.grading.tolerance import near
@@ -142,6 +142,8 @@ def compare(gold: str, answer: str, both_ways: bool = False) -> dict[str, Any]:
             return {"status": "ok", "correct": False, "detail": f"the {what} divides by zero"}
     if strict.units_differ(gold, answer):
         return {"status": "ok", "correct": False, "detail": "the units differ"}
+    if difference := marks.differ(gold, answer):
+        return {"status": "ok", "correct": False, "detail": difference}
     correct = _equivalent(*parsed) or (both_ways and _equivalent(*reversed(parsed)))
     return {"status": "ok", "correct": correct, "detail": ""}
 

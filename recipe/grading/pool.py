@@ -30,6 +30,7 @@ from typing import Any, Literal, TypeVar
 from recipe.grading import countdown, reasoning_gym, sources, strict
 from recipe.grading.scorers import ScorerError, is_function
 from recipe.grading.strict import Form
+from recipe.grading.tolerance import near
 from recipe.grading.units import Unit
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -235,8 +236,8 @@ class GraderPool:
         forms are: mathematical equality does not apply to words. Those of countdown are the same if their values are,
         and expressions without one if their text is. Those of the scorers in `recipe.grading.answers` and
         of functions from outside are the same if their text is. Elsewhere, answers with the same normal form are the
-        same, and so are two that the strict rule or math_verify, in either direction, calls equal; plain numbers are
-        only compared exactly. A new form joins the first class whose first answer it equals. `failed_comparisons` is
+        same, and so are two that the strict rule or math_verify, in either direction, calls equal. A new form joins the
+        first class whose first answer it equals. `failed_comparisons` is
         the number of timeouts and errors. After one of them, one of the two answers is no longer compared, so that a
         malicious answer costs at most three time limits, not one for every other answer.
         """
@@ -292,7 +293,8 @@ class GraderPool:
     def _same(self, a: tuple[str, Form], b: tuple[str, Form]) -> tuple[Status, bool]:
         if strict.same(a[1], b[1]):
             return "ok", True
-        if strict.number(a[1]) is not None and strict.number(b[1]) is not None:
+        left, right = strict.number(a[1]), strict.number(b[1])
+        if left is not None and right is not None and not near(left, right):
             return "ok", False
         reply = self._compare(a[0], b[0], both_ways=True)
         return reply["status"], reply["correct"]

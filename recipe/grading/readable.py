@@ -11,6 +11,9 @@ import re
 from recipe.grading import strict, units
 from recipe.grading.notation import to_latex
 
+MOST_WORDS = 6
+"""Words of a unit: miles per square hour."""
+
 
 class Unreadable(ValueError):
     """An answer that must not be passed to math_verify; the message is a phrase that says why."""
@@ -33,7 +36,8 @@ _CHOICE = re.compile(r"\(?[A-J]\)?[.:]?")
 _ANSWER_IS = re.compile(r"(?:the )?(?:final )?answer(?: is)?:?", re.IGNORECASE)
 _LABEL_WORDS = re.compile(r"[A-Za-z]+(?: [A-Za-z]+){0,4}:?")
 _NEGATIONS = re.compile(r"\b(?:not|no|never|non|less|more|than|about|least|most)\b|\b(?:un|in|approx)", re.IGNORECASE)
-_BEHIND_A_VALUE = re.compile(r"[\d)}] *([A-Za-z][A-Za-z .]*)$")
+_BEHIND_A_VALUE = re.compile(r"([\d)}\]]|\\pi(?![A-Za-z]))(?:[ ~]|\\[ ,;:!])*([A-Za-z][A-Za-z .]*)$")
+_LONG_WORD = re.compile("[A-Za-z]{3}")
 _SHORT_WORDS = set("or to is no if by th st nd rd at of as so we not and".split())
 _WORDS = re.compile(r"(?:[A-Za-z][a-z]{3,}|[Nn]o|[Yy]es)(?:[ ,.'-]{1,2}[A-Za-z]+)*[.!]?")
 _REPEATING = re.compile(r"(?<!\d)(\d{0,30})\.(\d{0,30})\\(?:overline|bar) ?\{(\d{1,30})\}")
@@ -57,11 +61,10 @@ def readable(answer: str) -> str:
     text = _without_text(_SCALE.sub(r"\1", text)).removeprefix("=")
     if _WORDS.fullmatch(text):
         raise Unreadable("it is written in words")
+    text = _without_bare_unit(text)
     if behind := _BEHIND_A_VALUE.search(text):
-        if units.parse(behind[1]):
-            text = text[: behind.start(1)].rstrip()
-        elif any(_is_english(word) for word in behind[1].replace(".", " ").split()):
-            raise Unreadable(f"words that are not a unit: {behind[1][:40]!r}")
+        if any(_is_english(word) for word in behind[2].replace(".", " ").split()):
+            raise Unreadable(f"words that are not a unit: {behind[2][:40]!r}")
     text = _REPEATING.sub(_fraction, text)
     return _DECIMAL_EXPONENT.sub(_exponent, text)
 
@@ -80,11 +83,11 @@ def _without_text(text: str) -> str:
             pieces.append(", " if joined else content)
         elif whole:
             pieces.append(content)
-        elif _is_formula(command, content):
-            pieces.append(text[start:end])
-        elif units.parse(content) and _unit_ends(text, end):
+        elif _is_unit(text[start : content_end + 1], command, content, "".join(pieces)) and _unit_ends(text, end):
             if power := _POWER.match(text, end):
                 end = power.end()
+        elif _is_formula(command, content):
+            pieces.append(text[start:end])
         elif not _is_label(text[:start], content, text[end:]):
             raise Unreadable(f"words that are not a unit: {content[:40]!r}")
     return "".join([*pieces, text[end:]]).strip()
@@ -114,6 +117,14 @@ def _is_formula(command: str, content: str) -> bool:
     return content in _FUNCTIONS or (len(content) == 1 and content.isalpha() and command not in (r"\text", r"\mbox"))
 
 
+def _is_unit(group: str, command: str, content: str, before: str) -> bool:
+    r"""Whether a group is a unit; \mathrm{m} only behind a number, \mathrm{~m} and \text{m} everywhere."""
+    if units.parse(content) is None:
+        return False
+    variable = _is_formula(command, content) and group.endswith("{" + content + "}")
+    return not variable or strict.normal_form(before + group).unit is not None
+
+
 def _unit_ends(text: str, end: int) -> bool:
     """Whether the value of a unit that ends at `end` also ends there: 5 feet 6 inches has another one after it."""
     power = _POWER.match(text, end)
@@ -129,6 +140,23 @@ def _is_label(before: str, content: str, behind: str) -> bool:
     if _CHOICE.fullmatch(content) or _ANSWER_IS.fullmatch(content):
         return True
     return bool(behind.lstrip().startswith("=") and _LABEL_WORDS.fullmatch(content) and not _NEGATIONS.search(content))
+
+
+def _without_bare_unit(text: str) -> str:
+    """`text` without a unit at its end that is not in a group: 3 square feet, x + 3 meters, 10cm."""
+    if (behind := _BEHIND_A_VALUE.search(text)) and _is_bare_unit(behind[2], text):
+        return text[: behind.end(1)]
+    words = text.split(" ")
+    for begin in range(max(1, len(words) - MOST_WORDS), len(words)):
+        if _is_bare_unit(" ".join(words[begin:]), text):
+            return " ".join(words[:begin]).removesuffix("\\")  # the space of x\ meters
+    return text
+
+
+def _is_bare_unit(words: str, text: str) -> bool:
+    """Whether the words at the end of a text are a unit; one and two letters may also be variables: 3s, x + 3 m."""
+    unit = units.parse(words)
+    return unit is not None and (_LONG_WORD.search(words) is not None or unit == strict.likely_unit(text))
 
 
 def _is_english(word: str) -> bool:

@@ -74,6 +74,10 @@ _THOUSANDS = re.compile(r"[-+]?\d{1,3}(?:,\d{3})+(?:\.\d+)?|[-+]?\d{1,3}(?: \d{3
 
 _BARE_WORD = re.compile(r"\\[A-Za-z]+|[A-Za-z]")
 _LETTERS = re.compile("[A-Za-z]+")
+_GLUED = {"cm", "mm", "km", "kg", "mL", "ml", "ft"}
+"""Units that the evaluation also reads without a space, 5cm; other pairs of letters are more likely variables: 2mg."""
+_FORMULA = re.compile(r"[\\{]")
+_SIDES = re.compile(r"=|\\(?:approx|simeq|doteq)(?![A-Za-z])")
 _SCALE = re.compile(r"(?:\\text\{ ?)?([CF])(?:elsius|ahrenheit)?(?: ?\})?")
 _IN_VALUES = {r"\frac", r"\sqrt", r"\pi", r"\pm"}
 """Commands in values that a unit may follow: sin 30 is not sin 30 degrees."""
@@ -134,23 +138,43 @@ def same(left: Form, right: Form) -> bool:
     return bool(
         left.value
         and left.value == right.value
-        and (left.unit_name == right.unit_name or not (left.unit_name and right.unit_name))
+        and (left.unit is None or right.unit is None or units.same(left.unit, right.unit))
         and (left.label == right.label or not (left.label and right.label))
     )
 
 
 def units_differ(a: str, b: str) -> bool:
-    """Whether two answers have units of measure, and not the same: 5 cm and 5 m, but not 5 students and 5 people."""
-    left, right = normal_form(a).unit, normal_form(b).unit
-    if left is None or right is None or not (left.measure and right.measure) or left.name == right.name:
+    """Whether two answers have units of measure, and not the same: 5 cm and 5 m, but not 5 students and 5 people.
+
+    The units of the evaluation, `likely_unit`.
+    """
+    left, right = likely_unit(a), likely_unit(b)
+    if left is None or right is None or not (left.measure and right.measure) or units.same(left, right):
         return False
-    return not (left.name + right.name).startswith("°°")  # 25 degrees, and 25 degrees Celsius
+    degrees = left.name.startswith("°") and right.name.startswith("°")
+    return not (degrees and "°" in (left.name, right.name))  # 25 degrees, and 25 degrees Celsius
+
+
+def likely_unit(answer: str) -> units.Unit | None:
+    r"""The unit of an answer in the evaluation, of the last side of an equation.
+
+    Behind a plain number that is also a single letter after a space, 5 m, and some pairs of letters without one, 5cm.
+    The strict rule takes these for products, and so does everything behind a formula: 2\pi m, \sqrt{3} m.
+    """
+    if len(answer) > MAX_LENGTH:
+        return None
+    last_side = _SIDES.split(_rewritten(answer))[-1].strip()
+    return normal_form(answer).unit or split_unit(last_side, likely=True)[1]
 
 
 def number(form: Form) -> Fraction | None:
-    """The value of an answer that is a plain number without label and unit, else None."""
+    """The value of an answer that is a plain number without label and unit, else None; 1/0 is not a number."""
     plain = None if form.label or form.unit or len(form.value) > MAX_DIGITS else _PLAIN.fullmatch(form.value)
-    return Fraction(form.value) if plain else None
+    if plain is None:
+        return None
+    sign, top, bottom = plain.groups()
+    denominator = Fraction(bottom or 1)
+    return Fraction(sign + top) / denominator if denominator else None
 
 
 @lru_cache(maxsize=4096)
@@ -159,12 +183,7 @@ def normal_form(answer: str) -> Form:
     answer = answer.strip()
     if len(answer) > MAX_LENGTH:
         return Form("", answer, None)
-    text = to_latex(answer)
-    for pattern, replacement in _REPLACED:
-        text = pattern.sub(replacement, text)
-    text = _SPACES.sub(" ", text).strip().rstrip(",;")
-    text = _PERIOD.sub("", text).strip()
-    text = _CONJUNCTION.sub(", ", text)
+    text = _CONJUNCTION.sub(", ", _rewritten(answer))
     label = ""
     if found := _LABEL.fullmatch(text):
         label, text = found.group(1), found.group(2).strip()
@@ -172,8 +191,20 @@ def normal_form(answer: str) -> Form:
     return Form(label, _value(text), unit)
 
 
-def split_unit(text: str) -> tuple[str, units.Unit | None]:
-    """An answer in this module's notation as its value and its unit, if a listed unit is all that follows a value."""
+def _rewritten(answer: str) -> str:
+    """An answer in this module's notation."""
+    text = to_latex(answer)
+    for pattern, replacement in _REPLACED:
+        text = pattern.sub(replacement, text)
+    text = _SPACES.sub(" ", text).strip().rstrip(",;")
+    return _PERIOD.sub("", text).strip()
+
+
+def split_unit(text: str, likely: bool = False) -> tuple[str, units.Unit | None]:
+    """An answer in this module's notation as its value and its unit, if a listed unit is all that follows a value.
+
+    `likely`: the unit may be one that is only likely (`likely_unit`).
+    """
     # A word before it may be a variable, and sin 30 is not sin 30 degrees.
     begin = next((word.start() for word in _BARE_WORD.finditer(text) if word.group() not in _IN_VALUES), len(text))
     if begin == len(text):
@@ -187,9 +218,10 @@ def split_unit(text: str) -> tuple[str, units.Unit | None]:
     if not before.endswith((*"0123456789)}", r"\pi")):
         return text, None
     if bare := _LETTERS.match(behind):
+        letters, spaced = bare.group(), begin > len(before)
         # 3m, 3nm and 3 m are products of variables; 3 nm, 3 cm, 3inches and 3 m/s are not.
-        short = len(bare.group()) <= 2
-        if (short and begin == len(before)) or (len(bare.group()) == 1 and not behind.startswith("/", bare.end())):
+        product = len(letters) <= 2 and not spaced or len(letters) == 1 and not behind.startswith("/", bare.end())
+        if product and not (likely and (spaced or letters in _GLUED) and not _FORMULA.search(before)):
             return text, None
     unit = units.parse(behind)
     return (before, unit) if unit else (text, None)

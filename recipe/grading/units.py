@@ -106,6 +106,8 @@ _ABBREVIATIONS = {
     "kph": ("kilometer", "/", "hour"),
     "sqft": ("square", "foot"),
 }
+_CURRENCIES_OF = {"¥": ("yen", "yuan")}
+"""A symbol of two currencies equals either; yen and yuan differ."""
 LONGEST = 60
 """Characters; a longer text is not a unit."""
 
@@ -173,6 +175,19 @@ def parse(text: str) -> Unit | None:
         if pieces[0] not in _JOINTS:
             return None
         sign, pieces = _JOINTS[pieces[0]], pieces[1:]
+
+
+def same(a: Unit, b: Unit) -> bool:
+    """Whether two units are the same; ¥ is the same as yen and as yuan."""
+    return a.name == b.name or not _readings(a.name).isdisjoint(_readings(b.name))
+
+
+def _readings(name: str) -> set[str]:
+    """The names that a name with a symbol of two currencies may stand for: yen/hour and yuan/hour for ¥/hour."""
+    for symbol, currencies in _CURRENCIES_OF.items():
+        if symbol in name:
+            return {name.replace(symbol, currency) for currency in currencies}
+    return {name}
 
 
 def _factor(pieces: list[str]) -> tuple[str, int, bool, list[str]] | None:

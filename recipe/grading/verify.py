@@ -9,19 +9,22 @@ from __future__ import annotations
 import logging
 import re
 import sys
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import math_verify
+import math_verify.grader
 import sympy
 import sympy.parsing.sympy_parser
 import sympy.physics.units  # simplify imports it lazily, and it reads its names with parse_expr
 from latex2sympy2_extended.antlr_parser import PSParser
-from math_verify.grader import is_assignment_relation, is_relation
+from math_verify.grader import is_assignment_relation, is_atomic_or_pct_atomic, is_relation
 from sympy.core.function import AppliedUndef
 
-from recipe.grading import strict
+from recipe.grading import marks, strict
 from recipe.grading.guard import TEXT_EVENT
 from recipe.grading.readable import Unreadable, readable
+from recipe.grading.tolerance import near
 
 logging.getLogger("math_verify").setLevel(logging.CRITICAL)  # it warns that its guards are off
 
@@ -29,14 +32,15 @@ logging.getLogger("math_verify").setLevel(logging.CRITICAL)  # it warns that its
 # percentage and every number in E notation would be unparsable.
 PSParser.AtomContext.FUNC_GAMMA = lambda self: None
 
-_RATIONAL = re.compile(r"[-+]?\d+(?:/\d+)?", re.ASCII)
+_RATIONAL = re.compile(r"(-?)\(*([-+]?\d+(?:/\d+)?)\)*", re.ASCII)
+"""A fraction, also as sympy's nsimplify writes the decimals of an equation: -((5/2))."""
 _DECIMAL = re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d{1,4})?", re.ASCII)
 
 
 def _parse_number(text: str, *args: Any, **kwargs: Any) -> sympy.Number:
     """Result of sympy's parse_expr for a plain number; any other text is refused (audited, then ValueError)."""
-    if _RATIONAL.fullmatch(text):
-        return sympy.Rational(text)
+    if found := _RATIONAL.fullmatch(text):
+        return -sympy.Rational(found[2]) if found[1] else sympy.Rational(found[2])
     if _DECIMAL.fullmatch(text):
         return sympy.Float(text)
     sys.audit(TEXT_EVENT, text)
@@ -46,14 +50,50 @@ def _parse_number(text: str, *args: Any, **kwargs: Any) -> sympy.Number:
 # sympy reads every number given as text with parse_expr, which ends in Python's eval.
 sympy.parsing.sympy_parser.parse_expr = _parse_number
 
-_CONFIG = [math_verify.LatexExtractionConfig(boxed_match_priority=0)]
-"""The answer is already extracted, so only a box has to be found."""
+_numeric_eq = math_verify.grader.sympy_numeric_eq
+_ZERO = 1e-40
+"""What exact arithmetic may leave of a difference that is zero; sympy starts with 15 digits and goes up to 100."""
+
+
+def _numerically_equal(a: Any, b: Any, float_rounding: int, numeric_precision: int) -> bool:
+    """math_verify's comparison of numbers, of the elements of sets and tuples too, without its rounding of small ones.
+
+    It rounds to six decimals, and takes a difference below 1e-15 for zero.
+    """
+    return bool(_numeric_eq(a, b, float_rounding, numeric_precision)) and _close(a, b)
+
+
+def _close(a: Any, b: Any) -> bool:
+    if isinstance(a, sympy.MatrixBase | sympy.MatrixExpr):
+        return True  # its elements are compared
+    if all(is_atomic_or_pct_atomic(one, sympy.Integer) for one in (a, b)):
+        return True  # 50% and 50
+    a, b = _exact(a), _exact(b)
+    if not (a.is_number and b.is_number):
+        return bool(sympy.N(a - b, chop=_ZERO) == 0)
+    a, b = sympy.N(a), sympy.N(b)
+    return bool(a == b) or near(a, b)
+
+
+def _exact(value: Any) -> Any:
+    """An expression with its decimals as fractions, and with the hundredths of a percentage multiplied out."""
+    decimals = {decimal: sympy.Rational(str(decimal)) for decimal in value.atoms(sympy.Float)}
+    return value.xreplace(decimals | {one: one.args[0] for one in value.atoms(sympy.UnevaluatedExpr)})
+
+
+math_verify.grader.sympy_numeric_eq = _numerically_equal
+
+_LATEX = math_verify.LatexExtractionConfig(boxed_match_priority=0)
+_CONFIG = [replace(_LATEX, normalization_config=replace(_LATEX.normalization_config, units=False))]
+"""The answer is already extracted, so only a box has to be found; and its units are removed, `readable`. math_verify
+would also remove the variables of 4t and 2ab as units."""
 
 
 _RELATION = re.compile(r"(?<![<>!:\\])=|\\(?:approx|simeq|doteq)(?![A-Za-z])")
 _APPROXIMATELY = re.compile(r"\\(?:approx|simeq|doteq)(?![A-Za-z])")
 _SEPARATOR = re.compile(r"[,;<>]|\\(?:[lg]eq?|[lg]t|ne|neq|in|pm|begin)(?![A-Za-z])")
-_DIGITS = re.compile(r"\d\.(\d+)")
+_TEN_TO = r" ?\\(?:times|cdot) ?10 ?\^ ?\{? ?(-?\d{1,4})"
+_DIGITS = re.compile(rf"\d\.(\d+)(?:{_TEN_TO})?|\d{_TEN_TO}")
 
 
 class _Parsed(NamedTuple):
@@ -86,6 +126,9 @@ def compare(gold: str, answer: str, both_ways: bool = False) -> dict[str, Any]:
         {"status": "ok" | "unparsable", "correct": bool, "detail": str}; "unparsable" is an answer that does not parse,
         or must not be passed to math_verify.
     """
+    numbers = [strict.number(strict.normal_form(text)) for text in (gold, answer)]
+    if numbers[0] is not None and numbers[1] is not None and not near(*numbers):
+        return {"status": "ok", "correct": False, "detail": ""}
     parsed = []
     for what, text in (("reference", gold), ("answer", answer)):
         status = "unparsable" if what == "answer" else "ok"
@@ -95,8 +138,12 @@ def compare(gold: str, answer: str, both_ways: bool = False) -> dict[str, Any]:
             return {"status": status, "correct": False, "detail": f"the {what} is not passed to math_verify: {reason}"}
         if parsed[-1].value is None:
             return {"status": status, "correct": False, "detail": f"math_verify cannot parse the {what}"}
+        if parsed[-1].value.has(sympy.zoo, sympy.nan):  # an error in math_verify's comparison, which ends the process
+            return {"status": "ok", "correct": False, "detail": f"the {what} divides by zero"}
     if strict.units_differ(gold, answer):
         return {"status": "ok", "correct": False, "detail": "the units differ"}
+    if difference := marks.differ(gold, answer):
+        return {"status": "ok", "correct": False, "detail": difference}
     correct = _equivalent(*parsed) or (both_ways and _equivalent(*reversed(parsed)))
     return {"status": "ok", "correct": correct, "detail": ""}
 
@@ -122,12 +169,13 @@ def _sides_agree(gold: _Parsed, answer: _Parsed) -> bool:
     if isinstance(value, sympy.Eq) and is_assignment_relation(value) and not value.lhs.is_Add:
         value = value.rhs
     sides = _RELATION.split(answer.text)
+    exact = len(_RELATION.split(_APPROXIMATELY.split(answer.text, maxsplit=1)[0]))
     if len(sides) == 1 or not _is_number(value) or _SEPARATOR.search(answer.text):
         return True
-    roughly = _APPROXIMATELY.search(answer.text) is not None
-    for side in sides:
+    roughly = exact < len(sides)
+    for i, side in enumerate(sides):
         found = _parsed(side.strip()).value
-        if found is None:
+        if found is None or (i >= exact and not _is_number(found)):
             return False
         if _is_number(found) and not _verify(value, found) and not (roughly and _near(value, found, side, gold.text)):
             return False
@@ -140,7 +188,14 @@ def _is_number(value: Any) -> bool:
 
 def _near(value: Any, found: Any, *texts: str) -> bool:
     """Whether one of two numbers is the other rounded or truncated at the last digit that one of the texts has."""
-    digits = min((len(decimal[1]) for text in texts if (decimal := _DIGITS.search(text))), default=0)
-    off = abs(sympy.N(value - found)) * 10**digits
+    last = max((_last_place(decimal) for text in texts if (decimal := _DIGITS.search(text))), default=sympy.Integer(1))
+    value, found = _exact(value), _exact(found)
+    off = abs(sympy.N(value - found)) / last
     outward = abs(sympy.N(found)) > abs(sympy.N(value))
     return bool(off <= 0.5 or (off < 1 and not outward))
+
+
+def _last_place(decimal: re.Match[str]) -> Any:
+    r"""What a unit of a decimal's last digit is worth: 0.01 in 1.25, and 10^{-21} in 1.60\times10^{-19}."""
+    digits, *exponents = decimal.groups("")
+    return sympy.Integer(10) ** (int("".join(exponents) or 0) - len(digits))

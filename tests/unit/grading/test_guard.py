@@ -57,7 +57,7 @@ attempts = {
 code = compile("1", "<string>", "exec")
 for event, attempt in attempts.items():
     verify.math_verify.verify = attempt
-    reply, refused = ask("1", "2")
+    reply, refused = ask("x", "2")
     expected = {"status": "error", "correct": False, "detail": f"refused: {event}"}
     assert (refused, reply) == ([event], expected), event
 print("checked")

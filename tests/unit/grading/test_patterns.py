@@ -18,7 +18,7 @@ from sympy.parsing import sympy_parser
 
 from data_prep import contamination, duplicates, sets, shingles, templates
 from data_prep.reading import Record
-from recipe.grading import countdown, extract, notation, readable, reasoning_gym, sources, strict, units
+from recipe.grading import countdown, extract, marks, notation, readable, reasoning_gym, sources, strict, units
 from recipe.grading.time_limit import time_limit
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -195,6 +195,8 @@ FUNCTIONS: dict[str, Callable[[str], object]] = {
     "visible": notation.visible,
     "units": units.parse,
     "split_unit": strict.split_unit,
+    "likely_unit": lambda text: strict.likely_unit(text[: strict.MAX_LENGTH]),
+    "marks": lambda text: marks.differ(text, "36"),
     "readable": lambda text: _or_error(readable.readable, text[: strict.MAX_LENGTH]),
     "countdown": lambda text: countdown.extract(text),
     "countdown.entry": countdown.check_entry,
@@ -215,7 +217,7 @@ FUNCTIONS: dict[str, Callable[[str], object]] = {
     },
 }
 """Everything that reads a response or a row."""
-RESPONSES = {"extract", "strict", "to_latex", "visible", "units", "split_unit", "countdown"}
+RESPONSES = {"extract", "strict", "to_latex", "visible", "units", "split_unit", "countdown", "marks"}
 
 
 def longest_text(name: str) -> int:

@@ -50,6 +50,14 @@ def test_groups(pool):
     assert pool.group("math500", []) == [] and pool.group("math500", [None]) == [None]
 
 
+def test_divisions_by_zero_are_grouped_like_any_answer(pool):
+    failed = pool.failed_comparisons
+    assert pool.group("math500", ["2", "1/0", "3"]) == [0, 1, 2]
+    answers = ["2", "1/0", "0/0", "-1/0", "(1/0)", "{1/0}", "1/00", "5/0.0", "x=1/0", r"\{1,1/0\}"]
+    assert pool.group("math500", answers) == [0, 1, 2, 3, 1, 1, 4, 5, 1, 6]
+    assert pool.failed_comparisons == failed
+
+
 # ---- hostile answers -------------------------------------------------------------------------------------------------
 
 

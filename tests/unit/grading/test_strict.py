@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recipe.grading.strict import MAX_LENGTH, canonical, equal, normal_form, number
+from recipe.grading.strict import MAX_LENGTH, Form, canonical, equal, likely_unit, normal_form, number, units_differ
 
 TABLE = Path(__file__).with_name("answer_pairs.tsv")
 LONG = (
@@ -127,6 +127,56 @@ def test_parts_may_be_left_out_but_not_differ():
     assert not equal("x=5 cm", "x=5 m")
     assert equal(r"5\text{ Hours}", "5 hours") and equal(r"\lbrack 1,2\rbrack", "[1,2]")
     assert canonical("5 cm") != canonical("5")
+    assert equal("¥5", "5 yen") and equal("5 yuan", "¥5") and equal("￥5", "5") and not equal("5 yen", "5 yuan")
+
+
+@pytest.mark.parametrize(
+    ("answer", "name"),
+    [
+        ("5 cm", "centimeter"),
+        ("5 m", "meter"),
+        ("x = 5 m", "meter"),
+        (r"\text{Area} = 5\text{ cm}^2", "centimeter^{2}"),
+        ("1.5 h.", "hour"),
+        ("5cm", "centimeter"),
+        ("5m", None),
+        ("2mg", None),
+        ("5 x", None),
+        ("x + 3 m", None),
+        (r"2\pi m", None),
+        (r"\frac{1}{2} m", None),
+        (r"\sqrt{3}cm", None),
+        ("5" * MAX_LENGTH + " m", None),
+    ],
+)
+def test_units_of_the_evaluation(answer, name):
+    unit = likely_unit(answer)
+    assert (unit and unit.name) == name
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "expected"),
+    [
+        ("5 cm", "5 m", True),
+        ("10 m", "10 km", True),
+        ("100 L", "100 mL", True),
+        ("5 g", "5 kg", True),
+        ("5 m", "5 s", True),
+        (r"5\text{ m}", "5cm", True),
+        (r"\text{Area} = 5\text{ cm}", "5 m", True),
+        ("5 m", "5 meters", False),
+        ("5 m", "5", False),
+        ("5m", "5 cm", False),  # a product, which is not a unit, and not equal either
+        (r"5^\circ", r"5^\circ\text{C}", False),
+        (r"5^\circ\text{F}", r"5^\circ\text{C}", True),
+        ("5 students", "5 people", False),
+        ("¥5", "5 yen", False),
+        ("¥5", "5 yuan", False),
+        ("5 yen", "5 yuan", True),
+    ],
+)
+def test_units_that_differ(a, b, expected):
+    assert units_differ(a, b) is units_differ(b, a) is expected
 
 
 @given(st.integers(-(10**30), 10**30), st.integers(1, 10**30))
@@ -140,6 +190,17 @@ def test_fractions_are_exact(top, bottom):
 @given(st.decimals(allow_nan=False, allow_infinity=False, places=12))
 def test_decimals_are_exact(value):
     assert number(normal_form(f"{value:f}")) == Fraction(value)
+
+
+@pytest.mark.parametrize("answer", ["1/0", "0/0", "-1/0", "(1/0)", "{1/0}", "1/00", "5/0.0", r"\frac{1}{0}"])
+def test_a_division_by_zero_is_text(answer):
+    assert number(normal_form(answer)) is None
+    assert equal(answer, answer) and not equal(answer, "0") and not equal(answer, "1")
+
+
+def test_the_value_of_an_answer_that_was_not_put_into_its_normal_form():
+    assert number(Form("", "5/2.5", None)) == 2
+    assert number(Form("x", "5", None)) is None and number(Form("", "x", None)) is None
 
 
 PIECES = [

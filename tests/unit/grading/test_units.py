@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from recipe.grading.units import LONGEST, Unit, parse
+from recipe.grading.units import LONGEST, Unit, parse, same
 
 
 @pytest.mark.parametrize(
@@ -34,3 +34,21 @@ def test_different_units(a, b):
 @pytest.mark.parametrize("text", ["", "cm or 6", "5 cm", "more", "per hour", "m/", "m^4", "cm " * LONGEST])
 def test_what_is_no_unit(text):
     assert parse(text) is None
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "expected"),
+    [
+        ("¥", "yen", True),
+        ("¥", "yuan", True),
+        ("¥", "¥", True),
+        ("¥ per hour", "yuan per hour", True),
+        ("yen", "yuan", False),
+        ("¥", "dollars", False),
+        ("cm", "centimeters", True),
+        ("cm", "m", False),
+    ],
+)
+def test_a_symbol_of_two_currencies_is_either(a, b, expected):
+    left, right = parse(a), parse(b)
+    assert same(left, right) is same(right, left) is expected

@@ -51,6 +51,13 @@ def test_by_hand():
     )
 
 
+def test_a_response_that_divides_by_zero():
+    infos = columns([info("2", 1.0), info("1/0", 0.0), info("1/0", 0.0), info("3", 0.0)])
+    found = validation_scores(["aime24"] * 4, ["a"] * 4, infos, {("aime24", "a"): 4})
+    assert found["val/aime24/avg@4"] == 0.25
+    assert found["val/aime24/maj@4"] == 0.0, "1/0 is the answer of two"
+
+
 def test_a_lost_problem_is_a_wrong_one():
     found = validation_scores(["s"], ["a"], columns([info("1", 1.0)]), {("s", "a"): 1, ("s", "b"): 1})
     assert found["val/s/avg@1"] == 0.5 and found["val/s/missing"] == 1.0

@@ -34,13 +34,14 @@ def test_verdicts_and_groups_of_each_problem(capsys):
         sample("a", 1, "\\boxed{\\frac{1}{2}}", "1/2"),
         sample("a", 2, "no answer", "1/2"),
         sample("a", 3, "\\boxed{7}", "1/2"),
+        sample("a", 4, "\\boxed{1/0}", "1/2"),
     ]
     given = json.loads(json.dumps(samples))
     with GraderPool(1) as pool:
         graded = grading.grade(samples, pool)
     assert samples == given, "the samples themselves are not changed"
-    assert [one["correct"] for one in graded] == [True, False, True, False, False]
-    assert [one["group"] for one in graded] == [0, 0, 0, None, 1], "numbered within a problem"
-    assert [one["status"] for one in graded] == ["ok", "ok", "ok", "unparsable", "ok"]
-    assert capsys.readouterr().out.startswith("graded 5 responses in ")
-    assert [len(group) for group in grading.by_problem(graded).values()] == [4, 1]
+    assert [one["correct"] for one in graded] == [True, False, True, False, False, False]
+    assert [one["group"] for one in graded] == [0, 0, 0, None, 1, 2], "numbered within a problem"
+    assert [one["status"] for one in graded] == ["ok", "ok", "ok", "unparsable", "ok", "ok"]
+    assert capsys.readouterr().out.startswith("graded 6 responses in ")
+    assert [len(group) for group in grading.by_problem(graded).values()] == [5, 1]

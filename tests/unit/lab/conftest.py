@@ -16,13 +16,8 @@ SMALL = ("prompts=4", "mini_batch=2", "responses=4", "steps=2", "test_every=-1",
 
 @pytest.fixture(scope="session")
 def small() -> Callable[..., Settings]:
-    """small("method=siren", ...) -> settings of a run of two steps with four prompts, unless it is given others."""
-
-    def made(*overrides: str) -> Settings:
-        given = {override.partition("=")[0] for override in overrides}
-        return settings_of([*(o for o in SMALL if o.partition("=")[0] not in given), *overrides])
-
-    return made
+    """small("method=siren", ...) -> a run of two steps with four prompts; the last value of a key counts."""
+    return lambda *overrides: settings_of([*{o.partition("=")[0]: o for o in (*SMALL, *overrides)}.values()])
 
 
 @pytest.fixture(scope="session")

@@ -205,10 +205,16 @@ def section(folder: Path, draws: int = DRAWS, figures: Path | None = None) -> st
     if not on_record:
         return ""
     heading, runs = SECTIONS.get(folder.name, f"## {folder.name}"), comparable(on_record)
+    jobs = f" benchmarks/lab/{folder.name}.yaml" if folder.name in SECTIONS else ""
     have = {
         name: f"`{name}` with seed {', '.join(map(str, r.seeds))} to step {r.steps[-1]}"
         for name, r in on_record.items()
     }
+    if len(runs) < 2 and not jobs:
+        raise ValueError(
+            f"{folder}: no table can be made of {'; '.join(have.values())}: it needs the job {BASELINE} "
+            f"(method={BASELINE}) and another one with its seeds and validations"
+        )
     if len(runs) < 2:
         return f"{heading}\n\nRuns on record: {'; '.join(have.values())}. No table yet."
     one, left_out = runs[BASELINE], [words for name, words in have.items() if name not in runs]
@@ -221,7 +227,7 @@ def section(folder: Path, draws: int = DRAWS, figures: Path | None = None) -> st
         heading,
         "",
         f"{one.correct.shape[-1]} test problems x {SAMPLES} responses, {len(one.seeds)} seeds (mean, and each seed), "
-        f"{last} steps; `paec lab sweep benchmarks/lab/{folder.name}.yaml`, then `python -m benchmarks.lab.results`; "
+        f"{last} steps; `paec lab sweep{jobs}`, then `python -m benchmarks.lab.results`; "
         f"{where_and_when(runs.values())}.",
         "",
         *([f"Not run to the end yet, so in no table: {'; '.join(left_out)}.", ""] if left_out else []),

@@ -354,6 +354,10 @@ def test_your_own_records_get_a_section(tmp_path, capsys):
     assert [folder.name for folder in results.own_folders(tmp_path)] == ["mine-records"]
     text = results.page(tmp_path, draws=5)
     assert "## mine-records\n" in text and "| `mine` | " in text
+    write(tmp_path / "other", "none-seed1")
+    assert results.main(place) == 1
+    assert "other: no table can be made of `none` with seed 1 to step 25: it needs" in capsys.readouterr().err
+    assert "`paec lab sweep`, then" in text
     assert results.own_folders(results.RECORDS) == [], "every folder of this project has its section"
 
 

@@ -59,6 +59,13 @@ def differences(runs: Runs, baseline: Runs, draws: int = DRAWS, seed: int = 0) -
     return found
 
 
+def mean_gap(gaps: np.ndarray, draws: int = DRAWS) -> Difference:
+    """The mean of paired differences [S, P] of seeds and problems, by the bootstrap of `differences`."""
+    return crossed_bootstrap(
+        lambda seeds, problems: (seeds * over_problems(gaps, problems)).sum(-1), gaps.shape, resamples=draws
+    )
+
+
 def dominated(one: Runs, baseline: Runs) -> dict[str, int]:
     """In how many common seeds every checkpoint of the baseline has one of `one` that is at least as good in both.
 

@@ -11,7 +11,6 @@ tables.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -24,18 +23,18 @@ import numpy as np
 import torch
 from omegaconf import OmegaConf
 
-from benchmarks.lab.comparison import DRAWS, corrected, in_bold
-from benchmarks.lab.records import BASELINE, PAEC, interval, machines_and_days, write
+from benchmarks.lab.comparison import DRAWS, corrected, in_bold, mean_gap
+from benchmarks.lab.records import BASELINE, PAEC, PROBLEMS, by_name_and_seed, interval, machines_and_days, write
 from paec_loss import PAEC as PAECMethod
-from paec_loss import position_mask, token_statistics
+from paec_loss import position_mask
 from recipe.grading import countdown
+from recipe.lab import grpo
 from recipe.lab.policy import Policy
 from recipe.lab.runs import CONFIG_FILE, STATE_FILE
 from recipe.lab.settings import Settings, settings_of
-from recipe.lab.task import HIGH, Task, rows_of
+from recipe.lab.task import HIGH, Task, expressions_of, rows_of
 from recipe.paec.common.repository import REPOSITORY
 from recipe.paec.scoring.estimators import Difference
-from recipe.paec.scoring.two_level import crossed_bootstrap
 
 FOLDER = "endings"
 RECORDS = REPOSITORY / "benchmarks" / "results" / "lab" / FOLDER
@@ -47,8 +46,6 @@ COUNTS = ("correct", "expressions", "solutions")
 SUMS = ("tokens", "entropy", "high", "high_entropy", "ungraded_high_entropy", "mask_entropy", "high_mask_entropy")
 """Over all tokens: their number and entropy, the number and entropy of those above HIGH, the latter's part before the
 last `;`, which no grader reads, and the entropy weighted by PAEC's mask, of all and of those above HIGH."""
-
-
 FEW = 0.005
 """Of the entropy: a smaller part needs no sentence of its own."""
 
@@ -87,15 +84,15 @@ def ending(policy: Policy, task: Task, settings: Settings, step: int, split: str
         verdicts = task.verdicts([p for p in problems for _ in range(samples)], task.texts(rows_of(tokens, inside)))
         for row in range(len(problems)):
             of = verdicts[row * samples : (row + 1) * samples]
-            answers = [v.answer.replace(" ", "") for v in of if v.correct and v.answer is not None]
-            counts["correct"].append(len(answers))
-            counts["expressions"].append(len({*answers}))
+            answers = expressions_of(of)
+            counts["correct"].append(sum(v.correct for v in of))
+            counts["expressions"].append(len(answers))
             counts["solutions"].append(len({countdown.solution(answer) for answer in answers}))
         last = torch.where(tokens == semicolon, torch.arange(tokens.shape[1]), -1).amax(1, keepdim=True)
         ungraded = (torch.arange(tokens.shape[1]) <= last)[inside]
-        packed = token_statistics(drawn.logits.flatten(0, 1)[inside], tokens[inside], top_p=SHIPPED.top_p)
-        of_row = packed.map(lambda values, where=inside: values.new_zeros(where.shape).masked_scatter(where, values))
-        mask, entropy = position_mask(of_row, inside, SHIPPED)[inside].double(), packed.entropy.double()
+        logits = drawn.logits.flatten(0, 1)[inside]
+        statistics = grpo.statistics_of(logits, tokens, inside, settings, SHIPPED.top_p)
+        mask, entropy = (of[inside].double() for of in (position_mask(statistics, inside, SHIPPED), statistics.entropy))
         high = entropy > HIGH
         found = (
             *(len(entropy), entropy.sum(), high.sum(), entropy[high].sum(), entropy[high & ungraded].sum()),
@@ -162,11 +159,7 @@ class Ending:
 
 def read(folder: Path) -> dict[str, Ending]:
     """The records of a folder by method: START, the baseline, then by name; those with the baseline's seeds."""
-    found: dict[str, dict[int, Any]] = {}
-    for file in sorted(folder.glob("*-seed*.json")):
-        name, _, seed = file.stem.rpartition("-seed")
-        found.setdefault(name, {})[int(seed)] = json.loads(file.read_text(encoding="utf-8"))
-    endings = {}
+    found, endings = by_name_and_seed(folder), {}
     for name in sorted(found, key=lambda name: (name != START, name != BASELINE, name)):
         records = [found[name][seed] for seed in sorted(found[name])]
         if BASELINE in found and found[name].keys() == found[BASELINE].keys():
@@ -191,16 +184,7 @@ QUANTITIES = {
 
 def differences(one: Ending, other: Ending, draws: int = DRAWS) -> dict[str, Difference]:
     """`one` minus `other` by QUANTITIES: the bootstrap over seeds and problems, both shared."""
-    gaps = {name: of(one) - of(other) for name, (of, _) in QUANTITIES.items()}
-
-    def difference(name: str) -> Difference:
-        return crossed_bootstrap(
-            lambda seeds, problems: np.einsum("bs,bp,sp->b", seeds, problems, gaps[name]),
-            gaps[name].shape,
-            resamples=draws,
-        )
-
-    return {name: difference(name) for name in gaps}
+    return {name: mean_gap(of(one) - of(other), draws) for name, (of, _) in QUANTITIES.items()}
 
 
 def complete(folder: Path) -> dict[Place, dict[str, Ending]]:
@@ -270,10 +254,9 @@ def _capital(words: str) -> str:
 
 def _tables(place: Place, endings: Mapping[str, Ending], draws: int) -> list[str]:
     grpo = endings[BASELINE]
-    problems = {"held_out": "test", "validation": "validation"}[place.split]
     lines = [
         f"### {_capital(place.words)}, {grpo.step:,} steps, "
-        f"{grpo.counts['correct'].shape[1]} {problems} problems, {len(grpo.seeds)} seeds",
+        f"{grpo.counts['correct'].shape[1]} {PROBLEMS[place.split]} problems, {len(grpo.seeds)} seeds",
         "",
         "| | pass@32 | distinct expressions | solutions | problems with two solutions or more | token entropy | "
         f"tokens above {HIGH:g} nats | their part of the entropy | entropy without them |",

@@ -14,6 +14,7 @@ from benchmarks.lab.comparison import DRAWS, differences, in_bold, is_shown
 from benchmarks.lab.records import (
     BASELINE,
     PAEC,
+    PROBLEMS,
     REFERENCE,
     Runs,
     comparable,
@@ -104,7 +105,8 @@ def section(folder: Path, of_pipeline: Path | None = None, draws: int = DRAWS) -
     lines += _more_tries(folder)
     four = other_tasks.complete(folder / "countdown_four")
     lines += [beside(one, four[PAEC], draws) for name, one in four.items() if name not in (BASELINE, PAEC)]
-    grpo, paec = pairs[next(place for place in pairs if place.folder == shipped_of(folder).name)]
+    shipped = [place for place in pairs if place.folder == shipped_of(folder).name]
+    grpo, paec = pairs[(shipped or PLACES)[0]]
     ablations = {name: one for name, one in read(folder / "ablations").items() if one.seeds == grpo.seeds}
     return "\n".join([*lines, *_parts(ablations, grpo, paec), *_all_methods(folder)])
 
@@ -128,8 +130,7 @@ def _counts(place: Place, key: str) -> bool:
 
 
 def _row(place: Place, grpo: Runs, paec: Runs, gained: Mapping[str, Difference]) -> str:
-    problems = {"held_out": "test", "validation": "validation"}[place.split]
-    cells = [place.words, problems, f"{grpo.steps[-1]}", f"{len(grpo.seeds)}"]
+    cells = [place.words, PROBLEMS[place.split], f"{grpo.steps[-1]}", f"{len(grpo.seeds)}"]
     cells += [f"{_mean(grpo.entropy, 0)} to {_mean(grpo.entropy)}", _mean(paec.entropy)]
     for key, _, digits in COLUMNS:
         if key not in gained or not _counts(place, key):

@@ -12,11 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.lab.comparison import DRAWS, corrected, in_bold
+from benchmarks.lab.comparison import DRAWS, corrected, in_bold, mean_gap
 from benchmarks.lab.figures import Panel, draw_pass_at_k
-from benchmarks.lab.records import BASELINE, SAMPLES, Runs, comparable, over_problems, read, where_and_when
+from benchmarks.lab.records import BASELINE, PROBLEMS, SAMPLES, Runs, comparable, read, where_and_when
 from recipe.paec.scoring.estimators import ROUNDING, Difference, pass_at_every_k, powers_of_two
-from recipe.paec.scoring.two_level import crossed_bootstrap
 
 AT_EVERY_K = np.array([pass_at_every_k(SAMPLES, c) for c in range(SAMPLES + 1)])
 """[SAMPLES + 1, SAMPLES]: pass@1, pass@2, ... of a problem with 0, 1, ... correct responses."""
@@ -51,8 +50,7 @@ def title(place: Place, runs: Mapping[str, Runs]) -> str:
 
 def full_title(place: Place, runs: Mapping[str, Runs]) -> str:
     """`four numbers, 1,000 steps, 100 validation problems`."""
-    problems = {"held_out": "test", "validation": "validation"}[place.split]
-    return f"{title(place, runs)}, {runs[BASELINE].correct.shape[-1]} {problems} problems"
+    return f"{title(place, runs)}, {runs[BASELINE].correct.shape[-1]} {PROBLEMS[place.split]} problems"
 
 
 def complete(folder: Path) -> dict[Place, dict[str, Runs]]:
@@ -86,14 +84,7 @@ def crossing(runs: Mapping[str, Runs], name: str) -> int | None:
 def differences(runs: Runs, baseline: Runs, draws: int = DRAWS) -> dict[int, Difference]:
     """pass@k minus the baseline's at the last step, for each k of SHOWN; the bootstrap over seeds and problems."""
     gaps = at_every_k(runs, -1) - at_every_k(baseline, -1)
-    sizes = gaps.shape[:2]
-
-    def difference(k: int) -> Difference:
-        return crossed_bootstrap(
-            lambda seeds, problems: (seeds * over_problems(gaps[..., k - 1], problems)).sum(-1), sizes, resamples=draws
-        )
-
-    return {k: difference(k) for k in SHOWN}
+    return {k: mean_gap(gaps[..., k - 1], draws) for k in SHOWN}
 
 
 def section(folder: Path, draws: int = DRAWS, figures: Path | None = None) -> str:

@@ -24,6 +24,8 @@ NO_WIDTH = 1e-9
 SOURCE = "reasoning_gym/countdown"
 SPLITS = {"held_out": "held_out", "validation": "val"}
 """Test and validation problems -> what their metrics begin with."""
+PROBLEMS = {"held_out": "test", "validation": "validation"}
+"""The same in words."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,15 @@ def comparable(runs: Mapping[str, Runs]) -> dict[str, Runs]:
     return {} if baseline is None else {name: one for name, one in runs.items() if one.matches(baseline)}
 
 
+def by_name_and_seed(folder: Path) -> dict[str, dict[int, dict]]:
+    """The content of a folder's records `<name>-seed<seed>.json`."""
+    found: dict[str, dict[int, dict]] = defaultdict(dict)
+    for file in sorted(folder.glob("*-seed*.json")):
+        name, _, seed = file.stem.rpartition("-seed")
+        found[name][int(seed)] = json.loads(file.read_text(encoding="utf-8"))
+    return found
+
+
 def read(folder: Path, split: str = "held_out") -> dict[str, Runs]:
     """The recorded runs by their name in the file of jobs, the baseline first; on the problems of `split`.
 
@@ -67,11 +78,7 @@ def read(folder: Path, split: str = "held_out") -> dict[str, Runs]:
         ValueError: runs that cannot be put together: other steps or problems, validations that lack the problems of
             `split`, or another number of responses.
     """
-    found: dict[str, dict[int, dict]] = defaultdict(dict)
-    for file in sorted(folder.glob("*-seed*.json")):
-        name, _, seed = file.stem.rpartition("-seed")
-        found[name][int(seed)] = json.loads(file.read_text(encoding="utf-8"))
-    runs = {}
+    found, runs = by_name_and_seed(folder), {}
     for name in sorted(found, key=lambda name: (name != BASELINE, name)):
         records = [found[name][seed] for seed in sorted(found[name])]
         steps = {tuple(record["validation"]["step"]) for record in records}

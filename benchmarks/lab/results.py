@@ -49,8 +49,8 @@ SECTIONS = {
 }
 """Folder of records -> heading; the file of jobs has the folder's name."""
 OTHERS = {
-    *("defaults_repeated", "word_problems", "countdown_four", "matched_entropy", "ablations", "agreement", "search"),
-    *("why", endings.FOLDER),
+    *(*other_tasks.TASKS, matched.FILE, endings.FOLDER),
+    *("defaults_repeated", "ablations", "agreement", "search", "why"),
 }
 """Folders of records that other modules make sections of. Any other folder gets one like those of SECTIONS."""
 CLAIMS = (

@@ -175,7 +175,7 @@ class Task:
         if groups is None:
             found = {name: value for name, value in found.items() if "/maj@" not in name}
         correct = [[v.correct for v in of] for of in of_problem]
-        answers = [{v.answer.replace(" ", "") for v in of if v.correct} for of in of_problem]
+        answers = [expressions_of(of) for of in of_problem]
         distinct, solutions = [len(of) for of in answers], None
         if all(problem.source == countdown.DATA_SOURCE for problem in asked):
             solutions = [len({countdown.solution(answer) for answer in of}) for of in answers]
@@ -211,6 +211,11 @@ class Task:
             return None
         answers = ((p.source, [v.answer for v in of]) for p, of in zip(problems, verdicts, strict=True))
         return self._pool.groups(answers)
+
+
+def expressions_of(verdicts: Sequence[Verdict]) -> set[str]:
+    """The different correct answers of a problem's responses, blanks left out."""
+    return {v.answer.replace(" ", "") for v in verdicts if v.correct}
 
 
 def rows_of(tokens: torch.Tensor, inside: torch.Tensor) -> list[list[int]]:

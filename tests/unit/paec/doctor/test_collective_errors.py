@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from recipe.paec.common.repository import REPOSITORY
 from recipe.paec.doctor import collective, collective_errors
 
 
@@ -21,3 +22,9 @@ def test_the_remedy_fits_the_error(error, remedy):
     assert collective_errors.remedy(error, env).startswith(remedy)
     (problem,) = collective.verdict({0: "", 1: error}, 1.0, env).errors
     assert problem.startswith(f"the collective failed on 1 of 2 ranks (rank 1: {error}): {remedy}")
+
+
+def test_the_installation_warns_of_the_same_drivers():
+    script = (REPOSITORY / "launch" / "setup_env.sh").read_text(encoding="utf-8")
+    assert f"< {collective_errors.DRIVER})); then" in script
+    assert f"needs {collective_errors.DRIVER} or newer" in script

@@ -22,6 +22,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from data_prep.arithmetic import choose_avx2
 from data_prep.cleaning import contents, remove
 from data_prep.files import TRAIN_FILE, VALIDATION_FILE, WARM_START_FILE, atomic_write, sha256
 from data_prep.tasks import MODELS, TASKS, Line, Task, default_threads
@@ -216,6 +217,7 @@ def _checksums(output: Path) -> dict[str, str]:
 
 def main() -> int:
     """Command line of this module: 0 done, 2 refused with one sentence on stderr."""
+    choose_avx2()
     parser = argparse.ArgumentParser(description="Creates the data and the warm-started model of a tiny experiment.")
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--task", choices=TASKS, default="countdown")

@@ -52,6 +52,7 @@ PLACES = (
     Place("long", "long runs", "held_out", again=True),
     Place("llama", "a Llama", "held_out"),
     Place("countdown_four", "four numbers", hypervolume=False),
+    Place("countdown_four_kept", "four numbers, another warm start", hypervolume=False),
     Place("word_problems", "word problems", hypervolume=False),
 )
 COLUMNS = (

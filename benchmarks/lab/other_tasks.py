@@ -24,6 +24,10 @@ SPLIT = "validation"
 TASKS = {
     "word_problems": ("## One answer to each problem", "Word problems"),
     "countdown_four": ("## A longer search", "Countdown with four numbers"),
+    "countdown_four_kept": (
+        "## The longer search from another warm start",
+        "The same task from the warm start that the repository keeps (`task=countdown_four`)",
+    ),
 }
 """Folder of records -> heading, and what the task is."""
 

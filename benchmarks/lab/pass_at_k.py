@@ -40,6 +40,7 @@ PLACES = (
     Place("llama", "a Llama, three numbers", "held_out", panel=False),
     Place("long", "three numbers", "held_out"),
     Place("countdown_four", "four numbers", "validation"),
+    Place("countdown_four_kept", "four numbers, another warm start", "validation", panel=False),
 )
 
 

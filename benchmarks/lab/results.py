@@ -1,9 +1,9 @@
 """Tables and figure of docs/results.md, from the records of the laboratory: `python -m benchmarks.lab.results`.
 
 Reads benchmarks/lab/protocol.md and the records of `paec lab sweep` in benchmarks/results/lab: `defaults/`, `long/`,
-`llama/`, `word_problems/`, `countdown_four/`, `matched_entropy/`, `ablations/`, `agreement/`, `search/`, `main/` and
-`finalists/`, each made from the file of jobs of that name; the records of `benchmarks.lab.why`; and the pipeline's runs
-in benchmarks/results/pipeline. Writes docs/results.md and its figures.
+`llama/`, `word_problems/`, `countdown_four/`, `countdown_four_kept/`, `matched_entropy/`, `ablations/`, `agreement/`,
+`search/`, `main/` and `finalists/`, each made from the file of jobs of that name; the records of `benchmarks.lab.why`;
+and the pipeline's runs in benchmarks/results/pipeline. Writes docs/results.md and its figures.
 
 A number is the mean over seeds, with the seeds' own values beside it.
 """

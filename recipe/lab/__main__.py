@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from data_prep.arithmetic import choose_avx2
 from recipe.paec.common.console import asked_for_help, complain
 from recipe.paec.common.errors import UserError
 
@@ -24,6 +25,7 @@ example: paec lab method=clip_cov method.ratio=0.002 seed=2 steps=300
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line entry; returns the exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    choose_avx2()  # before anything imports torch
     sys.path.append(os.getcwd())  # method=my_pkg.MyMethod; `python -m` has the folder there already
     if given and given[0] == "sweep":
         from recipe.lab import sweep

@@ -29,8 +29,9 @@ def folder(tmp_path) -> Path:
     for seed in (1, 2):
         write(tmp_path / "word_problems", "none", seed, FIRST)
         write(tmp_path / "word_problems", "paec", seed, HALF)
-        write(tmp_path / "countdown_four", "none", seed)
-        write(tmp_path / "countdown_four", "paec", seed)
+        for task in ("countdown_four", "countdown_four_kept"):
+            write(tmp_path / task, "none", seed)
+            write(tmp_path / task, "paec", seed)
     return tmp_path
 
 

@@ -12,7 +12,7 @@ from benchmarks.lab.comparison import DRAWS, differences, in_bold
 from benchmarks.lab.records import BASELINE, PAEC, Runs, means, over_training, read, where_and_when
 
 HEADING = "## What each part does"
-SHOWN = (("entropy", 3), ("accuracy", 3), ("last distinct", 2), ("distinct", 3))
+SHOWN = (("entropy", 3), ("accuracy", 3), ("last expressions", 2), ("expressions", 3))
 """The differences of the second table, with their decimals."""
 
 
@@ -38,13 +38,13 @@ def section(folder: Path, defaults: Path, draws: int = DRAWS) -> str:
         "Means over the seeds at the last step; over the whole run, the share of steps in which the penalty acted, and "
         "the mask's mass as a share of the tokens:",
         "",
-        "| | accuracy | pass@32 | distinct | token entropy | penalty acts | mask's mass |",
+        "| | accuracy | pass@32 | expressions | token entropy | penalty acts | mask's mass |",
         "|---|---|---|---|---|---|---|",
         *(_row(name, one) for name, one in {"GRPO": shipped[BASELINE], "PAEC": paec, **complete}.items()),
         "",
         "Minus PAEC, with 95 % intervals, not corrected for the number of lines; bold where 0 is outside:",
         "",
-        "| | token entropy | accuracy | distinct | hypervolume, distinct |",
+        "| | token entropy | accuracy | expressions | hypervolume, expressions |",
         "|---|---|---|---|---|",
     ]
     for name, one in {"GRPO": shipped[BASELINE], **complete}.items():

@@ -16,7 +16,7 @@ DRAWS = 10_000
 def differences(runs: Runs, baseline: Runs, draws: int = DRAWS, seed: int = 0) -> dict[str, Difference]:
     """Each outcome minus the baseline's, estimate, 95 % interval and p value.
 
-    By name: "pass@32" and "distinct", the hypervolumes, of a task without majority votes; "equal <quantity>", at equal
+    By name: "pass@32" and "expressions", the hypervolumes, of a task without majority votes; "equal <quantity>", at equal
     accuracy; "accuracy" and "last <quantity>", at the last step; and "entropy", there too. The quantities are those of
     `records.quantities`.
 

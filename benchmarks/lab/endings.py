@@ -210,7 +210,7 @@ def section(folder: Path, draws: int = DRAWS) -> str:
         "The responses of the last validation once more, from the last checkpoint; `python -m benchmarks.lab.endings`; "
         f"{machines_and_days(*zip(*machines, strict=True))}. Two questions that the other tables leave open.",
         "",
-        "**Are different expressions different solutions?** `7+5-2` and `5+7-2` are two of the *distinct* correct "
+        "**Are different expressions different solutions?** `7+5-2` and `5+7-2` are two of the correct "
         "expressions that this page counts everywhere else. A *solution* here is what is left when order and brackets "
         "make no difference.",
         "",
@@ -258,7 +258,7 @@ def _tables(place: Place, endings: Mapping[str, Ending], draws: int) -> list[str
         f"### {_capital(place.words)}, {grpo.step:,} steps, "
         f"{grpo.counts['correct'].shape[1]} {PROBLEMS[place.split]} problems, {len(grpo.seeds)} seeds",
         "",
-        "| | pass@32 | distinct expressions | solutions | problems with two solutions or more | token entropy | "
+        "| | pass@32 | expressions | solutions | problems with two solutions or more | token entropy | "
         f"tokens above {HIGH:g} nats | their part of the entropy | entropy without them |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
@@ -274,7 +274,7 @@ def _tables(place: Place, endings: Mapping[str, Ending], draws: int) -> list[str
         "",
         "Minus GRPO; 95 % intervals, bold what differs after Holm's correction for the number of methods:",
         "",
-        "| | pass@32 | distinct expressions | solutions | problems with two solutions or more |",
+        "| | pass@32 | expressions | solutions | problems with two solutions or more |",
         "|---|---|---|---|---|",
     ]
     for name, of in gained.items():
@@ -297,7 +297,7 @@ def in_short(folder: Path, draws: int = DRAWS) -> list[str]:
     if not told:
         return []
     return [
-        "* **Most of the distinct expressions are one solution in another order.** PAEC minus GRPO, order and brackets "
+        "* **Most of the expressions are one solution in another order.** PAEC minus GRPO, order and brackets "
         f"left out: {'; '.join(told)}.",
         "* **Part of the entropy that PAEC keeps in longer trainings is not exploration**, but at tokens above "
         f"{HIGH:g} nats:",

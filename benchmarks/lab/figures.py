@@ -45,7 +45,7 @@ def shows(runs: dict[str, Runs]) -> str:
     """What is on the figure that `draw` makes of these runs, for those who cannot see it."""
     if len(runs) > MOST_CURVES:
         return "Every method's hypervolumes minus GRPO's, with intervals"
-    return "Accuracy against pass@32 and distinct answers at every validation; token entropy"
+    return "Accuracy against pass@32 and expressions at every validation; token entropy"
 
 
 def draw_other(runs: dict[str, Runs], file: Path) -> None:
@@ -115,7 +115,7 @@ def _save(pyplot: Any, figure: Any, file: Path) -> None:
     pyplot.close(figure)
 
 
-def _curves(pyplot: Any, runs: dict[str, Runs], against: Sequence[str] = ("pass@32", "distinct")) -> Any:
+def _curves(pyplot: Any, runs: dict[str, Runs], against: Sequence[str] = ("pass@32", "expressions")) -> Any:
     """Frontiers of accuracy and two quantities, and entropy; of at most MOST_CURVES methods with the seeds' range."""
     few = len(runs) <= MOST_CURVES
     size = (10.5, 3.7 if few else 4.2)
@@ -127,7 +127,7 @@ def _curves(pyplot: Any, runs: dict[str, Runs], against: Sequence[str] = ("pass@
         for axis, key in zip((left, middle), against, strict=True):
             axis.plot(values["accuracy"], values[key], marker="o" if few else "", markersize=3, linewidth=1, **style)
             axis.plot(values["accuracy"][-1:], values[key][-1:], markersize=6, **_dot(style))
-            axis.set(xlabel="accuracy", ylabel={"distinct": "distinct correct of 32"}.get(key, key))
+            axis.set(xlabel="accuracy", ylabel={"expressions": "expressions of 32"}.get(key, key))
         if few:
             ends = one.entropy.min(0), one.entropy.max(0)
             right.fill_between(one.steps, *ends, color=style["color"], alpha=0.15, linewidth=0)
@@ -172,7 +172,7 @@ def _legend(figure: Any, shown: Mapping[str, Any]) -> None:
 
 
 def _label(name: str) -> str:
-    return "GRPO" if name == BASELINE else f"GRPO + {name}"
+    return "GRPO" if name == BASELINE else name
 
 
 def _intervals(pyplot: Any, gained: dict[str, dict[str, Difference]]) -> Any:

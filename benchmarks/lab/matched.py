@@ -55,7 +55,7 @@ def section(folder: Path, four: Path, file: Path = HERE / f"{FILE}.yaml") -> str
         f"{', '.join(map(str, paec.seeds))}). Its runs with three seeds are in the section above.",
         "",
         *([f"Not run yet: {', '.join(f'`{name}`' for name in missing)}.", ""] if missing else []),
-        f"| | {' | '.join(f'token entropy at step {k}' for k in one.steps)} | accuracy | pass@32 | distinct |",
+        f"| | {' | '.join(f'token entropy at step {k}' for k in one.steps)} | accuracy | pass@32 | expressions |",
         f"|---|{'---|' * (len(one.steps) + 3)}",
     ]
     for name, of in {PAEC: paec, **runs}.items():

@@ -32,11 +32,11 @@ from recipe.paec.scoring.two_level import two_level_difference
 RECORDS = REPOSITORY / "benchmarks" / "results" / "pipeline"
 VALIDATION = REPOSITORY / "data_prep/prepared/countdown/data/validation.parquet"
 ENTROPY = f"val/{SOURCE}/entropy"
-COMPARED = (("accuracy", 3), ("pass@32", 3), ("distinct", 2))
+COMPARED = (("accuracy", 3), ("pass@32", 3), ("expressions", 2))
 """What the validations of both are compared by, with decimals."""
 GAINS = (
-    *(("accuracy", "accuracy", 3), ("last pass@32", "pass@32", 3), ("last distinct", "distinct", 2)),
-    *(("equal pass@32", "pass@32 at equal accuracy", 3), ("equal distinct", "distinct at equal accuracy", 2)),
+    *(("accuracy", "accuracy", 3), ("last pass@32", "pass@32", 3), ("last expressions", "expressions", 2)),
+    *(("equal pass@32", "pass@32 at equal accuracy", 3), ("equal expressions", "expressions at equal accuracy", 2)),
 )
 """Differences of two methods, their words and decimals."""
 TRAINING = (("critic/score/mean", "training score"), ("actor/entropy", "token entropy"))
@@ -171,7 +171,7 @@ def _gains(runs: dict[str, dict[str, Runs]], draws: int) -> list[str]:
 def _by_problem(quantity: str, one: Runs) -> np.ndarray:
     """[S, P] at the last validation."""
     correct, distinct = one.correct[:, -1], one.distinct[:, -1]
-    values = {"accuracy": correct / SAMPLES, "pass@32": correct > 0, "distinct": distinct}[quantity]
+    values = {"accuracy": correct / SAMPLES, "pass@32": correct > 0, "expressions": distinct}[quantity]
     return values.astype(float)
 
 

@@ -17,7 +17,7 @@ from recipe.paec.scoring.estimators import Difference, hypervolume
 BASELINE, PAEC = "none", "paec"
 SAMPLES = 32
 """Responses to each problem in a validation."""
-REFERENCE = {"pass@32": (0.30, 0.60), "distinct": (0.30, 1.0)}
+REFERENCE = {"pass@32": (0.30, 0.60), "expressions": (0.30, 1.0)}
 """Reference points of the hypervolumes: accuracy, and the other axis."""
 NO_WIDTH = 1e-9
 """Ranges of accuracy up to this are one accuracy: such differences are rounding."""
@@ -156,7 +156,7 @@ def quantities(one: Runs) -> dict[str, np.ndarray]:
     """
     found = {"accuracy": one.correct / SAMPLES, "pass@32": (one.correct > 0).astype(float)}
     if one.majority is None:
-        return {**found, "distinct": one.distinct.astype(float)}
+        return {**found, "expressions": one.distinct.astype(float)}
     return {**found, "maj@32": one.majority.astype(float)}
 
 
@@ -168,7 +168,7 @@ def levels(one: Runs, validation: int = -1) -> dict[str, np.ndarray]:
 
 def decimals(name: str) -> int:
     """Of a quantity in a table."""
-    return 2 if name.startswith("distinct") else 3
+    return 2 if name.startswith("expressions") else 3
 
 
 def means(one: Runs, validation: int = -1) -> list[str]:
@@ -197,7 +197,7 @@ def points(
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Accuracy and the other quantity of every validation, by the names of REFERENCE; shapes as in `over_problems`."""
     right = accuracy(correct, shares)
-    return {"pass@32": (right, solved(correct, shares)), "distinct": (right, over_problems(distinct, shares))}
+    return {"pass@32": (right, solved(correct, shares)), "expressions": (right, over_problems(distinct, shares))}
 
 
 def gap_at_equal_accuracy(one: tuple[np.ndarray, np.ndarray], other: tuple[np.ndarray, np.ndarray]) -> np.ndarray:

@@ -56,19 +56,19 @@ OTHERS = {
 CLAIMS = (
     ("Keeps the entropy of the policy above GRPO's", "entropy", "token entropy at the last step"),
     ("Is more accurate than GRPO", "accuracy", "accuracy at the last step"),
-    ("Keeps more expressions of a solution than GRPO", "last distinct", "distinct correct of 32 at the last step"),
+    ("Keeps more expressions of a solution than GRPO", "last expressions", "expressions of 32 at the last step"),
     ("Solves more problems within 32 tries than GRPO", "last pass@32", "pass@32 at the last step"),
-    ("Keeps more expressions of a solution at its accuracy", "equal distinct", "distinct correct at equal accuracy"),
+    ("Keeps more expressions of a solution at its accuracy", "equal expressions", "expressions at equal accuracy"),
     ("Solves more problems within 32 tries at its accuracy", "equal pass@32", "pass@32 at equal accuracy"),
     ("Gives more than stopping GRPO earlier, in accuracy and pass@32", "pass@32", "their hypervolume"),
-    ("The same in accuracy and expressions", "distinct", "their hypervolume"),
+    ("The same in accuracy and expressions", "expressions", "their hypervolume"),
 )
 """What is hoped of PAEC, the difference to GRPO that it means, and that difference in words."""
 
 
 def last_step(runs: dict[str, Runs]) -> list[str]:
     """The table of the last validation."""
-    lines = ["| | accuracy | pass@32 | distinct | token entropy |", "|---|---|---|---|---|"]
+    lines = ["| | accuracy | pass@32 | expressions | token entropy |", "|---|---|---|---|---|"]
     for name, one in runs.items():
         lines.append(f"| `{name}` | {' | '.join(means_and_seeds(one))} |")
     return lines
@@ -78,13 +78,13 @@ def frontier(runs: dict[str, Runs], gained: dict[str, dict[str, Difference]]) ->
     """The table of the hypervolumes; `gained`: the `differences` of every method but the baseline."""
     said = {key: corrected({name: of[key].p for name, of in gained.items()}) for key in REFERENCE}
     lines = [
-        "| | hypervolume, pass@32 | minus GRPO's | | hypervolume, distinct | minus GRPO's | |",
+        "| | hypervolume, pass@32 | minus GRPO's | | hypervolume, expressions | minus GRPO's | |",
         "|---|---|---|---|---|---|---|",
     ]
     for name, one in runs.items():
         found = outcomes(one.correct, one.distinct)
         cells = []
-        for key, digits in (("pass@32", 4), ("distinct", 3)):
+        for key, digits in (("pass@32", 4), ("expressions", 3)):
             cells.append(with_seeds(found[key], digits))
             if name in gained:
                 cells += [interval(gained[name][key], digits), in_words(gained[name][key], said[key][name])]
@@ -100,12 +100,12 @@ def equal_accuracy(gained: dict[str, dict[str, Difference]]) -> list[str]:
     lines = [
         "At equal accuracy, the mean over the accuracies that both reach, minus GRPO's:",
         "",
-        "| | pass@32 | | distinct | |",
+        "| | pass@32 | | expressions | |",
         "|---|---|---|---|---|",
     ]
     for name, of in gained.items():
         cells = []
-        for key, digits in (("pass@32", 3), ("distinct", 2)):
+        for key, digits in (("pass@32", 3), ("expressions", 2)):
             found = of[f"equal {key}"]
             cells += [interval(found, digits), in_words(found, said[key][name])]
         lines.append(f"| `{name}` | " + " | ".join(cells) + " |")
@@ -119,14 +119,14 @@ def domination(runs: dict[str, Runs]) -> list[str]:
         "Does a method dominate GRPO, wherever that is stopped? Seeds in which every checkpoint of GRPO has one of the "
         "method that is at least as good in both:",
         "",
-        "| | accuracy and pass@32 | accuracy and distinct |",
+        "| | accuracy and pass@32 | accuracy and expressions |",
         "|---|---|---|",
     ]
     for name, one in runs.items():
         if name != BASELINE:
             common = sum(s in baseline.seeds for s in one.seeds)
             found = dominated(one, baseline)
-            lines.append(f"| `{name}` | {found['pass@32']} of {common} | {found['distinct']} of {common} |")
+            lines.append(f"| `{name}` | {found['pass@32']} of {common} | {found['expressions']} of {common} |")
     return lines
 
 

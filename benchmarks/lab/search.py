@@ -110,7 +110,7 @@ def section(folder: Path, file: Path = JOBS) -> str:
         "",
         *(f"{words}\n" for words in (_what_is_noise(folder.parent / "main", one), _takes(runs, [*jobs])) if words),
         *([f"Not searched to the end yet: {', '.join(missing)}.", ""] if missing else []),
-        "| | hypervolume of accuracy and pass@32, by value | accuracy | pass@32 | distinct | token entropy |",
+        "| | hypervolume of accuracy and pass@32, by value | accuracy | pass@32 | expressions | token entropy |",
         "|---|---|---|---|---|---|",
     ]
     for method, names in settings_of([*jobs]).items():

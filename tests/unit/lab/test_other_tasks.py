@@ -51,9 +51,9 @@ def test_votes_by_hand(folder):
     assert numbers(text.splitlines()[-1]) == ["+0.000", "+0.000", "+0.500", "+0.000", "+0.250"]
 
 
-def test_without_votes_the_distinct_answers_count(folder):
+def test_without_votes_expressions_count(folder):
     text = other_tasks.section(folder / "countdown_four", "x.svg", draws=20)
-    assert "| | step | accuracy | pass@32 | distinct | token entropy |" in text
+    assert "| | step | accuracy | pass@32 | expressions | token entropy |" in text
     assert "| before training | 0 | 0.055 (0.047, 0.062) | 1.000 (1.000, 1.000) | 1.00 (1.00, 1.00) |" in text
     assert "| `paec` | 25 | 0.500 (0.500, 0.500) | 1.000 (1.000, 1.000) | 1.50 (1.50, 1.50) |" in text
     assert numbers(text.splitlines()[-1]) == ["+0.000", "+0.000", "+0.00", "+0.000", "+0.00"]

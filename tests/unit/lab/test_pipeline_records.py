@@ -94,7 +94,7 @@ def test_agreement(tmp_path):
     text = pipeline.agreement(tmp_path / "lab", tmp_path / "pipeline", draws=50)
     # On the validation problems: both half right, with one and two different answers.
     assert "| `paec` | accuracy | 0.500 (0.500, 0.500) | 0.500 (0.500, 0.500) | +0.000 [+0.000, +0.000] |" in text
-    assert "| `paec` | distinct | 1.50 (1.50, 1.50) | 1.50 (1.50, 1.50) | +0.00 [+0.00, +0.00] |" in text
+    assert "| `paec` | expressions | 1.50 (1.50, 1.50) | 1.50 (1.50, 1.50) | +0.00 [+0.00, +0.00] |" in text
     assert "| `paec` | training score | laboratory | 0.500 to 1.000 |" in text
     assert "| `paec` | training score | pipeline | 0.250 to 0.500 |" in text
     assert "`none`" not in text and "PAEC minus GRPO" not in text

@@ -37,7 +37,7 @@ def test_outcomes_of_counts():
     found = records.outcomes(runs().correct, runs().distinct)
     # Points (0.25, 2/3) and (0.5, 1), distinct 8/3 and 4: the second dominates the first.
     assert found["pass@32"] == pytest.approx([0.2 * 0.4] * 2)
-    assert found["distinct"] == pytest.approx([0.2 * 3.0] * 2)
+    assert found["expressions"] == pytest.approx([0.2 * 3.0] * 2)
 
 
 def test_curves_at_equal_accuracy():
@@ -66,7 +66,7 @@ def test_curves_at_equal_accuracy():
     assert records.gap_at_equal_accuracy(same, flat) == pytest.approx([2.0 - 3.0]), "one accuracy: the last validation"
     gained = comparison.differences(runs(correct=24), runs("none"), draws=20)
     # From (0.25, 8/3) to (0.75, 4), and to (0.5, 4): at 0.25 + a, a <= 0.25, at 8/3 + 8/3 a and 8/3 + 16/3 a.
-    assert gained["equal distinct"].value == pytest.approx(-8 / 3 * 0.125)
+    assert gained["equal expressions"].value == pytest.approx(-8 / 3 * 0.125)
     assert results.equal_accuracy({"paec": gained})[-1].startswith("| `paec` | -0.083 [")
 
 
@@ -86,18 +86,18 @@ def test_differences_are_paired():
 
 def test_whether_every_checkpoint_is_matched():
     """Accuracy is half of all responses, and four of them are distinct, in every problem after training."""
-    assert comparison.dominated(runs(), runs("none")) == {"pass@32": 2, "distinct": 2}, "as good is enough"
-    assert comparison.dominated(runs(correct=15), runs("none")) == {"pass@32": 0, "distinct": 0}
+    assert comparison.dominated(runs(), runs("none")) == {"pass@32": 2, "expressions": 2}, "as good is enough"
+    assert comparison.dominated(runs(correct=15), runs("none")) == {"pass@32": 0, "expressions": 0}
     mixed = runs(seeds=(2, 3, 5))
     mixed.correct[1, 1] = 15
     found = comparison.dominated(mixed, runs("none", seeds=(1, 2, 3)))
-    assert found == {"pass@32": 1, "distinct": 1}, "of the common seeds 2 and 3, the second is less accurate"
+    assert found == {"pass@32": 1, "expressions": 1}, "of the common seeds 2 and 3, the second is less accurate"
     fewer = runs()
     fewer.distinct[0, 1, 2] = 3
-    assert comparison.dominated(fewer, runs("none")) == {"pass@32": 2, "distinct": 1}
+    assert comparison.dominated(fewer, runs("none")) == {"pass@32": 2, "expressions": 1}
     before = runs()
     before.correct[:, 0] = 0
-    assert comparison.dominated(before, runs("none")) == {"pass@32": 2, "distinct": 2}, "the step before training"
+    assert comparison.dominated(before, runs("none")) == {"pass@32": 2, "expressions": 2}, "the step before training"
     lines = results.domination({"none": runs("none"), "paec": fewer})
     assert lines[-1] == "| `paec` | 2 of 2 | 1 of 2 |"
 
@@ -378,9 +378,9 @@ def test_many_methods_are_drawn_as_differences(tmp_path):
         gained = {name: comparison.differences(one, of["none"], draws=5) for name, one in of.items() if name != "none"}
         figures.draw(of, gained, tmp_path / f"{label}.svg")
     few, many = (re.findall("<!-- (.*) -->", (tmp_path / f"{name}.svg").read_text()) for name in ("few", "many"))
-    assert "GRPO + method4.knob=4" in few and "token entropy, nats" in few
+    assert "method4.knob=4" in few and "GRPO" in few and "token entropy, nats" in few
     assert [text for text in many if text.startswith("method")] == [f"method{i}" for i in range(6)]
-    assert "hypervolume of accuracy and distinct, minus GRPO's" in many
+    assert "hypervolume of accuracy and expressions, minus GRPO's" in many
 
 
 def test_more_methods_than_colors_have_other_lines(tmp_path):
@@ -398,8 +398,8 @@ def test_more_methods_than_colors_have_other_lines(tmp_path):
     figures.draw_other({name: runs(name) for name in names[: figures.MOST_CURVES]}, tmp_path / "few.svg")
     drawn = {name: (tmp_path / f"{name}.svg").read_text() for name in ("pass", "many", "few")}
     for name in ("pass", "many"):
-        shown = re.findall("<!-- (GRPO.*) -->", drawn[name])
-        assert shown == ["GRPO", *(f"GRPO + {method}" for method in names[1:])]
+        shown = re.findall("<!-- (GRPO|paec|pass_at_k|method.*) -->", drawn[name])
+        assert shown == ["GRPO", *names[1:]]
     bands = {name: text.count("PolyCollection") > 0 for name, text in drawn.items()}
     assert bands == {"pass": False, "many": False, "few": True}
 
@@ -415,9 +415,9 @@ def test_the_readme_says_what_the_records_say():
     text = " ".join((REPOSITORY / "README.md").read_text(encoding="utf-8").split())
     first, *last = none.entropy[:, 0].mean(), none.entropy[:, -1].mean(), paec.entropy[:, -1].mean()
     gained = comparison.differences(paec, none)
-    more = records.interval(gained["last distinct"], 2).replace("+", "")
+    more = records.interval(gained["last expressions"], 2).replace("+", "")
     assert f"entropy falls from {first:.3f} to {last[0]:.3f} and PAEC's to {last[1]:.3f}, with {more} more" in text
-    beyond = ("pass@32", "distinct", "equal pass@32", "equal distinct")
+    beyond = ("pass@32", "expressions", "equal pass@32", "equal expressions")
     assert not any(comparison.is_shown(gained[key].p) for key in beyond), "not more than GRPO stopped earlier"
     for folder in (results.RECORDS / "defaults", pipeline.RECORDS):
         other = records.read(folder, "validation")
@@ -431,7 +431,7 @@ def test_the_readme_says_what_the_longer_search_did():
     readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
     text = " ".join(readme.split())
     assert "| at the last step | accuracy | pass@32 | expressions | solutions | token entropy | up to 2 nats |" in text
-    assert [*records.levels(found["none"])] == ["accuracy", "pass@32", "distinct", "token entropy"]
+    assert [*records.levels(found["none"])] == ["accuracy", "pass@32", "expressions", "token entropy"]
     for name, one in {endings.START: found["none"], **found}.items():
         *before, entropy = records.means(one, 0 if name == endings.START else -1)
         solutions, below = ends[name].counts["solutions"].mean(), ends[name].entropy_below.mean()

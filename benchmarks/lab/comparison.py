@@ -16,9 +16,9 @@ DRAWS = 10_000
 def differences(runs: Runs, baseline: Runs, draws: int = DRAWS, seed: int = 0) -> dict[str, Difference]:
     """Each outcome minus the baseline's, estimate, 95 % interval and p value.
 
-    By name: "pass@32" and "expressions", the hypervolumes, of a task without majority votes; "equal <quantity>", at equal
-    accuracy; "accuracy" and "last <quantity>", at the last step; and "entropy", there too. The quantities are those of
-    `records.quantities`.
+    By name: "pass@32" and "expressions", the hypervolumes, of a task without majority votes; "equal <quantity>", at
+    equal accuracy; "accuracy" and "last <quantity>", at the last step; and "entropy", there too. The quantities are
+    those of `records.quantities`.
 
     The two-level bootstrap of `paec compare` (`crossed_bootstrap`) over the seeds and the problems that both methods
     have. With a single common seed only the problems are resampled: the spread between trainings is not in it then. The

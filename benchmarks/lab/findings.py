@@ -89,8 +89,9 @@ def section(folder: Path, of_pipeline: Path | None = None, draws: int = DRAWS) -
         "with 95 % intervals, bold where p is below 0.05. Nothing here is corrected for the number of cells, and with "
         "three seeds such intervals are too narrow (Protocol, Comparison). *Expressions* are the different correct "
         "ones of 32, and order makes them different; the *hypervolume* is the outcome that decides (Protocol, "
-        "Outcome). Countdown with three numbers unless a row says otherwise; the second row is the first one's trainings on other problems, the "
-        "third one its seeds trained again; long runs have these seeds too; the pipeline is Ray, FSDP2 and vLLM with "
+        "Outcome). Countdown with three numbers unless a row says otherwise; the second row is the first one's "
+        "trainings on other problems, the third one its seeds trained again; long runs have these seeds too; the "
+        "pipeline is Ray, FSDP2 and vLLM with "
         "half the batch, its token entropies are means over 50 steps of training, not of a validation.",
         "",
         "| | problems | steps | seeds | GRPO's token entropy | PAEC's | "

@@ -75,7 +75,7 @@ TRL = ["trl>=1.16,<1.17"]
 # Optional (docs/publish.md), in an environment of its own: `paec export --inspect`.
 INSPECT = ["inspect_ai>=0.3.285,<0.4"]
 
-# Optional: half an hour and more of compilation. Without it attention is torch's sdpa.
+# Optional: half an hour and more of compilation. Without it attention is packed_sdpa, PyTorch's own.
 FLASH_ATTN = ["flash-attn==2.8.3"]
 
 TEST = [

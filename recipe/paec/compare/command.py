@@ -34,7 +34,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="paec compare",
         description="Compares evaluations: a table with intervals and tests, or curves (docs/comparing.md).",
-        epilog="example: paec compare grpo=outputs/a/evaluation paec=outputs/b/evaluation --metric avg pass@16",
+        epilog="example: paec compare grpo=outputs/a/evaluation/luffy-aime24/step_400 "
+        "paec=outputs/b/evaluation/luffy-aime24/step_400 --metric avg pass@16",
     )
     parser.add_argument("runs", nargs="+", metavar="RUN", help="folder with scores.json, or name=folder")
     parser.add_argument("--metric", nargs="+", type=_metric, help="avg (default), maj, pass@K: a table for each")

@@ -85,7 +85,8 @@ class ModelSection:
     path: str
     """Folder or hub id of a Hugging Face causal language model."""
     context_length: int
-    """Longest prompt + response the model was trained for, tokens; 0: not checked."""
+    """Longest prompt + response the model was trained for, tokens; 0: not checked, and then
+    actor_rollout_ref.rollout.max_model_len, whose default it is in the Qwen experiments, must be set too."""
     obtain: str
     """Command that gets the model, shown to a user who does not have it."""
     chat_template: str | None

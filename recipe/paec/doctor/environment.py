@@ -39,7 +39,7 @@ def compiler(config: DictConfig) -> Check:
     header, errors = Path(sysconfig.get_paths()["include"]) / "Python.h", []
     if found is None:
         wanted = f"CC={chosen}, which is not there" if chosen else "neither gcc nor clang is there"
-        errors.append(f"Triton needs a C compiler, and {wanted}: install gcc, or set cluster.env.CC to a compiler")
+        errors.append(f"Triton needs a C compiler, and {wanted}: install gcc, or set +cluster.env.CC=COMPILER")
     if not header.is_file():
         errors.append(
             f"Triton needs {header}, which is not there: install Python's headers (Debian: python3-dev), or use a "

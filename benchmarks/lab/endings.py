@@ -25,6 +25,7 @@ from omegaconf import OmegaConf
 
 from benchmarks.lab.comparison import DRAWS, corrected, in_bold, mean_gap
 from benchmarks.lab.records import BASELINE, PAEC, PROBLEMS, by_name_and_seed, interval, machines_and_days, write
+from data_prep.arithmetic import choose_avx2
 from paec_loss import PAEC as PAECMethod
 from paec_loss import position_mask
 from recipe.grading import countdown
@@ -61,6 +62,7 @@ class Place:
 
 PLACES = (
     Place("countdown_four", "four numbers", "validation"),
+    Place("countdown_four_kept", "four numbers, another warm start", "validation"),
     Place("defaults_repeated", "three numbers", "held_out"),
     Place("finalists", "three numbers", "held_out"),
     Place("long", "three numbers", "held_out"),
@@ -310,6 +312,7 @@ def in_short(folder: Path, draws: int = DRAWS) -> list[str]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line of this module."""
+    choose_avx2()
     parser = argparse.ArgumentParser(description="Records what the policies of finished runs draw.")
     parser.add_argument("place", choices=[place.folder for place in PLACES], help="the folder of the runs' records")
     parser.add_argument("runs", type=Path, nargs="+", help="folders of finished runs, <name>-seed<seed>")

@@ -28,6 +28,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.lab.records import machines_and_days, write
+from data_prep.arithmetic import choose_avx2
 from paec_loss import PAEC, Rollouts, Tokens, TokenStatistics, Update, position_mask
 from recipe.lab import grpo
 from recipe.lab.batch import Batch
@@ -257,6 +258,7 @@ def section(folder: Path) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line of this module."""
+    choose_avx2()
     parser = argparse.ArgumentParser(description="Trains in the laboratory, and records what happens to the tokens.")
     parser.add_argument("--method", default="paec")
     parser.add_argument("--seed", type=int, default=1)

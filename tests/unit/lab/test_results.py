@@ -455,6 +455,12 @@ def test_the_readme_says_what_is_shown_of_the_longer_search():
     assert said(over_grpo["paec"]["pass@32"], 3, "more pass@32, ") and shown(over_grpo, "pass@32", "paec")
     assert said(over_grpo["paec"]["solutions"], 2, "more solutions.") and shown(over_grpo, "solutions", "paec")
     assert not comparison.is_shown(comparison.differences(found["paec"], found["none"])["accuracy"].p), "its accuracy"
+    kept = endings.read(results.RECORDS / endings.FOLDER / "countdown_four_kept")
+    again = endings.differences(kept["paec"], kept["none"])
+    assert len(kept["paec"].seeds) == 2 and "From another warm start, two seeds: " in text
+    assert said(again["pass@32"], 3, "more pass@32; ") and comparison.is_shown(again["pass@32"].p)
+    least = records.interval(again["solutions"], 2).removeprefix("+").replace(", +", ", ")
+    assert f"{least} solutions, not shown." in text and not comparison.is_shown(again["solutions"].p)
     over_paec = {name: endings.differences(ends[name], ends["paec"]) for name in others if name != "paec"}
     assert said(over_paec["pass_at_k"]["solutions"], 2, "more solutions than PAEC")
     assert shown(over_paec, "solutions", "pass_at_k")

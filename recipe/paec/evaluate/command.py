@@ -15,11 +15,13 @@ checkpoint, in `step_<N>/`, with `curve.json` and `curve.png` next to them.
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
+from data_prep.cleaning import matches
 from data_prep.files import sha256
 from recipe.paec.common import folder_kinds, folders, versions
 from recipe.paec.common.console import asked_for_help, say
@@ -84,7 +86,7 @@ def evaluate_target(config: DictConfig, target: Target, problems: dict[str, list
             say((target.output / TABLE).read_text(encoding="utf-8"))
             return
         say(f"evaluating {label}")
-        generate(config, target, problems)
+        generate(config, target, problems, resume=folder_kinds.EVALUATION.same_command(config.fresh))
         write_results(config, target.output, target, identity, problems, journaled(problems, target.output / JOURNAL))
 
 
@@ -156,6 +158,12 @@ def score_samples(config: DictConfig, problems: dict[str, list[Problem]]) -> Non
     check_own_scorers(config, problems)
     training_texts(training_files(config, None))
     folder = Path(config.output).expanduser() if config.output else Path("outputs") / "evaluation" / path.stem
+    place = os.path.relpath(os.path.realpath(path), os.path.realpath(folder))
+    if matches(place, folder_kinds.EVALUATION.files):
+        raise UserError(
+            f"samples={path} is a file of the evaluation in {folder}, which this command replaces: choose another "
+            "folder with output=..."
+        )
     identity = {"samples": sha256(path), "benchmarks": digests(problems), **scorers_of(config, problems)}
     problem = error_of(folder, identity, config.fresh, folder_kinds.EVALUATION) or _unwritable(folder)
     if problem:
@@ -219,4 +227,5 @@ def main() -> int:
     if not any(a.startswith("cluster=") for a in arguments) and versions.stack() != "cpu":
         gpus = gpu_count()
         arguments += ["cluster=gpu_1x8", f"cluster.gpus_per_node={gpus}"] if gpus > 1 else ["cluster=gpu_1x1"]
-    return hydra_command("evaluate", run, arguments, "the same command resumes from the responses generated so far")
+    same = folder_kinds.EVALUATION.same_command(folder_kinds.EVALUATION.fresh in arguments)
+    return hydra_command("evaluate", run, arguments, f"{same} resumes from the responses generated so far")

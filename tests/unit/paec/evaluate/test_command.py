@@ -80,6 +80,12 @@ def test_scores_of_a_sample_file_by_hand(tmp_path, aime):
     grader = {**limits, "math-verify": "0.9.0", "sympy": versions.installed("sympy")}
     assert scores["provenance"]["grader"] == grader and scores["provenance"]["generation"] is None
 
+    (output / "journal.jsonl").touch()
+    for fresh in ("fresh=false", "fresh=true"):
+        within = command(f"samples={output / 'samples.jsonl'}", f"output={output}", fresh)
+        assert within.returncode == 2 and "which this command replaces: choose another folder with" in within.stderr
+        assert "fresh=true" not in within.stderr and (output / "samples.jsonl").is_file()
+
     write_lines(tmp_path / "s.jsonl", [*lines[:-1], {**lines[-1], "response": "changed"}])
     again = command(f"samples={file}", "benchmarks=[aime24]", f"data_root={aime}", f"output={output}")
     assert again.returncode == 2 and "contains another evaluation: its samples is" in again.stderr

@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from grid_cases import made_run
+from grid_cases import exported, made_run
 
 from recipe.paec.common.errors import UserError
 from recipe.paec.common.repository import REPOSITORY
@@ -45,7 +45,7 @@ def grid_of(root: Path) -> tuple[request.Grid, list[GridRun]]:
     """Two methods with two seeds, of which the first run is done."""
     grid = request.parse(["METHODS=none paec", "SEEDS=0 1", "SLURM=--partition=a --time=60", "lora.rank=2"], {})
     done = made_run(root / "t-none-seed0", [{"step": 2}], saved=2)
-    (done.directory / "huggingface").mkdir()
+    exported(done)
     planned = [("paec", 0), ("none", 1), ("paec", 1)]
     return grid, [done, *(GridRun(m, s, root / f"t-{m}-seed{s}", 2, saves=True, exports=True) for m, s in planned)]
 

@@ -12,6 +12,7 @@ from evaluation_cases import command, row, write_lines
 from data_prep.contract import write_parquet
 from recipe.grading.pool import GraderPool
 from recipe.paec.common import versions
+from recipe.paec.evaluate.command import with_cluster
 
 
 def test_paths_may_hold_what_hydra_reads(evaluation):
@@ -23,6 +24,26 @@ def test_paths_may_hold_what_hydra_reads(evaluation):
     assert config.benchmarks == ["aime24", "a b=c/it's.parquet"] and config.trained_on == ["x=1/t.parquet"]
     assert evaluation("model=m", "benchmarks=['a,b.parquet','c']").benchmarks == ["a,b.parquet", "c"]
     assert evaluation("samples=f", "benchmarks=[]", "trained_on=null").benchmarks == []
+    config = evaluation(
+        "model=m", "benchmarks=[aime24, 'a b.parquet',\"c,d\", it's]", r"chat_template={{ 'it\'s\n' }}\\"
+    )
+    assert config.benchmarks == ["aime24", "a b.parquet", "c,d", "it's"]
+    assert config.chat_template == r"{{ 'it\'s\n' }}" + "\\\\"
+    config = evaluation("model=C:\\m\\", "benchmarks=['x\\'y',z\\]", "output=a\\b")
+    assert (config.model.path, config.output, config.benchmarks) == ("C:\\m\\", "a\\b", ["x'y", "z\\"])
+
+
+@pytest.mark.parametrize(
+    ("given", "gpus", "added"),
+    [
+        ([], 8, ["cluster=gpu_1x8", "cluster.gpus_per_node=8"]),
+        (["cluster.gpus_per_node=4"], 8, ["cluster=gpu_1x8"]),
+        (["++cluster.gpus_per_node=4"], 2, ["cluster=gpu_1x8"]),
+        ([], 1, ["cluster=gpu_1x1"]),
+    ],
+)
+def test_all_gpus_unless_the_command_line_has_their_number(given, gpus, added):
+    assert with_cluster(["model=m", *given], gpus) == ["model=m", *given, *added]
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ ROOMS = {
     "analyse": "scoring run compare report tokens",
     "watch": "run report",
     "tokens": "config run export report",
-    "grid": "config scoring run compare",
+    "grid": "config scoring run export compare",
     "train": "config run export report doctor",
     "evaluate": "config scoring run export compare doctor",
     "curriculum": "config scoring run doctor evaluate",

@@ -10,6 +10,13 @@ from recipe.paec.grid.runs import GridRun
 from recipe.paec.run import checkpoints
 
 
+def exported(run: GridRun, **record) -> None:
+    """The run's export of its last checkpoint, by its record alone."""
+    (run.directory / "huggingface").mkdir(exist_ok=True)
+    record = {"run": run.directory.name, "step": run.steps} | record
+    (run.directory / "huggingface" / "paec_export.json").write_text(json.dumps(record))
+
+
 def made_run(folder: Path, lines: list[dict], saved: int | None = None, config: str = "", steps: int = 2) -> GridRun:
     """A run directory as a training leaves it."""
     folder.mkdir(parents=True)

@@ -167,7 +167,9 @@ def of_counts(path: Path, benchmark: str) -> list[Series]:
     ]
 
 
-def of_dumps(folder: Path, benchmark: str, grouped: Grouped | None = None) -> list[Series]:
+def of_dumps(
+    folder: Path, benchmark: str, grouped: Grouped | None = None, last_step: int | None = None
+) -> list[Series]:
     """The validations of a run of the pipeline as one series; no series without their files.
 
     A problem is known by its prompt and reference, the same in every validation; a sample that was lost counts as
@@ -177,11 +179,13 @@ def of_dumps(folder: Path, benchmark: str, grouped: Grouped | None = None) -> li
         folder: with `<step>.jsonl`.
         benchmark: data source of all its problems.
         grouped: groups equal answers; None: `classes` stay unknown.
+        last_step: the run's last recorded step; later files are left from steps that were discarded. None: all count.
 
     Raises:
         UserError: a line that is not a graded response.
     """
     steps = sorted(int(path.stem) for path in folder.glob("*.jsonl") if path.stem.isdecimal())
+    steps = [step for step in steps if last_step is None or step <= last_step]
     policies = []
     for step in steps:
         answers = _answers(folder / f"{step}.jsonl")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -86,22 +87,24 @@ def _validations(source: Source, answers: bool) -> Sequence[Series]:
     benchmark = next(iter(named)) if len(named) == 1 else "all validation sets"
     if (source.path / PROBLEMS_FILE).is_file():
         return of_counts(source.path / PROBLEMS_FILE, benchmark)
+    last_step = source.records[-1]["step"] if source.records else None
+    dumps = partial(of_dumps, source.path / DUMPS, benchmark, last_step=last_step)
     if not (source.path / DUMPS).is_dir() or not answers:
-        return of_dumps(source.path / DUMPS, benchmark)
+        return dumps()
     if len(named) != 1:
         source.remarks.append(
             "the recorded responses do not say to which validation set they belong, so their answers are not grouped: "
             "evaluate the checkpoints"
         )
-        return of_dumps(source.path / DUMPS, benchmark)
+        return dumps()
     scorers = dig(read_run(source.path).config, "reward.scorers") or {}
     if not supports(benchmark, scorers):
         source.remarks.append(
             f"{CONFIG_FILE}, field reward.scorers: names no scorer for {benchmark}, so its answers are not grouped"
         )
-        return of_dumps(source.path / DUMPS, benchmark)
+        return dumps()
     with GraderPool(scorers=scorers) as pool:
-        return of_dumps(source.path / DUMPS, benchmark, pool.groups)
+        return dumps(pool.groups)
 
 
 def base_policies(argument: str) -> dict[str, Policy]:

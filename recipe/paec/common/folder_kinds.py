@@ -151,6 +151,12 @@ class Kind:
     """Content that the mark of an unmarked folder of this kind would have, None for any other folder."""
     first: tuple[str, ...] = ()
     """Those of `files` that are deleted first, so that an interrupted deletion leaves an unfinished folder."""
+    last: tuple[str, ...] = ()
+    """Those of `files` that are deleted last: what says to which settings the others belong."""
+
+    def same_command(self, fresh: bool) -> str:
+        """How a message names the command that resumes; `fresh`: whether this one cleared the folder first."""
+        return f"the same command without {self.fresh}" if fresh else "the same command"
 
 
 RUN = Kind(
@@ -169,7 +175,8 @@ EVALUATION = Kind(
     "choose a new or empty folder with output=...",
     "fresh=true",
     _older_by("evaluation.json", _SAMPLED | {"protocol", "benchmarks"}, {"samples", "benchmarks"}),
-    first=("scores.json",),
+    first=("scores.json", "journal.jsonl", "samples.jsonl"),
+    last=("evaluation.json",),
 )
 CURRICULUM = replace(
     EVALUATION,

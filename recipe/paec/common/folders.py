@@ -132,7 +132,9 @@ def take(folder: Path, kind: Kind, about: Mapping[str, Any], fresh: bool, say: C
     if fresh and (sentence := to_be_cleared(folder, kind)):
         say(f"{kind.fresh}: {sentence}")
         patterns = files_of(folder, kind)
-        remove(folder, kind.first)
+        for pattern in kind.first:
+            remove(folder, [pattern])
+        remove(folder, [pattern for pattern in patterns if pattern not in kind.last])
         remove(folder, patterns)
 
 

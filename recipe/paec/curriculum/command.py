@@ -14,6 +14,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from recipe.paec.common import folder_kinds
 from recipe.paec.common.console import asked_for_help, say
 from recipe.paec.common.errors import UserError
 from recipe.paec.common.model_files import model_folder
@@ -78,4 +79,5 @@ def main() -> int:
     arguments = with_flags(sys.argv[1:], "run.")
     if not any(a.startswith("curriculum=") for a in arguments):
         arguments.append(GROUP)
-    return hydra_command("train", run, arguments, "the same command resumes from the responses generated so far")
+    same = folder_kinds.CURRICULUM.same_command(folder_kinds.CURRICULUM.fresh in arguments)
+    return hydra_command("train", run, arguments, f"{same} resumes from the responses generated so far")

@@ -193,7 +193,9 @@ def score_file(config: DictConfig, file: Path, folder: Path, tokenizer: Any) -> 
             f"scoring {sum(map(len, problems.values()))} prompts of {file} with {config.data.curriculum.samples} "
             "samples each"
         )
-        generate(sampling, Target(config.model.path, folder, False, None, None, output), problems, log_probs=True)
+        model = Target(config.model.path, folder, False, None, None, output)
+        resume = folder_kinds.CURRICULUM.same_command(config.run.fresh)
+        generate(sampling, model, problems, log_probs=True, resume=resume)
         with GraderPool(scorers=config.reward.scorers) as pool:
             graded = by_problem(grade(journaled(problems, output / JOURNAL), pool, problems))
         scores = {int(row): entropy_of(samples) for (_, row), samples in graded.items()}

@@ -15,11 +15,14 @@ checkpoint, in `step_<N>/`, with `curve.json` and `curve.png` next to them.
 
 from __future__ import annotations
 
+import os
+import re
 import sys
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
+from data_prep.cleaning import matches
 from data_prep.files import sha256
 from recipe.paec.common import folder_kinds, folders, versions
 from recipe.paec.common.console import asked_for_help, say
@@ -36,7 +39,6 @@ from recipe.paec.evaluate.folder import (
     JOURNAL,
     PICTURE,
     SCORES,
-    TABLE,
     _unwritable,
     continue_or_start,
     digests,
@@ -50,7 +52,7 @@ from recipe.paec.evaluate.folder import (
 from recipe.paec.evaluate.generation import generate
 from recipe.paec.evaluate.grading import journaled
 from recipe.paec.evaluate.origin import own_origin
-from recipe.paec.evaluate.results import write_results
+from recipe.paec.evaluate.results import finished_table, write_results
 from recipe.paec.evaluate.samples import read_samples
 from recipe.paec.evaluate.settings import as_trained, check_samples, resolved, samples_per_problem
 from recipe.paec.evaluate.targets import Target, find_targets
@@ -81,10 +83,10 @@ def evaluate_target(config: DictConfig, target: Target, problems: dict[str, list
                 f"{label} is already evaluated: {target.output} (delete {SCORES} there to grade its responses again; "
                 "fresh=true generates new ones)"
             )
-            say((target.output / TABLE).read_text(encoding="utf-8"))
+            say(finished_table(config, target.output, target, problems))
             return
         say(f"evaluating {label}")
-        generate(config, target, problems)
+        generate(config, target, problems, resume=folder_kinds.EVALUATION.same_command(config.fresh))
         write_results(config, target.output, target, identity, problems, journaled(problems, target.output / JOURNAL))
 
 
@@ -156,6 +158,12 @@ def score_samples(config: DictConfig, problems: dict[str, list[Problem]]) -> Non
     check_own_scorers(config, problems)
     training_texts(training_files(config, None))
     folder = Path(config.output).expanduser() if config.output else Path("outputs") / "evaluation" / path.stem
+    place = os.path.relpath(os.path.realpath(path), os.path.realpath(folder))
+    if matches(place, folder_kinds.EVALUATION.files):
+        raise UserError(
+            f"samples={path} is a file of the evaluation in {folder}, which this command replaces: choose another "
+            "folder with output=..."
+        )
     identity = {"samples": sha256(path), "benchmarks": digests(problems), **scorers_of(config, problems)}
     problem = error_of(folder, identity, config.fresh, folder_kinds.EVALUATION) or _unwritable(folder)
     if problem:
@@ -200,15 +208,30 @@ def arguments_of(given: list[str]) -> list[str]:
 
 def _quoted(argument: str) -> str:
     key, _, value = argument.partition("=")
-    if value in ("", "null", "[]") or value.removeprefix("[").startswith(("'", '"')):
+    if value in ("", "null", "[]") or value.startswith(("'", '"')):
         return argument
     if key in ("benchmarks", "trained_on"):
-        return f"{key}=[" + ",".join(map(_quote, value.removeprefix("[").removesuffix("]").split(","))) + "]"
+        items = _ITEM.findall(value.removeprefix("[").removesuffix("]") + ",")
+        return f"{key}=[" + ",".join(quoted or _quote(plain) for quoted, plain in items) + "]"
     return f"{key}={_quote(value)}" if key in QUOTED else argument
 
 
+_ITEM = re.compile(r"""\s*(?:('(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*")|([^,]*?))\s*,""", re.DOTALL)
+"""An item of a list and the comma after it: (in quotes, "") or ("", without)."""
+
+
 def _quote(value: str) -> str:
-    return "'" + value.strip().replace("'", "\\'") + "'"
+    # Hydra reads backslashes as an escape before a quote alone, which the closing one is too.
+    escaped = re.sub(r"(\\+)(?='|\Z)", r"\1\1", value.strip())
+    return "'" + escaped.replace("'", "\\'") + "'"
+
+
+def with_cluster(arguments: list[str], gpus: int) -> list[str]:
+    """The command line with this machine's `gpus` GPUs as its cluster, of which it may choose the number."""
+    if gpus <= 1:
+        return [*arguments, "cluster=gpu_1x1"]
+    chosen = any(a.lstrip("+").startswith("cluster.gpus_per_node=") for a in arguments)
+    return [*arguments, "cluster=gpu_1x8", *([] if chosen else [f"cluster.gpus_per_node={gpus}"])]
 
 
 def main() -> int:
@@ -217,6 +240,6 @@ def main() -> int:
         return 0
     arguments = arguments_of(sys.argv[1:])
     if not any(a.startswith("cluster=") for a in arguments) and versions.stack() != "cpu":
-        gpus = gpu_count()
-        arguments += ["cluster=gpu_1x8", f"cluster.gpus_per_node={gpus}"] if gpus > 1 else ["cluster=gpu_1x1"]
-    return hydra_command("evaluate", run, arguments, "the same command resumes from the responses generated so far")
+        arguments = with_cluster(arguments, gpu_count())
+    same = folder_kinds.EVALUATION.same_command(folder_kinds.EVALUATION.fresh in arguments)
+    return hydra_command("evaluate", run, arguments, f"{same} resumes from the responses generated so far")

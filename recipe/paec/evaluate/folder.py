@@ -89,7 +89,9 @@ def error_of(folder: Path, identity: dict[str, Any], fresh: bool, kind: folder_k
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
-        return f"{file} is damaged ({error}): start over with {kind.fresh}, or {kind.elsewhere}"
+        return _damaged(file, str(error), kind)
+    if not isinstance(found, dict):
+        return _damaged(file, "it must be a JSON object", kind)
     if (difference := first_difference(found, identity)) is None:
         return None
     key, recorded, wanted = difference
@@ -97,6 +99,10 @@ def error_of(folder: Path, identity: dict[str, Any], fresh: bool, kind: folder_k
         f"{folder} contains another evaluation: its {key} is {recorded!r:.200}, but this command has {wanted!r:.200}: "
         f"choose another folder with output=..., or start over with {kind.fresh}, which deletes it"
     )
+
+
+def _damaged(file: Path, why: str, kind: folder_kinds.Kind) -> str:
+    return f"{file} is damaged ({why}): start over with {kind.fresh}, or {kind.elsewhere}"
 
 
 def continue_or_start(

@@ -63,10 +63,18 @@ def check_prompts(config: DictConfig, folder: Path, problems: Iterable[Problem])
     }
 
 
-def generate(config: DictConfig, target: Target, problems: dict[str, list[Problem]], log_probs: bool = False) -> None:
+def generate(
+    config: DictConfig,
+    target: Target,
+    problems: dict[str, list[Problem]],
+    log_probs: bool = False,
+    resume: str = "the same command",
+) -> None:
     """Fill the journal of `target.output`, showing progress; UserError if generation fails or stalls.
 
-    `log_probs`: each line also has log_prob, of the full response under the distribution it is drawn from, nats.
+    Args:
+        log_probs: each line also has log_prob, of the full response under the distribution it is drawn from, nats.
+        resume: how errors name the command that resumes.
     """
     journal, everything = target.output / JOURNAL, [problem for group in problems.values() for problem in group]
     samples = samples_per_problem(config, problems)
@@ -119,15 +127,13 @@ def generate(config: DictConfig, target: Target, problems: dict[str, list[Proble
     job.write(job_file)
     log = target.output / "generation.log"
     say(f"generating {left} of {total} responses with {job.replicas} vLLM engine(s); log: {log}")
-    watch = Watch(journal, total, config.stall_timeout)
+    watch = Watch(journal, total, config.stall_timeout, resume)
     ended = run_on_ray(PROCESS, job_file, config.cluster, target.output, log, watch.tick, grace=GRACE)
     if ended.code != 0:
         reason = ray_ended(ended.output) or last_error(ended.output)
         raise UserError(f"the generation failed with exit code {ended.code}: {reason}", f"the complete log: {log}")
     if missing(everything, samples, journal):
-        raise UserError(
-            f"the generation ended before all responses were there: see {log}, and resume with the same command"
-        )
+        raise UserError(f"the generation ended before all responses were there: see {log}, and resume with {resume}")
     tidy(target)
 
 
@@ -150,8 +156,8 @@ def last_error(output: str) -> str:
 class Watch:
     """Shows the number of responses, and notices when no more arrive."""
 
-    def __init__(self, journal: Path, total: int, timeout: float):
-        self._journal, self._total, self._timeout = journal, total, timeout
+    def __init__(self, journal: Path, total: int, timeout: float, resume: str = "the same command"):
+        self._journal, self._total, self._timeout, self._resume = journal, total, timeout, resume
         self._count, self._position, self._changed = 0, 0, 0
         self._sign, self._last_line = LastSign(), time.monotonic()
         self._count_new()
@@ -187,7 +193,7 @@ class Watch:
         if self._sign.silence > self._timeout:
             raise Stalled(
                 f"no response for {self._sign.silence:.0f} s (stall_timeout), so the generation was stopped: resume "
-                "with the same command"
+                f"with {self._resume}"
             )
 
     def _pace(self, now: float) -> str:

@@ -15,8 +15,10 @@ from data_prep.files import atomic_write, sha256
 from recipe.grading.pool import GraderPool
 from recipe.paec.common import versions
 from recipe.paec.common.console import say
+from recipe.paec.common.errors import UserError
 from recipe.paec.common.files import write_json
 from recipe.paec.common.repository import git_commit
+from recipe.paec.evaluate.benchmarks import Problem
 from recipe.paec.evaluate.contamination import contamination, contamination_lines, training_files
 from recipe.paec.evaluate.folder import GENERATION, SAMPLES, SCORES, TABLE
 from recipe.paec.evaluate.grading import grade
@@ -82,6 +84,38 @@ def write_samples(path: Path, samples: list[dict[str, Any]]) -> None:
         stream.writelines(json.dumps(sample) + "\n" for sample in samples)
 
 
+def _write(folder: Path, scores: dict[str, Any]) -> str:
+    """Write scores.md and finally scores.json; returns the table."""
+    text = table(scores) + "\n" + contamination_lines(scores["contamination"])
+    with atomic_write(folder / TABLE) as partial:
+        partial.write_text(text + "\n", encoding="utf-8")
+    write_json(folder / SCORES, scores)
+    return text
+
+
+def finished_table(config: DictConfig, folder: Path, target: Target, problems: dict[str, list[Problem]]) -> str:
+    """The table of a finished evaluation; for training files that were named since, their contamination is found first.
+
+    Raises:
+        UserError: there are such files, but no samples any more.
+    """
+    scores = json.loads((folder / SCORES).read_text(encoding="utf-8"))
+    files = [] if config.trained_on is None else training_files(config, target.run)
+    if files and files != (scores.get("contamination") or {}).get("trained_on"):
+        try:
+            with open(folder / SAMPLES, encoding="utf-8") as stream:
+                samples = [json.loads(line) for line in stream]
+        except FileNotFoundError:
+            raise UserError(
+                f"trained_on: {folder / SAMPLES} does not exist: delete {SCORES} there to grade the responses again"
+            ) from None
+        scores["contamination"] = contamination(files, samples, problems)
+        return _write(folder, scores)
+    if not (folder / TABLE).is_file():
+        return _write(folder, scores)
+    return (folder / TABLE).read_text(encoding="utf-8")
+
+
 def write_results(
     config: DictConfig,
     folder: Path,
@@ -99,9 +133,5 @@ def write_results(
     scores["provenance"] = provenance(config, folder, target, identity, pool, origin)
     files = training_files(config, target.run if target else None)
     scores["contamination"] = contamination(files, graded, problems)
-    text = table(scores) + "\n" + contamination_lines(scores["contamination"])
-    with atomic_write(folder / TABLE) as partial:
-        partial.write_text(text + "\n", encoding="utf-8")
-    write_json(folder / SCORES, scores)
-    say(text)
+    say(_write(folder, scores))
     say(f"samples, scores and table: {folder}")

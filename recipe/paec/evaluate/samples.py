@@ -38,9 +38,9 @@ def read_samples(
     """Samples of a JSONL file made elsewhere, in this module's form, without grades.
 
     Accepts the lines of an evaluation of this recipe, verl's validation dumps (input, output, gts), and one line per
-    problem with a list of responses. A line that belongs to one of `problems`, by its id or its text, takes prompt and
-    reference from there; others need both in the line. Lines of this recipe keep their sample numbers; the responses of
-    other lines are numbered as they come.
+    problem with a list of responses. A line that belongs to one of `problems`, by its id or its text (alone, or within
+    a chat template), takes prompt and reference from there; others need both in the line. Lines of this recipe keep
+    their sample numbers; the responses of other lines are numbered as they come.
 
     Args:
         path: the file.
@@ -73,6 +73,10 @@ def read_samples(
         if isinstance(prompt, list):
             prompt = prompt[-1].get("content", "") if prompt and isinstance(prompt[-1], Mapping) else str(prompt)
         problem = known.get((source, str(record.get("problem")))) or by_text.get((source, str(prompt).strip()))
+        if problem is None and isinstance(prompt, str):
+            problem = _within(prompt, problems.get(source, []), where)
+            if problem is not None:
+                by_text[source, prompt.strip()] = problem  # for the next response to it
         if problem is not None:
             identity, prompt, truth = problem.id, problem.prompt[-1]["content"], problem.ground_truth
         elif source in problems:
@@ -125,6 +129,24 @@ def read_samples(
     # The order within a problem decides maj@k and its ties.
     order = {problem: position for position, problem in enumerate(counts)}
     return sorted(samples, key=lambda s: (order[s["benchmark"], s["problem"]], s["sample"]))
+
+
+def _within(prompt: str, problems: Iterable[Problem], where: str) -> Problem | None:
+    """The problem whose text is in a prompt with its chat template, as verl dumps it; None if there is none."""
+    for text_of in (lambda p: p.prompt[-1]["content"].strip(), lambda p: p.text.strip()):
+        found = {problem.id: problem for problem in problems if text_of(problem) and text_of(problem) in prompt}
+        texts = {text_of(problem) for problem in found.values()}
+        # A text that is a part of another one is there because of that one.
+        whole = {text for text in texts if not any(text != other and text in other for other in texts)}
+        found = {name: problem for name, problem in found.items() if text_of(problem) in whole}
+        if len(found) > 1:
+            raise UserError(
+                f"{where}, field problem: the prompt contains the texts of {len(found)} problems "
+                f"({', '.join(found)[:80]}): add the field, with the id of one of them"
+            )
+        if found:
+            return next(iter(found.values()))
+    return None
 
 
 def _reference(record: Mapping[str, Any], source: str, where: str, scorers: Mapping[str, str]) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
+from recipe.paec.common import folder_kinds
 from recipe.paec.common.console import say
 from recipe.paec.common.errors import UserError
 from recipe.paec.common.model_files import context_length, file_errors, model_folder, read_config
@@ -42,7 +44,8 @@ def find_targets(config: DictConfig, label: str) -> list[Target]:
     """
     path = Path(config.model.path).expanduser()
     given = Path(config.output).expanduser() if config.output else None
-    if (path / "config.yaml").is_file() and (path / "checkpoints").is_dir():
+    is_run = (folder_kinds.mark_of(path) or {}).get("kind") == folder_kinds.RUN.name
+    if is_run and (path / "config.yaml").is_file() and (path / "checkpoints").is_dir():
         return _targets_of_run(config, path, given or path / "evaluation" / label)
     if config.steps is not None:
         raise UserError(
@@ -55,7 +58,7 @@ def find_targets(config: DictConfig, label: str) -> list[Target]:
             raise UserError(f"model={error}") from None
         output = given or (run or path) / "evaluation" / label / f"step_{step}"
         return [Target(config.model.path, path, True, run, step, output)]
-    if path.name.startswith("global_step_") and path.is_dir():
+    if _absolute(path).name.startswith("global_step_") and path.is_dir():
         raise UserError(
             f"model={path}: {checkpoints.STATE_FILE} is missing, so its save was interrupted: choose another step"
         )
@@ -72,7 +75,8 @@ def find_targets(config: DictConfig, label: str) -> list[Target]:
     run, step = None, None
     if (folder / EXPORT_FILE).is_file():
         step = json.loads((folder / EXPORT_FILE).read_text(encoding="utf-8"))["step"]
-        run = folder.parent if (folder.parent / "config.yaml").is_file() else None
+        above = _absolute(folder).parent
+        run = above if (above / "config.yaml").is_file() else None
     name = re.sub(r"[^A-Za-z0-9._-]", "_", config.model.path if not path.is_dir() else path.resolve().name)
     if run is not None:
         name = run.name
@@ -80,11 +84,17 @@ def find_targets(config: DictConfig, label: str) -> list[Target]:
     return [Target(config.model.path, folder.absolute(), False, run, step, output)]
 
 
-def _targets_of_run(config: DictConfig, run: Path, output: Path) -> list[Target]:
+def _absolute(path: Path) -> Path:
+    """`path` without `.` and `..`, so that it has a name and parents; links stay."""
+    return Path(os.path.abspath(path))
+
+
+def _targets_of_run(config: DictConfig, folder_of_run: Path, output: Path) -> list[Target]:
+    run = _absolute(folder_of_run)
     started_from = OmegaConf.load(run / "config.yaml").model.path
     found = {
         step: Target(str(folder), folder, True, run, step, output / f"step_{step}")
-        for step, folder in reversed(checkpoints.steps(run / "checkpoints"))
+        for step, folder in reversed(checkpoints.steps(folder_of_run / "checkpoints"))
         if checkpoints.is_complete(folder)
     }
     start = model_folder(started_from)

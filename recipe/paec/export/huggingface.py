@@ -36,9 +36,14 @@ def _origin(checkpoint: Path, step: int) -> dict[str, Any]:
 
 
 def holds(folder: Path, checkpoint: Path, step: int) -> bool:
-    """Whether `folder` is the export of this checkpoint, whose step is `step`."""
+    """Whether `folder` is the export of this checkpoint as it is now, whose step is `step`.
+
+    Exports of earlier versions have no fingerprint of their checkpoint: its run and step count.
+    """
     found, origin = _record(folder), _origin(checkpoint, step)
-    return found is not None and {key: found[key] for key in origin} == origin
+    if found is None or {key: found[key] for key in origin} != origin:
+        return False
+    return found.get("checkpoint") is None or found["checkpoint"] == fingerprint(checkpoint)
 
 
 def is_export_of(folder: Path, checkpoint: Path, dtype: str | None) -> bool:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from recipe.paec.export.huggingface import holds
 from recipe.paec.run import checkpoints
 from recipe.paec.run.log import METRICS_FILE, read_metrics
 
@@ -33,12 +34,16 @@ class GridRun:
         """The last step it has recorded, None before the first line."""
         return max((record["step"] for record in self.records()), default=None)
 
+    def last(self) -> Path:
+        """Folder of the checkpoint of its last step, whether it exists or not."""
+        return checkpoints.folder_of(self.directory / "checkpoints", self.steps)
+
     def finished(self) -> bool:
         """Whether its last step is recorded, and saved if it saves."""
-        saved = checkpoints.folder_of(self.directory / "checkpoints", self.steps)
-        return self.step() == self.steps and (not self.saves or checkpoints.is_complete(saved))
+        return self.step() == self.steps and (not self.saves or checkpoints.is_complete(self.last()))
 
     def done(self) -> bool:
         """Whether nothing is left to do: it is finished, and exported if it exports."""
-        exported = (self.directory / "huggingface").is_dir()
-        return self.finished() and (exported or not (self.saves and self.exports))
+        if not self.finished():
+            return False
+        return not (self.saves and self.exports) or holds(self.directory / "huggingface", self.last(), self.steps)

@@ -219,5 +219,5 @@ def identity_difference(wanted: dict[str, Any], found: dict[str, Any]) -> str | 
 
 def run_of(checkpoint: Path) -> Path | None:
     """Directory of the run that a checkpoint is in, None for one that was moved elsewhere."""
-    run = checkpoint.absolute().parents[1]
+    run = Path(os.path.abspath(checkpoint)).parents[1]  # `..` is resolved, links are not
     return run if (run / "config.yaml").is_file() else None

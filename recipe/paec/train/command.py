@@ -177,7 +177,7 @@ def train_and_sum_up(
     last, _ = checkpoints.latest(root) if stopped is not None or config.run.export else (None, [])
     if stopped is not None:
         place = f"after step {last.step} of {total}" if last else "without a checkpoint (trainer.save_freq)"
-        say(f"stopped {place}, as requested; the same command resumes")
+        say(f"stopped {place}, as requested; {folder_kinds.RUN.same_command(config.run.fresh)} resumes")
         report(directory)
         alerts.post("end", f"stopped {place}, as requested")
         sys.exit(stopped)
@@ -223,4 +223,5 @@ def main() -> int:
     if {"--check", "--dry-run"} <= {*given}:
         return complain(["--check and --dry-run: give only one; --dry-run also checks the configuration"])
     command = check if "--check" in given else run
-    return hydra_command("train", command, arguments, "the same command resumes from the last checkpoint")
+    same = folder_kinds.RUN.same_command(folder_kinds.RUN.fresh in arguments)
+    return hydra_command("train", command, arguments, f"{same} resumes from the last checkpoint")

@@ -15,6 +15,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from recipe.paec.common import folder_kinds
 from recipe.paec.common.child import LastSign, StopSignals, run_on_ray
 from recipe.paec.common.console import say
 from recipe.paec.common.early import Early
@@ -73,6 +74,7 @@ class Progress:
         self._metrics, self._heartbeat = Tail(directory / METRICS_FILE), directory / HEARTBEAT_FILE
         self._timeout, self._limit = config.run.stall_timeout, config.run.time_limit
         self._alerts = alerts or Alerts(None, config.run.name)
+        self._resume = f"resume with {folder_kinds.RUN.same_command(config.run.fresh)}"
         self._signs = WarningSigns()
         earlier = self._new_records()
         for record in earlier:
@@ -114,13 +116,13 @@ class Progress:
         if self._limit is not None and time.monotonic() - self._started > self._limit:
             raise Stalled(
                 f"the training process was stopped after run.time_limit={self._limit:.0f} s, in stage "
-                f"{self._stage[0]!r} of step {self._stage[1]}; resume with the same command"
+                f"{self._stage[0]!r} of step {self._stage[1]}; {self._resume}"
             )
         if self._sign.silence > self._timeout:
             raise Stalled(
                 f"no heartbeat for {self._sign.silence:.0f} s in stage {self._stage[0]!r} of step {self._stage[1]} "
                 "(run.stall_timeout): the training process was stopped. A failed weight sync inside vLLM looks like "
-                "this; the log has the details. Resume with the same command"
+                f"this; the log has the details; {self._resume}"
             )
 
 
@@ -160,7 +162,7 @@ def train(
         if free < FULL_DISK:
             errors.append(
                 f"the disk of {directory} is full ({free >> 20} MiB left): free some space, and resume with "
-                "the same command"
+                f"{folder_kinds.RUN.same_command(config.run.fresh)}"
             )
         raise UserError(*errors, f"the log with all tracebacks: {log}")
     return ended.peak_memory, stop.code

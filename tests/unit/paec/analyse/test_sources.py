@@ -100,3 +100,13 @@ def test_the_base(tmp_path):
     }
     with pytest.raises(UserError, match="is not an evaluation"):
         base_policies(str(lab_run(tmp_path / "run", {0: [1]})))
+
+
+def test_validations_that_a_resumed_run_has_discarded(tmp_path):
+    """Left by a start that went on further than the checkpoint from which the next one resumed."""
+    folder = pipeline_run(tmp_path / "run")
+    dumped(folder / "validation" / "5.jsonl", {"1 + 1": "AA", "2 + 2": "AA"})
+    for answers in (True, False):
+        assert [p.step for p in read_source(str(folder), answers).series[0].policies] == [0]
+    write_lines(folder / "metrics.jsonl", [{"step": step, "val/math500/avg@2": 0.25} for step in (0, 5)])
+    assert [p.step for p in read_source(str(folder)).series[0].policies] == [0, 5]

@@ -41,3 +41,12 @@ def test_an_older_evaluation_is_known_by_its_fields(tmp_path):
     for name in ("ours", "scored"):
         continue_or_start(tmp_path / name, identity, fresh=True)
         assert sorted(path.name for path in (tmp_path / name).iterdir()) == [folder_kinds.MARK, "evaluation.json"]
+
+
+def test_the_command_that_resumes():
+    """With `fresh`, the same command would start over once more."""
+    assert [folder_kinds.RUN.same_command(fresh) for fresh in (False, True)] == [
+        "the same command",
+        "the same command without run.fresh=true",
+    ]
+    assert folder_kinds.EVALUATION.same_command(True) == "the same command without fresh=true"

@@ -134,6 +134,34 @@ def test_fresh_deletes_the_runs_own_files_and_says_so(tmp_path, recorded):
     assert said == [], "there is nothing left to delete"
 
 
+@pytest.mark.parametrize("kind", [folder_kinds.EVALUATION, folder_kinds.CURRICULUM])
+def test_a_killed_fresh_start_leaves_no_responses_of_unknown_settings(tmp_path, kind, monkeypatch):
+    """What is left is the old evaluation with its identity, or nothing that another one would take for its own."""
+    files = ("evaluation.json", "generation.json", "journal.jsonl", "samples.jsonl", "scores.json", "model/config.json")
+    unlink, left = os.unlink, [0]
+
+    def killed(*arguments, **options):
+        left[0] -= 1
+        if left[0] < 0:
+            raise KeyboardInterrupt
+        unlink(*arguments, **options)
+
+    for deleted in range(len(files)):
+        folder = tmp_path / str(deleted)
+        folder.mkdir()
+        folders.take(folder, kind, {}, False, print)
+        write(folder, *files)
+        left[0] = deleted
+        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+            patched.setattr(os, "unlink", killed)
+            folders.take(folder, kind, {}, True, print)
+        there = [name for name in files if (folder / name).exists()]
+        assert len(there) == len(files) - deleted and "evaluation.json" in there, there
+        assert "scores.json" not in there or deleted == 0
+        folders.take(folder, kind, {}, True, print)
+        assert not any((folder / name).exists() for name in files)
+
+
 # ---- checkpoints -----------------------------------------------------------------------------------------------------
 
 

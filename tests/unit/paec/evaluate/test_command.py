@@ -12,6 +12,7 @@ from evaluation_cases import command, row, write_lines
 from data_prep.contract import write_parquet
 from recipe.grading.pool import GraderPool
 from recipe.paec.common import versions
+from recipe.paec.evaluate.command import with_cluster
 
 
 def test_paths_may_hold_what_hydra_reads(evaluation):
@@ -23,6 +24,26 @@ def test_paths_may_hold_what_hydra_reads(evaluation):
     assert config.benchmarks == ["aime24", "a b=c/it's.parquet"] and config.trained_on == ["x=1/t.parquet"]
     assert evaluation("model=m", "benchmarks=['a,b.parquet','c']").benchmarks == ["a,b.parquet", "c"]
     assert evaluation("samples=f", "benchmarks=[]", "trained_on=null").benchmarks == []
+    config = evaluation(
+        "model=m", "benchmarks=[aime24, 'a b.parquet',\"c,d\", it's]", r"chat_template={{ 'it\'s\n' }}\\"
+    )
+    assert config.benchmarks == ["aime24", "a b.parquet", "c,d", "it's"]
+    assert config.chat_template == r"{{ 'it\'s\n' }}" + "\\\\"
+    config = evaluation("model=C:\\m\\", "benchmarks=['x\\'y',z\\]", "output=a\\b")
+    assert (config.model.path, config.output, config.benchmarks) == ("C:\\m\\", "a\\b", ["x'y", "z\\"])
+
+
+@pytest.mark.parametrize(
+    ("given", "gpus", "added"),
+    [
+        ([], 8, ["cluster=gpu_1x8", "cluster.gpus_per_node=8"]),
+        (["cluster.gpus_per_node=4"], 8, ["cluster=gpu_1x8"]),
+        (["++cluster.gpus_per_node=4"], 2, ["cluster=gpu_1x8"]),
+        ([], 1, ["cluster=gpu_1x1"]),
+    ],
+)
+def test_all_gpus_unless_the_command_line_has_their_number(given, gpus, added):
+    assert with_cluster(["model=m", *given], gpus) == ["model=m", *given, *added]
 
 
 @pytest.mark.parametrize(
@@ -79,6 +100,12 @@ def test_scores_of_a_sample_file_by_hand(tmp_path, aime):
     limits = {"time_limit": GraderPool().time_limit, "memory_limit": GraderPool().memory_limit}
     grader = {**limits, "math-verify": "0.9.0", "sympy": versions.installed("sympy")}
     assert scores["provenance"]["grader"] == grader and scores["provenance"]["generation"] is None
+
+    (output / "journal.jsonl").touch()
+    for fresh in ("fresh=false", "fresh=true"):
+        within = command(f"samples={output / 'samples.jsonl'}", f"output={output}", fresh)
+        assert within.returncode == 2 and "which this command replaces: choose another folder with" in within.stderr
+        assert "fresh=true" not in within.stderr and (output / "samples.jsonl").is_file()
 
     write_lines(tmp_path / "s.jsonl", [*lines[:-1], {**lines[-1], "response": "changed"}])
     again = command(f"samples={file}", "benchmarks=[aime24]", f"data_root={aime}", f"output={output}")

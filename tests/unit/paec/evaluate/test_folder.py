@@ -35,6 +35,16 @@ def test_another_evaluation_is_refused(tmp_path):
     assert json.loads((tmp_path / "evaluation.json").read_text()) == {"model": "a", "seed": 1}
 
 
+@pytest.mark.parametrize("content", ["null", "[]", "{"])
+def test_a_damaged_identity(tmp_path, content):
+    continue_or_start(tmp_path, {"seed": 0}, fresh=False)
+    (tmp_path / "evaluation.json").write_text(content)
+    with pytest.raises(UserError, match=r"evaluation.json is damaged \(.*\): start over with fresh=true, or choose"):
+        continue_or_start(tmp_path, {"seed": 0}, fresh=False)
+    continue_or_start(tmp_path, {"seed": 0}, fresh=True)
+    assert json.loads((tmp_path / "evaluation.json").read_text()) == {"seed": 0}
+
+
 @pytest.mark.parametrize("fresh", [False, True])
 def test_a_folder_with_something_else_is_left_alone(tmp_path, fresh):
     """output= may name a run or a folder with a model by mistake: neither is written into nor deleted."""

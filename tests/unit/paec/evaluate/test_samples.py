@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from evaluation_cases import line, write_lines
@@ -97,3 +98,28 @@ def test_sample_of_an_unknown_problem(tmp_path, aime):
     nameless = write_lines(tmp_path / "n.jsonl", [{"prompt": "q", "gold": "1", "output": "x"}])
     with pytest.raises(UserError, match="field benchmark: is missing:"):
         samples.read_samples(nameless, {}, None)
+
+
+def test_prompts_within_a_chat_template(tmp_path, aime):
+    """verl's validation dumps: the problem is known by its text, of which others may be a part."""
+    problems = {"aime24": benchmarks.load_benchmark(aime / "aime24" / "test.parquet")}
+    longer = replace(problems["aime24"][0], id="p3", prompt=[{"role": "user", "content": "1) Problem 0?\n\nBox it."}])
+    problems["aime24"].append(longer)
+    texts = ("Problem 0?\n\nBox it.", "Problem 1?", "Problem 2?\n\nBox it.", longer.prompt[0]["content"])
+    dumps = [
+        {"input": f"system\nReason.\nuser\n{text}\nassistant\n", "output": output, "gts": "1"}
+        for text in texts
+        for output in "op"
+    ]
+    found = samples.read_samples(write_lines(tmp_path / "s.jsonl", dumps), problems, "aime24")
+    assert [(s["problem"], s["sample"], s["response"]) for s in found] == [
+        (f"p{problem}", sample, "op"[sample]) for problem in range(4) for sample in range(2)
+    ]
+    assert [s["ground_truth"] for s in found[::2]] == ["100", "101", "102", "100"]
+    assert found[2]["prompt"] == "Problem 1?\n\nBox it."
+    both = write_lines(tmp_path / "s.jsonl", [{"input": "Problem 1? Problem 2?", "output": "o"}])
+    with pytest.raises(UserError, match=r"line 1, field problem: .* contains the texts of 2 problems \(p1, p2\): add"):
+        samples.read_samples(both, problems, "aime24")
+    none = write_lines(tmp_path / "s.jsonl", [{"input": "user\nProblem 7?", "output": "o"}])
+    with pytest.raises(UserError, match="is not in the benchmark aime24"):
+        samples.read_samples(none, problems, "aime24")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ def run_directory(tmp_path, tiny_files) -> Path:
     for step in (2, 4, 6):
         (run / "checkpoints" / f"global_step_{step}" / "actor").mkdir(parents=True)
         (run / "checkpoints" / f"global_step_{step}" / "actor" / "model.pt").write_bytes(bytes([step]))
+    (run / ".paec_folder.json").write_text('{"kind": "run", "experiment": "tiny_cpu", "name": "some-run"}')
     for step in (2, 4):
         targets.checkpoints.commit(run / "checkpoints", step, {}, None)
     return run
@@ -83,3 +85,30 @@ def test_target_of_a_folder(evaluation, tiny_files, tmp_path):
 def test_revision_of_a_hub_model(tmp_path):
     assert targets.revision(tmp_path / "models--a--b" / "snapshots" / "0f1e") == "0f1e"
     assert targets.revision(tmp_path / "model") is None
+
+
+def test_targets_by_relative_paths(evaluation, run_directory, tiny_files, monkeypatch):
+    """The run has its name and its place, wherever one is."""
+
+    def found(*arguments: str) -> list[tuple[int | None, Path | None]]:
+        config = evaluation(*arguments, "benchmarks=[a]")
+        return [(target.step, target.run) for target in targets.find_targets(config, "luffy-a")]
+
+    monkeypatch.chdir(run_directory)
+    assert found("model=.", "steps=[2,4]") == [(2, run_directory), (4, run_directory)]
+    monkeypatch.chdir(run_directory / "checkpoints" / "global_step_2")
+    assert found("model=.") == [(2, run_directory)] and found("model=../global_step_4") == [(4, run_directory)]
+    export = shutil.copytree(tiny_files / "model", run_directory / "huggingface")
+    (export / "paec_export.json").write_text('{"run": "some-run", "step": 4}')
+    monkeypatch.chdir(export)
+    assert found("model=.") == [(4, run_directory)]
+    monkeypatch.chdir(run_directory / "checkpoints" / "global_step_6")
+    with pytest.raises(UserError, match="its save was interrupted"):
+        found("model=.")
+
+
+def test_the_folder_of_another_tool_is_no_run(evaluation, tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "config.yaml").write_text("trainer: {max_steps: 5}\n")
+    with pytest.raises(UserError, match="has no config.json, so it is not a Hugging Face model folder"):
+        targets.find_targets(evaluation(f"model={tmp_path}", "benchmarks=[a]"), "luffy-a")

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from recipe.paec.common.errors import UserError
+from recipe.paec.common.model_files import fingerprint
 from recipe.paec.export import huggingface
 from recipe.paec.run import checkpoints
 
@@ -166,3 +167,20 @@ def test_an_export_replaces_an_export_alone(tmp_path):
     (tmp_path / "link").symlink_to(target)
     assert "is a symbolic link" in huggingface.target_error(tmp_path / "link", replace=True)
     assert "is a file" in huggingface.target_error(target / "config.json", replace=True)
+
+
+def test_an_export_is_that_of_the_checkpoint_as_it_is_now(tmp_path):
+    """Its step may have been trained again, after the checkpoint was set aside as damaged."""
+    run = saved(tmp_path / "run", 2)
+    (run / "config.yaml").touch()
+    checkpoint, target = run / "checkpoints" / "global_step_2", run / "huggingface"
+    target.mkdir()
+
+    def recorded(**record) -> bool:
+        (target / "paec_export.json").write_text(json.dumps(record))
+        return huggingface.holds(target, checkpoint, 2)
+
+    assert recorded(run="run", step=2, checkpoint=fingerprint(checkpoint))
+    assert not recorded(run="run", step=2, checkpoint="0" * 64)
+    assert recorded(run="run", step=2), "an export of an earlier version"
+    assert not recorded(run="run", step=1) and not recorded(run="other", step=2)

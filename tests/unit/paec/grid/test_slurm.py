@@ -1,13 +1,14 @@
-"""A grid as Slurm jobs: what sbatch is called with, and what is refused; stand-ins for Slurm's commands."""
+"""A grid as Slurm jobs: what sbatch is called with, what is refused, what a job starts; stand-ins for Slurm."""
 
 from __future__ import annotations
 
 import json
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
-from grid_cases import made_run
+from grid_cases import exported, made_run
 
 from recipe.paec.common.errors import UserError
 from recipe.paec.common.repository import REPOSITORY
@@ -44,7 +45,7 @@ def grid_of(root: Path) -> tuple[request.Grid, list[GridRun]]:
     """Two methods with two seeds, of which the first run is done."""
     grid = request.parse(["METHODS=none paec", "SEEDS=0 1", "SLURM=--partition=a --time=60", "lora.rank=2"], {})
     done = made_run(root / "t-none-seed0", [{"step": 2}], saved=2)
-    (done.directory / "huggingface").mkdir()
+    exported(done)
     planned = [("paec", 0), ("none", 1), ("paec", 1)]
     return grid, [done, *(GridRun(m, s, root / f"t-{m}-seed{s}", 2, saves=True, exports=True) for m, s in planned)]
 
@@ -85,3 +86,45 @@ def test_an_installed_package_has_no_job_to_submit(tmp_path, commands, monkeypat
     with pytest.raises(UserError, match="^SLURM: the jobs run launch/slurm/sweep.sbatch, .* in a checkout"):
         slurm.submit(*grid_of(tmp_path), tmp_path / "g")
     assert not log.exists()
+
+
+# ---- a job -----------------------------------------------------------------------------------------------------------
+
+JOB = {
+    "scontrol": """case "$*" in
+  "show hostnames"*) echo n1 ;;
+  "show job"*) echo "   Command={root}/launch/slurm/paec.sbatch" ;;
+  "show config") echo "KillWait = 30 sec" ;;
+esac""",
+    "srun": "exec sleep 600",
+    "python": """case "$*" in
+  *"ray_node head"*) while [[ $1 != --address-file ]]; do shift; done; echo 10.0.0.1:6379 > "$2"; exec sleep 600 ;;
+  *recipe.paec.train*) printf "%s\\n" "$@" > {root}/started ;;
+esac""",
+}
+
+
+@pytest.mark.parametrize(("restarts", "fresh"), [("0", ["run.fresh=true", "+run.fresh=true"]), ("2", [])])
+def test_a_later_start_of_a_job_resumes(tmp_path, restarts, fresh):
+    """`run.fresh=true` deletes what there was before the job, not the checkpoint that the job has saved."""
+    for name in ("launch", "configs", "paec_loss"):
+        (tmp_path / name).symlink_to(REPOSITORY / name)
+    (tmp_path / "bin").mkdir()
+    for name, text in JOB.items():
+        (tmp_path / "bin" / name).write_text("#!/usr/bin/env bash\n" + text.replace("{root}", str(tmp_path)) + "\n")
+        (tmp_path / "bin" / name).chmod(0o755)
+    slurm_sets = {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "n1", "SLURM_CPUS_ON_NODE": "2"}
+    env = {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "VENV": str(tmp_path), "EXPERIMENT": "tiny_cpu_paec"}
+    given = ["run.fresh=true", "run.name=a b", "+run.fresh=true", "run.stall_timeout=9"]
+    command = ["bash", str(tmp_path / "launch" / "slurm" / "paec.sbatch"), *given]
+    done = subprocess.run(
+        command, env=env | slurm_sets | {"SLURM_RESTART_COUNT": restarts}, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    arguments = (tmp_path / "started").read_text().splitlines()
+    assert [a for a in arguments if "fresh" in a] == fresh
+    assert [a for a in arguments if a.startswith("run.") and "fresh" not in a] == [
+        "run.name=a b",
+        "run.stall_timeout=9",
+    ]
+    assert arguments[2:4] == ["experiment=tiny_cpu", "method=paec"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from pathlib import Path
 
 import pytest
 from made_checkpoints import complete
@@ -121,3 +122,13 @@ def test_prune_keeps_the_newest(tmp_path):
         complete(tmp_path, step, {})
     checkpoints.prune(tmp_path, 2)
     assert [step for step, _ in checkpoints.steps(tmp_path)] == [10, 6]
+
+
+def test_the_run_of_a_relative_path(tmp_path, monkeypatch):
+    folder = tmp_path / "run" / "checkpoints" / "global_step_5"
+    folder.mkdir(parents=True)
+    (tmp_path / "run" / "config.yaml").touch()
+    monkeypatch.chdir(folder)
+    assert checkpoints.run_of(Path("../global_step_5")) == checkpoints.run_of(Path(".")) == tmp_path / "run"
+    (tmp_path / "link").symlink_to(tmp_path / "run")
+    assert checkpoints.run_of(tmp_path / "link" / "checkpoints" / "global_step_5") == tmp_path / "link"

@@ -43,9 +43,9 @@ def test_watchdog_ends_a_hanging_run(compose, tmp_path):
 
 def test_time_limit(compose, tmp_path):
     config = compose()
-    config.run.time_limit = 1.0
+    config.run.time_limit, config.run.fresh = 1.0, True
     tree = ProcessTree([sys.executable, "-c", HANG, str(tmp_path)], tmp_path / "log", dict(os.environ))
-    with pytest.raises(Stalled, match="run.time_limit=1 s"):
+    with pytest.raises(Stalled, match="run.time_limit=1 s, .*; resume with the same command without run.fresh=true"):
         tree.wait(watch.Progress(config, tmp_path).tick)
     tree.end()
     assert tree.process.poll() is not None

@@ -1,4 +1,7 @@
-"""Files and folders that appear completely or not at all: built under a temporary sibling name, then renamed."""
+"""Files and folders that appear completely or not at all: built under a temporary sibling name, then renamed.
+
+What has its name is on the disk: a power failure leaves the old content or the new.
+"""
 
 import errno
 import fcntl
@@ -8,11 +11,15 @@ import re
 import secrets
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 PARTIAL = ".partial-"
 """Marks a temporary name. Its writer keeps it locked, so an unlocked one was left by a killed writer."""
+
+AT_ONCE = 16
+"""Files whose content is put on the disk at the same time: one commit of the file system then serves many of them."""
 
 TRAIN_FILE, VALIDATION_FILE, WARM_START_FILE = "train.parquet", "validation.parquet", "warm_start.jsonl"
 """The files of a task that has a tiny model."""
@@ -54,12 +61,13 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     with _partial(path, folder=False) as partial:
         yield partial
+        on_disk(partial)
         os.replace(partial, path)
 
 
 @contextmanager
 def building_directory(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary folder next to `path` to fill and to rename; it is removed if it was not renamed."""
+    """Yield a temporary folder next to `path`, to fill, `on_disk` and rename; it is removed if it was not renamed."""
     with _partial(Path(path), folder=True) as partial:
         yield partial
 
@@ -75,8 +83,30 @@ def atomic_directory(path: str | Path) -> Iterator[Path]:
     _refuse_existing(path)
     with building_directory(path) as partial:
         yield partial
+        on_disk(partial)
         _refuse_existing(path)
         os.rename(partial, path)
+
+
+def on_disk(path: str | Path) -> None:
+    """Return when a file, or a folder with all that is in it, would survive a power failure."""
+    places = [str(path)]
+    for place, folders, names in os.walk(path):
+        places += [os.path.join(place, name) for name in (*folders, *names)]
+    places = [place for place in places if not os.path.islink(place)]
+    with ThreadPoolExecutor(min(len(places), AT_ONCE)) as pool:
+        list(pool.map(_sync, places))
+
+
+def _sync(place: str) -> None:
+    descriptor = os.open(place, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a file system that cannot do it for a folder
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def remove_leftovers(path: str | Path) -> list[Path]:

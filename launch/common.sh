@@ -1,7 +1,7 @@
 # Sourced by the launch scripts: repository root, environment, and the call that starts a run.
 # shellcheck shell=bash
 
-PAEC_ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+PAEC_ROOT=$(CDPATH='' cd -- "$(dirname "${BASH_SOURCE[0]}")/.." > /dev/null && pwd)
 VENV=${VENV:-$PAEC_ROOT/.venv}
 
 # The stack of the environment; if there is no environment yet, the one that this machine can use.

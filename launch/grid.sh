@@ -19,8 +19,11 @@ source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 for argument in "$@"; do
   [[ $argument == EXPERIMENT=* ]] && EXPERIMENT=${argument#*=}
 done
-stack=cpu # that of the tiny experiments, whatever the machine has
-[[ ${EXPERIMENT:-tiny_cpu} == tiny_* ]] || stack=$(paec_stack)
+case ${EXPERIMENT:-tiny_cpu} in # the tiny experiments name their stack, whatever the machine has
+  tiny_gpu*) stack=gpu ;;
+  tiny_*) stack=cpu ;;
+  *) stack=$(paec_stack) ;;
+esac
 cd "$PAEC_ROOT"
 [[ -n ${CONTAINER:-} ]] || VENV=$VENV bash launch/setup_env.sh "$stack"
 exec bash launch/python.sh -m recipe.paec.grid "$@"

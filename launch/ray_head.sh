@@ -14,6 +14,6 @@
 #   PAEC_TMP             where Ray's temporary folder is created       (default /tmp)
 #   VENV, CONTAINER      which Python: see launch/python.sh
 set -euo pipefail
-here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+here=$(CDPATH='' cd -- "$(dirname "${BASH_SOURCE[0]}")" > /dev/null && pwd)
 cd "$here/.."
 exec bash launch/python.sh -m recipe.paec.ray_node head "$@"

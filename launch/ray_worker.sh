@@ -3,6 +3,6 @@
 #
 # HEAD:PORT is printed by launch/ray_head.sh; variables and requirements are described there. Runs until Ctrl-C.
 set -euo pipefail
-here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+here=$(CDPATH='' cd -- "$(dirname "${BASH_SOURCE[0]}")" > /dev/null && pwd)
 cd "$here/.."
 exec bash launch/python.sh -m recipe.paec.ray_node worker "$@"

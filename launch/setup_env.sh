@@ -12,7 +12,7 @@
 #   TORCH_INDEX_URL  wheel index only for torch; set it to PyTorch's CPU index if pip would download the CUDA build
 set -euo pipefail
 
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+root=$(CDPATH='' cd -- "$(dirname "${BASH_SOURCE[0]}")/.." > /dev/null && pwd)
 stack=${1:-}
 if [[ $stack != cpu && $stack != gpu ]]; then
   echo "usage: bash launch/setup_env.sh cpu|gpu" >&2
@@ -34,8 +34,11 @@ if compgen -G "$venv/.paec-$other-*" > /dev/null; then
 fi
 
 suitable() { "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2> /dev/null; }
-if [[ ! -x $venv/bin/python ]]; then
-  for python in ${PYTHON:-python3.11 python3 python3.12}; do
+if ! "$venv/bin/python" -m pip --version > /dev/null 2>&1; then
+  pythons=(python3.11 python3 python3.12)
+  [[ -z ${PYTHON:-} ]] || pythons=("$PYTHON")
+  # An environment that was interrupted, or has no pip, is completed with its own Python.
+  for python in "$venv/bin/python" "${pythons[@]}"; do
     suitable "$python" && break
     python=
   done
@@ -61,7 +64,7 @@ install() {
 }
 pin() { "$venv/bin/python" "$root/setup.py" --pin "$1"; }
 if [[ $stack == gpu ]] && command -v nvidia-smi > /dev/null; then
-  driver=$(nvidia-smi --query-gpu=driver_version --format=csv,noheader 2> /dev/null | head -n 1)
+  driver=$(nvidia-smi --query-gpu=driver_version --format=csv,noheader 2> /dev/null | head -n 1) || driver= # nvidia-smi without a driver
   if [[ ${driver%%.*} =~ ^[0-9]+$ ]] && ((${driver%%.*} < 580)); then
     echo "warning: NVIDIA's driver is $driver here; this stack is built for CUDA 13, which needs 580 or newer" >&2
   fi

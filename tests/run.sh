@@ -17,7 +17,7 @@
 #
 #   VENV  the virtual environment  (default .venv; must hold the stack, and for --gpu-stack and --gpu that is the GPU one)
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+CDPATH='' cd -- "$(dirname "${BASH_SOURCE[0]}")/.." > /dev/null
 export VENV=${VENV:-$PWD/.venv}
 case ${1:-} in
   --gpu-stack)

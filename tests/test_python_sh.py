@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
@@ -44,3 +46,18 @@ def test_container(tmp_path):
         (bare / program).symlink_to(shutil.which(program))
     without = python_sh(CONTAINER="image.sif", PATH=str(bare))
     assert without.returncode == 2 and "neither apptainer nor singularity" in without.stderr
+
+
+@pytest.mark.parametrize("script", ["common.sh", "lock.sh", "ray_head.sh", "ray_worker.sh"])
+def test_an_exported_cdpath_changes_no_folder(script, tmp_path):
+    """With it, `cd` prints where it goes, and goes to another folder of the same name."""
+    (tmp_path / "launch").mkdir()
+    (tmp_path / "bin").mkdir()
+    for program in ("python", "uv"):
+        (tmp_path / "bin" / program).write_text('#!/bin/sh\necho "$PWD"\n')
+        (tmp_path / "bin" / program).chmod(0o755)
+    command = f"source launch/{script}; echo $PAEC_ROOT" if script == "common.sh" else f"bash launch/{script}"
+    path = {"CDPATH": str(tmp_path), "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
+    env = {**os.environ, **path, "VENV": str(tmp_path)}
+    done = subprocess.run(["bash", "-c", command], cwd=REPOSITORY, env=env, capture_output=True, text=True, check=False)
+    assert done.stdout == f"{REPOSITORY}\n", done.stderr

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from recipe.paec.common import folder_kinds, folders
-from recipe.paec.common.console import asked_for_help, complain, say
+from recipe.paec.common.console import asked_for_help, complain, complain_of_files, say
 from recipe.paec.common.errors import UserError
 
 USAGE = """
@@ -100,6 +100,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return run(given)
     except UserError as error:
         return complain(error.errors)
+    except OSError as error:
+        return complain_of_files(error, "free some space, or choose a writable folder with --output", "while writing")
     except KeyboardInterrupt:
         print("interrupted; the same command resumes", file=sys.stderr, flush=True)
         return 130

@@ -16,6 +16,7 @@ from recipe.paec.analyse import metrics
 from recipe.paec.analyse.intervals import mean, number, shown
 from recipe.paec.analyse.sampled import Policy, Problem, Series
 from recipe.paec.analyse.sources import Source
+from recipe.paec.analyse.token_groups import not_finite
 from recipe.paec.run import token_record
 from recipe.paec.run.token_record import TokenRecord
 from recipe.paec.scoring.display import markdown
@@ -45,8 +46,11 @@ def of_policy(policy: Policy) -> dict[str, Any]:
     return {name: None if None in values else mean(np.array(values, float)) for name, values in columns.items()}
 
 
-def of_series(source: Source, series: Series) -> dict[str, Any]:
-    """One series: of each policy the QUANTITIES and, where a run's metrics have it, its token entropy (nats)."""
+def of_series(source: Source, series: Series, remarks: list[str]) -> dict[str, Any]:
+    """One series: of each policy the QUANTITIES and, where a run's metrics have it, its token entropy (nats).
+
+    `remarks` gets a sentence for each token record that `per_problem` leaves out.
+    """
     by_step = {record["step"]: record for record in source.records}
     split = "held_out" if series.name == "held_out" else "val"
     policies = []
@@ -62,7 +66,7 @@ def of_series(source: Source, series: Series) -> dict[str, Any]:
         "problems": len(series.policies[0].problems),
         "samples": samples,
         "policies": policies,
-        "per_problem": per_problem(source, series),
+        "per_problem": per_problem(source, series, remarks),
     }
 
 
@@ -77,7 +81,7 @@ def of_source(source: Source, remarks: list[str]) -> list[dict[str, Any]]:
             remarks.append(f"{what}: a problem has only one sample: evaluate the checkpoints with more samples")
         elif any(problem.classes is None for problem in problems):
             remarks.append(f"{what}: the answers were not recorded or not grouped: evaluate the checkpoints")
-    return [of_series(source, series) for series in source.series]
+    return [of_series(source, series, remarks) for series in source.series]
 
 
 # ---- problem by problem ----------------------------------------------------------------------------------------------
@@ -91,8 +95,10 @@ def token_entropies(record: TokenRecord) -> dict[str, float]:
     return {text: float(np.concatenate(of).mean(dtype=float)) for text, of in values.items() if sum(map(len, of))}
 
 
-def per_problem(source: Source, series: Series) -> list[dict[str, Any]]:
+def per_problem(source: Source, series: Series, remarks: list[str]) -> list[dict[str, Any]]:
     """The problems of a run's validations that are in its token records: token entropy beside their answers.
+
+    A record with an entropy that is NaN or infinite is left out, with a sentence in `remarks`.
 
     Returns:
         prompt, and policies: label, token_entropy, accuracy, answer_entropy and distinct of each recorded step. Empty
@@ -105,7 +111,12 @@ def per_problem(source: Source, series: Series) -> list[dict[str, Any]]:
     for policy in series.policies:
         if policy.step not in recorded:
             continue
-        entropies = token_entropies(token_record.read(token_record.path_of(source.path, policy.step, True)))
+        record = token_record.read(token_record.path_of(source.path, policy.step, True))
+        if problem := not_finite(record, "entropy"):
+            if (remark := f"{source.name}: answers: {problem}") not in remarks:  # a series for each benchmark
+                remarks.append(remark)
+            continue
+        entropies = token_entropies(record)
         for problem in policy.problems.values():
             if problem.prompt in entropies:
                 row = {"label": policy.label, "token_entropy": entropies[problem.prompt], **_of_problem(problem)}

@@ -16,6 +16,7 @@ from recipe.paec.analyse.intervals import divided, intervals, shown
 from recipe.paec.analyse.phrases import PhraseList, count
 from recipe.paec.analyse.sampled import DUMPS, SAMPLES_FILE, Policy, Series, lines_of, text_fields
 from recipe.paec.analyse.sources import Source
+from recipe.paec.analyse.token_groups import not_finite
 from recipe.paec.common.queue_keys import prompt_of
 from recipe.paec.run import token_record
 from recipe.paec.run.token_record import TokenRecord
@@ -165,7 +166,7 @@ def of_source(source: Source, remarks: list[str]) -> list[dict[str, Any]]:
         for policy in series.policies:
             texts = texts_of(source, series, policy)
             if texts is not None:
-                tokens = _tokens(source, policy)
+                tokens = _tokens(source, policy, remarks)
                 policies.append({"label": policy.label, **of_texts(texts, source.phrases), "tokens": tokens})
         if policies:
             problems = series.policies[0].problems
@@ -179,10 +180,14 @@ def of_source(source: Source, remarks: list[str]) -> list[dict[str, Any]]:
     return found
 
 
-def _tokens(source: Source, policy: Policy) -> dict[str, Any] | None:
+def _tokens(source: Source, policy: Policy, remarks: list[str]) -> dict[str, Any] | None:
     if policy.scores is not None or policy.step not in token_record.steps(source.path, validation=True):
         return None
     record = token_record.read(token_record.path_of(source.path, policy.step, True))
+    if problem := not_finite(record, "entropy", "log_prob"):
+        if (remark := f"{source.name}: planning: {problem}") not in remarks:  # a series for each benchmark
+            remarks.append(remark)
+        return None
     return of_tokens(record, source.phrases) if any(r.response_mask.any() for r in record.responses) else None
 
 

@@ -57,13 +57,25 @@ def tokens_of(record: TokenRecord) -> Tokens:
     columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
     if not columns or not len(columns[0]):
         raise UserError(f"tokens/{record.step}.parquet: has no token in the loss: choose another run")
-    for name, values in zip(("log_prob", "entropy", "advantages"), columns[1:4], strict=True):
-        if wrong := int((~np.isfinite(values)).sum()):
-            raise UserError(
-                f"tokens/{record.step}.parquet, column {name}: {wrong} of {len(values)} values are NaN or infinite: "
-                "the training had diverged there; look at its earlier steps, or choose another run"
-            )
+    if problem := not_finite(record, "log_prob", "entropy", "advantages"):
+        raise UserError(problem)
     return Tokens(record.step, *columns)
+
+
+def not_finite(record: TokenRecord, *columns: str) -> str | None:
+    """One sentence if one of the columns has a NaN or an infinite value at a token in the loss, else None."""
+    for name in columns:
+        values = [
+            (response.advantages if name == "advantages" else response.statistics[name])[response.response_mask]
+            for response in record.responses
+        ]
+        if wrong := sum(int((~np.isfinite(part)).sum()) for part in values):
+            folder = token_record.VALIDATION if record.validation else token_record.FOLDER
+            return (
+                f"{folder}/{record.step}.parquet, column {name}: {wrong} of {sum(map(len, values))} values are NaN or "
+                "infinite: the training had diverged there; look at its earlier steps, or choose another run"
+            )
+    return None
 
 
 def covariances(tokens: Tokens) -> np.ndarray:

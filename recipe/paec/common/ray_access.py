@@ -66,6 +66,13 @@ def private_ray(ray_address: str | None, folder: Path) -> Iterator[dict[str, str
         file.unlink(missing_ok=True)
 
 
+def counted_cpus() -> int:
+    """CPUs that a Ray started here offers where it is told no number: in a container, no more than its quota."""
+    from ray._private.utils import get_num_cpus  # half a second, which most commands need not pay
+
+    return int(get_num_cpus(override_docker_cpu_warning=True))
+
+
 RAY_ENDED = {
     "Raylet is terminated": "it was killed, or ran out of memory",
     "Failed to connect to GCS": "its gcs_server was killed, or ran out of memory",

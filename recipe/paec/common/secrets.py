@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -94,18 +95,16 @@ def scrub(folder: Path) -> list[Path]:
     Folders with nothing but tensors, prompts and responses are left out.
     """
     changed, known = [], [value.encode() for value in environment_secrets()]
-    for file in folder.rglob("*") if known else ():
-        if (
-            file.suffix not in WRITTEN
-            or not file.is_file()
-            or file.is_symlink()
-            or BULK & set(file.relative_to(folder).parts)
-        ):
-            continue
-        content = clean = file.read_bytes()
-        for value in known:
-            clean = clean.replace(value, HIDDEN.encode())
-        if clean != content:
-            replace_file(file, clean)
-            changed.append(file)
+    for place, folders, names in os.walk(folder) if known else ():
+        folders[:] = [name for name in folders if name not in BULK]
+        for file in (Path(place, name) for name in names):
+            if file.suffix not in WRITTEN or not file.is_file() or file.is_symlink():
+                continue
+            with suppress(FileNotFoundError):  # deleted since it was listed
+                content = clean = file.read_bytes()
+                for value in known:
+                    clean = clean.replace(value, HIDDEN.encode())
+                if clean != content:
+                    replace_file(file, clean)
+                    changed.append(file)
     return changed

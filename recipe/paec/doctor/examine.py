@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -174,13 +175,23 @@ def saves_to_come(config: DictConfig) -> int:
     return min(config.run.keep_checkpoints + config.run.keep_best + 1, saves)
 
 
+def _bytes_of(folder: Path) -> int:
+    """Bytes of the files in a folder, without those that are deleted meanwhile."""
+    size = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with suppress(FileNotFoundError):
+                size += os.stat(os.path.join(place, name)).st_size
+    return size
+
+
 def storage(config: DictConfig) -> Check:
     """Disk space for the coming checkpoints, the exported model and the logs, on their file systems."""
     parameters = shapes.parameter_count(config.model.path)
     saves = saves_to_come(config)
     root, directory = Path(config.trainer.default_local_dir), Path(config.run.directory)
     each = formulas.checkpoint_bytes(config, parameters or 0)
-    there = sum(file.stat().st_size for file in root.rglob("*") if file.is_file())
+    there = sum(_bytes_of(folder) for _, folder in checkpoints.steps(root))  # damaged ones are kept
     export = config.run.export * 4 * (parameters or 0)
     wanted: dict[int, tuple[Path, float]] = {}
     for folder, size in ((root, max(0, saves * each - there)), (directory, export + OTHER_FILES)):

@@ -9,12 +9,14 @@ import shutil
 import socket
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from omegaconf import DictConfig
 
 from recipe.paec.common.console import GIB, gib
 from recipe.paec.common.model_files import model_folder
+from recipe.paec.doctor.inputs import data_files
 from recipe.paec.doctor.node_memory import free_memory
 from recipe.paec.doctor.report import Check
 
@@ -35,13 +37,13 @@ RAY_FULL = 0.95
 
 def leftover_segments(folder: Path = SHM) -> list[Path]:
     """Our segments in shared memory that no process has mapped, at least a minute old."""
-    found = {
-        str(file)
-        for file in folder.iterdir()
-        if any(fnmatch.fnmatch(file.name, pattern) for pattern in SEGMENTS)
-        and file.stat().st_uid == os.geteuid()
-        and time.time() - file.stat().st_mtime > 60
-    }
+    found: set[str] = set()
+    for name in os.listdir(folder):
+        if any(fnmatch.fnmatch(name, pattern) for pattern in SEGMENTS):
+            with suppress(FileNotFoundError):  # deleted since it was listed
+                about = (folder / name).stat()
+                if about.st_uid == os.geteuid() and time.time() - about.st_mtime > 60:
+                    found.add(str(folder / name))
     for maps in Path("/proc").glob("[0-9]*/maps") if found else ():
         try:
             found -= set(re.findall(rf"{folder}/\S+", maps.read_text(encoding="utf-8", errors="replace")))
@@ -60,7 +62,10 @@ def shared_memory(config: DictConfig) -> Check:
     segments = leftover_segments()
     advice = ""
     if segments:
-        size = sum(segment.stat().st_blocks * 512 for segment in segments)
+        size = 0
+        for segment in segments:
+            with suppress(FileNotFoundError):
+                size += segment.stat().st_blocks * 512
         names = ", ".join(segment.name for segment in segments[:3]) + (", ..." if segments[3:] else "")
         advice = (
             f"{len(segments)} segment(s) left by killed runs take {gib(size)} of {SHM} ({names}), and no process uses "
@@ -145,7 +150,7 @@ def write_access(config: DictConfig) -> Check:
 
 def same_files(config: DictConfig) -> Check:
     """Model and data, on another node than the one where they were checked."""
-    files = [file for key in ("train_files", "val_files") for file in config.data[key]]
+    files = [file for of_key in data_files(config).values() for file in of_key]
     missing = [file for file in files if not Path(file).expanduser().is_file()]
     if model_folder(config.model.path) is None:
         missing.insert(0, config.model.path)

@@ -12,6 +12,7 @@ import psutil
 from omegaconf import DictConfig
 
 from recipe.paec.common.console import gib
+from recipe.paec.common.ray_access import counted_cpus
 from recipe.paec.doctor.cgroup import cgroup_room
 from recipe.paec.doctor.report import Check
 
@@ -73,7 +74,7 @@ def _cgroup_processes() -> float:
 def cpus(config: DictConfig) -> Check:
     """CPUs that a Ray started here will offer, against what verl's workers reserve: with too few, the run hangs."""
     here = os.cpu_count() or 1
-    offered = config.cluster.num_cpus or here
+    offered = config.cluster.num_cpus or counted_cpus()
     units = config.transfer_queue.backend.SimpleStorage.num_data_storage_units
     gpus = config.cluster.gpus_per_node + config.cluster.rollout_nodes * config.cluster.rollout_gpus_per_node
     need = COLOCATED * gpus + units + RAY_ACTORS

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.cleaning import contents, remove
-from data_prep.files import building_directory
+from data_prep.files import building_directory, on_disk
 from data_prep.progress import quiet_transformers
 from recipe.paec.common import folder_kinds
 from recipe.paec.common.console import say
@@ -188,6 +188,7 @@ def export(folder: Path, target: Path, dtype: str | None = None, replace: bool =
         names = sorted([EXPORT_FILE, *(file.name for file in temporary.iterdir())])
         record = {**_origin(folder, checkpoint.step), "checkpoint": fingerprint(folder), "files": names}
         write_json(temporary / EXPORT_FILE, record)
+        on_disk(temporary)
         if problem := target_error(target, replace):
             raise UserError(problem)
         if target.exists():

@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from data_prep.files import building_directory, sha256
+from data_prep.files import building_directory, on_disk, sha256
 from recipe.paec.common.console import say
 from recipe.paec.common.errors import UserError
 from recipe.paec.compare.evaluations import AGAIN, SCORES_FILE, read_run
@@ -162,6 +162,7 @@ def write_logs(folder: Path, target: Path) -> list[str]:
             log = log_of(name, scores, [sample for sample in samples if sample["benchmark"] == name])
             names.append(f"{name.replace('/', '_')}.eval")
             write_eval_log(log, str(temporary / names[-1]))
+        on_disk(temporary)
         temporary.rename(target)
     say(f"logs for Inspect AI (inspect view --log-dir {target}): {', '.join(names)}")
     return names

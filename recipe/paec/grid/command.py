@@ -22,7 +22,7 @@ import sys
 from collections.abc import Sequence
 
 from recipe.paec.common import folder_kinds, folders
-from recipe.paec.common.console import asked_for_help, complain, say
+from recipe.paec.common.console import asked_for_help, complain, complain_of_files, say
 from recipe.paec.common.errors import UserError
 from recipe.paec.grid import table
 from recipe.paec.grid.local import train_all
@@ -103,3 +103,8 @@ def main() -> int:
         return run(sys.argv[1:])
     except UserError as error:
         return complain(error.errors)
+    except OSError as error:
+        return complain_of_files(error, "free some space, or set run.root to a writable folder", "while writing")
+    except KeyboardInterrupt:
+        print("interrupted; the same command resumes", file=sys.stderr, flush=True)
+        return 130

@@ -29,6 +29,10 @@ def submit(grid: Grid, runs: Sequence[GridRun], folder: Path) -> None:
         )
     if shutil.which("sbatch") is None:
         raise UserError("SLURM: sbatch is not installed on this machine: leave SLURM out to train here")
+    try:
+        own = shlex.split(grid.words["SLURM"])
+    except ValueError as error:
+        raise UserError(f"SLURM={grid.words['SLURM']}: {error}: close its quotation marks") from None
     tasks = [str(task) for task, run in enumerate(runs) if not run.done()]
     if not tasks:
         show_table(grid, runs, folder, {})
@@ -36,13 +40,13 @@ def submit(grid: Grid, runs: Sequence[GridRun], folder: Path) -> None:
     # The jobs start in another folder than this command.
     overrides = [*grid.overrides, f"run.root='{folder.parent}'"]
     words = {**grid.words, "GRID": grid.name}
-    name = f"paec-{folder.name}"
+    name = f"paec-{folder.name}".replace(",", ":")  # squeue takes a list with commas; no grid has a colon
     queued = _slurm(["squeue", "--noheader", f"--user={getpass.getuser()}", f"--name={name}", "--format=%A"], {})
     if queued:
         job = queued.split()[0]
         raise UserError(f"job {job} is already running this grid: wait for it, or cancel it with scancel {job}")
     options = [f"--job-name={name}", f"--chdir={REPOSITORY}", f"--output={folder}/slurm-%A_%a.out", "--parsable"]
-    options += shlex.split(grid.words["SLURM"])
+    options += own
     array = _slurm(["sbatch", *options, f"--array={','.join(tasks)}", str(SWEEP), *overrides], words)
     array = array.split(";")[0]
     say(f"submitted {len(tasks)} of {len(runs)} runs as the array {array}: {folder}/slurm-{array}_*.out")

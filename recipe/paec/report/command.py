@@ -35,6 +35,8 @@ example: paec report outputs/tiny_cpu-none outputs/tiny_cpu-paec --output compar
 def expanded(arguments: Sequence[str]) -> tuple[list[tuple[str | None, Path]], list[Scored]]:
     """(name given, run directory) of a command line, a grid's folder replaced by its runs; and the evaluations in it.
 
+    Each run is there once, under its first name.
+
     Raises:
         UserError: a folder that is neither, or an evaluation that cannot be read.
     """
@@ -50,6 +52,11 @@ def expanded(arguments: Sequence[str]) -> tuple[list[tuple[str | None, Path]], l
             scored.append(read_scored(folder, name))
         else:
             raise UserError(f"{folder} has no metrics.jsonl and no scores: give a run, a grid or an evaluation")
+    # The folder of a run that several grids share counts once.
+    once: dict[Path, tuple[str | None, Path]] = {}
+    for one in found:
+        once.setdefault(one[1].resolve(), one)
+    found = [*once.values()]
     if not found and not scored:
         raise UserError(f"{', '.join(arguments)}: no run of this grid has started: give the directory of a run")
     return found, scored

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import fmean
+from itertools import accumulate
 
 WIDTH, HEIGHT = 64, 10
 """Columns and rows of a drawing, without its axes."""
+
+UNIT = 1 << 1074
+"""Units in 1: every float is a whole number of them, so that differences of long sums are exact."""
 
 
 @dataclass(frozen=True)
@@ -55,10 +59,26 @@ def drawn(curves: Sequence[Curve], unit: str, width: int = WIDTH, height: int = 
 
 
 def smoothed(values: Sequence[float | None], width: int) -> list[float | None]:
-    """The centred moving average over at most `width` values (odd), fewer at both ends; None stays None."""
-    half = width // 2
-    parts = [[v for v in values[max(0, i - half) : i + half + 1] if v is not None] for i in range(len(values))]
-    return [fmean(part) if value is not None else None for value, part in zip(values, parts, strict=True)]
+    """The centred moving average over at most `width` values (odd), fewer at both ends.
+
+    None stays None, and takes the place of what is not finite.
+    """
+    half, units = width // 2, [_units(value) for value in values]
+    sums = [*accumulate((number or 0 for number in units), initial=0)]
+    counts = [*accumulate((number is not None for number in units), initial=0)]
+    spans = [(max(0, i - half), min(i + half + 1, len(units))) for i in range(len(units))]
+    return [
+        None if number is None else (sums[stop] - sums[first]) / UNIT / (counts[stop] - counts[first])
+        for number, (first, stop) in zip(units, spans, strict=True)
+    ]
+
+
+def _units(value: float | None) -> int | None:
+    """A value as a number of units; None if it is not finite."""
+    if value is None or not math.isfinite(value):
+        return None
+    numerator, denominator = value.as_integer_ratio()
+    return numerator * (UNIT // denominator)
 
 
 def _known(curve: Curve) -> list[tuple[int, float]]:

@@ -120,7 +120,9 @@ def texts_of(file: Path) -> list[dict[str, Any]]:
     if file.suffix != ".jsonl":
         return [{"text": content, "prompt": None, "score": None, "chat": False}]
     found = []
-    for number, line in enumerate(content.splitlines(), 1):
+    for number, line in enumerate(content.split("\n"), 1):  # splitlines would also split at U+2028, U+2029 and U+0085
+        if not line.strip():
+            continue
         try:
             row = json.loads(line)
             score = row.get("score")

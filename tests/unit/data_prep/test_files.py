@@ -38,6 +38,42 @@ def test_atomic_directory(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["folder"]
 
 
+@pytest.fixture
+def synced(monkeypatch):
+    """Names of what was put on the disk, up to each rename, which is the name of its target."""
+    found = []
+
+    def fsync(descriptor, really=os.fsync):
+        found.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")).name)
+        really(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+
+    def renamed(source, target, really=os.rename):
+        found.append(f"-> {Path(target).name}")
+        really(source, target)
+
+    monkeypatch.setattr(os, "replace", renamed)
+    monkeypatch.setattr(os, "rename", renamed)
+    return found
+
+
+def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path, synced):
+    with atomic_write(tmp_path / "a") as partial:
+        partial.write_text("new")
+    assert synced == [partial.name, "-> a"]
+
+
+def test_a_folder_is_on_the_disk_before_it_has_its_name(tmp_path, synced):
+    with atomic_directory(tmp_path / "folder") as partial:
+        (partial / "b").mkdir()
+        for number in range(40):
+            (partial / "b" / str(number)).write_text("weights")
+        (partial / "link").symlink_to("nowhere")
+    assert synced[-1] == "-> folder"
+    assert sorted(synced[:-1]) == sorted([partial.name, "b", *map(str, range(40))])
+
+
 HOLD = """
 import sys, time
 from data_prep.files import atomic_directory, atomic_write

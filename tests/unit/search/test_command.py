@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 
 import pytest
 from search_cases import FILE, NEEDS_OPTUNA, Made
 
 from recipe.paec.common.errors import UserError
-from recipe.search import lab
+from recipe.search import command, lab
 from recipe.search.command import check_folder, main
 from recipe.search.studies import optuna_module
 
@@ -84,3 +85,12 @@ def test_without_optuna(monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(UserError, match=r"^paec search needs Optuna, .*: pip install -e '.\[search\]' in the repo"):
         optuna_module()
+
+
+def test_a_folder_that_cannot_be_written_is_one_sentence(monkeypatch, capsys):
+    """/sys takes no folder, not even of root."""
+    monkeypatch.setattr(command, "run", lambda arguments: Path("/sys/paec-search").mkdir())
+    assert main(["made.yaml"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: /sys/paec-search: ") and said.count("\n") == 1
+    assert said.endswith(": free some space, or choose a writable folder with --output\n")

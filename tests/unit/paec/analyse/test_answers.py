@@ -123,3 +123,18 @@ def test_token_entropies_are_over_the_tokens_of_a_prompt():
     record = replace(record, responses=(replace(a, response_mask=mask), replace(b, input=a.input)))
     (found,) = token_entropies(record).values()
     assert found == pytest.approx(np.r_[a.statistics["entropy"][mask], b.statistics["entropy"]].mean(), rel=1e-6)
+
+
+def test_the_record_of_a_diverged_validation_is_left_out(tmp_path):
+    run, record = tmp_path / "run", validation_of(4)
+    first, *others = record.responses
+    statistics = {**first.statistics, "entropy": np.array([np.nan, *first.statistics["entropy"][1:]])}
+    write_lines(run / "metrics.jsonl", [{"step": 4, "val/math500/avg@4": 0.5}])
+    dumped(run / "validation" / "4.jsonl", {response.input: "AAbc" for response in record.responses})
+    token_record.write(run, replace(record, responses=(replace(first, statistics=statistics), *others)))
+    remarks: list[str] = []
+    (found,) = of_source(read_source(str(run)), remarks)
+    assert found["per_problem"] == [] and found["policies"][0]["accuracy"]["value"] == 0.5
+    (remark,) = remarks
+    assert remark.startswith("run: answers: tokens/validation/4.parquet, column entropy: 1 of ")
+    assert remark.endswith("the training had diverged there; look at its earlier steps, or choose another run")

@@ -122,6 +122,22 @@ def test_a_run_of_the_pipeline(tmp_path):
     assert "run, validation, gsm8k (2 x 2; 36 phrases of hicra)" in shown and "1.386" in shown
 
 
+def test_the_record_of_a_diverged_validation_is_left_out(tmp_path):
+    run = tmp_path / "run"
+    write_lines(run / "metrics.jsonl", [{"step": 4, "val/gsm8k/avg@2": 0.5}])
+    dump(run / "validation" / "4.jsonl", {"p": ["hold on", "hold on"], "q": ["hold on", "hold on"]})
+    responses = [response_of(f"{p}_0_0", 9, seed=s) for s, p in enumerate("pq")]
+    responses[1].statistics["log_prob"][2] = -np.inf
+    token_record.write(run, replace(record_of(step=4, responses=responses), validation=True))
+    remarks: list[str] = []
+    (found,) = of_source(read_source(str(run), answers=False), remarks)
+    assert found["policies"][0]["tokens"] is None and found["policies"][0]["occurrences"] == {"hold on": 4}
+    assert remarks == [
+        "run: planning: tokens/validation/4.parquet, column log_prob: 1 of 18 values are NaN or infinite: the training "
+        "had diverged there; look at its earlier steps, or choose another run"
+    ]
+
+
 def test_an_evaluation(tmp_path):
     """Only the responses to the benchmark of the series count."""
     folder = sampled_evaluation(tmp_path / "one", {"aime24": ["Aa"], "amc23": ["bb"]})

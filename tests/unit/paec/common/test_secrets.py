@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 
@@ -83,6 +84,22 @@ def test_logs_are_scrubbed(planted, tmp_path):
     assert (tmp_path / "train.log").read_text() == "login with <hidden>\nnext line\n"
     assert secret in (tmp_path / "weights.pt").read_text(), "not a text file of ours"
     assert secrets.scrub(tmp_path) == []
+
+
+def test_files_that_vanish_are_not_scrubbed(planted, tmp_path, monkeypatch):
+    """Another process deletes a folder after it was listed."""
+    folders = [tmp_path / "a", tmp_path / "b"]
+    for folder in folders:
+        folder.mkdir()
+        (folder / "train.log").write_text(planted["WANDB_API_KEY"])
+
+    def replaced(file, content, really=secrets.replace_file):
+        really(file, content)
+        shutil.rmtree(next(folder for folder in folders if folder != file.parent))
+
+    monkeypatch.setattr(secrets, "replace_file", replaced)
+    (file,) = secrets.scrub(tmp_path)
+    assert file.read_text() == "<hidden>"
 
 
 def test_short_values_are_not_searched_for(monkeypatch):

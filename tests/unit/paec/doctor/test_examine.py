@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from pathlib import Path
 
@@ -36,6 +37,38 @@ def test_disk_counts_what_is_there(tiny_config, small_disk):
     assert examine.storage(config).errors == ()  # it counts for the checkpoints that it makes unnecessary
     (folder / "other").write_bytes(bytes(110 * 2**20))
     assert len(examine.storage(config).errors) == 1
+
+
+def test_disk_does_not_count_damaged_checkpoints(tiny_config, small_disk):
+    """They are never deleted, so no other checkpoint gets their space."""
+    folder = small_disk(1200)
+    config = tiny_config(root=folder)
+    checkpoint = Path(config.trainer.default_local_dir) / "global_step_10"
+    (checkpoint / "actor").mkdir(parents=True)
+    (checkpoint / "actor" / "model.pt").write_bytes(bytes(110 * 2**20))
+    assert examine.storage(config).errors == ()
+    checkpoint.rename(checkpoint.with_name("damaged_global_step_10"))
+    assert len(examine.storage(config).errors) == 1
+
+
+def test_files_that_vanish_do_not_count(tiny_config, tmp_path, monkeypatch):
+    """One is deleted after its folder was listed."""
+    config = tiny_config()
+    checkpoint = Path(config.trainer.default_local_dir) / "global_step_10"
+    for name in ("a", "b"):
+        (checkpoint / name).mkdir(parents=True)
+        (checkpoint / name / "model.pt").write_bytes(bytes(100))
+    listed = os.scandir
+
+    def scandir(place):
+        if Path(place).parent == checkpoint and (checkpoint / "b").exists():
+            (checkpoint / "b" / "model.pt").unlink()
+            (checkpoint / "b").rmdir()
+        return listed(place)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert examine.storage(config).errors == ()
+    assert not (checkpoint / "b").exists()
 
 
 def test_disk_without_room_for_files(tiny_config, small_disk):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -48,6 +49,14 @@ def test_segments_of_killed_processes():
         segment.unlink()
 
 
+def test_a_segment_that_vanishes_while_it_is_looked_at(tmp_path):
+    """Listed, but not there: here a link to nothing."""
+    (tmp_path / "psm_gone").symlink_to(tmp_path / "nothing")
+    (tmp_path / "psm_old").touch()
+    os.utime(tmp_path / "psm_old", (time.time() - 3600,) * 2)
+    assert node_folders.leftover_segments(tmp_path) == [tmp_path / "psm_old"]
+
+
 def test_folder_of_rays_files(tiny_config, small_disk, monkeypatch):
     folder = small_disk(100)
     monkeypatch.setenv("RAY_TMPDIR", str(folder))
@@ -62,3 +71,15 @@ def test_folder_of_rays_files(tiny_config, small_disk, monkeypatch):
     monkeypatch.setenv("RAY_TMPDIR", str(folder / "nowhere"))
     (problem,) = node_folders.scratch(tiny_config()).errors
     assert "the folder for Ray's files does not exist" in problem
+
+
+def test_the_files_of_another_node(tiny_config, tiny_files, tmp_path):
+    """One file may be given as text instead of a list."""
+    file = tmp_path / "train.parquet"
+    shutil.copy(tiny_files / "data" / "train.parquet", file)
+    config = tiny_config(f"data.train_files={file}")
+    assert config.data.train_files == str(file)
+    assert node_folders.same_files(config).errors == ()
+    file.unlink()
+    (problem,) = node_folders.same_files(config).errors
+    assert problem.startswith(f"{file} is not on node ")

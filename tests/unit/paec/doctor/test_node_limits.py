@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -72,6 +73,7 @@ def test_host_name_that_leads_nowhere(tiny_config):
 
 def test_cpus_of_the_machine_and_those_that_ray_is_told(tiny_config, monkeypatch):
     monkeypatch.setattr(node_limits.os, "cpu_count", lambda: 2)
+    monkeypatch.setenv("RAY_USE_MULTIPROCESSING_CPU_COUNT", "1")  # without the limits of a container
     told = node_limits.cpus(tiny_config("cluster.num_cpus=16"))
     assert told.errors == () and told.found == (
         "this machine has 2; Ray is told 16 (cluster.num_cpus), of which the run's processes reserve 6"
@@ -79,6 +81,28 @@ def test_cpus_of_the_machine_and_those_that_ray_is_told(tiny_config, monkeypatch
     counted = node_limits.cpus(tiny_config("cluster.num_cpus=null"))
     assert counted.found == "this machine has 2; Ray counts 2, of which the run's processes reserve 6"
     assert counted.errors[0].endswith("would hang: set cluster.num_cpus=6")
+
+
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="needs a machine with more CPUs than the quota")
+def test_cpus_of_a_container(tiny_config):
+    """Ray counts those of the quota, one and a half rounded down, not those of the machine."""
+    config = tiny_config("cluster.num_cpus=null")
+    code = (
+        "import sys; from omegaconf import OmegaConf; from recipe.paec.doctor import node_limits; "
+        "print(node_limits.cpus(OmegaConf.create(sys.stdin.read())).found)"
+    )
+    quota = "mount -t tmpfs tmpfs /sys/fs/cgroup && echo 150000 100000 > /sys/fs/cgroup/cpu.max"
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", f'{quota} && exec "$@"', "sh", sys.executable, "-c", code],
+        input=OmegaConf.to_yaml(config),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode and ("unshare" in done.stderr or "mount" in done.stderr):
+        pytest.skip(f"namespaces are not permitted here: {done.stderr.strip()}")
+    words = f"this machine has {os.cpu_count()}; Ray counts 1, of which the run's processes reserve 6"
+    assert done.stdout == f"{words}\n", done.stderr
 
 
 def test_cpus_that_verl_reserves():

@@ -12,6 +12,7 @@ import psutil
 import pytest
 from pipeline_runs import REPOSITORY, descendants, finish, records, wait_for
 
+from recipe.paec.grid import command
 from recipe.paec.grid.table import PLAIN
 
 PIPELINE = ("trainer.total_training_steps=3", "trainer.save_freq=1", "trainer.test_freq=3", "run.export=false")
@@ -25,10 +26,10 @@ def test_a_comparison_killed_twice(tiny, tmp_path):
     """launch/grid.sh on the tiny model, two methods, two seeds: SIGTERM in the first run, SIGKILL in the second."""
 
     def start() -> subprocess.Popen:
-        command = ["bash", "launch/grid.sh", "METHODS=none paec", "SEEDS=1 2", "GRID=g", f"run.root={tmp_path}"]
+        words = ["bash", "launch/grid.sh", "METHODS=none paec", "SEEDS=1 2", "GRID=g", f"run.root={tmp_path}"]
         env = {**os.environ, "PAEC_TINY_DIR": str(tiny), "PAEC_TINY_ARGS": "--steps 240"}
         pipe = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        return subprocess.Popen([*command, *PIPELINE, *LIGHT], cwd=REPOSITORY, env=env, **pipe)
+        return subprocess.Popen([*words, *PIPELINE, *LIGHT], cwd=REPOSITORY, env=env, **pipe)
 
     def steps(name: str) -> list[int]:
         return [record["step"] for folder in tmp_path.glob(f"*-{name}") for record in records(folder)]
@@ -75,3 +76,20 @@ def test_a_comparison_killed_twice(tiny, tmp_path):
         assert method["entropy"]["value"] == pytest.approx(sum(run["entropy"] for run in runs) / 2) and len(runs) == 2
     again = start()
     assert "4 runs of tiny_cpu, 4 of them done" in finish(again) and again.returncode == 0
+
+
+def test_a_folder_that_cannot_be_written_is_one_sentence(tiny_files, monkeypatch, capsys):
+    """/sys takes no folder, not even of root."""
+    monkeypatch.setenv("PAEC_TINY_DIR", str(tiny_files))
+    monkeypatch.setattr("sys.argv", ["grid", "METHODS=none", "SEEDS=0", "GRID=g", "run.root=/sys/paec-grid"])
+    assert command.main() == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: /sys/paec-grid") and said.count("\n") == 1
+    assert said.endswith(": free some space, or set run.root to a writable folder\n")
+
+
+def test_ctrl_c_while_the_grid_is_checked(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["grid", "METHODS=none"])
+    monkeypatch.setattr(command, "prepare", lambda grid: signal.raise_signal(signal.SIGINT))
+    assert command.main() == 130
+    assert capsys.readouterr().err == "interrupted; the same command resumes\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,25 @@ def test_a_grid_that_is_queued_is_not_submitted_again(tmp_path, commands):
     with pytest.raises(UserError, match="^job 41 is already running this grid: .* scancel 41$"):
         slurm.submit(*grid_of(tmp_path), tmp_path / "g")
     assert [json.loads(line)[0] for line in log.read_text().splitlines()] == ["squeue"]
+
+
+def test_a_grid_with_a_comma_in_its_name_is_found_in_the_queue(tmp_path, commands):
+    """squeue would take the comma for the end of the first of two names."""
+    log = commands()
+    slurm.submit(*grid_of(tmp_path), tmp_path / "compare-t-lora.rank=2,seed=1")
+    queue, array, table = [json.loads(line) for line in log.read_text().splitlines()]
+    name = "paec-compare-t-lora.rank=2:seed=1"
+    assert f"--name={name}" in queue
+    assert f"--job-name={name}" in array and f"--job-name={name}" in table
+
+
+def test_options_with_an_open_quotation(tmp_path, commands):
+    log = commands()
+    grid, runs = grid_of(tmp_path)
+    grid = replace(grid, words={**grid.words, "SLURM": "--comment='a b"})
+    with pytest.raises(UserError, match="^SLURM=--comment='a b: No closing quotation: close its quotation marks$"):
+        slurm.submit(grid, runs, tmp_path / "g")
+    assert not log.exists()
 
 
 def test_a_machine_without_slurm(tmp_path, monkeypatch):

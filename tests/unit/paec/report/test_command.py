@@ -5,7 +5,7 @@ import json
 import pytest
 from report_runs import write_run
 
-from recipe.paec.report.command import main, report_of
+from recipe.paec.report.command import expanded, main, report_of
 
 
 def test_one_run(tmp_path, capsys):
@@ -36,6 +36,22 @@ def test_a_grid(tmp_path, capsys):
     (grid / "table.json").write_text("{")
     assert main([str(grid), "--output", str(tmp_path / "out.html")]) == 2
     assert capsys.readouterr().err.endswith("table.json cannot be read: make it again with paec grid --table-only\n")
+
+
+def test_runs_that_two_grids_share_count_once(tmp_path):
+    for seed in (0, 1, 2):
+        write_run(tmp_path / f"t-paec-seed{seed}", seed=seed)
+    grids = []
+    for name, seeds in (("a", (0, 1)), ("b", (1, 2))):
+        grids.append(tmp_path / name)
+        grids[-1].mkdir()
+        (grids[-1] / ".paec_folder.json").write_text('{"kind": "grid"}')
+        runs = [{"label": "PAEC", "directory": str(tmp_path / name / f"../t-paec-seed{seed}")} for seed in seeds]
+        (grids[-1] / "table.json").write_text(json.dumps({"runs": runs}))
+    found, scored = expanded(list(map(str, grids)))
+    assert [folder.name for _, folder in found] == ["t-paec-seed0", "t-paec-seed1", "t-paec-seed2"] and scored == []
+    alone, _ = expanded([f"mine={tmp_path / 't-paec-seed1'}", str(grids[1])])
+    assert [(name, folder.name) for name, folder in alone] == [("mine", "t-paec-seed1"), ("PAEC", "t-paec-seed2")]
 
 
 def test_figures(tmp_path, capsys):

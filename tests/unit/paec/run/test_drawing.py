@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import math
+import random
+import time
+from statistics import fmean
+
+import pytest
+
 from recipe.paec.run.drawing import Curve, drawn, smoothed
 
 
@@ -35,6 +42,30 @@ def test_moving_average():
     assert smoothed([1.0, 2.0, 6.0, 0.0], 3) == [1.5, 3.0, 8 / 3, 3.0]
     assert smoothed([1.0, None, 6.0, 0.0], 3) == [1.0, None, 3.0, 3.0]
     assert smoothed([1.0, 2.0], 1) == [1.0, 2.0]
+
+
+@pytest.mark.parametrize("width", [1, 7, 101, 1001])
+def test_moving_average_against_the_mean_of_each_window(width):
+    draw, half = random.Random(width), width // 2
+    values = [None if draw.random() < 0.2 else draw.uniform(0, 3) * 10 ** draw.randint(-9, 9) for _ in range(300)]
+    windows = [[v for v in values[max(0, i - half) : i + half + 1] if v is not None] for i in range(300)]
+    expected = [None if v is None else fmean(window) for v, window in zip(values, windows, strict=True)]
+    assert smoothed(values, width) == expected
+
+
+def test_moving_average_of_what_is_not_finite():
+    assert smoothed([1.0, math.nan, 3.0, math.inf, 5.0], 3) == [1.0, None, 3.0, None, 5.0]
+
+
+def test_the_time_of_a_moving_average_does_not_depend_on_its_width():
+    values = [float(i % 7) for i in range(30_000)]
+
+    def seconds(width: int) -> float:
+        started = time.process_time()
+        smoothed(values, width)
+        return time.process_time() - started
+
+    assert seconds(6001) < 10 * seconds(1) + 0.1
 
 
 def test_nothing_to_draw():

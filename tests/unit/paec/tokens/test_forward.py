@@ -104,6 +104,17 @@ def test_a_file_of_rollouts(tmp_path):
             texts_of(file)
 
 
+def test_lines_of_rollouts_end_at_line_feeds_alone(tmp_path):
+    """JSON leaves other separators of lines in a text as they are; a blank line is none."""
+    file, outputs = tmp_path / "5.jsonl", ["a\u2028b", "a\u2029b", "a\x85b"]
+    lines = [json.dumps({"output": output}, ensure_ascii=False) for output in outputs]
+    file.write_text("\n\n".join(lines) + "\n \n", encoding="utf-8")
+    assert [one["text"] for one in texts_of(file)] == outputs
+    file.write_text("\n".join([*lines, "", "{}"]), encoding="utf-8")
+    with pytest.raises(UserError, match="line 5: is not a response"):
+        texts_of(file)
+
+
 def test_what_is_no_model(tmp_path):
     with (
         pytest.raises(UserError, match="does not exist, and is not in the Hugging Face cache"),

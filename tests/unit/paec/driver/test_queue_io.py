@@ -101,7 +101,7 @@ def test_graded_rewards_are_read_for_trackers_that_need_them(monkeypatch, name, 
 
 
 def test_places_and_classes_do_not_depend_on_the_order_of_the_batch(monkeypatch):
-    """The graders compare with the first answer of each class, so they get the responses in the order of their numbers."""
+    """The graders compare with the first answer of a class, so they get the responses in the order of their numbers."""
     answers = {"000001-000000_0_0": "3", "000001-000000_1_0": "2", "000001-000000_2_0": "3", "000001-000000_10_0": ""}
     answers |= {"000001-000001_0_0": "3", "000001-000001_1_0": "5"}
     seen = []

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean, median
 from typing import Any
 
-from recipe.paec.run.summary import ENTROPY, anchored
+from recipe.paec.run.summary import ENTROPY, anchored, is_training_step
 
 Records = Sequence[Mapping[str, Any]]
 
@@ -139,7 +139,7 @@ class WarningSigns:
 
     def add(self, record: Mapping[str, Any]) -> dict[str, str]:
         """Take the record of the next step; returns the warnings that begin with it, name -> sentence."""
-        if ENTROPY not in record:
+        if not is_training_step(record):
             return {}  # a validation before the first step
         self._steps.append(record)
         holding = {name: found for name, sign in SIGNS.items() if (found := sign(self._steps)) is not None}

@@ -20,6 +20,7 @@ from recipe.paec.common.console import say
 from recipe.paec.common.early import Early
 from recipe.paec.common.errors import Stalled, UserError
 from recipe.paec.common.ray_access import ray_ended
+from recipe.paec.config.methods import stack_of
 from recipe.paec.run.log import FAILURE_FILE, HEARTBEAT_FILE, METRICS_FILE, STOP_FILE, Tail
 from recipe.paec.run.summary import is_training_step
 from recipe.paec.run.warning_signs import WarningSigns
@@ -73,7 +74,7 @@ class Progress:
         self._metrics, self._heartbeat = Tail(directory / METRICS_FILE), directory / HEARTBEAT_FILE
         self._timeout, self._limit = config.run.stall_timeout, config.run.time_limit
         self._alerts = alerts or Alerts(None, config.run.name)
-        self._signs = WarningSigns()
+        self._signs = WarningSigns(own_sampling=stack_of(config).has("sampling"))
         earlier = self._new_records()
         for record in earlier:
             self._signs.add(record)

@@ -66,6 +66,15 @@ def test_a_step_without_a_log_prob_pass_counts(compose, tmp_path):
             assert list(progress._signs.current) == (["nan"] if trained else [])
 
 
+@pytest.mark.parametrize(("method", "warned"), [("none", ["mismatch"]), ("aepo", [])])
+def test_another_temperature_is_no_mismatch(compose, tmp_path, method, warned):
+    progress = watch.Progress(compose(f"method={method}"), tmp_path)
+    record = {"step": 1, "rollout_corr/log_ppl_abs_diff": 0.2, "timing_s/step": 2.0}
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(record) + "\n")
+    progress.tick()
+    assert list(progress._signs.current) == warned
+
+
 def test_failure_is_one_sentence(tmp_path):
     assert "was killed by SIGKILL and gave no reason" in watch.failure_of(tmp_path, -9)
     assert "failed with exit code 3 and gave no reason" in watch.failure_of(tmp_path, 3)

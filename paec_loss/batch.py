@@ -164,6 +164,18 @@ class Rollouts(_Padded):
     These hooks run after the step's `Tracker.observe`, or before it (separate_async, TRL's rewards), so their signal
     must not depend on the order.
     """
+    place: Tensor | None = None
+    """[B] int64, the number of the response within its group, from 0, wherever its row is in the batch.
+
+    None: the order of the rows.
+    """
+
+    def __post_init__(self) -> None:
+        if self.place is None:
+            place = torch.zeros_like(self.group_id, dtype=torch.int64)
+            for group in self._members():
+                place[group] = torch.arange(len(group), device=place.device)
+            object.__setattr__(self, "place", place)
 
     def at_tokens(self, values: Tensor) -> Tensor:
         """[B, R] `values` ([B], one per response, or [B, R]) at the tokens, 0 at padding, in the advantages' dtype."""
@@ -171,7 +183,11 @@ class Rollouts(_Padded):
         return torch.where(self.response_mask, wide.to(self.advantages.dtype), 0.0)
 
     def groups(self) -> list[Tensor]:
-        """Row numbers of each group, padding rows left out, in the order of `group_id`."""
+        """Row numbers of each group, padding rows left out, in the order of `group_id`; within a group by `place`."""
+        return [rows[self.place[rows].argsort(stable=True)] for rows in self._members()]
+
+    def _members(self) -> list[Tensor]:
+        """The same in the order of the rows."""
         real = self.lengths > 0
         return [torch.nonzero((self.group_id == g) & real)[:, 0] for g in self.group_id[real].unique().tolist()]
 

@@ -37,7 +37,9 @@ A complete method:
         top: float = share(0.01, "share of the mini-batch's tokens that leave")
 
         def prepare(self, batch, update):  # the whole mini-batch, all ranks, without gradient
-            return torch.quantile(batch.masked(batch.entropy), 1 - self.top).item()
+            entropy = batch.masked(batch.entropy)
+            staying = max(round((1 - self.top) * len(entropy)), 1)
+            return entropy.kthvalue(staying).values.item() if len(entropy) else 0.0
 
         def token_advantages(self, tokens, context, update):  # a micro-batch; context is what `prepare` returned
             return torch.where(tokens.entropy > context, 0.0, tokens.advantages)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -246,8 +246,8 @@ class MethodStack:
 
     @property
     def needs_rollouts(self) -> bool:
-        """Whether any hook needs the responses of a step and their log-prob pass."""
-        return any(self.has(hook) for hook in DRIVER)
+        """Whether any hook needs the responses of a step and their log-prob pass, or a method their rewards."""
+        return self.reads_rewards or any(self.has(hook) for hook in DRIVER)
 
     @property
     def reads_rewards(self) -> bool:
@@ -267,7 +267,8 @@ class MethodStack:
         Raises:
             ValueError: two methods need different nuclei.
         """
-        wanted = sorted({method.top_p for method in self.methods if method.top_p < 1})
+        having = (m for m in self.methods if m.top_p < 1 or "top_p" in {field.name for field in fields(m)})
+        wanted = sorted({method.top_p for method in having})
         if len(wanted) > 1:
             raise ValueError(
                 f"methods {', '.join(self.names)} need nuclei of different mass {wanted}: give them the same top_p"

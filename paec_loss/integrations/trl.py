@@ -278,15 +278,17 @@ class PAECTrainer(GRPOTrainer):
         needs, inside = self.stack.needs, mask.bool()
         texts = [row[here].tolist() for row, here in zip(ids, inside, strict=True)]
         answers = self._answer_classes() if "answer_ids" in needs else None
+        numbers = self._response_ids(len(ids))
         local = Rollouts(
             statistics=statistics.detach(),
             response_mask=inside,
-            group_id=self._response_ids(len(ids)) // self.num_generations,
+            group_id=numbers // self.num_generations,
             step=self._generation,
             seed=self.args.seed,
             tokens=ids,
             text=[self._tokenizer.decode(row) for row in texts] if "text" in needs else None,
             token_texts=token_pieces(texts, self._tokenizer) if "token_texts" in needs else None,
+            place=numbers % self.num_generations,
         )
         return replace(self._all_ranks(local), answer_ids=answers)
 

@@ -23,7 +23,7 @@ class CANON(Method):
     """mu (R - mean R of the other half) + (1 - mu) (R - mean R of its own half), without division by a deviation.
 
     A group is split into its floor(G / 2) responses of lowest mean token entropy (metric=length: with the fewest
-    tokens) and the rest; ties keep their order in the batch. A group of one has no advantage. With mu = 1/2 and even G
+    tokens) and the rest; ties keep their order in the group. A group of one has no advantage. With mu = 1/2 and even G
     this is Dr.GRPO's R - mean R. In the comparison between the halves, the rewards of the unwanted half (low entropy,
     or long) are multiplied by alpha. schedule=accuracy: mu is the mean reward of the step; schedule=cosine: 1 - mu
     rises to 0.6 in 30 steps, then falls to 0 along a cosine in each cycle of 40.

@@ -31,8 +31,9 @@ class HAPO(BatchMethod[Scale]):
     """A (1 + beta h), and a clip range of (1 - alpha h) low and (1 + alpha h) high, h in [-1, 1] from the entropy.
 
     h is (ln H - Q(ln H)) / rms over the mini-batch, Q the quantile `pivot`, then divided by its maximum where h > 0 and
-    by the absolute value of its minimum where h < 0 (rms cancels). A token with h > 0 has the new advantage only if its
-    ratio is outside the band [1 - low / 2, 1 + high / 2] of its clip range, any other token only if it is inside.
+    by the absolute value of its minimum where h < 0 (rms cancels), and cut to [-1, 1]. A token with h > 0 has the new
+    advantage only if its ratio is outside the band [1 - low / 2, 1 + high / 2] of its clip range, any other token only
+    if it is inside.
     """
 
     paper: ClassVar[str] = "HAPO, arXiv 2509.16591, without its adaptive temperature; its group average is hapo_average"
@@ -58,7 +59,8 @@ class HAPO(BatchMethod[Scale]):
         """[B, R] h in [-1, 1], float64; 0 at padding."""
         distance = _log_entropy(tokens) - context.pivot
         scaled = torch.where(distance > 0, distance / context.above, distance / context.below)
-        return torch.where(tokens.response_mask, scaled, 0.0)
+        # With statistics_from=step the entropies have moved since the extremes were taken.
+        return torch.where(tokens.response_mask, scaled.clamp(-1.0, 1.0), 0.0)
 
     def _clip(self, position: Tensor, clip: Clip) -> Clip:
         shift = self.alpha * position

@@ -49,10 +49,11 @@ class Spurious(Method):
         if self.kind == "none":
             return result
         answers, graded = rollouts.answer_ids, rollouts.rewards
-        draws = token_uniform(rollouts.seed, rollouts.step, rollouts.group_id, len(graded))
+        place = rollouts.place
+        draws = token_uniform(rollouts.seed, rollouts.step, rollouts.group_id, int(place.max()) + 1)
         for group in rollouts.groups():
             if self.kind == "random":
-                found = draws[group, torch.arange(len(group), device=group.device)] < self.probability
+                found = draws[group, place[group]] < self.probability
             elif self.kind == "format":
                 found = answers[group] >= 0
             else:

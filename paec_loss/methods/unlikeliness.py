@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class Unlikeliness(Method):
     """Reward R (1 - beta rank / G), rank 0 ... G - 1 by the response's log-prob, 0 for the least likely of the group.
 
-    The log-prob is the sum over all tokens, so short responses tend to be likely; ties keep their order in the batch.
+    The log-prob is the sum over all tokens, so short responses tend to be likely; ties keep their order in the group.
     The reward replaces the graded one and is passed to the advantage estimator; a reward of 0 stays 0. The method was
     published with two epochs over the batch (actor_rollout_ref.actor.ppo_epochs=2).
     """

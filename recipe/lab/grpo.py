@@ -159,6 +159,7 @@ def rollouts_of(batch: Batch, step: int, settings: Settings, task: Task) -> Roll
         if "answer_ids" in needs
         else None,
         resampled=(batch.temperatures > 0).repeat_interleave(n) if stack.has("sampling") else None,
+        place=torch.arange(n).repeat(len(batch.names)),
     )
 
 

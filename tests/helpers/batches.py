@@ -275,7 +275,7 @@ def assert_by_group(method: Method, seed: int = 0) -> None:
 
 def rollout_rows(rollouts: Rollouts, index: Tensor) -> Rollouts:
     """The responses `index`, padded as before."""
-    tensors = ("response_mask", "group_id", "tokens", "rewards", "advantages", "answer_ids", "resampled")
+    tensors = ("response_mask", "group_id", "tokens", "rewards", "advantages", "answer_ids", "resampled", "place")
     return replace(
         rollouts,
         statistics=rollouts.statistics.map(lambda x: x[index]),

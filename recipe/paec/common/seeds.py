@@ -17,7 +17,9 @@ def response_seed(seed: int, *key: str | int) -> int:
     return int.from_bytes(digest[:4], "big")
 
 
-def rollout_seed(seed: int, validate: bool, step: int, data_source: str, index: int, sample: int) -> int:
+def rollout_seed(
+    seed: int, validate: bool, step: int, data_source: str, index: int, sample: int, earlier: int = 0
+) -> int:
     """`response_seed` of a response that a training run draws, for training or for validation.
 
     Args:
@@ -26,5 +28,7 @@ def rollout_seed(seed: int, validate: bool, step: int, data_source: str, index: 
         step: the trainer step for which it is drawn.
         data_source, index: the prompt's row; `index` is `extra_info.index`.
         sample: which of the prompt's responses, from 0.
+        earlier: how often the row was drawn for this step before.
     """
-    return response_seed(seed, "validation" if validate else "train", step, data_source, index, sample)
+    key = (data_source, index, sample, earlier) if earlier else (data_source, index, sample)
+    return response_seed(seed, "validation" if validate else "train", step, *key)

@@ -19,7 +19,7 @@ from paec_loss.token_texts import token_pieces
 from recipe.grading.pool import GraderPool
 from recipe.grading.sources import OWN_NONE
 from recipe.paec.actor.batches import QUEUED_FIELDS, RESPONSE_NUMBER, RESPONSE_VALUE, padded_mask, queued_statistics
-from recipe.paec.common.queue_keys import prompt_of, response_number
+from recipe.paec.common.queue_keys import parts_of, prompt_of, response_number
 from recipe.paec.rollout.agent_loop import ROLLOUT_TEMPERATURE
 
 ACTOR_FIELDS = sorted(
@@ -78,22 +78,26 @@ def read_rollouts(
         rewards=read_rewards(batch)[0] if "rewards" in stack.needs else None,
         text=[tokenizer.decode(row) for row in ids] if "text" in stack.needs else None,
         token_texts=token_pieces(ids, tokenizer) if "token_texts" in stack.needs else None,
-        answer_ids=_clusters(data, prompts, scorers) if "answer_ids" in stack.needs else None,
+        answer_ids=_clusters(data, batch.keys, scorers) if "answer_ids" in stack.needs else None,
         resampled=torch.tensor(list(data[ROLLOUT_TEMPERATURE])) > 0 if stack.has("sampling") else None,
+        place=torch.tensor([parts_of(key)[1] for key in batch.keys]),
     )
 
 
-def _clusters(data: TensorDict, prompts: list[str], scorers: Mapping[str, str]) -> torch.Tensor:
-    """[B] class of each response's answer among those of its prompt; a response without an answer has its own class."""
+def _clusters(data: TensorDict, keys: list[str], scorers: Mapping[str, str]) -> torch.Tensor:
+    """[B] class of each response's answer among those of its prompt; a response without an answer has its own class.
+
+    The classes of a prompt do not depend on where its responses are in the batch.
+    """
     answers = [extra["reward_extra_info"]["pred"] or None for extra in data["extra_fields"]]
     sources = list(data["data_source"])
     rows: dict[str, list[int]] = {}
-    for row, prompt in enumerate(prompts):
-        rows.setdefault(prompt, []).append(row)
+    for row in sorted(range(len(keys)), key=lambda row: parts_of(keys[row])):
+        rows.setdefault(prompt_of(keys[row]), []).append(row)
     found = _graders(tuple(scorers.items())).groups(
         (sources[of[0]], [answers[row] for row in of]) for of in rows.values()
     )
-    clusters = torch.zeros(len(prompts), dtype=torch.int64)
+    clusters = torch.zeros(len(keys), dtype=torch.int64)
     for of, classes in zip(rows.values(), found, strict=True):
         for row, number in zip(of, classes, strict=True):
             clusters[row] = number if number is not None else -1 - row

@@ -5,7 +5,6 @@ Only hooks that verl offers are overridden; `fit()` is verl's.
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -25,6 +24,7 @@ from recipe.paec.common.queue_keys import parts_of
 from recipe.paec.config.schema import TRAINER_MODES
 from recipe.paec.driver import curriculum_sampler, queue_io, tracking
 from recipe.paec.driver.actor_watch import ActorWatch, RolloutFailed
+from recipe.paec.driver.draws import Draws
 from recipe.paec.driver.prompt_recorder import PromptRecorder
 from recipe.paec.driver.recording_trainer import RecordingTrainer
 from recipe.paec.driver.token_recorder import TokenRecorder
@@ -76,7 +76,7 @@ class PAECTrainer(RecordingTrainer):
         self.stack = self.actor_config.engine.stack
         self.trackers = self.stack.trackers()
         self.vocab_size = 0
-        self.prompts_drawn: Counter[int] = Counter()
+        self.draws = Draws(config.algorithm.filter_groups.enable)
         self.rollouts: list[Rollouts] = []
         self.recorder = TokenRecorder(config, self.stack.top_p)
         self.prompt_recorder = PromptRecorder(self.run_directory)
@@ -165,11 +165,13 @@ class PAECTrainer(RecordingTrainer):
 
     def _next_train_batch(self, num_prompts: int | None = None):
         # verl names prompts at random. Sorted by step and position, their order is the same in every run.
+        step = self.global_steps
+        self.heartbeat.beat("rollout", step)  # a step that replaces prompts draws again and again
+        self.draws.ask(step, num_prompts, len(self.train_dataset))
         batch = super()._next_train_batch(num_prompts)
-        step, first = self.global_steps, self.prompts_drawn[self.global_steps]
-        self.prompts_drawn[step] += len(batch)
-        names = [f"{step:06d}-{first + place:06d}" for place in range(len(batch))]
-        tensordict_utils.assign_non_tensor_stack(batch, "uid", names)
+        tensordict_utils.assign_non_tensor_stack(batch, "uid", self.draws.names(step, len(batch)))
+        if self.mode == "sync" and any(earlier := self.draws.earlier(step, batch["data_source"], batch["index"])):
+            tensordict_utils.assign_non_tensor_stack(batch, agent_loop.EARLIER_DRAWS, earlier)
         if self.stack.has("sampling"):
             sampling = self.stack.sampling(self._signals(), step)
             apart = round(sampling.share * len(batch)) if sampling is not None else 0

@@ -36,6 +36,9 @@ LOGGER = logging.getLogger(__name__)
 ROLLOUT_TEMPERATURE = "rollout_temperature"
 """Field of a prompt: the temperature that a method sets for its responses; 0: the run's own."""
 
+EARLIER_DRAWS = "earlier_draws"
+"""Field of a prompt whose row was drawn for this step before: how often."""
+
 PROMPT_FIELDS = ("uid", "data_source", "reward_model", "index", ROLLOUT_TEMPERATURE)
 """What is stored of a prompt with each of its responses, where it has it: all that is read again later."""
 
@@ -81,6 +84,7 @@ class SeededAgentLoopWorker(VerlAgentLoopWorker):
                 data_source=prompt["data_source"],
                 index=int(prompt["index"]),
                 sample=sample,
+                earlier=int(prompt.get(EARLIER_DRAWS) or 0),
             )
         if prompt.get(ROLLOUT_TEMPERATURE):
             parameters["temperature"] = prompt[ROLLOUT_TEMPERATURE]

@@ -12,6 +12,12 @@ from recipe.paec.run.drawing import HEIGHT, WIDTH, Curve, drawn, smoothed
 
 ENTROPY = "actor/entropy"
 HBAR = "/selected_entropy"
+STEP_TIME = "timing_s/step"
+
+
+def is_training_step(record: Mapping[str, Any]) -> bool:
+    """Whether a record is of a training step, not of a validation alone; without a log-prob pass it has no entropy."""
+    return STEP_TIME in record or ENTROPY in record
 
 
 def accuracy(record: dict[str, Any]) -> dict[str, float]:
@@ -51,7 +57,7 @@ def step_line(record: dict[str, Any], total_steps: int) -> str:
         ("penalty", method + "penalty", ".2e"),
         ("grad", "actor/grad_norm", ".3f"),
         ("length", "response_length/mean", ".1f"),
-        ("s", "timing_s/step", ".1f"),
+        ("s", STEP_TIME, ".1f"),
     ]
     for label, key, form in columns:
         value = record.get(key)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean, median
 from typing import Any
 
-from recipe.paec.run.summary import ENTROPY, anchored
+from recipe.paec.run.summary import ENTROPY, anchored, is_training_step
 
 Records = Sequence[Mapping[str, Any]]
 
@@ -130,19 +130,25 @@ SIGNS: dict[str, Callable[[Records], str | None]] = {
 
 
 class WarningSigns:
-    """Follows a run, and says each warning once until its condition ends."""
+    """Follows a run, and says each warning once until its condition ends.
 
-    def __init__(self) -> None:
+    Args:
+        own_sampling: whether a method samples some prompts at its own temperature. The rollout's log-probs are then of
+            that temperature and the actor's of the run's, so `mismatch` is not asked.
+    """
+
+    def __init__(self, own_sampling: bool = False) -> None:
+        self._signs = {name: sign for name, sign in SIGNS.items() if not (own_sampling and name == "mismatch")}
         self._steps: list[Mapping[str, Any]] = []
         self.current: dict[str, str] = {}
         """Warnings whose condition holds at the last step, with the sentence that was said."""
 
     def add(self, record: Mapping[str, Any]) -> dict[str, str]:
         """Take the record of the next step; returns the warnings that begin with it, name -> sentence."""
-        if ENTROPY not in record:
+        if not is_training_step(record):
             return {}  # a validation before the first step
         self._steps.append(record)
-        holding = {name: found for name, sign in SIGNS.items() if (found := sign(self._steps)) is not None}
+        holding = {name: found for name, sign in self._signs.items() if (found := sign(self._steps)) is not None}
         begun = {name: f"step {record['step']}: {text}" for name, text in holding.items() if name not in self.current}
         self.current = {name: self.current.get(name) or begun[name] for name in holding}
         return begun

@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from recipe.paec.common.console import say
-from recipe.paec.run.summary import ENTROPY, accuracy, anchored, drawings, entropy_curves, step_line
+from recipe.paec.run.summary import ENTROPY, accuracy, anchored, drawings, entropy_curves, is_training_step, step_line
 
 INTERVAL = 1.0
 """Seconds between two drawings of the display, unless something new has come."""
@@ -165,7 +165,7 @@ def body(records: Sequence[Mapping[str, Any]], warnings: Sequence[str]) -> Rende
 
 def numbers_of(records: Sequence[Mapping[str, Any]]) -> list[list[tuple[str, str]]]:
     """Rows of (label, value): numbers of the last training step, and the last validation; only what was recorded."""
-    trained = [record for record in records if ENTROPY in record]
+    trained = [record for record in records if is_training_step(record)]
     last = trained[-1] if trained else {}
     validated = next((record for record in reversed(records) if accuracy(record)), {})
     method = anchored(last) or ""

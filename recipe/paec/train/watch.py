@@ -21,8 +21,9 @@ from recipe.paec.common.console import say
 from recipe.paec.common.early import Early
 from recipe.paec.common.errors import Stalled, UserError
 from recipe.paec.common.ray_access import ray_ended
+from recipe.paec.config.methods import stack_of
 from recipe.paec.run.log import FAILURE_FILE, HEARTBEAT_FILE, METRICS_FILE, STOP_FILE, Tail
-from recipe.paec.run.summary import ENTROPY
+from recipe.paec.run.summary import is_training_step
 from recipe.paec.run.warning_signs import WarningSigns
 from recipe.paec.train.alert import SIGNS, Alerts
 from recipe.paec.train.display import shown_in
@@ -75,7 +76,7 @@ class Progress:
         self._timeout, self._limit = config.run.stall_timeout, config.run.time_limit
         self._alerts = alerts or Alerts(None, config.run.name)
         self._resume = f"resume with {folder_kinds.RUN.same_command(config.run.fresh)}"
-        self._signs = WarningSigns()
+        self._signs = WarningSigns(own_sampling=stack_of(config).has("sampling"))
         earlier = self._new_records()
         for record in earlier:
             self._signs.add(record)
@@ -104,7 +105,7 @@ class Progress:
             self.shown.stage(*self._stage, time.monotonic() - self._started, self.training)
         for record in self._new_records():
             self._sign.seen()
-            self.training = self.training or ENTROPY in record
+            self.training = self.training or is_training_step(record)
             self._alerts.step = record["step"]
             self.shown.record(record)
             for name, sentence in self._signs.add(record).items():

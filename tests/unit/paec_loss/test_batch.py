@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from batches import hand_batch, rollouts_of
 
@@ -14,6 +16,15 @@ def test_padding_is_in_no_group_and_no_mean():
     assert rollouts.response_mean(rollouts.log_prob).tolist() == [-2.0, 0.0, -5.0, -2.0]
     assert rollouts.mean(rollouts.log_prob) == -11 / 4
     assert rollouts.lengths.tolist() == [2, 0, 1, 1]
+
+
+def test_a_group_is_in_the_order_of_its_places():
+    """Without places, the rows are in order; a row without tokens has none."""
+    rollouts = rollouts_of([0.0] * 6, [5, 2, 5, 2, 5, 2], [[-1.0], [], [-1.0], [-1.0], [-1.0], [-1.0]])
+    assert rollouts.place.tolist() == [0, 0, 1, 0, 2, 1]
+    assert [group.tolist() for group in rollouts.groups()] == [[3, 5], [0, 2, 4]]
+    moved = replace(rollouts, place=torch.tensor([2, 0, 1, 2, 0, 1]))
+    assert [group.tolist() for group in moved.groups()] == [[5, 3], [4, 2, 0]]
 
 
 def test_joined_parts_keep_every_row():

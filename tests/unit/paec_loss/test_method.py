@@ -8,6 +8,7 @@ import re
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -42,6 +43,10 @@ def test_the_template_works(tmp_path, monkeypatch):
     ordered = tokens.masked(tokens.entropy).sort().values
     assert 0 < left.sum() <= 0.3 * len(ordered) + 1
     assert tokens.masked(tokens.entropy)[left].min() == ordered[-int(left.sum())]
+    none = SimpleNamespace(masked=lambda values: values, entropy=torch.zeros(0))
+    many = SimpleNamespace(masked=lambda values: values, entropy=torch.arange(2**24 + 2, dtype=torch.int32))
+    assert calm.prepare(none, None) == 0.0, "a rank, or a mini-batch, may have no token"
+    assert kind(top=0.25).prepare(many, None) == round(0.75 * (2**24 + 2)) - 1, "torch.quantile takes 2**24 elements"
     with pytest.raises(ValueError, match=r"method.top=0: must be in \(0, 1\]; it is the share of the mini-batch's"):
         kind(top=0)
 

@@ -228,3 +228,27 @@ def test_advantages_of_its_own_come_first():
 def test_one_reward():
     with pytest.raises(ValueError, match="pear and empo each bring a reward"):
         MethodStack([PEAR(), EMPO()])
+
+
+@dataclass(frozen=True)
+class Graded(Method):
+    """Asks for the rewards, and has no hook on the driver."""
+
+    needs = {"rewards"}
+
+    def loss_term(self, tokens, context, update):
+        return tokens.total(tokens.entropy) * 0
+
+
+def test_a_method_that_asks_for_rewards_needs_the_responses():
+    stack = MethodStack([Graded()])
+    assert stack.reads_rewards and stack.needs_rollouts
+    assert not MethodStack([BONUS]).needs_rollouts
+
+
+def test_the_whole_vocabulary_is_a_nucleus_of_its_own():
+    """Where a method has the field; a method without one takes the other's."""
+    with pytest.raises(ValueError, match=re.escape("paec, siren need nuclei of different mass [0.8, 1.0]")):
+        MethodStack([PAEC(top_p=1.0), METHODS["siren"]()]).top_p  # noqa: B018
+    assert MethodStack([PAEC(top_p=1.0), METHODS["siren"](top_p=1.0)]).top_p == 1.0
+    assert MethodStack([BONUS, PAEC(top_p=0.9)]).top_p == 0.9 and MethodStack([BONUS]).top_p == 1.0

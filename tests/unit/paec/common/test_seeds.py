@@ -24,6 +24,8 @@ def test_every_part_counts():
     assert len(seeds) == 2 * 2 * 3 * 2 * 5 * 4
     assert all(0 <= seed < 2**32 for seed in seeds)
     assert response_seed(0, "a", 1, 11) != response_seed(0, "a", 11, 1)
+    again = {rollout_seed(1, False, 3, "math", 7, sample, earlier) for sample in range(4) for earlier in range(3)}
+    assert len(again) == 12 and rollout_seed(1, False, 3, "math", 7, 0, earlier=0) == 0xFCCEEAC3
 
 
 def test_one_seed_for_a_run(compose):

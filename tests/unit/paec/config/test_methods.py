@@ -230,6 +230,7 @@ REFUSED = [
     ),
     (["method=hapo", "actor_rollout_ref.model.use_fused_kernels=true"], "use_fused_kernels=true"),
     (["method=paec", "also=siren", "also.siren.top_p=0.9"], "need nuclei of different mass"),
+    (["method=paec", "method.top_p=1", "also=siren"], "need nuclei of different mass [0.8, 1.0]: give them the same"),
     (["actor_rollout_ref.actor.loss_agg_mode=seq-mean-token-sum-norm"], "loss_scale_factor is set:"),
     (["method=clip_cov", "method.lower=6"], "method.lower=6.0: must be below method.upper=5.0"),
 ]

@@ -98,3 +98,39 @@ def test_graded_rewards_are_read_for_trackers_that_need_them(monkeypatch, name, 
     assert ("rm_scores" in asked) == reads
     assert found.rewards.tolist() == [0.5, 1.0] if reads else found.rewards is None
     assert found.token_texts == ([["4", "5"], ["6", "7", "8"]] if reads else None)
+
+
+def test_places_and_classes_do_not_depend_on_the_order_of_the_batch(monkeypatch):
+    """The graders compare with the first answer of a class, so they get the responses in the order of their numbers."""
+    answers = {"000001-000000_0_0": "3", "000001-000000_1_0": "2", "000001-000000_2_0": "3", "000001-000000_10_0": ""}
+    answers |= {"000001-000001_0_0": "3", "000001-000001_1_0": "5"}
+    seen = []
+
+    class Pool:
+        def groups(self, problems):
+            seen.append(list(problems))
+            return [[0, 1, 0, None], [0, 1]]
+
+    zeros = torch.zeros(6, 1)
+    statistics = TokenStatistics(zeros, zeros, zeros, zeros.long(), zeros, zeros, zeros, vocab_size=9)
+    monkeypatch.setattr(queue_io, "queued_statistics", lambda data, vocab_size: statistics)
+    monkeypatch.setattr(queue_io, "_graders", lambda scorers: Pool())
+    one = torch.nested.as_nested_tensor([torch.ones(1, dtype=torch.long)] * 6, layout=torch.jagged)
+
+    def get(batch, names):
+        extra = [{"reward_extra_info": {"pred": answers[key]}} for key in batch.keys]
+        return {"responses": one, "response_mask": one, "extra_fields": extra, "data_source": ["math"] * 6}
+
+    monkeypatch.setattr(queue_io, "_get", get)
+    stack = MethodStack([METHODS["ttrl"]()])
+    for order in (range(6), (3, 4, 2, 0, 5, 1)):
+        keys = [list(answers)[row] for row in order]
+        batch = KVBatchMeta(keys=keys, tags=[{}] * 6, partition_id="train")
+        found = queue_io.read_rollouts(batch, stack, None, 9, 1, 1)
+        assert found.place.tolist() == [[0, 1, 2, 10, 0, 1][row] for row in order]
+        groups = {tuple(keys[row] for row in group) for group in found.groups()}
+        assert groups == {tuple(list(answers)[:4]), tuple(list(answers)[4:])}
+        expected = [[0, 1, 0, None, 0, 1][row] for row in order]
+        classes = found.answer_ids.tolist()
+        assert all(one == other if other is not None else one < 0 for one, other in zip(classes, expected, strict=True))
+    assert seen[0] == seen[1] == [("math", ["3", "2", "3", None]), ("math", ["3", "5"])]

@@ -1,14 +1,19 @@
-"""The order of a step's batch."""
+"""The order of a step's batch, and the prompts that are drawn for it."""
 
 from __future__ import annotations
 
+import itertools
+import json
 from dataclasses import dataclass
 from types import SimpleNamespace
 
+import numpy as np
+import pytest
 import torch
 from batches import random_rollouts
 
 from paec_loss import Method, MethodStack
+from recipe.paec.common.errors import UserError
 
 
 def test_batches_have_an_order_of_their_own():
@@ -58,3 +63,59 @@ def test_a_reward_hook_in_place_leaves_the_graded_rewards(monkeypatch):
     assert torch.equal(put[0], 2 * graded) and put[1] == "scores"
     assert torch.equal(values[queue_io.RESPONSE_VALUE], graded.float())
     assert metrics == {f"actor/{trainer.stack.names[0]}/reward": 2 * graded.mean().item()}
+
+
+def drawing_trainer(monkeypatch, tmp_path, rows: int, filtered: bool = True):
+    """A trainer in step 4 that draws the rows of a file in their order, again and again."""
+    from verl.utils import tensordict_utils
+
+    from recipe.paec.driver.draws import Draws
+    from recipe.paec.driver.trainer import PAECTrainerSync, PPOTrainerSync
+    from recipe.paec.run.log import Heartbeat
+
+    drawn = itertools.cycle(range(rows))
+
+    def next_batch(self, count):
+        index = np.array([next(drawn) for _ in range(count or 2)], dtype=object)
+        columns = {"index": index, "data_source": np.array(["math"] * len(index), dtype=object)}
+        return tensordict_utils.get_tensordict({**columns, "uid": columns["data_source"]})
+
+    monkeypatch.setattr(PPOTrainerSync, "_next_train_batch", next_batch)
+    trainer = object.__new__(PAECTrainerSync)
+    trainer.global_steps, trainer.draws, trainer.train_dataset = 4, Draws(filtered), range(rows)
+    trainer.heartbeat, trainer.stack = Heartbeat(tmp_path), MethodStack([Method()])
+    return trainer
+
+
+def test_a_row_that_comes_again_within_a_step_says_so(monkeypatch, tmp_path):
+    """Names go on; in the next step, and where no prompts are replaced, it is new."""
+    trainer = drawing_trainer(monkeypatch, tmp_path, rows=3)
+    first, second, third = (trainer._next_train_batch(count) for count in (None, 2, 2))
+    assert list(first["uid"]) == ["000004-000000", "000004-000001"] and "earlier_draws" not in first
+    assert list(second["uid"]) == ["000004-000002", "000004-000003"] and list(second["earlier_draws"]) == [0, 1]
+    assert list(third["earlier_draws"]) == [1, 1]
+    trainer.global_steps = 5
+    assert "earlier_draws" not in trainer._next_train_batch(None)
+    trainer = drawing_trainer(monkeypatch, tmp_path, rows=3, filtered=False)
+    assert not any("earlier_draws" in trainer._next_train_batch(count) for count in (None, 2, 2))
+
+
+def test_a_step_that_replaces_a_whole_epoch_ends_the_run(monkeypatch, tmp_path):
+    trainer = drawing_trainer(monkeypatch, tmp_path, rows=3)
+    for count in (None, 2, 2):
+        trainer._next_train_batch(count)
+    message = "enable=true: step 4 has drawn 6 prompts from a file of 3, and too few of them .* set it to false, or"
+    with pytest.raises(UserError, match=message):
+        trainer._next_train_batch(1)
+    trainer.global_steps = 5
+    trainer._next_train_batch(None)
+
+
+def test_every_draw_is_a_sign_of_life(monkeypatch, tmp_path):
+    trainer = drawing_trainer(monkeypatch, tmp_path, rows=9)
+    beats = []
+    for count in (None, 2):
+        trainer._next_train_batch(count)
+        beats.append(json.loads((tmp_path / "heartbeat.json").read_text()))
+    assert [(beat["stage"], beat["step"]) for beat in beats] == [("rollout", 4)] * 2
+    assert beats[0]["time"] < beats[1]["time"]

@@ -18,6 +18,7 @@ from verl.workers.rollout.replica import TokenOutput
 from data_prep import tiny_model
 from recipe.paec.common.seeds import rollout_seed
 from recipe.paec.rollout.agent_loop import (
+    EARLIER_DRAWS,
     PROMPT_FIELDS,
     SeededAgentLoopWorker,
     VerlAgentLoopWorker,
@@ -227,6 +228,14 @@ def test_each_response_has_the_seed_of_its_place(worker):
         assert row["input_ids"].tolist() == row["prompts"].tolist() + expected
         assert row["position_ids"].tolist() == list(range(len(row["input_ids"])))
         assert row["rm_scores"].tolist() == [0.0] * (len(expected) - 1) + [float(sum(expected) % 2)]
+
+
+def test_a_row_that_is_drawn_again_gets_other_responses(worker):
+    first = worker._parameters({}, {"validate": False, "step": 7}, prompt(), 0, "single_turn_agent")["seed"]
+    again = prompt(**{EARLIER_DRAWS: 1})
+    second = worker._parameters({}, {"validate": False, "step": 7}, again, 0, "single_turn_agent")["seed"]
+    expected = (worker.rollout_config.seed, False, 7, "reasoning_gym/countdown", 12, 0)
+    assert (first, second) == (rollout_seed(*expected), rollout_seed(*expected, earlier=1)) and first != second
 
 
 def test_a_dead_engine_is_a_failed_prompt(worker):

@@ -129,7 +129,7 @@ def test_plain_lines_know_the_steps_of_earlier_starts(capsys):
 RUN = """
 import signal, sys, time
 from pathlib import Path
-from types import SimpleNamespace as Names
+from omegaconf import OmegaConf
 sys.path[:0] = ["tests/helpers"]
 from report_runs import record
 from recipe.paec.common.console import say
@@ -138,8 +138,13 @@ from recipe.paec.train import display
 from recipe.paec.train.watch import Progress, StopRequest
 display.INTERVAL = 0.05
 folder = Path(sys.argv[1])
-config = Names(run=Names(name="[shown]", stall_timeout=60.0, time_limit=None), trainer=Names(total_training_steps=8))
-progress = Progress(config, folder)
+config = {
+    "run": {"name": "[shown]", "stall_timeout": 60.0, "time_limit": None},
+    "trainer": {"total_training_steps": 8},
+    "method": {"_target_": "paec_loss.methods.paec.PAEC"},
+    "also": {},
+}
+progress = Progress(OmegaConf.create(config), folder)
 metrics, heartbeat = MetricsFile(folder, lambda record: None), Heartbeat(folder)
 with StopRequest(folder, progress) as stop, progress.shown:
     for step in range(9):

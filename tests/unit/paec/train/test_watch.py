@@ -51,6 +51,30 @@ def test_time_limit(compose, tmp_path):
     assert tree.process.poll() is not None
 
 
+def test_a_step_without_a_log_prob_pass_counts(compose, tmp_path):
+    """Its record has no entropy; from it on, SIGTERM asks for a checkpoint. A validation before it is no step."""
+    progress = watch.Progress(compose(), tmp_path)
+    with (tmp_path / "metrics.jsonl").open("a") as metrics:
+        for record, trained in (
+            ({"step": 0, "val/x/avg@4": 0.5, "timing_s/testing": 3.0}, False),
+            ({"step": 1, "actor/grad_norm": None, "timing_s/step": 2.0}, True),
+        ):
+            metrics.write(json.dumps(record) + "\n")
+            metrics.flush()
+            progress.tick()
+            assert progress.training == trained
+            assert list(progress._signs.current) == (["nan"] if trained else [])
+
+
+@pytest.mark.parametrize(("method", "warned"), [("none", ["mismatch"]), ("aepo", [])])
+def test_another_temperature_is_no_mismatch(compose, tmp_path, method, warned):
+    progress = watch.Progress(compose(f"method={method}"), tmp_path)
+    record = {"step": 1, "rollout_corr/log_ppl_abs_diff": 0.2, "timing_s/step": 2.0}
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(record) + "\n")
+    progress.tick()
+    assert list(progress._signs.current) == warned
+
+
 def test_failure_is_one_sentence(tmp_path):
     assert "was killed by SIGKILL and gave no reason" in watch.failure_of(tmp_path, -9)
     assert "failed with exit code 3 and gave no reason" in watch.failure_of(tmp_path, 3)

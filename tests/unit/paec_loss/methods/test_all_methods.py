@@ -7,7 +7,15 @@ from dataclasses import fields, replace
 
 import pytest
 import torch
-from batches import CLIP, assert_any_split, mini_batch_loss, random_batch, random_rollouts, statistics_of
+from batches import (
+    CLIP,
+    assert_any_split,
+    mini_batch_loss,
+    random_batch,
+    random_rollouts,
+    rollout_rows,
+    statistics_of,
+)
 
 from paec_loss.batch import Rollouts
 from paec_loss.fields import rules_of
@@ -79,6 +87,32 @@ def test_it_is_finite_on_odd_responses(name, equal):
     (gradient,) = torch.autograd.grad(loss, logits)
     assert torch.isfinite(loss) and torch.isfinite(gradient).all()
     assert gradient[~tokens.response_mask].abs().sum() == 0
+
+
+def on_the_driver(name: str, rollouts: Rollouts) -> list[torch.Tensor]:
+    """What the method's hooks make of a step's responses, of those hooks that it has."""
+    method = METHODS[name]()
+    rollouts = replace(rollouts, tracker_signal=signal_of(method))
+    having = [hook for hook in ("rewards", "advantages", "response_value") if method.overrides(hook)]
+    return [getattr(method, hook)(rollouts) for hook in having]
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize(
+    "name", [n for n, kind in sorted(METHODS.items()) if any(map(kind().overrides, ("rewards", "advantages")))]
+)
+def test_the_order_of_the_rows_changes_nothing(name, tied):
+    """The trainer sorts a step's responses by length for its ranks; `tied`: equal log-probs, entropies and votes."""
+    for seed in range(4):
+        rollouts = random_rollouts(seed)
+        if tied:
+            answers = torch.tensor([0, 0, 1, 0, 2, 1, 0, 1, 0])  # 0 and 1 twice in group 4, 0 twice and 1 in group 1
+            statistics = rollouts.statistics.map(lambda x: x * 0)
+            rollouts = replace(rollouts, statistics=statistics, answer_ids=answers)
+        order = torch.randperm(9, generator=torch.Generator().manual_seed(seed))
+        expected, found = on_the_driver(name, rollouts), on_the_driver(name, rollout_rows(rollouts, order))
+        for one, other in zip(expected, found, strict=True):
+            torch.testing.assert_close(other, one[order], rtol=1e-12, atol=1e-14)
 
 
 @METHOD

@@ -86,6 +86,25 @@ def test_any_split(statistics_from):
     assert_any_split(HAPO(statistics_from=statistics_from))
 
 
+def test_entropies_that_have_moved_beyond_the_steps_extremes():
+    """h is -1 or 1 there, so no advantage turns its sign and no bound of a clip range leaves [0, 0.4]."""
+    tokens = at_ratio(1.0, 3.0)
+    context = HAPO(pivot=0.5).prepare(detached(tokens), update_of(tokens, HAPO()))
+    log_entropy = [[-3.0, 1.0], [2.0, 3.0, 9.0]]  # d = -5, -1, 0, 1, 7 over the step's 2 and 3
+    moved = hand_batch(
+        [[0.0] * len(row) for row in log_entropy],
+        [[3.0] * len(row) for row in log_entropy],
+        old_log_prob=[[-math.log(1.5)] * len(row) for row in log_entropy],
+        entropy=[[math.exp(value) for value in row] for row in log_entropy],
+    )
+    inside, update = moved.response_mask, update_of(moved, HAPO())
+    weights = HAPO(pivot=0.5).token_advantages(moved, context, update)[inside] / 3
+    torch.testing.assert_close(weights, torch.tensor([1.0, 1.0, 1.0, 4 / 3, 2.0], dtype=torch.float64))
+    loss = HAPO(pivot=0.5).policy_loss(moved, context, update)[inside]
+    bounds = torch.tensor([1.0, 1.1, 1.2, 1 + 0.8 / 3, 1.4], dtype=torch.float64)
+    torch.testing.assert_close(loss, -3 * bounds)
+
+
 def test_alpha_and_beta_zero_are_the_clipped_surrogate():
     _, tokens = random_batch()
     ratio = (tokens.log_prob - tokens.old_log_prob).exp()

@@ -9,6 +9,7 @@ import torch
 from batches import assert_by_group, grpo, random_rollouts, rollouts_of
 
 from paec_loss.methods.spurious import Spurious
+from paec_loss.randomness import token_uniform
 
 
 def of_group(answers: list[int], graded: list[float], kind: str) -> list[float]:
@@ -65,6 +66,15 @@ def test_the_mean_advantage_of_a_response_is_zero():
     found = torch.stack([grpo(random_rewards(seed, groups=1)[0], torch.zeros(4)) for seed in range(300)])
     assert found.abs().max() > 0.5
     assert (found.mean(0).abs() < 4 * found.std(0) / 300**0.5).all()
+
+
+def test_the_draw_is_of_the_place():
+    rollouts = rollouts_of([1.0] * 4, [7, 7, 3, 7], [[-1.0]] * 4, answer_ids=[0] * 4)
+    draws = token_uniform(1, 3, torch.tensor([7, 7, 3, 7]), 6)
+    found = Spurious().rewards(rollouts)
+    assert found.tolist() == [float(draws[row, place] < 0.5) for row, place in enumerate([0, 1, 0, 2])]
+    found = Spurious().rewards(replace(rollouts, place=torch.tensor([5, 2, 4, 0])))
+    assert found.tolist() == [float(draws[row, place] < 0.5) for row, place in enumerate([5, 2, 4, 0])]
 
 
 @pytest.mark.parametrize("probability", [0, 1])

@@ -144,6 +144,8 @@ class Method(Generic[Context]):
     """Where `prepare` takes the mini-batch from; a field of `BatchMethod`."""
     uses_clip: ClassVar[bool] = True
     """Whether `policy_loss` uses the clip range of `Update.clip`."""
+    own_rewards: ClassVar[bool] = False
+    """Whether `rewards` can reward responses that were all graded the same, which DAPO's filter leaves out."""
     own_advantages: ClassVar[bool] = False
     """Whether `advantages` starts from the rewards, which discards the changes of the methods before it."""
 
@@ -163,6 +165,11 @@ class Method(Generic[Context]):
     def top_p(self) -> float:
         """Nucleus mass of the token statistics; 1 is the full vocabulary, and costs nothing."""
         return 1.0
+
+    @property
+    def least_responses(self) -> int:
+        """Responses to a prompt with fewer of which the method does nothing, or leaves nothing to learn from."""
+        return 1
 
     # ---- schedules ---------------------------------------------------------------------------------------------------
 

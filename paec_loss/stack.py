@@ -260,6 +260,15 @@ class MethodStack:
         """What the run must provide: keys of `paec_loss.method.NEEDS`."""
         return frozenset().union(*(method.needs for method in self.methods))
 
+    def too_few(self, setting: str, responses: int) -> Iterator[str]:
+        """One sentence for each method that needs more responses to a prompt than a setting draws."""
+        for name, method in zip(self.names, self.methods, strict=True):
+            if responses < method.least_responses:
+                yield (
+                    f"{setting}={responses}: {name} compares the responses to one prompt: draw at least "
+                    f"{method.least_responses}"
+                )
+
     @property
     def top_p(self) -> float:
         """Nucleus mass of the token statistics.

@@ -54,6 +54,7 @@ def refusals(stack: MethodStack, args: Any, answers: bool) -> Iterator[str]:
             yield f"{name} compares the answers of a prompt's responses: pass answer_func=, which returns them"
         if "reference" in method.needs and args.beta == 0:
             yield f"{name} needs a reference policy, which TRL only has if beta is above 0: set args.beta"
+    yield from stack.too_few("num_generations", args.num_generations)
     if stack.has("rewards") and args.multi_objective_aggregation != "sum_then_normalize":
         yield _option("multi_objective_aggregation", args, stack.owner("rewards"), "sum_then_normalize", "one reward")
     if stack.has("clip") and args.loss_type not in CLIPPED:

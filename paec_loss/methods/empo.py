@@ -30,6 +30,11 @@ class EMPO(Method):
         "have 1/G, so that a group of different answers has no advantage either way"
     )
     needs = {"answer_ids"}
+    own_rewards: ClassVar[bool] = True
+
+    @property
+    def least_responses(self) -> int:
+        return 2
 
     def rewards(self, rollouts: Rollouts) -> Tensor:
         result = torch.zeros_like(rollouts.rewards)

@@ -29,6 +29,7 @@ class EntropyMin(Method):
         "the authors' code was not compared; EM-RL was published with a leave-one-out baseline "
         "(algorithm.adv_estimator=rloo)"
     )
+    own_rewards: ClassVar[bool] = True
 
     reward: str = choice(
         ("mean_entropy", "entropy", "log_prob", "mean_log_prob"), "mean_entropy", "what the reward is made of"

@@ -42,6 +42,10 @@ class PassAtK(Method):
         ("standardized", "unbiased"), "standardized", "advantages over a deviation, or with a leave-one-out baseline"
     )
 
+    @property
+    def least_responses(self) -> int:
+        return self.k + 1
+
     def advantages(self, rollouts: Rollouts) -> Tensor:
         right = rollouts.rewards > 0
         result = torch.zeros_like(right, dtype=torch.float64)

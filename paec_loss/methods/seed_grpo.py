@@ -53,6 +53,10 @@ class SEEDGRPO(Method):
                 "becomes negative"
             )
 
+    @property
+    def least_responses(self) -> int:
+        return 2
+
     def advantages(self, rollouts: Rollouts) -> Tensor:
         rewards = rollouts.rewards.double()
         log_prob = rollouts.response_sum(rollouts.log_prob)

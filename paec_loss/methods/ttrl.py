@@ -34,8 +34,13 @@ class TTRL(Method):
         "equal"
     )
     needs = {"answer_ids"}
+    own_rewards: ClassVar[bool] = True
 
     min_votes: int = whole(2, "votes that an answer needs to count; a group without such an answer has no reward")
+
+    @property
+    def least_responses(self) -> int:
+        return max(2, self.min_votes)
 
     def rewards(self, rollouts: Rollouts) -> Tensor:
         result = torch.zeros_like(rollouts.rewards)

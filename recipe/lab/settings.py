@@ -15,7 +15,7 @@ import data_prep
 from paec_loss import Clip, MethodStack
 from recipe.lab import own_code
 from recipe.paec.common.errors import UserError
-from recipe.paec.config import values
+from recipe.paec.config import method_rules, values
 from recipe.paec.config.command_line import GROUPS_OF, compose, explain, with_own_class
 from recipe.paec.config.keys import Table, check_overrides, repeated
 from recipe.paec.config.methods import stack_of
@@ -146,7 +146,7 @@ def settings_of(overrides: Sequence[str]) -> Settings:
             raise UserError(str(error)) from None
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(explain(error, given, "lab")) from None
-    if errors := _combinations(config, stack, given):
+    if errors := _combinations(config, stack):
         raise UserError(*errors)
     actor, rollout = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
     return Settings(
@@ -194,29 +194,20 @@ def _complete(config: DictConfig, given: list[str]) -> None:
     config.run.overrides = list(given)
 
 
-def _combinations(config: DictConfig, stack: MethodStack, given: list[str]) -> list[str]:
-    """What cannot work together; the sentences of `recipe.paec.config.rules` where it has the same rule."""
+def _combinations(config: DictConfig, stack: MethodStack) -> list[str]:
+    """What cannot work together; the sentences of the pipeline where it has the same rule."""
     errors, names = [], " and ".join(stack.names)
     if config.prompts % config.mini_batch:
         errors.append(f"prompts={config.prompts}: must be a multiple of mini_batch={config.mini_batch}")
     actor = config.actor_rollout_ref.actor
     if actor.loss_agg_mode == "seq-mean-token-sum-norm" and not actor.loss_scale_factor:
         errors.append(f"{values.ACTOR}.loss_agg_mode={actor.loss_agg_mode}: needs loss_scale_factor: use base=dr_grpo")
-    try:
-        stack.top_p  # noqa: B018  (two methods may want different nuclei)
-    except ValueError as error:
-        errors.append(str(error))
+    errors += method_rules.check_config(config, stack)
+    errors += stack.too_few("responses", config.responses)
     if "curriculum" in stack.needs:
         errors.append(
             f"{names} trains on the prompts in a given order, which the laboratory does not have: use paec train with "
             "curriculum=semantic_entropy"
-        )
-    clips = [o for o in given if o.startswith(f"{values.ACTOR}.clip_ratio")]
-    if stack.has("clip") and clips:
-        errors.append(f"{clips[0]}: {names} sets the clip range: set the method's field instead")
-    if stack.has("sampling") and config.algorithm.filter_groups.enable:
-        errors.append(
-            f"algorithm.filter_groups.enable=true: {names} samples some prompts with its own settings: set it to false"
         )
     return errors
 

@@ -89,10 +89,12 @@ FIXED = {
     "sandbox_fusion": "responses are never run as code (docs/grading.md)",
     "reward.sandbox_fusion": "responses are never run as code (docs/grading.md)",
     "trainer.use_v1": "the recipe extends this trainer of verl",
+    "trainer.balance_batch": "this trainer of verl always balances the ranks' tokens",
     f"{MODEL}.external_lib": "it loads the recipe into every worker",
     f"{ACTOR}.fsdp_config._target_": "it brings the methods into the actor",
     f"{ROLLOUT}.name": "rollouts are generated with vLLM",
     f"{ROLLOUT}.mode": "the trainers only support async rollouts",
+    f"{ROLLOUT}.val_kwargs.do_sample": f"verl does not read it; {ROLLOUT}.val_kwargs.temperature=0 is greedy",
     f"{ROLLOUT}.checkpoint_engine.custom_backend_module": "mode=separate_async sets it",
 }
 """Keys that cannot be changed -> why. A key covers everything below it."""

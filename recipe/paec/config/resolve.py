@@ -26,6 +26,9 @@ SAME_RUN = ("run.", "trainer.", "cluster", "experiment", "method=", "hydra.")
 NO_DUAL_CLIP = 1e30
 """`clip_ratio_c` for a method without a dual clip: verl multiplies it with advantages, of which some are 0."""
 
+CLIP = tuple(f"{values.ACTOR}.clip_ratio_{part}" for part in ("low", "high", "c"))
+"""Keys of the actor's clip range, from which the methods' is made."""
+
 register_methods()
 
 
@@ -93,9 +96,11 @@ def whose(config: DictConfig) -> dict[str, str]:
 def apply_methods(config: DictConfig) -> None:
     """Set verl's keys as the methods need them: clip range, surrogate, reference policy.
 
-    Methods that cannot be created are left to `rules.check_config`, which says why.
+    Methods that cannot be created, and a clip range that is none, are left to `rules.check_config`, which says why.
     """
     actor = config.actor_rollout_ref.actor
+    if values.check_values(config, names=CLIP):
+        return
     try:
         stack = stack_of(config)
     except (ValueError, TypeError):

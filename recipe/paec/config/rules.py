@@ -8,12 +8,15 @@ from omegaconf.errors import OmegaConfBaseException
 from paec_loss import MethodStack
 from recipe.grading.sources import check_name
 from recipe.paec.common import secrets
-from recipe.paec.config import attention, keys, scored_files
+from recipe.paec.config import attention, keys, method_rules, scored_files
 from recipe.paec.config.identity import trainer_mode
 from recipe.paec.config.methods import stack_of
 from recipe.paec.config.resolve import no_statistics
 from recipe.paec.config.schema import OWN_SURROGATE, SECTIONS, TRAINER_MODES
-from recipe.paec.config.values import GROUPED, ONE_CLIP_RATIO, check_values
+from recipe.paec.config.values import ACTOR, GROUPED, ONE_CLIP_RATIO, ROLLOUT, check_values, shown
+
+FILTERS = ("reward", "score", "acc", "format", "strict", "unparsable", "grader_timeout", "grader_error")
+"""Numbers that DAPO's filter can compare: verl's reward, and those of `recipe.paec.rollout.rewards`."""
 
 
 def check_config(config: DictConfig) -> list[str]:
@@ -42,7 +45,8 @@ def check_config(config: DictConfig) -> list[str]:
     if config.cluster.platform == "cpu" and actor.strategy != "fsdp2":
         errors.append("actor_rollout_ref.actor.strategy: must be fsdp2 on cluster=cpu, FSDP1 needs a GPU")
     errors += attention.check_config(config)
-    errors += _check_batches(config) + _check_mode(config) + _check_loss(config)
+    errors += _check_batches(config) + _check_micro_batches(config) + _check_mode(config)
+    errors += _check_loss(config, stack) + _check_filter(config) + _check_rollout_log_probs(config)
     errors += _check_methods(config, stack) + _check_record(config)
     if actor.loss_agg_mode == "seq-mean-token-sum-norm" and not actor.loss_scale_factor:
         errors.append(
@@ -62,11 +66,7 @@ def check_scorer_names(config: DictConfig) -> list[str]:
 def _check_methods(config: DictConfig, stack: MethodStack) -> list[str]:
     """What the methods require from the rest of the configuration."""
     actor, names = config.actor_rollout_ref.actor, " and ".join(stack.names)
-    errors = []
-    try:
-        stack.top_p  # noqa: B018  (two methods may want different nuclei)
-    except ValueError as error:
-        errors.append(str(error))
+    errors = method_rules.check_config(config, stack)
     acts = stack.acts_in_actor or stack.needs_rollouts
     if acts and config.actor_rollout_ref.model.use_fused_kernels:
         errors.append(
@@ -89,20 +89,14 @@ def _check_methods(config: DictConfig, stack: MethodStack) -> list[str]:
             f"{names} trains on the prompts in a given order: add curriculum=semantic_entropy ({scored_files.COMMAND} "
             "writes the scores)"
         )
-    if stack.has("clip"):
-        given = [o for o in config.run.overrides if o.startswith("actor_rollout_ref.actor.clip_ratio")]
-        if given:
-            errors.append(f"{given[0]}: {names} sets the clip range: set the method's field instead")
-    if stack.has("sampling"):
-        if trainer_mode(config) != "sync":
-            errors.append(
-                f"mode={trainer_mode(config)}: {names} samples some prompts with its own settings: use mode=sync"
-            )
-        if config.algorithm.filter_groups.enable:
-            errors.append(
-                f"algorithm.filter_groups.enable=true: {names} samples some prompts with its own settings: set it to "
-                "false"
-            )
+    if stack.has("sampling") and trainer_mode(config) != "sync":
+        errors.append(f"mode={trainer_mode(config)}: {names} samples some prompts with its own settings: use mode=sync")
+    own = [name for name, method in zip(stack.names, stack.methods, strict=True) if method.own_advantages]
+    if own and config.algorithm.use_kl_in_reward:
+        errors.append(
+            f"algorithm.use_kl_in_reward=true: {own[0]} makes its own advantages from the rewards, without the KL: use "
+            f"{ACTOR}.use_kl_loss=true"
+        )
     return errors
 
 
@@ -158,6 +152,11 @@ def check_context(length: int, context: int, source: str) -> list[str]:
     ]
 
 
+def _data_parallel(config: DictConfig) -> int:
+    """Number of data-parallel ranks; 1 where sequence_parallel leaves none, which `_check_batches` refuses."""
+    return max(config.cluster.nodes * config.cluster.gpus_per_node // config.cluster.sequence_parallel, 1)
+
+
 def _check_batches(config: DictConfig) -> list[str]:
     batch, mini = config.data.train_batch_size, config.actor_rollout_ref.actor.ppo_mini_batch_size
     ranks = config.cluster.nodes * config.cluster.gpus_per_node
@@ -170,13 +169,45 @@ def _check_batches(config: DictConfig) -> list[str]:
             f"data.train_batch_size={batch} must be a multiple of "
             f"actor_rollout_ref.actor.ppo_mini_batch_size={mini} (both count prompts)"
         )
-    data_parallel = ranks // config.cluster.sequence_parallel
+    data_parallel = _data_parallel(config)
     if mini * config.actor_rollout_ref.rollout.n % data_parallel:
         errors.append(
             f"ppo_mini_batch_size x rollout.n = {mini * config.actor_rollout_ref.rollout.n} responses cannot be "
             f"divided evenly over {data_parallel} data-parallel ranks"
         )
+    fetched, rest = config.data.gen_batch_size, _fetched_one_by_one(config)
+    if fetched not in (None, 1) and (rest or batch % fetched):
+        reason = f"with {rest} verl fetches prompts one by one" if rest else f"it does not divide {batch} prompts"
+        errors.append(f"data.gen_batch_size={fetched}: {reason}: leave it out")
     return errors
+
+
+def _fetched_one_by_one(config: DictConfig) -> str | None:
+    """The setting with which verl replaces data.gen_batch_size by 1; None if it does not."""
+    if trainer_mode(config) != "sync":
+        return f"mode={trainer_mode(config)}"
+    return "algorithm.filter_groups.enable=true" if config.algorithm.filter_groups.enable else None
+
+
+def _check_micro_batches(config: DictConfig) -> list[str]:
+    """Micro-batches of a fixed number of responses, which must divide what a rank has."""
+    actor, rollout, ref = (config.actor_rollout_ref[part] for part in ("actor", "rollout", "ref"))
+    ranks = _data_parallel(config)
+    update = actor.ppo_mini_batch_size * rollout.n // ranks
+    # separate_async computes the log-probs of one mini-batch after the other.
+    step = update if trainer_mode(config) == "separate_async" else config.data.train_batch_size * rollout.n // ranks
+    # With adapters the reference policy is the actor without them.
+    has_reference = (actor.use_kl_loss or config.algorithm.use_kl_in_reward) and not config.lora.rank
+    passes = {
+        "actor.ppo_micro_batch_size_per_gpu": (not actor.use_dynamic_bsz, update),
+        "rollout.log_prob_micro_batch_size_per_gpu": (not rollout.log_prob_use_dynamic_bsz, step),
+        "ref.log_prob_micro_batch_size_per_gpu": (has_reference and not ref.log_prob_use_dynamic_bsz, step),
+    }
+    return [
+        f"actor_rollout_ref.{key}={micro}: must divide the {responses} responses of a data-parallel rank"
+        for key, (used, responses) in passes.items()
+        if used and (micro := OmegaConf.select(config.actor_rollout_ref, key)) and responses % micro
+    ]
 
 
 def _check_mode(config: DictConfig) -> list[str]:
@@ -218,7 +249,7 @@ def _check_mode(config: DictConfig) -> list[str]:
     return errors
 
 
-def _check_loss(config: DictConfig) -> list[str]:
+def _check_loss(config: DictConfig, stack: MethodStack) -> list[str]:
     """Estimator, clip range and number of responses against each other."""
     actor, estimator, n = (
         config.actor_rollout_ref.actor,
@@ -231,6 +262,8 @@ def _check_loss(config: DictConfig) -> list[str]:
             f"actor_rollout_ref.rollout.n={n}: algorithm.adv_estimator={estimator} compares the responses to one "
             "prompt: draw at least 2, or use algorithm.adv_estimator=reinforce_plus_plus"
         )
+    else:
+        errors += stack.too_few(f"{ROLLOUT}.n", n)
     mode = actor.policy_loss.loss_mode
     given = [o for o in config.run.overrides if o.lstrip("+").startswith("actor_rollout_ref.actor.clip_ratio=")]
     if given and mode not in ONE_CLIP_RATIO:
@@ -239,3 +272,27 @@ def _check_loss(config: DictConfig) -> list[str]:
             "actor_rollout_ref.actor.clip_ratio_low and actor_rollout_ref.actor.clip_ratio_high"
         )
     return errors
+
+
+def _check_filter(config: DictConfig) -> list[str]:
+    """The number by which DAPO's filter compares the responses to a prompt."""
+    metric = config.algorithm.filter_groups.metric
+    if not config.algorithm.filter_groups.enable or metric in FILTERS or str(metric).startswith("metric/"):
+        return []
+    return [
+        f"algorithm.filter_groups.metric={shown(metric)}: must be one of {', '.join(FILTERS)}, or metric/<name> of a "
+        "scorer of your own"
+    ]
+
+
+def _check_rollout_log_probs(config: DictConfig) -> list[str]:
+    """Settings that need the rollout's own log-probs."""
+    if config.actor_rollout_ref.rollout.calculate_log_probs:
+        return []
+    section = config.algorithm.rollout_correction
+    needing = [key for key in ("bypass_mode", "rollout_is", "rollout_rs") if section.get(key)]
+    return [
+        f"{ROLLOUT}.calculate_log_probs=false: algorithm.rollout_correction.{key}={shown(section[key])} needs the "
+        "rollout's log-probs: set it to true"
+        for key in needing[:1]
+    ]

@@ -21,7 +21,7 @@ TERMS = (
     "trainer.total_training_steps",
     "data.val_files",
     "data.val_max_samples",
-    *(f"actor_rollout_ref.rollout.val_kwargs.{key}" for key in ("n", "do_sample", "temperature", "top_p", "top_k")),
+    *(f"actor_rollout_ref.rollout.val_kwargs.{key}" for key in ("n", "temperature", "top_p", "top_k")),
 )
 """Configuration keys in which the runs of a table must agree."""
 CIRCUMSTANCES = ("run", "trainer", "cluster", "ray_kwargs", "identity")

@@ -85,6 +85,13 @@ def test_an_import_path_is_a_method():
         (["method=sent"], "sent trains on the prompts in a given order, which the laboratory does not have"),
         (["method=aepo", "base=dapo"], "algorithm.filter_groups.enable=true: aepo samples some prompts"),
         (["method=clip_higher", "actor_rollout_ref.actor.clip_ratio_high=0.3"], "clip_higher sets the clip range"),
+        (["method=kl_cov", "actor_rollout_ref.actor.clip_ratio_low=0.3"], "the policy loss of kl_cov does not read it"),
+        (["method=ttrl", "base=dapo"], "leaves out prompts by the graded rewards, and ttrl makes its own: set it to"),
+        (
+            ["method=forking_tokens", "base=dr_grpo"],
+            "loss_agg_mode=seq-mean-token-sum-norm is no mean over tokens, and forking_tokens selects those of the",
+        ),
+        (["method=pass_at_k", "responses=4"], "responses=4: pass_at_k compares the responses to one prompt: draw at"),
         (["also=[siren,siren]", "method=none"], "also=siren: siren is already active; name every method once"),
         (["+data.more=3"], "+data.more=3: is not a key of the laboratory"),
         (["lr=null"], "lr=null: must be a number > 0"),

@@ -232,6 +232,29 @@ REFUSED = [
     (["method=paec", "also=siren", "also.siren.top_p=0.9"], "need nuclei of different mass"),
     (["method=paec", "method.top_p=1", "also=siren"], "need nuclei of different mass [0.8, 1.0]: give them the same"),
     (["actor_rollout_ref.actor.loss_agg_mode=seq-mean-token-sum-norm"], "loss_scale_factor is set:"),
+    *(
+        (
+            [f"method={name}", "algorithm.adv_estimator=reinforce_plus_plus", "actor_rollout_ref.rollout.n=1"],
+            f"actor_rollout_ref.rollout.n=1: {name} compares the responses to one prompt: draw at least 2",
+        )
+        for name in (
+            *("canon", "qae", "hardness", "seed_grpo", "ttrl", "empo"),
+            *("hapo_average", "unlikeliness", "ppl_advantage", "ettrl_advantage"),
+        )
+    ),
+    (
+        ["method=pass_at_k", "method.k=8"],
+        "actor_rollout_ref.rollout.n=8: pass_at_k compares the responses to one prompt: draw at least 9",
+    ),
+    (["method=ttrl", "method.min_votes=9"], "actor_rollout_ref.rollout.n=8: ttrl compares the responses to one prompt"),
+    *(
+        (
+            ["method=none", f"also={name}", "algorithm.use_kl_in_reward=true"],
+            f"algorithm.use_kl_in_reward=true: {name} makes its own advantages from the rewards, without the KL: use "
+            "actor_rollout_ref.actor.use_kl_loss=true",
+        )
+        for name in ("canon", "qae", "hardness", "pass_at_k", "seed_grpo", "hapo_average")
+    ),
     (["method=clip_cov", "method.lower=6"], "method.lower=6.0: must be below method.upper=5.0"),
 ]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from recipe.paec.config import rules
+from recipe.paec.rollout.rewards import compute_score
 
 
 @pytest.mark.parametrize("value", ["-1", "0.5", "some", "true"])
@@ -125,3 +126,95 @@ def test_a_scorer_that_does_not_exist_is_one_sentence(compose):
     (problem,) = rules.check_config(compose("reward.scorers.my_set=exact_mach"))
     assert problem.startswith("reward.scorers.my_set: exact_mach is neither package.module:function nor one of math, ")
     assert problem.endswith("; did you mean exact_match?")
+
+
+FIXED = "actor_rollout_ref.actor.use_dynamic_bsz=false"
+UPDATE, STEP = (f"actor_rollout_ref.{key}_micro_batch_size_per_gpu" for key in ("actor.ppo", "rollout.log_prob"))
+OF_REFERENCE = "actor_rollout_ref.ref.log_prob_micro_batch_size_per_gpu"
+TWO_RANKS = ["cluster.gpus_per_node=2", FIXED, "data.train_batch_size=16", "actor_rollout_ref.rollout.n=8"]
+TWO_RANKS += ["actor_rollout_ref.actor.ppo_mini_batch_size=8"]
+"""32 responses of an update and 64 of a step on each rank."""
+
+
+@pytest.mark.parametrize(
+    "overrides, problems",
+    [
+        ([f"{UPDATE}=32", f"{STEP}=64"], []),
+        ([f"{UPDATE}=6", f"{STEP}=6"], [(UPDATE, 6, 32), (STEP, 6, 64)]),
+        ([f"{UPDATE}=64", f"{STEP}=64"], [(UPDATE, 64, 32)]),
+        (["mode=separate_async", f"{UPDATE}=32", f"{STEP}=64"], [(STEP, 64, 32)]),
+        ([f"{UPDATE}=4", f"{STEP}=4", f"{OF_REFERENCE}=3"], []),
+        (
+            [f"{UPDATE}=4", f"{STEP}=4", f"{OF_REFERENCE}=3", "actor_rollout_ref.actor.use_kl_loss=true"],
+            [(OF_REFERENCE, 3, 64)],
+        ),
+        (
+            [f"{UPDATE}=4", f"{STEP}=4", f"{OF_REFERENCE}=3", "actor_rollout_ref.actor.use_kl_loss=true", "lora.rank=8"]
+            + ["lora.merge=true"],
+            [],
+        ),
+        (["actor_rollout_ref.actor.use_dynamic_bsz=true", f"{UPDATE}=6", f"{STEP}=6"], []),
+    ],
+)
+def test_micro_batches_divide_what_a_rank_has(compose, overrides, problems):
+    given = [o for o in TWO_RANKS if o.partition("=")[0] not in {other.partition("=")[0] for other in overrides}]
+    assert rules.check_config(compose(*given, *overrides)) == [
+        f"{key}={micro}: must divide the {responses} responses of a data-parallel rank"
+        for key, micro, responses in problems
+    ]
+
+
+def test_more_sequence_parallel_ranks_than_workers_are_one_sentence(compose):
+    config = compose("cluster.gpus_per_node=1", "cluster.sequence_parallel=2")
+    assert rules.check_config(config) == ["cluster.sequence_parallel=2 does not divide the 1 workers"]
+
+
+WITHOUT = "actor_rollout_ref.rollout.calculate_log_probs=false"
+NEEDS = f"{WITHOUT}: algorithm.rollout_correction.%s needs the rollout's log-probs: set it to true"
+CORRECTION = "algorithm.rollout_correction"
+
+
+@pytest.mark.parametrize(
+    "overrides, problems",
+    [
+        ([WITHOUT], []),
+        ([f"{CORRECTION}.rollout_is=token"], []),
+        ([WITHOUT, f"{CORRECTION}.rollout_is=token"], [NEEDS % "rollout_is=token"]),
+        ([WITHOUT, f"{CORRECTION}.rollout_rs=token_k1"], [NEEDS % "rollout_rs=token_k1"]),
+        ([WITHOUT, "method=none", f"{CORRECTION}.bypass_mode=true"], [NEEDS % "bypass_mode=true"]),
+        (
+            [f"{CORRECTION}.rollout_is=seq"],
+            [f"{CORRECTION}.rollout_is=seq: must be one of token, sequence, or null"],
+        ),
+    ],
+)
+def test_what_needs_the_log_probs_of_the_rollout(compose, overrides, problems):
+    assert rules.check_config(compose(*overrides)) == problems
+
+
+def test_the_filter_compares_a_number_that_exists(compose):
+    key = "algorithm.filter_groups.metric"
+    written = compute_score("gsm8k", "#### 4", "4")
+    assert set(rules.FILTERS) == {"reward", *(name for name, value in written.items() if isinstance(value, float))}
+    for value in ("seq_reward", "pred", "null"):
+        (problem,) = rules.check_config(compose("base=dapo", f"{key}={value}"))
+        assert problem.startswith(f"{key}={value}: must be one of reward, score, acc, ")
+    for value in ("reward", "metric/length"):
+        assert rules.check_config(compose("base=dapo", f"{key}={value}")) == []
+    assert rules.check_config(compose(f"{key}=seq_reward")) == [], "it is not read"
+
+
+@pytest.mark.parametrize(
+    "overrides, reason",
+    [
+        (["data.gen_batch_size=4"], None),
+        (["data.gen_batch_size=5"], "it does not divide 16 prompts"),
+        (["data.gen_batch_size=32"], "it does not divide 16 prompts"),
+        (["data.gen_batch_size=4", "base=dapo"], "with algorithm.filter_groups.enable=true verl fetches prompts one "),
+        (["data.gen_batch_size=4", "mode=colocate_async"], "with mode=colocate_async verl fetches prompts one by one"),
+        (["data.gen_batch_size=1", "base=dapo"], None),
+    ],
+)
+def test_prompts_are_fetched_in_parts_of_a_batch(compose, overrides, reason):
+    problems = rules.check_config(compose("data.train_batch_size=16", *overrides))
+    assert (problems == []) if reason is None else problems[0].startswith(f"{overrides[0]}: {reason}")

@@ -74,6 +74,10 @@ VALUES = [
     ("cluster.platform=tpu", "cuda"),
     ("cluster.nodes=0", ">= 1"),
     ("model.context_length=-1", ">= 0"),
+    ("actor_rollout_ref.actor.clip_ratio_low=null", "[0, 1]"),
+    ("actor_rollout_ref.actor.clip_ratio_high=abc", ">= 0"),
+    ("actor_rollout_ref.actor.clip_ratio_c=null", "> 1"),
+    ("data.gen_batch_size=0", ">= 1, or null"),
 ]
 """Refused by keys.RULES, or by the types of the recipe's own sections."""
 

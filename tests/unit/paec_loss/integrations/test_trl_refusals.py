@@ -18,6 +18,7 @@ def args(**options) -> SimpleNamespace:
     """What GRPOConfig has by default, of what is read."""
     defaults = {
         "beta": 0.0,
+        "num_generations": 8,
         "loss_type": "dapo",
         "multi_objective_aggregation": "sum_then_normalize",
         "steps_per_generation": 4,
@@ -63,6 +64,12 @@ def test_every_other_method_is_accepted_with_the_defaults_and_what_it_asks_for()
 def test_answers_must_be_given(name):
     (reason,) = found(name)
     assert reason == f"{name} compares the answers of a prompt's responses: pass answer_func=, which returns them"
+
+
+def test_groups_that_are_too_small():
+    (reason,) = found("pass_at_k", num_generations=4)
+    assert reason == "num_generations=4: pass_at_k compares the responses to one prompt: draw at least 5"
+    assert found("pass_at_k", num_generations=5) == [] and found("qae", num_generations=2) == []
 
 
 def test_sent_names_both_reasons():

@@ -139,7 +139,7 @@ from recipe.paec.train.watch import Progress, StopRequest
 display.INTERVAL = 0.05
 folder = Path(sys.argv[1])
 config = {
-    "run": {"name": "[shown]", "stall_timeout": 60.0, "time_limit": None},
+    "run": {"name": "[shown]", "stall_timeout": 60.0, "time_limit": None, "fresh": False},
     "trainer": {"total_training_steps": 8},
     "method": {"_target_": "paec_loss.methods.paec.PAEC"},
     "also": {},

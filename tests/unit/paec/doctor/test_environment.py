@@ -47,7 +47,7 @@ def programs(compose, monkeypatch, tmp_path):
 def test_triton_finds_its_compiler(programs, tmp_path):
     (tmp_path / "Python.h").touch()
     (problem,) = programs([]).errors
-    assert problem.startswith("Triton needs a C compiler, and neither gcc nor clang is there: install gcc, or set clu")
+    assert problem.startswith("Triton needs a C compiler, and neither gcc nor clang is there: install gcc, or set +clu")
     assert programs(["clang"]).found == str(tmp_path / "clang")
     assert programs(["gcc"]).found == str(tmp_path / "gcc")
     (problem,) = programs([], "+cluster.env.CC=icx").errors

@@ -45,9 +45,7 @@ class CANON(Method):
     alpha: float = non_negative(1.0, "factor of the unwanted half's rewards; published: 0.9 with metric=length")
     schedule: str = choice(("constant", "accuracy", "cosine"), "constant", "where mu comes from")
 
-    @property
-    def least_responses(self) -> int:
-        return 2
+    least_responses = 2
 
     def advantages(self, rollouts: Rollouts) -> Tensor:
         rewards, mu = rollouts.rewards.double(), self._mu(rollouts)

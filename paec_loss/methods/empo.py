@@ -32,9 +32,7 @@ class EMPO(Method):
     needs = {"answer_ids"}
     own_rewards: ClassVar[bool] = True
 
-    @property
-    def least_responses(self) -> int:
-        return 2
+    least_responses = 2
 
     def rewards(self, rollouts: Rollouts) -> Tensor:
         result = torch.zeros_like(rollouts.rewards)

@@ -26,9 +26,7 @@ class ETTRLAdvantage(Method):
     spans: ClassVar[str] = "the group: its mean entropy"
     released: ClassVar[str] = "no code by the authors found; this follows the text"
 
-    @property
-    def least_responses(self) -> int:
-        return 2
+    least_responses = 2
 
     def advantages(self, rollouts: Rollouts) -> Tensor:
         entropy = rollouts.response_mean(rollouts.entropy)

@@ -30,9 +30,7 @@ class HAPOAverage(Method):
 
     limit: float = positive(5.0, "absolute advantage at which a group keeps the estimator's advantages")
 
-    @property
-    def least_responses(self) -> int:
-        return 2
+    least_responses = 2
 
     def advantages(self, rollouts: Rollouts) -> Tensor:
         rewards, lengths = rollouts.rewards.double(), rollouts.lengths.double()

@@ -33,9 +33,7 @@ class Hardness(Method):
 
     weight: float = non_negative(0.256, "extra weight of hard prompts; 0 is twice Dr.GRPO's R - mean R")
 
-    @property
-    def least_responses(self) -> int:
-        return 2
+    least_responses = 2
 
     def advantages(self, rollouts: Rollouts) -> Tensor:
         signed = 2 * rollouts.rewards.double() - 1

@@ -35,9 +35,7 @@ class PPLAdvantage(Method):
     alpha: float = non_negative(0.01, "weight of the standardised log-perplexity; 0 leaves the advantages unchanged")
     width: float = between(0, 1, 0.2, "the factor of the advantage stays in [1 - width, 1 + width]")
 
-    @property
-    def least_responses(self) -> int:
-        return 2
+    least_responses = 2
 
     def advantages(self, rollouts: Rollouts) -> Tensor:
         log_perplexity = -rollouts.response_mean(rollouts.log_prob)

@@ -35,9 +35,7 @@ class QAE(Method):
 
     quantile: float = share(0.4, "quantile of the group's rewards; published: 0.6 where the entropy collapses")
 
-    @property
-    def least_responses(self) -> int:
-        return 2
+    least_responses = 2
 
     def advantages(self, rollouts: Rollouts) -> Tensor:
         rewards = rollouts.rewards.double()

@@ -53,9 +53,7 @@ class SEEDGRPO(Method):
                 "becomes negative"
             )
 
-    @property
-    def least_responses(self) -> int:
-        return 2
+    least_responses = 2
 
     def advantages(self, rollouts: Rollouts) -> Tensor:
         rewards = rollouts.rewards.double()

@@ -30,9 +30,7 @@ class Unlikeliness(Method):
 
     beta: float = between(0, 1, 0.25, "strength of the discount by rank; 0 leaves the rewards unchanged")
 
-    @property
-    def least_responses(self) -> int:
-        return 2
+    least_responses = 2
 
     def rewards(self, rollouts: Rollouts) -> Tensor:
         log_prob = rollouts.response_sum(rollouts.log_prob)

@@ -46,7 +46,7 @@ def check_config(config: DictConfig) -> list[str]:
         errors.append("actor_rollout_ref.actor.strategy: must be fsdp2 on cluster=cpu, FSDP1 needs a GPU")
     errors += attention.check_config(config)
     errors += _check_batches(config) + _check_micro_batches(config) + _check_mode(config)
-    errors += _check_loss(config, stack) + _check_filter(config) + _check_rollout_log_probs(config)
+    errors += _check_loss(config, stack) + _check_filter_metric(config) + _check_rollout_log_probs(config)
     errors += _check_methods(config, stack) + _check_record(config)
     if actor.loss_agg_mode == "seq-mean-token-sum-norm" and not actor.loss_scale_factor:
         errors.append(
@@ -274,7 +274,7 @@ def _check_loss(config: DictConfig, stack: MethodStack) -> list[str]:
     return errors
 
 
-def _check_filter(config: DictConfig) -> list[str]:
+def _check_filter_metric(config: DictConfig) -> list[str]:
     """The number by which DAPO's filter compares the responses to a prompt."""
     metric = config.algorithm.filter_groups.metric
     if not config.algorithm.filter_groups.enable or metric in FILTERS or str(metric).startswith("metric/"):

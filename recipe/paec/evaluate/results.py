@@ -110,10 +110,9 @@ def finished_table(config: DictConfig, folder: Path, target: Target, problems: d
                 f"trained_on: {folder / SAMPLES} does not exist: delete {SCORES} there to grade the responses again"
             ) from None
         scores["contamination"] = contamination(files, samples, problems)
-        return _write(folder, scores)
-    if not (folder / TABLE).is_file():
-        return _write(folder, scores)
-    return (folder / TABLE).read_text(encoding="utf-8")
+    elif (folder / TABLE).is_file():
+        return (folder / TABLE).read_text(encoding="utf-8")
+    return _write(folder, scores)
 
 
 def write_results(

@@ -5,13 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from itertools import accumulate
 
 WIDTH, HEIGHT = 64, 10
 """Columns and rows of a drawing, without its axes."""
-
-UNIT = 1 << 1074
-"""Units in 1: every float is a whole number of them, so that differences of long sums are exact."""
 
 
 @dataclass(frozen=True)
@@ -63,22 +61,16 @@ def smoothed(values: Sequence[float | None], width: int) -> list[float | None]:
 
     None stays None, and takes the place of what is not finite.
     """
-    half, units = width // 2, [_units(value) for value in values]
-    sums = [*accumulate((number or 0 for number in units), initial=0)]
-    counts = [*accumulate((number is not None for number in units), initial=0)]
-    spans = [(max(0, i - half), min(i + half + 1, len(units))) for i in range(len(units))]
+    half = width // 2
+    # As fractions the differences of long sums are exact: rounding would be drawn over the whole height.
+    exact = [None if value is None or not math.isfinite(value) else Fraction(value) for value in values]
+    sums = [*accumulate((value or 0 for value in exact), initial=Fraction(0))]
+    counts = [*accumulate((value is not None for value in exact), initial=0)]
+    spans = [(max(0, i - half), min(i + half + 1, len(exact))) for i in range(len(exact))]
     return [
-        None if number is None else (sums[stop] - sums[first]) / UNIT / (counts[stop] - counts[first])
-        for number, (first, stop) in zip(units, spans, strict=True)
+        None if value is None else float(sums[stop] - sums[first]) / (counts[stop] - counts[first])
+        for value, (first, stop) in zip(exact, spans, strict=True)
     ]
-
-
-def _units(value: float | None) -> int | None:
-    """A value as a number of units; None if it is not finite."""
-    if value is None or not math.isfinite(value):
-        return None
-    numerator, denominator = value.as_integer_ratio()
-    return numerator * (UNIT // denominator)
 
 
 def _known(curve: Curve) -> list[tuple[int, float]]:

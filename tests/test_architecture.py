@@ -181,6 +181,27 @@ def test_every_module_has_a_test_file_of_its_name():
         assert (ROOT / "tests" / file).is_file() and reason, f"{module}: tests/{file} must exist, with a reason"
 
 
+def test_files_that_tests_name_exist():
+    """A test that is skipped here, for want of Slurm or a GPU, would hide that a file was moved."""
+
+    def parts(node: ast.expr) -> list[str]:
+        """["tests", "run.sh"] of `REPOSITORY / "tests" / "run.sh"`; nothing of other expressions."""
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div) and isinstance(node.right, ast.Constant):
+            above = [] if isinstance(node.left, ast.Name) else parts(node.left)
+            if above or (isinstance(node.left, ast.Name) and node.left.id in ("REPOSITORY", "ROOT")):
+                return [*above, node.right.value]
+        return []
+
+    named = {
+        (path.relative_to(ROOT).as_posix(), "/".join(parts(node)))
+        for path in (ROOT / "tests").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.BinOp) and parts(node) and Path(parts(node)[-1]).suffix
+    }
+    assert len(named) > 20
+    assert [f"{test}: {path}" for test, path in sorted(named) if not (ROOT / path).exists()] == []
+
+
 def test_packages_are_empty():
     """`rollout.rewards` and the plugins are imported in light processes, which must not pay for their neighbours."""
     for path in (ROOT / "recipe").rglob("__init__.py"):

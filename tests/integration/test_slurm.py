@@ -24,7 +24,7 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[2]
 BATCH = REPOSITORY / "launch" / "slurm" / "paec.sbatch"
 SWEEP = REPOSITORY / "launch" / "slurm" / "sweep.sbatch"
-CLUSTER = REPOSITORY / "tests" / "slurm_cluster.sh"
+CLUSTER = REPOSITORY / "tests" / "helpers" / "slurm_cluster.sh"
 MISSING = [program for program in ("slurmctld", "slurmd", "sbatch", "munged") if shutil.which(program) is None]
 
 pytestmark = [

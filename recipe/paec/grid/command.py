@@ -81,7 +81,7 @@ def print_task(arguments: list[str]) -> int:
     """`--task N`, for launch/slurm/sweep.sbatch: label, seed and overrides of the N-th run, one per line."""
     place = arguments.index("--task")
     given = "".join(arguments[place + 1 : place + 2])
-    if not re.fullmatch(r"\d+", given, re.ASCII):
+    if not re.fullmatch(r"-1|\d+", given, re.ASCII):  # -1: a job without an array
         raise UserError(f"--task {given}: must be the number of a run, an integer >= 0")
     task = int(given)
     grid = parse(arguments[:place] + arguments[place + 2 :], os.environ)

@@ -68,6 +68,7 @@ def test_names_do_not_depend_on_where_it_runs(capsys):
         (["METHODS=none", "run.fresh=true"], "run.fresh=true: the grid sets run.fresh itself: use run.root"),
         (["METHODS=none", "+x.api_key=abcdefgh"], "x.api_key would put a secret where others can read it"),
         (["METHODS=none paec", "SEEDS=1 2", "--task", "4"], "2 methods and 2 seeds: submit with sbatch --array=0-3"),
+        (["METHODS=none paec", "SEEDS=1 2", "--task", "-1"], "2 methods and 2 seeds: submit with sbatch --array=0-3"),
     ],
 )
 def test_refused_at_once(arguments, message, monkeypatch):

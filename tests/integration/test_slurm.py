@@ -186,7 +186,8 @@ def test_sweep(slurm):
 TRAINED = """
 folder=$GRID_ROOT/tiny_cpu-$METHOD-seed$SEED
 mkdir -p $folder/checkpoints/global_step_1 && echo '{}' > $folder/checkpoints/global_step_1/paec_state.json
-echo "{\\"kind\\": \\"run\\", \\"experiment\\": \\"tiny_cpu\\", \\"name\\": \\"$(basename $folder)\\"}" > $folder/.paec_folder.json
+mark="{\\"kind\\": \\"run\\", \\"experiment\\": \\"tiny_cpu\\", \\"name\\": \\"$(basename $folder)\\"}"
+echo "$mark" > $folder/.paec_folder.json
 echo "{\\"step\\": 1, \\"actor/entropy\\": 0.5, \\"response_length/mean\\": 7, \\"timing_s/step\\": 1.0, \\
 \\"val/s/avg@4\\": 0.$SEED, \\"val/s/maj@4\\": 0.5, \\"val/s/pass@4\\": 0.5}" > $folder/metrics.jsonl
 """

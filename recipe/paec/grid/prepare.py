@@ -25,7 +25,7 @@ TERMS = (
 )
 """Configuration keys in which the runs of a table must agree."""
 CIRCUMSTANCES = ("run", "trainer", "cluster", "ray_kwargs", "identity")
-"""Configuration sections that do not make it a different run: length, monitoring, place (`resolve.SAME_RUN`)."""
+"""Sections that do not make it a different run: length, monitoring, place (`resolve.SAME_RUN_PREFIXES`)."""
 
 
 def prepare(grid: Grid) -> list[GridRun]:

@@ -21,14 +21,14 @@ from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 
 from data_prep.files import atomic_write
+from recipe.paec.common.records import METRICS_FILE, read_metrics
 from recipe.paec.common.repository import REPOSITORY
 from recipe.paec.compare.figures import FAINT, INK, line_style, tidy
-from recipe.paec.run import recorded
+from recipe.paec.run import reference_run
 from recipe.paec.run.drawing import smoothed
-from recipe.paec.run.log import METRICS_FILE, read_metrics
 from recipe.paec.run.summary import ENTROPY, accuracy, anchored
 
-RESULTS = recorded.FOLDER
+RESULTS = reference_run.FOLDER
 PICTURE = REPOSITORY / "docs" / "first_run.svg"
 LABELS = {"none": "GRPO", "paec": "GRPO + PAEC"}
 
@@ -36,12 +36,12 @@ LABELS = {"none": "GRPO", "paec": "GRPO + PAEC"}
 def record(run: Path, folder: Path = RESULTS) -> Path:
     """Write what the picture and a run's summary need of a run to `folder`/<method>.jsonl; returns the file.
 
-    The first line says what was run (`recorded.about`). Then there is one for each step: step, entropy and accuracy,
-    and where the method has an anchor hbar and floor; entropies in nats.
+    The first line says what was run (`reference_run.about`). Then there is one for each step: step, entropy and
+    accuracy, and where the method has an anchor hbar and floor; entropies in nats.
     """
     config = OmegaConf.load(run / "config.yaml")
     method = str(config.identity.method)
-    lines: list[dict[str, Any]] = [recorded.about(config)]
+    lines: list[dict[str, Any]] = [reference_run.about(config)]
     for found in read_metrics(run / METRICS_FILE):
         line: dict[str, Any] = {"step": found["step"]}
         if ENTROPY in found:
@@ -72,15 +72,15 @@ def picture(runs: dict[str, list[dict[str, Any]]]) -> Figure:
     shown = {}
     for place, (method, lines) in enumerate(runs.items()):
         style = line_style(place)
-        steps, values = recorded.column(lines, "entropy")
+        steps, values = reference_run.column(lines, "entropy")
         entropy.plot(steps, values, linewidth=0.5, alpha=0.35, color=style["color"])
         (shown[LABELS.get(method, method)],) = entropy.plot(steps, smoothed(values, 5), linewidth=1.8, **style)
-        score.plot(*recorded.column(lines, "accuracy"), linewidth=1.8, marker="o", markersize=3, **style)
-        steps, values = recorded.column(lines, "hbar")
+        score.plot(*reference_run.column(lines, "accuracy"), linewidth=1.8, marker="o", markersize=3, **style)
+        steps, values = reference_run.column(lines, "hbar")
         if values:
             selected.plot(steps, values, linewidth=0.5, alpha=0.35, color=style["color"])
             selected.plot(steps, smoothed(values, 5), linewidth=1.8, **style)
-            selected.plot(*recorded.column(lines, "floor"), linewidth=1.2, color=INK, linestyle=(0, (4, 2)))
+            selected.plot(*reference_run.column(lines, "floor"), linewidth=1.2, color=INK, linestyle=(0, (4, 2)))
             selected.annotate("floor", (steps[len(steps) // 10], lines[-1]["floor"]), xytext=(0, -11),
                               textcoords="offset points", fontsize=8, color=INK)  # fmt: skip
     titles = ("token entropy, nats", "entropy of selected positions, nats", "validation accuracy (avg@4)")

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from statistics import mean
 
-from recipe.paec.run.log import read_metrics
+from recipe.paec.common.records import read_metrics
 
 SOURCES = ("step", "exact")
 

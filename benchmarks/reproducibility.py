@@ -14,7 +14,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from recipe.paec.run.log import METRICS_FILE, read_metrics
+from recipe.paec.common.records import METRICS_FILE, read_metrics
 
 NOT_COMPARED = ("timing", "perf/", "actor/perf/")
 """First words of metrics that no two runs share: times, throughput, memory."""

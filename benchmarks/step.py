@@ -33,8 +33,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from data_prep.files import atomic_write
 from recipe.paec.common.process_tree import ProcessTree
+from recipe.paec.common.records import METRICS_FILE, read_metrics
 from recipe.paec.config.resolve import composed, resolved
-from recipe.paec.run.log import METRICS_FILE, read_metrics
 
 VARIANTS = ("ours, paec", "ours, none", "verl, none")
 SKIPPED = 5

@@ -19,8 +19,8 @@ import yaml
 
 from data_prep.files import atomic_write
 from recipe.lab.runs import CONFIG_FILE, steps_done
+from recipe.paec.common.records import METRICS_FILE, read_metrics
 from recipe.paec.common.repository import REPOSITORY
-from recipe.paec.run.log import METRICS_FILE, read_metrics
 
 KEPT = REPOSITORY / "benchmarks" / "results" / "runs"
 

@@ -221,6 +221,24 @@ class GraderPool:
         """`group` for many (data source, answers), `workers` at a time, in the order given."""
         return self._for_each(lambda problem: self.group(*problem), problems)
 
+    def answer_ids(
+        self, rows: Iterable[Sequence[int]], data_sources: Sequence[str], answers: Sequence[str | None]
+    ) -> list[int]:
+        """Class of each answer within its group, as `group` numbers them; no answer has a class of its own, `-1 - row`.
+
+        Args:
+            rows: of each group, the places of its responses; every place is in one group.
+            data_sources: of each response; a group has one.
+            answers: of each response.
+        """
+        groups = [*rows]
+        found = self.groups((data_sources[group[0]], [answers[row] for row in group]) for group in groups)
+        ids = [0] * len(answers)
+        for group, classes in zip(groups, found, strict=True):
+            for row, number in zip(group, classes, strict=True):
+                ids[row] = -1 - row if number is None else number
+        return ids
+
     def _for_each(self, function: Callable[[_Item], _Result], items: Iterable[_Item]) -> list[_Result]:
         with ThreadPoolExecutor(self.workers) as threads:
             try:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from data_prep.arithmetic import choose_avx2
+from recipe.paec.common import folder_kinds
 from recipe.paec.common.console import asked_for_help, complain
 from recipe.paec.common.errors import UserError
 
@@ -46,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except HookError as error:
         return complain([str(error)])
     except KeyboardInterrupt:
-        same = "the same command without fresh=true" if "fresh=true" in given else "the same command"
+        same = folder_kinds.LAB.same_command(folder_kinds.LAB.fresh in given)
         print(f"interrupted; {same} continues from the last checkpoint", file=sys.stderr, flush=True)
         return 130
     return 0

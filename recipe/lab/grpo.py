@@ -266,15 +266,16 @@ def tokens_of(
 ) -> Tokens:
     """What the hooks see of a mini-batch under the current policy, with gradient: `prompts` of P, `rows` of B."""
     drawn = batch.sampled
-    place = (batch.prompts[prompts], drawn.tokens[prompts], drawn.inside[prompts])
+    asked, responses, written = batch.prompts[prompts], drawn.tokens[prompts], drawn.inside[prompts]
     tokens, inside = rollouts.tokens[rows], rollouts.response_mask[rows]
     names = [f"{name}_{sample}_0" for name in batch.names[prompts] for sample in range(drawn.tokens.shape[1])]
     ref_log_prob = None
     if reference is not None:
         with torch.no_grad():
-            ref_log_prob = statistics_of(reference.logits(*place), tokens, inside, settings).log_prob
+            logits = reference.logits(asked, responses, written)
+            ref_log_prob = statistics_of(logits, tokens, inside, settings).log_prob
     return Tokens(
-        statistics=statistics_of(policy.logits(*place), tokens, inside, settings),
+        statistics=statistics_of(policy.logits(asked, responses, written), tokens, inside, settings),
         old_log_prob=rollouts.log_prob[rows],
         advantages=advantage[rows],
         response_mask=inside,

@@ -95,9 +95,8 @@ class Policy:
         """The layers' weights as `encode` and `decode` take them, with their gradient."""
 
         def layer(number: int) -> _Layer:
-            w = {
-                n.removeprefix(p): v for n, v in self.parameters.items() if n.startswith(p := f"model.layers.{number}.")
-            }
+            prefix = f"model.layers.{number}."
+            w = {n.removeprefix(prefix): v for n, v in self.parameters.items() if n.startswith(prefix)}
             read, read_mlp = w["input_layernorm.weight"], w["post_attention_layernorm.weight"]
             q, k = (self._neighbours(w[f"self_attn.{x}_proj.weight"]) for x in "qk")
             scale, bias = self.head_dim**-0.5, None

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from omegaconf import OmegaConf
 
-from data_prep.files import atomic_write
 from recipe.lab import grpo, own_code
 from recipe.lab.settings import SAME_RUN, Settings
 from recipe.lab.task import Task
@@ -20,8 +19,8 @@ from recipe.paec.common import folder_kinds, folders
 from recipe.paec.common.console import say
 from recipe.paec.common.errors import UserError
 from recipe.paec.common.files import replace_file
-from recipe.paec.common.records import PROBLEMS_FILE, first_difference
-from recipe.paec.run.log import METRICS_FILE, MetricsFile, truncate_metrics
+from recipe.paec.common.records import METRICS_FILE, PROBLEMS_FILE, first_difference
+from recipe.paec.run.log import MetricsFile, truncate_metrics
 
 STATE_FILE, CONFIG_FILE = "state.pt", "config.yaml"
 REMEDY = f"{folder_kinds.LAB.elsewhere}, or start over with {folder_kinds.LAB.fresh}"
@@ -90,8 +89,7 @@ def _train(folder: Path, settings: Settings) -> None:
     if (folder / STATE_FILE).is_file():
         restore(state, _load(folder))
         say(f"{folder}: resuming after step {state.step}")
-    with atomic_write(folder / CONFIG_FILE) as partial:
-        partial.write_text(OmegaConf.to_yaml(OmegaConf.create(settings.record)), encoding="utf-8")
+    replace_file(folder / CONFIG_FILE, OmegaConf.to_yaml(OmegaConf.create(settings.record)), sync=True)
     for name in (METRICS_FILE, PROBLEMS_FILE):
         truncate_metrics(folder / name, state.step if state.step else -1)
     file = MetricsFile(folder, written=lambda record: say(progress(record, settings.steps)))
@@ -123,8 +121,15 @@ def _validation(state: grpo.State, settings: Settings, task: Task, folder: Path)
     """Metrics of the validation; the counts of every problem go to PROBLEMS_FILE."""
     began, metrics = time.perf_counter(), {}
     for split in ("validation", "held_out") if settings.held_out else ("validation",):
-        place = (settings.test_samples, settings.max_response_length, settings.test_temperature)
-        found = task.validate(state.policy, *place, settings.seed, state.step, split)
+        found = task.validate(
+            state.policy,
+            settings.test_samples,
+            settings.max_response_length,
+            settings.test_temperature,
+            settings.seed,
+            state.step,
+            split,
+        )
         metrics |= found.metrics
         counts: dict[str, Any] = {"step": state.step, "split": split, "samples": settings.test_samples}
         counts |= {"correct": found.correct, "distinct": found.distinct}

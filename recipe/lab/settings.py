@@ -67,7 +67,7 @@ TABLE = Table(
     sections=frozenset(SECTIONS),
     needed=frozenset((*RULES, *SHARED)),
 )
-"""Keys that repeat one of the laboratory's own under the pipeline's name -> that one."""
+"""Tables for the laboratory's overrides; `owned`: the pipeline's name of a setting -> the laboratory's own key."""
 
 
 @dataclass(frozen=True)

@@ -37,10 +37,10 @@ from recipe.lab.table import table
 from recipe.paec.common.console import asked_for_help, complain, say
 from recipe.paec.common.errors import UserError
 from recipe.paec.common.files import replace_file
-from recipe.paec.common.records import PROBLEMS_FILE
+from recipe.paec.common.records import METRICS_FILE, PROBLEMS_FILE, read_metrics
 from recipe.paec.common.repository import REPOSITORY
+from recipe.paec.config.keys import key_of
 from recipe.paec.config.values import closest
-from recipe.paec.run.log import METRICS_FILE, read_metrics
 
 PUBLISHED = REPOSITORY / "benchmarks" / "lab"
 """The folder of this project's own files of jobs; their records, RECORDS, are in the repository."""
@@ -82,8 +82,8 @@ class Job:
     """One run of a sweep."""
 
     name: str
-    of: str
-    """The job in the file."""
+    job: str
+    """Its name in the file."""
     overrides: tuple[str, ...]
     settings: Settings
 
@@ -115,7 +115,7 @@ def jobs_of(content: Any, runs: Path) -> list[Job]:
     if isinstance(content, Mapping) and (unknown := [str(key) for key in content if key not in KEYS]):
         raise UserError(f"{unknown[0]}: {closest(unknown[0], KEYS, 'did you mean {}? ')}{rule}")
     if not isinstance(content, Mapping) or not content.get("jobs"):
-        raise UserError(rule)
+        raise UserError(f"there are no jobs in this file: {rule}")
     common, seeds, errors, found = content.get("all", []), content.get("seeds", [1]), [], []
     if not isinstance(content["jobs"], Mapping):
         raise UserError("jobs: must be names with their overrides: {name: [overrides]}")
@@ -128,8 +128,8 @@ def jobs_of(content: Any, runs: Path) -> list[Job]:
         if problem := _refused(f"jobs.{name}", common, own):
             errors.append(problem)
             continue
-        own_keys = {_key(o) for o in own or []}
-        of_job = (*(o for o in common if _key(o) not in own_keys), *(own or []))
+        own_keys = {key_of(o) for o in own or []}
+        of_job = (*(o for o in common if key_of(o) not in own_keys), *(own or []))
         for seed in seeds:
             label = f"{name}-seed{seed}"
             overrides = (*of_job, f"seed={seed}", f'name="{label}"', f'output="{runs / label}"')
@@ -151,13 +151,10 @@ def _refused(job: str, common: list[Any], own: Any) -> str | None:
     if not all(isinstance(o, str) for o in [*common, *(own or [])]):
         return f"{job}: overrides must be text, such as method.ratio=0.002"
     for where, overrides in (("all", common), (job, own or [])):
-        for key in (key for key in map(_key, overrides) if key in OURS):
+        key = next((key for key in map(key_of, overrides) if key in OURS), None)
+        if key is not None:
             return f"{where}: {key}: {OURS[key]}"
     return None
-
-
-def _key(override: str) -> str:
-    return override.lstrip("+~").partition("=")[0]
 
 
 def _is_of_a_method(key: str) -> bool:
@@ -305,10 +302,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return complain(error.errors)
     records: dict[str, list[Path | None]] = {}
     for job in jobs:
-        records.setdefault(job.of, []).append(None if job in missing else file_of(job, options.records))
+        records.setdefault(job.job, []).append(None if job in missing else file_of(job, options.records))
     if shown := table(records):
         say(f"\n{shown}")
-    return complain(failures) and 1 if failures else 0
+    if failures:
+        complain(failures)
+        return 1
+    return 0
 
 
 def records_of(jobs: Path, runs: Path) -> Path:

@@ -131,14 +131,10 @@ class Task:
         rows: dict[int, list[int]] = {}
         for row, problem in enumerate(problems):
             rows.setdefault(id(problem), []).append(row)
-        found = self._pool.groups(
-            (problems[of[0]].source, [verdicts[row].answer for row in of]) for of in rows.values()
+        found = self._pool.answer_ids(
+            rows.values(), [problem.source for problem in problems], [verdict.answer for verdict in verdicts]
         )
-        classes = torch.zeros(len(problems), dtype=torch.int64)
-        for of, numbers in zip(rows.values(), found, strict=True):
-            for row, number in zip(of, numbers, strict=True):
-                classes[row] = number if number is not None else -1 - row
-        return classes
+        return torch.tensor(found)
 
     def validate(
         self, policy: Policy, samples: int, length: int, temperature: float, seed: int, step: int, split: str
@@ -162,23 +158,21 @@ class Task:
         verdicts = self.verdicts([problem for problem in asked for _ in range(samples)], texts)
         of_problem = [verdicts[row * samples : (row + 1) * samples] for row in range(n)]
         groups = self._groups(asked, of_problem)
+        classes = [None] * len(verdicts) if groups is None else [*chain.from_iterable(groups)]
         found = validation_metrics(
             [problem.source for problem in asked for _ in range(samples)],
             [str(row) for row in range(n) for _ in range(samples)],
-            [
-                SampleVerdict(v.correct, v.strict, group, v.status)
-                for v, group in zip(verdicts, chain.from_iterable(groups or [[None] * len(verdicts)]), strict=True)
-            ],
+            [SampleVerdict(v.correct, v.strict, group, v.status) for v, group in zip(verdicts, classes, strict=True)],
             problems=Counter(problem.source for problem in asked),
             samples=samples,
         )
         if groups is None:
             found = {name: value for name, value in found.items() if "/maj@" not in name}
-        correct = [[v.correct for v in of] for of in of_problem]
-        answers = [expressions_of(of) for of in of_problem]
-        distinct, solutions = [len(of) for of in answers], None
+        correct = [[v.correct for v in group] for group in of_problem]
+        answers = [expressions_of(group) for group in of_problem]
+        distinct, solutions = [len(different) for different in answers], None
         if all(problem.source == countdown.DATA_SOURCE for problem in asked):
-            solutions = [len({countdown.solution(answer) for answer in of}) for of in answers]
+            solutions = [len({countdown.solution(answer) for answer in different}) for different in answers]
         votes = None if groups is None else [majority(g, c) for g, c in zip(groups, correct, strict=True)]
         for source, values in entropies.items():
             rows = [row for row, problem in enumerate(asked) if problem.source == source]

@@ -20,9 +20,9 @@ from recipe.paec.common.child import StopSignals
 from recipe.paec.common.console import say
 from recipe.paec.common.errors import UserError
 from recipe.paec.common.process_tree import ProcessTree
-from recipe.paec.run.log import METRICS_FILE, read_metrics
+from recipe.paec.common.records import METRICS_FILE, read_metrics
 from recipe.search.objective import metrics_of
-from recipe.search.request import Request
+from recipe.search.request import Request, refuse_own
 from recipe.search.runners import Ended, runs_of
 from recipe.search.space import Params, overrides_of
 from recipe.search.studies import Setting
@@ -61,10 +61,7 @@ class Lab:
 
     def __init__(self, request: Request, folder: Path, processes: int):
         self._request, self._runs, self._processes = request, runs_of(folder), processes
-        for override in request.overrides:
-            key = override.lstrip("+~").partition("=")[0]
-            if key in OURS:
-                raise UserError(f"all: {override}: the search sets {key} itself: use {OURS[key]}")
+        refuse_own(request.overrides, OURS)
         first = self._settings(next(iter(request.methods)))
         if first.held_out:
             raise UserError(

@@ -11,14 +11,13 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from paec_loss import MethodStack
-from recipe.paec.common.errors import UserError
 from recipe.paec.config.methods import stack_of
 from recipe.paec.grid.command import start
 from recipe.paec.grid.prepare import prepare
 from recipe.paec.grid.request import Grid, parse
 from recipe.paec.grid.runs import GridRun
 from recipe.search.objective import metrics_of
-from recipe.search.request import Request
+from recipe.search.request import Request, refuse_own
 from recipe.search.runners import Ended, runs_of
 from recipe.search.space import Params, overrides_of
 from recipe.search.studies import Setting
@@ -50,10 +49,7 @@ class Pipeline:
 
     def __init__(self, request: Request, folder: Path):
         self._request, self._runs = request, runs_of(folder.resolve())
-        for override in request.overrides:
-            key = override.lstrip("+~").partition("=")[0]
-            if key in OURS:
-                raise UserError(f"all: {override}: the search sets {key} itself: use {OURS[key]}")
+        refuse_own(request.overrides, OURS)
         grid = self._grid([(name, name, {}) for name in request.methods])
         prepare(grid)
         configs = [grid.configuration(entry, grid.seeds[0]) for entry in grid.entries]

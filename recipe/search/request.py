@@ -15,7 +15,7 @@ methods:
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ import yaml
 from omegaconf import OmegaConf
 
 from recipe.paec.common.errors import UserError
+from recipe.paec.config.keys import key_of
 from recipe.search.objective import Objective, objective_of
 from recipe.search.space import Knob, Range, Space, knob_of
 
@@ -133,6 +134,14 @@ def request_of(content: Any, name: str) -> Request:
     return request
 
 
+def refuse_own(overrides: Iterable[str], own: Mapping[str, str]) -> None:
+    """UserError for an override of all runs that the search sets itself; `own`: its key -> what to use instead."""
+    for override in overrides:
+        key = key_of(override)
+        if key in own:
+            raise UserError(f"all: {override}: the search sets {key} itself: use {own[key]}")
+
+
 def check_count(request: Request, space: Space) -> None:
     """UserError if a method has not as many different settings as the budget wants."""
     count, wanted = space.count(), request.settings(space.method)
@@ -174,7 +183,7 @@ def _overrides(written: Any) -> tuple[str, ...]:
     if not isinstance(written, list) or not all(isinstance(one, str) for one in written):
         raise UserError("all: must be a list of overrides, such as [steps=150]")
     for override in written:
-        key = override.lstrip("+~").partition("=")[0]
+        key = key_of(override)
         if key == "method" or key.startswith("method."):
             raise UserError(f"all: {override}: the search sets the methods itself: name them under methods")
         if key == "seed":

@@ -25,7 +25,3 @@ def check(monkeypatch, capsys, *overrides: str) -> tuple[int, str, str]:
     code = exit_code(monkeypatch, *overrides)
     said = capsys.readouterr()
     return code, said.out, said.err
-
-
-def key_of(override: str) -> str:
-    return override.lstrip("+~").partition("=")[0]

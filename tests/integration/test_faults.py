@@ -20,7 +20,8 @@ import psutil
 import pytest
 from pipeline_runs import descendants, finish, records, start, wait_for
 
-from recipe.paec.run.log import METRICS_FILE, truncate_metrics
+from recipe.paec.common.records import METRICS_FILE
+from recipe.paec.run.log import truncate_metrics
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.slow, pytest.mark.timeout(1500)]
 

@@ -18,7 +18,6 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 import torch
-import torch.distributed
 import torch.distributed as dist
 from tensordict import NonTensorData, TensorDict
 from verl.utils import tensordict_utils as tu
@@ -54,19 +53,19 @@ class NonFiniteLogits(FloatingPointError):
     model_type="language_model", backend=["fsdp", "fsdp2"], device=["cpu", "cuda"], vendor=["cpu", "nvidia"]
 )
 class PAECEngine(FSDPEngineWithLMHead):
-    """See the module."""
+    """verl's FSDP engine for language models, with token statistics and the methods' mini-batch context."""
 
     def __init__(self, model_config, engine_config, optimizer_config, checkpoint_config):
         super().__init__(model_config, engine_config, optimizer_config, checkpoint_config)
         # The reference policy comes with verl's own engine config, which knows no method.
         ours = isinstance(engine_config, MethodEngineConfig)
         self.stack = engine_config.stack if ours else MethodStack([METHODS["none"]()])
-        self._plain = not (self.stack.acts_in_actor or self.stack.needs_rollouts)
+        self._read_by_methods = self.stack.acts_in_actor or self.stack.needs_rollouts
         self._nan_rows = 0
         self._without_adapter = False
         self._head: StatisticsHead | None = None
         self._vocab_size = int(model_config.hf_config.get_text_config().vocab_size)
-        if not self._plain and model_config.use_fused_kernels:
+        if self._read_by_methods and model_config.use_fused_kernels:
             raise ValueError(
                 f"actor_rollout_ref.model.use_fused_kernels=true never materialises the logits that "
                 f"{', '.join(self.stack.names)} read: set it to false; "
@@ -101,13 +100,13 @@ class PAECEngine(FSDPEngineWithLMHead):
     def prepare_model_inputs(self, micro_batch: TensorDict):
         model_inputs, output_args = super().prepare_model_inputs(micro_batch)
         if self._head is not None:
-            if not self._is_ours(micro_batch):
+            if not self._only_statistics(micro_batch):
                 raise ValueError("fused_head=true leaves no logits for distillation or sum_pi_squared: set it to false")
             self._head.targets = self._targets(model_inputs["input_ids"].shape, output_args, micro_batch)
         return model_inputs, output_args
 
     def prepare_model_outputs(self, output, output_args, micro_batch: TensorDict, logits_processor_func):
-        if not self._is_ours(micro_batch):
+        if not self._only_statistics(micro_batch):
             model_output = super().prepare_model_outputs(output, output_args, micro_batch, logits_processor_func)
             self._count_nan_rows(model_output["log_probs"].values())
             return model_output
@@ -122,15 +121,15 @@ class PAECEngine(FSDPEngineWithLMHead):
         if without_padding:
             packed = self._gather_and_unpad_packed(packed, output_args["pad_size"])
         model_output = unpack(packed, micro_batch["input_ids"].offsets())
-        if self._without_adapter or (self._plain and not _flag(micro_batch, RECORDED)):
+        if self._without_adapter or not (self._read_by_methods or _flag(micro_batch, RECORDED)):
             wanted = {"log_probs", "entropy"} if _flag(micro_batch, "calculate_entropy") else {"log_probs"}
             model_output = {name: values for name, values in model_output.items() if name in wanted}
         return model_output
 
-    def _is_ours(self, micro_batch: TensorDict) -> bool:
+    def _only_statistics(self, micro_batch: TensorDict) -> bool:
         """Whether only token statistics are requested; distillation and similar features use verl's own code."""
         others = ("use_fused_kernels", "calculate_sum_pi_squared", "distillation_use_topk", "distillation_only")
-        return not self._plain or not any(_flag(micro_batch, name) for name in others)
+        return self._read_by_methods or not any(_flag(micro_batch, name) for name in others)
 
     def _targets(self, shape: torch.Size, output_args, micro_batch: TensorDict) -> HeadLabels:
         """Label and temperature of every row of the model's output [*shape, ...]."""

@@ -14,11 +14,10 @@ from recipe.paec.analyse import metrics
 from recipe.paec.analyse.phrases import DEFAULT, PhraseList
 from recipe.paec.analyse.sampled import DUMPS, Policy, Series, of_counts, of_dumps, of_evaluations
 from recipe.paec.common.errors import UserError
-from recipe.paec.common.records import PROBLEMS_FILE
+from recipe.paec.common.records import METRICS_FILE, PROBLEMS_FILE
 from recipe.paec.compare.evaluations import parse_run
 from recipe.paec.report.benchmarks import is_evaluation, read_scored
 from recipe.paec.report.runs import CONFIG_FILE, dig, is_run, read_records, read_run
-from recipe.paec.run.log import METRICS_FILE
 
 EVALUATIONS = "evaluation"
 """Folder of a run with its evaluations."""

@@ -30,7 +30,7 @@ class StopSignals:
     def __init__(self, handler: Callable[[int, FrameType | None], None]):
         self._handler = handler
         self.before: dict[int, Any] = {}
-        """The handlers of before, by signal; empty when they are back."""
+        """The previous handlers, by signal; empty once restored."""
 
     def __enter__(self) -> StopSignals:
         self.take()
@@ -44,14 +44,14 @@ class StopSignals:
         self.before = {number: signal.signal(number, self._handler) for number in STOPPING}
 
     def restore(self) -> None:
-        """Let the handlers of before have the signals again."""
+        """Restore the previous handlers."""
         for number, handler in self.before.items():
             signal.signal(number, handler)
         self.before = {}
 
 
 class LastSign:
-    """When a process last showed that it gets on."""
+    """When a process last showed progress."""
 
     def __init__(self) -> None:
         self._at = time.monotonic()

@@ -49,7 +49,7 @@ class Early:
         self._tree: ProcessTree | None = ProcessTree(command, output, environment_of(cluster), heard=True)
 
     def begin(self, file: Path, log: Path, environment: dict[str, str]) -> ProcessTree | None:
-        """Let it work on `file`, as if it had just been started; None if it has ended, or was let already.
+        """Let it work on `file`, as if it had just been started; None if it has ended, or was already told to begin.
 
         Args:
             file: its argument.
@@ -77,7 +77,7 @@ class Early:
 
 @contextmanager
 def started_early(module: str, cluster: Any) -> Iterator[Early | None]:
-    """A process that imports meanwhile, for as long as it has not begun; None where nothing is imported for others."""
+    """A process that imports its libraries until it is told to begin; None if workers are not forked."""
     if not forks(cluster):
         yield None
         return

@@ -12,4 +12,4 @@ class UserError(Exception):
 
 
 class Stalled(UserError):
-    """The training process sent no heartbeat for `run.stall_timeout` seconds, or ran past `run.time_limit`."""
+    """A watched process made no progress for `stall_timeout` seconds, or a training ran past `run.time_limit`."""

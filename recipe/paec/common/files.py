@@ -1,4 +1,8 @@
-"""Files that are either complete or absent, even if the process is killed while writing."""
+"""Files that are either complete or absent, even if the process is killed while writing.
+
+For content that is in memory. `data_prep.files.atomic_write` is for writers that need a path, and removes what a killed
+writer left behind.
+"""
 
 from __future__ import annotations
 

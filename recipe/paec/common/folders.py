@@ -145,7 +145,7 @@ def to_be_cleared(folder: Path, kind: Kind) -> str | None:
     held = inside(folder, kind)
     if not held.own:
         return None
-    files = Counter(path.partition("/")[0] + "/" * ("/" in path) for path in held.own)
+    files = Counter(first + slash for first, slash, _ in (path.partition("/") for path in held.own))
     parts = [f"{name} ({count} files)" if name.endswith("/") else name for name, count in files.items()]
     left = f"; leaves {', '.join(held.foreign)}" if held.foreign else ""
     return f"deletes the {kind.noun} in {folder}: {', '.join(parts)}{left}"

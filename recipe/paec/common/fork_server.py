@@ -199,7 +199,7 @@ def _become(name: str, request: dict, files: list[int], connection: socket.socke
         run(request["arguments"])
         code = 0
     except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
         if isinstance(end.code, str):
             print(end.code, file=sys.stderr)
     except BaseException:

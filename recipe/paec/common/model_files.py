@@ -10,8 +10,6 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 INDEX = "model.safetensors.index.json"
-EMBEDDING = "embed_tokens.weight"
-"""Suffix of the input embedding's name in the decoders that the recipe trains."""
 LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 """Names of the linear layers in the decoders that the recipe trains, for a model that does not exist yet."""
 STRETCHED = ("linear", "dynamic", "yarn")

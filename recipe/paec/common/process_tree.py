@@ -43,12 +43,12 @@ def prctl(option: int, value: int) -> None:
 
 def die_with_parent(number: int = signal.SIGKILL) -> None:
     """For preexec_fn: the child receives this signal when the process that starts it exits for any reason."""
-    # SIGKILL of the supervisor must not leave a training process behind that writes into the run directory.
+    # If the launcher is killed, no training process may be left that writes into the run directory.
     prctl(PR_SET_PDEATHSIG, number)
 
 
 def printed(log: Path, since: int, most: int | None = None) -> str:
-    """What was written to `log` after its first `size` bytes; only the end, if that is more than `most`."""
+    """What was written to `log` after byte `since`; at most its last `most` bytes."""
     start = since if most is None else max(since, log.stat().st_size - most)
     with open(log, "rb") as stream:
         stream.seek(start)
@@ -150,6 +150,12 @@ def _lives(member: psutil.Process) -> bool:
         return False
 
 
+def run_preparation(command: list[str]) -> None:
+    """Create model and data (run.prepare_command), showing its progress; UserError if it fails."""
+    if subprocess.run(command, check=False, preexec_fn=die_with_parent).returncode != 0:
+        raise UserError(f"the preparation command failed: {shlex.join(command)}")
+
+
 # ---- the keeper ------------------------------------------------------------------------------------------------------
 
 
@@ -223,12 +229,3 @@ def _memory(member: psutil.Process) -> int:
 
 if __name__ == "__main__":
     keep(int(sys.argv[1]), sys.argv[2:])
-
-
-# ---- before and after training ---------------------------------------------------------------------------------------
-
-
-def run_preparation(command: list[str]) -> None:
-    """Create model and data (run.prepare_command), showing its progress; UserError if it fails."""
-    if subprocess.run(command, check=False, preexec_fn=die_with_parent).returncode != 0:
-        raise UserError(f"the preparation command failed: {shlex.join(command)}")

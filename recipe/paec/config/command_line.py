@@ -1,4 +1,4 @@
-"""What the Hydra commands of this recipe (train, evaluate) share: composition, errors in one sentence, exit codes."""
+"""What the Hydra commands share: composition, one-sentence errors, exit codes."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from recipe.paec.common.console import complain, complain_of_files, say
 from recipe.paec.common.errors import UserError
 from recipe.paec.common.repository import CONFIGS, OF_CHECKOUT
 from recipe.paec.config import values
-from recipe.paec.config.keys import EVALUATION, TRAINING, check_overrides, given_twice
+from recipe.paec.config.keys import EVALUATION, GROUPS, TRAINING, check_overrides, given_twice
 
-GROUPS_OF = {"evaluate": ("cluster", "protocol"), "lab": ("method", "also", "base")}
+GROUPS_OF = {"evaluate": EVALUATION.groups, "lab": ("method", "also", "base")}
 """Configuration -> the groups that it has, where it is not those of training."""
 
 
@@ -105,7 +105,7 @@ def explain(error: Exception, overrides: Sequence[str], config_name: str) -> str
         return f"{key} does not exist yet: add it with a plus, +{key}=..."
     if config_name != "evaluate" and (sentence := _no_such_field(key, overrides)) is not None:
         return sentence
-    names = "experiment|method|also|base|model|data|data@data|cluster|mode|curriculum|protocol"
+    names = "|".join((*GROUPS, "data@data", *EVALUATION.groups))
     groups = [o for o in overrides if re.fullmatch(rf"({names})=[\w.,\[\]-]+", o)]
     if config_name in GROUPS_OF:
         groups = [o for o in groups if o.partition("=")[0] in GROUPS_OF[config_name]]
@@ -184,7 +184,7 @@ def hydra_command(config_name: str, run: Callable[[DictConfig], None], arguments
 
     Args:
         run: raises UserError for anything the user can fix.
-        arguments: the command line without the program; the recipe's own options (`flags`) have become overrides.
+        arguments: the command line without the program, after `with_flags`.
         interrupted: what Ctrl-C means for the work done so far.
     """
     overrides = [a for a in arguments if not a.startswith("-")]

@@ -99,19 +99,6 @@ FIXED = {
 }
 """Keys that cannot be changed -> why. A key covers everything below it."""
 
-FREE = {
-    f"{ROLLOUT}.max_model_len": "the experiments give a default that fits the model; a shorter one saves memory",
-    f"{MODEL}.override_config.attn_implementation": "cluster.attention is its default; only this key is read",
-    f"{ACTOR}.use_torch_compile": "cluster.compile is the default of all four; they may differ",
-    f"{ACTOR}.fsdp_config.use_torch_compile": "as above",
-    "actor_rollout_ref.ref.use_torch_compile": "as above",
-    "actor_rollout_ref.ref.fsdp_config.use_torch_compile": "as above",
-    f"{MODEL}.use_remove_padding": "cluster=cpu pads, which is faster there; only this key is read",
-    f"{ROLLOUT}.enforce_eager": "cluster.enforce_eager is its default; only this key is read",
-    f"{ACTOR}.loss_scale_factor": "base=dr_grpo gives the usual constant; any other is a choice",
-}
-"""Keys with an interpolation in configs/ that is only a default -> why they may be overridden."""
-
 
 @dataclass(frozen=True)
 class Table:
@@ -159,6 +146,11 @@ EVALUATION = Table(
     sections=_sections("cluster.env.NAME", *(f"{name}.KEY" for name in ("engine", "grader", "model", "reward"))),
     needed=frozenset(field.name for field in fields(EvaluationConfig)),
 )
+
+
+def key_of(override: str) -> str:
+    """The key of an override, without plus, tilde and value: `a.b` of `++a.b=1` and of `~a.b`."""
+    return override.lstrip("+~").partition("=")[0]
 
 
 def check_overrides(overrides: Sequence[str], table: Table = TRAINING) -> list[str]:

@@ -20,11 +20,11 @@ from recipe.paec.config.command_line import compose
 from recipe.paec.config.methods import method_nodes, stack_of
 from recipe.paec.config.schema import OWN_SURROGATE, register_methods
 
-SAME_RUN = ("run.", "trainer.", "cluster", "experiment", "method=", "hydra.")
+SAME_RUN_PREFIXES = ("run.", "trainer.", "cluster", "experiment", "method=", "hydra.")
 """Overrides that do not make it a different run: how long, how monitored, where."""
 
 NO_DUAL_CLIP = 1e30
-"""`clip_ratio_c` for a method without a dual clip: verl multiplies it with advantages, of which some are 0."""
+"""`clip_ratio_c` without a dual clip: not inf, because verl multiplies it with advantages, and inf * 0 is NaN."""
 
 CLIP = tuple(f"{values.ACTOR}.clip_ratio_{part}" for part in ("low", "high", "c"))
 """Keys of the actor's clip range, from which the methods' is made."""
@@ -34,7 +34,7 @@ register_methods()
 
 def run_suffix(overrides: list[str]) -> str:
     """What the command line adds to a run's name, so that different runs never share a directory."""
-    chosen = [o.lstrip("+~") for o in overrides if not o.lstrip("+~").startswith(SAME_RUN)]
+    chosen = [o.lstrip("+~") for o in overrides if not o.lstrip("+~").startswith(SAME_RUN_PREFIXES)]
     if not chosen:
         return ""
     text = ",".join(o.removeprefix("method.").removeprefix("actor_rollout_ref.") for o in sorted(chosen))
@@ -61,8 +61,11 @@ def resolved(config: DictConfig) -> DictConfig:
         config.identity = {}
         OmegaConf.resolve(config)
         places = config.run.root, config.run.name, config.run.directory
-        errors = folder_names.run_errors(*places) if all(isinstance(place, str) for place in places) else []
-        if errors := errors or values.check_values(config, names=values.PATHS):
+        errors = []
+        if all(isinstance(place, str) for place in places):
+            errors = folder_names.run_errors(*places)
+        errors = errors or values.check_values(config, names=values.PATHS)
+        if errors:
             raise UserError(*errors)
         apply_methods(config)
         if not any(o.lstrip("+").startswith("run.record_tokens=") for o in overrides) and no_statistics(config):
@@ -88,7 +91,7 @@ def resolved(config: DictConfig) -> DictConfig:
     return resolved_paths(config)
 
 
-def whose(config: DictConfig) -> dict[str, str]:
+def folder_mark(config: DictConfig) -> dict[str, str]:
     """The mark of the run's directory: its experiment and its name."""
     return {"experiment": str(config.run.experiment), "name": str(config.run.name)}
 

@@ -291,8 +291,10 @@ def _check_rollout_log_probs(config: DictConfig) -> list[str]:
         return []
     section = config.algorithm.rollout_correction
     needing = [key for key in ("bypass_mode", "rollout_is", "rollout_rs") if section.get(key)]
+    if not needing:
+        return []
+    key = needing[0]
     return [
         f"{ROLLOUT}.calculate_log_probs=false: algorithm.rollout_correction.{key}={shown(section[key])} needs the "
         "rollout's log-probs: set it to true"
-        for key in needing[:1]
     ]

@@ -105,6 +105,7 @@ TOP_K = _or([-1], COUNT, "-1: no limit")
 POSITIVE = _number(lambda v: v > 0, "must be a number > 0")
 NOT_NEGATIVE = _number(lambda v: v >= 0, "must be a number >= 0")
 SHARE = _number(lambda v: 0 < v <= 1, "must be a number in (0, 1]")
+SHARE_OR_NULL = _or([None], SHARE, "null")
 FRACTION = _number(lambda v: 0 <= v <= 1, "must be a number in [0, 1]")
 FLAG = Rule(lambda v: isinstance(v, bool), "must be true or false")
 TEXT = Rule(lambda v: isinstance(v, str) and v.strip() != "", "must be non-empty text")
@@ -267,20 +268,6 @@ RULES: dict[str, Rule] = {
 """Key -> allowed values, for the keys that are often set. verl checks what only verl knows (`--dry-run`)."""
 
 MISSING = object()
-
-
-EVALUATION_RULES: dict[str, Rule] = {
-    "seed": SEED,
-    "cluster.nodes": COUNT,
-    "cluster.gpus_per_node": COUNT,
-    "cluster.num_cpus": COUNT_OR_NULL,
-    "cluster.tensor_parallel": COUNT,
-    "reward.scorers": SCORERS,
-    "engine.dtype": RULES[f"{ROLLOUT}.dtype"],
-    "engine.max_num_seqs": COUNT_OR_NULL,
-    "engine.gpu_memory_utilization": _or([None], SHARE, "null"),
-}
-"""The same for an evaluation."""
 
 PATHS = ("run.name", "run.root", "run.directory", "model.path", "data.train_files")
 """Keys that are used while a configuration is resolved."""

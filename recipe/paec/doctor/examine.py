@@ -15,7 +15,7 @@ from recipe.paec.common import folder_kinds, folders, versions
 from recipe.paec.common.console import GIB, gib
 from recipe.paec.common.errors import UserError
 from recipe.paec.common.repository import OF_CHECKOUT
-from recipe.paec.config.resolve import whose
+from recipe.paec.config.resolve import folder_mark
 from recipe.paec.doctor import environment, node, node_folders, node_limits, node_memory
 from recipe.paec.doctor.collective import Collective
 from recipe.paec.doctor.inputs import data_errors, data_files, is_below, model_errors
@@ -156,7 +156,7 @@ def unreachable(address: str) -> str | None:
 def run_directory(config: DictConfig) -> Check:
     """Whether the directory belongs to this run and is not in use, and which checkpoints it contains."""
     directory = Path(config.run.directory)
-    problem = folders.error_of(directory, folder_kinds.RUN, whose(config), config.run.fresh)
+    problem = folders.error_of(directory, folder_kinds.RUN, folder_mark(config), config.run.fresh)
     errors = [problem] if problem else []
     if not errors and (directory / folder_kinds.LOCK).is_file():
         try:

@@ -62,7 +62,7 @@ class ActorWatch(threading.Thread):
     """Ends this process, the trainer's, when an actor of the run has died; the run directory then has the reason."""
 
     def __init__(self, directory: Path):
-        super().__init__(name="guardian", daemon=True)
+        super().__init__(name="actor watch", daemon=True)
         self._directory = directory
         self._stopped = threading.Event()
 

@@ -78,13 +78,13 @@ def read_rollouts(
         rewards=read_rewards(batch)[0] if "rewards" in stack.needs else None,
         text=[tokenizer.decode(row) for row in ids] if "text" in stack.needs else None,
         token_texts=token_pieces(ids, tokenizer) if "token_texts" in stack.needs else None,
-        answer_ids=_clusters(data, batch.keys, scorers) if "answer_ids" in stack.needs else None,
+        answer_ids=_answer_ids(data, batch.keys, scorers) if "answer_ids" in stack.needs else None,
         resampled=torch.tensor(list(data[ROLLOUT_TEMPERATURE])) > 0 if stack.has("sampling") else None,
         place=torch.tensor([parts_of(key)[1] for key in batch.keys]),
     )
 
 
-def _clusters(data: TensorDict, keys: list[str], scorers: Mapping[str, str]) -> torch.Tensor:
+def _answer_ids(data: TensorDict, keys: list[str], scorers: Mapping[str, str]) -> torch.Tensor:
     """[B] class of each response's answer among those of its prompt; a response without an answer has its own class.
 
     The classes of a prompt do not depend on where its responses are in the batch.
@@ -94,14 +94,7 @@ def _clusters(data: TensorDict, keys: list[str], scorers: Mapping[str, str]) -> 
     rows: dict[str, list[int]] = {}
     for row in sorted(range(len(keys)), key=lambda row: parts_of(keys[row])):
         rows.setdefault(prompt_of(keys[row]), []).append(row)
-    found = _graders(tuple(scorers.items())).groups(
-        (sources[of[0]], [answers[row] for row in of]) for of in rows.values()
-    )
-    clusters = torch.zeros(len(keys), dtype=torch.int64)
-    for of, classes in zip(rows.values(), found, strict=True):
-        for row, number in zip(of, classes, strict=True):
-            clusters[row] = number if number is not None else -1 - row
-    return clusters
+    return torch.tensor(_graders(tuple(scorers.items())).answer_ids(rows.values(), sources, answers))
 
 
 @cache

@@ -67,8 +67,7 @@ class RecordingTrainer(PPOTrainer):
         if self.validation_recorder.waits:
             batch = queue_io.for_the_actor(self.validation_recorder.put(self.actor_rollout_wg.world_size))
             self.actor_rollout_wg.compute_log_prob(batch)
-            place = (self.vocab_size, self.tokenizer, self._dump_executor)
-            seconds, writes = self.validation_recorder.take(batch, *place)
+            seconds, writes = self.validation_recorder.take(batch, self.vocab_size, self.tokenizer, self._dump_executor)
             self.timing_raw[f"{stage}/{SECONDS}"] = seconds
             self._dump_futures += writes
 

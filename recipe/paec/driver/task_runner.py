@@ -31,4 +31,4 @@ def _run(config: DictConfig) -> ray.ObjectRef:
         return ray.put(runner.run(config))
     finally:
         if runner.trainer is not None:
-            runner.trainer.guardian.stop()
+            runner.trainer.actor_watch.stop()

@@ -67,7 +67,7 @@ class PAECTrainer(RecordingTrainer):
         self.run_directory = Path(config.run.directory)
         self.checkpoint_root = Path(config.trainer.default_local_dir)
         self.heartbeat = Heartbeat(self.run_directory)
-        self.guardian = ActorWatch(self.run_directory)
+        self.actor_watch = ActorWatch(self.run_directory)
         self.metrics_file = MetricsFile(self.run_directory, written=self._step_recorded)
         self.uncommitted_step: int | None = None
         self.last_checkpoint: int | None = None
@@ -95,7 +95,7 @@ class PAECTrainer(RecordingTrainer):
 
     def _setup(self):
         self.heartbeat.beat("starting workers", 0)
-        self.guardian.start()
+        self.actor_watch.start()
         super()._setup()
         hf_config = omega_conf_to_dataclass(self.config.actor_rollout_ref.model).hf_config
         self.vocab_size = int(hf_config.get_text_config().vocab_size)
@@ -115,11 +115,11 @@ class PAECTrainer(RecordingTrainer):
         for name, tracker in self.trackers.items():
             tracker.load_state_dict(checkpoint.state["methods"][name])
 
-    # ---- signs of life -----------------------------------------------------------------------------------------------
+    # ---- validation, loggers, failed rollouts ------------------------------------------------------------------------
 
     def on_validate_begin(self):
         self.heartbeat.beat("validation", self.global_steps)
-        self._add_to_trackers()
+        self._complete_loggers()
         super().on_validate_begin()
 
     def _val_metrics_update(
@@ -132,13 +132,13 @@ class PAECTrainer(RecordingTrainer):
         scorers = self.config.reward.scorers
         return validation_scores(data_sources, sample_uids, reward_extra_infos_dict, expected_acc_counts, scorers)
 
-    def _add_to_trackers(self) -> None:
-        """verl creates its trackers in `fit()`, before the first of these hooks."""
+    def _complete_loggers(self) -> None:
+        """Add metrics.jsonl and what verl's loggers lack; verl creates them in `fit()`, before these hooks."""
         self.logger.logger["metrics_file"] = self.metrics_file
         tracking.complete(self.config, self.logger.logger, self.validation_generations_logger)
 
     def on_train_begin(self):
-        self._add_to_trackers()
+        self._complete_loggers()
         super().on_train_begin()
 
     def on_sample_begin(self):
@@ -157,8 +157,7 @@ class PAECTrainer(RecordingTrainer):
             raise
 
     def _check_rollout(self) -> None:
-        failed = len(self.replay_buffer.failure_keys["train"])
-        if failed:
+        if failed := len(self.replay_buffer.failure_keys["train"]):
             raise RolloutFailed(_rollout_failure(f"{failed} prompts", self.global_steps))
 
     # ---- the step ----------------------------------------------------------------------------------------------------
@@ -201,8 +200,9 @@ class PAECTrainer(RecordingTrainer):
         if not self.stack.has("rewards"):  # such a method learns from prompts of one score too
             metrics.update(mixed_prompts(batch.keys, infos))
         if self.stack.needs_rollouts:
-            place = (self.stack, self.tokenizer, self.vocab_size, self.global_steps, self.config.seed)
-            self.rollouts.append(queue_io.read_rollouts(batch, *place, self.config.reward.scorers))
+            step, seed, scorers = self.global_steps, self.config.seed, self.config.reward.scorers
+            read = queue_io.read_rollouts(batch, self.stack, self.tokenizer, self.vocab_size, step, seed, scorers)
+            self.rollouts.append(read)
         self.recorder.take_statistics(batch, self.vocab_size, self.rollouts[-1] if self.rollouts else None)
         if self.trackers and self.parameter_sync_step == 1:
             metrics.update(self._observe())

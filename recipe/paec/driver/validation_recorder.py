@@ -77,8 +77,8 @@ class ValidationRecorder:
         """Fetch the responses to the prompts that are still missing, before verl clears the queue."""
         names = self._new_names()
         place = {uid: number for number, uid in enumerate(names)}
-        parts = [of for of in map(parts_of, batch.keys) if of[0] in names and of[1] < self._samples]
-        parts.sort(key=lambda of: (place[of[0]], *of[1:]))
+        parts = [part for part in map(parts_of, batch.keys) if part[0] in names and part[1] < self._samples]
+        parts.sort(key=lambda part: (place[part[0]], *part[1:]))
         if parts:
             started = time.monotonic()
             keys = [f"{uid}_{sample}_{output}" for uid, sample, output in parts]

@@ -13,7 +13,28 @@ from recipe.paec.config.schema import EvaluationConfig
 from recipe.paec.evaluate.benchmarks import Problem
 from recipe.paec.evaluate.targets import Target
 
-# ---- configuration ---------------------------------------------------------------------------------------------------
+RULES = {
+    "seed": values.SEED,
+    "context_length": values.COUNT_OR_NULL,
+    "stall_timeout": values.POSITIVE,
+    "protocol.samples": values.COUNT,
+    "protocol.temperature": values.Rule(
+        lambda number: values.NOT_NEGATIVE.accepts(number) and number < 100, "must be a number >= 0 and < 100"
+    ),
+    "protocol.top_p": values.SHARE,
+    "protocol.top_k": values.TOP_K,
+    "protocol.max_tokens": values.COUNT,
+    "cluster.nodes": values.COUNT,
+    "cluster.gpus_per_node": values.COUNT,
+    "cluster.num_cpus": values.COUNT_OR_NULL,
+    "cluster.tensor_parallel": values.COUNT,
+    "reward.scorers": values.SCORERS,
+    "grader.workers": values.COUNT_OR_NULL,
+    "engine.dtype": values.RULES[f"{values.ROLLOUT}.dtype"],
+    "engine.max_num_seqs": values.COUNT_OR_NULL,
+    "engine.gpu_memory_utilization": values.SHARE_OR_NULL,
+}
+"""Key of an evaluation -> allowed values."""
 
 
 def resolved(config: DictConfig) -> DictConfig:
@@ -26,22 +47,8 @@ def resolved(config: DictConfig) -> DictConfig:
         typed = OmegaConf.merge(OmegaConf.structured(EvaluationConfig), OmegaConf.to_container(OmegaConf.create(own)))
     except OmegaConfBaseException as error:
         raise UserError(f"{error.full_key}: {error.msg.splitlines()[0]}") from None
-    errors += values.check_values(typed, values.EVALUATION_RULES) or rules.check_scorer_names(typed)
-    protocol = typed.protocol
-    counts = {"protocol.samples": protocol.samples, "protocol.max_tokens": protocol.max_tokens}
-    counts |= {"context_length": typed.context_length, "grader.workers": typed.grader.workers}
-    for key, value in counts.items():
-        if value is not None and value < 1:
-            errors.append(f"{key}={value}: must be >= 1")
-    errors += [f"protocol.samples_of.{k}={v}: must be >= 1" for k, v in protocol.samples_of.items() if v < 1]
-    if not 0 <= protocol.temperature < 100:
-        errors.append(f"protocol.temperature={protocol.temperature}: must be 0 (greedy) or > 0")
-    if not 0 < protocol.top_p <= 1:
-        errors.append(f"protocol.top_p={protocol.top_p}: must be in (0, 1]")
-    if protocol.top_k != -1 and protocol.top_k < 1:
-        errors.append(f"protocol.top_k={protocol.top_k}: must be -1 (no limit) or >= 1")
-    if not typed.stall_timeout > 0:
-        errors.append(f"stall_timeout={typed.stall_timeout}: must be > 0")
+    errors += values.check_values(typed, RULES) or rules.check_scorer_names(typed)
+    errors += [f"protocol.samples_of.{k}={v}: must be >= 1" for k, v in typed.protocol.samples_of.items() if v < 1]
     if typed.samples is None and (typed.model.path is None or not typed.benchmarks):
         errors.append("give model=... and benchmarks=[...], or samples=FILE.jsonl to score existing responses")
     if typed.output is not None and (problem := folder_names.path_error("output", typed.output)):
@@ -69,15 +76,9 @@ def check_samples(config: DictConfig, problems: dict[str, list[Problem]]) -> Non
         )
 
 
-# ---- generation ------------------------------------------------------------------------------------------------------
-
-
 def samples_per_problem(config: DictConfig, problems: dict[str, list[Problem]]) -> dict[str, int]:
     """Responses per problem, by benchmark."""
     return {name: config.protocol.samples_of.get(name, config.protocol.samples) for name in problems}
-
-
-# ---- the command -----------------------------------------------------------------------------------------------------
 
 
 def as_trained(config: DictConfig, target: Target) -> DictConfig:

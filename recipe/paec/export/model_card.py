@@ -11,9 +11,9 @@ from typing import Any
 
 from data_prep.files import sha256
 from recipe.paec.common.model_files import is_hub_id
+from recipe.paec.common.records import METRICS_FILE, read_metrics
 from recipe.paec.run import checkpoints
 from recipe.paec.run.checkpoints import run_of
-from recipe.paec.run.log import METRICS_FILE, read_metrics
 
 CARD = "README.md"
 

@@ -13,7 +13,7 @@ from recipe.paec.common.console import say
 from recipe.paec.common.errors import UserError
 from recipe.paec.common.records import first_difference
 from recipe.paec.config import rules
-from recipe.paec.config.resolve import whose
+from recipe.paec.config.resolve import folder_mark
 from recipe.paec.grid.request import Grid
 from recipe.paec.grid.runs import GridRun
 
@@ -25,7 +25,7 @@ TERMS = (
 )
 """Configuration keys in which the runs of a table must agree."""
 CIRCUMSTANCES = ("run", "trainer", "cluster", "ray_kwargs", "identity")
-"""Configuration sections that do not make it a different run: length, monitoring, place (`resolve.SAME_RUN`)."""
+"""Sections that do not make it a different run: length, monitoring, place (`resolve.SAME_RUN_PREFIXES`)."""
 
 
 def prepare(grid: Grid) -> list[GridRun]:
@@ -61,7 +61,7 @@ def prepare(grid: Grid) -> list[GridRun]:
             saves=config.trainer.save_freq > 0,
             exports=config.run.export,
         )
-        mark = {**whose(config), "name": grid.run_name(entry, seed)}
+        mark = {**folder_mark(config), "name": grid.run_name(entry, seed)}
         problem = folder_names.name_error("run.name", mark["name"])
         if problem := problem or folders.error_of(run.directory, folder_kinds.RUN, mark, fresh=False):
             found.append(problem)

@@ -116,13 +116,13 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> Grid:
     if secrets := check_arguments(everywhere):
         raise UserError(*secrets)
     for override in everywhere:
-        key = override.lstrip("+~").partition("=")[0]
+        key = keys.key_of(override)
         if key in OURS:
             raise UserError(f"{override}: the grid sets {key} itself: use {OURS[key]}")
-    common = {override.lstrip("+~").partition("=")[0] for override in overrides}
+    common = {keys.key_of(override) for override in overrides}
     for entry in entries:
         for override in entry.overrides:
-            if (key := override.lstrip("+~").partition("=")[0]) in common:
+            if (key := keys.key_of(override)) in common:
                 raise UserError(
                     f"{key} is given for {entry.label} and for all runs, which would override it: leave one out"
                 )

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from recipe.paec.common.records import METRICS_FILE, read_metrics
 from recipe.paec.export.huggingface import holds
 from recipe.paec.run import checkpoints
-from recipe.paec.run.log import METRICS_FILE, read_metrics
 
 
 @dataclass(frozen=True)

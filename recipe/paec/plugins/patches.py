@@ -1,8 +1,9 @@
 """Every name of verl (and of the standard library, on verl's behalf) that this recipe replaces, each with its reason.
 
-All but the last five are only needed on a machine without GPU, and only applied there (`VERL_PLATFORM=cpu`). They were
-written for the verl that `setup.py` pins; another version, or a missing name, is an error immediately. Names of
-TransferQueue are replaced in `queue_rows` and `queue_shapes`.
+`answer_vllm_version`, `gloo_process_group` and `unpinned_offload` are only needed on a machine without GPU, and only
+applied there (`VERL_PLATFORM=cpu`); the others everywhere. They were written for the verl that `setup.py` pins; another
+version, or a missing name, is an error immediately. Names of TransferQueue are replaced in `queue_rows` and
+`queue_shapes`.
 """
 
 from __future__ import annotations

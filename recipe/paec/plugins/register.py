@@ -1,4 +1,4 @@
-"""Registers engine, loss and rollout, and sets up the queue.
+"""Registers engine, loss, attention and the sender of the weight sync, and patches verl and its queue.
 
 Imported by the driver, and by every process that reads the model's configuration, as its `external_lib`.
 """

@@ -15,8 +15,9 @@ import yaml
 
 from recipe.paec.common import folder_kinds, folders
 from recipe.paec.common.errors import UserError
+from recipe.paec.common.records import METRICS_FILE
 from recipe.paec.run import checkpoints
-from recipe.paec.run.log import FAILURE_FILE, HEARTBEAT_FILE, METRICS_FILE
+from recipe.paec.run.log import FAILURE_FILE, HEARTBEAT_FILE
 
 CONFIG_FILE, VERSIONS_FILE = "config.yaml", "versions.json"
 

@@ -57,13 +57,13 @@ class SeededAgentLoopWorker(VerlAgentLoopWorker):
 
     Also sets `temperature`, if a method samples a prompt's responses at its own temperature.
 
-    With several turns it is not, nor in the asynchronous modes, where a response continues under newer weights. There a
-    second request with the same seed would repeat the random numbers of the first one, on which its prompt depends: it
-    would not be a sample of the policy.
+    A response of several turns, or one that continues under newer weights (asynchronous modes), takes several requests
+    and gets no seed: the second request would repeat the random numbers of the first, on which its prompt depends, so
+    the response would not be a sample of the policy.
     """
 
     _loop: SingleTurnAgentLoop | None = None
-    _queue: Together | None = None
+    _put_together: Together | None = None
 
     async def _run_agent_loop(
         self, sampling_params: dict[str, Any], trajectory: dict[str, Any], *, agent_name: str, **kwargs
@@ -106,9 +106,9 @@ class SeededAgentLoopWorker(VerlAgentLoopWorker):
             ]
             responses = await self._generate(prompt, parameters)
             await self._score(responses, prompt)
-            if self._queue is None:
-                self._queue = Together(put)
-            await self._queue((partition, prompt["uid"], *rows_of(responses, prompt)))
+            if self._put_together is None:
+                self._put_together = Together(put)
+            await self._put_together((partition, prompt["uid"], *rows_of(responses, prompt)))
         except Exception:
             LOGGER.exception("the responses of prompt %s failed", prompt["uid"])
             await tq.async_kv_put(key=prompt["uid"], partition_id=partition, tag={"status": "failure"})

@@ -94,7 +94,8 @@ def drawings(curves: Sequence[Curve], columns: int = WIDTH, rows: int = HEIGHT) 
 
     Moving averages over a fifteenth of the steps: from step to step they go up and down by as much as runs differ.
     """
-    window = max((len(curve.steps) for curve in curves), default=0) // 15 | 1
+    window = max((len(curve.steps) for curve in curves), default=0) // 15
+    window += 1 - window % 2  # odd
     unit = "nats" if window == 1 else f"nats, means of {window} steps"
     smooth = [replace(curve, values=smoothed(curve.values, window)) for curve in curves]
     pairs = [[curve for curve in smooth if curve.mark in marks] for marks in (".*", "-o")]

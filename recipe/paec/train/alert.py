@@ -78,7 +78,8 @@ class Alerts:
         """Send `{"run", "event", "step", "text", "host", "time"}` in the background.
 
         Args:
-            event: stall, failure, nan, collapse or end; those but collapse and a nan of the metrics come last.
+            event: stall, failure, nan, collapse or end. Stall, failure and end are final; collapse, and nan in the
+                metrics, may be followed by others.
             text: one sentence.
         """
         self._over = event in ("stall", "failure", "end")
@@ -114,5 +115,7 @@ def event_of(error: BaseException) -> tuple[str, str]:
         return "end", "stopped at once, as requested"
     if isinstance(error, UserError):
         text = error.errors[0].splitlines()[0]
-        return "stall" if isinstance(error, Stalled) else "nan" if text.startswith(NOT_FINITE) else "failure", text
+        if isinstance(error, Stalled):
+            return "stall", text
+        return "nan" if text.startswith(NOT_FINITE) else "failure", text
     return "failure", f"{type(error).__name__}: {error}".splitlines()[0]

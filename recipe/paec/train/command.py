@@ -23,16 +23,17 @@ from recipe.paec.common.console import asked_for_help, complain, say
 from recipe.paec.common.early import Early, started_early
 from recipe.paec.common.errors import UserError
 from recipe.paec.common.process_tree import run_preparation
+from recipe.paec.common.records import METRICS_FILE, read_metrics
 from recipe.paec.config import rules
 from recipe.paec.config.command_line import hydra_command, with_flags
 from recipe.paec.config.identity import identity
-from recipe.paec.config.resolve import resolved, resolved_paths, whose
+from recipe.paec.config.resolve import folder_mark, resolved, resolved_paths
 from recipe.paec.doctor import examine, inputs
 from recipe.paec.export.huggingface import export_in_process, holds
 from recipe.paec.run import checkpoints, token_record
-from recipe.paec.run.log import METRICS_FILE, read_metrics, truncate_metrics
+from recipe.paec.run.log import truncate_metrics
 from recipe.paec.run.prompt_record import PROMPTS_FILE
-from recipe.paec.run.recorded import absent, grpo_of
+from recipe.paec.run.reference_run import absent, grpo_of
 from recipe.paec.run.resume import find_resume, write_provenance
 from recipe.paec.run.summary import closing_lines
 from recipe.paec.train.alert import Alerts, withhold
@@ -92,19 +93,20 @@ def run(config: DictConfig) -> None:
     """A complete run; raises UserError for anything the user can fix."""
     config = resolved(config)
     alert_url = withhold(config)
-    directory, run_of = Path(config.run.directory), (folder_kinds.RUN, whose(config), config.run.fresh)
+    directory = Path(config.run.directory)
     errors = rules.check_config(config)
-    if not errors and (problem := folders.error_of(directory, *run_of)):
+    if not errors and (problem := folders.error_of(directory, folder_kinds.RUN, folder_mark(config), config.run.fresh)):
         errors = [problem]
     if errors:
         raise UserError(*errors)
-    with nullcontext() if config.run.dry_run else started_early(DRIVER, config.cluster) as early:
-        run_checked(config, alert_url, early)
+    early = nullcontext() if config.run.dry_run else started_early(DRIVER, config.cluster)
+    with early as process:
+        run_checked(config, alert_url, process)
 
 
 def run_checked(config: DictConfig, alert_url: str | None, early: Early | None) -> None:
     """A run whose configuration is valid; `early`: its training process, if it was started already."""
-    directory, run_of = Path(config.run.directory), (folder_kinds.RUN, whose(config), config.run.fresh)
+    directory = Path(config.run.directory)
     errors = examine.examine(config)
     if config.run.prepare_command and not config.run.dry_run and not errors:
         run_preparation([sys.executable, *shlex.split(config.run.prepare_command)])
@@ -126,7 +128,7 @@ def run_checked(config: DictConfig, alert_url: str | None, early: Early | None) 
         raise UserError(*errors)
 
     with folders.held(directory, folder_kinds.RUN, say):
-        folders.take(directory, *run_of, say)
+        folders.take(directory, folder_kinds.RUN, folder_mark(config), config.run.fresh, say)
         total = config.trainer.total_training_steps
         checkpoint, damaged = find_resume(config)
         for error in damaged:
@@ -159,27 +161,26 @@ def run_checked(config: DictConfig, alert_url: str | None, early: Early | None) 
         config_file = write_provenance(config, directory)
         say(f"run directory {directory}; the workers' output goes to train.log there")
         with Alerts(alert_url, str(config.run.name)) as alerts:
-            train_and_sum_up(config, config_file, directory, alerts, early)
+            train_and_sum_up(config, config_file, alerts, early)
 
 
-def train_and_sum_up(
-    config: DictConfig, config_file: Path, directory: Path, alerts: Alerts, early: Early | None
-) -> None:
+def train_and_sum_up(config: DictConfig, config_file: Path, alerts: Alerts, early: Early | None) -> None:
     """Train, export, report and summarize; exits with the code of a run that was asked to stop."""
-    total, root = config.trainer.total_training_steps, Path(config.trainer.default_local_dir)
+    directory, root = Path(config.run.directory), Path(config.trainer.default_local_dir)
+    total = config.trainer.total_training_steps
     started = time.monotonic()
     try:
-        peak, stopped = train(config, config_file, directory, alerts, early)
+        peak, stopped = train(config, config_file, alerts, early)
     except UserError as error:
         report(directory, ended=error.errors[0])
         raise
     say(f"training took {time.monotonic() - started:.0f} s, peak memory of all processes {peak / 2**30:.1f} GiB")
     last, _ = checkpoints.latest(root) if stopped is not None or config.run.export else (None, [])
     if stopped is not None:
-        place = f"after step {last.step} of {total}" if last else "without a checkpoint (trainer.save_freq)"
-        say(f"stopped {place}, as requested; {folder_kinds.RUN.same_command(config.run.fresh)} resumes")
+        where = f"after step {last.step} of {total}" if last else "without a checkpoint (trainer.save_freq)"
+        say(f"stopped {where}, as requested; {folder_kinds.RUN.same_command(config.run.fresh)} resumes")
         report(directory)
-        alerts.post("end", f"stopped {place}, as requested")
+        alerts.post("end", f"stopped {where}, as requested")
         sys.exit(stopped)
     if config.run.export:
         if last is None:

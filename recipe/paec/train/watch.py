@@ -21,8 +21,9 @@ from recipe.paec.common.console import say
 from recipe.paec.common.early import Early
 from recipe.paec.common.errors import Stalled, UserError
 from recipe.paec.common.ray_access import ray_ended
+from recipe.paec.common.records import METRICS_FILE
 from recipe.paec.config.methods import stack_of
-from recipe.paec.run.log import FAILURE_FILE, HEARTBEAT_FILE, METRICS_FILE, STOP_FILE, Tail
+from recipe.paec.run.log import FAILURE_FILE, HEARTBEAT_FILE, STOP_FILE, Tail
 from recipe.paec.run.summary import is_training_step
 from recipe.paec.run.warning_signs import WarningSigns
 from recipe.paec.train.alert import SIGNS, Alerts
@@ -127,21 +128,19 @@ class Progress:
             )
 
 
-def train(
-    config: DictConfig, config_file: Path, directory: Path, alerts: Alerts, early: Early | None = None
-) -> tuple[int, int | None]:
+def train(config: DictConfig, config_file: Path, alerts: Alerts, early: Early | None = None) -> tuple[int, int | None]:
     """Run the training process to its end, or until it is asked to stop; UserError if it fails.
 
     Args:
         config: resolved.
         config_file: where it was written.
-        directory: of the run.
         alerts: gets the events of its metrics.
         early: DRIVER, if it was started before.
 
     Returns:
         The peak memory of its tree in bytes; the exit code of a run that was asked to stop, else None.
     """
+    directory = Path(config.run.directory)
     log = directory / "train.log"
     for stale in (FAILURE_FILE, HEARTBEAT_FILE):
         (directory / stale).unlink(missing_ok=True)

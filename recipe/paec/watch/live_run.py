@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import paec_loss
+from recipe.paec.common.records import METRICS_FILE
 from recipe.paec.report.command import content_of
 from recipe.paec.report.facts import facts_of
 from recipe.paec.report.page import Content, Live, render, round_values, rounded
 from recipe.paec.report.responses import PREFIX
 from recipe.paec.report.runs import Run, read_run, record_of, status_of
 from recipe.paec.report.series import grouped, time_shares
-from recipe.paec.run.log import METRICS_FILE, Tail
+from recipe.paec.run.log import Tail
 
 SECONDS = 2.0
 """From one request of a page to the next."""

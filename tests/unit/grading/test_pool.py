@@ -50,6 +50,13 @@ def test_groups(pool):
     assert pool.group("math500", []) == [] and pool.group("math500", [None]) == [None]
 
 
+def test_answer_ids_count_within_a_group_and_nothing_is_a_class_of_its_own(pool):
+    sources = ["math500", "reasoning_gym/word_sorting"] * 4
+    answers = ["1/2", "no", "0.5", "on", None, None, "3", "no"]
+    assert pool.answer_ids([[6, 4, 2, 0], [1, 3, 5, 7]], sources, answers) == [1, 0, 1, 1, -5, -6, 0, 0]
+    assert pool.answer_ids([], [], []) == []
+
+
 def test_divisions_by_zero_are_grouped_like_any_answer(pool):
     failed = pool.failed_comparisons
     assert pool.group("math500", ["2", "1/0", "3"]) == [0, 1, 2]

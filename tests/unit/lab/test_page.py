@@ -12,7 +12,7 @@ from batches import random_rollouts
 
 from paec_loss import Method, Rollouts, Tokens, TokenStatistics, Update, fields
 from recipe.lab.__main__ import main
-from recipe.paec.run.log import METRICS_FILE, read_metrics
+from recipe.paec.common.records import METRICS_FILE, read_metrics
 
 PAGE = (Path(__file__).parents[3] / "docs" / "lab.md").read_text(encoding="utf-8")
 COMMON = ("prompts=2", "mini_batch=2", "responses=4", "steps=1", "test_every=-1")

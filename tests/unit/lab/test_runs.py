@@ -12,9 +12,9 @@ from recipe.lab.__main__ import main
 from recipe.lab.runs import STATE_FILE, progress, run, steps_done
 from recipe.paec.common.errors import UserError
 from recipe.paec.common.folder_kinds import MARK
+from recipe.paec.common.records import METRICS_FILE, read_metrics
 from recipe.paec.report.command import report_of
 from recipe.paec.report.runs import read_run
-from recipe.paec.run.log import METRICS_FILE, read_metrics
 
 METHOD = ("method=paec", "method.anchor_steps=2", "also=[clip_higher]")
 

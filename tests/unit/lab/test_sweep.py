@@ -15,9 +15,8 @@ import torch
 from recipe.lab import sweep
 from recipe.lab.sweep import jobs_of, main, record_of, recorded
 from recipe.paec.common.errors import UserError
-from recipe.paec.common.records import PROBLEMS_FILE
+from recipe.paec.common.records import METRICS_FILE, PROBLEMS_FILE
 from recipe.paec.common.repository import REPOSITORY
-from recipe.paec.run.log import METRICS_FILE
 
 FILE = {"all": ["steps=4", "test_every=2"], "seeds": [1, 2], "jobs": {"grpo": ["method=none"], "paec": []}}
 
@@ -39,7 +38,7 @@ def test_an_override_of_a_job_takes_the_place_of_that_in_all(tmp_path):
 @pytest.mark.parametrize(
     "content, sentence",
     [
-        ({}, 'a file of jobs has "jobs: {name: [overrides]}"'),
+        ({}, 'there are no jobs in this file: a file of jobs has "jobs: {name: [overrides]}"'),
         ({"jobs": {"a": []}, "seed": 1}, 'seed: did you mean seeds? a file of jobs has "jobs: {name: [overrides]}"'),
         ({"jobs": {"a": []}, "other": 1}, 'other: a file of jobs has "jobs: {name: [overrides]}"'),
         ({"jobs": {"a": []}, "seeds": [2, 1, 1]}, "seeds: 1 is given twice"),

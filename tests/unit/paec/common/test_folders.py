@@ -49,7 +49,7 @@ def test_a_new_folder_is_marked(tmp_path, compose):
     config = compose("run.name=mine")
     folder = tmp_path / "mine"
     with folders.lock(folder, folder_kinds.RUN):
-        folders.take(folder, folder_kinds.RUN, resolve.whose(config), False, print)
+        folders.take(folder, folder_kinds.RUN, resolve.folder_mark(config), False, print)
     assert json.loads((folder / folder_kinds.MARK).read_text()) == {"kind": "run", **MINE}
     assert sorted(path.name for path in folder.iterdir()) == [".lock", folder_kinds.MARK]
     assert folders.error_of(folder, folder_kinds.RUN, MINE, fresh=True) is None

@@ -11,7 +11,7 @@ import sys
 import numpy
 import pytest
 from omegaconf import OmegaConf
-from train_check import exit_code, key_of
+from train_check import exit_code
 
 from recipe.paec.config import keys, values
 
@@ -86,7 +86,7 @@ def batches() -> list[list[str]]:
     """The values that RULES refuse, so many at once as there are keys: composing takes a second."""
     found: list[list[str]] = []
     for override, _ in VALUES:
-        place = next((b for b in found if key_of(override) not in map(key_of, b)), None)
+        place = next((b for b in found if keys.key_of(override) not in map(keys.key_of, b)), None)
         found.append([override]) if place is None else place.append(override)
     return found
 
@@ -102,7 +102,7 @@ def complaints() -> dict[str, list[str]]:
         found = said.getvalue().strip().splitlines()
         assert code == 2 and len(found) == len(batch), said.getvalue()
         for override in batch:
-            begin = f"error: {key_of(override)}"
+            begin = f"error: {keys.key_of(override)}"
             sentences[override] = [line for line in found if line.startswith((f"{begin}=", f"{begin}:"))]
     return sentences
 

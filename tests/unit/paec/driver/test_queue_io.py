@@ -13,6 +13,7 @@ from transfer_queue import KVBatchMeta
 from paec_loss import Method, MethodStack
 from paec_loss.methods import METHODS
 from paec_loss.statistics import TokenStatistics
+from recipe.grading.pool import GraderPool
 from recipe.paec.actor.batches import QUEUED_FIELDS, RESPONSE_NUMBER, RESPONSE_VALUE
 from recipe.paec.driver import queue_io
 from recipe.paec.driver.queue_io import for_the_actor
@@ -106,7 +107,7 @@ def test_places_and_classes_do_not_depend_on_the_order_of_the_batch(monkeypatch)
     answers |= {"000001-000001_0_0": "3", "000001-000001_1_0": "5"}
     seen = []
 
-    class Pool:
+    class Pool(GraderPool):
         def groups(self, problems):
             seen.append(list(problems))
             return [[0, 1, 0, None], [0, 1]]
@@ -114,7 +115,7 @@ def test_places_and_classes_do_not_depend_on_the_order_of_the_batch(monkeypatch)
     zeros = torch.zeros(6, 1)
     statistics = TokenStatistics(zeros, zeros, zeros, zeros.long(), zeros, zeros, zeros, vocab_size=9)
     monkeypatch.setattr(queue_io, "queued_statistics", lambda data, vocab_size: statistics)
-    monkeypatch.setattr(queue_io, "_graders", lambda scorers: Pool())
+    monkeypatch.setattr(queue_io, "_graders", lambda scorers: Pool(workers=1))
     one = torch.nested.as_nested_tensor([torch.ones(1, dtype=torch.long)] * 6, layout=torch.jagged)
 
     def get(batch, names):

@@ -36,17 +36,27 @@ def test_protocols(evaluation, name, cluster):
     [
         (["model=m"], ["give model=... and benchmarks=[...]"]),
         (["model=m", "benchmarks=[a]", "samples=f"], ["give only one of them"]),
-        (["model=m", "benchmarks=[a]", "protocol.samples=0"], ["protocol.samples=0"]),
+        (["model=m", "benchmarks=[a]", "protocol.samples=0"], ["protocol.samples=0: must be an integer >= 1"]),
         (["model=m", "benchmarks=[a]", "protocol.samples_of.aime24=-1"], ["protocol.samples_of.aime24=-1"]),
-        (["model=m", "benchmarks=[a]", "protocol.top_k=0"], ["protocol.top_k=0: must be -1"]),
-        (["model=m", "benchmarks=[a]", "grader.workers=0"], ["grader.workers=0: must be >= 1"]),
-        (["model=m", "benchmarks=[a]", "context_length=0"], ["context_length=0: must be >= 1"]),
-        (["model=m", "benchmarks=[a]", "stall_timeout=0"], ["stall_timeout=0.0: must be > 0"]),
-        (["model=m", "benchmarks=[a]", "protocol.top_p=1.5"], ["protocol.top_p=1.5"]),
-        (["model=m", "benchmarks=[a]", "protocol.temperature=-1"], ["protocol.temperature=-1"]),
+        (
+            ["model=m", "benchmarks=[a]", "protocol.top_k=0"],
+            ["protocol.top_k=0: must be an integer >= 1, or -1"],
+        ),
+        (["model=m", "benchmarks=[a]", "grader.workers=0"], ["grader.workers=0: must be an integer >= 1, or null"]),
+        (["model=m", "benchmarks=[a]", "context_length=0"], ["context_length=0: must be an integer >= 1, or null"]),
+        (["model=m", "benchmarks=[a]", "stall_timeout=0"], ["stall_timeout=0.0: must be a number > 0"]),
+        (["model=m", "benchmarks=[a]", "protocol.top_p=1.5"], ["protocol.top_p=1.5: must be a number in (0, 1]"]),
+        (
+            ["model=m", "benchmarks=[a]", "protocol.temperature=-1"],
+            ["protocol.temperature=-1.0: must be a number"],
+        ),
+        (
+            ["model=m", "benchmarks=[a]", "protocol.temperature=200"],
+            ["protocol.temperature=200.0: must be a number >= 0 and < 100"],
+        ),
         (["model=m", "benchmarks=[a]", "protocol.temperature=hot"], ["protocol.temperature", "hot"]),
         (["model=m", "benchmarks=[a]", "seed=x"], ["seed", "x"]),
-        (["model=m", "benchmarks=[a]", "protocol.max_tokens=0"], ["protocol.max_tokens=0"]),
+        (["model=m", "benchmarks=[a]", "protocol.max_tokens=0"], ["protocol.max_tokens=0: must be an integer >= 1"]),
     ],
 )
 def test_bad_values_are_named(evaluation, overrides, words):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 
 from recipe.paec.common.files import replace_file
-from recipe.paec.run.log import METRICS_FILE, MetricsFile, Tail, read_metrics, truncate_metrics
+from recipe.paec.common.records import METRICS_FILE, read_metrics
+from recipe.paec.run.log import MetricsFile, Tail, truncate_metrics
 
 
 def test_metrics_file(tmp_path):

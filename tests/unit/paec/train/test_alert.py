@@ -151,11 +151,18 @@ def test_a_url_that_does_not_answer_delays_only_the_end(monkeypatch, capsys):
                 alerts.post("collapse", "low")
             assert time.monotonic() - began < 0.4, "a post is not waited for"
         assert time.monotonic() - began < 5
-    assert all("was not delivered" in line for line in capsys.readouterr().out.splitlines())
+        for thread in alerts._threads:
+            thread.join()
+    alerts.complain()
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(" to ")[0] for line in lines] == ["the alert 'collapse' was not delivered"] * 5
 
 
 def test_without_a_url_nothing_is_posted(monkeypatch):
-    monkeypatch.setattr(alert.threading, "Thread", None)
+    def refuse(*_, **__):
+        raise AssertionError("a post was started")
+
+    monkeypatch.setattr(alert.threading, "Thread", refuse)
     with Alerts(None, "first") as alerts:
         alerts.post("end", "finished")
 

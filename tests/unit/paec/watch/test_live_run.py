@@ -9,8 +9,8 @@ import pytest
 from report_runs import record, write_run
 
 from recipe.paec.common.files import replace_file
+from recipe.paec.common.records import METRICS_FILE
 from recipe.paec.report.page import rounded
-from recipe.paec.run.log import METRICS_FILE
 from recipe.paec.watch import live_run
 from recipe.paec.watch.live_run import LiveRun
 

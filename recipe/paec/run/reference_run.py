@@ -8,9 +8,9 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from recipe.paec.common.records import read_metrics
 from recipe.paec.common.repository import IS_CHECKOUT, REPOSITORY
 from recipe.paec.config.resolve import run_suffix
-from recipe.paec.run.log import read_metrics
 
 FOLDER = REPOSITORY / "benchmarks" / "results" / "first_run"
 """One file for each method, `<method>.jsonl`: first what was run (`about`), then a line a step."""

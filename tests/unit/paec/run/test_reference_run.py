@@ -8,7 +8,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from benchmarks.first_run import read, record
-from recipe.paec.run import recorded
+from recipe.paec.run import reference_run
 
 
 def config(*overrides: str, experiment: str = "tiny_cpu", seed: int = 1, method: str = "paec"):
@@ -37,8 +37,10 @@ def folder(tmp_path):
 
 def test_the_same_seed(folder):
     lines = [{"step": 0, "accuracy": 0.25}, {"step": 1, "entropy": 0.5}]
-    assert recorded.grpo_of(config("seed=1"), folder) == lines
-    assert recorded.grpo_of(config("method.rho=0.7", "run.root=/elsewhere", "trainer.test_freq=5"), folder) == lines
+    assert reference_run.grpo_of(config("seed=1"), folder) == lines
+    assert (
+        reference_run.grpo_of(config("method.rho=0.7", "run.root=/elsewhere", "trainer.test_freq=5"), folder) == lines
+    )
 
 
 @pytest.mark.parametrize(
@@ -52,25 +54,28 @@ def test_the_same_seed(folder):
     ],
 )
 def test_other_runs_have_nothing_beside_them(folder, other):
-    assert recorded.grpo_of(other, folder) == []
+    assert reference_run.grpo_of(other, folder) == []
 
 
 def test_without_a_recording(tmp_path):
-    assert recorded.grpo_of(config(), tmp_path) == []
+    assert reference_run.grpo_of(config(), tmp_path) == []
     for text in ("", '{"step": 0, "accuracy": 0.5}\n'):  # empty, or not saying what was run
         (tmp_path / "none.jsonl").write_text(text)
-        assert recorded.grpo_of(config(), tmp_path) == []
+        assert reference_run.grpo_of(config(), tmp_path) == []
 
 
 def test_the_picture_reads_the_same_file(folder):
     (lines,) = read(folder).values()
-    assert recorded.column(lines, "entropy") == ([1], [0.5]) and recorded.column(lines, "accuracy") == ([0], [0.25])
+    assert reference_run.column(lines, "entropy") == ([1], [0.5]) and reference_run.column(lines, "accuracy") == (
+        [0],
+        [0.25],
+    )
 
 
 def test_an_installed_package_says_that_it_has_no_recording(monkeypatch):
-    assert recorded.absent(config()) == []
-    monkeypatch.setattr(recorded, "IS_CHECKOUT", False)
-    assert recorded.absent(config()) == [
+    assert reference_run.absent(config()) == []
+    monkeypatch.setattr(reference_run, "IS_CHECKOUT", False)
+    assert reference_run.absent(config()) == [
         "  the recorded GRPO run to compare it with is only in a checkout of the repository"
     ]
-    assert recorded.absent(config(experiment="tiny_math")) == recorded.absent(config(method="none")) == []
+    assert reference_run.absent(config(experiment="tiny_math")) == reference_run.absent(config(method="none")) == []

@@ -1,4 +1,7 @@
-"""The tables of docs/results.md: hypervolumes and intervals by hand, and the page as its records make it."""
+"""The tables of docs/results.md: hypervolumes and intervals by hand, and the page as its records make it.
+
+Of benchmarks/lab: `records`, `comparison`, `search`, `findings`, `figures` and `results`.
+"""
 
 from __future__ import annotations
 

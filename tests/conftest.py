@@ -6,8 +6,9 @@ import functools
 import os
 import pickle
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hypothesis
 import omegaconf.base
@@ -19,6 +20,13 @@ from hydra.plugins.config_source import ConfigResult, ConfigSource
 
 from recipe.paec.common import versions
 from recipe.paec.config import resolve
+
+if TYPE_CHECKING:
+    from recipe.lab.settings import Settings
+    from recipe.lab.task import Task
+
+SMALL = ("prompts=4", "mini_batch=2", "responses=4", "steps=2", "test_every=-1", "save_every=1")
+"""Overrides of a laboratory run that takes seconds."""
 
 hypothesis.settings.register_profile("untimed", deadline=None)  # a busy machine is no failure
 hypothesis.settings.load_profile("untimed")
@@ -81,3 +89,19 @@ def tiny_files(tmp_path_factory) -> Path:
 def tiny(tmp_path_factory) -> Path:
     """An empty folder for the quick start's data and model, which the first launch makes."""
     return tmp_path_factory.mktemp("tiny")
+
+
+@pytest.fixture(scope="session")
+def small() -> Callable[..., Settings]:
+    """small("method=siren", ...) -> a laboratory run of two steps, four prompts; the last value of a key counts."""
+    from recipe.lab.settings import settings_of
+
+    return lambda *overrides: settings_of([*{o.partition("=")[0]: o for o in (*SMALL, *overrides)}.values()])
+
+
+@pytest.fixture(scope="session")
+def task(small) -> Task:
+    """The laboratory's data and tokenizer, which are the quick start's."""
+    from recipe.lab.task import Task
+
+    return Task(small().task, positions=512, length=32)

@@ -134,7 +134,7 @@ PARTS = {
 
 
 @pytest.mark.parametrize("part", PARTS)
-def test_parts(run, part):
+def test_each_option_of_run_sh_starts_its_part(run, part):
     lint, tests = PARTS[part]
     calls = run(*part.split())
     assert len(calls) == len(lint) + len(tests)

@@ -3,7 +3,7 @@
     python -m benchmarks.lab.endings FOLDER RUN [RUN ...]
 
 loads the last checkpoint of each run of the laboratory, draws the responses of its last validation again, and writes
-benchmarks/results/lab/endings/FOLDER/<name>-seed<seed>.json; FOLDER is that of the runs' records (PLACES). Of GRPO's
+benchmarks/results/lab/endings/FOLDER/<name>-seed<seed>.json; FOLDER is that of the runs' records (TABLES). Of GRPO's
 runs the policy before training is recorded too, as `start`. About 20 seconds a run on one core; docs/results.md has the
 tables.
 """
@@ -52,7 +52,7 @@ FEW = 0.005
 
 
 @dataclass(frozen=True)
-class Place:
+class Table:
     """Runs with a table on the page."""
 
     folder: str
@@ -60,13 +60,13 @@ class Place:
     split: str
 
 
-PLACES = (
-    Place("countdown_four", "four numbers", "validation"),
-    Place("countdown_four_kept", "four numbers, another warm start", "validation"),
-    Place("defaults_repeated", "three numbers", "held_out"),
-    Place("finalists", "three numbers", "held_out"),
-    Place("long", "three numbers", "held_out"),
-    Place("llama", "a Llama, three numbers", "held_out"),
+TABLES = (
+    Table("countdown_four", "four numbers", "validation"),
+    Table("countdown_four_kept", "four numbers, another warm start", "validation"),
+    Table("defaults_repeated", "three numbers", "held_out"),
+    Table("finalists", "three numbers", "held_out"),
+    Table("long", "three numbers", "held_out"),
+    Table("llama", "a Llama, three numbers", "held_out"),
 )
 
 
@@ -80,8 +80,8 @@ def ending(policy: Policy, task: Task, settings: Settings, step: int, split: str
     sums = dict.fromkeys(SUMS, 0.0)
     (semicolon,) = task.tokenizer.encode(";", add_special_tokens=False)
     samples = settings.test_samples
-    place = (samples, settings.max_response_length, settings.test_temperature, settings.seed)
-    for problems, drawn in task.drawn_by(policy, *place, step, split):
+    drawing = (samples, settings.max_response_length, settings.test_temperature, settings.seed)
+    for problems, drawn in task.drawn_by(policy, *drawing, step, split):
         tokens, inside = drawn.tokens.flatten(0, 1), drawn.inside.flatten(0, 1)
         verdicts = task.verdicts([p for p in problems for _ in range(samples)], task.texts(rows_of(tokens, inside)))
         for row in range(len(problems)):
@@ -189,10 +189,10 @@ def differences(one: Ending, other: Ending, draws: int = DRAWS) -> dict[str, Dif
     return {name: mean_gap(of(one) - of(other), draws) for name, (of, _) in QUANTITIES.items()}
 
 
-def complete(folder: Path) -> dict[Place, dict[str, Ending]]:
-    """The records of PLACES below `folder` that have GRPO and PAEC, or a setting of PAEC."""
-    found = {place: read(folder / FOLDER / place.folder) for place in PLACES}
-    return {place: of for place, of in found.items() if BASELINE in of and paec_of(of)}
+def complete(folder: Path) -> dict[Table, dict[str, Ending]]:
+    """The records of TABLES below `folder` that have GRPO and PAEC, or a setting of PAEC."""
+    found = {table: read(folder / FOLDER / table.folder) for table in TABLES}
+    return {table: of for table, of in found.items() if BASELINE in of and paec_of(of)}
 
 
 def paec_of(endings: Mapping[str, Ending]) -> str | None:
@@ -222,17 +222,17 @@ def section(folder: Path, draws: int = DRAWS) -> str:
         "",
         *where_the_entropy_is(found),
     ]
-    for place, endings in found.items():
-        lines += ["", *_tables(place, endings, draws)]
+    for table, endings in found.items():
+        lines += ["", *_tables(table, endings, draws)]
     return "\n".join(lines)
 
 
-def where_the_entropy_is(found: Mapping[Place, Mapping[str, Ending]]) -> list[str]:
-    """How much of PAEC's entropy is at tokens above HIGH, a bullet for each place."""
+def where_the_entropy_is(found: Mapping[Table, Mapping[str, Ending]]) -> list[str]:
+    """How much of PAEC's entropy is at tokens above HIGH, a bullet for each table."""
     told = []
-    for place, endings in found.items():
+    for table, endings in found.items():
         name = paec_of(endings)
-        told.append(f"* {_capital(place.words)}, {endings[name].step:,} steps: {_above(name, endings)}")
+        told.append(f"* {_capital(table.words)}, {endings[name].step:,} steps: {_above(name, endings)}")
     return told
 
 
@@ -245,8 +245,8 @@ def _above(name: str, endings: Mapping[str, Ending]) -> str:
         f"{share:.0%} of `{name}`'s token entropy is at tokens above {HIGH:g} nats, which are "
         f"{paec.share('high', 'tokens'):.1%} of the tokens ({grpo.share('high_entropy', 'entropy'):.0%} with GRPO); "
         f"{paec.share('ungraded_high_entropy', 'high_entropy'):.0%} of that is where no grader reads. They have "
-        f"{paec.share('high_mask_entropy', 'mask_entropy'):.0%} of the entropy that the floor is about. Without them "
-        f"the token entropy is {paec.entropy_below.mean():.3f}, GRPO's {grpo.entropy_below.mean():.3f}."
+        f"{paec.share('high_mask_entropy', 'mask_entropy'):.0%} of the entropy that the floor is about. With them "
+        f"counted as 0 the token entropy is {paec.entropy_below.mean():.3f}, GRPO's {grpo.entropy_below.mean():.3f}."
     )
 
 
@@ -254,14 +254,14 @@ def _capital(words: str) -> str:
     return words[0].upper() + words[1:]
 
 
-def _tables(place: Place, endings: Mapping[str, Ending], draws: int) -> list[str]:
+def _tables(table: Table, endings: Mapping[str, Ending], draws: int) -> list[str]:
     grpo = endings[BASELINE]
     lines = [
-        f"### {_capital(place.words)}, {grpo.step:,} steps, "
-        f"{grpo.counts['correct'].shape[1]} {PROBLEMS[place.split]} problems, {len(grpo.seeds)} seeds",
+        f"### {_capital(table.words)}, {grpo.step:,} steps, "
+        f"{grpo.counts['correct'].shape[1]} {PROBLEMS[table.split]} problems, {len(grpo.seeds)} seeds",
         "",
         "| | pass@32 | expressions | solutions | problems with two solutions or more | token entropy | "
-        f"tokens above {HIGH:g} nats | their part of the entropy | entropy without them |",
+        f"tokens above {HIGH:g} nats | their part of the entropy | token entropy, those counted as 0 |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for name, one in endings.items():
@@ -289,12 +289,12 @@ def in_short(folder: Path, draws: int = DRAWS) -> list[str]:
     """PAEC minus GRPO in expressions and in solutions, a bullet for the summary; [] without records."""
     found = complete(folder)
     told = []
-    for place, endings in found.items():
+    for table, endings in found.items():
         name = paec_of(endings)
         gained = differences(endings[name], endings[BASELINE], draws)
         told.append(
             f"{interval(gained['expressions'], 2)} expressions are {interval(gained['solutions'], 2)} solutions "
-            f"({place.words}, {endings[name].step:,} steps)"
+            f"({table.words}, {endings[name].step:,} steps)"
         )
     if not told:
         return []
@@ -314,11 +314,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Command line of this module."""
     choose_avx2()
     parser = argparse.ArgumentParser(description="Records what the policies of finished runs draw.")
-    parser.add_argument("place", choices=[place.folder for place in PLACES], help="the folder of the runs' records")
+    parser.add_argument("folder", choices=[table.folder for table in TABLES], help="the folder of the runs' records")
     parser.add_argument("runs", type=Path, nargs="+", help="folders of finished runs, <name>-seed<seed>")
     parser.add_argument("--output", type=Path, default=RECORDS)
     options = parser.parse_args(arguments)
-    split = next(place.split for place in PLACES if place.folder == options.place)
+    split = next(table.split for table in TABLES if table.folder == options.folder)
     missing = [run for run in options.runs if not (run / STATE_FILE).is_file()]
     if missing:
         print(f"error: {missing[0]} has no {STATE_FILE}: give folders of finished runs", file=sys.stderr)
@@ -327,7 +327,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     torch.set_flush_denormal(True)
     for run in options.runs:
         for name, record in endings_of(run, split).items():
-            write(options.output / options.place, name, record)
+            write(options.output / options.folder, name, record)
     return 0
 
 

@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 
 from benchmarks.lab.comparison import corrected, in_words
+from benchmarks.lab.knob_search import method_of
 from benchmarks.lab.records import BASELINE, PAEC, REFERENCE, Runs, quantities
-from benchmarks.lab.search import method_of
 from benchmarks.lab.why import KINDS, mean
 from data_prep.files import atomic_write
 from recipe.paec.scoring.estimators import Difference, powers_of_two
 
 MOST_CURVES = 6
 """Methods whose curves, with the range of their seeds, can be told apart in one figure."""
-COLORS = {"better": "C2", "no difference shown": "0.55", "worse": "C3", "one seed: no interval": "0.8"}
+COLORS = {"better": "C2", "no significant difference": "0.55", "worse": "C3", "one seed: no interval": "0.8"}
 """Of what `in_words` says."""
 CURVE_COLORS = {
     **{BASELINE: "C0", "entropy_bonus": "C1", PAEC: "C2", "paec_text": "C3"},

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from benchmarks.lab import endings, other_tasks, pass_at_k, search
-from benchmarks.lab.comparison import DRAWS, differences, in_bold, is_shown
+from benchmarks.lab import endings, knob_search, other_tasks, pass_at_k
+from benchmarks.lab.comparison import DRAWS, differences, in_bold, is_significant
 from benchmarks.lab.records import (
     BASELINE,
     PAEC,
@@ -29,7 +29,7 @@ from recipe.paec.scoring.estimators import Difference
 
 
 @dataclass(frozen=True)
-class Place:
+class Row:
     """Runs of GRPO and PAEC that the table has a row for."""
 
     folder: str
@@ -43,17 +43,17 @@ class Place:
 
 
 PIPELINE = "pipeline"
-PLACES = (
-    Place("defaults", "test problems", "held_out"),
-    Place("defaults", "validation problems", again=True),
-    Place("defaults_repeated", "repeated on another processor", "held_out", again=True),
-    Place("agreement", "half the batch"),
-    Place(PIPELINE, "the pipeline"),
-    Place("long", "long runs", "held_out", again=True),
-    Place("llama", "a Llama", "held_out"),
-    Place("countdown_four", "four numbers", hypervolume=False),
-    Place("countdown_four_kept", "four numbers, another warm start", hypervolume=False),
-    Place("word_problems", "word problems", hypervolume=False),
+ROWS = (
+    Row("defaults", "test problems", "held_out"),
+    Row("defaults", "validation problems", again=True),
+    Row("defaults_repeated", "repeated on another processor", "held_out", again=True),
+    Row("agreement", "half the batch"),
+    Row(PIPELINE, "the pipeline"),
+    Row("long", "long runs", "held_out", again=True),
+    Row("llama", "a Llama", "held_out"),
+    Row("countdown_four", "four numbers", hypervolume=False),
+    Row("countdown_four_kept", "four numbers, another warm start", hypervolume=False),
+    Row("word_problems", "word problems", hypervolume=False),
 )
 COLUMNS = (
     ("accuracy", "accuracy", 3),
@@ -78,10 +78,10 @@ NEVER = 0.005
 
 def section(folder: Path, of_pipeline: Path | None = None, draws: int = DRAWS) -> str:
     """The section of docs/results.md; "" without GRPO and PAEC as they are shipped, with the same seeds."""
-    pairs = {place: pair for place in PLACES if (pair := _pair(place, folder, of_pipeline))}
-    if PLACES[0] not in pairs:
+    pairs = {row: pair for row in ROWS if (pair := _pair(row, folder, of_pipeline))}
+    if ROWS[0] not in pairs:
         return ""
-    gained = {place: differences(paec, grpo, draws) for place, (grpo, paec) in pairs.items()}
+    gained = {row: differences(paec, grpo, draws) for row, (grpo, paec) in pairs.items()}
     lines = [
         "## In short",
         "",
@@ -89,17 +89,20 @@ def section(folder: Path, of_pipeline: Path | None = None, draws: int = DRAWS) -
         "with 95 % intervals, bold where p is below 0.05. Nothing here is corrected for the number of cells, and with "
         "three seeds such intervals are too narrow (Protocol, Comparison). *Expressions* are the different correct "
         "ones of 32, and order makes them different; the *hypervolume* is the outcome that decides (Protocol, "
-        "Outcome). Countdown with three numbers unless a row says otherwise; the second row is the first one's "
-        "trainings on other problems, the third one its seeds trained again; long runs have these seeds too; the "
-        "pipeline is Ray, FSDP2 and vLLM with "
-        "half the batch, its token entropies are means over 50 steps of training, not of a validation.",
+        "Outcome). Countdown with three numbers unless a row says otherwise. Of the rows,",
+        "",
+        "* *validation problems* are the trainings of the first row, measured on other problems;",
+        "* *repeated on another processor* are the seeds of the first row, trained again;",
+        "* *the pipeline* is Ray, FSDP2 and vLLM with half the batch; its token entropies are means over 50 steps of "
+        "training, not of a validation;",
+        "* *long runs* have the seeds of the first row too.",
         "",
         "| | problems | steps | seeds | GRPO's token entropy | PAEC's | "
         f"{' | '.join(words for _, words, _ in COLUMNS)} |",
         f"|---|---|---|---|---|---|{'---|' * len(COLUMNS)}",
-        *(_row(place, *pairs[place], gained[place]) for place in pairs),
+        *(_row(row, *pairs[row], gained[row]) for row in pairs),
         "",
-        _entropy({place: pair for place, pair in pairs.items() if not place.again}),
+        _entropy({row: pair for row, pair in pairs.items() if not row.again}),
         f"* **At the last step**, PAEC's {_where(gained, AT_THE_END)} (uncorrected).",
         f"* **Against stopping GRPO earlier**, PAEC's {_where(gained, WHOLE_CURVE)} (uncorrected).",
         *endings.in_short(folder, draws),
@@ -107,8 +110,8 @@ def section(folder: Path, of_pipeline: Path | None = None, draws: int = DRAWS) -
     lines += _more_tries(folder)
     four = other_tasks.complete(folder / "countdown_four")
     lines += [beside(one, four[PAEC], draws) for name, one in four.items() if name not in (BASELINE, PAEC)]
-    shipped = [place for place in pairs if place.folder == shipped_of(folder).name]
-    grpo, paec = pairs[(shipped or PLACES)[0]]
+    shipped = [row for row in pairs if row.folder == shipped_of(folder).name]
+    grpo, paec = pairs[(shipped or ROWS)[0]]
     ablations = {name: one for name, one in read(folder / "ablations").items() if one.seeds == grpo.seeds}
     return "\n".join([*lines, *_parts(ablations, grpo, paec), *_all_methods(folder)])
 
@@ -119,30 +122,30 @@ def shipped_of(folder: Path) -> Path:
     return repeated if repeated.is_dir() else folder / "defaults"
 
 
-def _pair(place: Place, folder: Path, of_pipeline: Path | None) -> tuple[Runs, Runs] | None:
+def _pair(row: Row, folder: Path, of_pipeline: Path | None) -> tuple[Runs, Runs] | None:
     """GRPO and PAEC, once both have the same seeds and validations."""
-    where = of_pipeline if place.folder == PIPELINE else folder / place.folder
-    runs = {} if where is None else comparable(read(where, place.split))
+    where = of_pipeline if row.folder == PIPELINE else folder / row.folder
+    runs = {} if where is None else comparable(read(where, row.split))
     return (runs[BASELINE], runs[PAEC]) if PAEC in runs else None
 
 
-def _counts(place: Place, key: str) -> bool:
+def _counts(row: Row, key: str) -> bool:
     """Whether a difference means something there: the hypervolume where its reference point does."""
-    return place.hypervolume or key not in REFERENCE
+    return row.hypervolume or key not in REFERENCE
 
 
-def _row(place: Place, grpo: Runs, paec: Runs, gained: Mapping[str, Difference]) -> str:
-    cells = [place.words, PROBLEMS[place.split], f"{grpo.steps[-1]}", f"{len(grpo.seeds)}"]
+def _row(row: Row, grpo: Runs, paec: Runs, gained: Mapping[str, Difference]) -> str:
+    cells = [row.words, PROBLEMS[row.split], f"{grpo.steps[-1]}", f"{len(grpo.seeds)}"]
     cells += [f"{_mean(grpo.entropy, 0)} to {_mean(grpo.entropy)}", _mean(paec.entropy)]
     for key, _, digits in COLUMNS:
-        if key not in gained or not _counts(place, key):
+        if key not in gained or not _counts(row, key):
             cells.append("-")
         else:
             cells.append(in_bold(gained[key], digits, gained[key].p))
     return f"| {' | '.join(cells)} |"
 
 
-def _entropy(pairs: Mapping[Place, tuple[Runs, Runs]]) -> str:
+def _entropy(pairs: Mapping[Row, tuple[Runs, Runs]]) -> str:
     """Whose entropy falls, and whose ends above whose; in how many trainings."""
     fell = sum(int((grpo.entropy[:, -1] < grpo.entropy[:, 0]).sum()) for grpo, _ in pairs.values())
     kept = sum(int((paec.entropy[:, -1] > grpo.entropy[:, -1]).sum()) for grpo, paec in pairs.values())
@@ -153,16 +156,16 @@ def _entropy(pairs: Mapping[Place, tuple[Runs, Runs]]) -> str:
     )
 
 
-def _where(gained: Mapping[Place, Mapping[str, Difference]], columns: tuple[tuple[str, str, int], ...]) -> str:
-    """In which rows each difference is shown, above and below 0."""
+def _where(gained: Mapping[Row, Mapping[str, Difference]], columns: tuple[tuple[str, str, int], ...]) -> str:
+    """In which rows each difference is significant, above and below 0."""
     told = []
     for key, words, _ in columns:
-        of = {place: found[key] for place, found in gained.items() if key in found and _counts(place, key)}
+        of = {row: found[key] for row, found in gained.items() if key in found and _counts(row, key)}
         parts = []
         for word, sign in (("higher", 1), ("lower", -1)):
-            if rows := [place.words for place, d in of.items() if is_shown(d.p) and d.value * sign > 0]:
+            if rows := [row.words for row, d in of.items() if is_significant(d.p) and d.value * sign > 0]:
                 parts.append(f"{word} in {len(rows)} of {len(of)} rows ({', '.join(rows)})")
-        told.append(f"{words} is {' and '.join(parts) or f'not shown to differ in any of {len(of)} rows'}")
+        told.append(f"{words} is {' and '.join(parts) or f'not significantly different in any of {len(of)} rows'}")
     return "; ".join(told)
 
 
@@ -184,10 +187,10 @@ def beside(other: Runs, paec: Runs, draws: int) -> str:
 def _more_tries(folder: Path) -> list[str]:
     """From which k on the policy before training solves more within k tries than after GRPO, and after PAEC."""
     told = []
-    for place, runs in pass_at_k.complete(folder).items():
+    for setting, runs in pass_at_k.complete(folder).items():
         if PAEC in runs:
             grpo, paec = (pass_at_k.in_words(pass_at_k.crossing(runs, name)) for name in (BASELINE, PAEC))
-            told.append(f"{grpo} and {paec} ({pass_at_k.full_title(place, runs)})")
+            told.append(f"{grpo} and {paec} ({pass_at_k.full_title(setting, runs)})")
     if not told:
         return []
     return [
@@ -217,13 +220,13 @@ def _parts(ablations: Mapping[str, Runs], grpo: Runs, paec: Runs) -> list[str]:
 
 def _all_methods(folder: Path) -> list[str]:
     """How far the comparison of all methods is, and what the search for their knobs does."""
-    jobs = yaml.safe_load(search.JOBS.read_text(encoding="utf-8"))["jobs"]
-    methods, run = search.settings_of([*jobs]), comparable(read(folder / "main"))
+    jobs = yaml.safe_load(knob_search.JOBS.read_text(encoding="utf-8"))["jobs"]
+    methods, run = knob_search.settings_of([*jobs]), comparable(read(folder / "main"))
     found = [
-        f"* **All methods against each other**: {len({*map(search.method_of, run)} & {*methods})} of "
+        f"* **All methods against each other**: {len({*map(knob_search.method_of, run)} & {*methods})} of "
         f"{len(methods)} have "
         "their main runs, three numbers with every method at the value that the search took."
     ]
-    if said := search.what_it_takes(read(folder / "search", "validation"), [*jobs]):
+    if said := knob_search.what_it_takes(read(folder / "search", "validation"), [*jobs]):
         found.append(f"* **The search often takes the lowest entropy**: {said}")
     return found

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import yaml
 
+from benchmarks.lab.knob_search import HERE, method_of, settings_of
 from benchmarks.lab.other_tasks import SPLIT
 from benchmarks.lab.records import PAEC, Runs, means, read, where_and_when
-from benchmarks.lab.search import HERE, method_of, settings_of
 
 FILE = "matched_entropy"
 

@@ -24,7 +24,7 @@ FIGURE = "results_pass_at_k.svg"
 
 
 @dataclass(frozen=True)
-class Place:
+class Setting:
     """Records whose last step has a table and a panel of the figure."""
 
     folder: str
@@ -34,30 +34,30 @@ class Place:
     """Whether the figure has a panel of it."""
 
 
-PLACES = (
-    Place("defaults", "three numbers", "held_out"),
-    Place("defaults", "three numbers", "validation", panel=False),
-    Place("llama", "a Llama, three numbers", "held_out", panel=False),
-    Place("long", "three numbers", "held_out"),
-    Place("countdown_four", "four numbers", "validation"),
-    Place("countdown_four_kept", "four numbers, another warm start", "validation", panel=False),
+SETTINGS = (
+    Setting("defaults", "three numbers", "held_out"),
+    Setting("defaults", "three numbers", "validation", panel=False),
+    Setting("llama", "a Llama, three numbers", "held_out", panel=False),
+    Setting("long", "three numbers", "held_out"),
+    Setting("countdown_four", "four numbers", "validation"),
+    Setting("countdown_four_kept", "four numbers, another warm start", "validation", panel=False),
 )
 
 
-def title(place: Place, runs: Mapping[str, Runs]) -> str:
+def title(setting: Setting, runs: Mapping[str, Runs]) -> str:
     """`four numbers, 1,000 steps`."""
-    return f"{place.words}, {runs[BASELINE].steps[-1]:,} steps"
+    return f"{setting.words}, {runs[BASELINE].steps[-1]:,} steps"
 
 
-def full_title(place: Place, runs: Mapping[str, Runs]) -> str:
+def full_title(setting: Setting, runs: Mapping[str, Runs]) -> str:
     """`four numbers, 1,000 steps, 100 validation problems`."""
-    return f"{title(place, runs)}, {runs[BASELINE].correct.shape[-1]} {PROBLEMS[place.split]} problems"
+    return f"{title(setting, runs)}, {runs[BASELINE].correct.shape[-1]} {PROBLEMS[setting.split]} problems"
 
 
-def complete(folder: Path) -> dict[Place, dict[str, Runs]]:
-    """The `comparable` runs of PLACES that have several methods and seeds."""
-    found = {place: comparable(read(folder / place.folder, place.split)) for place in PLACES}
-    return {place: runs for place, runs in found.items() if len(runs) > 1 and len(runs[BASELINE].seeds) > 1}
+def complete(folder: Path) -> dict[Setting, dict[str, Runs]]:
+    """The `comparable` runs of SETTINGS that have several methods and seeds."""
+    found = {setting: comparable(read(folder / setting.folder, setting.split)) for setting in SETTINGS}
+    return {setting: runs for setting, runs in found.items() if len(runs) > 1 and len(runs[BASELINE].seeds) > 1}
 
 
 def at_every_k(runs: Runs, validation: int) -> np.ndarray:
@@ -89,15 +89,15 @@ def differences(runs: Runs, baseline: Runs, draws: int = DRAWS) -> dict[int, Dif
 
 
 def section(folder: Path, draws: int = DRAWS, figures: Path | None = None) -> str:
-    """The section of docs/results.md; "" without records of PLACES.
+    """The section of docs/results.md; "" without records of SETTINGS.
 
     The figure goes to the folder `figures`, if one is given.
     """
     found = complete(folder)
-    if not any(place.panel for place in found):
+    if not any(setting.panel for setting in found):
         return ""
     if figures is not None:
-        panels = {title(place, runs): _panel(runs) for place, runs in found.items() if place.panel}
+        panels = {title(setting, runs): _panel(runs) for setting, runs in found.items() if setting.panel}
         draw_pass_at_k(panels, figures / FIGURE)
     every = [one for runs in found.values() for one in runs.values()]
     lines = [
@@ -112,8 +112,8 @@ def section(folder: Path, draws: int = DRAWS, figures: Path | None = None) -> st
         "",
         f"![pass@k over k, before training and after it]({FIGURE})",
     ]
-    for place, runs in found.items():
-        heading = full_title(place, runs)
+    for setting, runs in found.items():
+        heading = full_title(setting, runs)
         lines += ["", f"### {heading[0].upper()}{heading[1:]}", "", *_levels(runs), "", *_gains(runs, draws)]
     return "\n".join(lines)
 

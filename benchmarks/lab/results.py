@@ -14,8 +14,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from benchmarks.lab import ablations, endings, findings, matched, other_tasks, pass_at_k, pipeline, search, why
-from benchmarks.lab.comparison import DRAWS, corrected, differences, dominated, in_words, is_shown
+from benchmarks.lab import ablations, endings, findings, knob_search, matched, other_tasks, pass_at_k, pipeline, why
+from benchmarks.lab.comparison import DRAWS, corrected, differences, dominated, in_words, is_significant
 from benchmarks.lab.figures import draw, draw_why, shows
 from benchmarks.lab.records import (
     BASELINE,
@@ -134,9 +134,9 @@ def verdict(of: Difference) -> str:
     """What the p value of a difference says about the claim that it is above 0."""
     if of.p is None:
         return "one seed: no interval"
-    if not is_shown(of.p):
-        return "not shown"
-    return "shown" if of.value > 0 else "the opposite"
+    if not is_significant(of.p):
+        return "not significant"
+    return "significant" if of.value > 0 else "significant, the other way"
 
 
 def claims(found: dict[str, Difference]) -> list[str]:
@@ -165,7 +165,7 @@ def page(folder: Path, of_pipeline: Path | None = None, draws: int = DRAWS, figu
     quick, defaults, long, llama, main, finalists = (section(folder / name, draws, figures) for name in SECTIONS)
     each_part = ablations.section(folder / "ablations", findings.shipped_of(folder), draws)
     agreement = pipeline.agreement(folder / "agreement", of_pipeline, draws) if of_pipeline else ""
-    found = why.section(folder / "why"), search.section(folder / "search")
+    found = why.section(folder / "why"), knob_search.section(folder / "search")
     parts = [
         intro,
         in_short,

@@ -22,7 +22,7 @@ Tries the same number of settings of every method, its default first, and choose
   --processes N     runs of the laboratory at a time, one thread each (2)
   --dry-run         check everything, and say what would be searched
 The same command resumes: finished settings are kept, begun ones continue.
-example: paec search benchmarks/lab/budget.yaml --processes 2
+example: paec search benchmarks/lab/paec_search.yaml --processes 2
 """
 ROOT = Path("outputs/search")
 PROCESSES = 2

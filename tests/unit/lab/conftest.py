@@ -1,4 +1,4 @@
-"""A small run of the laboratory: the quick start's policy, few prompts."""
+"""A method of one's own, in a file."""
 
 from __future__ import annotations
 
@@ -7,23 +7,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-
-from recipe.lab.settings import Settings, settings_of
-from recipe.lab.task import Task
-
-SMALL = ("prompts=4", "mini_batch=2", "responses=4", "steps=2", "test_every=-1", "save_every=1")
-
-
-@pytest.fixture(scope="session")
-def small() -> Callable[..., Settings]:
-    """small("method=siren", ...) -> a run of two steps with four prompts; the last value of a key counts."""
-    return lambda *overrides: settings_of([*{o.partition("=")[0]: o for o in (*SMALL, *overrides)}.values()])
-
-
-@pytest.fixture(scope="session")
-def task(small) -> Task:
-    """The quick start's data and tokenizer."""
-    return Task(small().task, positions=512, length=32)
 
 
 @pytest.fixture

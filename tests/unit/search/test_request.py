@@ -122,7 +122,7 @@ def test_the_file_of_the_page(tmp_path):
 
 def test_the_file_of_the_repository():
     """Its budget is equal, and every value is one that the method accepts."""
-    asked = read(REPOSITORY / "benchmarks" / "lab" / "budget.yaml")
+    asked = read(REPOSITORY / "benchmarks" / "lab" / "paec_search.yaml")
     runner = Made()
     runner.metrics = lambda: ["avg@32", "pass@32"]
     spaces = spaces_of(asked, runner)

@@ -50,7 +50,7 @@ def test_division():
     np.testing.assert_array_equal(divided([1, 0, 2], [2, 0, 0]), [0.5, np.nan, np.nan])
 
 
-def test_text():
+def test_an_interval_as_text():
     assert shown({"value": 0.5, "low": 0.25, "high": 0.75}) == "0.500 [0.250, 0.750]"
     assert shown({"value": 0.5, "low": None, "high": None}, ".1f") == "0.5"
     assert shown({"value": None, "low": None, "high": None}) == shown(None) == number(None) == "-"

@@ -14,7 +14,7 @@ from recipe.paec.doctor import examine
 from recipe.paec.plan import formulas, shapes
 
 
-def test_disk(tiny_config, tiny_files, small_disk):
+def test_a_full_disk_is_an_error_with_the_room_needed(tiny_config, tiny_files, small_disk):
     """Four checkpoints of 12 bytes per parameter and their other files, the export, the logs."""
     parameters = shapes.parameter_count(str(tiny_files / "model"))
     each = 12 * parameters + formulas.CHECKPOINT_REST

@@ -52,7 +52,7 @@ RECORD = {
         ("val/reasoning_gym/countdown/avg@4", "val/reasoning_gym/countdown/avg@4"),
     ],
 )
-def test_names(name, expected):
+def test_metric_names_in_experiment_trackers(name, expected):
     assert grouped(name) == expected
 
 

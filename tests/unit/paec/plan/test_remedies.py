@@ -51,7 +51,7 @@ def test_configurations_fit_with_a_mask_of_all_pairs(compose, experiment):
 
 
 ONE_GPU = {"qwen0.6b_gsm8k": 24, "qwen0.6b_gsm8k_80gb": 80}
-"""GiB of the card that each configuration for one GPU is for; config/test_one_gpu.py has what smaller ones show."""
+"""GiB of the card that each configuration for one GPU is for; test_one_gpu_configs.py has what smaller ones show."""
 
 
 @pytest.mark.parametrize("experiment, memory", ONE_GPU.items())

@@ -37,7 +37,7 @@ def test_steps_after_the_last_recorded_one_are_left_out(tmp_path):
     assert sorted(read_responses(write_run(tmp_path / "a"), 3).statistics) == [1, 2, 3]
 
 
-def test_none(tmp_path):
+def test_without_rollouts_or_a_last_step_there_are_no_responses(tmp_path):
     assert read_responses(tmp_path, 8) is None
     assert read_responses(write_run(tmp_path / "a"), None) is None
 

@@ -102,7 +102,7 @@ def test_the_section_by_hand(tmp_path):
     assert (
         "* Four numbers, 1,000 steps: 25% of `paec`'s token entropy is at tokens above 2 nats, which are 1.0% of the "
         "tokens (0% with GRPO); 80% of that is where no grader reads. They have 50% of the entropy that the floor is "
-        "about. Without them the token entropy is 0.300, GRPO's 0.200." in text
+        "about. With them counted as 0 the token entropy is 0.300, GRPO's 0.200." in text
     )
     (first, *_) = endings.in_short(tmp_path, draws=5)
     assert "+1.50 [" in first and "expressions are +1.00 [" in first and "(four numbers, 1,000 steps)" in first
@@ -118,11 +118,11 @@ def test_differences_are_of_means():
     assert {name: of.value for name, of in found.items()} == pytest.approx(means)
 
 
-@pytest.mark.parametrize("place", endings.PLACES, ids=lambda place: place.folder)
-def test_the_recorded_responses_are_those_of_the_last_validation(place):
+@pytest.mark.parametrize("table", endings.TABLES, ids=lambda table: table.folder)
+def test_the_recorded_responses_are_those_of_the_last_validation(table):
     """Drawn again, they have the counts that the training recorded; the policy before it, those of its step 0."""
-    found = endings.read(results.RECORDS / endings.FOLDER / place.folder)
-    runs = read_runs(results.RECORDS / place.folder, place.split)
+    found = endings.read(results.RECORDS / endings.FOLDER / table.folder)
+    runs = read_runs(results.RECORDS / table.folder, table.split)
     assert {endings.START, "none"} <= found.keys()
     for name, one in found.items():
         of, step = (runs["none"], 0) if name == endings.START else (runs[name], -1)

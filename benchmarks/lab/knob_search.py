@@ -2,7 +2,7 @@
 
 The jobs of benchmarks/lab/search.yaml are called METHOD or METHOD.FIELD=VALUE; the file of jobs has one seed.
 
-    python -m benchmarks.lab.search     # the chosen settings, as files of jobs
+    python -m benchmarks.lab.knob_search     # the chosen settings, as files of jobs
 
 writes benchmarks/lab/main.yaml, every method, and benchmarks/lab/finalists.yaml, PAEC's family and the ten best others.
 """
@@ -28,7 +28,7 @@ RECORDS = REPOSITORY / "benchmarks" / "results" / "lab" / "search"
 BEST = 10
 """Methods beside PAEC's family whose runs go on with more seeds."""
 HEADER = """# {what}
-# Written by python -m benchmarks.lab.search; paec lab sweep benchmarks/lab/{file}
+# Written by python -m benchmarks.lab.knob_search; paec lab sweep benchmarks/lab/{file}
 all: [steps={steps}, held_out=true]
 seeds: {seeds}
 jobs:

@@ -14,7 +14,7 @@ from batches import hand_batch, update_of
 from benchmarks import split_dependence as benchmark
 from paec_loss.methods import METHODS
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import numpy as np
 import yaml
 from lab_records import record, runs, write
 
-from benchmarks.lab import matched, other_tasks, results, search
+from benchmarks.lab import knob_search, matched, other_tasks, results
 from benchmarks.lab.records import read
 
 
@@ -56,9 +56,9 @@ def test_a_strength_is_taken_once_all_of_them_were_run(tmp_path):
 def test_the_longer_search_has_the_strengths_that_were_taken():
     found, paec = (read(results.RECORDS / name, other_tasks.SPLIT) for name in (matched.FILE, "countdown_four"))
     files = (matched.FILE, "countdown_four")
-    jobs = {file: yaml.safe_load((search.HERE / f"{file}.yaml").read_text())["jobs"] for file in files}
+    jobs = {file: yaml.safe_load((knob_search.HERE / f"{file}.yaml").read_text())["jobs"] for file in files}
     assert found.keys() <= jobs[matched.FILE].keys()
-    methods = search.settings_of([*jobs[matched.FILE]])
+    methods = knob_search.settings_of([*jobs[matched.FILE]])
     whole = {name: found[name] for names in methods.values() if all(n in found for n in names) for name in names}
     assert np.isin(next(iter(found.values())).steps, paec["paec"].steps).all()
     for name in matched.taken(whole, paec["paec"]).values():

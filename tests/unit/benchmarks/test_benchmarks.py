@@ -20,7 +20,7 @@ from paec_loss.backends import reference
 from recipe.paec.common.process_tree import ProcessTree
 from recipe.paec.config.resolve import composed, resolved
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[3]
 pytestmark = pytest.mark.timeout(1800)  # the interpreter and torch.compile take minutes where others use the machine
 
 

@@ -11,7 +11,7 @@ import pytest
 from benchmarks import interval_coverage as benchmark
 from recipe.paec.compare.comparison import FEW_SEEDS
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,7 @@
-"""The tables of docs/results.md: hypervolumes and intervals by hand, and the page as its records make it."""
+"""The tables of docs/results.md: hypervolumes and intervals by hand, and the page as its records make it.
+
+Of benchmarks/lab: `records`, `comparison`, `knob_search`, `findings`, `figures` and `results`.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,8 @@ import pytest
 import yaml
 from lab_records import runs, write
 
-from benchmarks.lab import comparison, endings, figures, findings, other_tasks, pipeline, records, results, search
+from benchmarks.lab import comparison, endings, figures, findings, knob_search, other_tasks, pipeline, records, results
+from recipe.lab.task import HIGH
 from recipe.paec.common.repository import REPOSITORY
 from recipe.paec.scoring.estimators import Difference
 
@@ -129,8 +133,8 @@ def test_a_section_has_a_row_for_each_method(tmp_path, monkeypatch):
     rows = dict(
         line.strip("| ").split(" | ", 1) for line in text.splitlines() if line.startswith("| ") and "GRPO" in line
     )
-    assert rows["Is more accurate than GRPO"].endswith("| +0.250 [+0.250, +0.250] | shown")
-    assert rows["Keeps the entropy of the policy above GRPO's"].endswith("| +0.000 [+0.000, +0.000] | not shown")
+    assert rows["Is more accurate than GRPO"].endswith("| +0.250 [+0.250, +0.250] | significant")
+    assert rows["Keeps the entropy of the policy above GRPO's"].endswith("| +0.000 [+0.000, +0.000] | not significant")
 
 
 def test_the_entropy_has_a_t_interval_over_the_pairs_of_seeds():
@@ -222,7 +226,7 @@ def test_holms_correction():
     said = [
         comparison.in_words(Difference(value, -1, 1, 0.5), p) for value, p in ((0.1, 0.04), (-0.1, 0.04), (0.1, 0.05))
     ]
-    assert said == ["better", "worse", "no difference shown"]
+    assert said == ["better", "worse", "no significant difference"]
 
 
 def test_what_is_said_in_short(tmp_path):
@@ -238,7 +242,7 @@ def test_what_is_said_in_short(tmp_path):
         "GRPO's falls in 2 of 2 trainings of different seeds or tasks; PAEC's ends above that of the same seed in 0 "
         "of 2." in text
     )
-    assert "PAEC's accuracy is not shown to differ in any of 2 rows; pass@32 is not shown" in text
+    assert "PAEC's accuracy is not significantly different in any of 2 rows; pass@32 is not significantly" in text
     assert "| long runs |" not in text and "PAEC's parts" not in text
     write(tmp_path / "long", seeds[3])
     write(tmp_path / "ablations", *(f"{name}-seed{seed}" for name, _ in findings.PARTS for seed in (1, 2)))
@@ -247,8 +251,8 @@ def test_what_is_said_in_short(tmp_path):
     assert "0.100 with GRPO and 0.100 with PAEC; 0.100 without the floor (`lambda_low=0`), 0.100 with" in text
 
 
-def test_rows_in_which_a_difference_is_shown():
-    test, validation, four = (findings.PLACES[place] for place in (0, 1, 7))
+def test_rows_in_which_a_difference_is_significant():
+    test, validation, four = (findings.ROWS[row] for row in (0, 1, 7))
     assert not four.hypervolume
     more, less, unclear = Difference(0.2, 0.1, 0.3, 0.01), Difference(-0.2, -0.3, -0.1, 0.01), Difference(1, -1, 3, 0.3)
     columns = (("accuracy", "accuracy", 3), ("pass@32", "hypervolume", 4))
@@ -259,40 +263,41 @@ def test_rows_in_which_a_difference_is_shown():
     }
     assert findings._where(gained, columns) == (
         "accuracy is higher in 2 of 3 rows (test problems, four numbers) and lower in 1 of 3 rows (validation "
-        "problems); hypervolume is not shown to differ in any of 2 rows"
+        "problems); hypervolume is not significantly different in any of 2 rows"
     ), "the hypervolume's reference point was chosen for three numbers"
 
 
 def test_verdicts():
     found = [Difference(*of) for of in ((0.1, 0.01, 0.2, 0.04), (-0.1, -0.2, -0.01, 0.04), (0.1, 1e-6, 0.2, 0.0504))]
-    assert [results.verdict(of) for of in found] == ["shown", "the opposite", "not shown"]
+    assert [results.verdict(of) for of in found] == ["significant", "significant, the other way", "not significant"]
     assert results.verdict(Difference(0.1, None, None, None)) == "one seed: no interval"
 
 
 def test_the_search_takes_the_largest_hypervolume_on_the_validation_problems(tmp_path):
     settings = {"none": 0, "paec.rho_min=0.7": 16, "paec.rho_min=0.9": 24, "siren.top_p=0.8": 20, "siren.top_p=0.9": 20}
     found = {name: runs(name, seeds=(11,), correct=correct) for name, correct in settings.items()}
-    assert search.chosen(found, [*settings, "steer.lambda_min=0.5"]) == {
+    assert knob_search.chosen(found, [*settings, "steer.lambda_min=0.5"]) == {
         "none": "none",
         "paec": "paec.rho_min=0.9",
         "siren": "siren.top_p=0.8",
     }
-    jobs = {name: [f"method={search.method_of(name)}"] for name in settings} | {"siren.top_p=0.8": ["a=[1,2]", 'b="x"']}
-    written = yaml.safe_load(search.files_of_jobs(found, jobs)["main.yaml"])
+    jobs = {name: [f"method={knob_search.method_of(name)}"] for name in settings}
+    jobs["siren.top_p=0.8"] = ["a=[1,2]", 'b="x"']
+    written = yaml.safe_load(knob_search.files_of_jobs(found, jobs)["main.yaml"])
     assert [*written["jobs"]] == ["none", "paec.rho_min=0.9", "siren.top_p=0.8"]
     assert written["jobs"]["siren.top_p=0.8"] == ["a=[1,2]", 'b="x"']
     assert written["seeds"] == [1, 2, 3]
-    reverse = yaml.safe_load(search.files_of_jobs(found, dict(reversed(jobs.items())))["main.yaml"])
-    assert [*map(search.method_of, reverse["jobs"])] == ["siren", "paec", "none"], "in the order of the search"
+    reverse = yaml.safe_load(knob_search.files_of_jobs(found, dict(reversed(jobs.items())))["main.yaml"])
+    assert [*map(knob_search.method_of, reverse["jobs"])] == ["siren", "paec", "none"], "in the order of the search"
 
 
 def test_finalists_are_the_family_and_the_best_others():
     counts = {f"m{n:02}.x={n}": n % 12 for n in range(12)} | {"m05.x=9": 13, "m12": 11}
     settings = {"siren": 0, "paec": 0, "none": 0, "paec_text.lambda_low=5": 0, **counts}
     found = {name: runs(name, seeds=(11,), correct=14 + number) for name, number in settings.items()}
-    names = search.finalists(found, [*settings])
+    names = knob_search.finalists(found, [*settings])
     assert names == ["none", "paec", "paec_text", *"m05 m11 m12 m10 m09 m08 m07 m06 m04 m03".split()]
-    written = yaml.safe_load(search.files_of_jobs(found, {name: [] for name in settings})["finalists.yaml"])
+    written = yaml.safe_load(knob_search.files_of_jobs(found, {name: [] for name in settings})["finalists.yaml"])
     assert [*written["jobs"]][2:6] == ["paec_text.lambda_low=5", "m05.x=9", "m11.x=11", "m12"]
     assert (written["all"], written["seeds"]) == (["steps=300", "held_out=true"], [1, 2, 3, 4, 5])
 
@@ -303,46 +308,47 @@ def test_what_the_search_takes():
     found = {name: runs(name, seeds=(11,), correct=correct) for name, (correct, _) in values.items()}
     for name, (_, entropy) in values.items():
         found[name].entropy[:, -1] = entropy
-    text = search.what_it_takes(found, [*values])
+    text = knob_search.what_it_takes(found, [*values])
     assert text.startswith("in 1 of 2 methods whose values differ,")
     # Ranks of the hypervolumes (0 below accuracy 0.3): 3, 0.5, 2, 4, 0.5; of accuracy: 3, 1, 2, 4, 0; of entropy: 0, 2,
     # 1, 3, 4. 9.5 / sqrt(9.5 * 10) = 0.975 and -3 / sqrt(9.5 * 10) = -0.308.
     # pass@32 is 1 everywhere at the last step, so it has no correlation.
     assert "ends at is +0.97 with accuracy, +nan with pass@32, -0.31 with token entropy:" in text
-    assert search.what_it_takes(found, ["a.x=1", "c.x=1"]) == "", "nothing was chosen"
+    assert knob_search.what_it_takes(found, ["a.x=1", "c.x=1"]) == "", "nothing was chosen"
     alike = {"d.x=1": found["a.x=1"], "d.x=2": found["a.x=1"]}
-    assert search.trained_alike([*alike.values()]) and not search.trained_alike([found["a.x=1"], found["a.x=2"]])
-    assert search.what_it_takes(alike, [*alike]) == ""
+    assert knob_search.trained_alike([*alike.values()])
+    assert not knob_search.trained_alike([found["a.x=1"], found["a.x=2"]])
+    assert knob_search.what_it_takes(alike, [*alike]) == ""
 
 
 def test_a_method_of_the_search_is_shown_once_all_of_its_settings_were_run(tmp_path):
     file = tmp_path / "search.yaml"
     file.write_text("jobs: {none: [], paec.rho_min=0.7: [], paec.rho_min=0.8: [], siren.top_p=0.8: []}")
     write(tmp_path / "records", "none-seed1", "paec.rho_min=0.7-seed1", "paec.rho_min=0.8-seed1", "not_a_job-seed1")
-    text = search.section(tmp_path / "records", file)
+    text = knob_search.section(tmp_path / "records", file)
     # On the validation problems: both half right at the last step, accuracy 0.5 and pass@32 1.
     equal = "0.7: 0.0800 · 0.8: 0.0800 · no effect: the runs are equal"
     assert f"| `paec`, `rho_min` | {equal} | 0.500 | 1.000 | 1.50 | 0.100 |" in text
     assert "| `none` | 0.0800 | 0.500 | 1.000 | 1.50 | 0.100 |" in text
     assert "Not searched to the end yet: `siren`." in text
     assert "not_a_job" not in text
-    assert search.section(tmp_path / "nothing", file) == ""
+    assert knob_search.section(tmp_path / "nothing", file) == ""
 
 
 def test_main_runs_are_written_after_the_whole_search(tmp_path, capsys):
     write(tmp_path / "records", "none-seed1")
     place = ["--records", str(tmp_path / "records"), "--output", str(tmp_path)]
-    assert search.main(place) == 1
+    assert knob_search.main(place) == 1
     assert "paec lab sweep benchmarks/lab/search.yaml continues" in capsys.readouterr().err
     assert not (tmp_path / "main.yaml").exists()
-    jobs = yaml.safe_load(search.JOBS.read_text())["jobs"]
+    jobs = yaml.safe_load(knob_search.JOBS.read_text())["jobs"]
     write(tmp_path / "records", *(f"{name}-seed1" for name in jobs))
-    assert search.main(place) == 0
+    assert knob_search.main(place) == 0
     written = yaml.safe_load((tmp_path / "main.yaml").read_text())["jobs"]
-    assert len(written) == len({search.method_of(name) for name in jobs})
+    assert len(written) == len({knob_search.method_of(name) for name in jobs})
     assert written["pear.alpha=1"] == jobs["pear.alpha=1"]
     longer = yaml.safe_load((tmp_path / "finalists.yaml").read_text())["jobs"]
-    assert len(longer) == 1 + 5 + search.BEST and {*longer} <= {*written}
+    assert len(longer) == 1 + 5 + knob_search.BEST and {*longer} <= {*written}
 
 
 def test_your_own_records_get_a_section(tmp_path, capsys):
@@ -418,7 +424,7 @@ def test_the_readme_says_what_the_records_say():
     more = records.interval(gained["last expressions"], 2).replace("+", "")
     assert f"entropy falls from {first:.3f} to {last[0]:.3f} and PAEC's to {last[1]:.3f}, with {more} more" in text
     beyond = ("pass@32", "expressions", "equal pass@32", "equal expressions")
-    assert not any(comparison.is_shown(gained[key].p) for key in beyond), "not more than GRPO stopped earlier"
+    assert not any(comparison.is_significant(gained[key].p) for key in beyond), "not more than GRPO stopped earlier"
     for folder in (results.RECORDS / "defaults", pipeline.RECORDS):
         other = records.read(folder, "validation")
         lost = comparison.differences(other["paec"], other["none"], draws=2000)["accuracy"]
@@ -430,7 +436,8 @@ def test_the_readme_says_what_the_longer_search_did():
     ends = endings.read(results.RECORDS / endings.FOLDER / "countdown_four")
     readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
     text = " ".join(readme.split())
-    assert "| at the last step | accuracy | pass@32 | expressions | solutions | token entropy | up to 2 nats |" in text
+    head = "| at the last step | accuracy | pass@32 | expressions | solutions | token entropy | "
+    assert f"{head}same, tokens above {HIGH:g} nats as 0 |" in text
     assert [*records.levels(found["none"])] == ["accuracy", "pass@32", "expressions", "token entropy"]
     for name, one in {endings.START: found["none"], **found}.items():
         *before, entropy = records.means(one, 0 if name == endings.START else -1)
@@ -439,7 +446,7 @@ def test_the_readme_says_what_the_longer_search_did():
         assert f"{label} | {' | '.join([*before, f'{solutions:.2f}', entropy, f'{below:.3f}'])} |" in text, name
 
 
-def test_the_readme_says_what_is_shown_of_the_longer_search():
+def test_the_readme_says_what_is_significant_in_the_longer_search():
     found = other_tasks.complete(results.RECORDS / "countdown_four")
     ends = endings.read(results.RECORDS / endings.FOLDER / "countdown_four")
     text = " ".join((REPOSITORY / "README.md").read_text(encoding="utf-8").split())
@@ -447,28 +454,29 @@ def test_the_readme_says_what_is_shown_of_the_longer_search():
     def said(difference: Difference, digits: int, words: str) -> bool:
         return f"{records.interval(difference, digits)} {words}".replace("+", "") in text
 
-    def shown(gained: dict, key: str, name: str) -> bool:
-        return comparison.is_shown(comparison.corrected({n: of[key].p for n, of in gained.items()})[name])
+    def significant(gained: dict, key: str, name: str) -> bool:
+        return comparison.is_significant(comparison.corrected({n: of[key].p for n, of in gained.items()})[name])
 
     others = [name for name in ends if name not in (endings.START, "none")]
     over_grpo = {name: endings.differences(ends[name], ends["none"]) for name in others}
-    assert said(over_grpo["paec"]["pass@32"], 3, "more pass@32, ") and shown(over_grpo, "pass@32", "paec")
-    assert said(over_grpo["paec"]["solutions"], 2, "more solutions.") and shown(over_grpo, "solutions", "paec")
-    assert not comparison.is_shown(comparison.differences(found["paec"], found["none"])["accuracy"].p), "its accuracy"
+    assert said(over_grpo["paec"]["pass@32"], 3, "more pass@32, ") and significant(over_grpo, "pass@32", "paec")
+    assert said(over_grpo["paec"]["solutions"], 2, "more solutions.") and significant(over_grpo, "solutions", "paec")
+    accuracy = comparison.differences(found["paec"], found["none"])["accuracy"]
+    assert not comparison.is_significant(accuracy.p), "at like accuracy"
     kept = endings.read(results.RECORDS / endings.FOLDER / "countdown_four_kept")
     again = endings.differences(kept["paec"], kept["none"])
     assert len(kept["paec"].seeds) == 2 and "From another warm start, two seeds: " in text
-    assert said(again["pass@32"], 3, "more pass@32; ") and comparison.is_shown(again["pass@32"].p)
+    assert said(again["pass@32"], 3, "more pass@32; ") and comparison.is_significant(again["pass@32"].p)
     least = records.interval(again["solutions"], 2).removeprefix("+").replace(", +", ", ")
-    assert f"{least} solutions, not shown." in text and not comparison.is_shown(again["solutions"].p)
+    assert f"{least} solutions, not significant." in text and not comparison.is_significant(again["solutions"].p)
     over_paec = {name: endings.differences(ends[name], ends["paec"]) for name in others if name != "paec"}
     assert said(over_paec["pass_at_k"]["solutions"], 2, "more solutions than PAEC")
-    assert shown(over_paec, "solutions", "pass_at_k")
+    assert significant(over_paec, "solutions", "pass_at_k")
     less = {name: comparison.differences(found["paec"], found[name]) for name in others if name != "paec"}
-    assert said(less["pass_at_k"]["accuracy"], 3, "less accurate (not shown)")
-    assert not shown(less, "accuracy", "pass_at_k")
+    assert said(less["pass_at_k"]["accuracy"], 3, "less accurate (not significant)")
+    assert not significant(less, "accuracy", "pass_at_k")
     both = endings.differences(ends["pass_at_k+paec"], ends["pass_at_k"])
-    assert [key for key, of in both.items() if comparison.is_shown(of.p)] == ["expressions"]
+    assert [key for key, of in both.items() if comparison.is_significant(of.p)] == ["expressions"]
     paec, quick = ends["paec"], endings.read(results.RECORDS / endings.FOLDER / "defaults_repeated")["paec"]
     assert f"{paec.share('high', 'tokens'):.0%} of the tokens".replace("%", " %") in text
     assert f"have {paec.share('high_entropy', 'entropy'):.0%} of its entropy".replace("%", " %") in text

@@ -270,11 +270,20 @@ def _tables(table: Table, endings: Mapping[str, Ending], draws: int) -> list[str
         cells += [f"{one.share('high_entropy', 'entropy'):.0%}", f"{one.entropy_below.mean():.3f}"]
         label = "before training" if name == START else f"`{name}`"
         lines.append(f"| {label} | {' | '.join(cells)} |")
-    gained = {name: differences(one, grpo, draws) for name, one in endings.items() if name not in (START, BASELINE)}
+    methods = {name: one for name, one in endings.items() if name != START}
+    lines += ["", *_minus(methods, BASELINE, "GRPO", draws)]
+    if PAEC in methods and len(methods) > 2:
+        others = {name: one for name, one in methods.items() if name != BASELINE}
+        lines += ["", *_minus(others, PAEC, "PAEC", draws)]
+    return lines
+
+
+def _minus(endings: Mapping[str, Ending], from_which: str, called: str, draws: int) -> list[str]:
+    """The table of every method minus one of them."""
+    gained = {name: differences(one, endings[from_which], draws) for name, one in endings.items() if name != from_which}
     said = {key: corrected({name: of[key].p for name, of in gained.items()}) for key in QUANTITIES}
-    lines += [
-        "",
-        "Minus GRPO; 95 % intervals, bold what differs after Holm's correction for the number of methods:",
+    lines = [
+        f"Minus {called}; 95 % intervals, bold what differs after Holm's correction for the number of methods:",
         "",
         "| | pass@32 | expressions | solutions | problems with two solutions or more |",
         "|---|---|---|---|---|",

@@ -23,9 +23,12 @@ COLORS = {"better": "C2", "no significant difference": "0.55", "worse": "C3", "o
 """Of what `in_words` says."""
 CURVE_COLORS = {
     **{BASELINE: "C0", "entropy_bonus": "C1", PAEC: "C2", "paec_text": "C3"},
-    **{"pass_at_k": "C4", "unlikeliness": "C5", "paec_no_mask": "C6"},
+    **{"pass_at_k": "C4", "unlikeliness": "C5", "paec_no_mask": "C6", "pass_at_k+paec": "C7"},
+    **{"entropy_bonus.coefficient=0.01": "C8", "paec.entropy=normalized": "C9"},
 }
-"""Of methods in the figures of curves, the same in all of them; others take what is left."""
+"""Of settings and methods in the figures of curves, the same in all of them; others take what is left."""
+LEAST_RANGE = 0.1
+"""Of an axis of shares: a smaller one would make an effect of noise."""
 LINES = ("-", (0, (4, 1.5)), (0, (1, 1.2)))
 """Line styles: the second is for methods for which no color is left, and so on."""
 LEGEND_ROWS = 5
@@ -128,6 +131,9 @@ def _curves(pyplot: Any, runs: dict[str, Runs], against: Sequence[str] = ("pass@
             axis.plot(values["accuracy"], values[key], marker="o" if few else "", markersize=3, linewidth=1, **style)
             axis.plot(values["accuracy"][-1:], values[key][-1:], markersize=6, **_dot(style))
             axis.set(xlabel="accuracy", ylabel={"expressions": "expressions of 32"}.get(key, key))
+            low, high = axis.get_ylim()
+            if (more := LEAST_RANGE - (high - low)) > 0:
+                axis.set_ylim(low - more / 2, high + more / 2)
         if few:
             ends = one.entropy.min(0), one.entropy.max(0)
             right.fill_between(one.steps, *ends, color=style["color"], alpha=0.15, linewidth=0)
@@ -144,7 +150,7 @@ def _styles(names: Iterable[str]) -> dict[str, dict[str, Any]]:
     """
     colors: dict[str, str | None] = {}
     for name in names:
-        color = CURVE_COLORS.get(method_of(name))
+        color = CURVE_COLORS.get(name) or CURVE_COLORS.get(method_of(name))
         colors[name] = None if color in colors.values() else color
     every = [(f"C{place}", line) for line in LINES for place in range(10)]
     free = cycle(one for one in every if one[0] not in colors.values() or one[1] != LINES[0])

@@ -76,7 +76,9 @@ class Progress:
         self._timeout, self._limit = config.run.stall_timeout, config.run.time_limit
         self._alerts = alerts or Alerts(None, config.run.name)
         self._resume = f"resume with {folder_kinds.RUN.same_command(config.run.fresh)}"
-        self._signs = WarningSigns(own_sampling=stack_of(config).has("sampling"))
+        self._signs = WarningSigns(
+            own_sampling=stack_of(config).has("sampling"), curriculum=config.data.curriculum is not None
+        )
         earlier = self._new_records()
         for record in earlier:
             self._signs.add(record)

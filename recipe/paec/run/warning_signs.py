@@ -12,6 +12,7 @@ score of 5 steps at least 0.84 times the best one. `explosion` holds in five: `t
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import accumulate
 from statistics import fmean, median
 from typing import Any
@@ -47,6 +48,8 @@ EARLIER = 20
 START = 10
 """Steps whose mean token entropy is what a run began with, and steps before the first comparison of gradients."""
 
+CORRECT = "algorithm.rollout_correction.rollout_is=token corrects the update for it"
+"""The remedy of a mismatch in a run whose configuration is not known."""
 MISMATCHED = "rollout_corr/log_ppl_abs_diff"
 LENGTH, TRUNCATED, MIXED = "response_length/mean", "response_length/clip_ratio", "reward/mixed_prompts"
 GRADIENT, SCORE = "actor/grad_norm", "critic/score/mean"
@@ -142,15 +145,17 @@ def score_fall(records: Records) -> str | None:
     )
 
 
-def mismatch(records: Records) -> str | None:
-    """Log-probs of the rollout and of the actor that are further apart than numerics explain."""
+def mismatch(records: Records, remedy: str = CORRECT) -> str | None:
+    """Log-probs of the rollout and of the actor that are further apart than numerics explain.
+
+    `remedy`: what `recipe.paec.run.mismatch` says of the run's configuration.
+    """
     apart = records[-1].get(MISMATCHED)
     if apart is None or apart <= MISMATCH:
         return None
     return (
         f"log-probs of vLLM and of the actor differ by {apart:.4f} nats per token (limit {MISMATCH}), so the update "
-        "is off-policy: use one dtype in actor_rollout_ref.rollout.dtype and the actor, or correct for it with "
-        "algorithm.rollout_correction.rollout_is=token; mode=sync has no responses of older policies"
+        f"is off-policy: {remedy}"
     )
 
 
@@ -216,12 +221,15 @@ class WarningSigns:
     Args:
         own_sampling: whether a method samples some prompts at its own temperature. The rollout's log-probs are then of
             that temperature and the actor's of the run's, so `mismatch` is not asked.
+        remedy: of a `mismatch`, from the run's configuration (`recipe.paec.run.mismatch.remedy`).
         curriculum: whether prompts become harder in stages. The score then falls by design, so `score` is not asked.
     """
 
-    def __init__(self, own_sampling: bool = False, curriculum: bool = False) -> None:
+    def __init__(self, own_sampling: bool = False, curriculum: bool = False, remedy: str = CORRECT) -> None:
         unasked = {"mismatch": own_sampling, "score": curriculum}
         self._signs = {name: sign for name, sign in SIGNS.items() if not unasked.get(name)}
+        if not own_sampling:
+            self._signs["mismatch"] = partial(mismatch, remedy=remedy)
         self._steps: list[Mapping[str, Any]] = []
         self.current: dict[str, str] = {}
         """Warnings whose condition holds at the last step, with the sentence that was said."""

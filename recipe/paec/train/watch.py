@@ -22,6 +22,7 @@ from recipe.paec.common.early import Early
 from recipe.paec.common.errors import Stalled, UserError
 from recipe.paec.common.ray_access import ray_ended
 from recipe.paec.config.methods import stack_of
+from recipe.paec.run import mismatch
 from recipe.paec.run.log import FAILURE_FILE, HEARTBEAT_FILE, METRICS_FILE, STOP_FILE, Tail
 from recipe.paec.run.summary import is_training_step
 from recipe.paec.run.warning_signs import WarningSigns
@@ -77,7 +78,9 @@ class Progress:
         self._alerts = alerts or Alerts(None, config.run.name)
         self._resume = f"resume with {folder_kinds.RUN.same_command(config.run.fresh)}"
         self._signs = WarningSigns(
-            own_sampling=stack_of(config).has("sampling"), curriculum=config.data.curriculum is not None
+            own_sampling=stack_of(config).has("sampling"),
+            curriculum=config.data.curriculum is not None,
+            remedy=mismatch.remedy(config),
         )
         earlier = self._new_records()
         for record in earlier:

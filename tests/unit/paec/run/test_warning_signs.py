@@ -160,7 +160,9 @@ def test_mismatch():
     assert warning_signs.mismatch(steps(2, **{key: None})) is None
     text = warning_signs.mismatch(steps(2, **{key: 0.0101}))
     assert text.startswith("log-probs of vLLM and of the actor differ by 0.0101 nats per token (limit 0.01)")
-    assert "algorithm.rollout_correction.rollout_is=token" in text
+    assert text.endswith("is off-policy: algorithm.rollout_correction.rollout_is=token corrects the update for it")
+    signs = WarningSigns(remedy="set top_p to 1")
+    assert signs.add(steps(1, **{key: 0.5})[0])["mismatch"].endswith("is off-policy: set top_p to 1")
 
 
 def test_length_explosion():

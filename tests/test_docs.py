@@ -69,8 +69,11 @@ def test_named_files_exist(document):
         "global_step_N/",
         "data/",
         "RUN/",
+        "response_length/",
         "reward/",
+        "rollout_corr/",
         "step_",
+        "training/",
     )
     for name in re.findall(r"`((?:[\w.-]*[A-Za-z][\w.-]*/)+[\w.-]*)`", text):
         there = any((root / name).exists() for root in (ROOT, ROOT / "recipe" / "paec"))

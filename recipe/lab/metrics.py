@@ -11,6 +11,7 @@ from torch import Tensor
 from paec_loss import Rollouts, Tokens, Update
 from recipe.lab.batch import Batch
 from recipe.lab.settings import Settings
+from recipe.paec.run.outcome_entropy import by_outcome
 
 
 def clipped_shares(tokens: Tokens, update: Update) -> dict[str, float]:
@@ -39,6 +40,9 @@ def response_metrics(batch: Batch, rollouts: Rollouts, advantage: Tensor, settin
         **spread("prompt_length", batch.prompts.lengths.float()),
         "perf/total_num_tokens": int(lengths.sum()) + settings.responses * int(batch.prompts.lengths.sum()),
     }
+    right = torch.tensor([verdict.correct for verdict in batch.verdicts])
+    truncated = rollouts.lengths == settings.max_response_length
+    found |= by_outcome(rollouts.entropy, rollouts.response_mask, right, truncated)
     if not settings.stack.has("rewards"):
         found["reward/mixed_prompts"] = (scores.amax(1) > scores.amin(1)).float().mean().item()
     return found

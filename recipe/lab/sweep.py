@@ -159,7 +159,7 @@ def _refused(job: str, common: list[Any], own: Any) -> str | None:
 
 def _is_of_a_method(key: str) -> bool:
     """Whether this is a method's own metric, such as actor/paec/floor."""
-    return key.startswith("actor/") and key.count("/") > 1 and not key.startswith("actor/perf/")
+    return key.startswith("actor/") and key.count("/") > 1 and not key.startswith(("actor/perf/", "actor/entropy/"))
 
 
 def record_of(job: Job) -> dict[str, Any]:

@@ -22,6 +22,8 @@ class PromptRecorder:
     def __init__(self, run: Path) -> None:
         self._run = run
         self._counts: dict[Key, tuple[int, int]] = {}
+        self.sources: list[str] = []
+        """Data source of each response of the last `take`, in its order."""
 
     def take(self, batch: KVBatchMeta) -> list[dict[str, Any]]:
         """Count the responses of `batch`; returns what the reward function said about each, in its order.
@@ -30,10 +32,11 @@ class PromptRecorder:
         """
         data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=FIELDS)
         infos = [extra["reward_extra_info"] for extra in data["extra_fields"]]
-        columns = (batch.keys, batch.tags, data["data_source"], data["index"], infos)
+        self.sources = [str(source) for source in data["data_source"]]
+        columns = (batch.keys, batch.tags, self.sources, data["index"], infos)
         for key, tag, source, index, info in zip(*columns, strict=True):
             if not tag.get("is_padding", False) and parts_of(key)[2] == 0:
-                row = str(source), int(index)
+                row = source, int(index)
                 right, responses = self._counts.get(row, (0, 0))
                 self._counts[row] = right + int(info["acc"] == 1), responses + 1
         return infos

@@ -22,7 +22,7 @@ from paec_loss.stack import observed
 from recipe.paec.actor.loss import method_loss
 from recipe.paec.common.queue_keys import parts_of
 from recipe.paec.config.schema import TRAINER_MODES
-from recipe.paec.driver import curriculum_sampler, queue_io, tracking
+from recipe.paec.driver import curriculum_sampler, outcome_entropy, queue_io, tracking
 from recipe.paec.driver.actor_watch import ActorWatch, RolloutFailed
 from recipe.paec.driver.draws import Draws
 from recipe.paec.driver.prompt_recorder import PromptRecorder
@@ -125,8 +125,7 @@ class PAECTrainer(RecordingTrainer):
     def _val_metrics_update(
         self, data_sources, sample_uids, reward_extra_infos_dict, sample_turns, expected_acc_counts=None
     ):
-        missing = sum(score is None for score in reward_extra_infos_dict["acc"])
-        if missing:
+        if missing := sum(score is None for score in reward_extra_infos_dict["acc"]):
             raise RolloutFailed(_rollout_failure(f"{missing} validation responses", self.global_steps))
         # Instead of verl's: best@k there draws with replacement, which is not pass@k, and votes compare strings.
         scorers = self.config.reward.scorers
@@ -203,6 +202,7 @@ class PAECTrainer(RecordingTrainer):
             step, seed, scorers = self.global_steps, self.config.seed, self.config.reward.scorers
             read = queue_io.read_rollouts(batch, self.stack, self.tokenizer, self.vocab_size, step, seed, scorers)
             self.rollouts.append(read)
+        outcome_entropy.add_entropy(metrics, batch, infos, self.prompt_recorder.sources, self.rollouts, self.config)
         self.recorder.take_statistics(batch, self.vocab_size, self.rollouts[-1] if self.rollouts else None)
         if self.trackers and self.parameter_sync_step == 1:
             metrics.update(self._observe())

@@ -54,7 +54,7 @@ class Section:
     specs: tuple[Spec, ...]
 
 
-METHOD = r"actor/(?!perf/)(\w+)/"
+METHOD = r"actor/(?!perf/|entropy/)(\w+)/"
 VAL = r"val/(.+)/"
 
 ENTROPY = Section(
@@ -81,6 +81,20 @@ ENTROPY = Section(
             "loss",
             (Line(METHOD + "penalty", "penalty"),),
             "0 while H\u0304 is above the floor, and during the anchor's steps.",
+            optional=True,
+        ),
+        Spec(
+            "entropy-outcome",
+            "Entropy by outcome",
+            NATS,
+            (
+                Line("actor/entropy/right", "right"),
+                Line("actor/entropy/wrong", "wrong"),
+                Line("actor/entropy/truncated", "cut off", dashes=1),
+                Line("actor/entropy/(?!(?:right|wrong|truncated)$)(.+)", r"\1", minor=True, dashes=2),
+            ),
+            "Mean over the tokens of the step's responses with the full score, of the others, and of those cut off at "
+            "the length limit; with several data sources also of each.",
             optional=True,
         ),
         Spec(
@@ -180,7 +194,7 @@ ROLLOUTS = Section(
             "Length of right and wrong responses",
             CHARACTERS,
             (Line(RESPONSES + "length_right", "score 1"), Line(RESPONSES + "length_wrong", "other scores")),
-            "From the texts of the recorded rollouts; their entropy is not recorded for each response.",
+            "From the texts of the recorded rollouts.",
         ),
     ),
 )

@@ -1,4 +1,4 @@
-"""`run.alert`: one JSON line posted to a URL when a run stalls, fails, meets NaN, collapses or ends.
+"""`run.alert`: one JSON line posted to a URL when a run stalls, fails, meets NaN, collapses, explodes or ends.
 
 A post has a thread of its own. A URL that does not answer costs the run one printed line, and at its end at most
 TIMEOUT seconds. Such a URL is a secret (whoever has it can post), so `withhold` takes it out of the configuration
@@ -25,7 +25,7 @@ from recipe.paec.common.secrets import HIDDEN, hide
 KEY = "run.alert"
 TIMEOUT = 5.0
 """Seconds for a post, and at the end of a run for all that are still on their way."""
-SIGNS = {"nan": "nan", "collapse": "collapse"}
+SIGNS = {"nan": "nan", "collapse": "collapse", "explosion": "explosion"}
 """Warning of `recipe.paec.run.warning_signs` -> the event that is posted for it; the others are only printed."""
 NOT_FINITE = ("NonFiniteLogits: ", "FloatingPointError: ")
 """Beginnings of a failure's sentence that are NaN or inf."""
@@ -78,8 +78,8 @@ class Alerts:
         """Send `{"run", "event", "step", "text", "host", "time"}` in the background.
 
         Args:
-            event: stall, failure, nan, collapse or end. Stall, failure and end are final; collapse, and nan in the
-                metrics, may be followed by others.
+            event: stall, failure, nan, collapse, explosion or end. Stall, failure and end are final; the others
+                may be followed by more, but for nan that ended the training.
             text: one sentence.
         """
         self._over = event in ("stall", "failure", "end")

@@ -23,6 +23,7 @@ from recipe.paec.common.errors import Stalled, UserError
 from recipe.paec.common.ray_access import ray_ended
 from recipe.paec.common.records import METRICS_FILE
 from recipe.paec.config.methods import stack_of
+from recipe.paec.run import mismatch
 from recipe.paec.run.log import FAILURE_FILE, HEARTBEAT_FILE, STOP_FILE, Tail
 from recipe.paec.run.summary import is_training_step
 from recipe.paec.run.warning_signs import WarningSigns
@@ -77,7 +78,11 @@ class Progress:
         self._timeout, self._limit = config.run.stall_timeout, config.run.time_limit
         self._alerts = alerts or Alerts(None, config.run.name)
         self._resume = f"resume with {folder_kinds.RUN.same_command(config.run.fresh)}"
-        self._signs = WarningSigns(own_sampling=stack_of(config).has("sampling"))
+        self._signs = WarningSigns(
+            own_sampling=stack_of(config).has("sampling"),
+            curriculum=config.data.curriculum is not None,
+            remedy=mismatch.remedy(config),
+        )
         earlier = self._new_records()
         for record in earlier:
             self._signs.add(record)

@@ -106,6 +106,14 @@ def test_the_bases(small, task, base):
     assert ("training/filter_groups/evicted_samples" in metrics) == (base == "dapo")
 
 
+def test_entropy_by_outcome(small, task):
+    """Weighted by their tokens, right and wrong are all of a step's responses."""
+    settings = small("method=none", "seed=1")
+    metrics = grpo.step(grpo.started(settings), settings, task)
+    right, wrong = metrics["actor/entropy/right"], metrics["actor/entropy/wrong"]
+    assert min(right, wrong) < metrics["actor/entropy"] < max(right, wrong)
+
+
 def test_a_step_is_a_function_of_the_seed(small, task):
     def one(seed: int) -> dict[str, float]:
         settings = small(f"seed={seed}")

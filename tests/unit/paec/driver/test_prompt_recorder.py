@@ -40,6 +40,7 @@ def test_right_responses_are_counted_by_row(queue, tmp_path):
     responses = {"p_0_0": (7, 1.0), "p_1_0": (7, 0.0), "p_1_1": (7, 0.0), "q_0_0": (9, 0.0), "r_0_0": (7, 1.0)}
     infos = recorder.take(batch(queue, responses | {"pad_0_0": (7, 1.0)}, padding=["pad_0_0"]))
     assert [info["acc"] for info in infos] == [1.0, 0.0, 0.0, 0.0, 1.0, 1.0]
+    assert recorder.sources == ["gsm8k"] * 6
     recorder.write(3, 1)
     assert prompt_record.read(tmp_path) == ({("gsm8k", 7): {1: (2, 3)}, ("gsm8k", 9): {1: (0, 1)}}, [3])
 

@@ -36,6 +36,7 @@ RECORD = {
         ("actor/aepo/alpha", "aepo/alpha"),
         ("actor/entropy", "entropy/entropy"),
         ("actor/entropy_loss", "entropy/entropy_loss"),
+        ("actor/entropy/right", "entropy/right"),
         ("actor/perf/max_memory_allocated_gb", "perf/max_memory_allocated_gb"),
         ("perf/throughput", "perf/throughput"),
         ("actor/grad_norm", "actor/grad_norm"),

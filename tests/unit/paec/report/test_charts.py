@@ -92,6 +92,9 @@ def test_what_is_not_recorded_is_named(tmp_path):
         ("actor/pg_clipfrac_positive", "clip", "pg_clipfrac_positive"),
         ("actor/paec/clipfrac_negative", "clip", "clipfrac_negative"),
         ("actor/paec/gradient_share", "share", "gradient_share"),
+        ("actor/entropy/right", "entropy-outcome", "right"),
+        ("actor/entropy/truncated", "entropy-outcome", "cut off"),
+        ("actor/entropy/reasoning_gym/countdown", "entropy-outcome", "reasoning_gym/countdown"),
         ("actor/siren/width", "method-siren-width", "width"),
         ("actor/siren/a/b", "method-siren-a/b", "a/b"),
     ],
@@ -99,7 +102,8 @@ def test_what_is_not_recorded_is_named(tmp_path):
 def test_metrics_that_only_some_runs_have(tmp_path, key, chart, label):
     folder = write_run(tmp_path / "a")
     (folder / "metrics.jsonl").write_text(json.dumps({**record(1), key: 0.5}) + "\n")
-    assert (label, key) in lines(charts_of(groups_of(folder))[chart])
+    charts = charts_of(groups_of(folder))
+    assert [name for name in charts if (label, key) in lines(charts[name])] == [chart]
 
 
 def test_validation_sets_are_told_apart(tmp_path):

@@ -118,6 +118,19 @@ def test_warnings_of_the_metrics_are_posted(server, tmp_path, compose):
     assert text.startswith("step 2: Hbar 0.2500 is below half of the anchor, 0.6000")
 
 
+def test_an_explosion_is_posted(server, tmp_path, compose):
+    url, arrived = server
+    metrics = MetricsFile(tmp_path, lambda record: None)
+    with Alerts(url, "first") as alerts:
+        progress = Progress(compose(), tmp_path, alerts)
+        for step in range(1, 21):
+            metrics.log({"actor/entropy": 0.5 if step <= 15 else 2.5}, step)
+            progress.tick()
+    (line,) = (json.loads(line) for *_, line in arrived)
+    assert (line["event"], line["step"]) == ("explosion", 17)
+    assert line["text"].startswith("step 17: token entropy 1.3000 (mean of 5 steps) is 2.6 times")
+
+
 def closed_port() -> int:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

@@ -75,6 +75,14 @@ def test_another_temperature_is_no_mismatch(compose, tmp_path, method, warned):
     assert list(progress._signs.current) == warned
 
 
+def test_a_mismatch_names_what_the_configuration_has(compose, tmp_path):
+    progress = watch.Progress(compose("actor_rollout_ref.rollout.top_p=0.9"), tmp_path)
+    record = {"step": 1, "rollout_corr/log_ppl_abs_diff": 0.08, "timing_s/step": 2.0}
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(record) + "\n")
+    progress.tick()
+    assert "is off-policy: actor_rollout_ref.rollout.top_p=0.9: vLLM's" in progress._signs.current["mismatch"]
+
+
 def test_failure_is_one_sentence(tmp_path):
     assert "was killed by SIGKILL and gave no reason" in watch.failure_of(tmp_path, -9)
     assert "failed with exit code 3 and gave no reason" in watch.failure_of(tmp_path, 3)

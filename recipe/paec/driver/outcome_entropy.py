@@ -1,0 +1,52 @@
+"""The entropy of a step's responses by their outcome, from what its log-prob pass left in the queue."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import transfer_queue as tq
+from omegaconf import DictConfig
+from transfer_queue import KVBatchMeta
+
+from paec_loss import Rollouts
+from recipe.paec.actor.batches import padded_mask
+from recipe.paec.run.outcome_entropy import by_outcome
+from recipe.paec.run.summary import ENTROPY
+
+FIELDS = ["entropy", "response_mask"]
+"""Fields of a response that are fetched where no method has had its statistics fetched."""
+
+
+def add_entropy(
+    metrics: dict[str, Any],
+    batch: KVBatchMeta,
+    infos: Sequence[Mapping[str, Any]],
+    sources: Sequence[str],
+    rollouts: Sequence[Rollouts],
+    config: DictConfig,
+) -> None:
+    """Add `by_outcome` of `batch` to `metrics`, padding left out; nothing without a log-prob pass.
+
+    Args:
+        metrics: of the step, with ENTROPY if it has a log-prob pass.
+        batch: what the pass has processed.
+        infos, sources: what the reward function said about each response, and its data source.
+        rollouts: the last entry is `batch` in its order, if a method has had it fetched; else empty.
+        config: of the run.
+    """
+    if ENTROPY not in metrics:
+        return
+    if rollouts:
+        entropy, inside = rollouts[-1].entropy, rollouts[-1].response_mask
+    else:
+        data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=FIELDS)
+        entropy = data["entropy"].to_padded_tensor(0.0)
+        inside = padded_mask(data["response_mask"], entropy.shape[1])
+    kept = [row for row, tag in enumerate(batch.tags) if not tag.get("is_padding", False)]
+    entropy, inside = entropy[kept], inside[kept]
+    lengths = (inside * torch.arange(1, inside.shape[1] + 1)).amax(-1)  # up to the last token that the loss sees
+    right = torch.tensor([infos[row]["acc"] == 1 for row in kept])
+    truncated = lengths >= config.data.max_response_length
+    metrics.update(by_outcome(entropy, inside, right, truncated, [sources[row] for row in kept]))

@@ -16,7 +16,13 @@ from paec_loss.token_texts import token_pieces
 from recipe.paec.analyse.utility import Sample, Scored, Scorer, Settings, step_ends
 from recipe.paec.common.errors import UserError
 from recipe.paec.common.model_files import context_length, read_config
-from recipe.paec.tokens.forward import hugging_face, language_model, text_responses, tokenizer_of
+from recipe.paec.tokens.forward import (
+    hugging_face,
+    language_model,
+    template_kwargs_of,
+    text_responses,
+    tokenizer_of,
+)
 
 
 @contextmanager
@@ -36,6 +42,7 @@ class Reader:
 
     def __init__(self, model: Any, tokenizer: Any, folder: Path, settings: Settings) -> None:
         self._model, self._tokenizer, self._settings = model, tokenizer, settings
+        self._told = template_kwargs_of(settings.model)
         self._context = context_length(read_config(folder))
         self._vocabulary = model.config.get_text_config().vocab_size
 
@@ -52,7 +59,7 @@ class Reader:
         from transformers import DynamicCache
 
         row = {"text": sample.response, "prompt": sample.prompt, "score": None, "chat": True}
-        (response,) = text_responses([row], self._tokenizer)
+        (response,) = text_responses([row], self._tokenizer, self._told)
         prompt, steps = list(response.prompt_ids), list(response.ids)
         # Without the last step: it states the answer, and after it the announcing text would come a second time.
         spans = [(end - 1, end) for end in step_ends(sample.response, self._settings.border)[:-1]]

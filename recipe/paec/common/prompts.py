@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
+
 from recipe.paec.common.errors import UserError
 
 
@@ -27,8 +29,17 @@ def load_tokenizer(folder: str | Path, chat_template: str | None, name: str, rem
     return tokenizer
 
 
-def encode(tokenizer: Any, messages: Iterable[Mapping[str, str]]) -> list[int]:
-    """Token ids of a prompt, up to where the response begins."""
+def template_kwargs(config: Any) -> dict[str, Any]:
+    """What a run's configuration tells the chat template."""
+    return OmegaConf.to_container(OmegaConf.select(config, "data.apply_chat_template_kwargs") or OmegaConf.create({}))
+
+
+def encode(tokenizer: Any, messages: Iterable[Mapping[str, str]], **kwargs: Any) -> list[int]:
+    """Token ids of a prompt, up to where the response begins.
+
+    `kwargs`: what else the chat template is told, such as enable_thinking (`data.apply_chat_template_kwargs`).
+    """
     return tokenizer.apply_chat_template(
-        [dict(message) for message in messages], add_generation_prompt=True, tokenize=True, return_dict=False
+        [dict(message) for message in messages],
+        **{**kwargs, "add_generation_prompt": True, "tokenize": True, "return_dict": False},
     )

@@ -77,6 +77,9 @@ OWNED = {
 }
 """Keys that the recipe sets from its own -> what to use. A key covers everything below it."""
 
+REF = "actor_rollout_ref.ref"
+NO_REPLAY = "the actor is FSDP, and verl only replays the routing of experts with Megatron and VeOmni"
+
 FIXED = {
     "identity": "it is computed from the complete configuration",
     "run.overrides": "it records the command line",
@@ -90,6 +93,24 @@ FIXED = {
     "reward.sandbox_fusion": "responses are never run as code (docs/grading.md)",
     "trainer.use_v1": "the recipe extends this trainer of verl",
     "trainer.balance_batch": "this trainer of verl always balances the ranks' tokens",
+    "trainer.esi_redundant_time": "this trainer of verl does not read it; SIGTERM saves a checkpoint (docs/faults.md)",
+    "algorithm.use_pf_ppo": "this trainer of verl does not read it",
+    "algorithm.pf_ppo": "this trainer of verl does not read it",
+    "data.reward_fn_key": "verl does not read it; a row's data_source chooses its scorer (docs/scorers.md)",
+    "reward_model.reward_manager": "verl now calls it reward.reward_manager.name",
+    "reward_model.reward_kwargs": "verl now calls it reward.reward_kwargs",
+    "skip.rollout": "this trainer of verl reads skip.rollout_tq",
+    "skip.async_rollout": "this trainer of verl reads skip.rollout_tq",
+    f"{ROLLOUT}.skip": "verl now calls it skip.rollout_tq",
+    f"{ROLLOUT}.trace": "this trainer of verl traces no rollouts; they are in rollouts/ and tokens/ (docs/tokens.md)",
+    f"{ROLLOUT}.over_sample_rate": "verl does not read it",
+    f"{ROLLOUT}.enable_rollout_routing_replay": NO_REPLAY,
+    f"{ACTOR}.router_replay": NO_REPLAY,
+    f"{ACTOR}.fsdp_config.router_replay": NO_REPLAY,
+    f"{ACTOR}.use_prefix_grouper": "this trainer of verl does not read it",
+    f"{ACTOR}.fsdp_config.dtype": f"FSDP does not read it; use {ACTOR}.fsdp_config.mixed_precision.param_dtype",
+    f"{REF}.fsdp_config.dtype": f"FSDP does not read it; use {REF}.fsdp_config.mixed_precision.param_dtype",
+    f"{MODEL}.lora_adapter_path": "adapters of a run start anew: merge yours into a model, and set model.path to it",
     f"{MODEL}.external_lib": "it loads the recipe into every worker",
     f"{ACTOR}.fsdp_config._target_": "it brings the methods into the actor",
     f"{ACTOR}.fsdp_config.dtype": "verl's FSDP does not read it; mixed_precision.param_dtype beside it is read",
@@ -144,7 +165,11 @@ EVALUATION = Table(
         section: "an evaluation does not read it; use engine.* for the engine's settings"
         for section in ("actor_rollout_ref", "trainer", "reward.num_workers", "ray_kwargs", "transfer_queue")
     },
-    sections=_sections("cluster.env.NAME", *(f"{name}.KEY" for name in ("engine", "grader", "model", "reward"))),
+    sections=_sections(
+        "cluster.env.NAME",
+        "apply_chat_template_kwargs.KEY",
+        *(f"{name}.KEY" for name in ("engine", "grader", "model", "reward")),
+    ),
     needed=frozenset(field.name for field in fields(EvaluationConfig)),
 )
 

@@ -8,7 +8,7 @@ from omegaconf.errors import OmegaConfBaseException
 from paec_loss import MethodStack
 from recipe.grading.sources import check_name
 from recipe.paec.common import secrets
-from recipe.paec.config import attention, keys, method_rules, scored_files
+from recipe.paec.config import attention, keys, method_rules, scored_files, verl_rules
 from recipe.paec.config.identity import trainer_mode
 from recipe.paec.config.methods import stack_of
 from recipe.paec.config.resolve import no_statistics
@@ -53,7 +53,7 @@ def check_config(config: DictConfig) -> list[str]:
             "actor_rollout_ref.actor.loss_agg_mode=seq-mean-token-sum-norm divides by the longest response of each "
             "micro-batch unless actor_rollout_ref.actor.loss_scale_factor is set: base=dr_grpo sets both"
         )
-    errors += scored_files.check_config(config)
+    errors += verl_rules.check_config(config, stack) + scored_files.check_config(config)
     return errors + _check_lengths(config)
 
 

@@ -212,6 +212,7 @@ class EvaluationConfig:
     fresh: bool
     seed: int
     chat_template: str | None
+    apply_chat_template_kwargs: dict[str, Any]
     context_length: int | None
     trained_on: list[str] | None
     dry_run: bool

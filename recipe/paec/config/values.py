@@ -262,7 +262,7 @@ RULES: dict[str, Rule] = {
     "trainer.test_freq": INTERVAL,
     "trainer.val_before_train": FLAG,
     "trainer.log_val_generations": _whole(0),
-    "trainer.critic_warmup": _whole(0),
+    "trainer.critic_warmup": _number(lambda v: v == 0, "must be 0: there is no critic, and the actor would not train"),
     "trainer.logger": Rule(_are_loggers, f"must be a list of {', '.join(LOGGERS)}", LOGGERS),
 }
 """Key -> allowed values, for the keys that are often set. verl checks what only verl knows (`--dry-run`)."""

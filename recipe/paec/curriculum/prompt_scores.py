@@ -56,6 +56,7 @@ def sampling_of(config: DictConfig) -> DictConfig:
             },
             "cluster": config.cluster,
             "chat_template": config.model.chat_template,
+            "apply_chat_template_kwargs": data.apply_chat_template_kwargs,
             "context_length": rules.sequence_length(config),
             "seed": config.seed,
             "stall_timeout": config.run.stall_timeout,

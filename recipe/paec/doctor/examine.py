@@ -15,6 +15,7 @@ from recipe.paec.common import folder_kinds, folders, versions
 from recipe.paec.common.console import GIB, gib
 from recipe.paec.common.errors import UserError
 from recipe.paec.common.repository import OF_CHECKOUT
+from recipe.paec.config import verl_rules
 from recipe.paec.config.resolve import folder_mark
 from recipe.paec.doctor import environment, node, node_folders, node_limits, node_memory
 from recipe.paec.doctor.collective import Collective
@@ -41,6 +42,8 @@ def examine(config: DictConfig) -> list[str]:
     report, local = Report(), config.cluster.ray_address is None
     to_come = Path(config.run.prepare_dir) if config.run.prepare_command else None
     report.add(*basics(config))
+    if notes := verl_rules.notes(config):
+        report.add(Check("sampling", "training draws from a part of the vocabulary", notes=tuple(notes)))
     collective = None if report.errors else Collective(config)  # imports torch while the other checks run
     try:
         report.add(*inputs(config, to_come))

@@ -103,7 +103,7 @@ def check_data(config: DictConfig, tokenizer: Any | None, to_come: Path | None =
             for source in sorted(set(frame["data_source"])):
                 if not sources.supports(source, own):
                     errors.append(f"data.{key}: {file}: {sources.why_not(source)}")
-            errors += _check_references(key, file, frame, own)
+            errors += _check_media(config, key, file, frame) + _check_references(key, file, frame, own)
             for source, reward, extra in zip(
                 frame["data_source"], frame["reward_model"], frame["extra_info"], strict=True
             ):
@@ -120,6 +120,18 @@ def check_data(config: DictConfig, tokenizer: Any | None, to_come: Path | None =
             if source not in first
         ]
     return errors + check_scorers(own, first)
+
+
+def _check_media(config: DictConfig, key: str, file: str, frame) -> list[str]:
+    """Columns from which verl would add images, videos or sound to the prompts."""
+    names = [config.data.get(f"{kind}_key", f"{kind}s") for kind in ("image", "video", "audio")]
+    found = [
+        name for name in names if name in frame and any(hasattr(cell, "__len__") and len(cell) for cell in frame[name])
+    ]
+    return [
+        f"data.{key}: {file}, field {name}: only text is supported: leave the column out, or use another file"
+        for name in found
+    ]
 
 
 def _check_count(config: DictConfig, rows: int) -> list[str]:
@@ -167,7 +179,8 @@ def _check_references(key: str, file: str, frame, own: Mapping[str, str]) -> lis
 
 def _check_prompts(config: DictConfig, key: str, file: str, frame, tokenizer) -> list[str]:
     limit = config.data.max_prompt_length
-    lengths = [len(prompts.encode(tokenizer, prompt)) for prompt in frame["prompt"]]
+    told = config.data.apply_chat_template_kwargs
+    lengths = [len(prompts.encode(tokenizer, prompt, **told)) for prompt in frame["prompt"]]
     too_long = sum(length > limit for length in lengths)
     if too_long == len(lengths):
         return [

@@ -67,7 +67,9 @@ def read_rollouts(
     inside = padded_mask(data["response_mask"], statistics.entropy.shape[1])
     tokens = data["responses"].to_padded_tensor(0)
     prompts = [prompt_of(key) for key in batch.keys]
-    ids = [row[: int(length)].tolist() for row, length in zip(tokens, inside.sum(-1), strict=True)]
+    # Not the mask's sum: the mask leaves out what tools wrote within a response.
+    lengths = data["responses"].offsets().diff().tolist()
+    ids = [row[:length].tolist() for row, length in zip(tokens, lengths, strict=True)]
     return Rollouts(
         statistics=statistics,
         response_mask=inside,

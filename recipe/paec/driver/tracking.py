@@ -38,6 +38,11 @@ The first that matches counts; all other names stay.
 """
 GROUPED = ("tensorboard", "wandb", "trackio", "mlflow")
 """Trackers that get the grouped names."""
+PACKAGES = {
+    **{name: name for name in (*GROUPED, "swanlab", "clearml", "rl_insight")},
+    "vemlp_wandb": "volcengine_ml_platform",
+}
+"""Tracker -> the package that verl imports for it; the others need none."""
 ENVIRONMENT = {
     "tensorboard": {"TENSORBOARD_DIR": "tensorboard"},
     "wandb": {"WANDB_DIR": "."},
@@ -132,8 +137,11 @@ def prepare(config: DictConfig) -> None:
     """
     directory, names, step = Path(config.run.directory), chosen(config), resumed_step(config)
     for name in names:
-        if name in GROUPED and importlib.util.find_spec(name) is None:
-            raise UserError(f"trainer.logger: {name} is not installed: docs/trackers.md says how, or leave it out")
+        if name in PACKAGES and importlib.util.find_spec(PACKAGES[name]) is None:
+            needed = "" if name == PACKAGES[name] else f" ({PACKAGES[name]})"
+            raise UserError(
+                f"trainer.logger: {name}{needed} is not installed: docs/trackers.md says how, or leave it out"
+            )
         for variable, place in ENVIRONMENT.get(name, {}).items():
             os.environ.setdefault(variable, str(directory / place))
     if "wandb" in names:

@@ -72,8 +72,15 @@ def identity_of(config: DictConfig, target: Target, problems: dict[str, list[Pro
         "context_length": config.context_length,
         "dtype": config.engine.dtype,
         "benchmarks": digests(problems),
+        **told_of(config),
         **scorers_of(config, problems),
     }
+
+
+def told_of(config: DictConfig) -> dict[str, dict[str, Any]]:
+    """{"apply_chat_template_kwargs": what the chat template is told} as part of an identity; empty if it is nothing."""
+    told = OmegaConf.to_container(config.apply_chat_template_kwargs)
+    return {"apply_chat_template_kwargs": told} if told else {}
 
 
 def error_of(folder: Path, identity: dict[str, Any], fresh: bool, kind: folder_kinds.Kind) -> str | None:

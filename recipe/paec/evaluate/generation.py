@@ -43,23 +43,25 @@ def check_prompts(config: DictConfig, folder: Path, problems: Iterable[Problem])
 
     Returns:
         context_length (prompt + response), longest_prompt and least_room (for the response to the longest prompt, at
-        most protocol.max_tokens), in tokens; chat_template, the SHA-256 of the one that is used.
+        most protocol.max_tokens), in tokens; chat_template, the SHA-256 of the one that is used, with what it is told.
     """
     tokenizer = load_tokenizer(folder, config.chat_template, f"model={folder}", "give one with chat_template=...")
     context, longest = context_of(config, folder), 0
     for problem in problems:
-        length = len(encode(tokenizer, problem.prompt))
+        length = len(encode(tokenizer, problem.prompt, **config.apply_chat_template_kwargs))
         if length >= context:
             raise UserError(
                 f"benchmark {problem.benchmark}, problem {problem.id}: its prompt has {length} tokens, but the model's "
                 f"context is {context} (context_length): evaluate a model with a longer context"
             )
         longest = max(longest, length)
+    told = OmegaConf.to_container(config.apply_chat_template_kwargs)
+    template = json.dumps(tokenizer.chat_template) + (json.dumps(told, sort_keys=True) if told else "")
     return {
         "context_length": context,
         "longest_prompt": longest,
         "least_room": max_new_tokens(longest, config.protocol.max_tokens, context),
-        "chat_template": hashlib.sha256(json.dumps(tokenizer.chat_template).encode()).hexdigest(),
+        "chat_template": hashlib.sha256(template.encode()).hexdigest(),
     }
 
 
@@ -110,6 +112,7 @@ def generate(
     job = Job(
         model=str(model),
         chat_template=config.chat_template,
+        apply_chat_template_kwargs=OmegaConf.to_container(config.apply_chat_template_kwargs),
         journal=str(journal.absolute()),
         problems=[problem.asked() for problem in everything],
         samples=samples,

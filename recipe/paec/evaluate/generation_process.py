@@ -51,6 +51,8 @@ class Job:
     env: dict[str, str] = field(default_factory=dict)
     fork: bool = False
     """Whether Ray forks its workers of this process (`cluster.fork_workers`)."""
+    apply_chat_template_kwargs: dict[str, Any] = field(default_factory=dict)
+    """What the chat template is told."""
 
     def write(self, path: Path) -> None:
         """The job as a JSON file."""
@@ -84,7 +86,7 @@ def _requests(job: Job) -> Iterator[dict[str, Any]]:
     for problem, sample in missing([Problem(**p) for p in job.problems], job.samples, Path(job.journal)):
         key: Key = (problem.benchmark, problem.id, sample)
         if key[:2] not in encoded:
-            encoded[key[:2]] = encode(tokenizer, problem.prompt)
+            encoded[key[:2]] = encode(tokenizer, problem.prompt, **job.apply_chat_template_kwargs)
         tokens = encoded[key[:2]]
         room = max_new_tokens(len(tokens), job.sampling["max_tokens"], job.max_model_len)
         yield {

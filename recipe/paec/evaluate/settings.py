@@ -6,7 +6,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from recipe.paec.common import folder_names, secrets
+from recipe.paec.common import folder_names, prompts, secrets
 from recipe.paec.common.errors import UserError
 from recipe.paec.config import rules, values
 from recipe.paec.config.schema import EvaluationConfig
@@ -82,8 +82,15 @@ def samples_per_problem(config: DictConfig, problems: dict[str, list[Problem]]) 
 
 
 def as_trained(config: DictConfig, target: Target) -> DictConfig:
-    """The configuration with the chat template of the run that the model comes from, unless one is given."""
-    if config.chat_template is not None or target.run is None:
+    """The configuration with the chat template of the run that the model comes from, and what it is told.
+
+    Each unless it is given.
+    """
+    if target.run is None:
         return config
-    template = OmegaConf.load(target.run / "config.yaml").model.chat_template
-    return OmegaConf.merge(config, {"chat_template": template})
+    trained = OmegaConf.load(target.run / "config.yaml")
+    own = {
+        "chat_template": trained.model.chat_template,
+        "apply_chat_template_kwargs": prompts.template_kwargs(trained),
+    }
+    return OmegaConf.merge(config, {key: value for key, value in own.items() if not config[key]})

@@ -51,7 +51,8 @@ def content_of(request: Request) -> Content:
             folder, label = stack.enter_context(forward.hugging_face(given))
             tokenizer = forward.tokenizer_of(folder, given)
             if not page:
-                page += forward.text_responses(_texts(request)[: request.responses], tokenizer)
+                told = forward.template_kwargs_of(given)
+                page += forward.text_responses(_texts(request)[: request.responses], tokenizer, told)
             found.append(
                 forward.read_with(
                     folder,

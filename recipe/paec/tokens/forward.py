@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from omegaconf import OmegaConf
 
 from data_prep.progress import quiet_transformers
 from paec_loss import TokenStatistics, token_statistics
 from paec_loss.token_texts import token_pieces
+from recipe.paec.common import prompts
 from recipe.paec.common.errors import UserError
 from recipe.paec.common.model_files import context_length, file_errors, model_folder, read_config
-from recipe.paec.export.huggingface import checkpoint_in, export_in_process
+from recipe.paec.export.huggingface import EXPORT_FILE, checkpoint_in, export_in_process
 from recipe.paec.run import checkpoints
 from recipe.paec.tokens.sources import Candidates, Response, Source, padded
 
@@ -52,6 +54,17 @@ def hugging_face(given: str) -> Iterator[tuple[Path, str]]:
     yield folder, folder.name if path.is_dir() else given
 
 
+def template_kwargs_of(given: str) -> dict[str, Any]:
+    """What the chat template was told in the run of a checkpoint, of an export or of that folder; {} without a run."""
+    path = Path(given).expanduser().absolute()
+    if (path / checkpoints.STATE_FILE).is_file():
+        run = checkpoints.run_of(path)
+    else:
+        run = path.parent if (path / EXPORT_FILE).is_file() else path
+    file = run / "config.yaml" if run else None
+    return prompts.template_kwargs(OmegaConf.load(file)) if file and file.is_file() else {}
+
+
 def tokenizer_of(folder: Path, given: str) -> Any:
     """The tokenizer of a model folder; UserError if it cannot be loaded."""
     from transformers import AutoTokenizer
@@ -72,11 +85,15 @@ def language_model(folder: Path) -> Any:
     return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, trust_remote_code=False).to(device).eval()
 
 
-def text_responses(texts: Sequence[dict[str, Any]], tokenizer: Any) -> list[Response]:
+def text_responses(
+    texts: Sequence[dict[str, Any]], tokenizer: Any, told: Mapping[str, Any] | None = None
+) -> list[Response]:
     """Texts as responses: `{"text": ..., "prompt": None or text, "score": None or number, "chat": whether a template}`.
 
     Without a prompt the first token only is context: no distribution precedes it. UserError for a text that is too
     short.
+
+    `told`: what the chat template is told (`template_kwargs_of`).
     """
     found = []
     for number, one in enumerate(texts):
@@ -85,8 +102,7 @@ def text_responses(texts: Sequence[dict[str, Any]], tokenizer: Any) -> list[Resp
         if prompt is None:
             before, ids = ids[:1], ids[1:]
         elif one["chat"] and tokenizer.chat_template is not None:
-            turns = [{"role": "user", "content": prompt}]
-            before = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=True, return_dict=False)
+            before = prompts.encode(tokenizer, [{"role": "user", "content": prompt}], **(told or {}))
         else:
             before = tokenizer.encode(prompt, add_special_tokens=False)
         if not before or not ids:

@@ -24,7 +24,7 @@ from recipe.paec.common.early import Early, started_early
 from recipe.paec.common.errors import UserError
 from recipe.paec.common.process_tree import run_preparation
 from recipe.paec.common.records import METRICS_FILE, read_metrics
-from recipe.paec.config import rules
+from recipe.paec.config import rules, verl_rules
 from recipe.paec.config.command_line import hydra_command, with_flags
 from recipe.paec.config.identity import identity
 from recipe.paec.config.resolve import folder_mark, resolved, resolved_paths
@@ -84,6 +84,8 @@ def check(config: DictConfig) -> None:
     withhold(config)
     if errors := rules.check_config(config):
         raise UserError(*errors)
+    for note in verl_rules.notes(config):
+        say(f"note: {note}")
     if config.run.print_config:
         say(OmegaConf.to_yaml(config))
     say(f"the configuration of {config.run.name} is valid; --dry-run also checks model, data and this machine")

@@ -180,7 +180,10 @@ CORRECTION = "algorithm.rollout_correction"
         ([WITHOUT], []),
         ([f"{CORRECTION}.rollout_is=token"], []),
         ([WITHOUT, f"{CORRECTION}.rollout_is=token"], [NEEDS % "rollout_is=token"]),
-        ([WITHOUT, f"{CORRECTION}.rollout_rs=token_k1"], [NEEDS % "rollout_rs=token_k1"]),
+        (
+            [WITHOUT, f"{CORRECTION}.rollout_rs=token_k1", f"{CORRECTION}.rollout_rs_threshold=2"],
+            [NEEDS % "rollout_rs=token_k1"],
+        ),
         ([WITHOUT, "method=none", f"{CORRECTION}.bypass_mode=true"], [NEEDS % "bypass_mode=true"]),
         (
             [f"{CORRECTION}.rollout_is=seq"],

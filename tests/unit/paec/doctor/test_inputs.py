@@ -61,6 +61,26 @@ def rewritten(tiny_files, tmp_path, change) -> str:
     return f"data.train_files=[{path}]"
 
 
+@pytest.mark.parametrize(("cells", "problems"), [([b"png"], 1), ([], 0), (None, 0)])
+def test_images_are_refused(tiny_files, tmp_path, tiny_config, cells, problems):
+    override = rewritten(tiny_files, tmp_path, lambda row: row.update(images=cells))
+    found = inputs.check_inputs(tiny_config(override))
+    expected = f"data.train_files: {tmp_path / 'changed.parquet'}, field images: only text is supported: leave the "
+    assert len(found) == problems and all(problem.startswith(expected) for problem in found)
+
+
+THINKING = "{{ messages[-1]['content'] }}{% if long is defined %}{{ 'x' * 500 }}{% endif %}"
+
+
+def test_prompts_are_measured_as_the_template_is_told(tiny_config):
+    template = f"model.chat_template={json.dumps(THINKING)}"
+    assert inputs.check_inputs(tiny_config(template)) == []
+    found = inputs.check_inputs(tiny_config(template, "data.apply_chat_template_kwargs={long: true}"))
+    assert len(found) == 2 and all(
+        problem.startswith("data.max_prompt_length=") and "longer" in problem for problem in found
+    )
+
+
 def test_good_inputs_pass(tiny_config):
     assert inputs.check_inputs(tiny_config()) == []
     assert environment.check_versions() == []

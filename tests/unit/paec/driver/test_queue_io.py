@@ -101,6 +101,26 @@ def test_graded_rewards_are_read_for_trackers_that_need_them(monkeypatch, name, 
     assert found.token_texts == ([["4", "5"], ["6", "7", "8"]] if reads else None)
 
 
+def test_texts_are_whole_where_tools_wrote(monkeypatch):
+    """The mask leaves out tokens 5 and 6, which a tool wrote within the first response."""
+    responses = torch.nested.as_nested_tensor([torch.tensor([4, 5, 6, 7]), torch.tensor([8, 3])], layout=torch.jagged)
+    mask = torch.nested.as_nested_tensor([torch.tensor([1, 0, 0, 1]), torch.tensor([1, 1])], layout=torch.jagged)
+    zeros = torch.zeros(2, 4)
+    statistics = TokenStatistics(zeros, zeros, zeros, zeros.long(), zeros, zeros, zeros, vocab_size=9)
+    monkeypatch.setattr(queue_io, "_get", lambda batch, names: {"responses": responses, "response_mask": mask})
+    monkeypatch.setattr(queue_io, "queued_statistics", lambda data, vocab_size: statistics)
+    monkeypatch.setattr(queue_io, "token_pieces", lambda ids, tokenizer: [[str(i) for i in row] for row in ids])
+    batch = KVBatchMeta(keys=["000001-000000_0_0", "000001-000001_0_0"], tags=[{}] * 2, partition_id="train")
+    found = queue_io.read_rollouts(batch, MethodStack([ReadsTexts()]), None, 9, 1, 1)
+    assert found.token_texts == [["4", "5", "6", "7"], ["8", "3"]]
+    assert found.response_mask.tolist() == [[True, False, False, True], [True, True, False, False]]
+
+
+@dataclass(frozen=True)
+class ReadsTexts(Method):
+    needs = frozenset({"token_texts"})
+
+
 def test_places_and_classes_do_not_depend_on_the_order_of_the_batch(monkeypatch):
     """The graders compare with the first answer of a class, so they get the responses in the order of their numbers."""
     answers = {"000001-000000_0_0": "3", "000001-000000_1_0": "2", "000001-000000_2_0": "3", "000001-000000_10_0": ""}

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import pytest
 from omegaconf import OmegaConf
 from terminals import ROOT
+from verl.utils.tracking import Tracking
 
 from recipe.paec.common import folder_kinds, folders
 from recipe.paec.common.errors import UserError
@@ -111,6 +112,17 @@ def test_a_tracker_that_is_not_installed(tmp_path, monkeypatch):
     monkeypatch.setattr(tracking.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match="trainer.logger: trackio is not installed: docs/trackers.md says how"):
         tracking.prepare(OmegaConf.create(config(tmp_path, "trackio")))
+
+
+@pytest.mark.parametrize("name", Tracking.supported_backend)
+def test_every_tracker_of_verl_that_needs_a_package_is_looked_for(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(tracking.importlib.util, "find_spec", lambda name: None)
+    if name in ("console", "file"):
+        tracking.prepare(OmegaConf.create(config(tmp_path, name)))
+        return
+    package = r" \(volcengine_ml_platform\)" if name == "vemlp_wandb" else ""
+    with pytest.raises(UserError, match=f"^trainer.logger: {name}{package} is not installed: "):
+        tracking.prepare(OmegaConf.create(config(tmp_path, name)))
 
 
 SCRIPT = """

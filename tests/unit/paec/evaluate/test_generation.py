@@ -92,6 +92,17 @@ def test_what_decides_how_a_model_is_asked(evaluation, tiny_files):
     )
 
 
+def test_what_the_template_is_told_decides_too(evaluation, tiny_files):
+    problems = [Problem("aime24", "p3", [{"role": "user", "content": "123"}], "1", "")]
+    template = "chat_template={{ messages[0]['content'] }}{% if enable_thinking is defined %}9{% endif %}"
+    asked = ["model=m", "benchmarks=[a]", "context_length=40", template]
+    plain = evaluate_generation.check_prompts(evaluation(*asked), tiny_files / "model", problems)
+    told = evaluation(*asked, "+apply_chat_template_kwargs.enable_thinking=false")
+    found = evaluate_generation.check_prompts(told, tiny_files / "model", problems)
+    assert found["longest_prompt"] == plain["longest_prompt"] + 1 == 4
+    assert found["chat_template"] != plain["chat_template"]
+
+
 def test_prompt_longer_than_the_context(evaluation, tiny_files):
     config = evaluation("model=m", "benchmarks=[a]", "context_length=20")
     long = Problem("aime24", "p7", [{"role": "user", "content": "x" * 40}], "1", "")

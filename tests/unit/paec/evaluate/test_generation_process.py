@@ -2,12 +2,38 @@
 
 from __future__ import annotations
 
-from recipe.paec.evaluate.generation_process import Job, max_new_tokens
+from dataclasses import replace
+
+from recipe.paec.evaluate.benchmarks import Problem
+from recipe.paec.evaluate.generation_process import Job, _requests, max_new_tokens
 
 
 def test_room_for_a_response():
     assert max_new_tokens(100, 8192, 4096) == 3996
     assert max_new_tokens(100, 3072, 4096) == 3072
+
+
+def test_prompts_are_encoded_as_the_job_tells_the_template(tmp_path, tiny_files):
+    """Digits are a token each."""
+    problem = Problem("aime24", "p3", [{"role": "user", "content": "123"}], "1", "").asked()
+    template, sampling = "{{ messages[0]['content'] }}{{ '9' * nines }}", {"max_tokens": 9}
+    job = Job(
+        str(tiny_files / "model"),
+        template,
+        str(tmp_path / "j"),
+        [problem],
+        {"aime24": 1},
+        0,
+        sampling,
+        64,
+        {},
+        1,
+        1,
+        {},
+    )
+    for nines in (0, 3):
+        (request,) = _requests(replace(job, apply_chat_template_kwargs={"nines": nines}))
+        assert len(request["prompt_token_ids"]) == 3 + nines
 
 
 def test_job_travels(tmp_path, aime):

@@ -9,6 +9,7 @@ import pytest
 
 from recipe.paec.common.errors import UserError
 from recipe.paec.evaluate import settings, targets
+from recipe.paec.evaluate.folder import identity_of
 
 
 @pytest.fixture
@@ -52,6 +53,23 @@ def test_a_run_is_evaluated_with_its_own_chat_template(evaluation, run_directory
     assert settings.as_trained(plain, start).chat_template == "{{ messages }}"
     given = evaluation(f"model={run_directory}", "benchmarks=[a]", "chat_template=mine")
     assert settings.as_trained(given, start).chat_template == "mine"
+
+
+def test_a_run_is_evaluated_on_the_prompts_it_was_trained_on(evaluation, run_directory):
+    """What its template was told, unless the command line tells it something; then it is another evaluation."""
+    plain = evaluation(f"model={run_directory}", "benchmarks=[a]")
+    start = targets.find_targets(plain, "luffy-a")[0]
+    assert settings.as_trained(plain, start).apply_chat_template_kwargs == {}
+    before = identity_of(settings.as_trained(plain, start), start, {})
+    assert "apply_chat_template_kwargs" not in before, "evaluations from before stay what they are"
+    file = run_directory / "config.yaml"
+    data = "{train_files: [/gone.parquet], apply_chat_template_kwargs: {enable_thinking: false}}"
+    file.write_text(file.read_text().replace("{train_files: [/gone.parquet]}", data))
+    config = settings.as_trained(plain, start)
+    assert config.apply_chat_template_kwargs == {"enable_thinking": False} and config.chat_template is None
+    assert identity_of(config, start, {}) == before | {"apply_chat_template_kwargs": {"enable_thinking": False}}
+    given = evaluation(f"model={run_directory}", "benchmarks=[a]", "+apply_chat_template_kwargs.enable_thinking=true")
+    assert settings.as_trained(given, start).apply_chat_template_kwargs == {"enable_thinking": True}
 
 
 def test_target_of_a_checkpoint(evaluation, run_directory):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import replace
 
@@ -9,7 +10,15 @@ import pytest
 import torch
 
 from recipe.paec.common.errors import UserError
-from recipe.paec.tokens.forward import hugging_face, read_with, text_responses, texts_of, tokenizer_of
+from recipe.paec.export.huggingface import EXPORT_FILE
+from recipe.paec.tokens.forward import (
+    hugging_face,
+    read_with,
+    template_kwargs_of,
+    text_responses,
+    texts_of,
+    tokenizer_of,
+)
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +69,25 @@ def test_a_prompt_is_a_users_turn(tokenizer):
     assert response.prompt_ids == tuple(chat) and response.prompt == "3 + 4?" and response.texts == ("7",)
     (plain,) = text_responses([text("7", "3 + 4?", chat=False)], tokenizer)
     assert tokenizer.decode(plain.prompt_ids) == "3 + 4?"
+
+
+def test_the_template_is_told_what_the_run_told_it(tokenizer, tmp_path):
+    template = (
+        "{{ messages[0]['content'] }}{% if enable_thinking is defined and not enable_thinking %} /no_think{% endif %}"
+    )
+    own = copy.deepcopy(tokenizer)
+    own.chat_template = template
+    run = tmp_path / "run"
+    (run / "huggingface").mkdir(parents=True)
+    (run / "huggingface" / EXPORT_FILE).write_text("{}")
+    assert template_kwargs_of(str(run)) == {} == template_kwargs_of("some/model")
+    (run / "config.yaml").write_text("data: {apply_chat_template_kwargs: {enable_thinking: false}}\n")
+    for given in (run, run / "huggingface"):
+        told = template_kwargs_of(str(given))
+        (response,) = text_responses([text("7", "3 + 4?")], own, told)
+        assert own.decode(response.prompt_ids) == "3 + 4? /no_think"
+    (response,) = text_responses([text("7", "3 + 4?")], own)
+    assert own.decode(response.prompt_ids) == "3 + 4?"
 
 
 def test_without_a_prompt_the_first_token_is_context(tokenizer):

@@ -113,7 +113,6 @@ FIXED = {
     f"{MODEL}.lora_adapter_path": "adapters of a run start anew: merge yours into a model, and set model.path to it",
     f"{MODEL}.external_lib": "it loads the recipe into every worker",
     f"{ACTOR}.fsdp_config._target_": "it brings the methods into the actor",
-    f"{ACTOR}.fsdp_config.dtype": "verl's FSDP does not read it; mixed_precision.param_dtype beside it is read",
     f"{ROLLOUT}.name": "rollouts are generated with vLLM",
     f"{ROLLOUT}.mode": "the trainers only support async rollouts",
     f"{ROLLOUT}.val_kwargs.do_sample": f"verl does not read it; {ROLLOUT}.val_kwargs.temperature=0 is greedy",

@@ -26,8 +26,8 @@ class AdaptiveClip(Method):
     on_policy: ClassVar[str] = "nothing: no ratio is clipped"
     spans: ClassVar[str] = "the step: mean entropy"
     released: ClassVar[str] = (
-        "the report itself was not read; the recipe moves k once per update, here it moves once per step, because all "
-        "updates of a step share one entropy"
+        "the report itself was not read; the recipe moves k after each update, here it moves once per step, before "
+        "its updates, because all updates of a step share one entropy"
     )
     uses_clip: ClassVar[bool] = False
 

@@ -201,8 +201,8 @@ class PAECTrainer(RecordingTrainer):
         if not self.stack.has("rewards"):  # such a method learns from prompts of one score too
             metrics.update(mixed_prompts(batch.keys, infos))
         if self.stack.needs_rollouts:
-            place = (self.stack, self.tokenizer, self.vocab_size, self.global_steps, self.config.seed)
-            self.rollouts.append(queue_io.read_rollouts(batch, *place, self.config.reward.scorers))
+            place = (self.stack, self.tokenizer, self.vocab_size, self.global_steps, self.config)
+            self.rollouts.append(queue_io.read_rollouts(batch, *place))
         self.recorder.take_statistics(batch, self.vocab_size, self.rollouts[-1] if self.rollouts else None)
         if self.trackers and self.parameter_sync_step == 1:
             metrics.update(self._observe())

@@ -170,12 +170,25 @@ class Rollouts(_Padded):
     None: the order of the rows.
     """
 
+    max_response_length: int | None = None
+    """Tokens after which the rollout cuts a response off; None if there is no limit."""
+
     def __post_init__(self) -> None:
         if self.place is None:
             place = torch.zeros_like(self.group_id, dtype=torch.int64)
             for group in self._members():
                 place[group] = torch.arange(len(group), device=place.device)
             object.__setattr__(self, "place", place)
+
+    @property
+    def cut(self) -> Tensor:
+        """[B] bool, responses as long as `max_response_length`, which verl's response_length/clip_ratio counts too.
+
+        One that ended by itself at just that length is among them.
+        """
+        if self.max_response_length is None:
+            return torch.zeros_like(self.lengths, dtype=torch.bool)
+        return self.lengths >= self.max_response_length
 
     def at_tokens(self, values: Tensor) -> Tensor:
         """[B, R] `values` ([B], one per response, or [B, R]) at the tokens, 0 at padding, in the advantages' dtype."""

@@ -6,7 +6,7 @@
 
 `check_fields` uses them: it rejects values out of range and converts integers to float for float fields. A subclass
 that gives a field another default, `alpha: float = 0.2`, keeps its meaning and range. The generated table of
-docs/methods.md shows the same meanings.
+docs/methods.md shows the same meanings. A number whose default is None may be None: its method decides what that is.
 
 Other fields whose annotation is float, int, bool or str take values of that type.
 
@@ -125,7 +125,7 @@ def check_number(name: str, value: object, accepts: Callable[[float], bool], rem
 
 
 def _numeric(default: Any, meaning: str, accepts: Callable[[float], bool], remedy: str) -> Any:
-    return _field(default, meaning, accepts=accepts, remedy=remedy, kind=float)
+    return _field(default, meaning, accepts=accepts, remedy=remedy, kind=float, optional=default is None)
 
 
 def _field(default: Any, meaning: str, **metadata: Any) -> Any:
@@ -134,6 +134,8 @@ def _field(default: Any, meaning: str, **metadata: Any) -> Any:
 
 def _checked(name: str, value: Any, rules: Any) -> Any:
     kind, meaning = rules["kind"], rules["meaning"]
+    if value is None and rules.get("optional"):
+        return None
     if is_schedule(value):
         if kind is not float:
             remedy = rules.get("remedy") or f"must be one of {', '.join(rules['options'])}"

@@ -172,8 +172,10 @@ class _TokenStatisticsFunction(torch.autograd.Function):
     def backward(ctx, *gradients):
         logits, labels, inv_temperature, scalars = ctx.saved_tensors
         upstream = upstream_of(gradients, ctx.ignored)
-        gradient = logits.detach() if ctx.inplace else torch.empty_like(logits)
-        for (span, rows), (_, out) in zip(matrices(logits.detach()), matrices(gradient), strict=True):
+        # A new tensor is contiguous, so that any span of its rows is one matrix, whatever the strides of the logits.
+        gradient = logits.detach() if ctx.inplace else torch.empty_like(logits, memory_format=torch.contiguous_format)
+        for span, rows in matrices(logits.detach()):
+            out = rows if ctx.inplace else gradient.view(-1, logits.shape[-1])[span]
             row_scalars = scalars[:, span]
             ctx.backend.backward(rows, labels[span], inv_temperature[span], row_scalars, upstream[:, span], out)
         if ctx.inplace:

@@ -31,6 +31,7 @@ WORDS = {
     "answer_ids": "which answers are equivalent",
     "text": "the text of the responses",
     "token_texts": "the text of the tokens",
+    "max_response_length": "the length at which responses are cut off",
 }
 """Optional field of `Tokens` or `Rollouts` -> what it is, in `Missing`."""
 

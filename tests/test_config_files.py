@@ -28,7 +28,7 @@ PRESETS = {
 BASES = {"grpo": (0.2, 0.2), "dr_grpo": (0.2, 0.2), "dapo": (0.2, 0.28)}
 """The clip range of each base: below and above 1."""
 OWN_RANGES = {
-    "ce_gppo": (0.2, 0.28),
+    "ce_gppo": (0.2, 0.2),
     "cispo": (1.0, 4.0),
     "clip_cov": (1.0, 1.0),
     "clip_higher": (0.2, 0.28),

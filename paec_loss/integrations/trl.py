@@ -289,6 +289,7 @@ class PAECTrainer(GRPOTrainer):
             text=[self._tokenizer.decode(row) for row in texts] if "text" in needs else None,
             token_texts=token_pieces(texts, self._tokenizer) if "token_texts" in needs else None,
             place=numbers % self.num_generations,
+            max_response_length=self.max_completion_length,
         )
         return replace(self._all_ranks(local), answer_ids=answers)
 

@@ -58,7 +58,7 @@ def section(name: str, method: type[Method]) -> list[str]:
 def shown(default: object, rules: Mapping[str, Any]) -> str:
     """A default as an override would write it, and the other options if the field is a choice."""
     others = [option for option in rules.get("options", ()) if option != default]
-    text = ", ".join(map(str, default)) if isinstance(default, tuple) else str(default)
+    text = ", ".join(map(str, default)) if isinstance(default, tuple) else "null" if default is None else str(default)
     return f"{text} (or {', '.join(others)})" if others else text
 
 

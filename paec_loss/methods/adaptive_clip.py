@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -26,8 +27,8 @@ class AdaptiveClip(Method):
     on_policy: ClassVar[str] = "nothing: no ratio is clipped"
     spans: ClassVar[str] = "the step: mean entropy"
     released: ClassVar[str] = (
-        "the report itself was not read; the recipe moves k once per update, here it moves once per step, because all "
-        "updates of a step share one entropy"
+        "the report itself was not read; the recipe moves k after each update, here it moves once per step, before "
+        "its updates, because all updates of a step share one entropy"
     )
     uses_clip: ClassVar[bool] = False
 
@@ -57,7 +58,9 @@ class ClipController:
 
     def observe(self, rollouts: Rollouts) -> dict[str, float]:
         entropy, config = rollouts.mean(rollouts.entropy), self.config
-        moved = self.extra + config.change * ((entropy < config.target) - (entropy > config.target))
+        # A NaN is on neither side of the target: kept, so that the loss shows it; in this order max and min keep it.
+        change = config.change * ((entropy < config.target) - (entropy > config.target))
+        moved = entropy if math.isnan(entropy) else self.extra + change
         self.extra = min(max(moved, 0.0), config.max_extra)
         return {"entropy": entropy, "extra": self.extra}
 

@@ -33,7 +33,8 @@ class AEPO(Method):
     released: ClassVar[str] = (
         "the released code draws the share in addition to the batch, and replaces other responses by at most 60 of the "
         "drawn ones that have a positive GRPO advantage (half of them while the entropy is high), with A = 1; here the "
-        "share is part of the batch, and the reward decides, as in the text"
+        "share is part of the batch, and the reward decides, as in the text; its target "
+        "(entropy_base) is 0.5"
     )
 
     target: float = positive(0.75, "target of the mean entropy, nats")

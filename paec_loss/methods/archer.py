@@ -39,7 +39,7 @@ class Archer(Method):
     spans: ClassVar[str] = "the response: quantile of H"
     released: ClassVar[str] = (
         "the released code swaps the names of its two masks, and does not multiply the KL of uncertain tokens by the "
-        "run's coefficient"
+        "run's coefficient; it averages the KL over the certain tokens, here over all"
     )
     uses_clip: ClassVar[bool] = False
     needs = {"reference"}

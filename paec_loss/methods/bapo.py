@@ -39,14 +39,16 @@ class BAPO(BatchMethod[Bounds]):
     spans: ClassVar[str] = "the sums of both signs"
     released: ClassVar[str] = (
         "the released code finds the bounds for every micro-batch, from the sums of all ranks; order and direction of "
-        "the search are those of that code, although a larger low makes rho smaller, since max(r, low) grows"
+        "the search are those of that code, although a larger low makes rho smaller, since max(r, low) grows; the "
+        "bounds are those that it names as the paper's (its configuration stops at 0.8 and 2), and the paper's "
+        "rho_0 = 0.5 is the share of positive tokens in both sums, which is balance=1"
     )
     uses_clip: ClassVar[bool] = False
 
     low: float = share(0.6, "initial lower bound of the ratio")
-    max_low: float = share(0.8, "largest lower bound")
+    max_low: float = share(0.9, "largest lower bound")
     high: float = between(1, 100, 1.2, "initial upper bound of the ratio")
-    max_high: float = between(1, 100, 2.0, "largest upper bound")
+    max_high: float = between(1, 100, 3.0, "largest upper bound")
     step: float = positive(0.05, "increment of a bound in the search")
     balance: float = positive(1.0, "smallest accepted rho, the weight of positive tokens relative to negative ones")
 

@@ -42,13 +42,13 @@ class CEGPPO(Method):
     on_policy: ClassVar[str] = "nothing: no ratio is clipped"
     released: ClassVar[str] = (
         "in the released code beta also multiplies the loss of a clipped token, here only its gradient; the gradients "
-        "are the same"
+        "are the same; the clip range is that of both released scripts"
     )
 
     beta_low: float = non_negative(0.75, "share of the gradient below the range; published: 0.5 at 1.5B, 0.75 at 7B")
     beta_high: float = non_negative(1.0, "share of the gradient above the range")
     clip_low: float = between(0, 1, 0.2, "lower clip range")
-    clip_high: float = non_negative(0.28, "upper clip range")
+    clip_high: float = non_negative(0.2, "upper clip range")
 
     def clip(self, clip: Clip) -> Clip:
         return Clip(self.clip_low, self.clip_high, clip.dual_clip)

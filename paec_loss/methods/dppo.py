@@ -13,6 +13,8 @@ from paec_loss.method import Method
 if TYPE_CHECKING:
     from torch import Tensor
 
+THRESHOLDS = {"tv": 0.15, "kl": 0.05}
+"""Where `low` or `high` is not given."""
 LEAST = 1e-8
 """Lower bound of 1 - p in the binary KL, for tokens that the policy is certain of."""
 
@@ -30,15 +32,24 @@ class DPPO(Method):
     on_policy: ClassVar[str] = "plain policy gradient: no probability has moved"
     released: ClassVar[str] = (
         "follows verl's dppo_tv and dppo_kl, where low, high and max_ratio are the run's clip range and dual clip; the "
-        "defaults of low and high are verl's clip range, the paper's thresholds were not compared"
+        "thresholds are those of verl's script, which also switches max_ratio off (clip_ratio_c=10000), takes p_old "
+        "from the rollout (bypass_mode) and is based on Dr. GRPO; the paper's were not compared"
     )
 
     uses_clip: ClassVar[bool] = False
 
     divergence: str = choice(("tv", "kl"), "tv", "what is compared with the threshold")
-    low: float = non_negative(0.2, "threshold where A <= 0: a difference of probabilities, or nats")
-    high: float = non_negative(0.2, "threshold where A > 0: a difference of probabilities, or nats")
+    low: float = non_negative(
+        None, "threshold where A <= 0: null is a difference of probabilities of 0.15 with tv, 0.05 nats with kl"
+    )
+    high: float = non_negative(None, "the same where A > 0")
     max_ratio: float = positive(20.0, "largest weight of a token")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("low", "high"):
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, THRESHOLDS[self.divergence])
 
     def policy_loss(self, tokens: Tokens, context: None, update: Update) -> Tensor:
         weight = tokens.log_ratio.detach().exp().clamp_max(self.max_ratio)

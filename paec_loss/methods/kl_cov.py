@@ -24,7 +24,10 @@ class KLCov(BatchMethod[TopTokens]):
     """
 
     paper: ClassVar[str] = "KL-Cov, arXiv 2505.22617"
-    on_policy: ClassVar[str] = "nothing: |log r| is 0 there, and so is its gradient"
+    on_policy: ClassVar[str] = (
+        "nothing if both passes give the same log-probs to the bit; otherwise the rounding between them gives every "
+        "penalised token a push of full size and random sign, since the gradient of |log r| does not shrink with log r"
+    )
     spans: ClassVar[str] = "means of A and log p, number of tokens, the largest covariances"
     released: ClassVar[str] = (
         "the released code computes everything over the micro-batch, and does not clamp log-ratios"

@@ -36,12 +36,16 @@ class SENT(BatchMethod[Thresholds]):
     """
 
     paper: ClassVar[str] = "SENT, arXiv 2512.04359"
-    on_policy: ClassVar[str] = "the same: the KL is to the reference (the released penalty does nothing)"
+    on_policy: ClassVar[str] = (
+        "the same: the KL is to the reference; the released penalty acts only through rounding, as in kl_cov, the "
+        "released KL to the reference in full"
+    )
     spans: ClassVar[str] = "thresholds of entropy and covariance, means of A and log p"
     released: ClassVar[str] = (
         "the released code has abs(log p - log p_old) on the highest (x2) and lowest (x0.5) covariances of a "
-        "micro-batch, without clipping, through an integer mask; here it is the text's KL, added to the clipped "
-        "surrogate"
+        "micro-batch, without clipping, through an integer mask, and beside it a KL to the reference on all tokens "
+        "with the weight 0.001 (kl_loss_coef, low_var_kl); here it is the text's KL, added to the clipped surrogate, "
+        "and its coefficient 0.1 is that of the released penalty (ppo_kl_coef), because none of this KL was found"
     )
     needs = {"reference", "curriculum"}
 

@@ -11,13 +11,15 @@ class SIREN(PAEC):
     """Loss term lambda_low (Hbar_sel - H_anchor)^2.
 
     Hbar_sel is the mean nucleus entropy (p = top_p) of the tokens above the rho-quantile of their response, H_anchor
-    its value at step 1. This is PAEC with a hard mask and a penalty on both sides, so the fields are PAEC's.
+    its value at step 1, so the term acts from step 2 on. All selected tokens of the mini-batch count the same. This is
+    PAEC with a hard mask and a penalty on both sides, so the fields are PAEC's.
     """
 
     paper: ClassVar[str] = "SIREN, arXiv 2509.25133"
     spans: ClassVar[str] = "mean nucleus entropy of the selected tokens"
     released: ClassVar[str] = (
-        "the released code leaves the token that crosses top_p out of the nucleus; here it is inside, as in the text"
+        "the released code leaves the token that crosses top_p out of the nucleus; here it is inside, as in the text. "
+        "It also averages within each response first (seq-mean-token-mean), and its penalty acts within step 1 already"
     )
 
     beta: float = 0.0

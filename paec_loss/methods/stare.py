@@ -83,7 +83,9 @@ class Weights:
     def observe(self, rollouts: Rollouts) -> dict[str, float]:
         entropy, target = rollouts.mean(rollouts.entropy), self.config.target
         self.acting = entropy < target
-        if self.config.weights == "adaptive":
+        if math.isnan(entropy):  # on neither side of the target: kept, so that the loss shows it
+            self.positive = self.negative = entropy
+        elif self.config.weights == "adaptive":
             move = MOVE * ((target > entropy) - (target < entropy))
             self.positive = min(max(self.positive + move, 1.0), LARGEST)
             self.negative = min(max(self.negative - move, SMALLEST), 1.0)
@@ -92,6 +94,8 @@ class Weights:
     def signal(self, step: int) -> dict[str, float]:
         both = self.acting and self.config.variant == "c2"
         positive, negative = self.positive, self.negative
+        if math.isnan(positive):
+            return {"positive": positive, "negative": negative}
         if self.config.weights == "fixed":
             positive, negative = self.config.weight_positive, self.config.weight_negative
         return {"positive": positive if self.acting else 1.0, "negative": negative if both else 1.0}

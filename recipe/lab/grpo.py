@@ -160,6 +160,7 @@ def rollouts_of(batch: Batch, step: int, settings: Settings, task: Task) -> Roll
         else None,
         resampled=(batch.temperatures > 0).repeat_interleave(n) if stack.has("sampling") else None,
         place=torch.arange(n).repeat(len(batch.names)),
+        max_response_length=settings.max_response_length,
     )
 
 

@@ -111,6 +111,16 @@ def test_strided_logits(device):
     torch.testing.assert_close(found.entropy.double(), wanted.entropy, rtol=1e-6, atol=1e-12)
 
 
+def test_strided_logits_have_the_gradient_of_a_copy(device):
+    logits, labels, _, _ = case("peaked", "bf16", 4096, device, 24)
+    whole, labels = logits.reshape(4, 6, 4096), labels.reshape(4, 6)[:, :-1]
+    copy = whole[:, :-1].clone().requires_grad_()
+    (wanted,) = torch.autograd.grad(token_statistics(copy, labels, top_p=0.8).nucleus_entropy.sum(), copy)
+    whole = whole.clone().requires_grad_()
+    (found,) = torch.autograd.grad(token_statistics(whole[:, :-1], labels, top_p=0.8).nucleus_entropy.sum(), whole)
+    assert torch.equal(found[:, :-1], wanted) and wanted.count_nonzero() > 0 and found[:, -1].count_nonzero() == 0
+
+
 def test_a_fused_head_is_the_head_and_its_statistics(device):
     """bf16 states and weight: values as of the same bf16 logits, the weight's gradient against float64 autograd."""
     generator = torch.Generator().manual_seed(3)

@@ -193,6 +193,7 @@ def rollouts_of(
     token_texts: list[list[str]] | None = None,
     resampled: list[bool] | None = None,
     step: int = 3,
+    max_response_length: int | None = None,
 ) -> Rollouts:
     """A step's responses with literal values; `advantages` are GRPO's (standardised by group) where not given."""
     batch = hand_batch(log_prob, [[0.0] * len(row) for row in log_prob], entropy=entropy)
@@ -215,6 +216,7 @@ def rollouts_of(
         token_texts=token_texts,
         answer_ids=None if answer_ids is None else torch.tensor(answer_ids),
         resampled=None if resampled is None else torch.tensor(resampled),
+        max_response_length=max_response_length,
     )
 
 
@@ -255,6 +257,7 @@ def random_rollouts(seed: int = 0) -> Rollouts:
         answer_ids=numbers(3),
         token_texts=[[PIECES[i] for i in numbers(len(PIECES), n)] for n in lengths],
         resampled=[p == 1 for p in prompt],
+        max_response_length=6,
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 import transfer_queue as tq
+from omegaconf import DictConfig
 from tensordict import TensorDict
 from transfer_queue import KVBatchMeta
 from verl.workers.utils.padding import response_to_nested
@@ -17,7 +18,6 @@ from paec_loss import MethodStack, Rollouts
 from paec_loss.stack import NO_SIGNALS, Signals
 from paec_loss.token_texts import token_pieces
 from recipe.grading.pool import GraderPool
-from recipe.grading.sources import OWN_NONE
 from recipe.paec.actor.batches import QUEUED_FIELDS, RESPONSE_NUMBER, RESPONSE_VALUE, padded_mask, queued_statistics
 from recipe.paec.common.queue_keys import parts_of, prompt_of, response_number
 from recipe.paec.rollout.agent_loop import ROLLOUT_TEMPERATURE
@@ -50,14 +50,14 @@ def read_rollouts(
     tokenizer: Any,
     vocab_size: int,
     step: int,
-    seed: int,
-    scorers: Mapping[str, str] = OWN_NONE,
+    config: DictConfig,
 ) -> Rollouts:
     """The responses of `batch` after their log-prob pass; padded [B, R], in the order of its keys.
 
     They have their graded rewards if a method has `needs = {"rewards"}`.
 
-    `scorers`: data source -> scorer (`reward.scorers`), which decides what equal answers are.
+    Of `config` it reads the seed, the length at which responses are cut off, and `reward.scorers`, which decides what
+    equal answers are.
     """
     wanted = [*QUEUED_FIELDS]
     wanted += ["extra_fields", "data_source"] if "answer_ids" in stack.needs else []
@@ -75,14 +75,15 @@ def read_rollouts(
         response_mask=inside,
         group_id=torch.tensor([response_number(prompt) for prompt in prompts]),
         step=step,
-        seed=seed,
+        seed=config.seed,
         tokens=tokens,
         rewards=read_rewards(batch)[0] if "rewards" in stack.needs else None,
         text=[tokenizer.decode(row) for row in ids] if "text" in stack.needs else None,
         token_texts=token_pieces(ids, tokenizer) if "token_texts" in stack.needs else None,
-        answer_ids=_answer_ids(data, batch.keys, scorers) if "answer_ids" in stack.needs else None,
+        answer_ids=_answer_ids(data, batch.keys, config.reward.scorers) if "answer_ids" in stack.needs else None,
         resampled=torch.tensor(list(data[ROLLOUT_TEMPERATURE])) > 0 if stack.has("sampling") else None,
         place=torch.tensor([parts_of(key)[1] for key in batch.keys]),
+        max_response_length=config.data.max_response_length,
     )
 
 

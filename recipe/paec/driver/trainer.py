@@ -199,8 +199,9 @@ class PAECTrainer(RecordingTrainer):
         if not self.stack.has("rewards"):  # such a method learns from prompts of one score too
             metrics.update(mixed_prompts(batch.keys, infos))
         if self.stack.needs_rollouts:
-            step, seed, scorers = self.global_steps, self.config.seed, self.config.reward.scorers
-            read = queue_io.read_rollouts(batch, self.stack, self.tokenizer, self.vocab_size, step, seed, scorers)
+            read = queue_io.read_rollouts(
+                batch, self.stack, self.tokenizer, self.vocab_size, self.global_steps, self.config
+            )
             self.rollouts.append(read)
         outcome_entropy.add_entropy(metrics, batch, infos, self.prompt_recorder.sources, self.rollouts, self.config)
         self.recorder.take_statistics(batch, self.vocab_size, self.rollouts[-1] if self.rollouts else None)

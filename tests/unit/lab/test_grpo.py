@@ -45,6 +45,15 @@ def test_every_method_trains(small, task, name):
     assert 0 < moved < 4 * 2 * settings.lr  # four AdamW updates
 
 
+def test_a_response_that_was_cut_off_is_penalised(small, task):
+    """With a buffer of less than a token, these lose 1 and the others nothing."""
+    overlong = ("also=overlong_penalty", "also.overlong_penalty.buffer=1e-6", "data.max_response_length=12")
+    settings = small("method=none", *overlong)
+    metrics = grpo.step(grpo.started(settings), settings, task)
+    cut = metrics["response_length/clip_ratio"]
+    assert 0 < cut == pytest.approx(metrics["critic/score/mean"] - metrics["critic/rewards/mean"], abs=1e-6)
+
+
 def test_a_schedule_is_its_numbers(small, task):
     """Two steps with a schedule are two with its numbers, one after the other; every step shows them."""
     scheduled = small(

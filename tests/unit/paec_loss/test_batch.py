@@ -38,6 +38,8 @@ def test_joined_parts_keep_every_row():
     assert both.answer_ids.tolist() == [4, 5]
     assert both.resampled.tolist() == [True, False]
     assert both.rewards.tolist() == [1.0, 0.0] and both.tracker_signal == {}
+    assert both.cut.tolist() == [False, False]
+    assert joined([replace(part, max_response_length=2) for part in (first, second)]).cut.tolist() == [True, False]
     assert both.response_mask.tolist() == [[True, True], [True, False]]
     assert both.log_prob[both.response_mask].tolist() == [-1.0, -2.0, -3.0]
     assert both.step == 3

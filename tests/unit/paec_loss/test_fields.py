@@ -26,6 +26,21 @@ def test_words_are_a_list_of_non_empty_strings():
 
 
 @dataclass(frozen=True)
+class Optional(Method):
+    level: float = positive(None, "level")
+    other: float = positive(1.0, "other")
+
+
+def test_a_number_may_be_none_where_its_default_is():
+    assert Optional().level is None and Optional(level=2).level == 2.0
+    assert Optional(level="constant:3").at(1).level == 3.0
+    with pytest.raises(ValueError, match="method.level=0: must be > 0"):
+        Optional(level=0)
+    with pytest.raises(ValueError, match="method.other=None: must be a number"):
+        Optional(other=None)
+
+
+@dataclass(frozen=True)
 class Plain(Method):
     """Fields without a range."""
 

@@ -204,6 +204,29 @@ def test_chunks_and_strides_change_no_bit(chunk_bytes, monkeypatch, token_statis
             assert torch.equal(getattr(stats, name), getattr(results[0][0], name)), name
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("shape", [(4, 10, 50), (2, 5, 7)])
+def test_the_next_tokens_logits_have_the_gradient_of_a_copy(shape, dtype, token_statistics):
+    """logits[:, :-1], whose rows no view can flatten although a new tensor's can; in place too."""
+    wide, labels = random_case(shape[:2], shape[2], dtype)
+    whole = wide[:, :-1].clone().requires_grad_()
+    expected, slope = gradients_of(token_statistics, whole, labels[:, 1:])
+    wide.requires_grad_()
+    stats, gradient = gradients_of(lambda x, *a, **k: token_statistics(x[:, :-1], *a, **k), wide, labels[:, 1:])
+    leaf = wide.detach().clone().requires_grad_()
+    _, in_place = gradients_of(
+        lambda x, *a, **k: token_statistics((x * 1.0)[:, :-1], *a, inplace_backward=True, **k), leaf, labels[:, 1:]
+    )
+    tolerance = 1e-12 if dtype == torch.float64 else 0  # all arithmetic is float64, in sums of other parts
+    for found in (gradient, in_place):
+        torch.testing.assert_close(found[:, :-1], slope, rtol=tolerance, atol=tolerance)
+        assert found[:, -1].count_nonzero() == 0
+    assert slope.count_nonzero() > 0
+    for name in (*FLOATS, "nucleus_size"):
+        got, want = getattr(stats, name), getattr(expected, name)
+        torch.testing.assert_close(got, want, rtol=tolerance, atol=tolerance, msg=lambda m, name=name: f"{name}: {m}")
+
+
 def gradients_of(function, logits, labels, **arguments):
     """The statistics, and the gradient of a sum of them with a different weight for each and for every token."""
     stats = function(logits, labels, top_p=0.8, **arguments)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 from batches import random_rollouts
+from omegaconf import OmegaConf
 from tensordict import TensorDict
 from transfer_queue import KVBatchMeta
 
@@ -17,6 +18,8 @@ from recipe.grading.pool import GraderPool
 from recipe.paec.actor.batches import QUEUED_FIELDS, RESPONSE_NUMBER, RESPONSE_VALUE
 from recipe.paec.driver import queue_io
 from recipe.paec.driver.queue_io import for_the_actor
+
+CONFIG = OmegaConf.create({"seed": 1, "reward": {"scorers": {}}, "data": {"max_response_length": 3}})
 
 
 def test_the_actor_gets_tensors_only():
@@ -94,8 +97,9 @@ def test_graded_rewards_are_read_for_trackers_that_need_them(monkeypatch, name, 
     monkeypatch.setattr(queue_io, "queued_statistics", lambda data, vocab_size: statistics)
     monkeypatch.setattr(queue_io, "token_pieces", lambda ids, tokenizer: [[str(i) for i in row] for row in ids])
     batch = KVBatchMeta(keys=["000001-000000_0_0", "000001-000001_0_0"], tags=[{}] * 2, partition_id="train")
-    found = queue_io.read_rollouts(batch, MethodStack([METHODS[name]()]), None, 9, 1, 1)
+    found = queue_io.read_rollouts(batch, MethodStack([METHODS[name]()]), None, 9, 1, CONFIG)
     assert torch.equal(found.response_mask, inside)
+    assert found.cut.tolist() == [False, True]
     assert ("rm_scores" in asked) == reads
     assert found.rewards.tolist() == [0.5, 1.0] if reads else found.rewards is None
     assert found.token_texts == ([["4", "5"], ["6", "7", "8"]] if reads else None)
@@ -147,7 +151,7 @@ def test_places_and_classes_do_not_depend_on_the_order_of_the_batch(monkeypatch)
     for order in (range(6), (3, 4, 2, 0, 5, 1)):
         keys = [list(answers)[row] for row in order]
         batch = KVBatchMeta(keys=keys, tags=[{}] * 6, partition_id="train")
-        found = queue_io.read_rollouts(batch, stack, None, 9, 1, 1)
+        found = queue_io.read_rollouts(batch, stack, None, 9, 1, CONFIG)
         assert found.place.tolist() == [[0, 1, 2, 10, 0, 1][row] for row in order]
         groups = {tuple(keys[row] for row in group) for group in found.groups()}
         assert groups == {tuple(list(answers)[:4]), tuple(list(answers)[4:])}

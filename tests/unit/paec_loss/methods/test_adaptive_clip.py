@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 from batches import (
@@ -33,6 +34,14 @@ def test_the_bound_by_hand():
         assert tracker.observe(rollouts(entropy, step)) == {"entropy": entropy, **tracker.signal(step)}
         seen.append(tracker.signal(step)["extra"])
     assert seen == pytest.approx([0, 0.25, 0.5, 0.5, 0.6, 0.35, 0.6, 0.35, 0.1, 0], abs=1e-12)
+
+
+def test_a_nan_entropy_is_not_one_at_the_target():
+    tracker = AdaptiveClip().tracker()
+    tracker.observe(rollouts(0.2))
+    assert math.isnan(tracker.observe(rollouts(math.nan))["extra"])
+    assert math.isnan(tracker.observe(rollouts(0.5))["extra"]), "and it does not vanish by itself"
+    assert math.isnan(mini_batch_loss(AdaptiveClip(), toy_batch(), **tracker.signal(4)).item())
 
 
 def test_the_clip_range_by_hand():

@@ -24,16 +24,16 @@ from paec_loss.methods.agentic_aepo import AgenticAEPO
 from paec_loss.methods.ce_gppo import CEGPPO
 from paec_loss.methods.clip_higher import ClipHigher
 
-GPPO = CEGPPO(beta_low=1, beta_high=1)
+GPPO = CEGPPO(beta_low=1, beta_high=1, clip_high=0.28)
 
 
 @pytest.mark.parametrize(
     "method, expected",
     [
-        (CEGPPO(), [0.904837, 1.28, 1, 1.28, 1, 0.6, 1.030455]),
+        (CEGPPO(clip_high=0.28), [0.904837, 1.28, 1, 1.28, 1, 0.6, 1.030455]),
         (GPPO, [0.904837, 1.28, 1, 1.28, 1, 0.8, 1.030455]),
-        (CEGPPO(beta_low=0.5, beta_high=0.25), [0.904837, 0.32, 1, 0.32, 1, 0.4, 1.030455]),
-        (CEGPPO(beta_low=0, beta_high=0), [0.904837, 0, 1, 0, 1, 0, 1.030455]),
+        (CEGPPO(beta_low=0.5, beta_high=0.25, clip_high=0.28), [0.904837, 0.32, 1, 0.32, 1, 0.4, 1.030455]),
+        (CEGPPO(beta_low=0, beta_high=0, clip_high=0.28), [0.904837, 0, 1, 0, 1, 0, 1.030455]),
     ],
 )
 def test_by_hand(method, expected):
@@ -53,7 +53,7 @@ def test_by_hand(method, expected):
     ],
 )
 def test_loss_and_gradient_by_hand(ratio, advantage, loss, gradient):
-    method = CEGPPO(beta_low=0.25, beta_high=0.5)
+    method = CEGPPO(beta_low=0.25, beta_high=0.5, clip_high=0.28)
     tokens = hand_batch([[math.log(ratio)]], [[advantage]], old_log_prob=[[0.0]])
     found = method.policy_loss(tokens, None, update_of(tokens, method))[0, 0]
     assert found.item() == pytest.approx(loss, rel=1e-12)
@@ -88,7 +88,7 @@ def test_against_the_formula(betas, low, high):
 
 def test_without_the_betas_it_is_clip_higher():
     logits, tokens = random_batch()
-    loss = mini_batch_loss(CEGPPO(beta_low=0, beta_high=0), tokens)
+    loss = mini_batch_loss(CEGPPO(beta_low=0, beta_high=0, clip_high=0.28), tokens)
     assert_same_gradient(loss, mini_batch_loss(ClipHigher(), tokens), logits)
 
 
@@ -99,7 +99,7 @@ def test_agentic_aepo_is_the_case_that_keeps_the_upper_side():
 
 
 def test_the_range_is_its_own_and_the_dual_clip_the_runs():
-    assert CEGPPO().clip(CLIP) == Clip(0.2, 0.28, 3.0)
+    assert CEGPPO().clip(CLIP) == Clip(0.2, 0.2, 3.0)
 
 
 @pytest.mark.parametrize("method", [CEGPPO(), GPPO, CEGPPO(clip_low=0.01, clip_high=0.01)])

@@ -91,6 +91,18 @@ def test_at_a_high_entropy_it_is_the_clipped_surrogate():
     assert mini_batch_loss(method, tokens, **tracker.signal(1)) != mini_batch_loss(NoMethod(), tokens)
 
 
+@pytest.mark.parametrize("weights", ["fixed", "adaptive"])
+@pytest.mark.parametrize("variant", ["o1", "c2"])
+def test_a_nan_entropy_is_not_one_at_the_target(weights, variant):
+    method = STARE(weights=weights, variant=variant)
+    tracker = method.tracker()
+    tracker.observe(rollouts(0.2))
+    assert math.isnan(tracker.observe(rollouts(math.nan))["positive"])
+    assert all(math.isnan(weight) for weight in tracker.signal(2).values())
+    assert math.isnan(tracker.observe(rollouts(0.5))["positive"]), "and it does not vanish by itself"
+    assert math.isnan(mini_batch_loss(method, toy_batch(), **tracker.signal(4)).item())
+
+
 def test_only_c2_weights_the_negative_tokens():
     tracker = STARE().tracker()
     tracker.observe(rollouts(0.2))

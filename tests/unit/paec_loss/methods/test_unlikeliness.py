@@ -18,6 +18,14 @@ def test_by_hand():
     assert torch.equal(Unlikeliness(beta=0.0).rewards(rollouts), rollouts.rewards)
 
 
+def test_the_rank_by_the_mean_per_token_by_hand():
+    """Means -1 -.5 -.9 -.6 over 4, 10, 5 and 8 tokens: sums -4 -5 -4.5 -4.8, which rank them the other way round."""
+    means = [[-1.0] * 4, [-0.5] * 10, [-0.9] * 5, [-0.6] * 8]
+    rollouts = rollouts_of([1.0] * 4, [0] * 4, means)
+    assert Unlikeliness().rewards(rollouts).tolist() == [0.8125, 1.0, 0.875, 0.9375]
+    assert Unlikeliness(rank_by="mean").rewards(rollouts).tolist() == [1.0, 0.8125, 0.9375, 0.875]
+
+
 def test_against_the_definition():
     rollouts = random_rollouts(2)
     got = Unlikeliness(beta=0.6).rewards(rollouts).tolist()
@@ -39,7 +47,8 @@ def test_ties_and_padding():
 
 
 def test_every_group_by_itself():
-    assert_by_group(Unlikeliness())
+    for rank_by in ("sum", "mean"):
+        assert_by_group(Unlikeliness(rank_by=rank_by))
 
 
 @pytest.mark.parametrize("value", [-0.1, 1.1, None])

@@ -178,7 +178,7 @@ def score_file(config: DictConfig, file: Path, folder: Path, tokenizer: Any) -> 
         "chat_template": sampling.chat_template,
         "context_length": sampling.context_length,
         "dtype": sampling.engine.dtype,
-        "prompts": digests(problems),
+        "prompts": digests(problems, config.reward.scorers),
         **scorers_of(config, problems),
     }
     if is_scored(target, identity, config.run.fresh):

@@ -24,6 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from data_prep.cleaning import matches
 from data_prep.files import sha256
+from recipe.grading.scorers import is_function
 from recipe.paec.common import folder_kinds, folders, versions
 from recipe.paec.common.console import asked_for_help, say
 from recipe.paec.common.errors import UserError
@@ -164,7 +165,10 @@ def score_samples(config: DictConfig, problems: dict[str, list[Problem]]) -> Non
             f"samples={path} is a file of the evaluation in {folder}, which this command replaces: choose another "
             "folder with output=..."
         )
-    identity = {"samples": sha256(path), "benchmarks": digests(problems), **scorers_of(config, problems)}
+    own = config.reward.scorers
+    identity = {"samples": sha256(path), "benchmarks": digests(problems, own), **scorers_of(config, problems)}
+    if origin is not None and "benchmarks" in origin:  # samples do not have the columns that a function reads
+        origin["benchmarks"] |= {n: d for n, d in identity["benchmarks"].items() if is_function(own.get(n, ""))}
     problem = error_of(folder, identity, config.fresh, folder_kinds.EVALUATION) or _unwritable(folder)
     if problem:
         raise UserError(problem)

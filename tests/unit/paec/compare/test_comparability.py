@@ -40,7 +40,7 @@ def test_other_prompts_of_the_same_problems(folders, tmp_path, capsys):
     code, _, error = run(capsys, folders / "grpo", other)
     assert (
         code == 2
-        and "differ in the prompts or references of aime24, math500: evaluate them with the same protocol," in error
+        and "differ in the prompts, references or columns for the scorer of aime24, math500: evaluate them with the same protocol," in error
     )
     assert run(capsys, folders / "grpo", other, "--allow-protocol-mismatch")[0] == 0
 

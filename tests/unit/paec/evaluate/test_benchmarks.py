@@ -76,4 +76,4 @@ def test_problems_of_samples_without_a_benchmark():
     turns = [[{"role": "user", "content": text}] for text in "rq"]
     assert found == {"math": [Problem("math", "a", turns[0], "1", "r"), Problem("math", "b", turns[1], "1", "q")]}
     other = benchmarks.problems_in([{**one, "ground_truth": "2"}])
-    assert digests({"math": found["math"][1:]})["math"] != digests(other)["math"]
+    assert digests({"math": found["math"][1:]}, {})["math"] != digests(other, {})["math"]

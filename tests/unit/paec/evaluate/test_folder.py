@@ -33,6 +33,8 @@ def test_another_evaluation_is_refused(tmp_path):
         continue_or_start(tmp_path, {"model": "a", "seed": 1}, fresh=False)
     with pytest.raises(UserError, match="its model is 'a', but this command has None"):
         continue_or_start(tmp_path, {"samples": "f"}, fresh=False)
+    with pytest.raises(UserError, match="its scorers is None, but this command has {'quiz': 'json'}"):
+        continue_or_start(tmp_path, {"benchmarks": {"quiz": "0f"}, "scorers": {"quiz": "json"}}, fresh=False)
     assert (tmp_path / "journal.jsonl").is_file()
     continue_or_start(tmp_path, {"model": "a", "seed": 1}, fresh=True)
     assert not (tmp_path / "journal.jsonl").exists()

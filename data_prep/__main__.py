@@ -166,6 +166,8 @@ def _run(options: argparse.Namespace) -> str:
         else:
             data_set = DATA_SETS[options.set]
             source = open_source(options.input, options.split, data_set.hub_id, data_set.config, options.revision)
+        if source.part:
+            print(f"{source.name}: reading {source.part}", file=sys.stderr)
         manifest = prepare.prepare(
             data_set,
             source,
@@ -196,7 +198,7 @@ def _fix_hash_seed() -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line of the package: 0 done, 2 refused with one sentence on stderr."""
+    """Command line of the package: 0 done, 2 refused with one sentence on stderr, 130 interrupted."""
     options = _parser().parse_args(arguments)
     if options.set == "reasoning_gym" and arguments is None:
         _fix_hash_seed()
@@ -205,6 +207,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (InputError, ContractError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted; nothing was written", file=sys.stderr)
+        return 130
     return 0
 
 

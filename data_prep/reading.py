@@ -23,8 +23,16 @@ from data_prep.files import sha256
 from data_prep.progress import quiet_hub
 
 SPLITS = ("train", "test", "validation")
+_ALSO_NAMED = {
+    **dict.fromkeys(("dev", "val", "valid"), "validation"),
+    **dict.fromkeys(("eval", "testing"), "test"),
+    "training": "train",
+}
+"""Other words for a split in the names of files."""
 
 _BATCH = 1000
+_SHOWN = 5
+"""Names of files in a message."""
 _NOT_DATA = ("dataset_info.json", "dataset_infos.json")  # the hub's metadata next to the data
 _OTHER_ENCODINGS = {  # UTF-32 first: its mark begins with that of UTF-16
     codecs.BOM_UTF32_LE: "UTF-32",
@@ -61,11 +69,13 @@ class Fault:
 
 @dataclass(frozen=True)
 class Source:
-    """An input that was found. origin: what identifies it, for the manifest; rows: reads it."""
+    """An input that was found. origin: what identifies it, for the manifest; rows: reads it; part: what it reads of a
+    folder or hub data set."""
 
     name: str
     origin: Mapping[str, Any]
     rows: Callable[[], Iterator[Record | Fault]]
+    part: str
 
 
 def open_source(
@@ -79,7 +89,8 @@ def open_source(
 
     Args:
         name: a local file or folder, a hub id, or None for the set's own hub id `hub_id`.
-        split: split of the hub data set, or of a folder that contains several.
+        split: split of the hub data set, or of a folder. A named set (one with a `hub_id`) may have a single split
+            under another name, as benchmarks are published.
         hub_id, config: where the set is published by default; `config` belongs to that id, or to `name` without one.
         revision: revision of the hub data set, None for its newest.
 
@@ -89,7 +100,7 @@ def open_source(
     if name is not None and Path(name).exists():
         if revision is not None:
             raise InputError(f"{name}: is a local input, which has no revision; leave out --revision")
-        return _local(Path(name), split)
+        return _local(Path(name), split, named=hub_id is not None)
     if name is not None and (not _HUB_ID.fullmatch(str(name)) or Path(name).suffix in _READERS):
         raise InputError(f"{name}: does not exist, and is not a hub id of the form owner/name; correct --input")
     if hub_id is not None and (name is None or str(name) == hub_id):
@@ -97,8 +108,8 @@ def open_source(
     return _hub(str(name), None if hub_id else config, revision, split)
 
 
-def _local(path: Path, split: str) -> Source:
-    files = _data_files(path, split) if path.is_dir() else [path]
+def _local(path: Path, split: str, named: bool) -> Source:
+    files = _data_files(path, split, named) if path.is_dir() else [path]
     for file in files:
         if file.suffix not in _READERS:
             raise InputError(f"{file}: unknown file type; must be one of {', '.join(_READERS)}")
@@ -112,21 +123,35 @@ def _local(path: Path, split: str) -> Source:
         if re.search("[\ud800-\udfff]", str(file)):  # it goes into every row and into the manifest
             raise InputError(f"{str(file)!r}: the file name is not UTF-8; rename it")
     return Source(
-        str(path), origin, lambda: (row for file in files for row in _READERS[file.suffix](file, names[file]))
+        str(path),
+        origin,
+        lambda: (row for file in files for row in _READERS[file.suffix](file, names[file])),
+        _listed([names[file] for file in files]) if path.is_dir() else "",
     )
 
 
-def _data_files(folder: Path, split: str) -> list[Path]:
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else "")
+
+
+def _data_files(folder: Path, split: str, named: bool) -> list[Path]:
     files = [f for f in sorted(folder.rglob("*")) if f.suffix in _READERS and f.is_file() and f.name not in _NOT_DATA]
     if not files:
         raise InputError(f"{folder}: contains no data file; give a folder with files of type {', '.join(_READERS)}")
     if len({file.suffix for file in files}) > 1:
         raise InputError(f"{folder}: contains data files of several types; give one file, such as {files[0]}")
     # Names such as train-00000-of-00001.parquet, or MATH's folders train/ and test/.
-    splits = {file: {*re.split(r"[^a-z]+", str(file.relative_to(folder)).lower())} & {*SPLITS} for file in files}
-    if len(set().union(*splits.values())) > 1:
-        files = [file for file in files if split in splits[file]]
-    return files
+    words = {file: re.split(r"[^a-z]+", str(file.relative_to(folder)).lower()) for file in files}
+    splits = {file: {_ALSO_NAMED.get(word, word) for word in words[file]} & {*SPLITS} for file in files}
+    found = set().union(*splits.values())
+    if not found or (named and len(found) == 1):
+        return files
+    if split not in found:
+        raise InputError(
+            f"{folder}: has files of the split {', '.join(sorted(found))} and none of {split}; pass the right file "
+            "with --input FILE"
+        )
+    return [file for file in files if split in splits[file]]
 
 
 def _record(where: str, values: Any) -> Record | Fault:
@@ -195,12 +220,33 @@ def _read_parquet(path: Path, name: str) -> Iterator[Record | Fault]:
         if twice := _twice(file.schema_arrow.names):
             raise InputError(f"{path}: has two columns {twice}; remove one of them")
         for batch in file.iter_batches(_BATCH):
-            for values in _batch_rows(batch):
+            for values in _batch_rows(_decimals_as_written(batch)):
                 number += 1
                 where = f"{name}, row {number}"
                 yield Fault(where, *values) if isinstance(values, tuple) else _record(where, values)
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{path}: is not a readable parquet file ({error}); download it again") from error
+
+
+def _decimals_as_written(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """A batch with float32 as the float64 of its shortest decimals: 0.1, not 0.10000000149011612."""
+    wanted = [_with_floats(field.type, pa.float64()) for field in batch.schema]
+    columns = [
+        column if kind == column.type else column.cast(_with_floats(column.type, pa.string())).cast(kind)
+        for kind, column in zip(wanted, batch.columns, strict=True)
+    ]
+    return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
+
+
+def _with_floats(kind: pa.DataType, wanted: pa.DataType) -> pa.DataType:
+    """A type with `wanted` in place of float32, within lists and named fields too."""
+    if pa.types.is_float32(kind):
+        return wanted
+    if pa.types.is_list(kind):
+        return pa.list_(kind.value_field.with_type(_with_floats(kind.value_type, wanted)))
+    if pa.types.is_struct(kind):
+        return pa.struct([field.with_type(_with_floats(field.type, wanted)) for field in kind])
+    return kind
 
 
 def _batch_rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any] | tuple[str, str]]:
@@ -335,7 +381,12 @@ def _hub(name: str, config: str | None, revision: str | None, split: str) -> Sou
         "commit": _commit([file["filename"] for file in data.cache_files]),
         "split": str(data.split),
     }
-    return Source(name, origin, lambda: (_record(f"{name}, row {i}", row) for i, row in enumerate(data, 1)))
+    return Source(
+        name,
+        origin,
+        lambda: (_record(f"{name}, row {i}", row) for i, row in enumerate(data, 1)),
+        f"the split {data.split}",
+    )
 
 
 def _commit(cache_files: Iterable[str]) -> str | None:

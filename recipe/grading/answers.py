@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from recipe.grading.extract import extract
+from recipe.grading.extract import extract_with_line, tidy
 
 Scored = tuple[float, dict[str, Any]]
 """1.0 or 0.0, and {"answer": what was compared, None without an answer}."""
@@ -23,9 +23,16 @@ _FENCE = "```"
 
 
 def exact_match(response: str, ground_truth: str, extra: Mapping[str, Any]) -> Scored:
-    """1.0 if the answer is the reference, character by character; blank space counts once, and not at the ends."""
-    answer = _answer(response)
-    return float(answer is not None and _spaced(answer) == _spaced(ground_truth)), {"answer": answer}
+    """1.0 if the answer is the reference, character by character; blank space counts once, and not at the ends.
+
+    What the extraction takes off an answer, the period of U.S. or the underscores of __init__, may belong to it.
+    """
+    answer, line = _found(response)
+    if answer is None or _spaced(answer) == _spaced(ground_truth):
+        return float(answer is not None), {"answer": answer}
+    if _spaced(answer) == _spaced(tidy(ground_truth)) and _spaced(ground_truth) in _spaced(line):
+        return 1.0, {"answer": ground_truth.strip()}
+    return 0.0, {"answer": answer}
 
 
 def multiple_choice(response: str, ground_truth: str, extra: Mapping[str, Any]) -> Scored:
@@ -37,9 +44,11 @@ def multiple_choice(response: str, ground_truth: str, extra: Mapping[str, Any]) 
 
 
 def regex(response: str, ground_truth: str, extra: Mapping[str, Any]) -> Scored:
-    """1.0 if the reference, a regular expression of Python's `re`, matches the complete answer."""
-    answer = _answer(response)
-    return float(answer is not None and re.compile(ground_truth).fullmatch(answer) is not None), {"answer": answer}
+    """1.0 if the reference, a regular expression of Python's `re`, matches the complete answer, or its line."""
+    answer, line = _found(response)
+    pattern = re.compile(ground_truth)
+    matching = next((text for text in (answer, line) if text and pattern.fullmatch(text)), None)
+    return float(matching is not None), {"answer": matching or answer}
 
 
 def json_value(response: str, ground_truth: str, extra: Mapping[str, Any]) -> Scored:
@@ -85,7 +94,12 @@ def check_reference(name: str, ground_truth: str) -> str | None:
 
 def _answer(response: str) -> str | None:
     """What `extract` finds, else all of the response; None if that is blank."""
-    return extract(response) or response.strip() or None
+    return _found(response)[0]
+
+
+def _found(response: str) -> tuple[str | None, str]:
+    """The answer, and its line before anything was taken off it."""
+    return extract_with_line(response) or (response.strip() or None, response.strip())
 
 
 def _spaced(text: str) -> str:

@@ -31,14 +31,20 @@ def extract(response: str) -> str | None:
     White space, and for 2 to 4 Markdown emphasis, dollars around it and a final period, are stripped; so are
     invisible characters, such as zero-width spaces.
     """
+    found = extract_with_line(response)
+    return found[0] if found else None
+
+
+def extract_with_line(response: str) -> tuple[str, str] | None:
+    """`extract`, and the line that holds the answer as the response has it (of a box, its content)."""
     response = visible(response)
     boxed = _last_box(response)
     if boxed is not None:
-        return boxed
-    for marker, tidy in ((_ANSWER, _line), (_HASHES, _line), (_FINAL, _sentence)):
+        return boxed, boxed
+    for marker, tidied in ((_ANSWER, _line), (_HASHES, _line), (_FINAL, _sentence)):
         end = max((found.end() for found in marker.finditer(response)), default=None)
-        if end is not None and (answer := tidy(response[end:])):
-            return answer
+        if end is not None and (answer := tidied(response[end:])):
+            return answer, _first_line(response[end:]).strip()
     return None
 
 
@@ -65,14 +71,14 @@ def _last_box(response: str) -> str | None:
 def _line(rest: str) -> str:
     line = _first_line(rest)
     final = _FINAL.search(line)
-    return _sentence(line[final.end() :]) if final else _tidy(line)
+    return _sentence(line[final.end() :]) if final else tidy(line)
 
 
 def _sentence(rest: str) -> str:
     line = _first_line(rest).lstrip(" \t*_")
     if line.startswith("$") and "$" in line[1:]:
-        return _tidy(line[: line.index("$", 1) + 1])
-    return _tidy(_SENTENCE_END.split(line, maxsplit=1)[0])
+        return tidy(line[: line.index("$", 1) + 1])
+    return tidy(_SENTENCE_END.split(line, maxsplit=1)[0])
 
 
 def _first_line(rest: str) -> str:
@@ -81,7 +87,8 @@ def _first_line(rest: str) -> str:
     return rest[rest.rfind("\n", 0, found.start()) + 1 :].split("\n", 1)[0] if found else ""
 
 
-def _tidy(text: str) -> str:
+def tidy(text: str) -> str:
+    """A line without what surrounds an answer: white space, emphasis, dollars, and a final period."""
     text = text.strip().strip("*_`").strip()
     if not text.endswith(".."):
         text = text.removesuffix(".").rstrip()

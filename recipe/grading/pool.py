@@ -191,7 +191,7 @@ class GraderPool:
 
     def _call(self, scorer: str, response: str, ground_truth: str, extra: Mapping[str, Any]) -> dict[str, Any]:
         request = {"kind": "score", "scorer": scorer, "gold": ground_truth, "response": response}
-        return self._ask({**request, "extra": _plain(extra)})
+        return self._ask({**request, "extra": plain_extra(extra)})
 
     def probe(self, scorer: str, ground_truth: str | None = None, extra: Mapping[str, Any] | None = None) -> str | None:
         """Why a scorer, `package.module:function`, cannot be used, one sentence; None if it can.
@@ -364,7 +364,7 @@ def _numbered(answers: Sequence[Hashable | None]) -> list[int | None]:
     return [None if answer is None else numbers[answer] for answer in answers]
 
 
-def _plain(extra: Mapping[str, Any]) -> dict[str, Any]:
+def plain_extra(extra: Mapping[str, Any]) -> dict[str, Any]:
     """`extra_info` as JSON has it: arrays of a parquet file as lists, what JSON does not have as text."""
 
     def plain(value: Any) -> Any:

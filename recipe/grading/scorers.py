@@ -4,7 +4,8 @@
 
 `extra` is the row's `extra_info`. The score is any finite number, and is the reward; a response with a score of at
 least `CORRECT` is right in pass@k, maj@n and avg@n. The dict has numbers, which become metrics, and may have "answer",
-the text that the response is compared by (None: it has none); without it, `recipe.grading.extract` finds the answer.
+the text that the response is compared by (None: it has none); without it, `recipe.grading.extract` finds the answer,
+and if it finds none, the complete response is compared.
 
 A function from outside runs in a grader's process (`recipe.grading.worker`), never in the caller.
 """
@@ -93,7 +94,7 @@ def called(function: Callable[..., Any], response: str, ground_truth: str, extra
     if not isinstance(details, Mapping):
         raise TypeError(f"the second value is {_named(details)} instead of a dict")
     metrics = dict(details)
-    answer = metrics.pop("answer") if "answer" in metrics else extract(response)
+    answer = metrics.pop("answer") if "answer" in metrics else _answer(response)
     if not isinstance(answer, str | None):
         raise TypeError(f"the answer is {_named(answer)} instead of text")
     if answer is not None and len(answer) > LONGEST_ANSWER:
@@ -114,6 +115,11 @@ def called(function: Callable[..., Any], response: str, ground_truth: str, extra
         "answer": answer,
         "metrics": {name: _number(f"the metric {name}", value) for name, value in metrics.items()},
     }
+
+
+def _answer(response: str) -> str | None:
+    """The answer of a response whose scorer names none: else a majority vote would have no votes."""
+    return extract(response) or response.strip()[:LONGEST_ANSWER] or None
 
 
 def _number(what: str, value: Any) -> float:

@@ -96,6 +96,10 @@ _TEN_TO = r" ?\\(?:times|cdot) ?10 ?\^ ?\{? ?(-?\d{1,4})"
 _DIGITS = re.compile(rf"\d\.(\d+)(?:{_TEN_TO})?|\d{_TEN_TO}")
 
 
+_LETTERS = re.compile(r"(?:\\(?:text|textbf|mathrm|mathbf)\s?\{\s*)?([A-Z]{3,})\s*\}?")
+"""An order of letters, such as ABC; math_verify would read it as a product, in which the order does not count."""
+
+
 class _Parsed(NamedTuple):
     text: str
     value: Any | None
@@ -126,6 +130,9 @@ def compare(gold: str, answer: str, both_ways: bool = False) -> dict[str, Any]:
         {"status": "ok" | "unparsable", "correct": bool, "detail": str}; "unparsable" is an answer that does not parse,
         or must not be passed to math_verify.
     """
+    orders = [_LETTERS.fullmatch(text.strip()) for text in (gold, answer)]
+    if orders[0] and orders[1]:
+        return {"status": "ok", "correct": orders[0][1] == orders[1][1], "detail": ""}
     numbers = [strict.number(strict.normal_form(text)) for text in (gold, answer)]
     if numbers[0] is not None and numbers[1] is not None and not near(*numbers):
         return {"status": "ok", "correct": False, "detail": ""}

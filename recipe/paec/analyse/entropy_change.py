@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from recipe.paec.analyse.intervals import SEED, divided, interval, number, shown
+from recipe.paec.analyse.intervals import SEED, constant, divided, interval, number, shown
 from recipe.paec.analyse.sources import Source
 from recipe.paec.analyse.token_groups import Tokens, covariances, read_tokens
 from recipe.paec.run.summary import ENTROPY
@@ -42,8 +42,9 @@ def ranks(values: np.ndarray) -> np.ndarray:
 
 def correlation(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Pearson's correlation of [..., N] along the last axis; NaN where one of them is constant."""
+    unknown = constant(x) | constant(y)
     x, y = x - x.mean(-1, keepdims=True), y - y.mean(-1, keepdims=True)
-    return divided((x * y).sum(-1), np.sqrt((x * x).sum(-1) * (y * y).sum(-1)))
+    return np.where(unknown, np.nan, divided((x * y).sum(-1), np.sqrt((x * x).sum(-1) * (y * y).sum(-1))))
 
 
 def of_source(source: Source, remarks: list[str]) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from recipe.paec.analyse import metrics
-from recipe.paec.analyse.intervals import SEED, interval, number, shown
+from recipe.paec.analyse.intervals import SEED, constant, interval, number, shown
 from recipe.paec.analyse.metrics import Validation
 from recipe.paec.analyse.sampled import Series
 from recipe.paec.analyse.sources import Source
@@ -84,7 +84,7 @@ def analyse(
     if fitted < LEAST or fitted == len(known):
         have = f"{len(known)} validation(s) with entropy and accuracy"
         return f"{name}: {have}, the law needs {LEAST + 1}: validate more often (trainer.test_freq)"
-    if np.ptp(entropy[:fitted]) == 0:
+    if constant(entropy[:fitted]):
         return f"{name}: the entropy is the same at all validations of the fit: the law cannot be fitted"
     accuracy = np.array([validations[i].accuracy for i in known])
     values = quantities(entropy, accuracy, fitted)

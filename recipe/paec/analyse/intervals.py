@@ -11,11 +11,18 @@ from recipe.paec.scoring.estimators import LEVEL, RESAMPLES, resampled_means
 
 SEED = 0
 """Of every bootstrap: the same files give the same intervals."""
+ROUNDING = 1e-12
+"""Relative differences up to this one are rounding."""
 UNKNOWN = "-"
 """What a table shows for a value that is not defined."""
 
 Interval = dict[str, float | None]
 """value, low and high; None where one is not defined."""
+
+
+def constant(values: np.ndarray) -> np.ndarray:
+    """Whether [..., N] is the same along the last axis, up to what rounding makes of equal values."""
+    return np.ptp(values, -1) <= ROUNDING * np.abs(values).max(-1)
 
 
 def intervals(values: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray]) -> list[Interval]:

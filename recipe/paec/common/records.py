@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from recipe.paec.common.errors import UserError
+
 METRICS_FILE = "metrics.jsonl"
 """In a run's directory: a line of JSON for each step."""
 PROBLEMS_FILE = "problems.jsonl"
@@ -24,8 +26,22 @@ def first_difference(recorded: dict[str, Any], wanted: dict[str, Any]) -> tuple[
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The complete lines of a metrics file; a half-written last line (killed run) is left out."""
+    """The complete lines of a metrics file; a half-written last line (killed run) is left out.
+
+    Raises:
+        UserError: another line is damaged.
+    """
     if not path.is_file():
         return []
-    lines = path.read_text(encoding="utf-8").split("\n")
-    return [json.loads(line) for line in lines[:-1] if line]
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    return [_record(path, number, line) for number, line in enumerate(lines[:-1], 1) if line]
+
+
+def _record(path: Path, number: int, line: str) -> dict[str, Any]:
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}, line {number}: is damaged ({error}): delete the line") from None
+    if not isinstance(record, dict):
+        raise UserError(f"{path}, line {number}: is damaged (not a JSON object): delete the line")
+    return record

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data_prep.files import atomic_write
-from recipe.paec.common.console import complain
+from recipe.paec.common.console import complain, complain_of_files
 from recipe.paec.common.errors import UserError
 from recipe.paec.compare.comparability import check
 from recipe.paec.compare.comparison import compare
@@ -69,14 +69,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         remarks = check(methods, metrics, options.allow_protocol_mismatch)
         baseline = options.baseline or methods[0].name
         results = [compare(methods, metric, baseline, remarks) for metric in metrics]
+        for remark in results[0]["remarks"]:
+            print(f"warning: {remark}", file=sys.stderr)
+        texts = render(results)
+        print(texts[options.format], end="")
+        if options.output:
+            for form, suffix in zip(FORMATS, ("md", "tex", "json"), strict=True):
+                with atomic_write(options.output / f"comparison.{suffix}") as partial:
+                    partial.write_text(texts[form], encoding="utf-8")
     except UserError as error:
         return complain(error.errors)
-    for remark in results[0]["remarks"]:
-        print(f"warning: {remark}", file=sys.stderr)
-    texts = render(results)
-    print(texts[options.format], end="")
-    if options.output:
-        for form, suffix in zip(FORMATS, ("md", "tex", "json"), strict=True):
-            with atomic_write(options.output / f"comparison.{suffix}") as partial:
-                partial.write_text(texts[form], encoding="utf-8")
+    except OSError as error:
+        option = "--curve" if options.curve else "--output"
+        return complain_of_files(error, f"free some space, or choose another {option}", options.curve or options.output)
     return 0

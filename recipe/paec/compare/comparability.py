@@ -105,7 +105,7 @@ def _mismatches(a: Evaluation, b: Evaluation, metrics: Sequence[str]) -> list[st
         found.append(f"the grader's {listed}")
     hashes = [run.scores["provenance"]["benchmarks"] for run in (a, b)]
     if changed := [name for name in in_papers_order(a.scores["benchmarks"]) if len({h.get(name) for h in hashes}) > 1]:
-        found.append(f"the prompts or references of {', '.join(changed)}")
+        found.append(f"the prompts, references or columns for the scorer of {', '.join(changed)}")
     if any(metric != "avg" for metric in metrics):
         for name in in_papers_order(a.scores["benchmarks"]):
             n, m = (run.scores["benchmarks"][name]["samples"] for run in (a, b))

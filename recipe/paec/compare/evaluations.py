@@ -142,7 +142,23 @@ def read_methods(arguments: Sequence[str]) -> list[SeedGroup]:
     for name, folder in distinct(arguments):
         run = read_run(folder / SCORES_FILE)
         runs.append((name, run.own_name, run))
-    return [SeedGroup(name, tuple(group)) for name, group in grouped(runs).items()]
+    groups = [SeedGroup(name, tuple(group)) for name, group in grouped(runs).items()]
+    for group in groups:
+        _check_seeds(group)
+    return groups
+
+
+def _check_seeds(group: SeedGroup) -> None:
+    """UserError if two seeds of a method are the same model or the same responses: the interval would be too narrow."""
+    for field, what in (("samples_sha256", "responses"), ("model_fingerprint", "model")):
+        seen: dict[str, Evaluation] = {}
+        for run in group.runs:
+            value = run.scores["provenance"].get(field)
+            if value is not None and (other := seen.setdefault(value, run)) is not run:
+                raise UserError(
+                    f"{run.path} and {other.path} count as two seeds of {group.name}, but are of the same {what} "
+                    f"({field}): leave one out, or give it another name, as in other=FOLDER"
+                )
 
 
 def choose(methods: Sequence[SeedGroup], benchmarks: Sequence[str]) -> list[SeedGroup]:

@@ -27,7 +27,7 @@ from recipe.paec.common.prompts import encode
 from recipe.paec.common.records import first_difference
 from recipe.paec.config import rules
 from recipe.paec.config.scored_files import ACCURACY, DIFFICULTY, SCORE, scored_path
-from recipe.paec.evaluate.benchmarks import Problem
+from recipe.paec.evaluate.benchmarks import Problem, reference_of
 from recipe.paec.evaluate.folder import JOURNAL, continue_or_start, digests, refuse, scorers_of
 from recipe.paec.evaluate.generation import generate
 from recipe.paec.evaluate.grading import by_problem, grade, journaled
@@ -68,7 +68,7 @@ def load_prompts(path: Path, tokenizer: Any, longest: int) -> dict[str, list[Pro
     """The prompts of a training file by data source, `id` being the row; those of more than `longest` tokens left out.
 
     Raises:
-        UserError: the file breaks the row contract.
+        UserError: the file breaks the row contract, or has a reference that no grader reads.
     """
     try:
         frame = validate_rows(path)
@@ -78,7 +78,7 @@ def load_prompts(path: Path, tokenizer: Any, longest: int) -> dict[str, list[Pro
     for number, row in enumerate(frame.to_dict("records")):
         turns = [dict(turn) for turn in row["prompt"]]
         if len(encode(tokenizer, turns)) <= longest:
-            truth = str(row["reward_model"]["ground_truth"])
+            truth = reference_of(row["reward_model"], f"data.train_files: {path}, row {number}")
             text = turns[-1]["content"]
             problem = Problem(row["data_source"], str(number), turns, truth, text, row["extra_info"])
             prompts.setdefault(problem.benchmark, []).append(problem)
@@ -179,7 +179,7 @@ def score_file(config: DictConfig, file: Path, folder: Path, tokenizer: Any) -> 
         "chat_template": sampling.chat_template,
         "context_length": sampling.context_length,
         "dtype": sampling.engine.dtype,
-        "prompts": digests(problems),
+        "prompts": digests(problems, config.reward.scorers),
         **scorers_of(config, problems),
     }
     if is_scored(target, identity, config.run.fresh):

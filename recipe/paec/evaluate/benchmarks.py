@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -49,14 +50,14 @@ def load_benchmark(path: Path, scorers: Mapping[str, str] = OWN_NONE) -> list[Pr
     except (ContractError, FileNotFoundError) as error:
         raise UserError(f"benchmarks: {error}") from None
     problems = []
-    for row in frame.to_dict("records"):
+    for number, row in enumerate(frame.to_dict("records")):
         extra, prompt = row["extra_info"], [dict(turn) for turn in row["prompt"]]
         problems.append(
             Problem(
                 benchmark=row["data_source"],
                 id=str(extra.get("id") or f"{row['data_source']}-{extra['index']}"),
                 prompt=prompt,
-                ground_truth=str(row["reward_model"]["ground_truth"]),
+                ground_truth=reference_of(row["reward_model"], f"benchmarks: {path}, row {number}"),
                 text=str(extra.get("problem") or prompt[-1]["content"]),
                 extra=extra,
             )
@@ -79,6 +80,18 @@ def load_benchmark(path: Path, scorers: Mapping[str, str] = OWN_NONE) -> list[Pr
                 f"benchmarks: {path}, row {row}, field reward_model.ground_truth: {wrong}: prepare the file again"
             )
     return problems
+
+
+def reference_of(reward_model: Mapping[str, Any], where: str) -> str:
+    """The reference of a row, text or a number, as text; UserError for anything else, which no grader reads."""
+    found = reward_model["ground_truth"]
+    if not isinstance(found, str | Real):
+        kind = type(found.tolist() if hasattr(found, "tolist") else found).__name__
+        raise UserError(
+            f"{where}, field reward_model.ground_truth: {kind} instead of a string: prepare the file again, with JSON "
+            "as the reference (paec data rows writes it)"
+        )
+    return str(found)
 
 
 def problems_in(samples: Iterable[Mapping[str, Any]]) -> dict[str, list[Problem]]:

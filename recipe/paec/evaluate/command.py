@@ -24,20 +24,18 @@ from omegaconf import DictConfig, OmegaConf
 
 from data_prep.cleaning import matches
 from data_prep.files import sha256
+from recipe.grading.scorers import is_function
 from recipe.paec.common import folder_kinds, folders, versions
 from recipe.paec.common.console import asked_for_help, say
 from recipe.paec.common.errors import UserError
-from recipe.paec.common.files import write_json
 from recipe.paec.common.gpus import gpu_count
-from recipe.paec.compare.curves import draw
 from recipe.paec.config.command_line import hydra_command, with_flags
 from recipe.paec.doctor import examine, inputs, node
 from recipe.paec.evaluate.benchmarks import Problem, find_benchmarks, load_problems, problems_in
 from recipe.paec.evaluate.contamination import training_files, training_texts
+from recipe.paec.evaluate.curve import write_curve
 from recipe.paec.evaluate.folder import (
-    CURVE,
     JOURNAL,
-    PICTURE,
     SCORES,
     _unwritable,
     continue_or_start,
@@ -121,7 +119,7 @@ def run(config: DictConfig) -> None:
         raise UserError(*errors)
     for target in targets:
         evaluate_target(config, target, problems)
-    if targets[0].output.name.startswith("step_") and len(targets) > 1:
+    if targets[0].run is not None and targets[0].output.name == f"step_{targets[0].step}":
         write_curve(targets)
 
 
@@ -164,7 +162,10 @@ def score_samples(config: DictConfig, problems: dict[str, list[Problem]]) -> Non
             f"samples={path} is a file of the evaluation in {folder}, which this command replaces: choose another "
             "folder with output=..."
         )
-    identity = {"samples": sha256(path), "benchmarks": digests(problems), **scorers_of(config, problems)}
+    own = config.reward.scorers
+    identity = {"samples": sha256(path), "benchmarks": digests(problems, own), **scorers_of(config, problems)}
+    if origin is not None and "benchmarks" in origin:  # samples do not have the columns that a function reads
+        origin["benchmarks"] |= {n: d for n, d in identity["benchmarks"].items() if is_function(own.get(n, ""))}
     problem = error_of(folder, identity, config.fresh, folder_kinds.EVALUATION) or _unwritable(folder)
     if problem:
         raise UserError(problem)
@@ -180,15 +181,6 @@ def score_samples(config: DictConfig, problems: dict[str, list[Problem]]) -> Non
         write_results(config, folder, None, identity, problems, samples, origin)
 
 
-def write_curve(targets: list[Target]) -> None:
-    """Write `curve.json` and `curve.png` next to the steps' folders."""
-    folder = targets[0].output.parent
-    steps = [{"step": t.step, "scores": str((t.output / SCORES).relative_to(folder))} for t in targets]
-    write_json(folder / CURVE, {"run": targets[0].run.name, "steps": steps})
-    draw([str(folder)], folder / PICTURE, None, False)
-    say(f"curve over the steps: {folder / PICTURE}")
-
-
 QUOTED = ("model.path", "output", "samples", "data_root", "chat_template")
 """Keys with a text that Hydra's grammar would misinterpret."""
 
@@ -202,8 +194,16 @@ def arguments_of(given: list[str]) -> list[str]:
     arguments = with_flags(given)
     arguments = [f"model.path={a.removeprefix('model=')}" if a.startswith("model=") else a for a in arguments]
     # A protocol only names some benchmarks; this sets any.
-    arguments = [f"++{a}" if a.startswith("protocol.samples_of.") else a for a in arguments]
+    arguments = [_setting_samples_of(a) for a in arguments]
     return [_quoted(a) for a in arguments]
+
+
+def _setting_samples_of(argument: str) -> str:
+    name, equals, value = argument.removeprefix("protocol.samples_of.").partition("=")
+    if not equals or not argument.startswith("protocol.samples_of."):
+        return argument
+    # Hydra's keys are made of words and dots; a data source such as exact_match/caps can only be a key of a dict.
+    return f"++{argument}" if name.isidentifier() else f"++protocol.samples_of={{{name}: {value}}}"
 
 
 def _quoted(argument: str) -> str:

@@ -9,10 +9,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from data_prep.contamination import find_contamination, problems_of
 from data_prep.contract import ContractError
+from data_prep.files import sha256
 from recipe.paec.common.errors import UserError
 from recipe.paec.evaluate.benchmarks import Problem
 from recipe.paec.scoring.display import heading, percent
 from recipe.paec.scoring.scores import score
+
+DIGESTS = "trained_on_sha256"
+"""Field of an evaluation's contamination; evaluations of earlier versions have none."""
 
 
 def training_files(config: DictConfig, run: Path | None) -> list[str]:
@@ -50,7 +54,12 @@ def contamination(files: list[str], samples: list[dict[str, Any]], problems: dic
         }
     for name, of_name in report["ngrams"]["benchmarks"].items():
         of_name["ids"] = sorted(problems[name][match["problem"]].id for match in of_name["matches"])
-    return {"trained_on": files, **report}
+    return {"trained_on": files, DIGESTS: digests_of(files), **report}
+
+
+def digests_of(files: list[str]) -> dict[str, str]:
+    """SHA-256 of each training file: under the same name there may be another one later."""
+    return {file: sha256(Path(file).expanduser()) for file in files}
 
 
 def contamination_lines(found: dict[str, Any] | None) -> str:

@@ -6,13 +6,15 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from recipe.grading.pool import plain_extra
+from recipe.grading.scorers import is_function
 from recipe.paec.common import folder_kinds, folders
 from recipe.paec.common.console import say
 from recipe.paec.common.errors import UserError
@@ -48,12 +50,23 @@ def label_of(config: DictConfig, problems: Iterable[str]) -> str:
     return text if len(text) <= 120 else text[:100] + hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def digests(problems: dict[str, list[Problem]]) -> dict[str, str]:
-    """SHA-256 of every benchmark's problems: prompts, references and their order."""
-    return {
-        name: hashlib.sha256(json.dumps([p.asked() for p in group], sort_keys=True).encode()).hexdigest()
-        for name, group in problems.items()
-    }
+def digests(problems: dict[str, list[Problem]], scorers: Mapping[str, str]) -> dict[str, str]:
+    """SHA-256 of every benchmark's problems: prompts, references and their order.
+
+    If `scorers` (`reward.scorers`) has a function for it, also of what the function reads in `extra_info`.
+    """
+    found = {}
+    for name, group in problems.items():
+        content = [problem.asked() for problem in group]
+        if is_function(scorers.get(name, "")):
+            content = [asked | {"extra": _read_by_scorer(p)} for asked, p in zip(content, group, strict=True)]
+        found[name] = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return found
+
+
+def _read_by_scorer(problem: Problem) -> dict[str, Any]:
+    place = ("index", "source", "template")  # where the row comes from; the prompt shows the template
+    return {name: value for name, value in plain_extra(problem.extra).items() if name not in place}
 
 
 def scorers_of(config: DictConfig, problems: Iterable[str]) -> dict[str, dict[str, str]]:
@@ -71,7 +84,7 @@ def identity_of(config: DictConfig, target: Target, problems: dict[str, list[Pro
         "chat_template": config.chat_template,
         "context_length": config.context_length,
         "dtype": config.engine.dtype,
-        "benchmarks": digests(problems),
+        "benchmarks": digests(problems, config.reward.scorers),
         **told_of(config),
         **scorers_of(config, problems),
     }
@@ -99,7 +112,9 @@ def error_of(folder: Path, identity: dict[str, Any], fresh: bool, kind: folder_k
         return _damaged(file, str(error), kind)
     if not isinstance(found, dict):
         return _damaged(file, "it must be a JSON object", kind)
-    if (difference := first_difference(found, identity)) is None:
+    # A scorer first: the hashes of the benchmarks depend on it.
+    scorers = [{key: value for key, value in one.items() if key == "scorers"} for one in (found, identity)]
+    if (difference := first_difference(*scorers) or first_difference(found, identity)) is None:
         return None
     key, recorded, wanted = difference
     return (

@@ -19,7 +19,7 @@ from recipe.paec.common.errors import UserError
 from recipe.paec.common.files import write_json
 from recipe.paec.common.repository import git_commit
 from recipe.paec.evaluate.benchmarks import Problem
-from recipe.paec.evaluate.contamination import contamination, contamination_lines, training_files
+from recipe.paec.evaluate.contamination import DIGESTS, contamination, contamination_lines, digests_of, training_files
 from recipe.paec.evaluate.folder import GENERATION, SAMPLES, SCORES, TABLE
 from recipe.paec.evaluate.grading import grade
 from recipe.paec.evaluate.origin import DIGEST, GENERATED
@@ -94,14 +94,15 @@ def _write(folder: Path, scores: dict[str, Any]) -> str:
 
 
 def finished_table(config: DictConfig, folder: Path, target: Target, problems: dict[str, list[Problem]]) -> str:
-    """The table of a finished evaluation; for training files that were named since, their contamination is found first.
+    """The table of a finished evaluation; contamination by training files named or changed since is found first.
 
     Raises:
         UserError: there are such files, but no samples any more.
     """
     scores = json.loads((folder / SCORES).read_text(encoding="utf-8"))
     files = [] if config.trained_on is None else training_files(config, target.run)
-    if files and files != (scores.get("contamination") or {}).get("trained_on"):
+    found = scores.get("contamination") or {}
+    if files and (files != found.get("trained_on") or digests_of(files) != found.get(DIGESTS)):
         try:
             with open(folder / SAMPLES, encoding="utf-8") as stream:
                 samples = [json.loads(line) for line in stream]

@@ -25,6 +25,8 @@ from recipe.paec.scoring.verdicts import check_complete, check_fields
 
 PROMPTS = ("question", "prompt", "input", "problem")
 TRUTHS = ("ground_truth", "gts", "answer", "gold", "target")
+AMBIGUOUS = ("answer", "gold", "target")
+"""Names of the reference of which a file may use one for something else, such as a worked solution."""
 RESPONSES = ("response", "responses", "output", "outputs", "generation", "generations", "completion", "completions")
 """Common field names of the problem, the reference and the response(s) in sample files; the first one found is used."""
 
@@ -151,6 +153,12 @@ def _within(prompt: str, problems: Iterable[Problem], where: str) -> Problem | N
 
 def _reference(record: Mapping[str, Any], source: str, where: str, scorers: Mapping[str, str]) -> str:
     truth = _first(record, TRUTHS)
+    given = [name for name in TRUTHS if record.get(name) not in (None, "")]
+    if given and given[0] in AMBIGUOUS and (other := next((n for n in given[1:] if record[n] != truth), None)):
+        raise UserError(
+            f"{where}, fields {given[0]} and {other}: either may be the reference, and they differ: name the one that "
+            "is it ground_truth"
+        )
     if truth is None or truth == "":
         raise UserError(f"{where}, field ground_truth: is missing: add it (or one of {', '.join(TRUTHS[1:])})")
     number = isinstance(truth, (int, float)) and not isinstance(truth, bool) and math.isfinite(truth)

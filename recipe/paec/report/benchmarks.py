@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,12 @@ def of_run(run: Run) -> tuple[list[Scored], list[str]]:
         except UserError as error:
             remarks += error.errors
     return found, remarks
+
+
+def with_own_names(scored: Sequence[Scored]) -> list[Scored]:
+    """The evaluations, with their folder in the name of those of one run: another protocol, or other benchmarks."""
+    count = Counter(one.name for one in scored)
+    return [replace(s, name=f"{s.name}, {s.folder.resolve().name}") if count[s.name] > 1 else s for s in scored]
 
 
 def section(scored: Sequence[Scored], colours: Mapping[str, int]) -> dict[str, Any]:

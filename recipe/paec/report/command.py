@@ -14,7 +14,7 @@ from recipe.paec.common import folder_kinds
 from recipe.paec.common.console import asked_for_help, complain, complain_of_files, say
 from recipe.paec.common.errors import UserError
 from recipe.paec.compare.evaluations import distinct
-from recipe.paec.report.benchmarks import Scored, is_evaluation, of_run, read_scored
+from recipe.paec.report.benchmarks import Scored, is_evaluation, of_run, read_scored, with_own_names
 from recipe.paec.report.page import Content, render
 from recipe.paec.report.responses import read_responses
 from recipe.paec.report.runs import Run, is_run, read_run
@@ -68,7 +68,12 @@ def _runs_of_grid(folder: Path) -> list[tuple[str | None, Path]]:
         listed = [(str(run["label"]), Path(run["directory"])) for run in content["runs"]]
     except (TypeError, KeyError):
         raise UserError(f"{folder / 'table.json'} cannot be read: make it again with paec grid --table-only") from None
-    return [(label, place) for label, place in listed if place.is_dir() and is_run(place)]
+    # A directory may be relative to the folder in which the grid was started; its runs are beside it.
+    places = [(label, place if place.is_dir() else folder.resolve().parent / place.name) for label, place in listed]
+    found = [(label, place) for label, place in places if place.is_dir() and is_run(place)]
+    if not found and any(run.get("step") for run in content["runs"]):
+        raise UserError(f"{folder}: its runs are not found: call this in the folder in which the grid was started")
+    return found
 
 
 def content_of(runs: Sequence[tuple[str | None, Run]], scored: Sequence[Scored] = ()) -> Content:
@@ -78,7 +83,7 @@ def content_of(runs: Sequence[tuple[str | None, Run]], scored: Sequence[Scored] 
     return Content(
         groups=grouped(read),
         responses={run.folder: responses for _, run, responses in read if responses is not None},
-        scored=[*(one for found, _ in own.values() for one in found), *scored],
+        scored=with_own_names([*(one for found, _ in own.values() for one in found), *scored]),
         remarks={folder: remarks for folder, (_, remarks) in own.items()},
     )
 

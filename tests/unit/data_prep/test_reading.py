@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 import re
 import tempfile
@@ -216,12 +217,47 @@ def test_folders(tmp_path):
     put(tmp_path / "hub" / "data" / "train-00001-of-00002.jsonl", 2)
     put(tmp_path / "hub" / "dataset_infos.json", 9)
     assert [row.values["a"] for row in rows_of(tmp_path / "hub", "test")] == [1, 2]
+    with pytest.raises(InputError, match="hub: has files of the split train and none of test; pass"):
+        open_source(tmp_path / "hub", "test")
     put(tmp_path / "hub" / "more.csv", 3)
     with pytest.raises(InputError, match="hub: contains data files of several types; give one file,"):
         rows_of(tmp_path / "hub")
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="empty: contains no data file"):
         rows_of(tmp_path / "empty")
+
+
+def test_splits_of_a_folder_have_several_names(tmp_path):
+    for value, name in enumerate(("training", "dev", "other", "eval/a")):
+        put(tmp_path / f"{name}.jsonl", value)
+    wanted = (("train", "training.jsonl", 0), ("validation", "dev.jsonl", 1), ("test", "eval/a.jsonl", 3))
+    for split, file, value in wanted:
+        source = open_source(tmp_path, split)
+        assert (source.part, [row.values["a"] for row in source.rows()]) == (file, [value])
+    (tmp_path / "dev.jsonl").unlink()
+    with pytest.raises(InputError, match="has files of the split test, train and none of validation; pass"):
+        open_source(tmp_path, "validation", "owner/name")
+    for number in range(8):
+        put(tmp_path / "plain" / f"{number}.jsonl", number)
+    source = open_source(tmp_path / "plain", "train")
+    assert source.part == "0.jsonl, 1.jsonl, 2.jsonl, 3.jsonl, 4.jsonl and 3 more" and len([*source.rows()]) == 8
+    assert open_source(tmp_path / "plain" / "0.jsonl", "test").part == ""
+
+
+def test_float32_has_its_own_decimals(tmp_path):
+    """0.1 as float32 is not the 0.10000000149011612 that it is as float64: it was written as 0.1."""
+    columns = {
+        "a": pa.array([0.1, None, 142.0], pa.float32()),
+        "b": pa.array([[0.2, 1e-7], [], None], pa.list_(pa.float32())),
+        "c": pa.array([{"x": 0.7}, None, {"x": math.inf}], pa.struct({"x": pa.float32()})),
+        "d": pa.array([0.1 + 0.2, 1, 2]),
+    }
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet")
+    assert [row.values for row in rows_of(tmp_path / "a.parquet")] == [
+        {"a": 0.1, "b": [0.2, 1e-7], "c": {"x": 0.7}, "d": 0.1 + 0.2},
+        {"a": None, "b": [], "c": None, "d": 1.0},
+        {"a": 142.0, "b": None, "c": {"x": math.inf}, "d": 2.0},
+    ]
 
 
 def test_origin_names_the_files_and_their_checksums(tmp_path):

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -342,3 +347,16 @@ def test_errors_are_input_errors(tmp_path):
     source = open_source(str(put(tmp_path / "quiz.jsonl")), "train")
     with pytest.raises(InputError, match="has no column nope"):
         rows.data_set_of(source, "mine", "nope", "gold")
+
+
+def test_an_interrupted_preparation_is_one_sentence(tmp_path):
+    os.mkfifo(tmp_path / "a.jsonl")
+    command = [sys.executable, "-m", "data_prep", "rows", "--input", "a.jsonl", "--question", "q", "--answer", "a"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
+    started = subprocess.Popen(
+        [*command, "--output", "out"], cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True
+    )
+    with open(tmp_path / "a.jsonl", "w"):  # waits until the command reads it
+        started.send_signal(signal.SIGINT)
+        errors = started.communicate(timeout=60)[1]
+    assert (started.returncode, errors) == (130, "interrupted; nothing was written\n")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recipe.grading.extract import extract
+from recipe.grading.extract import extract, extract_with_line
 from recipe.grading.notation import visible
 from recipe.grading.strict import equal
 
@@ -96,3 +96,10 @@ def test_extraction_and_the_strict_rule_are_fast_on_hostile_text(response):
 def test_extract_finds_any_boxed_text_with_balanced_braces(text):
     text = visible(text.replace("\\", "").replace("{", "").replace("}", "")).strip()
     assert extract(rf"Answer: 1 \boxed{{{text}}} #### 2") == (text or r"1 \boxed{} #### 2")
+
+
+def test_the_line_is_that_of_the_response():
+    assert extract_with_line("so\nAnswer: **U.S.** \nDone") == ("U.S", "**U.S.**")
+    assert extract_with_line(r"\boxed{ U.S. }") == ("U.S.", "U.S.") and extract_with_line("nothing") is None
+    line = "Answer: The final answer is $3$. I hope so."
+    assert extract_with_line(line) == ("3", line.removeprefix("Answer: "))

@@ -171,7 +171,10 @@ def test_without_an_answer_of_its_own_the_extraction_finds_it(outside):
     with pool_of("plain") as pool:
         verdict = pool.judge("mine", r"\boxed{7}", r"\boxed{7}")
         assert (verdict.correct, verdict.score, verdict.answer, verdict.metrics) == (True, 1.0, "7", {})
-        assert (pool.judge("mine", "7", "8").answer, pool.judge("mine", "7", "8").status) == (None, "ok")
+        assert (pool.judge("mine", " 7 ", "8").answer, pool.judge("mine", "7", "8").status) == ("7", "ok")
+        assert (pool.judge("mine", " ", "8").answer, pool.judge("mine", " ", "8").status) == (None, "ok")
+        long = pool.judge("mine", "7" * 20_000, "8")
+        assert (long.status, long.answer) == ("ok", "7" * scorers.LONGEST_ANSWER)
 
 
 def test_the_row_reaches_the_scorer(outside):

@@ -41,6 +41,22 @@ def test_what_cannot_be_parsed_is_right_only_by_the_strict_rule(pool):
     assert (long.correct, long.status, long.detail) == (False, "unparsable", "longer than 2000 characters")
 
 
+@pytest.mark.parametrize(
+    ("gold", "answer", "correct"),
+    [
+        ("ABC", "CBA", False),
+        ("ABC", "ABC", True),
+        (r"\text{BCAD}", "DACB", False),
+        ("BCAD", r"\mathrm{BCAD}", True),
+        ("AB", "BA", True),
+        ("abc", "cba", True),
+        ("ABC", "2", False),
+    ],
+)
+def test_an_order_of_letters_is_no_product(pool, gold, answer, correct):
+    assert pool.judge("math500", rf"\boxed{{{answer}}}", gold).correct is correct
+
+
 @pytest.mark.parametrize("answer", ["5:00", r"\frac{0}{0}", "5:00 \\text{ p.m.}"])
 def test_what_math_verify_fails_on_is_still_equal_to_itself(pool, answer):
     assert pool.judge("math500", rf"\boxed{{{answer}}}", answer) == Verdict(True, True, answer, "ok")

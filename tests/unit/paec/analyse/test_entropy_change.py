@@ -48,6 +48,10 @@ def test_ranks_and_correlation():
     expected = [np.corrcoef(x, y)[0, 1] for x, y in zip(*random, strict=True)]
     np.testing.assert_allclose(correlation(*random), expected)
     assert np.isnan(correlation(np.ones(4), np.arange(4.0)))
+    rounded = np.array([0.1 + 0.2, 0.3, 0.3, 0.3])  # equal but for the last bit
+    assert np.isnan(correlation(rounded, np.arange(4.0))) and np.isnan(correlation(np.arange(4.0), rounded))
+    assert np.isnan(correlation(np.zeros(4), np.arange(4.0)))
+    assert correlation(1e-9 * np.arange(4.0), np.arange(4.0)) == pytest.approx(1)
 
 
 def recorded_run(folder, entropies, advantage=1.0):

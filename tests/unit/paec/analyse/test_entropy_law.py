@@ -67,6 +67,8 @@ def test_too_few_validations():
 
 def test_entropy_that_does_not_change():
     assert "cannot be fitted" in analyse("run", "val/a", made([0.1, 0.2, 0.3, 0.3], (0.5, 0.5, 0.5, 0.4)))
+    rounded = (0.1 + 0.2, 0.3, 0.3, 0.2)
+    assert "cannot be fitted" in analyse("run", "val/a", made([0.1, 0.2, 0.3, 0.3], rounded)), "the last bit differs"
 
 
 def test_intervals_are_those_of_resampled_problems():

@@ -42,3 +42,10 @@ def test_comparing_needs_no_trainer():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stdout == "none of them\n", done.stderr
+
+
+def test_results_that_cannot_be_written_are_one_sentence(folders, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    code, out, error = run(capsys, folders / "grpo", folders / "paec-seed1", "--output", tmp_path / "file")
+    assert code == 2 and out.startswith("| Method") and error.splitlines()[-1].startswith(f"error: {tmp_path / 'file'}")
+    assert error.endswith("free some space, or choose another --output\n")

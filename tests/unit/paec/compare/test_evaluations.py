@@ -112,3 +112,20 @@ def test_files_that_are_absent_or_not_json(tmp_path):
     (tmp_path / SCORES_FILE).write_text("[1]")
     with pytest.raises(UserError, match="scores.json: does not contain the scores of an evaluation"):
         evaluations.read_run(tmp_path / SCORES_FILE)
+
+
+@pytest.mark.parametrize(("field", "what"), [("samples_sha256", "responses"), ("model_fingerprint", "model")])
+def test_the_same_model_is_no_second_seed(folders, field, what):
+    paths = [folders / f"paec-seed{seed}" for seed in (1, 2)]
+    for path, value in zip(paths, ("0f", "0f"), strict=True):
+        content = json.loads((path / "scores.json").read_text())
+        content["provenance"][field] = value
+        (path / "scores.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=f"count as two seeds of paec, but are of the same {what} .{field}.: leave one"):
+        evaluations.read_methods(list(map(str, paths)))
+    assert len(evaluations.read_methods([str(paths[0]), f"other={paths[1]}"])) == 2
+    for path in paths:
+        content = json.loads((path / "scores.json").read_text())
+        content["provenance"][field] = None
+        (path / "scores.json").write_text(json.dumps(content))
+    assert len(evaluations.read_methods(list(map(str, paths)))) == 1, "it is not known"

@@ -123,6 +123,9 @@ def test_prompts_are_the_trainings(tiny_files, tmp_path):
     assert [p.prompt for p in problems] == [rows[0]["prompt"], rows[2]["prompt"]]
     (problems,) = prompt_scores.load_prompts(tmp_path / "train.parquet", tokenizer, 2 * longest).values()
     assert [p.prompt for p in problems] == [one["prompt"] for one in rows]
+    write_parquet([row(0) | {"reward_model": {"style": "rule", "ground_truth": ["1"]}}], tmp_path / "train.parquet")
+    with pytest.raises(UserError, match="row 0, field reward_model.ground_truth: list instead of a string"):
+        prompt_scores.load_prompts(tmp_path / "train.parquet", tokenizer, 2 * longest)
 
 
 def test_sampling_is_the_trainings(tiny_config):

@@ -76,4 +76,16 @@ def test_problems_of_samples_without_a_benchmark():
     turns = [[{"role": "user", "content": text}] for text in "rq"]
     assert found == {"math": [Problem("math", "a", turns[0], "1", "r"), Problem("math", "b", turns[1], "1", "q")]}
     other = benchmarks.problems_in([{**one, "ground_truth": "2"}])
-    assert digests({"math": found["math"][1:]})["math"] != digests(other)["math"]
+    assert digests({"math": found["math"][1:]}, {})["math"] != digests(other, {})["math"]
+
+
+@pytest.mark.parametrize(("truth", "kind"), [(["a", "b"], "list"), ({"a": 1}, "dict"), (5, None), (0.5, None)])
+def test_a_reference_is_text_or_a_number(tmp_path, truth, kind):
+    write_parquet([row(0, truth, source="quiz")], tmp_path / "b.parquet")
+    scorers = {"quiz": "my_pkg:score"}
+    if kind is None:
+        assert benchmarks.load_benchmark(tmp_path / "b.parquet", scorers)[0].ground_truth == str(truth)
+        return
+    words = f"b.parquet, row 0, field reward_model.ground_truth: {kind} instead of a string: prepare the file again"
+    with pytest.raises(UserError, match=words):
+        benchmarks.load_benchmark(tmp_path / "b.parquet", scorers)

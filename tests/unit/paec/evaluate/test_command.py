@@ -168,3 +168,10 @@ def test_an_own_scorer_grades_samples_and_is_part_of_the_identity(tmp_path, monk
         assert refused.returncode == 2 and words in refused.stderr and len(refused.stderr.splitlines()) == 1
     unused = command(*place, "reward.scorers={quiz: exact_match, quizz: json}")
     assert unused.returncode == 2 and "reward.scorers.quizz: must name one of the benchmarks quiz" in unused.stderr
+
+
+def test_samples_of_a_source_that_is_no_word(evaluation):
+    names = {"exact_match/caps": 4, "my.set": 2, "aime24": 3, "odd-name": 5}
+    config = evaluation("model=m", "benchmarks=[a]", *(f"protocol.samples_of.{name}={n}" for name, n in names.items()))
+    assert {name: config.protocol.samples_of[name] for name in names} == names
+    assert config.protocol.samples_of.amc23 == 32, "what the protocol says of others stays"

@@ -58,6 +58,8 @@ def test_contamination_is_shown_with_the_scores(tmp_path, aime, evaluation):
     assert {name: (output / name).read_text() for name in before} == before
     (output / "scores.md").unlink()
     assert shown().strip() == before["scores.md"].strip() and (output / "scores.md").read_text() == before["scores.md"]
+    write_parquet([row(6, "6", source="dapo_math_17k", problem="What is 1+1?")], tmp_path / "train.parquet")
+    assert "AIME24: 0 of 3\n" in shown(f"trained_on=[{tmp_path / 'train.parquet'}]"), "another file of the same name"
     (output / "samples.jsonl").unlink()
     with pytest.raises(UserError, match="^trained_on: .*samples.jsonl does not exist: delete scores.json there"):
         shown(f"trained_on=[{tmp_path / 'clean.parquet'}]")

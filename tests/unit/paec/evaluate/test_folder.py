@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+from evaluation_cases import row
 
+from data_prep.contract import write_parquet
 from recipe.paec.common import folder_kinds, folders
 from recipe.paec.common.errors import UserError
 from recipe.paec.evaluate import benchmarks, targets
 from recipe.paec.evaluate.command import show
-from recipe.paec.evaluate.folder import continue_or_start, identity_of, label_of, output_errors
+from recipe.paec.evaluate.folder import continue_or_start, digests, identity_of, label_of, output_errors
 
 
 def test_labels_tell_evaluations_apart(evaluation):
@@ -29,6 +33,8 @@ def test_another_evaluation_is_refused(tmp_path):
         continue_or_start(tmp_path, {"model": "a", "seed": 1}, fresh=False)
     with pytest.raises(UserError, match="its model is 'a', but this command has None"):
         continue_or_start(tmp_path, {"samples": "f"}, fresh=False)
+    with pytest.raises(UserError, match="its scorers is None, but this command has {'quiz': 'json'}"):
+        continue_or_start(tmp_path, {"benchmarks": {"quiz": "0f"}, "scorers": {"quiz": "json"}}, fresh=False)
     assert (tmp_path / "journal.jsonl").is_file()
     continue_or_start(tmp_path, {"model": "a", "seed": 1}, fresh=True)
     assert not (tmp_path / "journal.jsonl").exists()
@@ -101,3 +107,22 @@ def test_two_evaluations_do_not_share_a_folder(tmp_path):
     held = (tmp_path / "out", folder_kinds.EVALUATION)
     with folders.lock(*held), pytest.raises(UserError, match="in use by another evaluation: .*output=..."):
         folders.lock(*held)
+
+
+def test_what_a_function_reads_is_part_of_the_identity(tmp_path):
+    """A column that `--extra` added is what the answers are judged by; where a row stands in its file is not."""
+
+    def of(scorers: dict[str, str], **extra) -> str:
+        rows = [row(i, source="math") for i in range(2)]
+        for one in rows:
+            one["extra_info"] |= {"tol": np.array([0.1]), "source": "a.jsonl:1", **extra}
+        write_parquet(rows, tmp_path / "b.parquet")
+        return digests({"math": benchmarks.load_benchmark(tmp_path / "b.parquet", scorers)}, scorers)["math"]
+
+    function = {"math": "my_pkg:score"}
+    assert of(function) != of(function, tol=np.array([5.0])) and of(function) != of(function, split="train")
+    assert of(function) == of(function, source="b.jsonl:7", template="none") != of({})
+    assert of({}) == of({}, tol=np.array([5.0])) == of({"math": "exact_match"})
+    known = [p.asked() for p in benchmarks.load_benchmark(tmp_path / "b.parquet")]
+    before = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
+    assert of({}) == before, "an evaluation made by an earlier version is continued"

@@ -66,7 +66,7 @@ def test_the_journal_says_whose_samples_they_are(own, tmp_path, capsys):
         4,
     )
     assert compare_command.main([str(own), str(tmp_path / "a")]) == 2
-    assert "differ in the prompts or references of aime24" in capsys.readouterr().err
+    assert "differ in the prompts, references or columns for the scorer of aime24" in capsys.readouterr().err
     samples_file.write_text(text)
     (own / "scores.json").unlink()
     found = graded_again(samples_file, tmp_path / "b")

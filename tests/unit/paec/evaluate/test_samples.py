@@ -34,6 +34,9 @@ def test_samples_with_their_own_references(tmp_path):
     one, two = samples.read_samples(write_lines(tmp_path / "s.jsonl", lines), {}, "math")
     assert one["problem"] == two["problem"] and (one["sample"], two["sample"]) == (0, 1)
     assert one["ground_truth"] == "2" and one["prompt"] == "1+1?"
+    lines = [{**lines[0], "target": 2}, {**lines[1], "answer": "the response's", "gts": 2}]
+    found = samples.read_samples(write_lines(tmp_path / "s.jsonl", lines), {}, "math")
+    assert [s["ground_truth"] for s in found] == ["2", "2"]
 
 
 @pytest.mark.parametrize(
@@ -44,6 +47,10 @@ def test_samples_with_their_own_references(tmp_path):
         ({"prompt": "q", "gold": "1", "output": 5}, ["line 2", "field response", "must be a string, not int"]),
         ({"prompt": "q", "output": "x"}, ["line 2", "field ground_truth"]),
         ({"prompt": "q", "gold": "1"}, ["line 2", "field response"]),
+        (
+            {"prompt": "r", "gold": "1", "answer": "2 - 1 = 1", "output": "x"},
+            ["line 2, fields answer and gold: either may be the reference, and they differ: name the one that is it"],
+        ),
         ({"prompt": "q", "gold": "1", "outputs": []}, ["line 2", "field response: is missing"]),
         ({"gold": "1", "output": "x"}, ["line 2", "field problem: is missing", "question, prompt, input"]),
         ({"prompt": "q", "gold": "2", "output": "x"}, ["line 2", "'2', but an earlier line gives this problem '1'"]),

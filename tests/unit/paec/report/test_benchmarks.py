@@ -6,7 +6,15 @@ import pytest
 from report_runs import write_run
 
 from recipe.paec.common.errors import UserError
-from recipe.paec.report.benchmarks import facts_of, is_evaluation, of_run, provenance, read_scored, section
+from recipe.paec.report.benchmarks import (
+    facts_of,
+    is_evaluation,
+    of_run,
+    provenance,
+    read_scored,
+    section,
+    with_own_names,
+)
 from recipe.paec.report.command import content_of, main
 from recipe.paec.report.runs import read_run
 from recipe.paec.scoring.estimators import bootstrap_interval
@@ -96,9 +104,12 @@ def test_those_of_a_run_are_found(tmp_path):
     (folder / "evaluation" / "broken" / "scores.json").write_text("{")
     found, remarks = of_run(read_run(folder))
     assert [len(one.steps) for one in found] == [2, 1]
+    assert [one.name for one in with_own_names(found)] == ["a, luffy", "a, other"]
+    assert with_own_names(found[:1]) == found[:1]
     (remark,) = remarks
     assert remark.startswith(f"{folder / 'evaluation' / 'broken' / 'scores.json'}: not valid JSON")
     content = content_of([(None, read_run(folder))])
+    assert [one.name for one in content.scored] == ["a, luffy", "a, other"]
     assert [one["id"] for one in content.sections()][:3] == ["entropy", "validation", "benchmarks"]
 
 

@@ -38,6 +38,29 @@ def test_a_grid(tmp_path, capsys):
     assert capsys.readouterr().err.endswith("table.json cannot be read: make it again with paec grid --table-only\n")
 
 
+def test_a_grid_that_was_started_elsewhere(tmp_path, monkeypatch, capsys):
+    """The directories in its table are relative to the folder in which it was started."""
+    write_run(tmp_path / "outputs" / "t-paec-seed0")
+    grid = tmp_path / "outputs" / "compare-t"
+    grid.mkdir()
+    (grid / ".paec_folder.json").write_text('{"kind": "grid"}')
+    (grid / "table.json").write_text(
+        json.dumps({"runs": [{"label": "PAEC", "directory": "outputs/t-paec-seed0", "step": 4}]})
+    )
+    monkeypatch.chdir(tmp_path)
+    assert [(name, folder.resolve()) for name, folder in expanded([str(grid)])[0]] == [
+        ("PAEC", tmp_path / "outputs" / "t-paec-seed0")
+    ]
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert expanded(["../outputs/compare-t"])[0] == [("PAEC", tmp_path / "outputs" / "t-paec-seed0")]
+    grid.rename(tmp_path / "moved")
+    assert main([str(tmp_path / "moved"), "--output", "out.html"]) == 2
+    assert capsys.readouterr().err == (
+        f"error: {tmp_path / 'moved'}: its runs are not found: call this in the folder in which the grid was started\n"
+    )
+
+
 def test_runs_that_two_grids_share_count_once(tmp_path):
     for seed in (0, 1, 2):
         write_run(tmp_path / f"t-paec-seed{seed}", seed=seed)

@@ -89,6 +89,7 @@ FIXED = {
     "sandbox_fusion": "responses are never run as code (docs/grading.md)",
     "reward.sandbox_fusion": "responses are never run as code (docs/grading.md)",
     "trainer.use_v1": "the recipe extends this trainer of verl",
+    "trainer.val_only": "paec evaluate model=... validates a model, or the checkpoints of a run (docs/evaluation.md)",
     "trainer.balance_batch": "this trainer of verl always balances the ranks' tokens",
     f"{MODEL}.external_lib": "it loads the recipe into every worker",
     f"{ACTOR}.fsdp_config._target_": "it brings the methods into the actor",

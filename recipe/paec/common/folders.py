@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from data_prep.cleaning import matches, remove
+from recipe.paec.common.console import NO_LOCKS
 from recipe.paec.common.errors import UserError
 from recipe.paec.common.files import write_json
 from recipe.paec.common.folder_kinds import KINDS, LOCK, MARK, RUN, Kind, files_of, inside, mark_of, read_json, whole
@@ -83,7 +84,11 @@ def _within(folder: Path, kind: Kind) -> str | None:
 
 
 def lock(folder: Path, kind: Kind) -> IO[str]:
-    """Hold a folder for this process until the stream is closed; UserError if another process holds it."""
+    """Hold a folder for this process until the stream is closed.
+
+    Raises:
+        UserError: another process holds it, or its file system has no locks.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     stream = os.fdopen(os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), "w", encoding="ascii")
     try:
@@ -91,6 +96,14 @@ def lock(folder: Path, kind: Kind) -> IO[str]:
     except BlockingIOError:
         stream.close()
         raise UserError(f"{folder} is in use by another {kind.noun}: wait for it, or {kind.elsewhere}") from None
+    except OSError as error:
+        stream.close()
+        if error.errno not in NO_LOCKS:
+            raise
+        raise UserError(
+            f"{folder}: its file system has no file locks ({error.strerror}): have it mounted with them (Lustre: the "
+            "option flock; NFS: without nolock), or choose a folder on another file system (run.root=..., output=...)"
+        ) from None
     return stream
 
 

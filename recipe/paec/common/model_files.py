@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -79,11 +80,17 @@ def fingerprint(folder: Path) -> str:
 
     Configuration, weights, tokenizer, chat template, end-of-sequence tokens: all that responses depend on.
     """
-    digest, piece = hashlib.sha256(), 2**20
     patterns = ("*.json", "*.jinja", "*.txt", "*.model", "*.safetensors", "*.bin", "actor/*.*", "actor/huggingface/*.*")
-    for file in sorted({file for pattern in patterns for file in folder.glob(pattern)}):
+    files = sorted({file for pattern in patterns for file in folder.glob(pattern)})
+    return fingerprint_of({str(file.relative_to(folder)): file for file in files})
+
+
+def fingerprint_of(files: Mapping[str, Path]) -> str:
+    """SHA-256 over names, sizes and the first and last MiB of these files (name -> file)."""
+    digest, piece = hashlib.sha256(), 2**20
+    for name, file in files.items():
         size = file.stat().st_size
-        digest.update(f"{file.relative_to(folder)}:{size}\n".encode())
+        digest.update(f"{name}:{size}\n".encode())
         with open(file, "rb") as stream:
             digest.update(stream.read(piece))
             stream.seek(max(size - piece, 0))

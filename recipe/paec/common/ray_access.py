@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -71,6 +71,20 @@ def counted_cpus() -> int:
     from ray._private.utils import get_num_cpus  # half a second, which most commands need not pay
 
     return int(get_num_cpus(override_docker_cpu_warning=True))
+
+
+QUEUE = {"name": "TransferQueueController", "namespace": "transfer_queue"}
+"""The actor that TransferQueue's `init` looks for in the whole cluster, and joins if it is there."""
+
+
+def queue_of_another_run(named_actors: Iterable[Mapping[str, str]]) -> str | None:
+    """Why no run can start in a Ray cluster with these actors, of all namespaces; None if one can."""
+    if QUEUE not in named_actors:
+        return None
+    return (
+        "another run uses this Ray cluster, and both would read and write the same queue of responses: wait until it "
+        "has ended, or give this run a Ray cluster of its own (cluster.ray_address)"
+    )
 
 
 RAY_ENDED = {

@@ -42,6 +42,7 @@ def _verl_configs() -> str:
 
 OmegaConf.register_new_resolver("verl_configs", _verl_configs, replace=True)
 OmegaConf.register_new_resolver("several", lambda number: number > 1, replace=True)
+OmegaConf.register_new_resolver("quoted", lambda path: shlex.quote(str(path)), replace=True)
 
 
 OPEN_TABLE = "reward.scorers"

@@ -92,6 +92,7 @@ FIXED = {
     "sandbox_fusion": "responses are never run as code (docs/grading.md)",
     "reward.sandbox_fusion": "responses are never run as code (docs/grading.md)",
     "trainer.use_v1": "the recipe extends this trainer of verl",
+    "trainer.val_only": "paec evaluate model=... validates a model, or the checkpoints of a run (docs/evaluation.md)",
     "trainer.balance_batch": "this trainer of verl always balances the ranks' tokens",
     "trainer.esi_redundant_time": "this trainer of verl does not read it; SIGTERM saves a checkpoint (docs/faults.md)",
     "algorithm.use_pf_ppo": "this trainer of verl does not read it",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -21,7 +22,10 @@ from recipe.paec.config.methods import method_nodes, stack_of
 from recipe.paec.config.schema import OWN_SURROGATE, register_methods
 
 SAME_RUN_PREFIXES = ("run.", "trainer.", "cluster", "experiment", "method=", "hydra.")
-"""Overrides that do not make it a different run: how long, how monitored, where."""
+"""Overrides that do not make it a different run: how long, how monitored, where. `TRAINING` ones do."""
+
+TRAINING = "trainer.v1."
+"""Overrides of the section `trainer` that do: which responses the asynchronous modes train on."""
 
 NO_DUAL_CLIP = 1e30
 """`clip_ratio_c` without a dual clip: not inf, because verl multiplies it with advantages, and inf * 0 is NaN."""
@@ -32,9 +36,15 @@ CLIP = tuple(f"{values.ACTOR}.clip_ratio_{part}" for part in ("low", "high", "c"
 register_methods()
 
 
+def defining(overrides: Iterable[str]) -> list[str]:
+    """The overrides that make it a different run, without their pluses."""
+    bare = [o.lstrip("+~") for o in overrides]
+    return [o for o in bare if o.startswith(TRAINING) or not o.startswith(SAME_RUN_PREFIXES)]
+
+
 def run_suffix(overrides: list[str]) -> str:
     """What the command line adds to a run's name, so that different runs never share a directory."""
-    chosen = [o.lstrip("+~") for o in overrides if not o.lstrip("+~").startswith(SAME_RUN_PREFIXES)]
+    chosen = defining(overrides)
     if not chosen:
         return ""
     text = ",".join(o.removeprefix("method.").removeprefix("actor_rollout_ref.") for o in sorted(chosen))
@@ -55,7 +65,7 @@ def resolved(config: DictConfig) -> DictConfig:
     """
     overrides = list(HydraConfig.get().overrides.task)
     with open_dict(config):
-        if not any(o.startswith(("run.name=", "run.directory=")) for o in overrides):
+        if not any(o.lstrip("+").startswith(("run.name=", "run.directory=")) for o in overrides):
             config.run.name = config.run.name + run_suffix(overrides)
         config.run.overrides = overrides
         config.identity = {}

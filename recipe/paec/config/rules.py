@@ -203,7 +203,13 @@ def _check_micro_batches(config: DictConfig) -> list[str]:
         "rollout.log_prob_micro_batch_size_per_gpu": (not rollout.log_prob_use_dynamic_bsz, step),
         "ref.log_prob_micro_batch_size_per_gpu": (has_reference and not ref.log_prob_use_dynamic_bsz, step),
     }
-    return [
+    errors = []
+    if actor.use_dynamic_bsz != rollout.log_prob_use_dynamic_bsz:
+        errors.append(
+            f"{ROLLOUT}.log_prob_use_dynamic_bsz={shown(rollout.log_prob_use_dynamic_bsz)}: verl wants the value of "
+            f"{ACTOR}.use_dynamic_bsz={shown(actor.use_dynamic_bsz)}: leave it out"
+        )
+    return errors + [
         f"actor_rollout_ref.{key}={micro}: must divide the {responses} responses of a data-parallel rank"
         for key, (used, responses) in passes.items()
         if used and (micro := OmegaConf.select(config.actor_rollout_ref, key)) and responses % micro

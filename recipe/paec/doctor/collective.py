@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from recipe.paec.common.errors import UserError
 from recipe.paec.common.process_tree import die_with_parent
-from recipe.paec.common.ray_access import running_ray
+from recipe.paec.common.ray_access import queue_of_another_run, running_ray
 from recipe.paec.common.repository import OF_CHECKOUT
 from recipe.paec.doctor.collective_errors import remedy
 from recipe.paec.doctor.report import Check
@@ -174,19 +174,13 @@ def verdict(errors: dict[int, str], seconds: float, env: dict[str, str]) -> Chec
 # ---- on a Ray cluster ------------------------------------------------------------------------------------------------
 
 
-def places(nodes: list[dict], gpus: int, cpus: int) -> int:
-    """How many times the alive nodes of a cluster have this many GPUs and CPUs together, in use or not."""
-    resources = [node["Resources"] for node in nodes if node["Alive"]]
-    return sum(int(min(r.get("GPU", 0) // gpus, r.get("CPU", 0) // cpus)) for r in resources)
-
-
 def on_ray(config: DictConfig) -> list[Check]:
-    """The nodes of the Ray cluster, and the collective over all GPUs of the run. UserError if there is no room."""
+    """The nodes of the Ray cluster, and the collective over all GPUs that train. UserError if there is no room."""
     import ray
     from ray.util.placement_group import placement_group
     from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-    from recipe.paec.doctor.node_limits import COLOCATED
+    from recipe.paec.doctor.node_limits import COLOCATED, has_room, queue_cpus
 
     cluster = config.cluster
     count, per_node, address = cluster.nodes, cluster.gpus_per_node, cluster.ray_address
@@ -196,19 +190,26 @@ def on_ray(config: DictConfig) -> list[Check]:
         log_to_driver=False,
         logging_level="ERROR",
     )
+    if problem := queue_of_another_run(ray.util.list_named_actors(all_namespaces=True)):
+        raise UserError(problem)
     nodes = {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}
-    wanted = f"{count} node(s) with {per_node} GPU(s) and {COLOCATED * per_node} CPUs each"
-    if places(list(nodes.values()), per_node, COLOCATED * per_node) < count:
+    groups_of_gpus = [per_node] * count + [cluster.rollout_gpus_per_node] * cluster.rollout_nodes
+    others = queue_cpus(config, len(nodes))
+    wanted = f"{count} node(s) with {per_node} GPU(s) and {COLOCATED * per_node + others} CPUs each"
+    if cluster.rollout_nodes:
+        its, cpus = cluster.rollout_gpus_per_node, COLOCATED * cluster.rollout_gpus_per_node + others
+        wanted += f", and {cluster.rollout_nodes} for rollout with {its} GPU(s) and {cpus} CPUs each"
+    if not has_room(list(nodes.values()), groups_of_gpus, others):
         have = {n["NodeName"]: (n["Resources"].get("GPU", 0), n["Resources"].get("CPU", 0)) for n in nodes.values()}
         there = ", ".join(f"{name}: {gpus:.0f} GPU(s), {cpus:.0f} CPUs" for name, (gpus, cpus) in have.items())
         total = sum(gpus for gpus, _ in have.values())
         raise UserError(
-            f"the Ray cluster at {address} has {total:.0f} of {count * per_node} GPUs ({there}); the run needs "
+            f"the Ray cluster at {address} has {total:.0f} of {sum(groups_of_gpus)} GPUs ({there}); the run needs "
             f"{wanted}: start Ray on the missing nodes (launch/ray_worker.sh --gpus --cpus{OF_CHECKOUT}), or lower "
             "cluster.nodes"
         )
-    bundles = [{"CPU": COLOCATED, "GPU": 1}] * per_node
-    groups = [placement_group(bundles, strategy="STRICT_PACK") for _ in range(count)]
+    bundle = {"CPU": COLOCATED, "GPU": 1}
+    groups = [placement_group([bundle] * gpus, strategy="STRICT_PACK") for gpus in groups_of_gpus]
     deadline = time.monotonic() + PLACEMENT
     if not all(group.wait(max(0.1, deadline - time.monotonic())) for group in groups):
         free = ray.available_resources()
@@ -227,7 +228,7 @@ def on_ray(config: DictConfig) -> list[Check]:
             scheduling_strategy=PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=index),
         )
         .remote(OmegaConf.to_yaml(config))
-        for group in groups
+        for group in groups[:count]
         for index in range(per_node)
     ]
     homes = ray.get([member.home.remote() for member in members])

@@ -84,7 +84,7 @@ def check_data(config: DictConfig, tokenizer: Any | None, to_come: Path | None =
 
     errors, own = [], dict(config.reward.scorers)
     first: dict[str, tuple[str, dict[str, Any]]] = {}
-    rows, unread = 0, set()
+    rows, unread, validated = 0, set(), set()
     for key, files in data_files(config).items():
         for file in files:
             path = Path(os.path.expanduser(file))
@@ -100,6 +100,7 @@ def check_data(config: DictConfig, tokenizer: Any | None, to_come: Path | None =
                 unread.add(key)
                 continue
             rows += len(frame) * (key == "train_files")
+            validated |= set(frame["data_source"]) if key == "val_files" else set()
             for source in sorted(set(frame["data_source"])):
                 if not sources.supports(source, own):
                     errors.append(f"data.{key}: {file}: {sources.why_not(source)}")
@@ -112,6 +113,8 @@ def check_data(config: DictConfig, tokenizer: Any | None, to_come: Path | None =
                 errors += _check_prompts(config, key, file, frame, tokenizer)
     if "train_files" not in unread:
         errors += _check_count(config, rows)
+    if "val_files" not in unread:
+        errors += _check_best_metric(config, sorted(validated))
     if not unread:
         errors += [
             f"reward.scorers.{source}: no row of data.train_files and data.val_files has this data_source; they have "
@@ -143,6 +146,21 @@ def _check_count(config: DictConfig, rows: int) -> list[str]:
     return [
         f"data.train_files: {rows} row{'s' * (rows != 1)}, fewer than data.train_batch_size={batch}: add rows, or "
         f"lower data.train_batch_size to at most {rows}, of which {mini} must be a divisor"
+    ]
+
+
+def _check_best_metric(config: DictConfig, validated: list[str]) -> list[str]:
+    """A metric that no validation of these data sources gives; what a scorer from outside measures is not known."""
+    metric, n = config.run.best_metric, config.actor_rollout_ref.rollout.val_kwargs.n
+    if metric is None:
+        return []
+    source, _, name = metric.removeprefix("val/").rpartition("/")
+    of_number = name.startswith(("avg@", "maj@")) and name.partition("@")[2] != str(n)
+    if metric.startswith("val/") and not of_number and source.removesuffix("/metric") in validated:
+        return []
+    return [
+        f"run.best_metric={metric}: must be a metric of the validation, such as "
+        f"{' or '.join(f'val/{source}/avg@{n}' for source in validated)}"
     ]
 
 

@@ -23,7 +23,7 @@ THREADS, THREADS_PER_WORKER = 500, 500
 COLOCATED = 3
 """CPUs that verl reserves in Ray for every GPU (ResourcePoolManager.max_colocate_count)."""
 RAY_ACTORS = 2
-"""CPUs for the task runner and TransferQueue's controller."""
+"""CPUs for TransferQueue's controller, and for actors such as vLLM's servers, which need one free for their start."""
 
 
 def limits(config: DictConfig) -> Check:
@@ -86,6 +86,30 @@ def cpus(config: DictConfig) -> Check:
         )
     told = f"Ray is told {offered} (cluster.num_cpus)" if config.cluster.num_cpus else f"Ray counts {offered}"
     return Check("CPUs", f"this machine has {here}; {told}, of which the run's processes reserve {need}", errors)
+
+
+def queue_cpus(config: DictConfig, nodes: int) -> int:
+    """CPUs of each of the `nodes` of a Ray cluster that must be free besides those of its GPUs."""
+    return -(-config.transfer_queue.backend.SimpleStorage.num_data_storage_units // nodes) + RAY_ACTORS
+
+
+def has_room(nodes: list[dict], groups: list[int], others: int) -> bool:
+    """Whether each group of GPUs has its place on one node of a Ray cluster, counting what is in use as free.
+
+    Args:
+        nodes: as `ray.nodes()` gives them.
+        groups: number of GPUs of each group; verl reserves COLOCATED CPUs with every one.
+        others: CPUs of every node that are not for GPUs.
+    """
+    resources = [node["Resources"] for node in nodes if node["Alive"]]
+    free = [[r.get("GPU", 0), r.get("CPU", 0) - others] for r in resources]
+    for gpus in sorted(groups, reverse=True):
+        fitting = [node for node in free if node[0] >= gpus and node[1] >= COLOCATED * gpus]
+        if not fitting:
+            return False
+        node = min(fitting)
+        node[:] = node[0] - gpus, node[1] - COLOCATED * gpus
+    return True
 
 
 def interfaces(config: DictConfig) -> Check:

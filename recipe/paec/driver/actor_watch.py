@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
+import traceback
 from pathlib import Path
 
 import ray
@@ -73,8 +74,18 @@ class ActorWatch(threading.Thread):
             self.join(timeout=5 * INTERVAL)
 
     def run(self) -> None:
+        failing = False
         while not self._stopped.wait(INTERVAL):
-            dead = dead_actors()
+            try:
+                dead = dead_actors()
+            except Exception:  # Ray was too busy to answer, or the watch is being stopped
+                if not failing:
+                    traceback.print_exc()
+                failing = True
+                continue
+            failing = False
             if dead:
-                write_failure(self._directory, "ActorDied", "; ".join(dead))
-                os._exit(1)
+                try:
+                    write_failure(self._directory, "ActorDied", "; ".join(dead))
+                finally:
+                    os._exit(1)

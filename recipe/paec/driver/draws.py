@@ -13,10 +13,12 @@ class Draws:
 
     Args:
         filtered: whether prompts without different scores are replaced (`algorithm.filter_groups.enable`).
+        in_parts: whether a batch is drawn in several parts (`data.gen_batch_size`), the last of which may be of the
+            next epoch.
     """
 
-    def __init__(self, filtered: bool):
-        self._filtered = filtered
+    def __init__(self, filtered: bool, in_parts: bool = False):
+        self._filtered, self._repeats = filtered, filtered or in_parts
         self._prompts: Counter[int] = Counter()
         self._rows: tuple[int, Counter[tuple[str, int]]] = (0, Counter())
         self._begun: set[int] = set()
@@ -46,11 +48,11 @@ class Draws:
         return [f"{step:06d}-{place:06d}" for place in range(first, first + count)]
 
     def earlier(self, step: int, sources: Iterable[str], indices: Iterable[int]) -> list[int]:
-        """How often each row was drawn before for the same step; 0 unless prompts are replaced."""
+        """How often each row was drawn before for the same step; 0 where none can come again."""
         if step != self._rows[0]:
             self._rows = (step, Counter())
         drawn, found = self._rows[1], []
         for source, index in zip(sources, indices, strict=True):
-            found.append(drawn[source, int(index)] if self._filtered else 0)
+            found.append(drawn[source, int(index)] if self._repeats else 0)
             drawn[source, int(index)] += 1
         return found

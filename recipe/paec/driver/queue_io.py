@@ -39,6 +39,14 @@ def for_the_actor(batch: KVBatchMeta) -> KVBatchMeta:
     return batch
 
 
+def sample_in_order(sample, *args, **kwargs):
+    """What the replay buffer's `sample` returns, ordered by prompt and sample number instead of by finishing time."""
+    batch, metrics = sample(*args, **kwargs)
+    places = [parts_of(key) for key in batch.keys]
+    batch.reorder(sorted(range(len(batch)), key=places.__getitem__))
+    return batch, metrics
+
+
 def number_responses(batch: KVBatchMeta) -> None:
     """Set the number of every response of `batch` in the queue, computed from its key."""
     _put(batch, {RESPONSE_NUMBER: torch.tensor([response_number(key) for key in batch.keys])})

@@ -51,7 +51,7 @@ class RecordingTrainer(PPOTrainer):
     def on_validate_end(self):
         super().on_validate_end()
         self._dump_futures += self.validation_recorder.keep(self._dump_executor, self.global_steps)
-        if self.global_steps >= self.total_training_steps or self.config.trainer.val_only:
+        if self.global_steps >= self.total_training_steps:
             self._record_last_validation()
 
     def on_train_end(self):

@@ -10,6 +10,9 @@ from omegaconf import DictConfig
 from verl.trainer.constants_ppo import get_ppo_ray_runtime_env
 from verl.trainer.main_ppo import TaskRunnerV1
 
+from recipe.paec.common.errors import UserError
+from recipe.paec.common.ray_access import queue_of_another_run
+
 VerlTaskRunner = TaskRunnerV1.__ray_metadata__.modified_class
 
 
@@ -25,6 +28,9 @@ class TaskRunnerHere:
 def _run(config: DictConfig) -> ray.ObjectRef:
     from recipe.paec.driver import trainer  # noqa: F401  (registers the trainer)
 
+    # Before verl joins the queue: prompts are named by step and place, so two runs would take each other's responses.
+    if problem := queue_of_another_run(ray.util.list_named_actors(all_namespaces=True)):
+        raise UserError(problem)
     os.environ.update(get_ppo_ray_runtime_env(config)["env_vars"])  # as every worker has them
     runner = VerlTaskRunner()
     try:

@@ -20,19 +20,20 @@ from paec_loss import Rollouts
 from paec_loss.batch import joined
 from paec_loss.stack import observed
 from recipe.paec.actor.loss import method_loss
-from recipe.paec.common.queue_keys import parts_of
 from recipe.paec.config.schema import TRAINER_MODES
-from recipe.paec.driver import curriculum_sampler, outcome_entropy, queue_io, tracking
+from recipe.paec.driver import curriculum_sampler, outcome_entropy, queue_io, tracking, validation
 from recipe.paec.driver.actor_watch import ActorWatch, RolloutFailed
 from recipe.paec.driver.draws import Draws
 from recipe.paec.driver.prompt_recorder import PromptRecorder
 from recipe.paec.driver.recording_trainer import RecordingTrainer
 from recipe.paec.driver.token_recorder import TokenRecorder
-from recipe.paec.driver.validation import best_score, mixed_prompts, reward_metrics, validation_scores
 from recipe.paec.rollout import agent_loop
 from recipe.paec.run import checkpoints
 from recipe.paec.run.log import STOP_FILE, Heartbeat, MetricsFile
 from recipe.paec.run.safe_load import tensors_only
+
+KL_IN_REWARD = "kl_in_reward"
+"""Beside the states of the methods, the coefficient that `algorithm.kl_ctrl.type=adaptive` has reached."""
 
 
 def _rollout_failure(what: str, step: int) -> str:
@@ -40,14 +41,6 @@ def _rollout_failure(what: str, step: int) -> str:
         f"the rollout of {what} failed at step {step}: a vLLM engine or a grader has died, or rejects requests; "
         "the first error is in the log"
     )
-
-
-def sample_in_order(sample, *args, **kwargs):
-    """What the replay buffer's `sample` returns, ordered by prompt and sample number instead of by finishing time."""
-    batch, metrics = sample(*args, **kwargs)
-    places = [parts_of(key) for key in batch.keys]
-    batch.reorder(sorted(range(len(batch)), key=places.__getitem__))
-    return batch, metrics
 
 
 class PAECTrainer(RecordingTrainer):
@@ -76,7 +69,7 @@ class PAECTrainer(RecordingTrainer):
         self.stack = self.actor_config.engine.stack
         self.trackers = self.stack.trackers()
         self.vocab_size = 0
-        self.draws = Draws(config.algorithm.filter_groups.enable)
+        self.draws = Draws(config.algorithm.filter_groups.enable, in_parts=config.data.gen_batch_size is not None)
         self.rollouts: list[Rollouts] = []
         self.recorder = TokenRecorder(config, self.stack.top_p)
         self.prompt_recorder = PromptRecorder(self.run_directory)
@@ -90,7 +83,7 @@ class PAECTrainer(RecordingTrainer):
     def _build_replay_buffer(self):
         buffer = super()._build_replay_buffer()
         buffer.poll_interval = self.config.run.poll_interval
-        buffer.sample = partial(sample_in_order, buffer.sample)
+        buffer.sample = partial(queue_io.sample_in_order, buffer.sample)
         return buffer
 
     def _setup(self):
@@ -114,6 +107,8 @@ class PAECTrainer(RecordingTrainer):
         checkpoint = checkpoints.read(checkpoints.folder_of(self.checkpoint_root, self.global_steps))
         for name, tracker in self.trackers.items():
             tracker.load_state_dict(checkpoint.state["methods"][name])
+        if KL_IN_REWARD in checkpoint.state["methods"]:
+            self.kl_ctrl_in_reward.value = checkpoint.state["methods"][KL_IN_REWARD]["value"]
 
     # ---- validation, loggers, failed rollouts ------------------------------------------------------------------------
 
@@ -128,8 +123,8 @@ class PAECTrainer(RecordingTrainer):
         if missing := sum(score is None for score in reward_extra_infos_dict["acc"]):
             raise RolloutFailed(_rollout_failure(f"{missing} validation responses", self.global_steps))
         # Instead of verl's: best@k there draws with replacement, which is not pass@k, and votes compare strings.
-        scorers = self.config.reward.scorers
-        return validation_scores(data_sources, sample_uids, reward_extra_infos_dict, expected_acc_counts, scorers)
+        samples = (data_sources, sample_uids, reward_extra_infos_dict, expected_acc_counts)
+        return validation.validation_scores(*samples, self.config.reward.scorers)
 
     def _complete_loggers(self) -> None:
         """Add metrics.jsonl and what verl's loggers lack; verl creates them in `fit()`, before these hooks."""
@@ -195,9 +190,9 @@ class PAECTrainer(RecordingTrainer):
             queue_io.number_responses(batch)
         batch = super()._compute_old_log_prob(queue_io.for_the_actor(batch), metrics)
         infos = self.prompt_recorder.take(batch)
-        metrics.update(reward_metrics(infos))
+        metrics.update(validation.reward_metrics(infos))
         if not self.stack.has("rewards"):  # such a method learns from prompts of one score too
-            metrics.update(mixed_prompts(batch.keys, infos))
+            metrics.update(validation.mixed_prompts(batch.keys, infos))
         if self.stack.needs_rollouts:
             read = queue_io.read_rollouts(
                 batch, self.stack, self.tokenizer, self.vocab_size, self.global_steps, self.config
@@ -261,11 +256,12 @@ class PAECTrainer(RecordingTrainer):
 
         A resumed run starts after its checkpoint's step, so what a kill loses of that step would be lost for good.
         """
-        step, score = record["step"], best_score(record, self.config.run.best_metric)
+        step, metric = record["step"], self.config.run.best_metric
         if self.uncommitted_step == step:
             for dump in self._dump_futures:
                 dump.result()
-            self._commit_checkpoint(step, score)
+            self._commit_checkpoint(step, validation.best_score(record, metric))
+        validation.check_best_metric(record, metric)  # only now: the step is saved
         if self._stop_asked() and (self.last_checkpoint == step or self.config.trainer.save_freq <= 0):
             self.total_training_steps = step  # fit() ends after it
 
@@ -278,6 +274,8 @@ class PAECTrainer(RecordingTrainer):
                 "that all nodes share"
             )
         methods = {name: tracker.state_dict() for name, tracker in self.trackers.items()}
+        if self.config.algorithm.use_kl_in_reward and self.config.algorithm.kl_ctrl.type == "adaptive":
+            methods[KL_IN_REWARD] = {"value": float(self.kl_ctrl_in_reward.value)}
         checkpoints.commit(self.checkpoint_root, step, self.identity, methods, score)
         self.uncommitted_step, self.last_checkpoint = None, step
         checkpoints.prune(self.checkpoint_root, self.config.run.keep_checkpoints, self.config.run.keep_best)

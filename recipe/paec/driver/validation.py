@@ -71,22 +71,18 @@ def _verdict(info: Mapping[str, Any], group: int | None) -> SampleVerdict:
 
 
 def best_score(record: Mapping[str, Any], metric: str | None) -> float | None:
-    """The score of the policy of a step: `metric`, or the mean of all avg@n; None without a validation.
+    """The score of the policy of a step: `metric`, or the mean of all avg@n; None without it."""
+    if metric is not None:
+        return record.get(metric)
+    averages = accuracy(record).values()
+    return fmean(averages) if averages else None
 
-    Raises:
-        UserError: the validation has no such metric.
-    """
-    scores = {key: value for key, value in record.items() if key.startswith("val/")}
-    if not scores:
-        return None
-    if metric is None:
-        averages = accuracy(record).values()
-        return fmean(averages) if averages else None
-    if metric not in scores:
-        raise UserError(
-            f"run.best_metric={metric}: must be one of {', '.join(sorted(scores))}, which the validation gives"
-        )
-    return scores[metric]
+
+def check_best_metric(record: Mapping[str, Any], metric: str | None) -> None:
+    """UserError if the record of a step has a validation, but no such metric."""
+    scores = sorted(key for key in record if key.startswith("val/"))
+    if metric is not None and scores and metric not in scores:
+        raise UserError(f"run.best_metric={metric}: must be one of {', '.join(scores)}, which the validation gives")
 
 
 def reward_metrics(infos: Sequence[Mapping[str, Any]]) -> dict[str, float]:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from recipe.paec.common import folder_kinds, folder_names, folders
 from recipe.paec.common.console import say
 from recipe.paec.common.errors import UserError
-from recipe.paec.common.records import first_difference
-from recipe.paec.config import rules
+from recipe.paec.config import rules, same_run
 from recipe.paec.config.resolve import folder_mark
 from recipe.paec.grid.request import Grid
 from recipe.paec.grid.runs import GridRun
@@ -24,8 +22,6 @@ TERMS = (
     *(f"actor_rollout_ref.rollout.val_kwargs.{key}" for key in ("n", "temperature", "top_p", "top_k")),
 )
 """Configuration keys in which the runs of a table must agree."""
-CIRCUMSTANCES = ("run", "trainer", "cluster", "ray_kwargs", "identity")
-"""Sections that do not make it a different run: length, monitoring, place (`resolve.SAME_RUN_PREFIXES`)."""
 
 
 def prepare(grid: Grid) -> list[GridRun]:
@@ -98,28 +94,9 @@ def _unequal_terms(configs: Mapping[str, DictConfig]) -> list[str]:
 
 def _other_run(run: GridRun, config: DictConfig) -> list[str]:
     """Why the run in a directory is a different one than `config` describes."""
-    remedy = "choose another run.root, or delete that folder"
+    remedy = "choose another run.root"
     if (run.step() or 0) > run.steps:
         return [f"{run.directory} is already at step {run.step()}, more than the {run.steps} steps asked for: {remedy}"]
-    recorded = _settings(OmegaConf.load(run.directory / "config.yaml"))
-    wanted = _settings(OmegaConf.create(OmegaConf.to_yaml(config)))  # so that numbers are parsed as in that file
-    if (difference := first_difference(recorded, wanted)) is None:
-        return []
-    key, there, here = difference
-    return [f"{run.directory} contains another run: its {key} is {there!r}, but this command has {here!r}: {remedy}"]
-
-
-def _settings(config: DictConfig) -> dict[str, Any]:
-    """Key -> value of everything that defines a run, without the module names of this recipe's classes."""
-    found: dict[str, Any] = {}
-
-    def add(node: Any, prefix: str) -> None:
-        for key, value in node.items():
-            if isinstance(value, dict) and value:
-                add(value, f"{prefix}{key}.")
-            elif not (isinstance(value, str) and value.removeprefix("pkg://").startswith("recipe.paec.")):
-                found[prefix + str(key)] = value
-
-    sections = OmegaConf.to_container(config)
-    add({key: value for key, value in sections.items() if key not in CIRCUMSTANCES}, "")
-    return found
+    changed = same_run.differences(OmegaConf.load(run.directory / "config.yaml"), config)
+    differ = [f"its {key} is {there!r}, but this command has {here!r}" for key, (there, here) in changed.items()]
+    return [f"{run.directory} contains another run: {', '.join(differ)}: {remedy}"] if differ else []

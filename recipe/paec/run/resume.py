@@ -11,15 +11,23 @@ from recipe.paec.common import versions
 from recipe.paec.common.errors import UserError
 from recipe.paec.common.files import replace_file, write_json
 from recipe.paec.common.repository import git_commit
-from recipe.paec.config.identity import with_current_names
+from recipe.paec.config.identity import CONTENTS, with_current_names
+from recipe.paec.config.same_run import differences
 from recipe.paec.run import checkpoints
+
+IN_IDENTITY = (
+    *("method.", "also.", "actor_rollout_ref.actor.fsdp_config.methods."),
+    *("model.path.", "actor_rollout_ref.model.path."),
+)
+"""Settings, or sections, that a checkpoint's identity says: with current names, and the model wherever it is."""
 
 
 def find_resume(config: DictConfig) -> tuple[checkpoints.Checkpoint | None, list[checkpoints.DamagedCheckpoint]]:
     """The newest intact checkpoint to resume from, and the newer ones that are damaged.
 
     Raises:
-        UserError: it belongs to another method, model or data; or there are only damaged ones.
+        UserError: it belongs to another method, model or data; the run had other settings; or there are only damaged
+            ones.
     """
     root = Path(config.trainer.default_local_dir)
     try:
@@ -35,13 +43,33 @@ def find_resume(config: DictConfig) -> tuple[checkpoints.Checkpoint | None, list
             )
         return None, []
     wanted = OmegaConf.to_container(config.identity, resolve=True)
-    difference = checkpoints.identity_difference(wanted, with_current_names(checkpoint.state["identity"]))
+    recorded = with_current_names(checkpoint.state["identity"])
+    wanted = {key: value for key, value in wanted.items() if key in recorded or key not in CONTENTS}
+    difference = checkpoints.identity_difference(wanted, recorded)
     if difference is not None:
         raise UserError(
             f"{checkpoint.folder} belongs to another run: {difference}. Give this run its own name (run.name=...), or "
             "start over with run.fresh=true, which deletes the old run"
         )
+    if changed := _changed_settings(config):
+        raise UserError(
+            f"{config.run.directory} was trained with other settings: {changed}. Give them as they were, give this run "
+            "its own name (run.name=...), or start over with run.fresh=true, which deletes the old run"
+        )
     return checkpoint, damaged
+
+
+def _changed_settings(config: DictConfig) -> str:
+    """What differs from the settings of the run's last start, with both values; what may change is left out."""
+    file = Path(config.run.directory) / "config.yaml"
+    if not file.is_file():
+        return ""
+    changed = differences(OmegaConf.load(file), config)
+    return ", ".join(
+        f"{key} was {there!r} and is {here!r}"
+        for key, (there, here) in changed.items()
+        if not f"{key}.".startswith(IN_IDENTITY)
+    )
 
 
 def write_provenance(config: DictConfig, directory: Path) -> Path:

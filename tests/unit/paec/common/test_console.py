@@ -19,6 +19,8 @@ def test_a_file_system_error_that_is_not_a_bug_has_its_remedy(capsys):
     assert capsys.readouterr().err == "error: /a/b: No space left: free some space\n"
     assert complain_of_files(OSError(errno.EROFS, "Read-only"), "choose another", "/c") == 2
     assert capsys.readouterr().err == "error: /c: Read-only: choose another\n"
+    assert complain_of_files(OSError(errno.ENOLCK, "No locks available"), "choose another", "/c") == 2
+    assert capsys.readouterr().err == "error: /c: No locks available: choose another\n"
     bug = OSError(errno.EBADF, "Bad file descriptor")
     with pytest.raises(OSError, match="Bad file descriptor") as caught:
         complain_of_files(bug, "free some space")

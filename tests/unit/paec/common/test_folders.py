@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -43,6 +44,22 @@ def test_whether_a_folder_is_in_use(tmp_path):
     with folders.lock(tmp_path, folder_kinds.RUN):
         assert folders.in_use(tmp_path)
     assert not folders.in_use(tmp_path)
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_one_sentence(tmp_path, monkeypatch, number):
+    def flock(stream, operation):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(folders.fcntl, "flock", flock)
+    with pytest.raises(UserError) as error:
+        folders.lock(tmp_path / "run", folder_kinds.RUN)
+    assert str(error.value) == (
+        f"{tmp_path / 'run'}: its file system has no file locks ({os.strerror(number)}): have it mounted with them "
+        "(Lustre: the option flock; NFS: without nolock), or choose a folder on another file system (run.root=..., "
+        "output=...)"
+    )
+    assert not folders.in_use(tmp_path / "run")
 
 
 def test_a_new_folder_is_marked(tmp_path, compose):

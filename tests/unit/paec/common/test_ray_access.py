@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import stat
 from pathlib import Path
@@ -32,3 +33,16 @@ def test_the_token_of_a_running_ray(tmp_path, monkeypatch):
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     with ray_access.private_ray("10.0.0.1:6379", tmp_path) as environment:
         assert environment == {"RAY_AUTH_MODE": "disabled"}
+
+
+def test_a_cluster_with_the_queue_of_another_run():
+    """As Ray lists named actors; the name is the one that TransferQueue looks for."""
+    queue = {"name": "TransferQueueController", "namespace": "transfer_queue"}
+    mine = [{"name": "TransferQueueController", "namespace": "mine"}, {"name": "x", "namespace": "transfer_queue"}]
+    assert ray_access.queue_of_another_run([]) is ray_access.queue_of_another_run(mine) is None
+    assert ray_access.queue_of_another_run([*mine, queue]) == (
+        "another run uses this Ray cluster, and both would read and write the same queue of responses: wait until it "
+        "has ended, or give this run a Ray cluster of its own (cluster.ray_address)"
+    )
+    source = Path(importlib.util.find_spec("transfer_queue").origin).with_name("interface.py").read_text()
+    assert 'ray.get_actor("TransferQueueController", namespace="transfer_queue")' in source

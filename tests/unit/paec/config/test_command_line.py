@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 
@@ -43,3 +44,11 @@ def test_unknown_keys_on_the_command_line(override, words):
 )
 def test_a_class_of_the_users_own(given, found):
     assert with_own_class(given.split()) == found.split()
+
+
+@pytest.mark.parametrize("experiment, variable", [("tiny_cpu", "PAEC_TINY"), ("tiny_math", "PAEC_TINY_MATH")])
+def test_a_folder_for_model_and_data_may_have_any_name(compose, monkeypatch, experiment, variable):
+    monkeypatch.setenv(f"{variable}_DIR", "/my data/it's $HOME")
+    monkeypatch.setenv(f"{variable}_ARGS", "--train 64")
+    words = shlex.split(compose(f"experiment={experiment}").run.prepare_command)
+    assert words[words.index("--output") :] == ["--output", "/my data/it's $HOME", "--train", "64"]

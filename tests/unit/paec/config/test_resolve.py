@@ -22,11 +22,16 @@ def test_a_running_cluster_is_not_told_its_size(compose):
         (["trainer.total_training_steps=5", "run.fresh=true", "experiment=tiny_cpu", "method=none"], ""),
         (["method.rho=0.7"], "-rho=0.7"),
         (["method.rho=0.7", "actor_rollout_ref.actor.optim.lr=1e-4"], "-actor.optim.lr=1e-4,rho=0.7"),
+        (["trainer.v1.sampler.max_off_policy_threshold=2"], "-trainer.v1.sampler.max_off_policy_threshold=2"),
         (["data.train_files=[/a/b.parquet]"], "-data.train_files=__a_b.parquet_"),
     ],
 )
 def test_run_suffix(overrides, suffix):
     assert resolve.run_suffix(overrides) == suffix
+
+
+def test_a_name_of_ones_own_stays_as_it_is(compose):
+    assert compose("++run.name=mine", "seed=2").run.name == "mine"
 
 
 def test_long_suffixes_differ():

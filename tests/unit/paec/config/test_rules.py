@@ -128,6 +128,15 @@ def test_a_scorer_that_does_not_exist_is_one_sentence(compose):
     assert problem.endswith("; did you mean exact_match?")
 
 
+def test_update_and_log_probs_share_the_kind_of_micro_batches(tiny_config):
+    """verl has only an assert for it, in the worker."""
+    (problem,) = rules.check_config(tiny_config("actor_rollout_ref.rollout.log_prob_use_dynamic_bsz=false"))
+    assert problem == (
+        "actor_rollout_ref.rollout.log_prob_use_dynamic_bsz=false: verl wants the value of "
+        "actor_rollout_ref.actor.use_dynamic_bsz=true: leave it out"
+    )
+
+
 FIXED = "actor_rollout_ref.actor.use_dynamic_bsz=false"
 UPDATE, STEP = (f"actor_rollout_ref.{key}_micro_batch_size_per_gpu" for key in ("actor.ppo", "rollout.log_prob"))
 OF_REFERENCE = "actor_rollout_ref.ref.log_prob_micro_batch_size_per_gpu"

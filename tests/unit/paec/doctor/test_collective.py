@@ -1,4 +1,4 @@
-"""The collective over all ranks: two processes, a wrong interface, a hang, places on a cluster."""
+"""The collective over all ranks: two processes, a wrong interface, a hang."""
 
 from __future__ import annotations
 
@@ -39,12 +39,3 @@ def test_collective_that_hangs(tiny_config):
     (check,) = running.result(limit=1)
     assert "the collective over all ranks did not finish within 1 s: set the interface" in check.errors[0]
     assert running._process.poll() is not None
-
-
-def test_room_on_a_cluster():
-    def node(gpus, cpus, alive=True):
-        return {"Alive": alive, "Resources": {"GPU": gpus, "CPU": cpus}}
-
-    assert collective.places([node(8, 64), node(8, 64)], 8, 24) == 2
-    assert collective.places([node(8, 23), node(8, 64, alive=False)], 8, 24) == 0
-    assert collective.places([node(2, 6), node(1, 64)], 1, 3) == 3

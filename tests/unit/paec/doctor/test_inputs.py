@@ -148,6 +148,25 @@ def test_too_few_rows(tiny_config):
     )
 
 
+@pytest.mark.parametrize("name", ["avg@8", "strict_avg", "pass@2", "metric/length"])
+def test_a_metric_of_the_validation_can_decide_what_is_best(tiny_config, name):
+    config = tiny_config(
+        "actor_rollout_ref.rollout.val_kwargs.n=8", f"run.best_metric=val/reasoning_gym/countdown/{name}"
+    )
+    assert inputs.check_data(config, None) == []
+
+
+@pytest.mark.parametrize(
+    "metric",
+    ["avg@8", "reasoning_gym/countdown/avg@8", "val/math/avg@8", "val/reasoning_gym/countdown/maj@4", "val/avg@8"],
+)
+def test_one_that_the_validation_cannot_give_is_named(tiny_config, metric):
+    config = tiny_config("actor_rollout_ref.rollout.val_kwargs.n=8", f"run.best_metric={metric}")
+    assert inputs.check_data(config, None) == [
+        f"run.best_metric={metric}: must be a metric of the validation, such as val/reasoning_gym/countdown/avg@8"
+    ]
+
+
 def test_the_rows_of_all_training_files_count(tiny_config, tiny_files):
     file = tiny_files / "data" / "train.parquet"
     assert inputs.check_data(tiny_config(f"data.train_files=[{file},{file}]", "data.train_batch_size=128"), None) == []

@@ -108,3 +108,23 @@ def test_cpus_of_a_container(tiny_config):
 def test_cpus_that_verl_reserves():
     source = Path(importlib.util.find_spec("verl").origin).parent / "single_controller" / "ray" / "base.py"
     assert f"max_colocate_count: int = {node_limits.COLOCATED}\n" in source.read_text()
+
+
+def test_room_on_a_cluster():
+    """verl's groups of GPUs stay on one node each, beside the queue, which is there first."""
+
+    def node(gpus, cpus, alive=True):
+        return {"Alive": alive, "Resources": {"GPU": gpus, "CPU": cpus}}
+
+    two = [node(8, 30), node(8, 30)]
+    assert node_limits.has_room(two, [8, 8], 6) and not node_limits.has_room(two, [8, 8], 7)
+    assert not node_limits.has_room([node(8, 64), node(8, 64, alive=False)], [8, 8], 0)
+    assert node_limits.has_room([node(2, 6), node(1, 64)], [1, 1, 1], 0)
+    assert not node_limits.has_room(two, [8, 8, 1], 0), "a third node, for the rollout of mode=separate_async"
+    assert node_limits.has_room([node(8, 64), node(2, 64)], [2, 8], 0), "the small group leaves the large node"
+    assert not node_limits.has_room([{"Alive": True, "Resources": {}}], [1], 0)
+
+
+def test_the_queue_spreads_over_the_nodes(tiny_config):
+    config = tiny_config("transfer_queue.backend.SimpleStorage.num_data_storage_units=8")
+    assert [node_limits.queue_cpus(config, nodes) for nodes in (1, 2, 3, 8, 9)] == [10, 6, 5, 3, 3]

@@ -20,6 +20,8 @@ def test_a_row_that_comes_again_is_counted_by_step_source_and_index():
     assert draws.earlier(4, ["a", "a"], [2, 1]) == [0, 2] and draws.earlier(5, ["a"], [1]) == [0]
     unfiltered = Draws(filtered=False)
     assert [unfiltered.earlier(4, ["a"], [1]) for _ in range(2)] == [[0], [0]], "rows without an index all have 0"
+    in_parts = Draws(filtered=False, in_parts=True)
+    assert in_parts.earlier(4, ["a", "a", "a"], [7, 8, 7]) == [0, 0, 1], "the last part was of the next epoch"
 
 
 def test_an_epoch_of_further_prompts_is_the_end():

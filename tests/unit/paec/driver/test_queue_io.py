@@ -1,4 +1,4 @@
-"""What the actor may fetch of a batch."""
+"""The order of a step's batch, and what the actor may fetch of it."""
 
 from __future__ import annotations
 
@@ -30,6 +30,16 @@ def test_the_actor_gets_tensors_only():
     assert not {"returns", "rm_scores", "token_level_rewards", "values"} & {*batch.fields}, "of no use to the actor"
     objects = {"uid", "raw_prompt", "reward_model", "extra_info", "data_source", "extra_fields", "metrics"}
     assert not objects & {*batch.fields}
+
+
+def test_batches_have_an_order_of_their_own():
+    """By prompt, then sample, then output, as numbers; tags move with their keys."""
+    keys = ["000002-000001_10_0", "000002-000001_2_1", "000002-000001_2_0", "000002-000000_3_0"]
+    batch = KVBatchMeta(partition_id="train", keys=keys, tags=[{"seq_len": number} for number in range(4)])
+    ordered, metrics = queue_io.sample_in_order(lambda step: (batch, {"step": step}), step=2)
+    assert ordered.keys == ["000002-000000_3_0", "000002-000001_2_0", "000002-000001_2_1", "000002-000001_10_0"]
+    assert [tag["seq_len"] for tag in ordered.tags] == [3, 2, 1, 0]
+    assert metrics == {"step": 2}
 
 
 def test_what_the_methods_make_of_the_outcome(monkeypatch):
@@ -115,7 +125,7 @@ def test_texts_are_whole_where_tools_wrote(monkeypatch):
     monkeypatch.setattr(queue_io, "queued_statistics", lambda data, vocab_size: statistics)
     monkeypatch.setattr(queue_io, "token_pieces", lambda ids, tokenizer: [[str(i) for i in row] for row in ids])
     batch = KVBatchMeta(keys=["000001-000000_0_0", "000001-000001_0_0"], tags=[{}] * 2, partition_id="train")
-    found = queue_io.read_rollouts(batch, MethodStack([ReadsTexts()]), None, 9, 1, 1)
+    found = queue_io.read_rollouts(batch, MethodStack([ReadsTexts()]), None, 9, 1, CONFIG)
     assert found.token_texts == [["4", "5", "6", "7"], ["8", "3"]]
     assert found.response_mask.tolist() == [[True, False, False, True], [True, True, False, False]]
 

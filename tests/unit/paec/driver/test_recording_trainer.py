@@ -29,7 +29,7 @@ class Recorder:
         return 1.5, ["record"]
 
 
-def trainer_of(mode: str, step: int, waits: bool = True, val_only: bool = False):
+def trainer_of(mode: str, step: int, waits: bool = True):
     """A trainer in a run of 20 steps whose validation has just ended, and a list of what it does then."""
     from verl.trainer.ppo.v1.trainer_base import get_trainer_cls
 
@@ -39,7 +39,6 @@ def trainer_of(mode: str, step: int, waits: bool = True, val_only: bool = False)
     events: list[str] = []
     made = object.__new__(kind)
     made.validation_recorder = Recorder(events, waits)
-    made.config = SimpleNamespace(trainer=SimpleNamespace(val_only=val_only))
     made.global_steps, made.total_training_steps = step, 20
     made._dump_futures, made._dump_executor, made.timing_raw = [], None, {}
     made.vocab_size, made.tokenizer = 26, None
@@ -76,13 +75,10 @@ def test_after_the_last_step_the_rollout_makes_room(mode):
     assert trainer.timing_raw == {"testing/record_validation": 1.5} and trainer._dump_futures == ["kept", "record"]
 
 
-def test_a_run_that_is_stopped_or_only_validates_also_ends_with_it():
+def test_a_run_that_is_stopped_also_ends_with_it():
     trainer, events = trainer_of("sync", step=12)
     trainer.on_train_end()
     assert events == ["beat log-probs of the validation", "sleep", *PASS]
-    trainer, events = trainer_of("sync", step=0, val_only=True)
-    trainer.on_validate_end()
-    assert events == ["keep 0", "beat log-probs of the validation", "sleep", *PASS]
 
 
 def test_without_a_record_nothing_is_put_to_sleep():

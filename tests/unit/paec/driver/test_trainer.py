@@ -1,4 +1,4 @@
-"""The order of a step's batch, and the prompts that are drawn for it."""
+"""The prompts that are drawn for a step, its rewards, and what its checkpoint holds."""
 
 from __future__ import annotations
 
@@ -11,23 +11,11 @@ import numpy as np
 import pytest
 import torch
 from batches import random_rollouts
+from omegaconf import OmegaConf
 
 from paec_loss import Method, MethodStack
 from recipe.paec.common.errors import UserError
-
-
-def test_batches_have_an_order_of_their_own():
-    """By prompt, then sample, then output, as numbers; tags move with their keys."""
-    from transfer_queue import KVBatchMeta
-
-    from recipe.paec.driver.trainer import sample_in_order
-
-    keys = ["000002-000001_10_0", "000002-000001_2_1", "000002-000001_2_0", "000002-000000_3_0"]
-    batch = KVBatchMeta(partition_id="train", keys=keys, tags=[{"seq_len": number} for number in range(4)])
-    ordered, metrics = sample_in_order(lambda step: (batch, {"step": step}), step=2)
-    assert ordered.keys == ["000002-000000_3_0", "000002-000001_2_0", "000002-000001_2_1", "000002-000001_10_0"]
-    assert [tag["seq_len"] for tag in ordered.tags] == [3, 2, 1, 0]
-    assert metrics == {"step": 2}
+from recipe.paec.run import checkpoints
 
 
 @dataclass(frozen=True)
@@ -119,3 +107,46 @@ def test_every_draw_is_a_sign_of_life(monkeypatch, tmp_path):
         beats.append(json.loads((tmp_path / "heartbeat.json").read_text()))
     assert [(beat["stage"], beat["step"]) for beat in beats] == [("rollout", 4)] * 2
     assert beats[0]["time"] < beats[1]["time"]
+
+
+def committing_trainer(tmp_path, **algorithm):
+    """A trainer after step 6, whose checkpoint verl has written."""
+    from recipe.paec.driver.trainer import PAECTrainerSync
+
+    trainer = object.__new__(PAECTrainerSync)
+    trainer.config = OmegaConf.create(
+        {
+            "run": {"best_metric": None, "keep_checkpoints": 2, "keep_best": 1},
+            "trainer": {"save_freq": 2, "resume_from_path": None},
+            "algorithm": {"use_kl_in_reward": False, "kl_ctrl": {"type": "fixed"}} | algorithm,
+        }
+    )
+    trainer.run_directory, trainer.checkpoint_root = tmp_path, tmp_path / "checkpoints"
+    trainer.identity, trainer.trackers, trainer._dump_futures = {"workers": 1}, {}, []
+    trainer.global_steps, trainer.uncommitted_step, trainer.last_checkpoint = 6, 6, None
+    folder = tmp_path / "checkpoints" / "global_step_6" / "actor"
+    folder.mkdir(parents=True)
+    (folder / "model_world_size_1_rank_0.pt").write_bytes(b"weights")
+    return trainer
+
+
+def test_a_wrong_best_metric_ends_the_run_after_its_checkpoint(tmp_path):
+    trainer = committing_trainer(tmp_path)
+    trainer.config.run.best_metric = "val/math/avg@8"
+    with pytest.raises(UserError, match="run.best_metric=val/math/avg@8: must be one of val/math/avg@4, which"):
+        trainer._step_recorded({"step": 6, "val/math/avg@4": 0.5})
+    checkpoint, damaged = checkpoints.latest(tmp_path / "checkpoints")
+    assert checkpoint.step == trainer.last_checkpoint == 6 and checkpoint.score is None and damaged == []
+
+
+@pytest.mark.parametrize("kind, value", [("adaptive", 0.25), ("fixed", 0.001)])
+def test_the_adaptive_kl_coefficient_goes_on_after_a_resume(tmp_path, monkeypatch, kind, value):
+    from recipe.paec.driver.trainer import RecordingTrainer
+
+    trainer = committing_trainer(tmp_path, use_kl_in_reward=True, kl_ctrl={"type": kind})
+    trainer.kl_ctrl_in_reward = SimpleNamespace(value=np.float64(0.25))
+    trainer._step_recorded({"step": 6})
+    monkeypatch.setattr(RecordingTrainer, "_load_checkpoint", lambda self: None)
+    trainer.kl_ctrl_in_reward = SimpleNamespace(value=0.001)
+    trainer._load_checkpoint()
+    assert trainer.kl_ctrl_in_reward.value == value

@@ -5,7 +5,13 @@ from __future__ import annotations
 import pytest
 
 from recipe.paec.common.errors import UserError
-from recipe.paec.driver.validation import best_score, mixed_prompts, reward_metrics, validation_scores
+from recipe.paec.driver.validation import (
+    best_score,
+    check_best_metric,
+    mixed_prompts,
+    reward_metrics,
+    validation_scores,
+)
 
 
 def info(pred: str, acc: float, strict: float | None = None, **flags) -> dict:
@@ -83,7 +89,10 @@ def test_what_is_best():
     assert best_score(record, "val/b/maj@4") == 1.0
     assert best_score({"step": 5, "actor/entropy": 9.0}, "val/b/maj@4") is None
     with pytest.raises(UserError, match="run.best_metric=val/c: must be one of val/a/avg@4, val/b/avg@4"):
-        best_score(record, "val/c")
+        check_best_metric(record, "val/c")
+    assert best_score(record, "val/c") is None, "the step is saved first, without a score"
+    for metric, step in ((None, record), ("val/b/maj@4", record), ("val/c", {"step": 5, "actor/entropy": 9.0})):
+        check_best_metric(step, metric)
 
 
 def test_what_own_scorers_measured_is_averaged_over_the_responses_that_have_it():

@@ -48,12 +48,13 @@ def test_another_run_in_the_directory_is_refused(compose, tmp_path):
     text = OmegaConf.to_yaml(config)
     run = made_run(tmp_path / "t-paec-seed1", [{"step": 2}], config=text)
     same = compose("experiment=tiny_cpu", "trainer.total_training_steps=5", "cluster.nodes=2")
-    assert prepare._other_run(run, config) == prepare._other_run(run, same) == []
+    slurm = compose("experiment=tiny_cpu", "trainer.total_training_steps=2", "cluster.gpus_per_node=4")
+    assert prepare._other_run(run, config) == prepare._other_run(run, same) == prepare._other_run(run, slurm) == []
     other = compose("experiment=tiny_cpu", "actor_rollout_ref.actor.optim.lr=1e-4")
     (problem,) = prepare._other_run(run, other)
     assert problem == (
         f"{run.directory} contains another run: its actor_rollout_ref.actor.optim.lr is 5e-05, but this command has "
-        "0.0001: choose another run.root, or delete that folder"
+        "0.0001: choose another run.root"
     )
     longer = GridRun("paec", 1, run.directory, 1, saves=True, exports=True)
     (problem,) = prepare._other_run(longer, config)

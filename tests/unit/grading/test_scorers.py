@@ -284,8 +284,8 @@ def test_an_exception_of_the_scorer_does_not_cost_a_process(returning):
         ("my_pkg.mine:two", "takes (response, truth): it is called with three arguments, (response, ground_truth, ex"),
         (
             "my_pkg.mine:of_verl",
-            "has the parameters of verl's compute_score; here a scorer is called as (response, ground_truth, extra): name a "
-            "function of these that calls yours (docs/scorers.md)",
+            "has the parameters of verl's compute_score; here a scorer is called as (response, ground_truth, extra): "
+            "name a function of these that calls yours (docs/scorers.md)",
         ),
         ("my_pkg.mine:shortened", "has the parameters of verl's compute_score; here a scorer is called as"),
         ("my_pkg.mine:later", "is asynchronous: name a plain function of (response, ground_truth, extra)"),

@@ -123,7 +123,7 @@ class Ordered(Method):
 def test_a_class_that_would_train_something_else(tmp_path, monkeypatch, name, sentence):
     (tmp_path / "own_hooks.py").write_text(MODULE)
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(TypeError, match=re.escape(f"method.target=own_hooks.{name}: {sentence}")):
+    with pytest.raises(TypeError, match=re.escape(f"method.class_path=own_hooks.{name}: {sentence}")):
         find(f"own_hooks.{name}")
     assert find("own_hooks.Inherited").__name__ == "Inherited" and find("own_hooks.Ordered")().needs == {"curriculum"}
 
@@ -148,12 +148,12 @@ def test_a_module_that_cannot_be_defined(tmp_path, monkeypatch, code, line, sent
     (tmp_path / "bad_hooks.py").write_text(head + good + code)
     monkeypatch.syspath_prepend(tmp_path)
     place = f"{tmp_path / 'bad_hooks.py'}, line {line}"
-    with pytest.raises(TypeError, match=re.escape(f"method.target=bad_hooks.A: {place}: {sentence}")):
+    with pytest.raises(TypeError, match=re.escape(f"method.class_path=bad_hooks.A: {place}: {sentence}")):
         find("bad_hooks.A")
 
 
 def test_a_path_that_is_none():
-    with pytest.raises(TypeError, match="^method.target=..A: the 'package' argument is required"):
+    with pytest.raises(TypeError, match="^method.class_path=..A: the 'package' argument is required"):
         find("..A")
 
 

@@ -175,7 +175,7 @@ def test_bad_overrides(override, words, monkeypatch, capsys):
         (["method=none", "method.rho=0.7"], "method.rho: method none has no field rho (its fields: none); "),
         (["also=clip_higher", "also.clip_higher.rho=1"], "also.clip_higher.rho: method clip_higher has no field rho"),
         (["curriculum=semantic_entropy", "data.train_files=null"], "data.train_files=null: must be a file"),
-        (["method=custom", "method.target=5"], "method.target=5: method=custom needs the import path"),
+        (["method=custom", "method.class_path=5"], "method.class_path=5: method=custom needs the import path"),
         (["also=clip_higher", "also.clip_higher=5"], "also.clip_higher is a section:"),
         (["--dry-run"], "--check and --dry-run: give only one;"),
         (["method=clip_cov", "also=clip_cov"], "also=clip_cov: clip_cov is already active"),

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 MAX_LOG_RATIO = 20.0
 """Log-ratios are clamped to this on both sides before exp, as in verl's own surrogates."""
 
+NO_SIGNAL: Mapping[str, float] = {}
+"""The default of `Update.tracker_signal`, known by its identity: nobody asked a tracker. Another {} is a signal."""
+
 
 @dataclass(frozen=True)
 class Clip:
@@ -41,8 +44,11 @@ class Update:
     """Response tokens of the mini-batch, all ranks."""
     clip: Clip
     """Clip range of the surrogate."""
-    tracker_signal: Mapping[str, float] = field(default_factory=dict)
-    """Signal of the method's tracker for this step (`Tracker.signal`); empty for a method without one."""
+    tracker_signal: Mapping[str, float] = field(default_factory=lambda: NO_SIGNAL)
+    """Signal of the method's tracker for this step (`Tracker.signal`); empty for a method without one.
+
+    The default is refused for a method that has hooks before the loss (`MethodStack.prepare`).
+    """
 
 
 class _Padded:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import json
 import numbers
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -35,6 +36,14 @@ OTHERS = {
     "metrics": "a dict of numbers: .item() makes one of a tensor",
 }
 """Hooks that return something else -> what."""
+TRACKER = {"observe": ("rollouts",), "signal": ("step",), "state_dict": (), "load_state_dict": ("state",)}
+"""Methods of what the hook `tracker` returns -> their parameters."""
+OF_TRACKER = {
+    "observe": "a dict of numbers, {} for no metrics: .item() makes one of a tensor",
+    "signal": "a dict of numbers, {} for no signal: .item() makes one of a tensor",
+    "state_dict": "a dict of JSON types: .item() or .tolist() makes them of a tensor",
+}
+"""Those that return something -> what."""
 HOOKS = ("prepare", *SHAPES, *OTHERS, "token_weights")
 """The methods of `paec_loss.Method` that a method overrides."""
 NEEDED = {
@@ -88,6 +97,12 @@ def _check_parameters(where: str, function: Any, wanted: Sequence[str]) -> None:
         raise TypeError(f"{where} takes ({', '.join(signature.parameters)}): it must take ({', '.join(wanted)})")
 
 
+def check_tracker(where: str, tracker: Any) -> None:
+    """TypeError unless each of a tracker's four methods takes what it is called with."""
+    for name, wanted in TRACKER.items():
+        _check_parameters(f"{where}.{name}", getattr(tracker, name), wanted)
+
+
 def lacking(name: str, hook: str, seen: Any, error: Exception) -> HookError | None:
     """The error for a hook that failed and reads a field that only a word in `needs` provides; None if it reads none.
 
@@ -128,7 +143,7 @@ def check_result(where: str, hook: str, value: Any, shape: Sequence[int] = ()) -
     elif _fits(hook, value, tuple(shape)):
         return value
     else:
-        remedy = OTHERS[hook]
+        remedy = OTHERS.get(hook) or OF_TRACKER[hook]
     found = "None" if value is None else f"a value of type {type(value).__name__}"
     found = f"a tensor of shape {list(value.shape)}" if isinstance(value, torch.Tensor) else found
     raise HookError(f"{where} returned {found}: it must return {remedy}")
@@ -140,10 +155,19 @@ def _fits(hook: str, value: Any, shape: tuple[int, ...]) -> bool:
     if hook == "sampling":
         return value is None or (hasattr(value, "share") and hasattr(value, "temperature"))
     if hook == "tracker":
-        parts = ("observe", "signal", "state_dict", "load_state_dict")
-        return value is None or all(callable(getattr(value, part, None)) for part in parts)
+        return value is None or all(callable(getattr(value, part, None)) for part in TRACKER)
+    if hook == "state_dict":
+        return isinstance(value, Mapping) and _is_json(value)
     if hook == "selection":
         pair = isinstance(value, tuple) and len(value) == 2 and isinstance(value[1], int)
         mask = value[0] if pair else None
         return isinstance(mask, torch.Tensor) and mask.shape == shape and mask.dtype == torch.bool
     return isinstance(value, Mapping) and all(isinstance(number, numbers.Real) for number in value.values())
+
+
+def _is_json(value: Any) -> bool:
+    try:
+        json.dumps(value)
+    except (TypeError, ValueError):
+        return False
+    return True

@@ -8,8 +8,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from paec_loss import _torch as torch
-from paec_loss.batch import Clip, Rollouts, Tokens, Update
-from paec_loss.hooks import check_result, lacking
+from paec_loss.batch import NO_SIGNAL, Clip, Rollouts, Tokens, Update
+from paec_loss.hooks import check_result, check_tracker, lacking
 from paec_loss.method import Method, Sampling, Tracker
 from paec_loss.methods import NAMES
 
@@ -29,6 +29,14 @@ ACTOR = ("prepare", "token_advantages", "selection", "policy_loss", "loss_term")
 """Hooks that act on the actor's tokens."""
 DRIVER = ("rewards", "advantages", "response_value", "tracker")
 """Hooks that read the step's log-prob pass."""
+BEFORE_THE_LOSS = {
+    "tracker": "observed(trackers, rollouts) (trackers = stack.trackers() of the run's start)",
+    "sampling": "stack.sampling(signals, step)",
+    "rewards": "stack.rewards(rollouts, signals)",
+    "advantages": "stack.advantages(rollouts, signals)",
+    "response_value": "stack.response_value(rollouts, signals)",
+}
+"""Hooks that a trainer must call itself, before the updates of a step -> how."""
 CHECKED_STEPS = 1000
 """About how many evenly spaced steps are checked, before a run, for fields whose schedules contradict each other."""
 
@@ -48,18 +56,27 @@ def _seen_by(name: str, rollouts: Rollouts, signals: Signals) -> Rollouts:
     """The responses as the method `name` sees them: the signal of its own tracker, and copies that it may change."""
     given = {"rewards": rollouts.rewards, "advantages": rollouts.advantages}
     copies = {key: value.clone() for key, value in given.items() if value is not None}
-    return replace(rollouts, tracker_signal=signals.get(name, {}), **copies)
+    return replace(rollouts, tracker_signal=_signal_of(name, signals), **copies)
+
+
+def _signal_of(name: str, signals: Signals) -> Mapping[str, float]:
+    """The signal of the method's own tracker, empty without one; HookError if it is no dict of numbers."""
+    return check_result(f"{name}.tracker.signal", "signal", signals.get(name, {}))
 
 
 def observed(trackers: Mapping[str, Tracker], rollouts: Rollouts, prefix: str = "") -> dict[str, float]:
     """Shows the responses to every tracker (`MethodStack.trackers`); their metrics as `<prefix><method>/<metric>`.
 
     Raises:
-        HookError: a tracker needs what the run does not provide.
+        HookError: a tracker needs what the run does not provide, its metrics are none, or (looked at in step 1) its
+            state is not of JSON types.
     """
     found: dict[str, float] = {}
     for name, tracker in trackers.items():
         values = _result(name, "tracker", tracker.observe, _seen_by(name, rollouts, NO_SIGNALS))
+        check_result(f"{name}.tracker.observe", "observe", values)
+        if rollouts.step == 1:
+            check_result(f"{name}.tracker.state_dict", "state_dict", tracker.state_dict())
         found |= {f"{prefix}{name}/{key}": value for key, value in values.items()}
     return found
 
@@ -149,7 +166,8 @@ class MethodStack:
 
     Raises:
         ValueError: a method twice, two methods with the same exclusive hook, or an invalid schedule; one sentence.
-        HookError: a clip range that is none. The hooks raise it for every result that no trainer can use.
+        TypeError: a tracker's method takes other arguments.
+        HookError: a clip range or a tracker that is none. The hooks raise it for every result that no trainer can use.
     """
 
     def __init__(self, methods: Sequence[Method]) -> None:
@@ -180,7 +198,8 @@ class MethodStack:
             earlier.append(name)
         for method in self.methods:
             _check_schedules(method)
-        self.clip(_ANY)  # the only hook that is called before a run
+        self.clip(_ANY)
+        self.trackers()  # these two hooks are called before a run, so that an error comes before it
 
     def at(self, step: int) -> tuple[Method, ...]:
         """The methods with the numbers of a trainer step where a field follows a schedule."""
@@ -310,13 +329,14 @@ class MethodStack:
         for name, method in self._unresolved("tracker"):
             tracker = self.checked(name, "tracker", method.at(1).tracker())
             if tracker is not None:
+                check_tracker(f"{name}.tracker", tracker)
                 made[name] = ScheduledTracker(method) if method.schedules else tracker
         return made
 
     def sampling(self, signals: Signals, step: int = 1) -> Sampling | None:
         """Different sampling for some prompts of the next step, `step`; None: the same for all."""
         for name, method in self._having("sampling", step=step):
-            return self.checked(name, "sampling", method.sampling(signals.get(name, {})))
+            return self.checked(name, "sampling", method.sampling(_signal_of(name, signals)))
         return None
 
     def rewards(self, rollouts: Rollouts, signals: Signals = NO_SIGNALS) -> Tensor:
@@ -354,13 +374,36 @@ class MethodStack:
         """Sources of the mini-batch that the methods' `prepare` uses: "exact", "step", both or none."""
         return {method.statistics_from for _, method in self._having("prepare")}
 
+    def updates(self, update: Update, signals: Signals) -> list[Update]:
+        """The update as each method sees it: with the signal of its own tracker, empty without one.
+
+        Raises:
+            ValueError: a signal of something else than a method of the stack.
+        """
+        if unknown := [key for key in signals if key not in self.names]:
+            raise ValueError(
+                f"signals has {unknown[0]}, which is no method here: write signals = {{name: tracker.signal(step) for "
+                "name, tracker in trackers.items()}"
+            )
+        return [replace(update, tracker_signal=_signal_of(name, signals)) for name in self.names]
+
     def prepare(self, batches: Mapping[str, Tokens], updates: Sequence[Update]) -> list[Any]:
         """Every method's context of a mini-batch, None for a method without `prepare`.
 
         Args:
             batches: the full mini-batch by source, for each of `sources()`.
-            updates: the update as each method sees it (its own tracker's signal).
+            updates: the update as each method sees it (`updates`).
+
+        Raises:
+            ValueError: a method acts before the loss, and its update was made without a signal.
         """
+        for name, method, update in zip(self.names, self.methods, updates, strict=True):
+            calls = [call for hook, call in BEFORE_THE_LOSS.items() if method.overrides(hook)]
+            if calls and update.tracker_signal is NO_SIGNAL:
+                raise ValueError(
+                    f"{name} also acts before the loss: in each step call {', '.join(calls)}, and give the loss "
+                    'stack.updates(update, signals) (docs/methods.md, "Without verl")'
+                )
         contexts: list[Any] = []
         for name, method, update in zip(self.names, self.at(updates[0].step), updates, strict=True):
             context = None
@@ -405,10 +448,22 @@ class MethodStack:
             term = term + self._called(name, method, "loss_term", visible, context, update).to(term.dtype)
         return term
 
-    def loss(self, tokens: Tokens, update: Update) -> Tensor:
-        """Loss of a full mini-batch in one piece, token mean, with gradient: for a trainer without micro-batches."""
+    def loss(self, tokens: Tokens, update: Update | Sequence[Update]) -> Tensor:
+        """Loss of a full mini-batch in one piece, token mean, with gradient: for a trainer without micro-batches.
+
+        Args:
+            update: the update as each method sees it (`updates`), or one for all of them.
+
+        Raises:
+            ValueError: a method acts before the loss, and its signal or its `Tokens.response_value` is missing.
+        """
         whole = replace(tokens, statistics=tokens.statistics.detach())
-        updates = [update] * len(self.methods)
+        updates = [update] * len(self.methods) if isinstance(update, Update) else update
+        if self.has("response_value") and tokens.response_value is None:
+            raise ValueError(
+                f"{self.owner('response_value')} needs a number of every response: write "
+                "Tokens(..., response_value=stack.response_value(rollouts, signals))"
+            )
         contexts = self.prepare({"exact": whole, "step": whole}, updates)
         term = self.loss_term(tokens, contexts, updates)
         tokens = replace(tokens, advantages=self.token_advantages(tokens, contexts, updates))

@@ -110,7 +110,12 @@ def _counts(record: Mapping[str, Any], split: str, name: str) -> Mapping[str, An
     """A record's counts of a split, checked against its validations."""
     found, steps = record["problems"].get(split), record["validation"]["step"]
     if not found or {len(found["correct"]), len(found["distinct"])} != {len(steps)}:
-        raise ValueError(f"{name}: its validations do not all have {split} problems: run and record it again")
+        remedy = "run and record it again"
+        if split == "held_out":
+            remedy = (
+                'add held_out=true to "all:" of the file of jobs, and sweep again with another --runs and --records'
+            )
+        raise ValueError(f"{name}: its validations do not all have {split} problems: {remedy}")
     keys = [key for key in record["validation"] if key.startswith(f"{SPLITS[split]}/") and "/avg@" in key]
     if keys and not any(key.endswith(f"/avg@{SAMPLES}") for key in keys):
         n = keys[0].rpartition("@")[2]

@@ -11,6 +11,7 @@ A number is the mean over seeds, with the seeds' own values beside it.
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 from pathlib import Path
 
@@ -278,10 +279,13 @@ def main(arguments: list[str] | None = None) -> int:
         )
         return 1
     of_pipeline = options.pipeline or (pipeline.RECORDS if options.records == RECORDS else None)
+    was_there = options.output.is_dir()
     options.output.mkdir(parents=True, exist_ok=True)
     try:
         found = page(options.records, of_pipeline, figures=options.output)
     except ValueError as error:
+        if not was_there:  # with the figures drawn so far
+            shutil.rmtree(options.output)
         print(f"error: {error}", file=sys.stderr)
         return 1
     if inside := why.read(options.records / "why"):

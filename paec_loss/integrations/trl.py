@@ -370,7 +370,7 @@ class PAECTrainer(GRPOTrainer):
             clip=self.stack.clip_in(self._generation, self._clip),
         )
         signals = self._signals()
-        updates = [replace(update, tracker_signal=signals.get(name, {})) for name in self.stack.names]
+        updates = self.stack.updates(update, signals)
         compute = {"exact": self._without_gradient, "step": self._of_the_step}
         batches = {}
         for source in sorted(self.stack.sources()):

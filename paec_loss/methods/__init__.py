@@ -46,13 +46,13 @@ def find(path: str) -> type[Method]:
     try:
         found = getattr(importlib.import_module(module_name), class_name)
     except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"method.target={path}: cannot be imported ({error}): give package.module.Class") from None
+        raise ValueError(f"method.class_path={path}: cannot be imported ({error}): give package.module.Class") from None
     except TypeError as error:
         plain = "cannot inherit non-frozen dataclass from a frozen one" in str(error)
         text = "write @dataclass(frozen=True) above this class" if plain else str(error)
-        raise TypeError(f"method.target={path}: {_place(error)}{text}") from None
+        raise TypeError(f"method.class_path={path}: {_place(error)}{text}") from None
     if not (isinstance(found, type) and issubclass(found, Method)):
-        raise ValueError(f"method.target={path}: must be a subclass of paec_loss.Method")
+        raise ValueError(f"method.class_path={path}: must be a subclass of paec_loss.Method")
     if found not in NAMES:
         _check_own(found, path)
     return found
@@ -70,13 +70,13 @@ def _check_own(kind: type[Method], path: str) -> None:
         fields = [name for name, of in inspect.get_annotations(one).items() if "ClassVar" not in str(of)]
         if fields and issubclass(one, Method) and "__dataclass_fields__" not in vars(one):
             raise TypeError(
-                f"method.target={path}: {one.__name__} has fields ({', '.join(fields)}): write @dataclass(frozen=True) "
-                "above the class"
+                f"method.class_path={path}: {one.__name__} has fields ({', '.join(fields)}): write "
+                "@dataclass(frozen=True) above the class"
             )
     acting = [hook for hook in HOOKS if hook != "token_weights"]
     overrides = any(getattr(kind, hook) is not getattr(Method, hook) for hook in acting)
     if not overrides and "curriculum" not in kind.needs:
         raise TypeError(
-            f"method.target={path}: overrides no hook, so it would train plain GRPO: override one of "
+            f"method.class_path={path}: overrides no hook, so it would train plain GRPO: override one of "
             f"{', '.join(acting)} (docs/methods.md)"
         )

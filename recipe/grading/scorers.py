@@ -28,6 +28,8 @@ from recipe.grading.extract import extract
 CORRECT = 1.0
 """The least score of a right response."""
 SIGNATURE = "(response, ground_truth, extra)"
+OF_VERL = frozenset({"data_source", "solution_str"})
+"""Parameters of verl's `compute_score`, whose first argument is not the response."""
 MOST_METRICS, LONGEST_NAME, LONGEST_ANSWER = 32, 64, 10_000
 """Metrics of one response; characters of a metric's name and of an answer."""
 
@@ -49,7 +51,7 @@ def load(name: str) -> Callable[..., Any]:
     """The function of a name in `answers.SCORERS`, or of `package.module:function`, which this imports.
 
     Raises:
-        ScorerError: it cannot be imported, is not a plain function of three arguments, or does not exist.
+        ScorerError: it cannot be imported, is not a plain function of three arguments, has verl's, or does not exist.
     """
     if name in answers.SCORERS:
         return answers.SCORERS[name]
@@ -74,6 +76,11 @@ def load(name: str) -> Callable[..., Any]:
         signature = inspect.signature(function)
     except (TypeError, ValueError):  # of a function in C
         return function
+    if OF_VERL & signature.parameters.keys():
+        raise ScorerError(
+            f"scorer {name}: has the parameters of verl's compute_score; here a scorer is called as {SIGNATURE}: "
+            "name a function of these that calls yours (docs/scorers.md)"
+        )
     try:
         signature.bind("", "", {})
     except TypeError:

@@ -223,7 +223,7 @@ def update(state: State, settings: Settings, batch: Batch, rollouts: Rollouts, a
         if values is not None:
             tokens = replace(tokens, response_value=values[rows])
         one = Update(state.step, settings.seed, int(tokens.response_mask.sum()), clip)
-        updates = [replace(one, tracker_signal=signals.get(name, {})) for name in settings.stack.names]
+        updates = settings.stack.updates(one, signals)
         step_statistics = rollouts.statistics.map(lambda v, rows=rows: v[rows])
         loss, metrics = objective(tokens, step_statistics, updates, settings)
         if not loss.requires_grad:

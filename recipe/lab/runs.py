@@ -60,7 +60,10 @@ def is_finished(settings: Settings, remedy: str = REMEDY) -> bool:
     content = _load(folder)
     _check_same(folder, json.loads(content["identity"]), _identity(settings), remedy)
     if file := own_code.changed(json.loads(content.get("own_code", "{}")), settings.own_code):
-        raise UserError(f"{file} has changed since the run in {folder} began: {remedy}")
+        raise UserError(
+            f"{file} has changed since the run in {folder} began (the whole file is compared, so give each method a "
+            f"file of its own): {remedy}"
+        )
     if content["step"] < settings.steps:
         return False
     there, here = OmegaConf.to_container(OmegaConf.load(folder / CONFIG_FILE)), settings.record

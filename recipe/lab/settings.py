@@ -187,8 +187,8 @@ def _complete(config: DictConfig, given: list[str]) -> None:
     """The name, the folder and the command line."""
     chosen = next((o.partition("=")[2] for o in given if o.startswith("method=")), "paec")
     if chosen == "custom":
-        chosen = str(config.method.target).rpartition(".")[2]
-    parts = [o for o in given if o.partition("=")[0] not in SAME_RUN and not o.startswith("method.target=")]
+        chosen = str(config.method.class_path).rpartition(".")[2]
+    parts = [o for o in given if o.partition("=")[0] not in SAME_RUN and not o.startswith("method.class_path=")]
     config.name = config.name or chosen + run_suffix(parts)
     config.output = str(config.output or ROOT / str(config.name))
     config.run.overrides = list(given)

@@ -184,7 +184,8 @@ def expected(
     """The same by `MethodStack.loss` on the whole mini-batch."""
     policy, stack = model(), MethodStack(methods)
     whole = tokens(policy, batch, stack.top_p)
-    settings = {"step": 1, "seed": 3, "tokens": int(whole.response_mask.sum()), "clip": stack.clip(clip), **update}
+    settings = {"step": 1, "seed": 3, "tokens": int(whole.response_mask.sum()), "clip": stack.clip(clip)}
+    settings |= {"tracker_signal": {}, **update}
     loss = stack.loss(whole, Update(**settings))
     loss.backward()
     return loss.item(), {name: parameter.grad.clone() for name, parameter in policy.named_parameters()}

@@ -59,7 +59,7 @@ def together(tiny, tmp_path_factory) -> tuple[Path, str, int]:
             "cluster.gpus_per_node=2",
             "run.name=together",
             "method=custom",
-            "method.target=my_methods.Told",
+            "method.class_path=my_methods.Told",
             "+method.top=0.05",
             "also=[seed_grpo,aepo,kl_cov]",
             "also.aepo.temperature_low=0.000001",

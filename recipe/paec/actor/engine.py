@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 
 import torch
@@ -194,7 +194,7 @@ class PAECEngine(FSDPEngineWithLMHead):
             tokens=int(tokens.item()),
             clip=self.stack.clip_in(step, self.engine_config.clip),
         )
-        updates = [replace(update, tracker_signal=signals.get(name, {})) for name in self.stack.names]
+        updates = self.stack.updates(update, signals)
         sources = self.stack.sources()
         batches = {}
         if "step" in sources:

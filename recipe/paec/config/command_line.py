@@ -56,16 +56,16 @@ def _addable(override: str) -> str:
 
 def with_own_class(overrides: Sequence[str]) -> list[str]:
     """A class of the user's as Hydra takes it: `method=my_pkg.Mine method.alpha=2` becomes `method=custom
-    method.target=my_pkg.Mine +method.alpha=2`.
+    method.class_path=my_pkg.Mine +method.alpha=2`.
     """
     found: list[str] = []
     for override in overrides:
         key, _, value = override.partition("=")
         own = key == "method" and values.OWN_CLASS.fullmatch(value)
-        found += ["method=custom", f"method.target={value}"] if own else [override]
+        found += ["method=custom", f"method.class_path={value}"] if own else [override]
     if "method=custom" not in found:
         return found
-    path = ("method.target=", "method._target_=")
+    path = ("method.class_path=", "method._target_=")
     return [f"+{o}" if o.startswith("method.") and not o.startswith(path) else o for o in found]
 
 

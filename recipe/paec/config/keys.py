@@ -9,13 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import cache
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-from recipe.paec.config.schema import RENAMED_FIELDS, EvaluationConfig
+from recipe.paec.config.schema import RENAMED_FIELDS, EvaluationConfig, register_methods
 from recipe.paec.config.values import ACTOR, MODEL, ROLLOUT, RULES, closest
 
 GROUPS = ("experiment", "method", "also", "base", "model", "data", "cluster", "mode", "curriculum")
@@ -119,7 +122,7 @@ FIXED = {
     f"{ROLLOUT}.val_kwargs.do_sample": f"verl does not read it; {ROLLOUT}.val_kwargs.temperature=0 is greedy",
     f"{ROLLOUT}.checkpoint_engine.custom_backend_module": "mode=separate_async sets it",
 }
-"""Keys that cannot be changed -> why. A key covers everything below it."""
+"""Keys that cannot be changed -> why; giving one its value is no change. A key covers everything below it."""
 
 
 @dataclass(frozen=True)
@@ -238,11 +241,11 @@ def _check(override: Override, table: Table) -> Iterator[str]:
     elif _holds_others(key, table) and not sweep and not isinstance(value, Mapping):
         yield f"{line}: {key} is a section: set its keys one by one, {key}.<key>=<value>"
     else:
-        for leaf in _leaves(key, value):
+        for leaf, given in _leaves(key, value):
             owner = table.owner(leaf)
             if owner in table.owned:
                 yield f"{line}: {leaf} is set by the recipe: use {table.owned[owner]}"
-            elif owner is not None:
+            elif owner is not None and (table is not TRAINING or not _has_already(leaf, given)):
                 yield f"{line}: {leaf} cannot be changed: {table.fixed[owner]}"
 
 
@@ -258,12 +261,30 @@ def _renamed_field(key: str) -> str | None:
     return f"{section}.{RENAMED_FIELDS[field]}" if is_field and field in RENAMED_FIELDS else None
 
 
-def _leaves(key: str, value: Any) -> Iterator[str]:
+def _leaves(key: str, value: Any) -> Iterator[tuple[str, Any]]:
     if isinstance(value, Mapping) and value:
         for name, inner in value.items():
             yield from _leaves(f"{key}.{name}", inner)
     else:
-        yield key
+        yield key, value
+
+
+def _has_already(key: str, value: Any) -> bool:
+    """Whether a training has this value without an override; not for null: mode=separate_async sets a key."""
+    try:
+        found = OmegaConf.select(_defaults(), key)
+    except OmegaConfBaseException:  # there is no such key, or its value is only known in a run
+        return False
+    return value is not None and type(found) is type(value) and found == value
+
+
+@cache
+def _defaults() -> DictConfig:
+    """The configuration of a training without overrides."""
+    from recipe.paec.config.command_line import compose  # which imports this module
+
+    register_methods()
+    return compose("train", [])
 
 
 def _methods_twice(parsed: Sequence[Override]) -> list[str]:

@@ -17,14 +17,14 @@ from recipe.paec.config.values import closest
 def method_nodes(config: DictConfig) -> list[dict[str, Any]]:
     """`{"_target_": import path, field: value, ...}` of each method, the run's first.
 
-    `method=custom` has the import path twice, also as `target`, which is not a field.
+    `method=custom` has the import path twice, also as `class_path`, which is not a field.
     """
     sections = [config.method, *config.also.values()]
     nodes = []
     for section in sections:
         node = OmegaConf.to_container(section, resolve=True)
-        custom = "target" in node and node["target"] == node["_target_"]
-        nodes.append({name: value for name, value in node.items() if not (custom and name == "target")})
+        custom = "class_path" in node and node["class_path"] == node["_target_"]
+        nodes.append({name: value for name, value in node.items() if not (custom and name == "class_path")})
     return nodes
 
 
@@ -40,9 +40,11 @@ def stack_of(config: DictConfig) -> MethodStack:
 def _made(node: dict[str, Any]) -> Method:
     fields = {name: value for name, value in node.items() if name != "_target_"}
     if not isinstance(node["_target_"], str) or not node["_target_"]:
-        target = "null" if node["_target_"] is None else node["_target_"]
+        if isinstance(former := fields.get("target"), str):
+            raise ValueError(f"method.target={former}: write method.class_path={former}, or method={former} alone")
+        path = "null" if node["_target_"] is None else node["_target_"]
         raise ValueError(
-            f"method.target={target}: method=custom needs the import path of your class, package.module.Class"
+            f"method.class_path={path}: method=custom needs the import path of your class, package.module.Class"
         )
     kind = find(node["_target_"])
     own = {f.name: f for f in dataclasses.fields(kind) if f.init}

@@ -134,7 +134,7 @@ def _positive(key: str, text: str) -> float:
 
 
 def _method(given: Sequence[Sequence[str]]) -> Named | None:
-    """The method of `method=NAME method.FIELD=VALUE`; of `method=PATH` or `method=custom method.target=PATH`."""
+    """The method of `method=NAME method.FIELD=VALUE`; of `method=PATH` or `method=custom method.class_path=PATH`."""
     chosen = [value for key, value in given if key == "method"]
     fields = [f"{key.removeprefix('method.')}={value}" for key, value in given if key.startswith("method.")]
     if not chosen:
@@ -143,16 +143,18 @@ def _method(given: Sequence[Sequence[str]]) -> Named | None:
         return None
     name = chosen[-1]
     if OWN_CLASS.fullmatch(name):
-        name, fields = "custom", [f"target={name}", *fields]
+        name, fields = "custom", [f"class_path={name}", *fields]
     if name != "custom" and name not in METHODS:
         raise UserError(f"method={name}: there is no such method{closest(name, METHODS, ': did you mean {}?')}")
     try:
         node = OmegaConf.to_container(OmegaConf.from_dotlist(fields))
     except OmegaConfBaseException as error:
         raise UserError(f"method.{' method.'.join(fields)}: cannot be read: {error}") from None
-    target = node.pop("target", None) if name == "custom" else METHODS[name].__module__ + "." + METHODS[name].__name__
+    target = (
+        node.pop("class_path", None) if name == "custom" else METHODS[name].__module__ + "." + METHODS[name].__name__
+    )
     found = made({"_target_": target, **node}, {})[0]
-    shown = [f for f in fields if not (name == "custom" and f.startswith("target="))]
+    shown = [f for f in fields if not (name == "custom" and f.startswith("class_path="))]
     label = found.name.rpartition(".")[2] if name == "custom" else name
     return Named(f"{label} ({', '.join(shown)})" if shown else label, found.method)
 

@@ -166,8 +166,16 @@ def test_records_that_do_not_fit_are_one_sentence(tmp_path, capsys, change, sent
     else:
         found["problems"]["held_out"] = change
     file.write_text(json.dumps(found))
-    assert results.main(["--records", str(tmp_path), "--output", str(tmp_path)]) == 1
-    assert sentence in capsys.readouterr().err
+    assert results.main(["--records", str(tmp_path), "--output", str(tmp_path / "page")]) == 1
+    said = capsys.readouterr().err
+    assert sentence in said and not (tmp_path / "page").exists()
+    if "held_out" in sentence:
+        assert said.endswith(
+            ': add held_out=true to "all:" of the file of jobs, and sweep again with another --runs and --records\n'
+        )
+    (tmp_path / "page").mkdir()
+    assert results.main(["--records", str(tmp_path), "--output", str(tmp_path / "page")]) == 1
+    assert (tmp_path / "page").is_dir()
 
 
 def test_another_number_of_responses_is_refused(tmp_path):

@@ -121,6 +121,15 @@ def returns(response, truth, extra):
 async def later(response, truth, extra):
     return 1.0
 
+def of_verl(data_source, solution_str, ground_truth, extra_info=None):
+    return float(solution_str == ground_truth)
+
+def shortened(solution_str, ground_truth, extra_info=None, **options):
+    return float(solution_str == ground_truth)
+
+def wrapped(response, ground_truth, extra):
+    return of_verl(extra.get("source", ""), response, ground_truth, extra)
+
 def two(response, truth):
     return 1.0
 
@@ -276,6 +285,12 @@ def test_an_exception_of_the_scorer_does_not_cost_a_process(returning):
         ("my_pkg.mine:word", "my_pkg.mine has no word; did you mean my_pkg.mine:words?"),
         ("my_pkg.mine:number", "is a int: name a function of (response, ground_truth, extra)"),
         ("my_pkg.mine:two", "takes (response, truth): it is called with three arguments, (response, ground_truth, ex"),
+        (
+            "my_pkg.mine:of_verl",
+            "has the parameters of verl's compute_score; here a scorer is called as (response, ground_truth, extra): "
+            "name a function of these that calls yours (docs/scorers.md)",
+        ),
+        ("my_pkg.mine:shortened", "has the parameters of verl's compute_score; here a scorer is called as"),
         ("my_pkg.mine:later", "is asynchronous: name a plain function of (response, ground_truth, extra)"),
         ("my_pkg.mine:needs", "fails for an empty response and the ground truth 'x': KeyError: 'weight'"),
     ],
@@ -285,7 +300,7 @@ def test_a_scorer_that_cannot_be_used_is_one_sentence(outside, name, words):
         problem = pool.probe(name, "x")
         assert problem is not None and problem.startswith(f"scorer {name}: ") and words in problem
         assert "\n" not in problem
-        assert pool.probe("my_pkg.mine:words", "x") is None
+        assert pool.probe("my_pkg.mine:words", "x") is pool.probe("my_pkg.mine:wrapped", "x") is None
         without_a_row = pool.probe(name)
         assert without_a_row == (None if name == "my_pkg.mine:needs" else problem), "which is called for a row alone"
 

@@ -11,6 +11,7 @@ import pytest
 from batches import random_rollouts
 
 from paec_loss import Method, Rollouts, Tokens, TokenStatistics, Update, fields
+from paec_loss.hooks import TRACKER
 from recipe.lab.__main__ import main
 from recipe.paec.common.records import METRICS_FILE, read_metrics
 
@@ -40,16 +41,20 @@ def own(tmp_path, monkeypatch) -> Path:
 def test_the_examples_train(own):
     """The classes do what their docstrings say."""
     bonus = ("method.coefficient=linear:0.02:0:150", "method.gap=0.2")
-    for method in (["Surprise", "method.alpha=0.2"], ["CloseCall", *bonus], None):
+    for method in (["Surprise", "method.alpha=0.2"], ["CloseCall", *bonus], ["Thermostat", "method.target=2"], None):
         chosen = ["method=none"] if method is None else [f"method=pkg_of_the_page.{method[0]}", *method[1:]]
         assert main([*chosen, *COMMON]) == 0
     runs = {folder.name.partition("-")[0]: read_metrics(folder / METRICS_FILE)[0] for folder in own.iterdir()}
-    for name in ("Surprise", "CloseCall"):
+    for name in ("Surprise", "CloseCall", "Thermostat"):
         assert runs[name]["critic/score/mean"] == runs["none"]["critic/score/mean"], "the first responses are the same"
         assert runs[name]["actor/grad_norm"] != runs["none"]["actor/grad_norm"]
     assert runs["CloseCall"]["actor/pkg_of_the_page.CloseCall/coefficient"] == 0.02
     assert 0 < runs["CloseCall"]["actor/pkg_of_the_page.CloseCall/close_share"] < 0.5
     assert runs["CloseCall"]["actor/pg_loss"] == runs["none"]["actor/pg_loss"] > runs["CloseCall"]["actor/loss"]
+    kept, plain = runs["Thermostat"], runs["none"]
+    mean = kept["actor/pkg_of_the_page.Thermostat/mean"]
+    assert 0 < mean < 2 and mean == pytest.approx(plain["actor/entropy"], rel=1e-5)
+    assert kept["actor/loss"] - plain["actor/loss"] == pytest.approx(-0.05 * (2 - mean) * mean, rel=1e-3)
 
 
 def test_the_reward_of_a_group(own):
@@ -73,6 +78,11 @@ def test_the_table_of_the_hooks():
     shared = ("at", "overrides")
     hooks = {name: f for name, f in vars(Method).items() if inspect.isfunction(f) and name[0] != "_"}
     assert table == {name: [*inspect.signature(f).parameters][1:] for name, f in hooks.items() if name not in shared}
+
+
+def test_the_table_of_a_tracker():
+    rows = [cell for row in first_column("| method of a tracker |") for cell in row]
+    assert rows == list(TRACKER)
 
 
 def test_the_tables_of_the_fields():

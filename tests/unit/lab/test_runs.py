@@ -142,8 +142,8 @@ def test_a_changed_file_of_an_own_method_is_noticed(small, own_method, tmp_path)
         with pytest.raises(UserError) as caught:
             run(small(*common, steps))
         assert str(caught.value) == (
-            f"{file} has changed since the run in {folder} began: choose another name=... or output=..., or start over "
-            "with fresh=true"
+            f"{file} has changed since the run in {folder} began (the whole file is compared, so give each method a "
+            "file of its own): choose another name=... or output=..., or start over with fresh=true"
         )
     run(small(*common, "steps=1", "fresh=true"))
     run(small(*common, "steps=2"))

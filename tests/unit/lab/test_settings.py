@@ -70,7 +70,7 @@ def test_an_import_path_is_a_method():
             "siren have one",
         ),
         (["method.rho=2"], "method.rho=2"),
-        (["method=my.Nothing"], "method.target=my.Nothing: cannot be imported"),
+        (["method=my.Nothing"], "method.class_path=my.Nothing: cannot be imported"),
         (["step=3"], "unknown configuration key step: did you mean steps?"),
         (["steps=0"], "steps=0: must be an integer >= 1"),
         (["responses=1"], "responses=1: must be an integer >= 2: GRPO compares them"),

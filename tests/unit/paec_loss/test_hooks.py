@@ -123,7 +123,7 @@ class Ordered(Method):
 def test_a_class_that_would_train_something_else(tmp_path, monkeypatch, name, sentence):
     (tmp_path / "own_hooks.py").write_text(MODULE)
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(TypeError, match=re.escape(f"method.target=own_hooks.{name}: {sentence}")):
+    with pytest.raises(TypeError, match=re.escape(f"method.class_path=own_hooks.{name}: {sentence}")):
         find(f"own_hooks.{name}")
     assert find("own_hooks.Inherited").__name__ == "Inherited" and find("own_hooks.Ordered")().needs == {"curriculum"}
 
@@ -148,12 +148,12 @@ def test_a_module_that_cannot_be_defined(tmp_path, monkeypatch, code, line, sent
     (tmp_path / "bad_hooks.py").write_text(head + good + code)
     monkeypatch.syspath_prepend(tmp_path)
     place = f"{tmp_path / 'bad_hooks.py'}, line {line}"
-    with pytest.raises(TypeError, match=re.escape(f"method.target=bad_hooks.A: {place}: {sentence}")):
+    with pytest.raises(TypeError, match=re.escape(f"method.class_path=bad_hooks.A: {place}: {sentence}")):
         find("bad_hooks.A")
 
 
 def test_a_path_that_is_none():
-    with pytest.raises(TypeError, match="^method.target=..A: the 'package' argument is required"):
+    with pytest.raises(TypeError, match="^method.class_path=..A: the 'package' argument is required"):
         find("..A")
 
 
@@ -171,14 +171,15 @@ def returned(hook: str, value) -> str:
     functions = {1: lambda self: made(None), 2: lambda self, seen: made(seen)}
     functions |= {3: lambda self, context, sums: made(None), 4: lambda self, seen, context, update: made(seen)}
     names = {"metrics": lambda self, context, sums, update: made(None)}
-    stack = MethodStack([defined(**{hook: names.get(hook, functions[number])})()])
+    mine = defined(**{hook: names.get(hook, functions[number])})
     _, tokens = random_batch()
     updates, context = [update_of(tokens, METHODS["none"]())], [None]
     with pytest.raises(HookError) as caught:
+        stack = MethodStack([mine()])
         if hook in ("rewards", "advantages", "response_value"):
             getattr(stack, hook)(random_rollouts())
-        elif hook in ("tracker", "sampling"):
-            stack.trackers(), stack.sampling({})
+        elif hook == "sampling":
+            stack.sampling({})
         elif hook == "metrics":
             stack.metrics(context, {}, updates)
         else:
@@ -283,7 +284,10 @@ class Reading:
     def signal(self, step):
         return {}
 
-    state_dict = load_state_dict = signal
+    def state_dict(self):
+        return {}
+
+    load_state_dict = signal
 
 
 @pytest.mark.parametrize(
@@ -323,6 +327,67 @@ def test_other_errors_of_a_hook_are_as_they_were():
     assert not isinstance(caught.value, HookError)
     with pytest.raises(KeyError, match="absent"):
         MethodStack([defined(rewards=lambda self, rollouts: {}["absent"])()]).rewards(random_rollouts())
+
+
+# ---- trackers --------------------------------------------------------------------------------------------------------
+
+
+def tracking(**functions) -> Method:
+    """A method whose tracker is a Reading without a memory, and has these methods in place of its own."""
+    quiet = {"observe": lambda self, rollouts: {"mean": 1.0}, "state_dict": lambda self: {"mean": 1.0}}
+    kind = type("Told", (Reading,), quiet | functions)
+    return defined(tracker=lambda self: kind(), rewards=lambda self, rollouts: rollouts.rewards)()
+
+
+@pytest.mark.parametrize(
+    "functions, sentence",
+    [
+        ({"observe": lambda self: {}}, "observe takes (): it must take (rollouts)"),
+        ({"signal": lambda self: {}}, "signal takes (): it must take (step)"),
+        ({"signal": lambda self, step, rollouts: {}}, "signal takes (step, rollouts): it must take (step)"),
+        ({"state_dict": lambda self, step: {}}, "state_dict takes (step): it must take ()"),
+        ({"load_state_dict": lambda self: None}, "load_state_dict takes (): it must take (state)"),
+    ],
+)
+def test_a_tracker_with_other_parameters_is_an_error_before_the_run(functions, sentence):
+    with pytest.raises(TypeError, match=f"^{re.escape('gap.Mine.tracker.' + sentence)}$"):
+        MethodStack([tracking(**functions)])
+
+
+@pytest.mark.parametrize(
+    "hook, value, found, wanted",
+    [
+        ("observe", None, "None", "a dict of numbers, {} for no metrics: .item()"),
+        ("observe", {"mean": torch.ones(())}, "a value of type dict", "a dict of numbers, {} for no metrics: .item()"),
+        ("signal", None, "None", "a dict of numbers, {} for no signal: .item()"),
+        ("signal", {"mean": None}, "a value of type dict", "a dict of numbers, {} for no signal: .item()"),
+        ("state_dict", None, "None", "a dict of JSON types: .item() or .tolist()"),
+        ("state_dict", {"mean": torch.ones(())}, "a value of type dict", "a dict of JSON types: .item() or .tolist()"),
+    ],
+)
+def test_a_tracker_that_returns_what_no_trainer_can_use(hook, value, found, wanted):
+    """In the first step, the signal by whatever gets it first."""
+    functions = {"state_dict": lambda self: value} if hook == "state_dict" else {hook: lambda self, _: value}
+    stack = MethodStack([tracking(**functions)])
+    trackers, rollouts = stack.trackers(), replace(random_rollouts(), step=1)
+
+    def signals():
+        return {name: tracker.signal(1) for name, tracker in trackers.items()}
+
+    calls = [lambda: observed(trackers, rollouts)]
+    if hook == "signal":
+        update = update_of(random_batch()[1], stack)
+        calls = [lambda: stack.rewards(rollouts, signals()), lambda: stack.updates(update, signals())]
+    for call in calls:
+        with pytest.raises(HookError) as caught:
+            call()
+        assert str(caught.value).startswith(f"gap.Mine.tracker.{hook} returned {found}: it must return {wanted}")
+
+
+def test_a_tracker_as_it_should_be():
+    stack = MethodStack([tracking()])
+    assert observed(stack.trackers(), replace(random_rollouts(), step=1)) == {"gap.Mine/mean": 1.0}
+    assert stack.updates(update_of(random_batch()[1], stack), {"gap.Mine": {}})[0].tracker_signal == {}
 
 
 def test_trackers_have_their_metrics_by_name():

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from batches import assert_any_split, detached, mini_batch_loss, random_batch, random_rollouts, update_of
+from batches import CLIP, assert_any_split, detached, mini_batch_loss, random_batch, random_rollouts, update_of
 
-from paec_loss import Method, MethodStack
+from paec_loss import Method, MethodStack, Update
 from paec_loss.methods import METHODS
 from paec_loss.methods.aepo import AEPO
 from paec_loss.methods.canon import CANON
@@ -21,6 +21,7 @@ from paec_loss.methods.hicra import HICRA
 from paec_loss.methods.paec import PAEC
 from paec_loss.methods.pear import PEAR
 from paec_loss.methods.seed_grpo import SEEDGRPO
+from paec_loss.stack import BEFORE_THE_LOSS
 
 
 def test_sums_reach_metrics_by_name():
@@ -143,16 +144,76 @@ def test_the_loss_in_one_piece(methods):
     torch.testing.assert_close(loss, mini_batch_loss(methods, tokens, [[2, 4], [0], [5, 1, 3]]), rtol=1e-12, atol=0)
 
 
+def codes_of_the_page() -> list[str]:
+    """The two examples of docs/methods.md that call `stack.loss`."""
+    page = (Path(__file__).parents[3] / "docs" / "methods.md").read_text(encoding="utf-8")
+    return [block for block in re.findall(r"```python\n(.*?)```", page, flags=re.S) if "stack.loss" in block]
+
+
 def test_the_page_shows_it():
     """The code of docs/methods.md, run unchanged."""
-    page = (Path(__file__).parents[3] / "docs" / "methods.md").read_text(encoding="utf-8")
-    (code,) = [block for block in re.findall(r"```python\n(.*?)```", page, flags=re.S) if "stack.loss" in block]
+    code, _ = codes_of_the_page()
     logits, tokens = random_batch()
     given = dict(logits=logits, labels=torch.zeros(tokens.response_mask.shape, dtype=torch.long))
     given |= dict(old_log_prob=tokens.old_log_prob, advantages=tokens.advantages, response_mask=tokens.response_mask)
     exec(code, given)
     given["loss"].backward()
     assert torch.isfinite(given["loss"]) and logits.grad.abs().max() > 0
+
+
+def test_the_page_shows_paec_over_two_steps():
+    """Step 1 measures the anchor; step 2 is below the floor of .8 of it, and its loss and gradient have the penalty."""
+    _, code = codes_of_the_page()
+    found: dict = {}
+    exec(code, found)
+    stack, update, tokens = found["stack"], found["update"], found["tokens"]
+    floor, hbar = found["signals"]["paec"]["floor"], found["metrics"]["paec/selected_entropy"]
+    assert floor == pytest.approx(0.8 * found["metrics"]["paec/anchor"], rel=1e-12) and hbar < floor - 0.03
+    without = stack.loss(tokens, stack.updates(update, {}))  # lambda_ent = .001 alone
+    assert (found["loss"] - without).item() == pytest.approx(-2 * (floor - hbar) * hbar, rel=1e-5)
+    assert stack.loss(tokens, replace(update, tracker_signal={"floor": floor})) == found["loss"]
+
+
+def test_a_method_that_acts_before_the_loss_needs_its_signal():
+    """Methods whose floor, controller or advantages would be left out silently; an empty signal is one."""
+    _, tokens = random_batch()
+    update = Update(3, 1, int(tokens.response_mask.sum()), CLIP)
+    acting = {"paec", "paec_dual", "paec_selective", "siren", "epo", "entropy_adaptive", "stare", "repo_r", "aer"}
+    acting |= {"pass_at_k", "unlikeliness", "adaptive_clip", "ares", "aepo"}
+    for name, kind in METHODS.items():
+        stack = MethodStack([kind()])
+        before = [hook for hook in BEFORE_THE_LOSS if stack.has(hook)]
+        assert before or name not in acting
+        if not before:
+            assert torch.isfinite(stack.loss(tokens, update))
+            continue
+        with pytest.raises(ValueError, match=f"^{name} also acts before the loss: in each step call ") as raised:
+            stack.loss(tokens, update)
+        assert all(BEFORE_THE_LOSS[hook] in str(raised.value) for hook in before)
+        with pytest.raises(ValueError, match=f"^{name} also acts before the loss"):
+            stack.prepare({"exact": tokens, "step": tokens}, [update])
+    for name in ("paec", "paec_dual", "siren", "epo", "pass_at_k"):  # which have none in the first steps, or never
+        assert torch.isfinite(MethodStack([METHODS[name]()]).loss(tokens, replace(update, tracker_signal={})))
+
+
+def test_every_method_has_its_own_signal():
+    _, tokens = random_batch()
+    stack = MethodStack([PAEC(), METHODS["repo_r"](), METHODS["entropy_bonus"]()])
+    update = Update(3, 1, int(tokens.response_mask.sum()), CLIP)
+    updates = stack.updates(update, {"repo_r": {"zeta": 0.5}, "paec": {"floor": 2.0}})
+    assert [dict(one.tracker_signal) for one in updates] == [{"floor": 2.0}, {"zeta": 0.5}, {}]
+    assert torch.isfinite(stack.loss(tokens, updates))
+    with pytest.raises(ValueError, match="signals has floor, which is no method here: write signals = {name: tracker"):
+        stack.updates(update, {"floor": 2.0})
+
+
+def test_a_number_of_every_response_that_is_missing():
+    _, tokens = random_batch()
+    stack = MethodStack([METHODS["aer"]()])
+    update = stack.updates(update_of(tokens, stack), {"aer": {"alpha": 0.1}})
+    assert torch.isfinite(stack.loss(tokens, update))
+    with pytest.raises(ValueError, match=r"^aer needs a number of every response: write Tokens\(\.\.\., resp"):
+        stack.loss(replace(tokens, response_value=None), update)
 
 
 def test_a_clip_range_for_a_policy_loss_that_has_one():

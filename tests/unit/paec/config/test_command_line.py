@@ -32,10 +32,10 @@ def test_unknown_keys_on_the_command_line(override, words):
 @pytest.mark.parametrize(
     "given, found",
     [
-        ("method=a.B method.x=1 seed=2", "method=custom method.target=a.B +method.x=1 seed=2"),
-        ("method.x=1 method=a.b.C also=siren", "+method.x=1 method=custom method.target=a.b.C also=siren"),
-        ("method=custom method.target=a.B method.x=1", "method=custom method.target=a.B +method.x=1"),
-        ("method=custom method.target=a.B +method.x=1", "method=custom method.target=a.B +method.x=1"),
+        ("method=a.B method.x=1 seed=2", "method=custom method.class_path=a.B +method.x=1 seed=2"),
+        ("method.x=1 method=a.b.C also=siren", "+method.x=1 method=custom method.class_path=a.b.C also=siren"),
+        ("method=custom method.class_path=a.B method.x=1", "method=custom method.class_path=a.B +method.x=1"),
+        ("method=custom method.class_path=a.B +method.x=1", "method=custom method.class_path=a.B +method.x=1"),
         ("method=paec method.rho=0.5", "method=paec method.rho=0.5"),
         ("method=paec,siren lora.rank=0.5", "method=paec,siren lora.rank=0.5"),
         ("method=custom --cfg job ~method.x", "method=custom --cfg job ~method.x"),

@@ -89,6 +89,24 @@ def test_every_owned_key_is_refused(key, monkeypatch, capsys):
     assert keys.OWNED.get(key, keys.FIXED.get(key)) in use
 
 
+def test_a_fixed_key_may_be_given_its_value(compose, monkeypatch, capsys):
+    """Most scripts for verl say rollout.name=vllm; null is refused, for a mode may set the key."""
+    config = compose()
+    fixed = {key: OmegaConf.select(config, key) for key in keys.FIXED}
+    same = {key: value for key, value in fixed.items() if isinstance(value, str | bool)}
+    rollout = "actor_rollout_ref.rollout"
+    assert {f"{rollout}.name", f"{rollout}.mode", f"{rollout}.val_kwargs.do_sample", "trainer.use_v1"} <= same.keys()
+    assert keys.check_overrides([f"{key}={value}" for key, value in same.items()]) == []
+    assert keys.check_overrides([f"{rollout}={{name: vllm, n: 4}}", "reward.reward_model.enable=False"]) == []
+    for override in (f"{rollout}.name=sglang", f"{rollout}.mode=sync", "trainer.use_v1=1"):
+        (sentence,) = keys.check_overrides([override])
+        assert sentence.startswith(f"{override}: ") and "cannot be changed" in sentence
+    assert len(keys.check_overrides([f"{rollout}.checkpoint_engine.custom_backend_module=null"])) == 1
+    assert len(keys.check_overrides([f"{rollout}.name=vllm"], keys.EVALUATION)) == 1
+    code, _, err = check(monkeypatch, capsys, f"{rollout}.name=vllm", f"{rollout}.mode=async")
+    assert (code, err) == (0, "")
+
+
 @pytest.mark.parametrize("key", [key for key in keys.OWNED if key not in ("run.experiment",)])
 def test_what_is_to_be_used_instead_exists(key, compose):
     config = compose()
@@ -188,7 +206,7 @@ def test_bad_overrides(override, words, monkeypatch, capsys):
         (["method=none", "method.rho=0.7"], "method.rho: method none has no field rho (its fields: none); "),
         (["also=clip_higher", "also.clip_higher.rho=1"], "also.clip_higher.rho: method clip_higher has no field rho"),
         (["curriculum=semantic_entropy", "data.train_files=null"], "data.train_files=null: must be a file"),
-        (["method=custom", "method.target=5"], "method.target=5: method=custom needs the import path"),
+        (["method=custom", "method.class_path=5"], "method.class_path=5: method=custom needs the import path"),
         (["also=clip_higher", "also.clip_higher=5"], "also.clip_higher is a section:"),
         (["--dry-run"], "--check and --dry-run: give only one;"),
         (["method=clip_cov", "also=clip_cov"], "also=clip_cov: clip_cov is already active"),

@@ -42,6 +42,10 @@ class Fixed(Method):
 class Needy(Fixed):
     x: float
 
+@dataclass(frozen=True)
+class Aimed(Fixed):
+    target: float = 0.5
+
 class Empty(Method):
     pass
 
@@ -105,19 +109,26 @@ def test_bases(compose):
 
 
 def test_a_method_from_outside(compose, mine):
-    config = compose("method=custom", "method.target=mine.Doubled", "+method.factor=3", "also=kl_cov")
+    config = compose("method=custom", "method.class_path=mine.Doubled", "+method.factor=3", "also=kl_cov")
     assert rules.check_config(config) == []
     doubled, kl_cov = stack_of(config).methods
     assert (type(doubled).__name__, doubled.factor, kl_cov) == ("Doubled", 3.0, KLCov())
     nodes = config.actor_rollout_ref.actor.fsdp_config.methods
     assert dict(nodes[0]) == {"_target_": "mine.Doubled", "factor": 3}
     assert config_identity.identity(config)["method"] == "mine.Doubled"
-    assert config.run.name == "tiny_cpu-custom-also=kl_cov,factor=3,target=mine.Doubled"
+    assert config.run.name == "tiny_cpu-custom-also=kl_cov,class_path=mine.Doubled,factor=3"
+
+
+@pytest.mark.parametrize("given", [["method=mine.Aimed"], ["method=custom", "method.class_path=mine.Aimed"]])
+def test_a_field_named_target(compose, mine, given):
+    config = compose(*given, "method.target=0.3")
+    assert rules.check_config(config) == [] and stack_of(config).methods[0].target == 0.3
+    assert config.run.name == "tiny_cpu-custom-class_path=mine.Aimed,target=0.3"
 
 
 def test_the_short_form(compose, mine):
     """The same run as the long one, whatever the order."""
-    long = compose("method=custom", "method.target=mine.Doubled", "+method.factor=3", "also=kl_cov", "seed=3")
+    long = compose("method=custom", "method.class_path=mine.Doubled", "+method.factor=3", "also=kl_cov", "seed=3")
     short = compose("seed=3", "method.factor=3", "method=mine.Doubled", "also=kl_cov")
     assert rules.check_config(short) == [] and stack_of(short).methods == stack_of(long).methods
     assert short.run.name == long.run.name and short.actor_rollout_ref == long.actor_rollout_ref
@@ -150,7 +161,7 @@ def test_schedules_on_a_command_line(compose, mine):
     assert actor.fsdp_config.methods[0].coefficient == "linear:0.01:0:200"
     engine = instantiate(OmegaConf.to_container(actor.fsdp_config.methods), _convert_="partial")
     assert MethodStack(engine).scheduled_values(101) == stack.scheduled_values(101)
-    own = compose("method=custom", "method.target=mine.Doubled", "+method.factor=warmup:2:4")
+    own = compose("method=custom", "method.class_path=mine.Doubled", "+method.factor=warmup:2:4")
     assert rules.check_config(own) == [] and stack_of(own).scheduled_values(2) == {"mine.Doubled/factor": 1.0}
 
 
@@ -183,20 +194,33 @@ REFUSED = [
         ],
         "loss_mode=gspo: clip_higher has its own policy loss",
     ),
-    (["method=custom"], "method.target=null: method=custom needs the import path"),
-    (["method=custom", "method.target=no_such_package.Thing"], "method.target=no_such_package.Thing: cannot be import"),
-    (["method=custom", "method.target=os.path.join"], "method.target=os.path.join: must be a subclass"),
-    (["method=custom", "method.target=mine.Doubled", "+method.factor=0"], "method.factor=0: must be > 0; it is the"),
+    (["method=custom"], "method.class_path=null: method=custom needs the import path"),
     (
-        ["method=custom", "method.target=mine.Doubled", "+method.faktor=1"],
+        ["method=custom", "method.target=mine.Doubled"],
+        "method.target=mine.Doubled: write method.class_path=mine.Doubled, or method=mine.Doubled alone",
+    ),
+    (
+        ["method=custom", "method.class_path=no_such_package.Thing"],
+        "method.class_path=no_such_package.Thing: cannot be import",
+    ),
+    (["method=custom", "method.class_path=os.path.join"], "method.class_path=os.path.join: must be a subclass"),
+    (
+        ["method=custom", "method.class_path=mine.Doubled", "+method.factor=0"],
+        "method.factor=0: must be > 0; it is the",
+    ),
+    (
+        ["method=custom", "method.class_path=mine.Doubled", "+method.faktor=1"],
         "method.faktor=1: Doubled has no field faktor: did you mean factor? Its fields are factor, label",
     ),
     (
-        ["method=custom", "method.target=mine.Doubled", "+method.statistics=step"],
+        ["method=custom", "method.class_path=mine.Doubled", "+method.statistics=step"],
         "method.statistics=step: Doubled has no field statistics; its fields are factor, label",
     ),
-    (["method=custom", "method.target=mine.Doubled", "+method.label=3"], "method.label=3: must be text"),
-    (["method=custom", "method.target=mine.Fixed", "+method.x=3"], "method.x=3: Fixed has no field x, nor any other"),
+    (["method=custom", "method.class_path=mine.Doubled", "+method.label=3"], "method.label=3: must be text"),
+    (
+        ["method=custom", "method.class_path=mine.Fixed", "+method.x=3"],
+        "method.x=3: Fixed has no field x, nor any other",
+    ),
     (
         ["method=mine.Untyped", "method.alpha=0.3"],
         "method.alpha=0.3: alpha of Untyped has no type, so it is no field: write alpha: float = 0.2 in the class",
@@ -206,8 +230,11 @@ REFUSED = [
         "method.beta=3: beta of Untyped has no type, so it is no field: write beta: float = ... in the class",
     ),
     (["method=mine.Untyped", "method.advantages=3"], "method.advantages=3: Untyped has no field advantages, nor any"),
-    (["method=custom", "method.target=mine.Needy"], "method.x: Needy has no default for it: add method.x=..."),
-    (["method=custom", "method.target=mine.Empty"], "method.target=mine.Empty: overrides no hook, so it would train"),
+    (["method=custom", "method.class_path=mine.Needy"], "method.x: Needy has no default for it: add method.x=..."),
+    (
+        ["method=custom", "method.class_path=mine.Empty"],
+        "method.class_path=mine.Empty: overrides no hook, so it would train",
+    ),
     (
         ["method=steer", "+method.statistics=step"],
         "method.statistics=step: this field is now called method.statistics_from",

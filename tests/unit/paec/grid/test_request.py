@@ -17,7 +17,12 @@ from recipe.paec.grid import request
         ("low=paec:method.rho=0.7:+x=[a,b]", "low", "paec", ("method.rho=0.7", "+x=[a,b]")),
         ("grpo=none", "grpo", "none", ()),
         ("my.Method:method.x=1", "my.Method-x=1", "my.Method", ("method.x=1",)),
-        ("custom:method.target=my.Method", "custom-target=my.Method", "custom", ("method.target=my.Method",)),
+        (
+            "custom:method.class_path=my.Method",
+            "custom-class_path=my.Method",
+            "custom",
+            ("method.class_path=my.Method",),
+        ),
     ],
 )
 def test_a_word_of_methods(word, label, method, overrides):
@@ -32,7 +37,7 @@ def test_a_class_of_the_users_own(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     found = request.parse(["METHODS=none own_grid.Sharper:method.more=2"], {})
     config = found.configuration(found.entries[1], 0)
-    assert (config.method.target, config.method.more) == ("own_grid.Sharper", 2)
+    assert (config.method.class_path, config.method.more) == ("own_grid.Sharper", 2)
     assert config.run.name == "tiny_cpu-own_grid.Sharper-more=2-seed0"
 
 

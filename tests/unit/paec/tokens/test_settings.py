@@ -64,7 +64,9 @@ def test_a_method_with_fields():
     assert read_request(["a", "method=clip_cov", "method.ratio=2e-3"]).method.method.ratio == 0.002
 
 
-@pytest.mark.parametrize("given", [["method=custom", f"method.target={__name__}.Mine"], [f"method={__name__}.Mine"]])
+@pytest.mark.parametrize(
+    "given", [["method=custom", f"method.class_path={__name__}.Mine"], [f"method={__name__}.Mine"]]
+)
 def test_a_method_of_the_users_own(given):
     named = read_request(["a", *given, "method.top=0.25"]).method
     assert named.name == "Mine (top=0.25)" and named.method.top == 0.25 and type(named.method).__name__ == "Mine"
@@ -110,9 +112,12 @@ def test_the_methods_of_a_run():
             ["a", "method=paec", "method.roh=0.5"],
             "method.roh=0.5: PAEC has no field roh: did you mean rho? Its fields are statistics_from, ",
         ),
-        (["a", "method=custom"], "method.target=null: method=custom needs the import path of your class"),
-        (["a", "method=custom", "method.target=no.such.Thing"], "method.target=no.such.Thing: cannot be imported"),
-        (["a", "method=no.such.Thing"], "method.target=no.such.Thing: cannot be imported"),
+        (["a", "method=custom"], "method.class_path=null: method=custom needs the import path of your class"),
+        (
+            ["a", "method=custom", "method.class_path=no.such.Thing"],
+            "method.class_path=no.such.Thing: cannot be imported",
+        ),
+        (["a", "method=no.such.Thing"], "method.class_path=no.such.Thing: cannot be imported"),
         (["a", "methods=paec,sterr"], "methods=paec,sterr: there is no method sterr: did you mean steer?"),
     ],
 )

@@ -29,11 +29,15 @@ from pathlib import Path
 from unittest import mock
 
 import torch
+from omegaconf import OmegaConf
 from tensordict import TensorDict
 
 from data_prep.files import atomic_write
 
 VOCAB_SIZE = 151_936
+
+CONFIG = OmegaConf.create({"seed": 0, "reward": {"scorers": {}}, "data": {"max_response_length": None}})
+"""What the trainer reads of a run's configuration."""
 
 VARIANTS = ("rows", "joined")
 """A frame for each row, as TransferQueue sends them; one frame for a field."""
@@ -96,7 +100,7 @@ def measure(options: argparse.Namespace) -> dict:
 
     def read() -> None:
         batch = KVBatchMeta(keys=keys, tags=[{} for _ in keys], partition_id="train")
-        queue_io.read_rollouts(batch, stack, None, VOCAB_SIZE, 1, 0)
+        queue_io.read_rollouts(batch, stack, None, VOCAB_SIZE, 1, CONFIG)
 
     before = peak()
     put(rollout)

@@ -175,7 +175,7 @@ class _TokenStatisticsFunction(torch.autograd.Function):
         # A new tensor is contiguous, so that any span of its rows is one matrix, whatever the strides of the logits.
         gradient = logits.detach() if ctx.inplace else torch.empty_like(logits, memory_format=torch.contiguous_format)
         for span, rows in matrices(logits.detach()):
-            out = rows if ctx.inplace else gradient.view(-1, logits.shape[-1])[span]
+            out = rows if ctx.inplace else gradient.view(len(labels), logits.shape[-1])[span]
             row_scalars = scalars[:, span]
             ctx.backend.backward(rows, labels[span], inv_temperature[span], row_scalars, upstream[:, span], out)
         if ctx.inplace:

@@ -16,7 +16,8 @@ from paec_loss import Clip, MethodStack
 from recipe.lab import own_code
 from recipe.paec.common.errors import UserError
 from recipe.paec.config import method_rules, values
-from recipe.paec.config.command_line import GROUPS_OF, compose, explain, with_own_class
+from recipe.paec.config.command_line import GROUPS_OF, explain
+from recipe.paec.config.composition import compose, with_own_class
 from recipe.paec.config.keys import Table, check_overrides, repeated
 from recipe.paec.config.methods import stack_of
 from recipe.paec.config.resolve import run_suffix

@@ -22,7 +22,7 @@ WORDS += ["table", "night", "money", "paper", "house", "light", "train", "queen"
 
 def package(folder: Path) -> Path:
     """A folder with the scorer that the page shows, as my_pkg/my_module.py."""
-    (code,) = [block for block in re.findall(r"```python\n(.*?)```", PAGE, flags=re.S) if "def score(" in block]
+    code = next(block for block in re.findall(r"```python\n(.*?)```", PAGE, flags=re.S) if "def score(" in block)
     assert len(code.splitlines()) <= 12
     (folder / "my_pkg").mkdir(parents=True)
     (folder / "my_pkg" / "__init__.py").write_text("")

@@ -41,7 +41,11 @@ def _record(path: Path, number: int, line: str) -> dict[str, Any]:
     try:
         record = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}, line {number}: is damaged ({error}): delete the line") from None
+        raise UserError(
+            f"{path}, line {number}: is damaged ({error}): restore the file from a copy, or delete the line"
+        ) from None
     if not isinstance(record, dict):
-        raise UserError(f"{path}, line {number}: is damaged (not a JSON object): delete the line")
+        raise UserError(
+            f"{path}, line {number}: is damaged (not a JSON object): restore the file from a copy, or delete the line"
+        )
     return record

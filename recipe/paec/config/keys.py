@@ -18,6 +18,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from recipe.paec.config.composition import defaults
 from recipe.paec.config.schema import RENAMED_FIELDS, EvaluationConfig, register_methods
 from recipe.paec.config.values import ACTOR, MODEL, ROLLOUT, RULES, closest
 
@@ -281,10 +282,8 @@ def _has_already(key: str, value: Any) -> bool:
 @cache
 def _defaults() -> DictConfig:
     """The configuration of a training without overrides."""
-    from recipe.paec.config.command_line import compose  # which imports this module
-
     register_methods()
-    return compose("train", [])
+    return defaults("train")
 
 
 def _methods_twice(parsed: Sequence[Override]) -> list[str]:

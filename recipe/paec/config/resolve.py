@@ -17,7 +17,7 @@ from recipe.paec.common.errors import UserError
 from recipe.paec.common.model_files import model_folder
 from recipe.paec.common.run_mark import RUN_VARIABLE
 from recipe.paec.config import attention, scored_files, values
-from recipe.paec.config.command_line import compose
+from recipe.paec.config.composition import compose
 from recipe.paec.config.methods import method_nodes, stack_of
 from recipe.paec.config.schema import OWN_SURROGATE, register_methods
 

@@ -59,7 +59,8 @@ def test_a_line_of_another_form(tmp_path, line):
     prompt_record.append(tmp_path, 1, 0, {("a", 0): (1, 4)})
     with open(tmp_path / PROMPTS_FILE, "a") as stream:
         stream.write(line + "\n")
-    with pytest.raises(UserError, match=r"prompts.jsonl, (step|line) .* not the counts of a step .*: restore the file"):
+    told = r"prompts.jsonl, (step|line) \d+: is (damaged|not the counts of a step) .*: restore the file"
+    with pytest.raises(UserError, match=told):
         prompt_record.read(tmp_path)
 
 

@@ -143,7 +143,7 @@ def recorded() -> dict[str, list[dict]]:
 def test_the_recorded_runs():
     """The thresholds' origin: of 324 curves only those warn whose entropy explodes, or whose score falls to 0."""
     curves = recorded()
-    assert len(curves) == 324
+    assert len(curves) >= 324
     for name, sign, expected in (
         ("explosion", warning_signs.explosion, EXPLODED),
         ("score", warning_signs.score_fall, FELL),

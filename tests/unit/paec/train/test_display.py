@@ -129,22 +129,18 @@ def test_plain_lines_know_the_steps_of_earlier_starts(capsys):
 RUN = """
 import signal, sys, time
 from pathlib import Path
-from omegaconf import OmegaConf
 sys.path[:0] = ["tests/helpers"]
 from report_runs import record
 from recipe.paec.common.console import say
+from recipe.paec.config.resolve import composed
 from recipe.paec.run.log import Heartbeat, MetricsFile
 from recipe.paec.train import display
 from recipe.paec.train.watch import Progress, StopRequest
 display.INTERVAL = 0.05
 folder = Path(sys.argv[1])
-config = {
-    "run": {"name": "[shown]", "stall_timeout": 60.0, "time_limit": None, "fresh": False},
-    "trainer": {"total_training_steps": 8},
-    "method": {"_target_": "paec_loss.methods.paec.PAEC"},
-    "also": {},
-}
-progress = Progress(OmegaConf.create(config), folder)
+config = composed("experiment=tiny_cpu")
+config.run.name, config.run.stall_timeout, config.trainer.total_training_steps = "[shown]", 60.0, 8
+progress = Progress(config, folder)
 metrics, heartbeat = MetricsFile(folder, lambda record: None), Heartbeat(folder)
 with StopRequest(folder, progress) as stop, progress.shown:
     for step in range(9):

@@ -36,6 +36,12 @@ def response_of(
     )
 
 
+def reported(response: RecordedResponse, differences: Sequence[float]) -> RecordedResponse:
+    """The same response where vLLM's log-probs are the actor's plus these, NaN where a tool wrote the token."""
+    values = response.statistics["log_prob"] + np.asarray(differences, np.float32)
+    return replace(response, rollout_log_prob=values)
+
+
 def statistics_of(logits: np.ndarray, ids: np.ndarray, top_p: float) -> dict:
     """`nucleus_size` and `statistics` of rows of logits [T, V], in NumPy."""
     log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))

@@ -178,6 +178,7 @@ def test_token_records(killed_and_resumed):
         assert Counter(one.group for one in record.responses) == {f"{step:06d}-{i:06d}": SAMPLES for i in range(4)}
         for one in record.responses:
             assert (one.input, one.score) == (rows[one.uid]["input"], rows[one.uid]["score"])
+            assert abs(one.rollout_log_prob - one.statistics["log_prob"]).max() < 0.02, "both in float32"
             assert (one.statistics["log_prob"] <= one.statistics["top1_log_prob"]).all()
             assert (one.statistics["nucleus_mass"] > 0.799).all() and (one.nucleus_size >= 1).all()
 

@@ -15,7 +15,7 @@ from recipe.paec.config.resolve import no_statistics
 from recipe.paec.config.schema import OWN_SURROGATE, SECTIONS, TRAINER_MODES
 from recipe.paec.config.values import ACTOR, GROUPED, ONE_CLIP_RATIO, ROLLOUT, check_values, shown
 
-FILTERS = ("reward", "score", "acc", "format", "strict", "unparsable", "grader_timeout", "grader_error")
+FILTERS = ("reward", "score", "acc", "format", "strict", "unparsable", "grader_timeout", "grader_error", "repetition")
 """Numbers that DAPO's filter can compare: verl's reward, and those of `recipe.paec.rollout.rewards`."""
 
 

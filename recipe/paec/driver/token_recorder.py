@@ -21,8 +21,12 @@ from recipe.paec.actor.batches import QUEUED_FIELDS, RECORDED, padded_mask, queu
 from recipe.paec.common.queue_keys import parts_of
 from recipe.paec.run.token_record import STATISTICS, RecordedResponse, TokenRecord, write
 
-OUTCOME = ["prompts", "responses", "response_mask", "advantages", "rm_scores"]
-"""Fields of a response that are fetched after the advantage estimator."""
+OUTCOME = ["prompts", "responses", "response_mask", "advantages", "rm_scores", "rollout_log_probs", "loss_mask"]
+"""Fields of a response that are fetched after the advantage estimator, those that the queue has.
+
+`rollout_log_probs` are vLLM's, and `loss_mask` says where it has any: `response_mask` is by then also without the
+tokens that a rollout correction has rejected.
+"""
 SECONDS = "timing_s/adv/record_tokens"
 """Metric: seconds that the trainer waited for a step's record. Another thread makes the rest of it, and the file."""
 
@@ -125,7 +129,7 @@ def recorded(
     Args:
         keys: of the responses.
         statistics: [B, R], padded.
-        outcome: their OUTCOME; in a validation without advantages.
+        outcome: their OUTCOME; in a validation without advantages and vLLM's log-probs.
         tokenizer: the policy's.
     """
     columns = {name: getattr(statistics, name).float().numpy() for name in STATISTICS}
@@ -135,6 +139,7 @@ def recorded(
     prompts, ids = ([row.numpy() for row in outcome[name].unbind()] for name in ("prompts", "responses"))
     estimated = "advantages" in outcome.keys()
     advantages = [row.numpy() for row in outcome["advantages"].unbind()] if estimated else [None] * len(keys)
+    reported = _reported(outcome)
     texts = token_pieces([row.tolist() for row in ids], tokenizer)
     return [
         RecordedResponse(
@@ -148,9 +153,18 @@ def recorded(
             advantages=advantages[i],
             nucleus_size=size[i, : len(ids[i])],
             statistics={name: values[i, : len(ids[i])] for name, values in columns.items()},
+            rollout_log_prob=reported[i],
         )
         for i, key in enumerate(keys)
     ]
+
+
+def _reported(outcome: TensorDict) -> list[Any]:
+    """For each response vLLM's log-probs [T], NaN where a tool wrote the token; None where it reported none."""
+    if "rollout_log_probs" not in outcome.keys():
+        return [None] * len(outcome)
+    rows = zip(outcome["rollout_log_probs"].unbind(), outcome["loss_mask"].unbind(), strict=True)
+    return [values.float().masked_fill(mask == 0, torch.nan).numpy() for values, mask in rows]
 
 
 def _get(batch: KVBatchMeta, keys: list[str], names: list[str]) -> TensorDict:

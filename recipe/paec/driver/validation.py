@@ -16,7 +16,7 @@ from recipe.paec.run.summary import accuracy
 from recipe.paec.scoring.scores import validation_metrics
 from recipe.paec.scoring.verdicts import SampleVerdict
 
-REWARD_SHARES = ("format", "grader_error", "grader_timeout")
+REWARD_SHARES = ("format", "grader_error", "grader_timeout", "repetition")
 """Keys of `rewards.compute_score` that become metrics below `reward/`: shares of the responses of a step."""
 
 
@@ -86,7 +86,7 @@ def check_best_metric(record: Mapping[str, Any], metric: str | None) -> None:
 
 
 def reward_metrics(infos: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """`reward/<share>` of a training step: responses with an answer, and those at which the grader failed.
+    """`reward/<share>` of a training step: responses with an answer, that repeat themselves, or that were not graded.
 
     And `reward/metric/<name>`: what scorers from outside measured, over the responses that have it.
     """

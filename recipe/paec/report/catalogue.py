@@ -163,10 +163,13 @@ ROLLOUTS = Section(
             PERCENT,
             (
                 Line("response_length/clip_ratio", "at the length limit"),
+                Line("reward/repetition", "repeating themselves", dashes=1),
                 Line("response/aborted_ratio", "aborted", minor=True),
                 Line("reward/grader_error", "grader failed", minor=True),
                 Line("reward/grader_timeout", "grader timed out", minor=True),
             ),
+            "A response repeats itself if zlib compresses its last 10,000 characters to less than 10 %; one of 200 "
+            "characters or fewer never does.",
             scale=100,
         ),
         Spec(

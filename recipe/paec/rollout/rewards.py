@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import zlib
 from collections.abc import Mapping
 from functools import cache
 from threading import Lock
@@ -25,6 +26,10 @@ ADDED = ("num_turns", "rollout_reward_scores", "interaction_kwargs")
 """What verl adds to a row's `extra_info` before it calls the reward function."""
 METRIC = "metric/"
 """Begins the keys of what a scorer from outside measured."""
+SHORT, END = 200, 10_000
+"""Characters: a text of SHORT or fewer does not count as repeating itself; of one longer than END, its end decides."""
+COMPRESSED = 0.1
+"""A text repeats itself if zlib makes it smaller than this share of its size."""
 _opening = Lock()
 _failures: list[str] = []
 
@@ -65,8 +70,9 @@ def compute_score(
         The same keys for every source and split. 0.0 or 1.0 each: `score` (correct), `acc` (the same, under the name
         that verl's validation aggregates), `format` (an answer could be extracted), `strict` (correct by the strict
         rule), `unparsable` (no answer, or none that makes sense to the grader), `grader_timeout` and `grader_error`
-        (not graded, and scored 0). And `pred`, the extracted answer, "" without one. With a scorer from outside,
-        `score` is any finite number, and what else it measured follows as `metric/<name>`, its score as `metric/score`.
+        (not graded, and scored 0), and `repetition` (`repeats_itself`). And `pred`, the extracted answer, "" without
+        one. With a scorer from outside, `score` is any finite number, and what else it measured follows as
+        `metric/<name>`, its score as `metric/score`.
 
     Raises:
         ValueError: no scorer for the data source, a reference that it cannot read, or a scorer that cannot be imported.
@@ -90,6 +96,13 @@ def compute_score(
         "unparsable": float(verdict.status == "unparsable"),
         "grader_timeout": float(verdict.status == "timeout"),
         "grader_error": float(verdict.status == "error"),
+        "repetition": float(repeats_itself(solution_str)),
         "pred": verdict.answer or "",
         **metrics,
     }
+
+
+def repeats_itself(text: str) -> bool:
+    """Whether zlib compresses the last END characters to less than COMPRESSED; never with SHORT or fewer in all."""
+    end = text[-END:].encode(errors="replace")
+    return len(text) > SHORT and len(zlib.compress(end)) < COMPRESSED * len(end)

@@ -59,6 +59,11 @@ class RecordedResponse:
     """[T] int32."""
     statistics: dict[str, np.ndarray]
     """Name in STATISTICS -> [T] float16 (read as float32)."""
+    rollout_log_prob: np.ndarray | None = None
+    """[T] float16 (read as float32), what vLLM reported for the token that it drew; NaN where a tool wrote the token.
+
+    None in a validation, with `rollout.calculate_log_probs=false`, and in records from before this column.
+    """
 
     @property
     def group(self) -> str:
@@ -111,7 +116,7 @@ def write(run: Path, record: TokenRecord) -> Path:
     names = ("step", "vocab_size", "top_p", "temperature", "seed", "validation")
     about = {name: getattr(record, name) for name in names}
     table = _table(record.responses).replace_schema_metadata({"paec": json.dumps({"format": FORMAT, **about})})
-    floats = [f"{name}.list.element" for name in STATISTICS]
+    floats = [f"{name}.list.element" for name in (*STATISTICS, "rollout_log_prob")]
     with atomic_write(file) as partial:
         pq.write_table(
             table,
@@ -143,9 +148,7 @@ def _table(responses: Sequence[RecordedResponse]) -> pa.Table:
         flat = np.concatenate([np.asarray(v) for v in values]) if kind != pa.string() else sum(map(list, values), [])
         return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(flat, kind))
 
-    half = {
-        name: lists([r.statistics[name].astype(np.float16) for r in responses], pa.float16()) for name in STATISTICS
-    }
+    half = {name: lists([_half(r.statistics[name]) for r in responses], pa.float16()) for name in STATISTICS}
     return pa.table(
         {
             "uid": [r.uid for r in responses],
@@ -159,8 +162,13 @@ def _table(responses: Sequence[RecordedResponse]) -> pa.Table:
             "advantages": lists([r.advantages for r in responses], pa.float32()),
             "nucleus_size": lists([r.nucleus_size for r in responses], pa.int32()),
             **half,
+            "rollout_log_prob": lists([_half(r.rollout_log_prob) for r in responses], pa.float16()),
         }
     )
+
+
+def _half(values: np.ndarray | None) -> np.ndarray | None:
+    return None if values is None else values.astype("float16")
 
 
 def read(file: Path) -> TokenRecord:
@@ -184,6 +192,7 @@ def read(file: Path) -> TokenRecord:
 def _response(row: dict[str, Any]) -> RecordedResponse:
     import numpy as np
 
+    reported = row.get("rollout_log_prob")
     integers = {name: np.array(row[name], np.int32) for name in ("prompt_ids", "ids", "nucleus_size")}
     return RecordedResponse(
         uid=row["uid"],
@@ -193,6 +202,7 @@ def _response(row: dict[str, Any]) -> RecordedResponse:
         response_mask=np.array(row["response_mask"], bool),
         advantages=None if row["advantages"] is None else np.array(row["advantages"], np.float32),
         statistics={name: np.array(row[name], np.float32) for name in STATISTICS},
+        rollout_log_prob=None if reported is None else np.array(reported, np.float32),
         **integers,
     )
 

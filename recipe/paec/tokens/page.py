@@ -18,7 +18,7 @@ from recipe.paec.report.page import embedded, policy_of, rounded, templates, tex
 from recipe.paec.tokens.forward import CANDIDATES
 from recipe.paec.tokens.settings import Named
 from recipe.paec.tokens.sources import Candidates, Response, Source
-from recipe.paec.tokens.views import Details, View, details_of, view_of
+from recipe.paec.tokens.views import Details, View, details_of, difference_of, view_of
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -81,7 +81,7 @@ def payload(content: Content) -> dict[str, Any]:
         "sources": [{"label": one.label, "note": one.note} for one in content.sources],
         "readings": readings,
         "columns": columns,
-        "methods": [_method(named, content, own) for named in content.methods],
+        "methods": [*(_method(named, content, own) for named in content.methods), *_difference(content, own)],
         "candidates": candidates,
     }
 
@@ -108,6 +108,7 @@ def _method(named: Named, content: Content, own: Sequence[Sequence[int]]) -> dic
         return [row for view, sizes in zip(views, own, strict=True) for row in _rows_of(of_view(view), sizes)]
 
     return {
+        "quantity": "weight",
         "name": named.name,
         "about": " ".join((type(named.method).__doc__ or "").split("\n\n")[0].split()),
         "neutral": known.neutral if known else 0,
@@ -117,6 +118,27 @@ def _method(named: Named, content: Content, own: Sequence[Sequence[int]]) -> dic
         "scores": packed(rows(lambda view: view.score), "f2") if scored else None,
         "thresholds": [t for view, sizes in zip(views, own, strict=True) for t in _thresholds(view, sizes)],
     }
+
+
+def _difference(content: Content, own: Sequence[Sequence[int]]) -> list[dict[str, Any]]:
+    """What is chosen and shown like a method: where vLLM and the actor disagree; empty if no record says so."""
+    found = [difference_of(of) for of in content.sources]
+    if all(one is None for one in found):
+        return []
+    rows = [row for one, sizes in zip(found, own, strict=True) for row in _rows_of(one, sizes)]
+    return [
+        {
+            "quantity": "difference",
+            "name": "vLLM minus actor",
+            "about": "Log-prob that vLLM reported for the token it drew minus the actor's before the step's updates.",
+            "neutral": 0,
+            "meaning": "nats, 0: they agree",
+            "reasons": ["needs a training step's record with vLLM's log-probs" if one is None else "" for one in found],
+            "weights": packed(rows, "f2"),
+            "scores": None,
+            "thresholds": [None] * len(rows),
+        }
+    ]
 
 
 def _rows_of(values: torch.Tensor | None, sizes: Sequence[int]) -> list[np.ndarray]:

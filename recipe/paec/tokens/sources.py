@@ -65,6 +65,8 @@ class Source:
     """For each row, or empty if they are not known."""
     note: str = ""
     """What of the statistics is not as in training."""
+    rollout_log_prob: torch.Tensor | None = None
+    """[B, R] what vLLM reported for the tokens that it drew, NaN elsewhere; None if it is not known."""
 
 
 def records(run: Path, steps: Sequence[int], validation: bool = False) -> list[TokenRecord]:
@@ -141,7 +143,15 @@ def source_of(record: TokenRecord, first: int, limit: int) -> Source:
         step=record.step,
         seed=record.seed,
         note="quantiles and means over the mini-batch are those of the recorded responses on this page",
+        rollout_log_prob=_reported(chosen),
     )
+
+
+def _reported(responses: Sequence[RecordedResponse]) -> torch.Tensor | None:
+    rows = [torch.from_numpy(one.rollout_log_prob) for one in responses if one.rollout_log_prob is not None]
+    if len(rows) < len(responses):
+        return None
+    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=torch.nan)
 
 
 def padded(columns: Mapping[str, Sequence[torch.Tensor]], vocab_size: int) -> TokenStatistics:

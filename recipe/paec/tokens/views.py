@@ -79,5 +79,12 @@ def details_of(source: Source, config: PAEC) -> Details:
     )
 
 
+def difference_of(source: Source) -> Tensor | None:
+    """[B, R] vLLM's log-prob minus the actor's, nats; NaN where vLLM has not drawn the token; None if not recorded."""
+    if source.rollout_log_prob is None:
+        return None
+    return source.rollout_log_prob - next(iter(source.statistics.values())).log_prob
+
+
 def _size(statistics: TokenStatistics) -> Tensor:
     return statistics.nucleus_size.double()

@@ -3,6 +3,7 @@
 const DATA = JSON.parse(document.getElementById("data").textContent);
 const byId = (id) => document.getElementById(id);
 const SELECTED = 1e-3; // a weight that differs by less from that without the method counts as equal
+const DIFFERENT = 1e-2; // nats: log-probs that differ by less count as equal; their rounding alone makes up to 0.008
 const STATE = { method: 0, source: 0, response: 0, beside: "", token: 0, pane: 0 };
 const PANES = [];
 
@@ -43,23 +44,31 @@ function excess(method, reading, i) {
   return values ? values[DATA.readings[reading].start + i] - DATA.methods[method].neutral : NaN;
 }
 
+/** Whether it is a method; the other choice is the difference between vLLM's log-probs and the actor's. */
+const isMethod = (method) => DATA.methods[method].quantity === "weight";
+const DIFFERENCE = DATA.methods.findIndex((_, i) => !isMethod(i));
+const leastOf = (method) => (isMethod(method) ? SELECTED : DIFFERENT);
+
 /** The excess that has the full colour: 1 for a mask, else the largest on the page. */
 function largest(method) {
   return column(`largest ${method}`, () => {
     const values = weights(method), { neutral } = DATA.methods[method];
     let most = 0;
     for (const value of values ?? []) if (!Number.isNaN(value)) most = Math.max(most, Math.abs(value - neutral));
-    return neutral === 0 && most > 0 && most <= 1 ? 1 : most;
+    return isMethod(method) && neutral === 0 && most > 0 && most <= 1 ? 1 : most;
   });
 }
 
-/** Mean size of the excess over a response's tokens; null if it is not known. */
+/** Mean size of the excess over the tokens of a response that have one; null without any. */
 function massOf(method, reading) {
   return column(`mass ${method} ${reading}`, () => {
-    let sum = 0;
+    let sum = 0, known = 0;
     const length = lengthOf(reading);
-    for (let i = 0; i < length; i += 1) sum += Math.abs(excess(method, reading, i));
-    return Number.isNaN(sum) || !length ? null : sum / length;
+    for (let i = 0; i < length; i += 1) {
+      const size = Math.abs(excess(method, reading, i));
+      if (!Number.isNaN(size)) { sum += size; known += 1; }
+    }
+    return known ? sum / known : null;
   });
 }
 
@@ -82,7 +91,7 @@ const longName = (response) => (response.step === null ? nameOf(response) : `ste
 
 /** Numbers of the responses that the filters leave. */
 function listed() {
-  const kind = byId("score").value, least = Number(byId("mass").value) / 100;
+  const kind = byId("score").value, least = isMethod(STATE.method) ? Number(byId("mass").value) / 100 : 0;
   return DATA.responses.map((_, i) => i).filter((i) => {
     const reading = readingOf(i, STATE.source);
     if (reading < 0) return false;
@@ -99,12 +108,14 @@ function list() {
     const score = response.score === null ? element("span") : element("span", { class: isRight(response) ? "right" : "wrong" }, isRight(response) ? "right" : `wrong (${shown(response.score)})`);
     const button = element("button", { type: "button", "aria-current": String(i === STATE.response) },
       element("span", {}, longName(response)), score,
-      element("small", {}, `${response.length} tokens, mask mass ${percent(massOf(STATE.method, readingOf(i, STATE.source)))}`));
+      element("small", {}, `${response.length} tokens, ${massShown(massOf(STATE.method, readingOf(i, STATE.source)))}`));
     button.addEventListener("click", () => { STATE.token = 0; choose(i); });
     return element("li", {}, button);
   }));
   return found;
 }
+
+const massShown = (mass) => (isMethod(STATE.method) ? `mask mass ${percent(mass)}` : `apart by ${number(mass ?? NaN)} nats`);
 
 /** Show a response. */
 function choose(response) {
@@ -181,10 +192,11 @@ function colour() {
   for (const { reading, spans } of PANES) {
     spans.forEach((span, i) => {
       const over = excess(STATE.method, reading, i);
-      const share = Number.isNaN(over) || most === 0 ? 0 : Math.min(1, Math.abs(over) / most);
+      const none = Number.isNaN(over) || most === 0 || (!isMethod(STATE.method) && Math.abs(over) <= DIFFERENT);
+      const share = none ? 0 : Math.min(1, Math.abs(over) / most);
       span.style.setProperty("--w", share.toFixed(4));
       span.classList.toggle("down", over < 0);
-      span.setAttribute("aria-label", `${textShown(span.textContent)}${share > SELECTED ? `, weight ${number(over + DATA.methods[STATE.method].neutral)}` : ""}`);
+      span.setAttribute("aria-label", `${textShown(span.textContent)}${share > SELECTED ? `, ${DATA.methods[STATE.method].quantity} ${number(over + DATA.methods[STATE.method].neutral)}` : ""}`);
     });
   }
 }
@@ -228,7 +240,7 @@ function key(event, { reading, spans, place }) {
   if (step) to = Math.min(spans.length - 1, Math.max(0, from + step));
   if (jump) {
     to = from + jump;
-    while (to >= 0 && to < spans.length && !(Math.abs(excess(STATE.method, reading, to)) > SELECTED)) to += jump;
+    while (to >= 0 && to < spans.length && !(Math.abs(excess(STATE.method, reading, to)) > leastOf(STATE.method))) to += jump;
     if (to < 0 || to >= spans.length) to = from;
   }
   if (to === undefined || !spans.length) return;
@@ -245,7 +257,8 @@ const FIELDS = [
   ["competition", (reading, i) => detail("competition")[DATA.readings[reading].start + i]],
   ["nucleus size", (reading, i) => detail("nucleus_size")[DATA.readings[reading].start + i]],
   ["nucleus mass", (reading, i) => detail("nucleus_mass")[DATA.readings[reading].start + i]],
-  ["weight", (reading, i) => (weights(STATE.method) ? weights(STATE.method)[DATA.readings[reading].start + i] : NaN)],
+  ["vLLM minus actor, nats", (reading, i) => (DIFFERENCE < 0 ? NaN : weights(DIFFERENCE)[DATA.readings[reading].start + i])],
+  ["weight", (reading, i) => (isMethod(STATE.method) && weights(STATE.method) ? weights(STATE.method)[DATA.readings[reading].start + i] : NaN)],
   ["score", (reading, i) => (scores(STATE.method) ? scores(STATE.method)[DATA.readings[reading].start + i] : NaN)],
   ["threshold", (reading) => DATA.methods[STATE.method].thresholds[reading] ?? NaN],
   ["advantage", (reading) => DATA.responses[DATA.readings[reading].response].advantage ?? NaN],
@@ -259,7 +272,8 @@ function details() {
   const head = same ? [element("thead", {}, element("tr", {}, element("td"), ...readings.map((r) => element("th", { scope: "col" }, DATA.sources[DATA.readings[r].source].label))))] : [];
   const rows = FIELDS.map(([label, value]) => {
     const values = readings.map((reading) => value(reading, i));
-    if (values.every(Number.isNaN) && ["score", "threshold", "advantage"].includes(label)) return null;
+    if (values.every(Number.isNaN) && ["vLLM minus actor, nats", "score", "threshold", "advantage"].includes(label)) return null;
+    if (label === "weight" && !isMethod(STATE.method)) return null;
     return element("tr", {}, element("th", { scope: "row" }, label), ...values.map((one) => element("td", {}, number(one))));
   }).filter(Boolean);
   const word = textOf(DATA.readings[readings[0]].response, i);
@@ -309,7 +323,7 @@ function overview() {
       const word = textOf(response, i);
       const own = words.get(word) ?? words.set(word, { times: 0, selected: 0, mass: 0 }).get(word);
       own.times += 1;
-      if (size > SELECTED) { own.selected += 1; own.mass += size; sums[Math.floor((10 * (2 * i + 1)) / (2 * length))] += size; all += size; }
+      if (size > leastOf(STATE.method)) { own.selected += 1; own.mass += size; sums[Math.floor((10 * (2 * i + 1)) / (2 * length))] += size; all += size; }
     }
   }
   places(sums.map((sum) => (all ? sum / all : 0)));
@@ -318,7 +332,7 @@ function overview() {
   const { neutral } = DATA.methods[STATE.method];
   byId("often").replaceChildren(element("thead", {}, element("tr", {}, ...heads)), element("tbody", {}, ...rows.map(([word, own]) =>
     element("tr", {}, element("th", { scope: "row" }, JSON.stringify(word)), ...[String(own.selected), String(own.times), percent(own.selected / own.times), number(own.mass / own.selected)].map((text) => element("td", {}, text))))));
-  byId("often").querySelector("th:last-child").textContent = neutral ? `mean distance from ${neutral} where selected` : "mean weight where selected";
+  byId("often").querySelector("th:last-child").textContent = neutral ? `mean distance from ${neutral} where selected` : `mean ${isMethod(STATE.method) ? "weight" : "size of the difference"} where selected`;
 }
 
 /** Bars: the share of the mass in each tenth of a response. */
@@ -330,7 +344,7 @@ function places(shares) {
     if (text !== undefined) made.textContent = text;
     return made;
   };
-  const svg = drawn("svg", { viewBox: `0 0 ${wide} ${high + 34}`, role: "img", "aria-label": `Share of the mask's mass by tenth of the response: ${shares.map((share) => percent(share)).join(", ")}` });
+  const svg = drawn("svg", { viewBox: `0 0 ${wide} ${high + 34}`, role: "img", "aria-label": `Share of ${byId("places-of").textContent} by tenth of the response: ${shares.map((share) => percent(share)).join(", ")}` });
   shares.forEach((share, i) => {
     const height = (share / most) * high, left = (i * wide) / 10;
     svg.append(drawn("rect", { x: left + 3, y: 16 + high - height, width: wide / 10 - 6, height, rx: 2 }),
@@ -348,11 +362,14 @@ function refresh() {
   const known = !reason;
   byId("about").textContent = `${method.name}: ${method.about}`;
   byId("reason").hidden = known;
-  byId("reason").textContent = known ? "" : `${method.name} has no weights for these tokens: it ${reason}.`;
-  const most = largest(STATE.method), signs = { up: false, down: false };
+  byId("reason").textContent = known ? "" : `${method.name} has no ${isMethod(STATE.method) ? "weights" : "values"} for these tokens: it ${reason}.`;
+  byId("mass").disabled = !isMethod(STATE.method);
+  byId("places-of").textContent = isMethod(STATE.method) ? "the mask's mass" : "the differences above 0.01 nats";
+  byId("often-where").textContent = isMethod(STATE.method) ? "its weight differs from that without the method" : "the two differ by more than 0.01 nats";
+  const most = largest(STATE.method), least = leastOf(STATE.method), signs = { up: false, down: false };
   for (const value of known ? weights(STATE.method) : []) {
-    if (value - method.neutral > SELECTED) signs.up = true;
-    if (value - method.neutral < -SELECTED) signs.down = true;
+    if (value - method.neutral > least) signs.up = true;
+    if (value - method.neutral < -least) signs.down = true;
   }
   const end = (sign) => number(method.neutral + sign * most);
   byId("legend").replaceChildren(...(known ? [
@@ -360,7 +377,7 @@ function refresh() {
     ...(signs.down ? [element("span", {}, element("i", { class: "down" }), `${method.neutral} to ${end(-1)}`)] : []),
     ...(signs.up ? [element("span", {}, element("i", {}), `${method.neutral} to ${end(1)}`)] : []),
     ...(signs.up || signs.down ? [] : [element("span", {}, "no token differs")]),
-    ...(DATA.sources[STATE.source].note ? [element("span", {}, DATA.sources[STATE.source].note)] : []),
+    ...(isMethod(STATE.method) && DATA.sources[STATE.source].note ? [element("span", {}, DATA.sources[STATE.source].note)] : []),
   ] : []));
   filter();
 }
@@ -386,9 +403,9 @@ function themes() {
 }
 
 (function start() {
-  const groups = [["Methods", (one) => one.weights !== null], ["Without weights here", (one) => one.weights === null]];
+  const groups = [["Methods", (one, i) => isMethod(i) && one.weights !== null], ["Without weights here", (one) => one.weights === null], ["Rollout", (one, i) => !isMethod(i)]];
   byId("method").append(...groups.map(([label, has]) => {
-    const options = DATA.methods.map((one, i) => (has(one) ? element("option", { value: String(i) }, one.name) : null)).filter(Boolean);
+    const options = DATA.methods.map((one, i) => (has(one, i) ? element("option", { value: String(i) }, one.name) : null)).filter(Boolean);
     return options.length ? element("optgroup", { label }, ...options) : null;
   }).filter(Boolean));
   STATE.method = Math.max(0, DATA.methods.findIndex((one) => one.weights !== null));

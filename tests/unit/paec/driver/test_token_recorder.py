@@ -31,9 +31,10 @@ class Letters:
 
 
 class Queue:
-    """Responses by key, with made-up fields, and what was fetched of them."""
+    """Responses by key, with made-up fields, and what was fetched of them; `missing` fields it does not have."""
 
     def __init__(self):
+        self.missing: set[str] = set()
         self.fetched: list[tuple[list[str], list[str]]] = []
 
     def value(self, name, number, length):
@@ -45,7 +46,11 @@ class Queue:
             "advantages": torch.full((length,), number - 1.5),
             "old_log_probs": -torch.arange(length).float() - number,
             "entropy": torch.arange(length).float() + 0.25,
+            "rollout_log_probs": -torch.arange(length).float() - number - 0.5,
+            "loss_mask": torch.ones(length, dtype=torch.int64),
         }
+        if length == 4:  # a tool wrote the third token, and a rollout correction has rejected the last one
+            rows["loss_mask"][2] = rows["response_mask"][2] = rows["response_mask"][3] = 0
         # The row before a token predicts it: prompt and response, one earlier.
         size = torch.cat([torch.zeros(PROMPT - 1), torch.arange(length + 1.0) + 7])
         other = torch.cat([torch.full((PROMPT - 1,), 99.0), torch.arange(length + 1.0) / 8])
@@ -61,6 +66,7 @@ class Queue:
                 layout=torch.jagged,
             )
             for name in select_fields
+            if name not in self.missing
         }
         return TensorDict(columns, batch_size=len(keys))
 
@@ -116,6 +122,23 @@ def test_a_step_is_recorded(queue, tmp_path):
     assert second.statistics["entropy"].tolist() == [0.25, 1.25]
     assert first.nucleus_size.tolist() == [7, 8, 9, 10]
     assert first.statistics["nucleus_entropy"].tolist() == [0.0, 0.125, 0.25, 0.375]
+
+
+@pytest.mark.parametrize("missing", [set(), {"rollout_log_probs"}])
+def test_vllms_log_probs_are_recorded(queue, tmp_path, missing):
+    """Of the tokens that it drew, also of those that a correction rejects; `calculate_log_probs=false` has none."""
+    made, queue.missing = recorder(tmp_path, 1), missing
+    made.take_statistics(batch_of(*RESPONSES), vocab_size=26)
+    made.take_outcome(batch_of(*RESPONSES), Letters())
+    with ThreadPoolExecutor(1) as executor:
+        made.write(executor, 5, {})[0].result()
+    first, second = token_record.read(tmp_path / "tokens" / "5.parquet").responses
+    assert first.response_mask.tolist() == [True, True, False, False]
+    if missing:
+        assert first.rollout_log_prob is second.rollout_log_prob is None
+    else:
+        assert str(first.rollout_log_prob.tolist()) == "[-0.5, -1.5, nan, -3.5]"
+        assert second.rollout_log_prob.tolist() == [-1.5, -2.5]
 
 
 def test_what_a_method_has_had_fetched_is_used(queue, tmp_path):

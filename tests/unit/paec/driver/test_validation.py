@@ -18,7 +18,7 @@ def info(pred: str, acc: float, strict: float | None = None, **flags) -> dict:
     strict = acc if strict is None else strict
     keys = {"score": acc, "acc": acc, "strict": strict, "pred": pred, "format": float(bool(pred))}
     keys["unparsable"] = float(not pred)
-    return {**keys, "grader_error": 0.0, "grader_timeout": 0.0, **flags}
+    return {**keys, "grader_error": 0.0, "grader_timeout": 0.0, "repetition": 0.0, **flags}
 
 
 def columns(infos: list[dict | None]) -> dict[str, list]:
@@ -70,8 +70,9 @@ def test_a_lost_problem_is_a_wrong_one():
 
 
 def test_rewards_of_a_step():
-    step = [info("1", 1.0), info("", 0.0), info("2", 0.0, grader_error=1.0), info("3", 0.0)]
-    assert reward_metrics(step) == {"reward/format": 0.75, "reward/grader_error": 0.25, "reward/grader_timeout": 0.0}
+    step = [info("1", 1.0), info("", 0.0), info("2", 0.0, grader_error=1.0), info("3", 0.0, repetition=1.0)]
+    shares = {"format": 0.75, "grader_error": 0.25, "grader_timeout": 0.0, "repetition": 0.25}
+    assert reward_metrics(step) == {f"reward/{name}": share for name, share in shares.items()}
 
 
 def test_prompts_with_different_scores():
@@ -102,6 +103,7 @@ def test_what_own_scorers_measured_is_averaged_over_the_responses_that_have_it()
         "reward/format": 1.0,
         "reward/grader_error": 0.0,
         "reward/grader_timeout": 0.0,
+        "reward/repetition": 0.0,
         "reward/metric/score": 1.25,
         "reward/metric/length": 3.0,
     }

@@ -24,6 +24,22 @@ def lines(chart):
     return [(line["label"], line["key"]) for line in chart["series"]]
 
 
+def test_responses_that_repeat_themselves(tmp_path):
+    """Beside those at the length limit; a run from before the metric has the others."""
+    older, run = write_run(tmp_path / "older"), write_run(tmp_path / "a")
+    text = (
+        (run / "metrics.jsonl")
+        .read_text()
+        .replace('"critic/score/mean"', '"reward/repetition": 0.5, "critic/score/mean"')
+    )
+    (run / "metrics.jsonl").write_text(text)
+    limit = ("at the length limit", "response_length/clip_ratio")
+    charts = charts_of(groups_of(run))
+    assert lines(charts["truncation"]) == [limit, ("repeating themselves", "reward/repetition")]
+    assert charts["truncation"]["scale"] == 100 and "200 characters" in charts["truncation"]["note"]
+    assert lines(charts_of(groups_of(older))["truncation"]) == [limit]
+
+
 def test_one_run(tmp_path):
     charts = charts_of(groups_of(write_run(tmp_path / "a")))
     assert lines(charts["entropy"]) == [

@@ -14,7 +14,7 @@ from recipe.grading.countdown import DATA_SOURCE as COUNTDOWN
 from recipe.grading.pool import GraderPool
 from recipe.grading.sources import supports
 from recipe.paec.rollout import rewards
-from recipe.paec.rollout.rewards import compute_score
+from recipe.paec.rollout.rewards import compute_score, repeats_itself
 
 ROOT = Path(__file__).resolve().parents[4]
 TRUTH = json.dumps({"metadata": {"numbers": [7, 5, 1], "target": 2}})
@@ -23,7 +23,7 @@ TRUTH = json.dumps({"metadata": {"numbers": [7, 5, 1], "target": 2}})
 def result(correct: int, pred: str, strict: int | None = None, **flags: float) -> dict[str, float | str]:
     strict = correct if strict is None else strict
     expected = {"score": correct, "acc": correct, "format": bool(pred), "strict": strict, "pred": pred}
-    return expected | {"unparsable": not pred, "grader_timeout": 0, "grader_error": 0} | flags
+    return expected | {"unparsable": not pred, "grader_timeout": 0, "grader_error": 0, "repetition": 0} | flags
 
 
 NONE = result(0, "")
@@ -71,7 +71,7 @@ def test_countdown_by_hand(solution, expected):
 )
 def test_hostile_text_scores_zero_and_fast(solution):
     start = time.perf_counter()
-    assert compute_score(COUNTDOWN, solution, TRUTH) == NONE
+    assert compute_score(COUNTDOWN, solution, TRUTH) == NONE | {"repetition": repeats_itself(solution)}
     assert time.perf_counter() - start < 2.0  # the first call imports the library
 
 
@@ -262,3 +262,21 @@ def test_a_scorer_from_outside_gives_the_reward(own, caplog):
 def test_a_scorer_that_cannot_be_imported_here_stops_the_run(own):
     with pytest.raises(ValueError, match="scorer reward_scorer:nope: reward_scorer has no nope"):
         compute_score("mine", "ab", "abcd", TRAIN, scorers={"mine": "reward_scorer:nope"})
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a" * 200, False),
+        ("a" * 201, True),
+        ("so we add 3 and 4; " * 20, True),
+        (" ".join(map(str, range(3000))), False),  # numbers in order are no repetition
+        (" ".join(map(str, range(3000))) + "wait, " * 2000, True),  # only the end counts
+        ("wait, " * 2000 + " ".join(str(n * n) for n in range(2000)), False),
+        ("\ud800" * 300, True),  # not UTF-8
+        ("", False),
+    ],
+)
+def test_text_that_repeats_itself(text, expected):
+    assert repeats_itself(text) is expected
+    assert compute_score("openai/gsm8k", text, "4", TRAIN)["repetition"] == float(expected)

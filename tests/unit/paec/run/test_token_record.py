@@ -30,6 +30,24 @@ def test_a_record_is_read_as_it_was_written(tmp_path):
     assert found.responses[1].group == "000003-000001"
 
 
+def test_what_vllm_reported(tmp_path):
+    """Three significant digits, nothing where a tool wrote the token; a run may have none."""
+    values = np.array([-0.5, -1.23456, np.nan, -7.0], np.float32)
+    responses = [replace(response_of(f"000001-00000{i}_0_0", 4), rollout_log_prob=values) for i in range(2)]
+    found = token_record.read(token_record.write(tmp_path, record_of(step=1, responses=responses))).responses
+    assert [str(one.rollout_log_prob.tolist()) for one in found] == ["[-0.5, -1.234375, nan, -7.0]"] * 2
+    file = token_record.write(tmp_path, record_of(step=2, responses=[response_of("000002-000000_0_0", 4)] * 2))
+    assert [one.rollout_log_prob for one in token_record.read(file).responses] == [None, None]
+
+
+def test_a_record_from_before_vllms_log_probs_were_recorded(tmp_path):
+    responses = [replace(response_of("000001-000000_0_0", 1), rollout_log_prob=np.zeros(1, np.float32))]
+    file = token_record.write(tmp_path, record_of(step=1, responses=responses))
+    pyarrow.parquet.write_table(pyarrow.parquet.read_table(file).drop_columns("rollout_log_prob"), file)
+    (found,) = token_record.read(file).responses
+    assert found.rollout_log_prob is None and found.ids.tolist() == responses[0].ids.tolist()
+
+
 def test_a_response_without_tokens(tmp_path):
     file = token_record.write(tmp_path, record_of(step=1, responses=[response_of("000001-000000_0_0", 0)]))
     (found,) = token_record.read(file).responses

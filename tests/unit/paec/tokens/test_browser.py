@@ -8,7 +8,7 @@ import time
 
 import pytest
 from pages import HOSTILE, IN_A_BROWSER
-from token_records import record_of, response_of, write_recorded_run
+from token_records import record_of, reported, response_of, write_recorded_run
 
 from recipe.paec.tokens.command import content_of, main
 from recipe.paec.tokens.settings import read_request
@@ -208,6 +208,41 @@ def test_where_in_the_response(visit, file, content):
     label = page.get_by_role("img").get_attribute("aria-label")
     shares = [float(text) for text in re.findall(r"([\d.]+) %", label)]
     assert shares == pytest.approx([100 * one / sum(tenths) for one in tenths], abs=0.15)
+
+
+def test_where_vllm_and_the_actor_disagree(visit, tmp_path):
+    """Coloured and counted above 0.01 nats, with its sign; a token of a tool has no number."""
+    texts = ["so", " tool", " up", " down", " near"]
+    one = response_of("000001-000000_0_0", 5, texts=texts)
+    one.statistics["log_prob"][:] = -4  # float16 has these numbers and their sums with the differences
+    one = reported(one, [0.0, float("nan"), 0.5, -2.0, 0.00390625])
+    folder = write_recorded_run(tmp_path / "mine", record_of(1, [one]))
+    assert main([str(folder)]) == 0
+    page = visit(folder / "tokens.html")
+    rows = page.locator("#token table").first.locator("tr")
+
+    def seen(i):
+        tokens(page).nth(i).hover()
+        return dict(row.locator("th, td").all_inner_texts() for row in rows.all())
+
+    assert float(seen(2)["vLLM minus actor, nats"]) == 0.5
+    assert "weight" in seen(2) and "vLLM minus actor, nats" not in seen(1)
+    page.get_by_label("Method").select_option(label="vLLM minus actor")
+    assert [painted(page, i)[1] for i in range(5)] == pytest.approx([0, 0, 0.25, 1, 0], abs=2e-3)
+    assert painted(page, 2)[0] == pytest.approx(COLOURS["light", ""], abs=1.5)
+    assert painted(page, 3)[0] == pytest.approx(COLOURS["light", "down"], abs=1.5)
+    assert tokens(page).nth(3).get_attribute("aria-label") == "down, difference -2"
+    assert "weight" not in seen(3) and "threshold" not in seen(3)
+    assert page.locator("#legend span").first.inner_text() == "nats, 0: they agree"
+    assert page.locator("#responses small").inner_text() == "5 tokens, apart by 0.626 nats"
+    assert page.locator("#mass").is_disabled()
+    names = page.locator("#often tbody th").all_inner_texts()
+    assert names == ['" down"', '" up"']
+    assert page.locator("#often-where").inner_text() == "the two differ by more than 0.01 nats"
+    page.locator(".text").first.focus()
+    page.keyboard.press("Home")
+    page.keyboard.press("ArrowDown")
+    assert page.locator(".at").evaluate("(one) => one.id") == "t0-2"
 
 
 def test_what_is_missing_is_said(visit, file):

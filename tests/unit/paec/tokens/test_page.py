@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from pages import check_policy
-from token_records import record_of, response_of
+from token_records import record_of, reported, response_of
 
 from paec_loss import PAEC, position_mask
 from paec_loss.methods import METHODS
@@ -69,6 +69,19 @@ def test_what_is_missing_is_said():
     assert forking["weights"] is not None and forking["reasons"] == [""]
     assert np.isnan(numbers(data["columns"]["nucleus_entropy"], "f2")).all()
     assert np.isfinite(numbers(data["columns"]["entropy"], "f2")).all()
+
+
+def test_vllm_minus_actor_is_beside_the_methods():
+    """Of the sources that have it; a page where none has it does not offer it."""
+    one = reported(response_of("000001-000000_0_0", 3), [0.25, np.nan, -2.0])
+    data = payload(content_of(record_of(1, [one]), record_of(2)))
+    paec, _, found = data["methods"]
+    assert (paec["quantity"], found["quantity"], found["name"]) == ("weight", "difference", "vLLM minus actor")
+    values = numbers(found["weights"], "f2").tolist()
+    assert values[:3] == pytest.approx([0.25, np.nan, -2.0], abs=1e-3, nan_ok=True) and len(values) == 133
+    assert np.isnan(values[3:]).all() and len(found["thresholds"]) == len(data["readings"]) == 5
+    assert found["reasons"] == ["", "needs a training step's record with vLLM's log-probs"]
+    assert [one["quantity"] for one in payload(content_of(record_of()))["methods"]] == ["weight", "weight"]
 
 
 def test_candidates_are_words():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from token_records import record_of, response_of, validation_of, write_recorded_run
+from token_records import record_of, reported, response_of, validation_of, write_recorded_run
 
 from paec_loss.methods import METHODS
 from recipe.paec.common.errors import UserError
@@ -43,6 +43,14 @@ def test_tokens_outside_the_loss_are_no_response_tokens():
     rollouts, _ = rollouts_of(source_of(record, 0, 1), source_of(record, 0, 1).statistics[0.8], responses_of(record, 1))
     assert rollouts.response_mask.tolist() == [[True, False, False, True]]
     assert METHODS["paec"]().top_p == 0.8
+
+
+def test_what_vllm_reported():
+    responses = [reported(response_of(f"000001-000000_{n}_0", n + 1, n), [0.5, np.nan][: n + 1]) for n in range(2)]
+    found = source_of(record_of(responses=responses), 0, 2).rollout_log_prob
+    assert found[:, 0].tolist() == [float(one.statistics["log_prob"][0]) + 0.5 for one in responses]
+    assert found.shape == (2, 2) and found[:, 1].isnan().all(), "padding, and a token that a tool wrote"
+    assert source_of(record_of(), 0, 2).rollout_log_prob is None
 
 
 def test_the_last_step_or_those_asked_for(tmp_path):

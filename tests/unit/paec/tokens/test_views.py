@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
-from token_records import record_of, response_of
+from token_records import record_of, reported, response_of
 
 from paec_loss import PAEC, BatchMethod, competition, normalized_entropy, position_mask
 from paec_loss.batch import Update
@@ -15,7 +15,7 @@ from paec_loss.methods import METHODS
 from recipe.paec.run import token_record
 from recipe.paec.tokens.settings import Named
 from recipe.paec.tokens.sources import responses_of, rollouts_of, source_of
-from recipe.paec.tokens.views import CLIP, details_of, view_of
+from recipe.paec.tokens.views import CLIP, details_of, difference_of, view_of
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +98,13 @@ def test_another_nucleus_is_not_shown(case):
     source, _ = case
     found = details_of(source, PAEC(top_p=0.9))
     assert found.nucleus_entropy.isnan().all() and found.nucleus_size.isnan().all() and found.entropy.isfinite().all()
+
+
+def test_where_vllm_and_the_actor_disagree(case):
+    one = reported(response_of("000001-000000_0_0", 3), [0.25, np.nan, -2.0])
+    (found,) = difference_of(source_of(record_of(responses=[one]), 0, 1)).tolist()
+    assert found == pytest.approx([0.25, np.nan, -2.0], abs=1e-5, nan_ok=True)
+    assert difference_of(case[0]) is None
 
 
 def test_what_float16_changes(tmp_path):

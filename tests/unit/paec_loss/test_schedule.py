@@ -356,8 +356,8 @@ def test_no_field_of_a_tracker_is_ignored(name, base):
             r"^in step 9, method.kappa_low=1.208\d*: must not be above method.kappa_high=1.2",
         ),
         (
-            METHODS["bapo"](low="linear:0.6:1.0:4"),
-            r"^in step 4, method.max_low=0.9: must be >= method.low=0.9",
+            METHODS["bapo"](low="linear:0.6:0.99:4"),
+            r"^in step 5, method.max_low=0.9: must be >= method.low=0.99",
         ),
     ],
 )

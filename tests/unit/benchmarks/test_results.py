@@ -506,3 +506,19 @@ def test_the_readme_says_what_is_significant_in_the_longer_search():
     assert f"have {paec.share('high_entropy', 'entropy'):.0%} of its entropy".replace("%", " %") in text
     assert paec.share("ungraded_high_entropy", "high_entropy") > 0.98, "no grader reads it"
     assert quick.share("high_entropy", "entropy") < endings.FEW, "none of it in the quick start"
+
+
+def test_the_readme_says_what_closes_the_loophole():
+    text = " ".join((REPOSITORY / "README.md").read_text(encoding="utf-8").split())
+    trained = other_tasks.complete(results.RECORDS / "countdown_four_kept")
+    ends = endings.read(results.RECORDS / endings.FOLDER / "countdown_four_kept")
+    bounded = "paec.entropy=normalized"
+    others = [name for name in ends if name not in (endings.START, "none")]
+    more = {name: endings.differences(ends[name], ends["none"])["solutions"] for name in others}
+    less = {name: comparison.differences(trained[name], trained["none"])["accuracy"] for name in others}
+    assert f"{records.interval(more[bounded], 2)} more solutions than GRPO".replace("+", "") in text
+    assert f"accuracy {records.interval(less[bounded], 3)} (not significant).".replace("+", "") in text
+    for found, significant in ((more, True), (less, False)):
+        p = comparison.corrected({name: of.p for name, of in found.items()})
+        assert comparison.is_significant(p[bounded]) == significant
+    assert ends[bounded].share("high_entropy", "entropy") < 0.1 * ends["paec"].share("high_entropy", "entropy")

@@ -41,8 +41,7 @@ def response_metrics(batch: Batch, rollouts: Rollouts, advantage: Tensor, settin
         "perf/total_num_tokens": int(lengths.sum()) + settings.responses * int(batch.prompts.lengths.sum()),
     }
     right = torch.tensor([verdict.correct for verdict in batch.verdicts])
-    truncated = rollouts.lengths == settings.max_response_length
-    found |= by_outcome(rollouts.entropy, rollouts.response_mask, right, truncated)
+    found |= by_outcome(rollouts.entropy, rollouts.response_mask, right, rollouts.cut)
     if not settings.stack.has("rewards"):
         found["reward/mixed_prompts"] = (scores.amax(1) > scores.amin(1)).float().mean().item()
     return found

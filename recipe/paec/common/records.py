@@ -40,12 +40,10 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 def _record(path: Path, number: int, line: str) -> dict[str, Any]:
     try:
         record = json.loads(line)
+        if not isinstance(record, dict):
+            raise ValueError("not a JSON object")
     except (ValueError, RecursionError) as error:
         raise UserError(
             f"{path}, line {number}: is damaged ({error}): restore the file from a copy, or delete the line"
         ) from None
-    if not isinstance(record, dict):
-        raise UserError(
-            f"{path}, line {number}: is damaged (not a JSON object): restore the file from a copy, or delete the line"
-        )
     return record

@@ -49,9 +49,6 @@ def section(folder: Path, figure: str, draws: int = DRAWS, figures: Path | None 
     if figures is not None:
         draw_other(runs, figures / figure)
     grpo, (heading, what) = runs[BASELINE], TASKS[folder.name]
-    names = [*quantities(grpo)]
-    digits = [decimals(name) for name in names]
-    half, last = (len(grpo.steps) - 1) // 2, len(grpo.steps) - 1
     lines = [
         heading,
         "",
@@ -61,40 +58,60 @@ def section(folder: Path, figure: str, draws: int = DRAWS, figures: Path | None 
         "",
         f"![Accuracy against the other quantities at every validation; token entropy]({figure})",
         "",
+    ]
+    return "\n".join(lines + tables(runs, draws))
+
+
+def tables(runs: dict[str, Runs], draws: int = DRAWS, hypervolumes: bool = False) -> list[str]:
+    """The quantities of the baseline and the others at the middle and the end, then their differences: lines of a page.
+
+    `hypervolumes`: whether the differences to the baseline have those too.
+    """
+    grpo = runs[BASELINE]
+    names = [*quantities(grpo)]
+    half, last = (len(grpo.steps) - 1) // 2, len(grpo.steps) - 1
+    lines = [
         f"| | step | {' | '.join(names)} | token entropy |",
         f"|---|---|{'---|' * len(names)}---|",
         _row(grpo, 0, "before training"),
         *(_row(one, place, f"`{name}`") for place in (half, last) for name, one in runs.items()),
     ]
-    lines += ["", *_differences(runs, BASELINE, "GRPO", digits, draws)]
+    lines += ["", *_differences(runs, BASELINE, "GRPO", draws, hypervolumes)]
     if PAEC in runs and len(runs) > 2:
         beside = {name: one for name, one in runs.items() if name != BASELINE}
-        lines += ["", *_differences(beside, PAEC, "PAEC", digits, draws)]
+        lines += ["", *_differences(beside, PAEC, "PAEC", draws)]
     for both in runs:
         alone, plus, _ = both.partition("+")
         if plus and alone in runs:
             pair = {alone: runs[alone], both: runs[both]}
-            lines += ["", *_differences(pair, alone, f"`{alone}` alone", digits, draws)]
-    return "\n".join(lines)
+            lines += ["", *_differences(pair, alone, f"`{alone}` alone", draws)]
+    return lines
 
 
-def _differences(runs: dict[str, Runs], from_which: str, called: str, digits: list[int], draws: int) -> list[str]:
+def _differences(
+    runs: dict[str, Runs], from_which: str, called: str, draws: int, hypervolumes: bool = False
+) -> list[str]:
     """The table of every method minus one of them."""
     other = runs[from_which]
     beside = [*quantities(other)][1:]
     corrects = " after Holm's correction for the number of methods" if len(runs) > 2 else ""
+    columns = [
+        ("accuracy", "accuracy", decimals("accuracy")),
+        *((f"last {name}", name, decimals(name)) for name in beside),
+        *((f"equal {name}", f"{name} at equal accuracy", decimals(name)) for name in beside),
+        *((name, f"hypervolume of accuracy and {name}", 4) for name in beside if hypervolumes),
+    ]
     lines = [
         f"Minus {called}, at step {other.steps[-1]}, and in the mean over the accuracies that both reach; 95 % "
         f"intervals, bold what differs{corrects}:",
         "",
-        f"| | accuracy | {' | '.join(beside)} | {' | '.join(f'{name} at equal accuracy' for name in beside)} |",
-        f"|---|{'---|' * (2 * len(beside) + 1)}",
+        f"| | {' | '.join(words for _, words, _ in columns)} |",
+        f"|---|{'---|' * len(columns)}",
     ]
-    keys = ["accuracy", *(f"{kind} {name}" for kind in ("last", "equal") for name in beside)]
     found = {name: differences(one, other, draws) for name, one in runs.items() if name != from_which}
-    p = {key: corrected({name: of[key].p for name, of in found.items()}) for key in keys}
+    p = {key: corrected({name: of[key].p for name, of in found.items()}) for key, _, _ in columns}
     for name, of in found.items():
-        cells = [in_bold(of[key], n, p[key][name]) for key, n in zip(keys, [*digits, *digits[1:]], strict=True)]
+        cells = [in_bold(of[key], digits, p[key][name]) for key, _, digits in columns]
         lines.append(f"| `{name}` | {' | '.join(cells)} |")
     return lines
 

@@ -1,4 +1,4 @@
-"""Runs of the pipeline beside the laboratory's: their records, and whether the two agree.
+"""Runs of the pipeline: their records, whether they agree with the laboratory's, and the methods trained with it.
 
     python -m benchmarks.lab.pipeline RUN [RUN ...]
 
@@ -20,8 +20,21 @@ from typing import Any
 import numpy as np
 import pandas
 
+from benchmarks.lab import other_tasks
 from benchmarks.lab.comparison import differences
-from benchmarks.lab.records import BASELINE, PAEC, SAMPLES, SOURCE, Runs, interval, read, where_and_when, write
+from benchmarks.lab.figures import draw, shows
+from benchmarks.lab.records import (
+    BASELINE,
+    PAEC,
+    SAMPLES,
+    SOURCE,
+    Runs,
+    comparable,
+    interval,
+    read,
+    where_and_when,
+    write,
+)
 from recipe.lab.sweep import averaged
 from recipe.paec.common.errors import UserError
 from recipe.paec.common.records import METRICS_FILE, read_metrics
@@ -31,6 +44,7 @@ from recipe.paec.scoring.two_level import two_level_difference
 
 RECORDS = REPOSITORY / "benchmarks" / "results" / "pipeline"
 VALIDATION = REPOSITORY / "data_prep/prepared/countdown/data/validation.parquet"
+FIGURE = "results_pipeline.svg"
 ENTROPY = f"val/{SOURCE}/entropy"
 COMPARED = (("accuracy", 3), ("pass@32", 3), ("expressions", 2))
 """What the validations of both are compared by, with decimals."""
@@ -187,6 +201,51 @@ def _training(name: str, ours: Runs, theirs: Runs) -> list[str]:
             cells = [f"{low:.3f} to {high:.3f}" for low, high in zip(values.min(0), values.max(0), strict=True)]
             lines.append(f"| `{name}` | {words} | {where} | {' | '.join(cells)} |")
     return lines
+
+
+# ---- methods ---------------------------------------------------------------------------------------------------------
+
+
+def methods(pipeline: Path, draws: int, figures: Path | None = None) -> str:
+    """The section of docs/results.md about the methods trained with the pipeline; "" with GRPO and PAEC alone.
+
+    The figure goes to the folder `figures`, if one is given.
+    """
+    runs = comparable(read(pipeline, "validation"))
+    if not runs.keys() - {BASELINE, PAEC}:
+        return ""
+    grpo = runs[BASELINE]
+    own = [name for name in runs if name not in (BASELINE, PAEC)]
+    settings = " ".join(f"{name.partition('.')[0]}{_overridden(name)}" for name in own)
+    seeds = " ".join(map(str, grpo.seeds))
+    if figures is not None:
+        draw(runs, {name: differences(runs[name], grpo, draws) for name in runs if name != BASELINE}, figures / FIGURE)
+    lines = [
+        "## Methods through the pipeline",
+        "",
+        f"Ray, FSDP2 and vLLM, 16 prompts x 8 responses a step, {len(grpo.seeds)} seeds (mean, and each seed), "
+        f"{grpo.steps[-1]} steps, {grpo.correct.shape[-1]} validation problems x {SAMPLES} responses; PAEC as shipped, "
+        "the others at the value that the search chose. Token entropy: of the training's responses, in the mean over "
+        f"the steps since the validation before. {where_and_when(runs.values())}.",
+        "",
+        "```",
+        f'bash launch/grid.sh METHODS="{settings}" \\',
+        f'  SEEDS="{seeds}" trainer.total_training_steps={grpo.steps[-1]} trainer.test_freq=50 trainer.save_freq=50 \\',
+        f"  actor_rollout_ref.rollout.val_kwargs.n={SAMPLES}",
+        "python -m benchmarks.lab.pipeline outputs/tiny_cpu-*-seed*",
+        "```",
+        "",
+        f"![{shows(runs)}]({FIGURE})",
+        "",
+        *other_tasks.tables(runs, draws, hypervolumes=True),
+    ]
+    return "\n".join(lines)
+
+
+def _overridden(name: str) -> str:
+    """`.mu=0.5` of a record's name as a setting of grid.sh, `:method.mu=0.5`."""
+    _, _, field = name.partition(".")
+    return f":method.{field}" if field else ""
 
 
 def main(arguments: list[str] | None = None) -> int:

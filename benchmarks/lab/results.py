@@ -166,6 +166,7 @@ def page(folder: Path, of_pipeline: Path | None = None, draws: int = DRAWS, figu
     quick, defaults, long, llama, main, finalists = (section(folder / name, draws, figures) for name in SECTIONS)
     each_part = ablations.section(folder / "ablations", findings.shipped_of(folder), draws)
     agreement = pipeline.agreement(folder / "agreement", of_pipeline, draws) if of_pipeline else ""
+    methods = pipeline.methods(of_pipeline, draws, figures) if of_pipeline else ""
     found = why.section(folder / "why"), knob_search.section(folder / "search")
     parts = [
         intro,
@@ -182,6 +183,7 @@ def page(folder: Path, of_pipeline: Path | None = None, draws: int = DRAWS, figu
         matched.section(folder / matched.FILE, folder / "countdown_four"),
         pass_at_k.section(folder, draws, figures),
         agreement,
+        methods,
         found[1],
         main,
         finalists,

@@ -108,3 +108,20 @@ def test_agreement(tmp_path):
     text = pipeline.agreement(tmp_path / "lab", tmp_path / "pipeline", draws=50)
     zero = "+0.000 [+0.000, +0.000]"
     assert f"| pipeline | {zero} | {zero} | +0.00 [+0.00, +0.00] | {zero} | +0.00 [+0.00, +0.00] |" in text
+
+
+def test_methods_through_the_pipeline(tmp_path):
+    folder = tmp_path / "pipeline"
+    write(folder, "none-seed1", "none-seed2", "paec-seed1", "paec-seed2")
+    assert pipeline.methods(folder, draws=5) == "", "GRPO and PAEC alone are the section about the laboratory"
+    write(folder, "canon.mu=0.5-seed1", "canon.mu=0.5-seed2", "siren-seed1", "siren-seed2", "cispo-seed1")
+    text = pipeline.methods(folder, draws=50, figures=tmp_path)
+    assert 'launch/grid.sh METHODS="canon:method.mu=0.5 siren" \\\n  SEEDS="1 2" trainer.total_training_steps=' in text
+    zero, none = "+0.000 [+0.000, +0.000]", "+0.00 [+0.00, +0.00]"
+    minus_grpo, minus_paec = text.split("Minus ")[1:]
+    volume = "+0.0000 [+0.0000, +0.0000]"
+    row = f"| `canon.mu=0.5` | {zero} | {zero} | {none} | {zero} | {none} |"
+    assert f"{row} {volume} | {volume} |" in minus_grpo and "`paec`" in minus_grpo
+    assert row in minus_paec and "`none`" not in minus_paec
+    assert "cispo" not in text, "without GRPO's seeds it is in no table"
+    assert (tmp_path / "results_pipeline.svg").is_file() and "](results_pipeline.svg)" in text

@@ -275,6 +275,11 @@ def _tables(table: Table, endings: Mapping[str, Ending], draws: int) -> list[str
     if PAEC in methods and len(methods) > 2:
         others = {name: one for name, one in methods.items() if name != BASELINE}
         lines += ["", *_minus(others, PAEC, "PAEC", draws)]
+    for both in methods:
+        alone, plus, _ = both.partition("+")
+        if plus and alone in methods:
+            pair = {alone: methods[alone], both: methods[both]}
+            lines += ["", *_minus(pair, alone, f"`{alone}` alone", draws)]
     return lines
 
 
@@ -282,8 +287,9 @@ def _minus(endings: Mapping[str, Ending], from_which: str, called: str, draws: i
     """The table of every method minus one of them."""
     gained = {name: differences(one, endings[from_which], draws) for name, one in endings.items() if name != from_which}
     said = {key: corrected({name: of[key].p for name, of in gained.items()}) for key in QUANTITIES}
+    corrects = " after Holm's correction for the number of methods" if len(gained) > 1 else ""
     lines = [
-        f"Minus {called}; 95 % intervals, bold what differs after Holm's correction for the number of methods:",
+        f"Minus {called}; 95 % intervals, bold what differs{corrects}:",
         "",
         "| | pass@32 | expressions | solutions | problems with two solutions or more |",
         "|---|---|---|---|---|",

@@ -87,7 +87,7 @@ def section(folder: Path, of_pipeline: Path | None = None, draws: int = DRAWS) -
         "",
         "PAEC as it is shipped minus GRPO (`none` in the tables below), at the last step and over the whole curve, "
         "with 95 % intervals, bold where p is below 0.05. Nothing here is corrected for the number of cells, and with "
-        "three seeds such intervals are too narrow (Protocol, Comparison). *Expressions* are the different correct "
+        "three seeds such intervals can be too narrow (Protocol, Comparison). *Expressions* are the different correct "
         "ones of 32, and order makes them different; the *hypervolume* is the outcome that decides (Protocol, "
         "Outcome). Countdown with three numbers unless a row says otherwise. Of the rows,",
         "",

@@ -52,7 +52,8 @@ def section(folder: Path, four: Path, file: Path = HERE / f"{FILE}.yaml") -> str
         f"Countdown with four numbers, seed {', '.join(map(str, one.seeds))}, {step} steps, "
         f"`paec lab sweep benchmarks/lab/{FILE}.yaml`; {where_and_when(runs.values())}. Token entropy decides alone: "
         f"in bold, of each method, the strength nearest to PAEC's {_at(paec, step):.3f} (seeds "
-        f"{', '.join(map(str, paec.seeds))}). Its runs with three seeds are in the section above.",
+        f"{', '.join(map(str, paec.seeds))}), once all listed strengths of the method were run. Runs "
+        "with three seeds are in [A longer search](#a-longer-search).",
         "",
         *([f"Not run yet: {', '.join(f'`{name}`' for name in missing)}.", ""] if missing else []),
         f"| | {' | '.join(f'token entropy at step {k}' for k in one.steps)} | accuracy | pass@32 | expressions |",

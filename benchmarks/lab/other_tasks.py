@@ -13,6 +13,8 @@ from benchmarks.lab.records import (
     Runs,
     comparable,
     decimals,
+    levels,
+    means,
     means_and_seeds,
     quantities,
     read,
@@ -56,6 +58,7 @@ def section(folder: Path, figure: str, draws: int = DRAWS, figures: Path | None 
         f"seed), {grpo.steps[-1]} steps; `paec lab sweep benchmarks/lab/{folder.name}.yaml`, then "
         f"`python -m benchmarks.lab.results`; {where_and_when(runs.values())}.",
         "",
+        *_left_out({name: one for name, one in read(folder, SPLIT).items() if name not in runs}),
         f"![Accuracy against the other quantities at every validation; token entropy]({figure})",
         "",
     ]
@@ -114,6 +117,18 @@ def _differences(
         cells = [in_bold(of[key], digits, p[key][name]) for key, _, digits in columns]
         lines.append(f"| `{name}` | {' | '.join(cells)} |")
     return lines
+
+
+def _left_out(runs: dict[str, Runs]) -> list[str]:
+    """The lines that name what is recorded, but in no table: methods with other seeds or validations."""
+    if not runs:
+        return []
+    said = [
+        f"`{name}` with seed{'s'[: len(one.seeds) > 1]} {', '.join(map(str, one.seeds))} to step {one.steps[-1]} "
+        f"({', '.join(f'{key} {value}' for key, value in zip(levels(one), means(one), strict=True))})"
+        for name, one in runs.items()
+    ]
+    return [f"Recorded, but not with GRPO's seeds and validations, so in no table: {'; '.join(said)}.", ""]
 
 
 def _row(one: Runs, place: int, label: str) -> str:

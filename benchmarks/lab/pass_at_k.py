@@ -51,7 +51,12 @@ def title(setting: Setting, runs: Mapping[str, Runs]) -> str:
 
 def full_title(setting: Setting, runs: Mapping[str, Runs]) -> str:
     """`four numbers, 1,000 steps, 100 validation problems`."""
-    return f"{title(setting, runs)}, {runs[BASELINE].correct.shape[-1]} {PROBLEMS[setting.split]} problems"
+    return f"{title(setting, runs)}, {problems(setting, runs)}"
+
+
+def problems(setting: Setting, runs: Mapping[str, Runs]) -> str:
+    """`100 validation problems`."""
+    return f"{runs[BASELINE].correct.shape[-1]} {PROBLEMS[setting.split]} problems"
 
 
 def complete(folder: Path) -> dict[Setting, dict[str, Runs]]:
@@ -97,7 +102,8 @@ def section(folder: Path, draws: int = DRAWS, figures: Path | None = None) -> st
     if not any(setting.panel for setting in found):
         return ""
     if figures is not None:
-        panels = {title(setting, runs): _panel(runs) for setting, runs in found.items() if setting.panel}
+        shown = {setting: runs for setting, runs in found.items() if setting.panel}
+        panels = {f"{title(of, runs)}\n{problems(of, runs)}": _panel(runs) for of, runs in shown.items()}
         draw_pass_at_k(panels, figures / FIGURE)
     every = [one for runs in found.values() for one in runs.values()]
     lines = [

@@ -30,6 +30,7 @@ from typing import Any
 import torch
 import yaml
 
+from data_prep.arithmetic import choose_avx2
 from recipe.lab import own_code
 from recipe.lab.runs import is_finished, trained_with
 from recipe.lab.settings import ROOT, Settings, settings_of
@@ -363,4 +364,5 @@ def recorded(job: Job, records: Path) -> bool:
 
 
 if __name__ == "__main__":
+    choose_avx2()  # as the trainings do, which is what records say
     sys.exit(main())

@@ -99,6 +99,13 @@ def test_the_section_by_hand(tmp_path):
     assert "| `none` | 0.500 | 1.00 | 0.50 | 0.000 | 0.200 | 1.0% | 0% | 0.200 |" in text
     assert "| `paec` | 1.000 | 2.50 | 1.50 | 0.500 | 0.400 | 1.0% | 25% | 0.300 |" in text
     assert "siren" not in text, "its other seed is missing"
+    assert "alone" not in text
+    for seed in (1, 2):
+        write(folder, f"pass_at_k-seed{seed}", [3, 0], [2, 0], [1, 0])
+        write(folder, f"pass_at_k+paec-seed{seed}", [5, 1], [4, 1], [2, 1])
+    *_, alone = endings.section(tmp_path, draws=5).split("Minus ")
+    assert alone.startswith("`pass_at_k` alone; 95 % intervals, bold what differs:")
+    assert "| `pass_at_k+paec` | " in alone and "+1.50 [" in alone and "+1.00 [" in alone
     assert (
         "* Four numbers, 1,000 steps: 25% of `paec`'s token entropy is at tokens above 2 nats, which are 1.0% of the "
         "tokens (0% with GRPO); 80% of that is where no grader reads. They have 50% of the entropy that the floor is "

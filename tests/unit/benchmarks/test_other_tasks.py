@@ -99,6 +99,16 @@ def test_a_method_whose_sweep_is_under_way_is_left_out(folder):
     assert [*other_tasks.complete(folder / "countdown_four")] == ["none", "paec", "pass_at_k"]
 
 
+def test_what_is_recorded_but_in_no_table_is_named(folder):
+    write(folder / "word_problems", "siren", 2, HALF)
+    text = other_tasks.section(folder / "word_problems", "x.svg", draws=20)
+    assert (
+        "\nRecorded, but not with GRPO's seeds and validations, so in no table: `siren` with seed 2 to step 25 "
+        "(accuracy 0.500, pass@32 1.000, maj@32 1.000, token entropy 0.100).\n\n" in text
+    )
+    assert "Recorded, but" not in other_tasks.section(folder / "countdown_four", "x.svg", draws=20)
+
+
 def test_nothing_before_two_methods_have_the_same_two_seeds(folder):
     (folder / "countdown_four" / "paec-seed2.json").unlink()
     assert other_tasks.section(folder / "countdown_four", "x.svg") == ""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
+import sys
 from datetime import date
 from hashlib import sha256
 from pathlib import Path
@@ -12,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from data_prep.arithmetic import CHOSEN
 from recipe.lab import sweep
 from recipe.lab.sweep import jobs_of, main, record_of, recorded
 from recipe.paec.common.errors import UserError
@@ -106,6 +109,19 @@ def test_a_sweep_runs_records_and_skips(tmp_path, capsys):
     assert "1 runs, 1 of them recorded already" in shown
     average = record["validation"]["val/reasoning_gym/countdown/avg@2"][-1]
     assert f"\n| grpo |     1 | {average:.3f} |" in shown and "last validation, step 1;" in shown
+
+
+@pytest.mark.skipif("avx2" not in Path("/proc/cpuinfo").read_text().split(), reason="this processor has no AVX2")
+@pytest.mark.parametrize("command", [["recipe.lab", "sweep"], ["recipe.lab.sweep"]], ids=" ".join)
+def test_a_record_says_how_its_training_computed(tmp_path, command):
+    """With AVX2, whatever the processor has and whichever command recorded it."""
+    file, records = tmp_path / "jobs.yaml", tmp_path / "records"
+    common = "[steps=1, prompts=2, mini_batch=2, responses=2, test_every=-1]"
+    file.write_text(f"all: {common}\njobs:\n  grpo: [method=none]\n")
+    places = ["--runs", str(tmp_path / "runs"), "--records", str(records)]
+    chosen = {name: value for name, value in os.environ.items() if name not in CHOSEN}
+    subprocess.run([sys.executable, "-m", *command, str(file), *places], check=True, env=chosen, cwd=REPOSITORY)
+    assert ", AVX2, torch " in json.loads((records / "grpo-seed1.json").read_text())["processor"]
 
 
 def test_a_run_is_recorded_as_itself_only(tmp_path, capsys):

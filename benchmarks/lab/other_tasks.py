@@ -58,7 +58,7 @@ def section(folder: Path, figure: str, draws: int = DRAWS, figures: Path | None 
         f"seed), {grpo.steps[-1]} steps; `paec lab sweep benchmarks/lab/{folder.name}.yaml`, then "
         f"`python -m benchmarks.lab.results`; {where_and_when(runs.values())}.",
         "",
-        *_left_out({name: one for name, one in read(folder, SPLIT).items() if name not in runs}),
+        *left_out({name: one for name, one in read(folder, SPLIT).items() if name not in runs}),
         f"![Accuracy against the other quantities at every validation; token entropy]({figure})",
         "",
     ]
@@ -119,7 +119,7 @@ def _differences(
     return lines
 
 
-def _left_out(runs: dict[str, Runs]) -> list[str]:
+def left_out(runs: dict[str, Runs]) -> list[str]:
     """The lines that name what is recorded, but in no table: methods with other seeds or validations."""
     if not runs:
         return []

@@ -211,7 +211,8 @@ def methods(pipeline: Path, draws: int, figures: Path | None = None) -> str:
 
     The figure goes to the folder `figures`, if one is given.
     """
-    runs = comparable(read(pipeline, "validation"))
+    on_record = read(pipeline, "validation")
+    runs = comparable(on_record)
     if not runs.keys() - {BASELINE, PAEC}:
         return ""
     grpo = runs[BASELINE]
@@ -235,6 +236,7 @@ def methods(pipeline: Path, draws: int, figures: Path | None = None) -> str:
         "python -m benchmarks.lab.pipeline outputs/tiny_cpu-*-seed*",
         "```",
         "",
+        *other_tasks.left_out({name: one for name, one in on_record.items() if name not in runs}),
         f"![{shows(runs)}]({FIGURE})",
         "",
         *other_tasks.tables(runs, draws, hypervolumes=True),

@@ -123,5 +123,5 @@ def test_methods_through_the_pipeline(tmp_path):
     row = f"| `canon.mu=0.5` | {zero} | {zero} | {none} | {zero} | {none} |"
     assert f"{row} {volume} | {volume} |" in minus_grpo and "`paec`" in minus_grpo
     assert row in minus_paec and "`none`" not in minus_paec
-    assert "cispo" not in text, "without GRPO's seeds it is in no table"
+    assert "so in no table: `cispo` with seed 1 to step" in text and text.count("cispo") == 1
     assert (tmp_path / "results_pipeline.svg").is_file() and "](results_pipeline.svg)" in text

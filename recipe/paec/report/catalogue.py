@@ -162,14 +162,14 @@ ROLLOUTS = Section(
             "Cut-off and unusable responses",
             PERCENT,
             (
-                Line("response_length/clip_ratio", "at the length limit"),
+                Line("reward/cut_off", "at the length limit"),
                 Line("reward/repetition", "repeating themselves", dashes=1),
                 Line("response/aborted_ratio", "aborted", minor=True),
                 Line("reward/grader_error", "grader failed", minor=True),
                 Line("reward/grader_timeout", "grader timed out", minor=True),
             ),
-            "A response repeats itself if zlib compresses its last 10,000 characters to less than 10 %; one of 200 "
-            "characters or fewer never does.",
+            "The length limit is data.max_response_length. A response repeats itself if zlib compresses its last "
+            "10,000 characters to less than 10 %; one of 200 characters or fewer never does.",
             scale=100,
         ),
         Spec(

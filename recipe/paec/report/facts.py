@@ -8,7 +8,7 @@ from statistics import median
 from typing import Any
 
 from recipe.paec.report.runs import Run
-from recipe.paec.run.summary import ENTROPY, accuracy, anchored, tail_mean
+from recipe.paec.run.summary import CUT_OFF, ENTROPY, accuracy, anchored, tail_mean
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ def facts_of(run: Run) -> list[Fact]:
     for label, key, form, unit in (
         ("score, last tenth", "critic/score/mean", ".3f", ""),
         ("response length, last tenth", "response_length/mean", ".1f", "tokens"),
-        ("cut off, last tenth", "response_length/clip_ratio", ".1f", "%"),
+        ("cut off, last tenth", CUT_OFF, ".1f", "%"),
     ):
         if (value := tail_mean(trained, key)) is not None:
             value *= 100 if unit == "%" else 1

@@ -18,6 +18,7 @@ from recipe.paec.common.errors import UserError
 from recipe.paec.common.records import METRICS_FILE
 from recipe.paec.run import checkpoints
 from recipe.paec.run.log import FAILURE_FILE, HEARTBEAT_FILE
+from recipe.paec.run.summary import CUT_OFF
 
 CONFIG_FILE, VERSIONS_FILE = "config.yaml", "versions.json"
 
@@ -142,7 +143,13 @@ def record_of(line: str) -> dict[str, Any] | None:
     step = content.get("step") if isinstance(content, dict) else None
     if not isinstance(step, int) or isinstance(step, bool):
         return None
-    return {"step": step, **{key: _number(value) for key, value in content.items() if _is_metric(key, value)}}
+    return {"step": step, **{_name(key, content): _number(v) for key, v in content.items() if _is_metric(key, v)}}
+
+
+def _name(key: str, content: Mapping[str, Any]) -> str:
+    """Today's name of a metric: what the laboratory once recorded as verl's clip_ratio are the responses cut off."""
+    of_verl = "response_length_non_aborted/clip_ratio" in content  # verl's is another share, and never comes alone
+    return CUT_OFF if key == "response_length/clip_ratio" and not of_verl else key
 
 
 def _is_metric(key: str, value: Any) -> bool:

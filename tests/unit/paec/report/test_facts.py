@@ -16,7 +16,7 @@ def test_key_numbers(tmp_path):
         "penalty active": ("1 of 8 steps", ""),
         "score, last tenth": ("0.500", ""),
         "response length, last tenth": ("28.0 tokens", ""),
-        "cut off, last tenth": ("12.5 %", ""),
+        "cut off, last tenth": ("6.2 %", ""),
         "time per step": ("10.0 s", "median; 80 s in steps"),
         "peak memory, host": ("7.5 GiB", ""),
     }

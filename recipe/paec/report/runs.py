@@ -19,6 +19,7 @@ from recipe.paec.common.records import METRICS_FILE
 from recipe.paec.run import checkpoints
 from recipe.paec.run.log import FAILURE_FILE, HEARTBEAT_FILE
 from recipe.paec.run.summary import CUT_OFF
+from recipe.paec.run.warning_signs import FINITE
 
 CONFIG_FILE, VERSIONS_FILE = "config.yaml", "versions.json"
 
@@ -45,7 +46,7 @@ class Run:
     versions: Mapping[str, Any]
     status: Status
     remarks: tuple[str, ...]
-    """What is missing or cannot be read, one sentence each."""
+    """What is missing, cannot be read or is not finite, one sentence each."""
 
     def setting(self, path: str) -> Any:
         """A value of the configuration by its dotted path; None if it is not there."""
@@ -92,6 +93,7 @@ def read_run(folder: Path, name: str | None = None, ended: str | None = None) ->
         # The laboratory writes no versions.
         of_lab = mark is not None and mark["kind"] == folder_kinds.LAB.name
         versions = {} if of_lab else _mapping(folder / VERSIONS_FILE, json.loads, remarks)
+        remarks += _not_finite(records)
     except PermissionError as error:
         raise UserError(f"{error.filename}: permission denied: run the report as the owner of the run") from None
     own = dig(config, "run.name")
@@ -132,6 +134,17 @@ def read_records(path: Path, remarks: list[str]) -> tuple[dict[str, Any], ...]:
     if not found:
         remarks.append(f"{path.name} has no complete line: no step was recorded")
     return tuple(found[step] for step in sorted(found))
+
+
+def _not_finite(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """One sentence for each of loss, gradient norm and entropy that was NaN or infinite at some step."""
+    found = []
+    for key in FINITE:
+        steps = [record["step"] for record in records if key in record]
+        bad = [record["step"] for record in records if record.get(key, 0.0) is None]
+        if bad:
+            found.append(f"{key} is NaN or infinite at {len(bad)} of {len(steps)} steps, first at step {bad[0]}")
+    return found
 
 
 def record_of(line: str) -> dict[str, Any] | None:

@@ -16,7 +16,9 @@ PLACE = (
     *("trainer.default_local_dir", "trainer.rollout_data_dir", "trainer.validation_data_dir"),
     *("trainer.experiment_name", "trainer.resume_", "trainer.val_before_train"),
 )
-"""Keys that say where and how a run was started, not what it computes."""
+"""Beginnings of keys that say where and how a run was started, not what it computes."""
+LAB_PLACE = ("name", "output", "fresh")
+"""Those of the laboratory, complete keys; its section `run` is made from them."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class Settings:
 
 def is_place(key: str) -> bool:
     """Whether a key says where or how a run was started."""
-    return key.startswith(PLACE)
+    return key.startswith(PLACE) or key in LAB_PLACE
 
 
 def flat(node: Any, prefix: str = "") -> dict[str, Any]:

@@ -266,10 +266,11 @@ TIME = Section(
             "Memory",
             GIB,
             (
-                Line("actor/perf/cpu_memory_used_gb", "host, in use"),
+                Line("actor/perf/cpu_memory_used_gb", "machine, in use"),
                 Line("actor/perf/max_memory_allocated_gb", "device, allocated", if_any=True),
                 Line("actor/perf/max_memory_reserved_gb", "device, reserved", dashes=1, if_any=True),
             ),
+            "In use on the machine is the memory of all its programs, not only of the run.",
         ),
     ),
 )

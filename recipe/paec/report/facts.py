@@ -44,7 +44,7 @@ def facts_of(run: Run) -> list[Fact]:
         (label, max(values))
         for label, key in (
             ("peak memory, device", "actor/perf/max_memory_allocated_gb"),
-            ("peak memory, host", "actor/perf/cpu_memory_used_gb"),
+            ("memory in use on the machine, peak", "actor/perf/cpu_memory_used_gb"),
         )
         if any(values := known(trained, key))
     ]

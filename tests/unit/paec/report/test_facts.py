@@ -20,7 +20,7 @@ def test_key_numbers(tmp_path):
         "response length, last tenth": ("28.0 tokens", ""),
         "cut off, last tenth": ("6.2 %", ""),
         "time per step": ("10.0 s", "median; 80 s in steps"),
-        "peak memory, host": ("7.5 GiB", ""),
+        "memory in use on the machine, peak": ("7.5 GiB", ""),
     }
 
 

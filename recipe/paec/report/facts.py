@@ -26,7 +26,7 @@ class Fact:
 def facts_of(run: Run) -> list[Fact]:
     """Key numbers of a run; only what was recorded."""
     trained = [record for record in run.records if record.get("timing_s/step") is not None or ENTROPY in record]
-    found = [_steps(run), *_accuracies(run.records), *_entropies(trained)]
+    found = [_steps(run), *_accuracies(run.records), *_entropies(run, trained)]
     for label, key, form, unit in (
         ("score, last tenth", "critic/score/mean", ".3f", ""),
         ("response length, last tenth", "response_length/mean", ".1f", "tokens"),
@@ -75,7 +75,7 @@ def _accuracies(records: Sequence[Mapping[str, Any]]) -> list[Fact]:
     return found
 
 
-def _at_the_end(records: Sequence[Mapping[str, Any]], key: str, unit: str = "") -> tuple[str, str]:
+def _at_the_end(records: Sequence[Mapping[str, Any]], key: str, unit: str) -> tuple[str, str]:
     """The last value of a metric that all `records` have, and its step; "not finite", and since which step."""
     step = records[-1]["step"]
     if records[-1][key] is not None:
@@ -87,7 +87,7 @@ def _at_the_end(records: Sequence[Mapping[str, Any]], key: str, unit: str = "") 
     return NOT_FINITE, f"since step {step}"
 
 
-def _entropies(trained: Sequence[Mapping[str, Any]]) -> list[Fact]:
+def _entropies(run: Run, trained: Sequence[Mapping[str, Any]]) -> list[Fact]:
     found = []
     entropies = [record for record in trained if ENTROPY in record]
     if entropies:
@@ -101,7 +101,10 @@ def _entropies(trained: Sequence[Mapping[str, Any]]) -> list[Fact]:
         parts = [
             f"{name} {last[method + name]:.4f}" for name in ("anchor", "floor") if last.get(method + name) is not None
         ]
-        value, at = _at_the_end([record for record in trained if key in record], key)
+        name = method.split("/")[1]
+        kind = run.setting(f"also.{name}.entropy") or run.setting("method.entropy")
+        unit = "" if kind == "normalized" else " nats"  # a normalised entropy has no unit
+        value, at = _at_the_end([record for record in trained if key in record], key, unit)
         found.append(Fact("H\u0304, selected positions", value, ", ".join([at, *parts])))
         active = known(trained, method + "penalty_active")
         if active:

@@ -17,6 +17,8 @@ PLACE = (
     *("trainer.experiment_name", "trainer.resume_", "trainer.val_before_train"),
 )
 """Beginnings of keys that say where and how a run was started, not what it computes."""
+COPIES = tuple(f"actor_rollout_ref.actor.fsdp_config.{name}." for name in ("methods", "clip"))
+"""Beginnings of keys that the recipe fills from `method`, `also` and the clip range."""
 LAB_PLACE = ("name", "output", "fresh")
 """Those of the laboratory, complete keys; its section `run` is made from them."""
 
@@ -42,8 +44,9 @@ class Settings:
 
     @property
     def changed(self) -> tuple[Setting, ...]:
-        """The entries that differ from the defaults."""
-        return tuple(entry for entry in self.entries if entry.default is not None)
+        """The entries that differ from the defaults, those of the methods first."""
+        found = (entry for entry in self.entries if entry.default is not None)
+        return tuple(sorted(found, key=lambda entry: not entry.key.startswith(("method.", "also"))))
 
 
 def is_place(key: str) -> bool:
@@ -90,7 +93,7 @@ def settings_of(config: Mapping[str, Any]) -> Settings:
             continue
         value = _text(own[key]) if key in own else ""
         default = None
-        if defaults is not None and not is_place(key):
+        if defaults is not None and not is_place(key) and not key.startswith(COPIES):
             expected = _text(defaults[key]) if key in defaults else ""
             default = None if _same(value, expected) else expected
         entries.append(Setting(key, value, default))

@@ -52,9 +52,7 @@ def test_one_run(tmp_path):
     assert lines(charts["avg"]) == [("avg@4", f"val/{SOURCE}/avg@4")] and charts["avg"]["scale"] == 100
     assert [label for label, _ in lines(charts["pass"])] == ["pass@1", "pass@2", "pass@4"]
     assert lines(charts["reward"]) == [("graded score", "critic/score/mean")], "the same numbers are not drawn twice"
-    assert lines(charts["memory"]) == [("machine, in use", "actor/perf/cpu_memory_used_gb")], (
-        "0 GiB is no device"
-    )
+    assert lines(charts["memory"]) == [("machine, in use", "actor/perf/cpu_memory_used_gb")], "0 GiB is no device"
     assert "method-paec-mask_mass" in charts and "method-paec-penalty" not in charts
     assert charts["method-paec-mask_mass"]["unit"] == "%"
 

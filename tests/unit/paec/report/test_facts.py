@@ -1,6 +1,7 @@
 """Key numbers and provenance."""
 
 import json
+from dataclasses import replace
 
 from report_runs import write_run
 
@@ -14,7 +15,7 @@ def test_key_numbers(tmp_path):
         "steps": ("8 of 8", ""),
         "reasoning_gym/countdown/avg@4": ("50.0 %", "step 8; 25.0 % at step 0, best 50.0 % at step 8"),
         "token entropy": ("0.3750 nats", "step 8; 0.4844 at step 1"),
-        "H\u0304, selected positions": ("0.4750", "step 8, anchor 0.6000, floor 0.4800"),
+        "H\u0304, selected positions": ("0.4750 nats", "step 8, anchor 0.6000, floor 0.4800"),
         "penalty active": ("1 of 8 steps", ""),
         "score, last tenth": ("0.500", ""),
         "response length, last tenth": ("28.0 tokens", ""),
@@ -22,6 +23,13 @@ def test_key_numbers(tmp_path):
         "time per step": ("10.0 s", "median; 80 s in steps"),
         "memory in use on the machine, peak": ("7.5 GiB", ""),
     }
+
+
+def test_a_normalised_entropy_has_no_unit(tmp_path):
+    run, own = read_run(write_run(tmp_path / "a")), {"entropy": "normalized"}
+    for config in ({"method": own}, {"method": {"entropy": "full"}, "also": {"paec": own}}):
+        found = {fact.label: fact.value for fact in facts_of(replace(run, config=config))}
+        assert found["H\u0304, selected positions"] == "0.4750" and found["token entropy"] == "0.3750 nats"
 
 
 def test_a_run_that_diverged(tmp_path):

@@ -188,7 +188,7 @@ class Rollouts(_Padded):
 
     @property
     def cut(self) -> Tensor:
-        """[B] bool, responses as long as `max_response_length`, which verl's response_length/clip_ratio counts too.
+        """[B] bool, responses as long as `max_response_length`.
 
         One that ended by itself at just that length is among them.
         """

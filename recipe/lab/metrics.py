@@ -12,6 +12,7 @@ from paec_loss import Rollouts, Tokens, Update
 from recipe.lab.batch import Batch
 from recipe.lab.settings import Settings
 from recipe.paec.run.outcome_entropy import by_outcome
+from recipe.paec.run.summary import CUT_OFF
 
 
 def clipped_shares(tokens: Tokens, update: Update) -> dict[str, float]:
@@ -36,7 +37,7 @@ def response_metrics(batch: Batch, rollouts: Rollouts, advantage: Tensor, settin
         "training/global_step": rollouts.step,
         **spread("critic/advantages", advantage[rollouts.response_mask]),
         **spread("response_length", lengths),
-        "response_length/clip_ratio": (lengths == settings.max_response_length).float().mean().item(),
+        CUT_OFF: rollouts.cut.float().mean().item(),
         **spread("prompt_length", batch.prompts.lengths.float()),
         "perf/total_num_tokens": int(lengths.sum()) + settings.responses * int(batch.prompts.lengths.sum()),
     }

@@ -21,6 +21,7 @@ from recipe.paec.common.errors import UserError
 from recipe.paec.common.files import replace_file
 from recipe.paec.common.records import METRICS_FILE, PROBLEMS_FILE, first_difference
 from recipe.paec.run.log import MetricsFile, truncate_metrics
+from recipe.paec.run.summary import CUT_OFF
 
 STATE_FILE, CONFIG_FILE = "state.pt", "config.yaml"
 REMEDY = f"{folder_kinds.LAB.elsewhere}, or start over with {folder_kinds.LAB.fresh}"
@@ -105,9 +106,9 @@ def _train(folder: Path, settings: Settings) -> None:
             time.perf_counter() - began[0],
             time.process_time() - began[1],
         )
-        if state.step == 1 and metrics["response_length/clip_ratio"] > MANY_CUT:
+        if state.step == 1 and metrics[CUT_OFF] > MANY_CUT:
             say(
-                f"warning: {metrics['response_length/clip_ratio']:.0%} of the responses are cut off at "
+                f"warning: {metrics[CUT_OFF]:.0%} of the responses are cut off at "
                 f"data.max_response_length={settings.max_response_length}: raise it for this task"
             )
         metrics["perf/throughput"] = metrics["perf/total_num_tokens"] / metrics["timing_s/step"]

@@ -22,7 +22,8 @@ def record(step: int, seed: int = 0, method: str | None = "paec", **more: Any) -
         found |= {
             **{"actor/entropy": 0.5 - step / 64 + seed / 100, "actor/grad_norm": 0.5, "actor/pg_clipfrac": step / 1000},
             **{"critic/score/mean": step / 16, "critic/rewards/mean": step / 16, "response_length/mean": 20.0 + step},
-            **{"response_length/clip_ratio": 0.125, "actor/perf/max_memory_allocated_gb": 0.0},
+            **{f"response_length{of}/clip_ratio": 0.125 for of in ("", "_non_aborted")},  # at the step's longest
+            **{"reward/cut_off": 0.0625, "actor/perf/max_memory_allocated_gb": 0.0},
             **{"actor/perf/cpu_memory_used_gb": 7.5, "training/rollout_probs_diff_mean": 1e-7, "actor/lr": 5e-5},
             **{"timing_s/step": 10.0, "timing_s/gen": 5.0, "timing_s/update_actor": 2.5, "timing_s/testing": 3.0},
         }

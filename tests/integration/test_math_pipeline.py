@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pandas
 import pytest
+from omegaconf import OmegaConf
 from pipeline_runs import REPOSITORY, records
 
 from data_prep.word_problems import DATA_SOURCE
@@ -62,6 +63,7 @@ def test_the_strict_rule_graded_every_response(run):
     made, directory = run
     table = pandas.read_parquet(made / "data" / "train.parquet")
     truth = {row["prompt"][0]["content"]: row["reward_model"]["ground_truth"] for _, row in table.iterrows()}
+    limit = OmegaConf.load(directory / "config.yaml").data.max_response_length
     given = set()
     for record in records(directory):
         lines = rollouts(directory, record["step"])
@@ -76,6 +78,7 @@ def test_the_strict_rule_graded_every_response(run):
         answered = sum(answer is not None for answer in answers) / len(lines)
         assert record["reward/format"] == pytest.approx(answered)
         assert record["reward/grader_timeout"] == record["reward/grader_error"] == 0
+        assert (record["reward/cut_off"] > 0) == (record["response_length/max"] >= limit)
     assert given == {0.0, 1.0}
 
 

@@ -12,6 +12,7 @@ from transfer_queue import KVBatchMeta
 
 from paec_loss import Rollouts
 from recipe.paec.actor.batches import padded_mask
+from recipe.paec.driver.validation import at_the_limit
 from recipe.paec.run.outcome_entropy import by_outcome
 from recipe.paec.run.summary import ENTROPY
 
@@ -46,7 +47,6 @@ def add_entropy(
         inside = padded_mask(data["response_mask"], entropy.shape[1])
     kept = [row for row, tag in enumerate(batch.tags) if not tag.get("is_padding", False)]
     entropy, inside = entropy[kept], inside[kept]
-    lengths = (inside * torch.arange(1, inside.shape[1] + 1)).amax(-1)  # up to the last token that the loss sees
     right = torch.tensor([infos[row]["acc"] == 1 for row in kept])
-    truncated = lengths >= config.data.max_response_length
+    truncated = torch.tensor(at_the_limit(batch.tags, config.data.max_response_length))
     metrics.update(by_outcome(entropy, inside, right, truncated, [sources[row] for row in kept]))

@@ -191,6 +191,7 @@ class PAECTrainer(RecordingTrainer):
         batch = super()._compute_old_log_prob(queue_io.for_the_actor(batch), metrics)
         infos = self.prompt_recorder.take(batch)
         metrics.update(validation.reward_metrics(infos))
+        metrics.update(validation.cut_off(batch.tags, self.config.data.max_response_length))
         if not self.stack.has("rewards"):  # such a method learns from prompts of one score too
             metrics.update(validation.mixed_prompts(batch.keys, infos))
         if self.stack.needs_rollouts:

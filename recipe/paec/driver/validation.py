@@ -12,7 +12,7 @@ from recipe.grading.sources import OWN_NONE
 from recipe.paec.common.errors import UserError
 from recipe.paec.common.queue_keys import prompt_of
 from recipe.paec.rollout.rewards import METRIC
-from recipe.paec.run.summary import accuracy
+from recipe.paec.run.summary import CUT_OFF, accuracy
 from recipe.paec.scoring.scores import validation_metrics
 from recipe.paec.scoring.verdicts import SampleVerdict
 
@@ -93,6 +93,16 @@ def reward_metrics(infos: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     shares = {f"reward/{key}": fmean(info[key] for info in infos) for key in REWARD_SHARES}
     names = dict.fromkeys(key for info in infos for key in info if key.startswith(METRIC))
     return shares | {f"reward/{key}": fmean(info[key] for info in infos if key in info) for key in names}
+
+
+def at_the_limit(tags: Sequence[Mapping[str, Any]], limit: int) -> list[bool]:
+    """Whether each response of a training step is as long as `limit`, from the queue's tags; padding is left out."""
+    return [tag["response_len"] >= limit for tag in tags if not tag.get("is_padding", False)]
+
+
+def cut_off(tags: Sequence[Mapping[str, Any]], limit: int) -> dict[str, float]:
+    """`reward/cut_off` of a training step."""
+    return {CUT_OFF: fmean(at_the_limit(tags, limit))}
 
 
 def mixed_prompts(keys: Sequence[str], infos: Sequence[Mapping[str, Any]]) -> dict[str, float]:

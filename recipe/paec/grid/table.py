@@ -166,11 +166,12 @@ def to_markdown(result: Mapping[str, Any]) -> str:
         cells = [_cell(row["accuracy"].get(name, {}).get(metric), ".1f", 100) for name, metric in columns]
         rows.append([row["label"], seeds, *cells, *(_cell(row[key], form) for key, (_, form) in PLAIN.items())])
     steps = {run["steps"] for run in result["runs"]}
-    on = f" on {', '.join(name for name in sets if name != AVERAGE)}" if sets else ""
+    on = ", ".join(name for name in sets if name != AVERAGE)
+    accuracies = f" Accuracies in percent: the validation on {on} after the last step." if sets else ""
     caption = (
-        f"{result['about']['experiment']}, {', '.join(map(str, sorted(steps)))} steps. Accuracies in percent: the "
-        f"validation{on} after the last step. Entropy (nats) and response length (tokens) of the training rollouts: "
-        "mean over the last tenth of the steps. s / step: median, without validation and checkpoints. "
+        f"{result['about']['experiment']}, {', '.join(map(str, sorted(steps)))} steps.{accuracies} Entropy (nats) and "
+        "response length (tokens) of the training rollouts: mean over the last tenth of the steps. s / step: median, "
+        "without validation and checkpoints. "
         f"\N{PLUS-MINUS SIGN}: {100 * result['level']:.0f} % t interval over the seeds; without it: one seed, "
         "whose spread is not known."
     )

@@ -162,14 +162,14 @@ ROLLOUTS = Section(
             "Cut-off and unusable responses",
             PERCENT,
             (
-                Line("response_length/clip_ratio", "at the length limit"),
+                Line("reward/cut_off", "at the length limit"),
                 Line("reward/repetition", "repeating themselves", dashes=1),
                 Line("response/aborted_ratio", "aborted", minor=True),
                 Line("reward/grader_error", "grader failed", minor=True),
                 Line("reward/grader_timeout", "grader timed out", minor=True),
             ),
-            "A response repeats itself if zlib compresses its last 10,000 characters to less than 10 %; one of 200 "
-            "characters or fewer never does.",
+            "The length limit is data.max_response_length. A response repeats itself if zlib compresses its last "
+            "10,000 characters to less than 10 %; one of 200 characters or fewer never does.",
             scale=100,
         ),
         Spec(
@@ -266,10 +266,11 @@ TIME = Section(
             "Memory",
             GIB,
             (
-                Line("actor/perf/cpu_memory_used_gb", "host, in use"),
+                Line("actor/perf/cpu_memory_used_gb", "machine, in use"),
                 Line("actor/perf/max_memory_allocated_gb", "device, allocated", if_any=True),
                 Line("actor/perf/max_memory_reserved_gb", "device, reserved", dashes=1, if_any=True),
             ),
+            "In use on the machine is the memory of all its programs, not only of the run.",
         ),
     ),
 )

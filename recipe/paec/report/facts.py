@@ -8,7 +8,10 @@ from statistics import median
 from typing import Any
 
 from recipe.paec.report.runs import Run
-from recipe.paec.run.summary import ENTROPY, accuracy, anchored, tail_mean
+from recipe.paec.run.summary import CUT_OFF, ENTROPY, accuracy, anchored, last_tenth, tail_mean
+
+NOT_FINITE = "not finite"
+"""Value of what was NaN or infinite at the end."""
 
 
 @dataclass(frozen=True)
@@ -23,15 +26,17 @@ class Fact:
 def facts_of(run: Run) -> list[Fact]:
     """Key numbers of a run; only what was recorded."""
     trained = [record for record in run.records if record.get("timing_s/step") is not None or ENTROPY in record]
-    found = [_steps(run), *_accuracies(run.records), *_entropies(trained)]
+    found = [_steps(run), *_accuracies(run.records), *_entropies(run, trained)]
     for label, key, form, unit in (
         ("score, last tenth", "critic/score/mean", ".3f", ""),
         ("response length, last tenth", "response_length/mean", ".1f", "tokens"),
-        ("cut off, last tenth", "response_length/clip_ratio", ".1f", "%"),
+        ("cut off, last tenth", CUT_OFF, ".1f", "%"),
     ):
         if (value := tail_mean(trained, key)) is not None:
             value *= 100 if unit == "%" else 1
             found.append(Fact(label, f"{value:{form}} {unit}".strip()))
+        elif any(record.get(key, 0.0) is None for record in last_tenth(trained)):
+            found.append(Fact(label, NOT_FINITE))
     seconds = known(trained, "timing_s/step")
     if seconds:
         found.append(Fact("time per step", f"{median(seconds):.1f} s", f"median; {_duration(sum(seconds))} in steps"))
@@ -39,7 +44,7 @@ def facts_of(run: Run) -> list[Fact]:
         (label, max(values))
         for label, key in (
             ("peak memory, device", "actor/perf/max_memory_allocated_gb"),
-            ("peak memory, host", "actor/perf/cpu_memory_used_gb"),
+            ("memory in use on the machine, peak", "actor/perf/cpu_memory_used_gb"),
         )
         if any(values := known(trained, key))
     ]
@@ -70,22 +75,37 @@ def _accuracies(records: Sequence[Mapping[str, Any]]) -> list[Fact]:
     return found
 
 
-def _entropies(trained: Sequence[Mapping[str, Any]]) -> list[Fact]:
+def _at_the_end(records: Sequence[Mapping[str, Any]], key: str, unit: str) -> tuple[str, str]:
+    """The last value of a metric that all `records` have, and its step; "not finite", and since which step."""
+    step = records[-1]["step"]
+    if records[-1][key] is not None:
+        return f"{records[-1][key]:.4f}{unit}", f"step {step}"
+    for record in reversed(records):
+        if record[key] is not None:
+            break
+        step = record["step"]
+    return NOT_FINITE, f"since step {step}"
+
+
+def _entropies(run: Run, trained: Sequence[Mapping[str, Any]]) -> list[Fact]:
     found = []
-    entropies = [record for record in trained if record.get(ENTROPY) is not None]
+    entropies = [record for record in trained if ENTROPY in record]
     if entropies:
         first, last = entropies[0], entropies[-1]
-        detail = f"step {last['step']}; {first[ENTROPY]:.4f} at step {first['step']}"
-        found.append(Fact("token entropy", f"{last[ENTROPY]:.4f} nats", detail))
+        value, at = _at_the_end(entropies, ENTROPY, " nats")
+        before = f"; {first[ENTROPY]:.4f} at step {first['step']}" if first[ENTROPY] is not None else ""
+        found.append(Fact("token entropy", value, at + before))
     method = anchored(trained[-1]) if trained else None
     if method is not None:
-        hbar, anchor, floor = (trained[-1].get(method + name) for name in ("selected_entropy", "anchor", "floor"))
-        if hbar is not None:
-            parts = [
-                f"{name} {value:.4f}" for name, value in (("anchor", anchor), ("floor", floor)) if value is not None
-            ]
-            detail = ", ".join([f"step {trained[-1]['step']}", *parts])
-            found.append(Fact("H\u0304, selected positions", f"{hbar:.4f}", detail))
+        key, last = method + "selected_entropy", trained[-1]
+        parts = [
+            f"{name} {last[method + name]:.4f}" for name in ("anchor", "floor") if last.get(method + name) is not None
+        ]
+        name = method.split("/")[1]
+        kind = run.setting(f"also.{name}.entropy") or run.setting("method.entropy")
+        unit = "" if kind == "normalized" else " nats"  # a normalised entropy has no unit
+        value, at = _at_the_end([record for record in trained if key in record], key, unit)
+        found.append(Fact("H\u0304, selected positions", value, ", ".join([at, *parts])))
         active = known(trained, method + "penalty_active")
         if active:
             found.append(Fact("penalty active", f"{int(sum(active))} of {len(active)} steps"))

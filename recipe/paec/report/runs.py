@@ -18,6 +18,8 @@ from recipe.paec.common.errors import UserError
 from recipe.paec.common.records import METRICS_FILE
 from recipe.paec.run import checkpoints
 from recipe.paec.run.log import FAILURE_FILE, HEARTBEAT_FILE
+from recipe.paec.run.summary import CUT_OFF
+from recipe.paec.run.warning_signs import FINITE
 
 CONFIG_FILE, VERSIONS_FILE = "config.yaml", "versions.json"
 
@@ -44,7 +46,7 @@ class Run:
     versions: Mapping[str, Any]
     status: Status
     remarks: tuple[str, ...]
-    """What is missing or cannot be read, one sentence each."""
+    """What is missing, cannot be read or is not finite, one sentence each."""
 
     def setting(self, path: str) -> Any:
         """A value of the configuration by its dotted path; None if it is not there."""
@@ -91,6 +93,7 @@ def read_run(folder: Path, name: str | None = None, ended: str | None = None) ->
         # The laboratory writes no versions.
         of_lab = mark is not None and mark["kind"] == folder_kinds.LAB.name
         versions = {} if of_lab else _mapping(folder / VERSIONS_FILE, json.loads, remarks)
+        remarks += _not_finite(records)
     except PermissionError as error:
         raise UserError(f"{error.filename}: permission denied: run the report as the owner of the run") from None
     own = dig(config, "run.name")
@@ -133,6 +136,17 @@ def read_records(path: Path, remarks: list[str]) -> tuple[dict[str, Any], ...]:
     return tuple(found[step] for step in sorted(found))
 
 
+def _not_finite(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """One sentence for each of loss, gradient norm and entropy that was NaN or infinite at some step."""
+    found = []
+    for key in FINITE:
+        steps = [record["step"] for record in records if key in record]
+        bad = [record["step"] for record in records if record.get(key, 0.0) is None]
+        if bad:
+            found.append(f"{key} is NaN or infinite at {len(bad)} of {len(steps)} steps, first at step {bad[0]}")
+    return found
+
+
 def record_of(line: str) -> dict[str, Any] | None:
     """The metrics of a step from a line of metrics.jsonl, numbers or None; None if it is not such a line."""
     try:
@@ -142,7 +156,13 @@ def record_of(line: str) -> dict[str, Any] | None:
     step = content.get("step") if isinstance(content, dict) else None
     if not isinstance(step, int) or isinstance(step, bool):
         return None
-    return {"step": step, **{key: _number(value) for key, value in content.items() if _is_metric(key, value)}}
+    return {"step": step, **{_name(key, content): _number(v) for key, v in content.items() if _is_metric(key, v)}}
+
+
+def _name(key: str, content: Mapping[str, Any]) -> str:
+    """Today's name of a metric: what the laboratory once recorded as verl's clip_ratio are the responses cut off."""
+    of_verl = "response_length_non_aborted/clip_ratio" in content  # verl's is another share, and never comes alone
+    return CUT_OFF if key == "response_length/clip_ratio" and not of_verl else key
 
 
 def _is_metric(key: str, value: Any) -> bool:

@@ -16,7 +16,11 @@ PLACE = (
     *("trainer.default_local_dir", "trainer.rollout_data_dir", "trainer.validation_data_dir"),
     *("trainer.experiment_name", "trainer.resume_", "trainer.val_before_train"),
 )
-"""Keys that say where and how a run was started, not what it computes."""
+"""Beginnings of keys that say where and how a run was started, not what it computes."""
+COPIES = tuple(f"actor_rollout_ref.actor.fsdp_config.{name}." for name in ("methods", "clip"))
+"""Beginnings of keys that the recipe fills from `method`, `also` and the clip range."""
+LAB_PLACE = ("name", "output", "fresh")
+"""Those of the laboratory, complete keys; its section `run` is made from them."""
 
 
 @dataclass(frozen=True)
@@ -40,13 +44,14 @@ class Settings:
 
     @property
     def changed(self) -> tuple[Setting, ...]:
-        """The entries that differ from the defaults."""
-        return tuple(entry for entry in self.entries if entry.default is not None)
+        """The entries that differ from the defaults, those of the methods first."""
+        found = (entry for entry in self.entries if entry.default is not None)
+        return tuple(sorted(found, key=lambda entry: not entry.key.startswith(("method.", "also"))))
 
 
 def is_place(key: str) -> bool:
     """Whether a key says where or how a run was started."""
-    return key.startswith(PLACE)
+    return key.startswith(PLACE) or key in LAB_PLACE
 
 
 def flat(node: Any, prefix: str = "") -> dict[str, Any]:
@@ -88,7 +93,7 @@ def settings_of(config: Mapping[str, Any]) -> Settings:
             continue
         value = _text(own[key]) if key in own else ""
         default = None
-        if defaults is not None and not is_place(key):
+        if defaults is not None and not is_place(key) and not key.startswith(COPIES):
             expected = _text(defaults[key]) if key in defaults else ""
             default = None if _same(value, expected) else expected
         entries.append(Setting(key, value, default))

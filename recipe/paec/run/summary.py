@@ -13,6 +13,11 @@ from recipe.paec.run.drawing import HEIGHT, WIDTH, Curve, drawn, smoothed
 ENTROPY = "actor/entropy"
 HBAR = "/selected_entropy"
 STEP_TIME = "timing_s/step"
+CUT_OFF = "reward/cut_off"
+"""Share of a step's responses that are as long as `data.max_response_length`.
+
+verl's `response_length/clip_ratio` counts those that are as long as the longest response of the step.
+"""
 
 
 def is_training_step(record: Mapping[str, Any]) -> bool:

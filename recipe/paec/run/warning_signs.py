@@ -17,7 +17,7 @@ from itertools import accumulate
 from statistics import fmean, median
 from typing import Any
 
-from recipe.paec.run.summary import ENTROPY, anchored, is_training_step
+from recipe.paec.run.summary import CUT_OFF, ENTROPY, anchored, is_training_step
 
 Records = Sequence[Mapping[str, Any]]
 
@@ -51,7 +51,7 @@ START = 10
 CORRECT = "algorithm.rollout_correction.rollout_is=token corrects the update for it"
 """The remedy of a mismatch in a run whose configuration is not known."""
 MISMATCHED = "rollout_corr/log_ppl_abs_diff"
-LENGTH, TRUNCATED, MIXED = "response_length/mean", "response_length/clip_ratio", "reward/mixed_prompts"
+LENGTH, MIXED = "response_length/mean", "reward/mixed_prompts"
 GRADIENT, SCORE = "actor/grad_norm", "critic/score/mean"
 FINITE = (ENTROPY, "actor/loss", "actor/pg_loss", GRADIENT)
 """Metrics that are null in metrics.jsonl only if they were NaN or infinite."""
@@ -175,7 +175,7 @@ def length_explosion(records: Records) -> str | None:
 def drift(records: Records) -> str | None:
     """More responses are cut off while the entropy rises: text without an end."""
     windows = []
-    for key in (TRUNCATED, ENTROPY):
+    for key in (CUT_OFF, ENTROPY):
         values = [record.get(key) for record in records[-2 * WINDOW :]]
         if len(values) < 2 * WINDOW or None in values:
             return None

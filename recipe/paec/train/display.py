@@ -19,7 +19,16 @@ from rich.table import Table
 from rich.text import Text
 
 from recipe.paec.common.console import say
-from recipe.paec.run.summary import ENTROPY, accuracy, anchored, drawings, entropy_curves, is_training_step, step_line
+from recipe.paec.run.summary import (
+    CUT_OFF,
+    ENTROPY,
+    accuracy,
+    anchored,
+    drawings,
+    entropy_curves,
+    is_training_step,
+    step_line,
+)
 
 INTERVAL = 1.0
 """Seconds between two drawings of the display, unless something new has come."""
@@ -173,7 +182,7 @@ def numbers_of(records: Sequence[Mapping[str, Any]]) -> list[list[tuple[str, str
         [
             ("reward", "critic/score/mean", "{:.3f}"),
             ("length", "response_length/mean", "{:.1f}"),
-            ("truncated", "response_length/clip_ratio", "{:.1%}"),
+            ("truncated", CUT_OFF, "{:.1%}"),
         ],
         [
             ("entropy", ENTROPY, "{:.4f}"),

@@ -19,7 +19,7 @@ UNORDERED = [name for name, method in METHODS.items() if "curriculum" not in met
 PIPELINE = (
     *("actor/entropy", "actor/pg_loss", "actor/loss", "actor/ppo_kl", "actor/grad_norm", "actor/lr"),
     *("critic/score/mean", "critic/rewards/mean", "critic/advantages/max", "response_length/mean"),
-    *("response_length/clip_ratio", "prompt_length/mean", "reward/format", "reward/grader_error"),
+    *("reward/cut_off", "prompt_length/mean", "reward/format", "reward/grader_error"),
     *("timing_s/gen", "timing_s/adv", "timing_s/update_actor", "training/global_step"),
 )
 """Names that a step of the pipeline has with every method."""
@@ -50,7 +50,7 @@ def test_a_response_that_was_cut_off_is_penalised(small, task):
     overlong = ("also=overlong_penalty", "also.overlong_penalty.buffer=1e-6", "data.max_response_length=12")
     settings = small("method=none", *overlong)
     metrics = grpo.step(grpo.started(settings), settings, task)
-    cut = metrics["response_length/clip_ratio"]
+    cut = metrics["reward/cut_off"]
     assert 0 < cut == pytest.approx(metrics["critic/score/mean"] - metrics["critic/rewards/mean"], abs=1e-6)
 
 

@@ -16,7 +16,9 @@ from recipe.paec.driver.outcome_entropy import add_entropy
 
 CONFIG = OmegaConf.create({"data": {"max_response_length": 3}})
 BATCH = KVBatchMeta(
-    keys=["a_0_0", "a_1_0", "b_0_0", "pad_0_0"], tags=[{}, {}, {}, {"is_padding": True}], partition_id="train"
+    keys=["a_0_0", "a_1_0", "b_0_0", "pad_0_0"],
+    tags=[*({"response_len": length} for length in (2, 1, 3)), {"response_len": 1, "is_padding": True}],
+    partition_id="train",
 )
 INFOS = [{"acc": 1.0}, {"acc": 0.0}, {"acc": 0.5}, {"acc": 1.0}]
 SOURCES = ["gsm8k", "gsm8k", "math", "gsm8k"]
@@ -69,5 +71,6 @@ def test_statistics_that_a_method_has_had_fetched():
     statistics = replace(rollouts.statistics.map(lambda values: values[:4, :3]), entropy=entropy)
     last = replace(rollouts, statistics=statistics, response_mask=inside)
     metrics = {"actor/entropy": 1.0}
-    add_entropy(metrics, BATCH, INFOS, ["gsm8k"] * 4, [rollouts, last], CONFIG)
+    batch = KVBatchMeta(keys=BATCH.keys, tags=[{"response_len": 2}] * 3 + BATCH.tags[3:], partition_id="train")
+    add_entropy(metrics, batch, INFOS, ["gsm8k"] * 4, [rollouts, last], CONFIG)
     assert metrics == {"actor/entropy": 1.0, "actor/entropy/right": 0.75, "actor/entropy/wrong": 3.0}

@@ -12,6 +12,7 @@ import pytest
 import torch
 from batches import random_rollouts
 from omegaconf import OmegaConf
+from transfer_queue import KVBatchMeta
 
 from paec_loss import Method, MethodStack
 from recipe.paec.common.errors import UserError
@@ -51,6 +52,30 @@ def test_a_reward_hook_in_place_leaves_the_graded_rewards(monkeypatch):
     assert torch.equal(put[0], 2 * graded) and put[1] == "scores"
     assert torch.equal(values[queue_io.RESPONSE_VALUE], graded.float())
     assert metrics == {f"actor/{trainer.stack.names[0]}/reward": 2 * graded.mean().item()}
+
+
+def test_what_was_cut_off_is_known_without_a_log_prob_pass(monkeypatch):
+    """By the run's limit, and not by the longest response of the step, with which verl's clip_ratio compares."""
+    from recipe.paec.driver.trainer import PAECTrainer, PPOTrainerSync
+
+    info = {"acc": 1.0, "score": 1.0, "format": 1.0, "grader_error": 0.0, "grader_timeout": 0.0, "repetition": 0.0}
+    monkeypatch.setattr(PPOTrainerSync, "_compute_old_log_prob", lambda self, batch, metrics: batch)
+    trainer = object.__new__(type("Trainer", (PAECTrainer, PPOTrainerSync), {}))
+    trainer._record_validation = lambda stage: None
+    trainer.heartbeat = SimpleNamespace(beat=lambda stage, step: None)
+    trainer.recorder = SimpleNamespace(ask=lambda batch: None, take_statistics=lambda batch, vocabulary, read: None)
+    trainer.prompt_recorder = SimpleNamespace(take=lambda batch: [info] * 4, sources=["math"] * 4)
+    trainer.stack, trainer.trackers, trainer.rollouts = MethodStack([Method()]), {}, []
+    trainer.global_steps, trainer.vocab_size = 1, 26
+    shares = []
+    for limit in (32, 23):
+        trainer.config = OmegaConf.create({"data": {"max_response_length": limit}})
+        tags = [{"response_len": length} for length in (23, 20, 18, 19)]
+        metrics: dict[str, float] = {}
+        keys = [f"a_{number}_0" for number in range(4)]
+        trainer._compute_old_log_prob(KVBatchMeta(keys=keys, tags=tags, partition_id="train"), metrics)
+        shares.append(metrics["reward/cut_off"])
+    assert shares == [0.0, 0.25]
 
 
 def drawing_trainer(monkeypatch, tmp_path, rows: int, filtered: bool = True):

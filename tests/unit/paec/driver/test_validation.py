@@ -8,6 +8,7 @@ from recipe.paec.common.errors import UserError
 from recipe.paec.driver.validation import (
     best_score,
     check_best_metric,
+    cut_off,
     mixed_prompts,
     reward_metrics,
     validation_scores,
@@ -82,6 +83,13 @@ def test_prompts_with_different_scores():
     assert mixed_prompts(keys, step) == {"reward/mixed_prompts": 0.5}
     assert mixed_prompts(keys[1::2], step[1::2]) == {"reward/mixed_prompts": 0.0}
     assert mixed_prompts(keys[:2], step[:2]) == {}
+
+
+def test_responses_that_were_cut_off():
+    """At the limit, not at the longest response of the step; padding is no response."""
+    tags = [{"response_len": length} for length in (23, 20, 23, 18)] + [{"response_len": 32, "is_padding": True}]
+    assert cut_off(tags, 32) == {"reward/cut_off": 0.0}
+    assert cut_off(tags, 23) == {"reward/cut_off": 0.5}
 
 
 def test_what_is_best():

@@ -93,6 +93,12 @@ def test_the_table_as_text(tmp_path):
     ]
 
 
+def test_before_a_run_has_finished_there_are_no_accuracies_to_explain(tmp_path):
+    text = to_markdown(summarize(finished_pair(tmp_path)[3:], {}, ABOUT))
+    assert "Accuracies" not in text and "validation on" not in text
+    assert "t, 2 steps. Entropy (nats) and response length (tokens) of the training rollouts: mean over" in text
+
+
 def test_several_validation_sets_have_their_columns_and_a_mean(tmp_path):
     values = {f"{name}__{m}_at_2": v for name, v in (("math500", 0.5), ("aime24", 0.1)) for m in ("avg", "maj", "pass")}
     run = made_run(tmp_path / "t-none-seed0", [line(2, 0.5, 1, 1, **values)], 2)

@@ -74,6 +74,11 @@ def test_reading_with_the_mouse(visit, file):
     assert page.locator("#chart-penalty .readout").inner_text() == "training step 4", "all charts show the same step"
 
 
+def test_every_minus_is_one(visit, file):
+    found = visit(file).evaluate("[-4.09e-5, -2.5e6, -3, -0.25, 4.09e-5].map(shown)")
+    assert found == ["−4.09 e−5", "−2.50 e+6", "−3", "−0.250", "4.09 e−5"]
+
+
 def test_reading_with_the_keyboard(visit, file):
     page = visit(file)
     chart = page.get_by_role("group", name=re.compile("^Token entropy .nats. over training step: all tokens, H"))

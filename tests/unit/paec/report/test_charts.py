@@ -33,7 +33,7 @@ def test_responses_that_repeat_themselves(tmp_path):
         .replace('"critic/score/mean"', '"reward/repetition": 0.5, "critic/score/mean"')
     )
     (run / "metrics.jsonl").write_text(text)
-    limit = ("at the length limit", "response_length/clip_ratio")
+    limit = ("at the length limit", "reward/cut_off")
     charts = charts_of(groups_of(run))
     assert lines(charts["truncation"]) == [limit, ("repeating themselves", "reward/repetition")]
     assert charts["truncation"]["scale"] == 100 and "200 characters" in charts["truncation"]["note"]
@@ -52,7 +52,7 @@ def test_one_run(tmp_path):
     assert lines(charts["avg"]) == [("avg@4", f"val/{SOURCE}/avg@4")] and charts["avg"]["scale"] == 100
     assert [label for label, _ in lines(charts["pass"])] == ["pass@1", "pass@2", "pass@4"]
     assert lines(charts["reward"]) == [("graded score", "critic/score/mean")], "the same numbers are not drawn twice"
-    assert lines(charts["memory"]) == [("host, in use", "actor/perf/cpu_memory_used_gb")], "0 GiB of a device is none"
+    assert lines(charts["memory"]) == [("machine, in use", "actor/perf/cpu_memory_used_gb")], "0 GiB is no device"
     assert "method-paec-mask_mass" in charts and "method-paec-penalty" not in charts
     assert charts["method-paec-mask_mass"]["unit"] == "%"
 
@@ -147,8 +147,6 @@ def test_chosen_steps():
 def test_a_line_of_the_same_zeros_stays(tmp_path):
     """Only values that say something make a repeated line superfluous."""
     folder = write_run(tmp_path / "a")
-    (folder / "metrics.jsonl").write_text(
-        '{"step": 1, "response_length/clip_ratio": 0.0, "response/aborted_ratio": 0.0}\n'
-    )
+    (folder / "metrics.jsonl").write_text('{"step": 1, "reward/cut_off": 0.0, "response/aborted_ratio": 0.0}\n')
     labels = [label for label, _ in lines(charts_of(groups_of(folder))["truncation"])]
     assert labels == ["at the length limit", "aborted"]

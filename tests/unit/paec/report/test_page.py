@@ -105,7 +105,7 @@ def test_what_could_not_be_read_is_said_of_its_run(tmp_path):
     (folders[1] / "versions.json").unlink()
     page = page_of(*folders)
     (note,) = re.findall(r'<div class="remarks" role="note">(.*?)</div>', page, re.S)
-    assert "<p>without: not everything could be read.</p>" in note
+    assert "<p>without: not everything could be read or is finite.</p>" in note
     assert re.findall("<li>(.*?)</li>", note) == ["versions.json is missing"]
 
 

@@ -100,6 +100,17 @@ def test_only_finite_numbers_are_values(tmp_path):
     assert entry == {"step": 1, "a": None, "b": None, "c": None, "f": 2}
 
 
+def test_what_older_runs_say_of_their_cut_off_responses(tmp_path):
+    """The laboratory's share had verl's name; verl's own compares with the longest response of the step."""
+    (tmp_path / "metrics.jsonl").write_text(
+        '{"step": 1, "response_length/clip_ratio": 0.25}\n'
+        '{"step": 2, "response_length/clip_ratio": 0.5, "response_length_non_aborted/clip_ratio": 0.5}\n'
+    )
+    of_lab, of_pipeline = read_records(tmp_path / "metrics.jsonl", [])
+    assert of_lab == {"step": 1, "reward/cut_off": 0.25}
+    assert "reward/cut_off" not in of_pipeline and of_pipeline["response_length/clip_ratio"] == 0.5
+
+
 def test_an_older_configuration(tmp_path):
     folder = write_run(tmp_path / "a")
     (folder / "config.yaml").write_text("seed: 3\ntrainer: 7\nlr: 5e-05\n")

@@ -1,10 +1,15 @@
 """Columns, shares of time, and runs that differ only in their seed."""
 
+import shutil
+
+import yaml
 from report_runs import write_run
+from terminals import ROOT
 
 from recipe.paec.report.responses import read_responses
 from recipe.paec.report.runs import read_run
 from recipe.paec.report.series import Column, columns, grouped, merged, time_shares
+from recipe.paec.report.settings import is_place
 
 
 def read(folder, name=None):
@@ -46,6 +51,21 @@ def test_runs_that_differ_only_in_their_seed_are_one_group(tmp_path):
     assert (entropy.low[0], entropy.high[0]) == (0.5 - 1 / 64, 0.51 - 1 / 64)
     assert entropy.y[0] == (entropy.low[0] + entropy.high[0]) / 2
     assert groups[1].columns["actor/entropy"].low is None
+
+
+def test_seeds_of_the_laboratory_are_one_group(tmp_path):
+    """The kept run of GRPO and a second seed of it, as `paec lab sweep` names and places them; PAEC's stays apart."""
+    for name in ("none-seed1", "paec-seed1"):
+        shutil.copytree(ROOT / "benchmarks" / "results" / "runs" / name, tmp_path / name)
+    shutil.copytree(tmp_path / "none-seed1", tmp_path / "none-seed2")
+    file = tmp_path / "none-seed2" / "config.yaml"
+    content = yaml.safe_load(file.read_text())
+    assert content["seed"] == 1 and content["name"] == "none-seed1"
+    content |= {"seed": 2, "name": "none-seed2", "output": "outputs/lab/none-seed2"}
+    file.write_text(yaml.safe_dump(content))
+    groups = grouped([read(tmp_path / name) for name in ("none-seed1", "none-seed2", "paec-seed1")])
+    assert [(group.name, len(group.runs)) for group in groups] == [("none", 2), ("paec-seed1", 1)]
+    assert not is_place("output.width") and not is_place("names")
 
 
 def test_the_same_seed_twice_is_not_a_group(tmp_path):

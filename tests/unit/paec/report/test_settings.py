@@ -19,9 +19,17 @@ def test_what_differs_is_marked():
     changed = {entry.key: (entry.value, entry.default) for entry in found.changed}
     assert changed["seed"] == ("5", "1")
     assert changed["method.rho"] == ("0.7", "0.8")
-    assert all(key.endswith("seed") or key.endswith(".rho") for key in changed), changed
+    assert all(key.endswith("seed") or key == "method.rho" for key in changed), changed
     assert not any(is_place(key) for key in changed)
     assert {"run.name", "seed", "data.train_batch_size"} <= {entry.key for entry in found.entries}
+
+
+def test_methods_come_first_and_once():
+    """Without the copies of methods and clip range that the actor gets."""
+    config = resolved(composed("experiment=tiny_cpu", "also=clip_higher", "method.rho=0.7"))
+    changed = [entry.key for entry in settings_of(OmegaConf.to_container(config, resolve=True)).changed]
+    fields = [f"also.clip_higher.{name}" for name in ("_target_", "clip_high", "clip_low")]
+    assert changed == ["also", *fields, "method.rho", "actor_rollout_ref.actor.clip_ratio_high"]
 
 
 def test_a_run_without_overrides_differs_in_nothing():

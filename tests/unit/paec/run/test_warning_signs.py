@@ -13,12 +13,12 @@ from recipe.paec.run.warning_signs import SIGNS, WarningSigns
 
 def steps(count: int, **values) -> list[dict]:
     """Records of `count` healthy steps; a list among `values` has the values of the last steps."""
-    named = {"entropy": "actor/entropy", "length": "response_length/mean", "cut": "response_length/clip_ratio"}
+    named = {"entropy": "actor/entropy", "length": "response_length/mean", "cut": "reward/cut_off"}
     named |= {"gradient": "actor/grad_norm", "score": "critic/score/mean"}
     found = []
     for step in range(1, count + 1):
         record = {"step": step, "actor/entropy": 0.5, "actor/grad_norm": 0.5, "response_length/mean": 20.0}
-        record |= {"response_length/clip_ratio": 0.1, "reward/mixed_prompts": 0.75}
+        record |= {"reward/cut_off": 0.1, "reward/mixed_prompts": 0.75}
         for name, given in values.items():
             place = step - 1 - (count - len(given)) if isinstance(given, list) else 0
             if place >= 0:
@@ -109,7 +109,7 @@ def test_an_exploding_run():
         place = step / 59
         record = {"step": step + 1, "actor/entropy": 0.3 + 5.3 * place, "critic/score/mean": 0.5 * (1 - place)}
         record |= {"actor/grad_norm": 0.5 * 304**place, "response_length/mean": 300 * 1.02**step}
-        record |= {"response_length/clip_ratio": 0.02, "reward/mixed_prompts": 0.5}
+        record |= {"reward/cut_off": 0.02, "reward/mixed_prompts": 0.5}
         said |= {name: step + 1 for name in signs.add(record)}
     assert said == {"explosion": 16, "score": 34, "gradient": 48}
 
@@ -185,6 +185,8 @@ def test_truncation_beside_rising_entropy():
     assert warning_signs.drift(steps(10, entropy=rising)) is None, "as many were cut off before"
     assert warning_signs.drift(steps(10, cut=[0.1] * 5 + [0.14] * 5, entropy=rising)) is None
     assert warning_signs.drift(steps(9, cut=cut[1:], entropy=rising[1:])) is None, "two windows are needed"
+    longest = {"response_length/clip_ratio": cut, "response_length_non_aborted/clip_ratio": cut}
+    assert warning_signs.drift(steps(10, cut=0.0, entropy=rising, **longest)) is None, "none is as long as allowed"
 
 
 def test_nothing_to_learn():

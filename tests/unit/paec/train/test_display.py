@@ -38,7 +38,7 @@ def test_the_first_line():
 
 def test_the_numbers():
     assert numbers_of(RECORDS) == [
-        [("reward", "0.250"), ("length", "24.0"), ("truncated", "12.5%"), ("tokens/s", "2000")],
+        [("reward", "0.250"), ("length", "24.0"), ("truncated", "6.2%"), ("tokens/s", "2000")],
         [("entropy", "0.4375"), ("Hbar", "0.5375"), ("floor", "0.4800"), ("anchor", "0.6000")],
         [("host memory", "7.5 GiB"), ("reasoning_gym/countdown/avg@4 of step 4", "0.375")],
     ]
@@ -53,7 +53,7 @@ def test_a_device_has_memory_of_its_own():
 
 def test_the_curve_and_the_warnings():
     lines = text_of(body(RECORDS, ["step 4: Hbar is low: do something"]))
-    assert lines[0] == "reward 0.250  length 24.0  truncated 12.5%  tokens/s 2000"
+    assert lines[0] == "reward 0.250  length 24.0  truncated 6.2%  tokens/s 2000"
     assert lines[3] == "* token entropy (nats)"
     assert lines[4] == "0.4844 |*" and lines[8] == "0.4375 |   *"
     assert lines[11] == "- floor, o Hbar (nats)", "far above token entropy, so drawn by itself"

@@ -11,6 +11,7 @@ from paec_loss import _torch as torch
 from paec_loss.batch import Rollouts
 from paec_loss.fields import below_one, between, non_negative, whole, words
 from paec_loss.method import Method
+from paec_loss.pieces import own_tokens
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -159,10 +160,11 @@ def trigger_counts(method: ARES, rollouts: Rollouts, past: float | None) -> tupl
     if theta is None:
         return None, [0] * len(means)
     listed = {_plain(word) for word in method.triggers}
-    matching = {text for text in set().union(*rollouts.token_texts) if _plain(text) in listed}
+    written = [pieces for pieces, _ in own_tokens(rollouts)]
+    matching = {text for text in set().union(*written) if _plain(text) in listed}
     return theta, [
         sum(text in matching and mean >= theta for text, mean in zip(texts, row.tolist(), strict=False))
-        for texts, row in zip(rollouts.token_texts, means, strict=True)
+        for texts, row in zip(written, means, strict=True)
     ]
 
 

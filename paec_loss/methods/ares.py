@@ -72,6 +72,8 @@ class ARES(Method):
     f is .15, .25, .35 (easy, medium, hard), k 2, 3, 4, T 2, 2.5, 3 and s .6, .8, 1. So a wrong answer gains s c / 2
     even without any trigger, as published. After a step the alpha of a difficulty moves by rate (mean n - n*), for hard
     prompts by the opposite, and stays in [0, 2]. In separate_async the rewards are computed with the M of a mini-batch.
+    Prompts to which all responses are right, or all wrong, are learnt from as well, but not with base=dapo, which
+    leaves them out.
     """
 
     paper: ClassVar[str] = "ARES, arXiv 2510.08457; its code, shawn0728/ARES"

@@ -19,7 +19,8 @@ class OverlongPenalty(Method):
 
     L_max is data.max_response_length, which limits the tokens of tools within the response too, so L has them as well.
     Up to L_max - b tokens the reward is R; from there on it falls linearly, to R - weight at L_max. The reward is
-    passed to the advantage estimator.
+    passed to the advantage estimator. With base=dapo, as published, prompts whose responses were all graded the same
+    are left out, whatever their lengths.
     """
 
     paper: ClassVar[str] = "DAPO, arXiv 2503.14476, Eq. 13 (soft overlong punishment)"

@@ -21,7 +21,8 @@ class PEAR(Method):
     """Reward of a correct response: min(1, R - max(0, Hbar_think - alpha Hbar_answer)), nats; others are unchanged.
 
     Hbar is the mean token entropy before and after the first marker, whose tokens count in neither. Without a marker
-    the complete response is thinking and Hbar_answer is 0. Correct means a reward above 0.
+    the complete response is thinking and Hbar_answer is 0. Correct means a reward above 0. Prompts to which all
+    responses are correct are learnt from as well, but not with base=dapo, which leaves them out.
     """
 
     paper: ClassVar[str] = "PEAR, arXiv 2510.08026, Eq. 5-7"

@@ -118,6 +118,17 @@ def test_the_order_of_the_rows_changes_nothing(name, tied):
             torch.testing.assert_close(other, one[order], rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.parametrize("name", [n for n, kind in sorted(METHODS.items()) if kind().overrides("rewards")])
+def test_its_rewards_for_equal_grades(name):
+    """They differ only in a method that is refused beside DAPO's filter, or whose docstring speaks of it."""
+    told = METHODS[name].own_rewards, "base=dapo" in METHODS[name].__doc__
+    for grade in (0.0, 1.0):
+        rollouts = replace(rollouts_at(6), rewards=torch.full((9,), grade, dtype=torch.float64))
+        (rewards,) = on_the_driver(name, rollouts)
+        if any(rewards[group].unique().numel() > 1 for group in rollouts.groups()):
+            assert any(told)
+
+
 @pytest.mark.parametrize("name", sorted(METHODS.keys() - BY_EXTENT))
 def test_what_tools_wrote_changes_nothing(name):
     """Neither on the driver, at the tokens that the policy wrote, nor in the method's memory."""

@@ -83,7 +83,12 @@ def test_texts_that_mean_nothing(text, sentence):
 
 
 def test_functions_refuse_the_same():
-    for made in (lambda: linear(1, 0, 0), lambda: warmup(1, 2.0), lambda: cosine(1, float("inf"), 3)):
+    for made in (
+        lambda: linear(1, 0, 0),
+        lambda: warmup(1, 2.0),
+        lambda: cosine(1, float("inf"), 3),
+        lambda: constant(10**400),
+    ):
         with pytest.raises(ValueError, match="must be an integer >= 1|needs finite numbers"):
             made()
 

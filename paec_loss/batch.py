@@ -194,7 +194,12 @@ class Rollouts(_Padded):
         """
         if self.max_response_length is None:
             return torch.zeros_like(self.lengths, dtype=torch.bool)
-        return self.lengths >= self.max_response_length
+        return self.ends >= self.max_response_length
+
+    @property
+    def ends(self) -> Tensor:
+        """[B] int64, columns up to a response's last token: its length with what tools wrote before that token."""
+        return (self.response_mask.flip(-1).cumsum(-1) > 0).sum(-1)
 
     def at_tokens(self, values: Tensor) -> Tensor:
         """[B, R] `values` ([B], one per response, or [B, R]) at the tokens, 0 at padding, in the advantages' dtype."""

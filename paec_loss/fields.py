@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field, fields
 from typing import Any
 
-from paec_loss.schedule import Schedule, is_schedule, parsed
+from paec_loss.schedule import FORMS, Schedule, is_schedule, parsed
 
 PLAIN: dict[str, tuple[Any, str]] = {
     "float": ((float, int), "a number"),
@@ -119,9 +119,17 @@ def check_number(name: str, value: object, accepts: Callable[[float], bool], rem
     """`value` as a float if it is a number that `accepts` allows (NaN never is); otherwise ValueError with `remedy`."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise ValueError(f"method.{name}={value!r}: must be a number, not {type(value).__name__}; it {remedy}")
-    if math.isnan(value) or not accepts(value):
+    given = _float(name, value)
+    if math.isnan(given) or not accepts(given):
         raise ValueError(f"method.{name}={value!r}: {remedy}")
-    return float(value)
+    return given
+
+
+def _float(name: str, value: float) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError(f"method.{name}: too large for a float: give a smaller number") from None
 
 
 def _numeric(default: Any, meaning: str, accepts: Callable[[float], bool], remedy: str) -> Any:
@@ -136,10 +144,10 @@ def _checked(name: str, value: Any, rules: Any) -> Any:
     kind, meaning = rules["kind"], rules["meaning"]
     if value is None and rules.get("optional"):
         return None
-    if is_schedule(value):
-        if kind is not float:
-            remedy = rules.get("remedy") or f"must be one of {', '.join(rules['options'])}"
-            raise ValueError(f"method.{name}={value}: cannot follow a schedule: it {remedy}")
+    if kind is not float and is_schedule(value) and str(value).split(":")[0].strip() in FORMS:
+        remedy = rules.get("remedy") or f"must be one of {', '.join(rules['options'])}"
+        raise ValueError(f"method.{name}={value}: cannot follow a schedule: it {remedy}")
+    if kind is float and is_schedule(value):
         return _in_range(name, _schedule(name, value), rules)
     if kind is str:
         return check_choice(name, value, rules["options"])
@@ -164,7 +172,7 @@ def _plain(name: str, value: Any, annotation: str, has_number: bool) -> Any:
     types, wanted = PLAIN[annotation]
     if not isinstance(value, types) or (isinstance(value, bool) and annotation != "bool"):
         raise ValueError(f"method.{name}={value!r}: must be {wanted}")
-    return float(value) if annotation == "float" else value
+    return _float(name, value) if annotation == "float" else value
 
 
 def _schedule(name: str, value: Any) -> Schedule:

@@ -145,7 +145,11 @@ class Method(Generic[Context]):
     uses_clip: ClassVar[bool] = True
     """Whether `policy_loss` uses the clip range of `Update.clip`."""
     own_rewards: ClassVar[bool] = False
-    """Whether `rewards` can reward responses that were all graded the same, which DAPO's filter leaves out."""
+    """Whether `rewards` replaces the grades, by which DAPO's filter leaves out prompts: the filter is then refused.
+
+    A method that changes the grades is not refused; if its rewards for equal grades can differ, its docstring says that
+    with base=dapo these prompts are left out.
+    """
     own_advantages: ClassVar[bool] = False
     """Whether `advantages` starts from the rewards, which discards the changes of the methods before it."""
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import sys
 from typing import Any
 
 FORMS = {
@@ -130,7 +131,7 @@ def _made(kind: str, first: float, last: float, steps: Any) -> Schedule:
     if not (isinstance(steps, int) and not isinstance(steps, bool) and steps >= 1):
         raise ValueError(f"STEPS in {FORMS[kind]} must be an integer >= 1, and is {steps!r}")
     for number in (first, last):
-        if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):
+        if isinstance(number, bool) or not isinstance(number, int | float) or not abs(number) <= sys.float_info.max:
             raise ValueError(f"{FORMS[kind]} needs finite numbers, and {number!r} is none")
     return Schedule(kind, float(first), float(last), steps)
 

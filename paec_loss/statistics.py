@@ -322,14 +322,15 @@ def _check_overwritable(logits: Tensor) -> None:
 def _inverse_temperature(temperature: float | Tensor, labels: Tensor) -> Tensor:
     """1 / temperature of every row, [T] float64."""
     if not isinstance(temperature, Tensor):
-        if not (math.isfinite(temperature) and temperature > 0):
-            raise ValueError(f"temperature={temperature!r}: must be positive and finite")
+        if not (math.isfinite(temperature) and temperature > 0 and math.isfinite(1 / temperature)):
+            raise ValueError(f"temperature={temperature!r}: must be positive and finite, and 1 / temperature finite")
         return torch.full((labels.numel(),), 1 / temperature, dtype=torch.float64, device=labels.device)
     if temperature.shape != labels.shape:
         raise ValueError(
             f"temperature {list(temperature.shape)}: must have the shape {list(labels.shape)} of the labels"
         )
     per_token = temperature.detach().to(labels.device, torch.float64).reshape(-1)
-    if not ((per_token > 0) & per_token.isfinite()).all():
-        raise ValueError("temperature: every value must be positive and finite")
-    return per_token.reciprocal()
+    inverse = per_token.reciprocal()
+    if not ((per_token > 0) & per_token.isfinite() & inverse.isfinite()).all():
+        raise ValueError("temperature: every value must be positive and finite, and 1 / temperature finite")
+    return inverse

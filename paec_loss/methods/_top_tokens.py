@@ -19,6 +19,11 @@ def count_of(share: float, number: int) -> int:
     return math.ceil(share * number * (1 - 1e-12))
 
 
+def floor_of(share: float, number: int) -> int:
+    """floor(share * number), robust to rounding: 0.29 * 100 is slightly below 29, and must not give 28."""
+    return int(share * number * (1 + 1e-12))
+
+
 @dataclass(frozen=True)
 class TopTokens:
     """The selected tokens, stored by place: their number is exact, whatever the rounding of a later forward pass."""

@@ -11,6 +11,7 @@ from paec_loss import _torch as torch
 from paec_loss.batch import Rollouts
 from paec_loss.fields import below_one, between, non_negative, whole, words
 from paec_loss.method import Method
+from paec_loss.pieces import own_tokens
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -71,6 +72,8 @@ class ARES(Method):
     f is .15, .25, .35 (easy, medium, hard), k 2, 3, 4, T 2, 2.5, 3 and s .6, .8, 1. So a wrong answer gains s c / 2
     even without any trigger, as published. After a step the alpha of a difficulty moves by rate (mean n - n*), for hard
     prompts by the opposite, and stays in [0, 2]. In separate_async the rewards are computed with the M of a mini-batch.
+    Prompts to which all responses are right, or all wrong, are learnt from as well, but not with base=dapo, which
+    leaves them out.
     """
 
     paper: ClassVar[str] = "ARES, arXiv 2510.08457; its code, shawn0728/ARES"
@@ -159,10 +162,11 @@ def trigger_counts(method: ARES, rollouts: Rollouts, past: float | None) -> tupl
     if theta is None:
         return None, [0] * len(means)
     listed = {_plain(word) for word in method.triggers}
-    matching = {text for text in set().union(*rollouts.token_texts) if _plain(text) in listed}
+    written = [pieces for pieces, _ in own_tokens(rollouts)]
+    matching = {text for text in set().union(*written) if _plain(text) in listed}
     return theta, [
         sum(text in matching and mean >= theta for text, mean in zip(texts, row.tolist(), strict=False))
-        for texts, row in zip(rollouts.token_texts, means, strict=True)
+        for texts, row in zip(written, means, strict=True)
     ]
 
 

@@ -9,7 +9,7 @@ from paec_loss import _torch as torch
 from paec_loss.batch import Clip, Tokens, Update
 from paec_loss.fields import between, non_negative, number, share
 from paec_loss.method import BatchMethod
-from paec_loss.methods._top_tokens import TopTokens
+from paec_loss.methods._top_tokens import TopTokens, floor_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -51,7 +51,7 @@ class ClipCov(BatchMethod[TopTokens]):
 
     def prepare(self, batch: Tokens, update: Update) -> TopTokens:
         candidates = self._candidates(batch, update)
-        count = min(max(1, int(self.ratio * update.tokens)), int(candidates.sum()))
+        count = min(max(1, floor_of(self.ratio, update.tokens)), int(candidates.sum()))
         return TopTokens.of(candidates, batch, update, count)  # candidates have equal values, so the choice is random
 
     def _candidates(self, batch: Tokens, update: Update) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from paec_loss import _torch as torch
@@ -45,15 +45,15 @@ class DPPO(Method):
     high: float = non_negative(None, "the same where A > 0")
     max_ratio: float = positive(20.0, "largest weight of a token")
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("low", "high"):
-            if getattr(self, name) is None:
-                object.__setattr__(self, name, THRESHOLDS[self.divergence])
-
     def policy_loss(self, tokens: Tokens, context: None, update: Update) -> Tensor:
         weight = tokens.log_ratio.detach().exp().clamp_max(self.max_ratio)
-        return torch.where(self._kept(tokens), -weight * tokens.advantages * tokens.log_prob, 0.0)
+        return torch.where(self._with_thresholds()._kept(tokens), -weight * tokens.advantages * tokens.log_prob, 0.0)
+
+    def _with_thresholds(self) -> DPPO:
+        """The method with numbers where `low` or `high` is null."""
+        default = THRESHOLDS[self.divergence]
+        low, high = (default if value is None else value for value in (self.low, self.high))
+        return replace(self, low=low, high=high)
 
     def _kept(self, tokens: Tokens) -> Tensor:
         """[B, R] bool, which tokens are within the threshold."""

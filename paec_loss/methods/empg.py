@@ -10,7 +10,7 @@ from paec_loss import _torch as torch
 from paec_loss.batch import Rollouts
 from paec_loss.fields import non_negative, words
 from paec_loss.method import Method
-from paec_loss.pieces import token_spans
+from paec_loss.pieces import own_tokens, token_spans
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -66,12 +66,11 @@ class EMPG(Method):
         """[B, R] number of each token's step, counted over all responses, 0 at padding; [S] the row of each step."""
         border = re.compile(f"(?:{'|'.join(map(re.escape, self.borders))})+") if self.borders else None
         starts = torch.zeros(rollouts.response_mask.shape, dtype=torch.bool)
-        starts[:, :1] = True
-        for row, pieces in zip(starts, rollouts.token_texts, strict=True):
+        for row, (pieces, columns) in zip(starts, own_tokens(rollouts), strict=True):
             found = border.finditer("".join(pieces)) if border else ()
             after = [stop for _, stop in token_spans(pieces, [match.span() for match in found])]
-            row[[i for i in after if i < len(row)]] = True
-        starts = starts.to(rollouts.response_mask.device) & rollouts.response_mask
+            row[columns[[i for i in (0, *after) if i < len(columns)]]] = True
+        starts = starts.to(rollouts.response_mask.device)
         number = starts.flatten().cumsum(0).reshape(starts.shape) - 1
         return torch.where(rollouts.response_mask, number, 0), torch.nonzero(starts)[:, 0]
 

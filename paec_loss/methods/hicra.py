@@ -10,7 +10,7 @@ from paec_loss import _torch as torch
 from paec_loss.batch import Rollouts
 from paec_loss.fields import between, words
 from paec_loss.method import Method
-from paec_loss.pieces import token_spans
+from paec_loss.pieces import own_tokens, token_spans
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -60,9 +60,9 @@ class HICRA(Method):
 
     def advantages(self, rollouts: Rollouts) -> Tensor:
         planning = torch.zeros(rollouts.response_mask.shape, dtype=torch.bool)
-        for row, pieces in zip(planning, rollouts.token_texts, strict=True):
+        for row, (pieces, columns) in zip(planning, own_tokens(rollouts), strict=True):
             for first, stop in planning_spans(pieces, self.phrases):
-                row[first:stop] = True
+                row[columns[first:stop]] = True
         advantages = rollouts.advantages
         amplified = advantages + self.alpha * advantages.abs()
         return rollouts.at_tokens(torch.where(planning.to(advantages.device), amplified, advantages))

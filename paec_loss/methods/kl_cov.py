@@ -9,7 +9,7 @@ from paec_loss import _torch as torch
 from paec_loss.batch import Tokens, Update
 from paec_loss.fields import non_negative, share
 from paec_loss.method import BatchMethod
-from paec_loss.methods._top_tokens import TopTokens
+from paec_loss.methods._top_tokens import TopTokens, floor_of
 from paec_loss.methods.clip_cov import covariance
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class KLCov(BatchMethod[TopTokens]):
 
     def prepare(self, batch: Tokens, update: Update) -> TopTokens:
         value = covariance(batch, batch.mean(batch.advantages), batch.mean(batch.log_prob))
-        return TopTokens.of(value, batch, update, max(1, int(self.ratio * update.tokens)))
+        return TopTokens.of(value, batch, update, max(1, floor_of(self.ratio, update.tokens)))
 
     def token_weights(self, tokens: Tokens, context: TopTokens, update: Update) -> Tensor:
         return context.among(tokens).double()

@@ -17,8 +17,10 @@ if TYPE_CHECKING:
 class OverlongPenalty(Method):
     """Reward R - weight min(1, max(0, (L - L_max + b) / b)), L the response's tokens, b = buffer L_max.
 
-    L_max is data.max_response_length. Up to L_max - b tokens the reward is R; from there on it falls linearly, to
-    R - weight at L_max. The reward is passed to the advantage estimator.
+    L_max is data.max_response_length, which limits the tokens of tools within the response too, so L has them as well.
+    Up to L_max - b tokens the reward is R; from there on it falls linearly, to R - weight at L_max. The reward is
+    passed to the advantage estimator. With base=dapo, as published, prompts whose responses were all graded the same
+    are left out, whatever their lengths.
     """
 
     paper: ClassVar[str] = "DAPO, arXiv 2503.14476, Eq. 13 (soft overlong punishment)"
@@ -36,5 +38,5 @@ class OverlongPenalty(Method):
         if rollouts.max_response_length is None:
             return rollouts.rewards
         buffer = self.buffer * rollouts.max_response_length
-        excess = (rollouts.lengths.double() - rollouts.max_response_length + buffer) / buffer
+        excess = (rollouts.ends.double() - rollouts.max_response_length + buffer) / buffer
         return (rollouts.rewards - self.weight * excess.clamp(0, 1)).to(rollouts.rewards.dtype)

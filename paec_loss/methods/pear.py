@@ -10,7 +10,7 @@ from paec_loss import _torch as torch
 from paec_loss.batch import Rollouts
 from paec_loss.fields import number, words
 from paec_loss.method import Method
-from paec_loss.pieces import token_spans
+from paec_loss.pieces import own_tokens, token_spans
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,7 +21,8 @@ class PEAR(Method):
     """Reward of a correct response: min(1, R - max(0, Hbar_think - alpha Hbar_answer)), nats; others are unchanged.
 
     Hbar is the mean token entropy before and after the first marker, whose tokens count in neither. Without a marker
-    the complete response is thinking and Hbar_answer is 0. Correct means a reward above 0.
+    the complete response is thinking and Hbar_answer is 0. Correct means a reward above 0. Prompts to which all
+    responses are correct are learnt from as well, but not with base=dapo, which leaves them out.
     """
 
     paper: ClassVar[str] = "PEAR, arXiv 2510.08026, Eq. 5-7"
@@ -35,10 +36,10 @@ class PEAR(Method):
 
     def rewards(self, rollouts: Rollouts) -> Tensor:
         entropy = rollouts.entropy.double()
-        phases = [self._phases(pieces) for pieces in rollouts.token_texts]
         penalty = torch.zeros_like(rollouts.rewards, dtype=torch.float64)
-        for i, ((stop, resume), length) in enumerate(zip(phases, rollouts.lengths.tolist(), strict=True)):
-            thinking, answer = _mean(entropy[i, : min(stop, length)]), _mean(entropy[i, resume:length])
+        for i, (pieces, columns) in enumerate(own_tokens(rollouts)):
+            stop, resume = self._phases(pieces)
+            thinking, answer = _mean(entropy[i, columns[:stop]]), _mean(entropy[i, columns[resume:]])
             # In this order max keeps a NaN; max(0.0, nan) would hide it.
             penalty[i] = max(thinking - self.alpha * answer, 0.0)
         shaped = (rollouts.rewards - penalty).clamp(max=1).to(rollouts.rewards.dtype)

@@ -9,6 +9,7 @@ from paec_loss import _torch as torch
 from paec_loss.batch import MAX_LOG_RATIO, Tokens, Update
 from paec_loss.fields import non_negative, share
 from paec_loss.method import BatchMethod
+from paec_loss.methods._top_tokens import floor_of
 from paec_loss.methods.clip_cov import covariance
 
 if TYPE_CHECKING:
@@ -59,11 +60,11 @@ class SENT(BatchMethod[Thresholds]):
         if not update.tokens:
             return Thresholds(0.0, 0.0, 0.0, 0.0)
         entropy = batch.masked(batch.entropy)
-        edge = _edge(entropy, max(1, int(self.low_entropy * len(entropy))))
+        edge = _edge(entropy, max(1, floor_of(self.low_entropy, len(entropy))))
         low = entropy <= edge
         advantage, log_prob = (batch.masked(x)[low].mean().item() for x in (batch.advantages, batch.log_prob))
         falling = -batch.masked(covariance(batch, advantage, log_prob))[low]
-        return Thresholds(edge, -_edge(falling, max(1, int(self.ratio * len(falling)))), advantage, log_prob)
+        return Thresholds(edge, -_edge(falling, max(1, floor_of(self.ratio, len(falling)))), advantage, log_prob)
 
     def _selected(self, tokens: Tokens, context: Thresholds) -> tuple[Tensor, Tensor]:
         """[B, R] bool each: tokens of low entropy; tokens of high covariance."""

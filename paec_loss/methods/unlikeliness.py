@@ -20,7 +20,8 @@ class Unlikeliness(Method):
 
     The log-prob is that of the response, a sum over its tokens, so short responses tend to be likely; with rank_by=mean
     it is the mean per token. Ties keep their order in the group. The reward replaces the graded one and is passed to
-    the advantage estimator; a reward of 0 stays 0. The method was published with two epochs over the batch
+    the advantage estimator; a reward of 0 stays 0. Prompts to which all responses are right are learnt from as well,
+    but not with base=dapo, which leaves them out. The method was published with two epochs over the batch
     (actor_rollout_ref.actor.ppo_epochs=2).
     """
 

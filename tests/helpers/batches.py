@@ -261,6 +261,34 @@ def random_rollouts(seed: int = 0) -> Rollouts:
     )
 
 
+def with_tools(rollouts: Rollouts) -> tuple[Rollouts, Tensor]:
+    """(the responses of `random_rollouts` with what tools wrote after their tokens 1 and 4, the policy's columns)."""
+    width, own = rollouts.response_mask.shape[1], []
+    for token in range(width):
+        own.append(token + 2 * (token > 0) + (token > 3))
+    columns = torch.tensor(own)
+
+    def spread(values: Tensor, between: float) -> Tensor:
+        out = torch.full((len(values), own[-1] + 1), between, dtype=values.dtype)
+        out[:, columns] = values
+        return out
+
+    def texts(pieces: list[str]) -> list[str]:
+        row = ["\n\nwait</think>\n\nhold"] * (own[len(pieces) - 1] + 1 if pieces else 0)
+        for column, piece in zip(own, pieces, strict=False):
+            row[column] = piece
+        return row
+
+    return replace(
+        rollouts,
+        statistics=rollouts.statistics.map(lambda x: spread(x, 9)),
+        response_mask=spread(rollouts.response_mask, False),
+        tokens=spread(rollouts.tokens, 0),
+        advantages=spread(rollouts.advantages, 0),
+        token_texts=[texts(pieces) for pieces in rollouts.token_texts],
+    ), columns
+
+
 def assert_by_group(method: Method, seed: int = 0) -> None:
     """What a method makes of a group on the driver does not depend on the other groups of the step, nor their order."""
     rollouts = random_rollouts(seed)

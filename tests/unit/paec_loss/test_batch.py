@@ -15,7 +15,8 @@ def test_padding_is_in_no_group_and_no_mean():
     assert [group.tolist() for group in rollouts.groups()] == [[3], [0, 2]]
     assert rollouts.response_mean(rollouts.log_prob).tolist() == [-2.0, 0.0, -5.0, -2.0]
     assert rollouts.mean(rollouts.log_prob) == -11 / 4
-    assert rollouts.lengths.tolist() == [2, 0, 1, 1]
+    assert rollouts.lengths.tolist() == rollouts.ends.tolist() == [2, 0, 1, 1]
+    assert rollouts_of([1.0], [0], [[]]).ends.tolist() == [0]
 
 
 def test_a_group_is_in_the_order_of_its_places():

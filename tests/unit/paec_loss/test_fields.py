@@ -9,6 +9,7 @@ import pytest
 
 from paec_loss import Method
 from paec_loss.fields import below_one, between, check_fields, non_negative, number, positive, share, words
+from paec_loss.methods import METHODS
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,13 @@ def test_words_are_a_list_of_non_empty_strings():
     for bad in ("x", 5, ["x", 1], ["x", ""], {"x"}):
         with pytest.raises(ValueError, match="method.phrases=.*must be a list of non-empty strings"):
             check_fields(Words(phrases=bad))
+
+
+def test_a_word_with_a_colon_is_no_schedule():
+    for bad in ("foo: bar", "a:b"):
+        with pytest.raises(ValueError) as caught:
+            check_fields(Words(phrases=bad))
+        assert str(caught.value) == (f"method.phrases={bad!r}: must be a list of non-empty strings; it is the phrases")
 
 
 @dataclass(frozen=True)
@@ -80,6 +88,13 @@ def test_a_plain_field_of_another_type(name, value, wanted):
     with pytest.raises(ValueError) as caught:
         Plain(**{name: value})
     assert str(caught.value) == f"method.{name}={value!r}: {wanted}"
+
+
+@pytest.mark.parametrize("kind, name", [(METHODS["paec"], "lambda_low"), (Plain, "alpha"), (Plain, "start")])
+def test_an_integer_beyond_every_float(kind, name):
+    with pytest.raises(ValueError) as caught:
+        kind(**{name: 10**400})
+    assert str(caught.value) == f"method.{name}: too large for a float: give a smaller number"
 
 
 @dataclass(frozen=True)

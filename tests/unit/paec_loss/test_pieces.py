@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from paec_loss.pieces import token_spans
+from dataclasses import replace
+
+import torch
+from batches import rollouts_of
+
+from paec_loss.pieces import own_tokens, token_spans
+
+
+def test_what_tools_wrote_is_not_the_policys():
+    rollouts = rollouts_of([1.0] * 3, [0] * 3, [[-1.0] * 4, [], [-1.0]], token_texts=[[*"abcd"], [], [*"ef"]])
+    mask = torch.tensor([[False, True, False, True], [False] * 4, [True, False, False, False]])
+    found = own_tokens(replace(rollouts, response_mask=mask))
+    assert [(pieces, columns.tolist()) for pieces, columns in found] == [(["b", "d"], [1, 3]), ([], []), (["e"], [0])]
 
 
 def test_by_hand():

@@ -386,6 +386,12 @@ GOOD = {"logits": torch.zeros(2, 3), "labels": torch.zeros(2, dtype=torch.int64)
         ({"top_p": NAN}, ValueError, "top_p=nan: must be in"),
         ({"temperature": 0.0}, ValueError, "temperature=0.0: must be positive"),
         ({"temperature": INF}, ValueError, "temperature=inf: must be positive"),
+        ({"temperature": 1e-310}, ValueError, "temperature=1e-310: must be positive and finite"),
+        (
+            {"temperature": torch.tensor([1.0, 1e-310], dtype=torch.float64)},
+            ValueError,
+            "every value must be positive and finite",
+        ),
         ({"temperature": torch.tensor([1.0, -1.0])}, ValueError, "every value must be positive"),
         ({"temperature": torch.tensor([1.0, NAN])}, ValueError, "every value must be positive"),
         ({"temperature": torch.tensor([1.0])}, ValueError, r"temperature \[1\]: must have the shape \[2\]"),

@@ -108,6 +108,14 @@ def test_bases(compose):
     assert (config.actor_rollout_ref.actor.clip_ratio_high, config.algorithm.filter_groups.enable) == (0.28, True)
 
 
+@pytest.mark.parametrize("given, divergence", [([], "tv"), (["method.divergence=kl"], "kl")])
+def test_a_default_that_another_field_decides(compose, given, divergence):
+    """The group's defaults are those of tv: they must not be written into a configuration with kl."""
+    config = compose("method=dppo", *given)
+    assert stack_of(config).methods[0] == METHODS["dppo"](divergence=divergence)
+    assert config.method.low is config.method.high is None
+
+
 def test_a_method_from_outside(compose, mine):
     config = compose("method=custom", "method.class_path=mine.Doubled", "+method.factor=3", "also=kl_cov")
     assert rules.check_config(config) == []

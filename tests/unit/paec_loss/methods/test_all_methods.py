@@ -15,6 +15,7 @@ from batches import (
     random_rollouts,
     rollout_rows,
     statistics_of,
+    with_tools,
 )
 
 from paec_loss.batch import Rollouts
@@ -23,6 +24,8 @@ from paec_loss.method import Method
 from paec_loss.methods import METHODS
 
 METHOD = pytest.mark.parametrize("name", sorted(METHODS))
+BY_EXTENT = {"overlong_filter", "overlong_penalty"}
+"""Methods for which what tools wrote counts as a part of the response, because the limit of its length counts it."""
 
 
 def rollouts_at(step: int, equal: bool = False) -> Rollouts:
@@ -113,6 +116,32 @@ def test_the_order_of_the_rows_changes_nothing(name, tied):
         expected, found = on_the_driver(name, rollouts), on_the_driver(name, rollout_rows(rollouts, order))
         for one, other in zip(expected, found, strict=True):
             torch.testing.assert_close(other, one[order], rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("name", [n for n, kind in sorted(METHODS.items()) if kind().overrides("rewards")])
+def test_its_rewards_for_equal_grades(name):
+    """They differ only in a method that is refused beside DAPO's filter, or whose docstring speaks of it."""
+    told = METHODS[name].own_rewards, "base=dapo" in METHODS[name].__doc__
+    for grade in (0.0, 1.0):
+        rollouts = replace(rollouts_at(6), rewards=torch.full((9,), grade, dtype=torch.float64))
+        (rewards,) = on_the_driver(name, rollouts)
+        if any(rewards[group].unique().numel() > 1 for group in rollouts.groups()):
+            assert any(told)
+
+
+@pytest.mark.parametrize("name", sorted(METHODS.keys() - BY_EXTENT))
+def test_what_tools_wrote_changes_nothing(name):
+    """Neither on the driver, at the tokens that the policy wrote, nor in the method's memory."""
+    for seed in range(4):
+        rollouts = replace(random_rollouts(seed), step=1)
+        between, columns = with_tools(rollouts)
+        for one, other in zip(on_the_driver(name, rollouts), on_the_driver(name, between), strict=True):
+            inside = rollouts.response_mask
+            one, other = (one, other) if one.dim() == 1 else (one[inside], other[:, columns][inside])
+            torch.testing.assert_close(other, one, rtol=1e-12, atol=1e-14)
+        if METHODS[name]().tracker() is not None:
+            one, other = (METHODS[name]().tracker().observe(seen) for seen in (rollouts, between))
+            assert other == pytest.approx(one, rel=1e-12)
 
 
 @METHOD

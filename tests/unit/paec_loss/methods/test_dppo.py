@@ -77,8 +77,9 @@ def test_the_weight_is_bounded_not_clipped(divergence, advantage):
 def test_the_threshold_is_that_of_the_divergence(divergence, threshold):
     """p rises from .5 by .149 and .151 (tv), by .154 and .156: a KL of .0498 and .0512 (kl)."""
     method = DPPO(divergence=divergence)
-    assert (method.low, method.high) == (threshold, threshold)
-    assert DPPO(divergence=divergence, high=0.3).low == threshold != DPPO(divergence=divergence, low=0.3).low
+    given = DPPO(divergence=divergence, low=threshold, high=threshold)
+    assert method._with_thresholds() == given == DPPO(divergence=divergence, low=threshold)._with_thresholds()
+    assert replace(DPPO(divergence="kl" if divergence == "tv" else "tv"), divergence=divergence) == method
     near, far = {"tv": (0.149, 0.151), "kl": (0.154, 0.156)}[divergence]
     for p, weight in ((0.5 + near, 1.0 + 2 * near), (0.5 + far, 0.0)):
         tokens = hand_batch([[math.log(p)]], [[1.0]], old_log_prob=[[math.log(0.5)]])

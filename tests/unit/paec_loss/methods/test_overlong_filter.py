@@ -25,6 +25,15 @@ def test_by_hand():
     ]
 
 
+def test_what_tools_wrote_counts_as_length():
+    """Four columns of four, one of them a tool's: cut off. A tool's last word is not the response's."""
+    rollouts = rollouts_of([1.0] * 2, [0] * 2, [[-1.0] * 4] * 2, advantages=[2.0, -1.0], max_response_length=4)
+    mask = torch.tensor([[True, False, True, True], [True, True, True, False]])
+    rollouts = replace(rollouts, response_mask=mask)
+    assert rollouts.ends.tolist() == [4, 3] and rollouts.cut.tolist() == [True, False]
+    assert OverlongFilter().advantages(rollouts)[:, 0].tolist() == [0.0, -1.0]
+
+
 def test_against_the_definition():
     rollouts = random_rollouts(1)
     found = OverlongFilter().advantages(rollouts)

@@ -19,6 +19,13 @@ def test_by_hand():
     assert OverlongPenalty(buffer=0.4, weight=2).rewards(rollouts).tolist() == [-1.0, -0.5, -0.5, 1.0, 0.0]
 
 
+def test_what_tools_wrote_counts_as_length():
+    """9 columns of 10, five of them a tool's."""
+    rollouts = rollouts_of([1.0], [0], [[-1.0] * 9], max_response_length=10)
+    mask = torch.tensor([[True, True, False, False, False, False, False, True, True]])
+    assert OverlongPenalty(buffer=0.4).rewards(replace(rollouts, response_mask=mask)).tolist() == [0.25]
+
+
 def test_the_published_numbers():
     """16384 expected tokens and a buffer of 4096: 18432 are in the middle of it."""
     rollouts = rollouts_of([1.0] * 3, [0] * 3, [[-1.0] * n for n in (16384, 18432, 20480)], max_response_length=20480)

@@ -42,6 +42,14 @@ def test_by_hand():
     assert weights(SENT(ratio=1.0, low_entropy=0.4), batch()) == pytest.approx([0.2, 0, 0, 0, 0.2], rel=1e-12)
 
 
+def test_a_share_of_the_tokens_is_not_one_short():
+    """0.29 * 100 rounds to slightly less than 29: the edge is between the entropies 29 and 30, 28 and 29 of them."""
+    rising = [[-0.1 * i for i in range(1, 101)]]
+    tokens = batch(rising, [[1.0] * 100], [[float(i) for i in range(1, 101)]])
+    method = SENT(low_entropy=0.29)
+    assert method.prepare(detached(tokens), update_of(tokens, method)).entropy == 29.5
+
+
 def test_ties_of_entropy_are_on_the_same_side():
     tokens = batch(entropy=[[1.0, 2.0, 2.0], [2.0, 0.0]])
     assert sum(w > 0 for w in weights(SENT(low_entropy=0.4), tokens)) == 2

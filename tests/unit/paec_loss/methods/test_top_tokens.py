@@ -4,17 +4,28 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 import torch
 from batches import detached, hand_batch, random_batch, rows, update_of
 
 from paec_loss.methods import METHODS
-from paec_loss.methods._top_tokens import TopTokens
+from paec_loss.methods._top_tokens import TopTokens, count_of, floor_of
 
 LOG_PROB = [[-1.0, -5.0], [-2.0, -4.0, -3.0]]
 
 
 def top(values, tokens, count: int, seed: int = 1) -> TopTokens:
     return TopTokens.of(values, detached(tokens), update_of(tokens, METHODS["none"](), seed=seed), count)
+
+
+@pytest.mark.parametrize("name", ["clip_cov", "kl_cov"])
+def test_a_share_of_the_tokens_is_not_one_short(name):
+    """0.29 * 100 rounds to slightly less than 29."""
+    assert floor_of(0.29, 100) == 29 and floor_of(3e-4, 10_000) == 3 and floor_of(0.2999, 10) == 2
+    assert count_of(0.07, 100) == 7
+    _, tokens = random_batch(lengths=(40, 30, 20, 10))
+    method = METHODS[name](ratio=0.29, **({"lower": -1e9, "upper": 1e9} if name == "clip_cov" else {}))
+    assert method.prepare(detached(tokens), update_of(tokens, method)).chosen.sum() == 29
 
 
 def test_by_hand():

@@ -104,13 +104,13 @@ class Chart {
       const colour = () => COLOURS.lines[line.colour];
       const shown = !this.isHidden(number);
       const alone = line.x.length === 1;
-      if (line.low) {
+      if (line.low && !line.points) {
         const from = series.length + 1;
         for (const bound of [line.high, line.low]) {
           drawn.push(spread(line.x, bound));
           series.push({ show: shown, stroke: () => "transparent", width: 0, points: { show: alone && stack }, line: number, bound: true });
         }
-        bands.push({ series: [from, from + 1], fill: () => faded(colour(), stack ? 0.72 : 0.16) });
+        bands.push({ series: [from, from + 1], fill: () => faded(colour(), stack ? FILLS[line.dashes] : 0.16) });
       }
       if (this.isSmooth(line)) {
         drawn.push(spread(line.x, line.y));
@@ -118,8 +118,8 @@ class Chart {
       }
       drawn.push(stack ? spread(line.x, line.high) : this.values[number]);
       series.push({
-        show: shown, stroke: stack ? () => COLOURS.paper : colour, width: stack ? 0.8 : 1.8, dash: DASHES[line.dashes],
-        points: { show: !stack && line.x.length <= 40 && this.sparse(line), size: 5, fill: colour, stroke: colour }, line: number,
+        show: shown, stroke: stack ? () => COLOURS.paper : colour, width: stack ? 0.8 : line.points ? 0 : 1.8, dash: stack ? [] : DASHES[line.dashes],
+        points: { show: !stack && (line.points || (line.x.length <= 40 && this.sparse(line))), size: 5, fill: colour, stroke: colour }, line: number,
       });
     });
     return { data: [xs, ...drawn], series, bands };
@@ -132,7 +132,7 @@ class Chart {
 
   /** Whether a line is drawn as a mean: one over training steps, with more values than a few windows. */
   isSmooth(line) {
-    return Chart.smoothing > 1 && this.spec.kind !== "stack" && this.spec.x === "training step" && line.x.length > 3 * Chart.smoothing;
+    return Chart.smoothing > 1 && !line.points && this.spec.kind !== "stack" && this.spec.x === "training step" && line.x.length > 3 * Chart.smoothing;
   }
 
   isHidden(number) {
@@ -246,7 +246,7 @@ class Chart {
       const value = element("span", { class: "number" });
       this.numbers.push(value);
       const button = element("button", { type: "button", "aria-pressed": String(!this.isHidden(number)), class: `c${line.colour}` },
-        swatch(line.dashes), element("span", {}, line.label), value);
+        this.spec.kind === "stack" ? swatch(0, FILLS[line.dashes]) : swatch(line.dashes), element("span", {}, line.label), value);
       button.addEventListener("click", () => this.toggle(number));
       return element("li", {}, button);
     }));
@@ -270,13 +270,14 @@ class Chart {
   read(index = null) {
     if (!this.numbers) return;
     const steps = this.spec.x === "training step";
-    const last = (number) => (steps ? this.values[number].findLast((value) => typeof value === "number") : undefined);
     this.lines.forEach((line, number) => {
-      const value = index === null ? last(number) : this.values[number][index];
-      this.numbers[number].textContent = index === null && !steps ? "" : shown(value);
+      const values = this.values[number], at = index ?? values.findLastIndex((value) => typeof value === "number");
+      const earlier = index === null && at >= 0 && this.xs[at] !== this.xs[this.xs.length - 1] ? ` (step ${this.xs[at]})` : "";
+      this.numbers[number].textContent = index === null && !steps ? "" : shown(values[at]) + earlier;
     });
     const none = index === null;
-    const place = none ? (steps ? "last values" : "") : `${this.spec.x} ${shown(this.xs[index])}`;
+    const last = this.xs[this.xs.length - 1], end = last === STEPS[STEPS.length - 1] ? "" : ` (step ${last})`;
+    const place = none ? (steps ? `last values${end}` : "") : `${this.spec.x} ${shown(this.xs[index])}`;
     this.readout.textContent = this.lines.some((line) => this.isSmooth(line)) ? `${place}, means of ${Chart.smoothing} steps` : place;
     this.at = index;
   }
@@ -342,11 +343,11 @@ class Chart {
 }
 
 /** A short sample of a line. */
-function swatch(dashes) {
+function swatch(dashes, opacity = 1) {
   const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
   for (const [key, value] of Object.entries({ width: 22, height: 6, "aria-hidden": "true" })) svg.setAttribute(key, value);
   const line = document.createElementNS("http://www.w3.org/2000/svg", "line");
-  const attributes = { x1: 0, x2: 22, y1: 3, y2: 3, class: "swatch", "stroke-dasharray": DASHES[dashes].map((n) => n * 0.8).join(" ") };
+  const attributes = { x1: 0, x2: 22, y1: 3, y2: 3, class: "swatch", "stroke-opacity": opacity, "stroke-dasharray": DASHES[dashes].map((n) => n * 0.8).join(" ") };
   for (const [key, value] of Object.entries(attributes)) line.setAttribute(key, value);
   svg.append(line);
   return svg;

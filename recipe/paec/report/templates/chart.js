@@ -45,10 +45,13 @@ class Chart {
     });
     this.legend = element("ul", { class: "legend" });
     this.readout = element("p", { class: "readout" });
-    this.more = element("div", { class: "more" });
-    figure.append(this.legend, this.plot, this.more);
+    this.details = element("details", {}, element("summary", {}, "Table"));
+    this.details.addEventListener("toggle", () => this.table());
+    this.csv = element("button", { type: "button" }, "CSV");
+    this.csv.addEventListener("click", () => this.save());
     this.whole = element("button", { type: "button", hidden: "" }, "All steps");
     this.whole.addEventListener("click", () => Chart.zoom(this.spec.x, null));
+    figure.append(this.legend, this.plot, element("div", { class: "more" }, this.readout, this.whole, this.details, this.csv));
     this.plot.addEventListener("keydown", (event) => this.key(event));
     this.plot.addEventListener("blur", () => this.leave());
     this.show(spec);
@@ -81,9 +84,7 @@ class Chart {
     this.columns();
     if (this.uplot) this.build();
     else this.read(null);
-    const open = this.more.querySelector("details").open;
     this.table();
-    this.more.querySelector("details").open = open;
   }
 
   /** uPlot's columns: x, then for each line its values and, with a band, its bounds. */
@@ -140,6 +141,7 @@ class Chart {
   }
 
   build() {
+    const place = this.place; // what the reader reads stays
     this.uplot?.destroy();
     const { data, series, bands } = this.columns();
     const width = Math.max(this.plot.clientWidth || this.figure.clientWidth, 220);
@@ -170,10 +172,19 @@ class Chart {
       hooks: {
         setCursor: [(u) => this.read(u.cursor.idx)],
         draw: [(u) => this.write(u)],
+        ready: [(u) => this.stay(u, place)],
         setSelect: [(u) => this.choose(u)],
       },
     }, data, this.plot);
     this.read(null);
+  }
+
+  /** Read at a place of the x axis again, if it is still there. */
+  stay(u, place) {
+    const index = this.xs.indexOf(place);
+    if (index < 0) return;
+    u.setCursor({ left: u.valToPos(place, "x"), top: u.over.clientHeight / 2 }, false, false);
+    this.read(index);
   }
 
   /** The reader has drawn over a part of the chart. */
@@ -242,6 +253,7 @@ class Chart {
   /** The legend: a switch for each line, with its value. */
   list() {
     this.numbers = [];
+    const focus = [...this.legend.children].findIndex((entry) => entry.contains(document.activeElement));
     this.legend.replaceChildren(...this.lines.map((line, number) => {
       const value = element("span", { class: "number" });
       this.numbers.push(value);
@@ -250,7 +262,9 @@ class Chart {
       button.addEventListener("click", () => this.toggle(number));
       return element("li", {}, button);
     }));
-    this.read(null);
+    this.legend.children[focus]?.firstChild.focus({ preventScroll: true });
+    const at = this.xs.indexOf(this.place);
+    this.read(at < 0 ? null : at);
   }
 
   toggle(number) {
@@ -280,6 +294,7 @@ class Chart {
     const place = none ? (steps ? `last values${end}` : "") : `${this.spec.x} ${shown(this.xs[index])}`;
     this.readout.textContent = this.lines.some((line) => this.isSmooth(line)) ? `${place}, means of ${Chart.smoothing} steps` : place;
     this.at = index;
+    this.place = none ? undefined : this.xs[index];
   }
 
   /** Read with the keyboard. */
@@ -316,29 +331,31 @@ class Chart {
     return [header, rows];
   }
 
-  /** The table and the CSV file, made when they are asked for. */
+  /** The table, made when it is asked for; its elements stay, so that the focus and the place in it do. */
   table() {
-    const details = element("details", {}, element("summary", {}, "Table"));
-    details.addEventListener("toggle", () => {
-      if (!details.open || details.children.length > 1) return;
-      const [header, rows] = this.rows();
-      const head = element("tr", {}, ...header.map((text) => element("th", { scope: "col" }, text)));
-      const body = rows.map((row) => element("tr", {}, element("th", { scope: "row" }, shown(row[0])),
-        ...row.slice(1).map((value) => element("td", {}, value === null ? "–" : String(Number(value.toPrecision(7)))))));
-      const caption = element("caption", {}, this.spec.unit ? `${this.spec.title}, ${this.spec.unit}` : this.spec.title);
-      details.append(element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": `Table: ${this.spec.title}` },
-        element("table", {}, caption, element("thead", {}, head), element("tbody", {}, ...body))));
-    });
-    const save = element("button", { type: "button", "aria-label": `Save ${this.spec.title} as CSV` }, "CSV");
-    save.addEventListener("click", () => {
-      const [header, rows] = this.rows();
-      const quoted = (cell) => (typeof cell === "string" ? `"${cell.replaceAll('"', '""')}"` : cell ?? "");
-      const text = [header, ...rows].map((row) => row.map(quoted).join(",")).join("\n") + "\n";
-      const address = URL.createObjectURL(new Blob([text], { type: "text/csv" }));
-      element("a", { href: address, download: `${this.spec.id}.csv` }).click();
-      URL.revokeObjectURL(address);
-    });
-    this.more.replaceChildren(this.readout, this.whole, details, save);
+    this.csv.setAttribute("aria-label", `Save ${this.spec.title} as CSV`);
+    if (!this.details.open) return;
+    if (!this.region) {
+      this.region = element("div", { class: "scroll", tabindex: "0", role: "region" }, element("table"));
+      this.details.append(this.region);
+    }
+    const [header, rows] = this.rows();
+    const head = element("tr", {}, ...header.map((text) => element("th", { scope: "col" }, text)));
+    const body = rows.map((row) => element("tr", {}, element("th", { scope: "row" }, shown(row[0])),
+      ...row.slice(1).map((value) => element("td", {}, value === null ? "–" : String(Number(value.toPrecision(7)))))));
+    const caption = element("caption", {}, this.spec.unit ? `${this.spec.title}, ${this.spec.unit}` : this.spec.title);
+    this.region.setAttribute("aria-label", `Table: ${this.spec.title}`);
+    this.region.firstChild.replaceChildren(caption, element("thead", {}, head), element("tbody", {}, ...body));
+  }
+
+  /** The numbers as a CSV file. */
+  save() {
+    const [header, rows] = this.rows();
+    const quoted = (cell) => (typeof cell === "string" ? `"${cell.replaceAll('"', '""')}"` : cell ?? "");
+    const text = [header, ...rows].map((row) => row.map(quoted).join(",")).join("\n") + "\n";
+    const address = URL.createObjectURL(new Blob([text], { type: "text/csv" }));
+    element("a", { href: address, download: `${this.spec.id}.csv` }).click();
+    URL.revokeObjectURL(address);
   }
 }
 

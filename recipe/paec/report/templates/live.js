@@ -75,12 +75,19 @@
   }
 
   async function poll() {
+    let answer, text;
     try {
-      const answer = await fetch(`rows?after=${encodeURIComponent(state)}`, { cache: "no-store" });
-      if (!answer.ok) throw new Error(String(answer.status));
-      apply(await answer.json());
+      answer = await fetch(`rows?after=${encodeURIComponent(state)}`, { cache: "no-store" });
+      text = await answer.text();
     } catch {
       note.textContent = "The server of this page has ended: start paec watch again.";
+    }
+    try {
+      if (text !== undefined && !answer.ok) note.textContent = text.trim();
+      else if (text !== undefined) apply(JSON.parse(text));
+    } catch (error) {
+      note.textContent = `The new steps could not be shown: load this page again (${error.message}).`;
+      return;
     }
     setTimeout(poll, DATA.live.seconds * 1000);
   }

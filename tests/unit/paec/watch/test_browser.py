@@ -141,6 +141,17 @@ def test_a_new_metric_loads_the_page_again(opened):
     page.wait_for_selector("#chart-explore tbody tr")
 
 
+def test_an_answer_that_cannot_be_made_is_said(opened):
+    page, folder, _ = opened
+    (folder / "metrics.jsonl").rename(folder / "kept")
+    (folder / "metrics.jsonl").mkdir()
+    page.get_by_text(f"{folder / 'metrics.jsonl'}: Is a directory: the page waits until it can be read").wait_for()
+    (folder / "metrics.jsonl").rmdir()
+    (folder / "kept").rename(folder / "metrics.jsonl")
+    append(folder, record(6))
+    until(page, f"{ENTROPY}.uplot.data[0].at(-1)", 6)
+
+
 def test_a_server_that_has_ended_is_said(opened):
     page, folder, server = opened
     server.shutdown()

@@ -151,7 +151,7 @@ class Chart {
     this.uplot = new uPlot({
       width, height: this.spec.wide ? Math.min(360, Math.max(260, width * 0.42)) : this.spec.small ? 190 : 250,
       legend: { show: false },
-      padding: [10, this.names.room + 14, 0, 0],
+      padding: [10, Math.max(this.names.room + 14, this.halfOfLastTick()), 0, 0],
       cursor: {
         y: false, sync: { key: this.spec.x }, drag: { x: true, y: false, setScale: false },
         move: (u, left, top) => (left < 0 ? [left, top] : [u.valToPos(u.data[0][u.posToIdx(left)], "x"), top]),
@@ -206,6 +206,13 @@ class Chart {
     if (positive && (from < 0 || low < 0.35 * high)) from = 0;
     if (this.spec.unit === "%" && high <= 100 && to > 100) to = 100 + Math.min(air, 2);
     return [from, to];
+  }
+
+  /** Half the width of the greatest number that the x axis may have, which stands at its end. */
+  halfOfLastTick() {
+    const context = document.createElement("canvas").getContext("2d");
+    context.font = FONT;
+    return Math.ceil(context.measureText(this.domain().max.toLocaleString()).width / 2) + 2;
   }
 
   /** Whose names are written at the ends of the lines, and the room that they need. */

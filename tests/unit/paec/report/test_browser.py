@@ -104,6 +104,24 @@ def test_what_some_steps_have_is_points_with_their_step(visit, tmp_path):
     assert page.locator("#chart-entropy-outcome .number").all_inner_texts() == ["0.250", "0.500 (step 6)"]
 
 
+def test_the_last_step_is_written_whole(visit, tmp_path):
+    """The ink of the x axis' last number ends before the edge of the canvas."""
+    folder = write_run(tmp_path / "a", steps=1)
+    last = json.dumps(record(3000))
+    (folder / "metrics.jsonl").write_text((folder / "metrics.jsonl").read_text() + last + "\n")
+    assert main([str(folder)]) == 0
+    page = visit(folder / "report.html", width=390)
+    inked = page.evaluate(
+        f"""() => {{
+          const u = {ENTROPY}.uplot, {{ width, height }} = u.ctx.canvas, top = u.bbox.top + u.bbox.height + 2;
+          const {{ data }} = u.ctx.getImageData(width - 12, top, 12, height - top);
+          const rows = [...Array(data.length / 48).keys()];
+          return [...Array(12).keys()].map((x) => rows.some((y) => data[4 * (12 * y + x) + 3] > 0));
+        }}"""
+    )
+    assert any(inked) and not inked[-1]
+
+
 def test_reading_with_the_mouse(visit, file):
     page = visit(file)
     box = page.locator("#chart-entropy .u-over").bounding_box()

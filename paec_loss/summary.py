@@ -28,7 +28,8 @@ def position_summary(stats: TokenStatistics, mask: Tensor, response_mask: Tensor
         single_token_nucleus_fraction of all and single_token_nucleus_fraction_selected of the selected tokens, entropy
         and nucleus_entropy (means, nats), nucleus_size_mean and nucleus_size_p90 (tokens), entropy_selected and
         entropy_unselected (means, nats), and mask_mass_decile_0 to mask_mass_decile_9: the share of the mask's mass in
-        each tenth of the response, a token being at (index + 0.5) / length among the tokens of its response.
+        each tenth of the response. Token i of n covers [i / n, (i + 1) / n] of its response, and its mass is divided
+        among the tenths that it covers: equal weights give every tenth 0.1, at every length.
 
     Raises:
         ValueError: shapes that differ.
@@ -73,8 +74,11 @@ def _percentile_90(values: Tensor, where: Tensor) -> float:
 def _mass_by_decile(weight: Tensor, response: Tensor) -> list[float]:
     length = response.sum(dim=-1, keepdim=True).clamp_min(1)
     index = (response.cumsum(dim=-1) - 1).clamp_min(0)
-    decile = 10 * (2 * index + 1) // (2 * length)  # in integers: a token on an edge is not moved by rounding
-    mass = torch.zeros(10, dtype=torch.float64, device=weight.device)
-    mass.scatter_add_(0, decile.reshape(-1), weight.reshape(-1))
-    total = mass.sum().item()
-    return [share / total for share in mass.tolist()] if total > 0 else [0.0] * 10
+    # In integers, in units of 1 / (10 length): a token covers 10 of them, a tenth `length`.
+    covered = [
+        (torch.minimum(10 * index + 10, (i + 1) * length) - torch.maximum(10 * index, i * length)).clamp_min(0)
+        for i in range(10)
+    ]
+    mass = torch.stack([(weight * part).sum() for part in covered]).tolist()
+    total = sum(mass)
+    return [share / total for share in mass] if total > 0 else [0.0] * 10

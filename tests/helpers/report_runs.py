@@ -82,3 +82,14 @@ def write_run(
         text = "".join(json.dumps(row) + "\n" for row in rollouts(step, output))
         (folder / "rollouts" / f"{step}.jsonl").write_text(text, encoding="utf-8")
     return folder
+
+
+def write_saving(folder: Path) -> Path:
+    """`write_run`, with checkpoints of 1.25 of a step's 10 s at steps 3, 6 and 8."""
+    write_run(folder)
+    file = folder / "metrics.jsonl"
+    found = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    for one in found:
+        one |= {"timing_s/save_checkpoint": 1.25} if one["step"] in (3, 6, 8) else {}
+    file.write_text("".join(json.dumps(one) + "\n" for one in found), encoding="utf-8")
+    return folder

@@ -21,6 +21,8 @@ class Line:
     """Left out where several runs are overlaid."""
     dashes: int = 0
     """Index of its dash pattern beside other lines of one run's colour."""
+    points: bool = False
+    """Points without a line, for what only some steps have."""
     if_any: bool = False
     """Left out where every value is 0, which then means "not applicable"."""
 
@@ -90,11 +92,18 @@ ENTROPY = Section(
             (
                 Line("actor/entropy/right", "right"),
                 Line("actor/entropy/wrong", "wrong"),
-                Line("actor/entropy/truncated", "cut off", dashes=1),
                 Line("actor/entropy/(?!(?:right|wrong|truncated)$)(.+)", r"\1", minor=True, dashes=2),
             ),
-            "Mean over the tokens of the step's responses with the full score, of the others, and of those cut off at "
-            "the length limit; with several data sources also of each.",
+            "Mean over the tokens of the step's responses with the full score, and of the others; with several data "
+            "sources also of each.",
+            optional=True,
+        ),
+        Spec(
+            "entropy-cut-off",
+            "Entropy of cut-off responses",
+            NATS,
+            (Line("actor/entropy/truncated", "cut off", points=True),),
+            "Mean over the tokens of the step's responses that were cut off at the length limit, often a single one.",
             optional=True,
         ),
         Spec(

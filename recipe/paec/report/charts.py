@@ -8,12 +8,14 @@ from dataclasses import replace
 from typing import Any
 
 from recipe.paec.report.catalogue import METHOD, METHOD_UNITS, PERCENT, SECTIONS, Line, Section, Spec
-from recipe.paec.report.series import TIME, Column, Group
+from recipe.paec.report.series import OTHER, TIME, Column, Group
 from recipe.paec.scoring.display import in_papers_order
 
 STEP = "training step"
 COLOURS = 6
 """Colours of lines that the page has."""
+AREAS = COLOURS + 1
+"""Colours of areas, one more than of lines; after them comes the grey of what is left over."""
 DECILE = re.compile(METHOD + r"mask_mass_decile_(\d)")
 AVERAGE = re.compile(r"val/(.+)/avg@\d+")
 PASS = re.compile(r"val/(.+)/pass@(\d+)")
@@ -71,13 +73,13 @@ def _drawn(spec: Spec, groups: Sequence[Group]) -> list[dict[str, Any]]:
     if not lines:
         return []
     if len(groups) == 1:
-        series = [series_of(0, key, label, i, line.dashes) for i, (line, key, label) in enumerate(lines)]
+        series = [series_of(0, key, label, i, line.dashes, line.points) for i, (line, key, label) in enumerate(lines)]
         return [chart_of(spec, spec.id, spec.title, series)]
     if spec.id == "entropy":
         return _entropy_of_several(spec, groups, lines)
     kept = [entry for entry in lines if not entry[0].minor]
     charts = []
-    for i, (_, key, label) in enumerate(kept):
+    for i, (line, key, label) in enumerate(kept):
         title = (
             spec.title
             if len(kept) == 1
@@ -87,7 +89,7 @@ def _drawn(spec: Spec, groups: Sequence[Group]) -> list[dict[str, Any]]:
             if spec.bare
             else f"{spec.title}: {label}"
         )
-        series = [series_of(j, key, g.name, j) for j, g in enumerate(groups) if key in g.columns]
+        series = [series_of(j, key, g.name, j, points=line.points) for j, g in enumerate(groups) if key in g.columns]
         charts.append(
             chart_of(spec if i == 0 else replace(spec, note=""), f"{spec.id}-{i}" if i else spec.id, title, series)
         )
@@ -120,10 +122,13 @@ def _entropy_of_several(spec: Spec, groups: Sequence[Group], lines: list[tuple[L
     return charts
 
 
-def series_of(group: int, key: str, label: str, index: int, dashes: int | None = None) -> dict[str, Any]:
-    """A line of a chart; lines beyond the page's colours are told apart by dashes."""
+def series_of(
+    group: int, key: str, label: str, index: int, dashes: int | None = None, points: bool = False
+) -> dict[str, Any]:
+    """A line of a chart, or its points alone; lines beyond the page's colours are told apart by dashes."""
     dashes = index // COLOURS % 3 if dashes is None else dashes
-    return {"label": label, "group": group, "key": key, "colour": index % COLOURS, "dashes": dashes}
+    style = {"colour": index % COLOURS, "dashes": dashes, **({"points": True} if points else {})}
+    return {"label": label, "group": group, "key": key, **style}
 
 
 def chart_of(spec: Spec, name: str, title: str, series: list[dict[str, Any]]) -> dict[str, Any]:
@@ -184,7 +189,10 @@ def time_charts(groups: Sequence[Group]) -> list[dict[str, Any]]:
         keys = [key for key in group.columns if key.startswith(TIME)]
         keys.sort(key=lambda key: -_mean(group.columns[key].y))
         title = "Time by stage" if len(groups) == 1 else f"Time by stage, {group.name}"
-        series = [series_of(j, key, key.removeprefix(TIME), i, 0) for i, key in enumerate(keys)]
+        stages = [key for key in keys if key != TIME + OTHER]
+        fills = {key: {"colour": i % AREAS, "dashes": i // AREAS} for i, key in enumerate(stages)}
+        fills[TIME + OTHER] = {"colour": AREAS, "dashes": 0}
+        series = [series_of(j, key, key.removeprefix(TIME), 0) | fills[key] for key in keys]
         spec = Spec(
             f"stages-{j}" if j else "stages",
             title,

@@ -26,6 +26,8 @@ MAIN = ("entropy", "hbar", "avg", "maj", "pass", "passk", "reward", "length", "d
 )
 """Charts that become figures, with the charts that they are split into for several runs."""
 DPI = 200
+FILLS, OPACITY = (*COLOURS, "#F0E442", "#999999"), (0.8, 0.4, 0.2)
+"""Colours of areas; and their opacity, less where the colours come again."""
 
 
 def write_figures(content: Content, folder: Path) -> list[Path]:
@@ -81,19 +83,22 @@ def as_csv(chart: dict[str, Any], lines: Sequence[dict[str, Any]]) -> str:
 def picture(chart: dict[str, Any], lines: Sequence[dict[str, Any]]) -> Figure:
     """One chart, wide enough for one column of a paper, with the names of the lines at its right."""
     named = len(lines) > 1
-    margin = 0.25 + 0.075 * max(len(line["label"]) for line in lines) * named  # inches
+    stack = chart["kind"] == "stack"
+    margin = 0.25 + 0.075 * max(len(line["label"]) for line in lines) * named + 0.2 * stack  # inches
     width = 3.4 + margin
     figure = Figure(figsize=(width, 2.4), layout="constrained")
     figure.get_layout_engine().set(rect=(0, 0, 1 - margin / width, 1))
     panel = figure.subplots()
-    ends = _stack(panel, lines) if chart["kind"] == "stack" else [_line(panel, line) for line in lines]
+    ends = [] if stack else [_line(panel, line) for line in lines]
+    if stack:
+        _stack(panel, lines)
     tidy(panel, percent=chart["unit"].startswith("%"))
     if chart.get("log"):
         _powers(panel, sorted({x for line in lines for x in line["x"]}))
     panel.set_title(textwrap.fill(chart["title"], 48), fontsize=9, color=INK, loc="left")
     panel.set_xlabel(chart["x"], fontsize=8, color=INK)
     panel.set_ylabel(chart["unit"], fontsize=8, color=INK)
-    if named:
+    if named and not stack:
         known = [(line["label"], end, COLOURS[line["colour"]]) for line, end in zip(lines, ends, strict=True)]
         name_ends(panel, [entry for entry in known if entry[1] is not None], weight="normal")
     return figure
@@ -109,19 +114,22 @@ def _line(panel: Axes, line: dict[str, Any]) -> float | None:
     return next((value for value in reversed(line["y"]) if value == value), None)
 
 
-def _stack(panel: Axes, lines: Sequence[dict[str, Any]]) -> list[float | None]:
-    """Draw areas one above the other; returns the middle of each at its end, None if it is too thin for a name."""
+def _stack(panel: Axes, lines: Sequence[dict[str, Any]]) -> None:
+    """Draw areas one above the other, with a legend in their order."""
     sums: dict[int, float] = {}
-    ends = []
+    areas = []
     for line in lines:
         low = [sums.get(x, 0.0) for x in line["x"]]
         high = [a + (0.0 if b != b else b) for a, b in zip(low, line["y"], strict=True)]
-        panel.fill_between(line["x"], low, high, color=COLOURS[line["colour"]], alpha=0.8, linewidth=0)
+        style = {"color": FILLS[line["colour"]], "alpha": OPACITY[line["dashes"]]}
+        areas.append(panel.fill_between(line["x"], low, high, label=line["label"], linewidth=0, **style))
         sums |= dict(zip(line["x"], high, strict=True))
-        ends.append((low[-1] + high[-1]) / 2 if high[-1] - low[-1] >= 4 else None)
     panel.set_ylim(0, 100)
     panel.margins(x=0)
-    return ends
+    legend = panel.legend(
+        handles=areas[::-1], loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=8, handlelength=1
+    )
+    legend.set_in_layout(False)
 
 
 def _powers(panel: Axes, xs: Sequence[int]) -> None:

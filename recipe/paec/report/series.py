@@ -52,8 +52,18 @@ def columns(records: Sequence[Mapping[str, Any]]) -> dict[str, Column]:
     return {key: Column(tuple(x), tuple(y)) for key, (x, y) in found.items()}
 
 
-def time_shares(record: Mapping[str, Any]) -> dict[str, float]:
-    """`report/time/<stage>`: the share of a step's time that each stage took; what no stage covers is `other`."""
+def time_shares(records: Sequence[Mapping[str, Any]]) -> list[dict[str, float]]:
+    """Of each record `report/time/<stage>`: the share of the step's time that each stage took.
+
+    What no stage covers is `other`. A stage that only some steps have, such as a checkpoint, is 0 in the others; a
+    record without the step's time has no shares.
+    """
+    shares = [_time_shares(record) for record in records]
+    stages = list(dict.fromkeys(key for of_step in shares for key in of_step))
+    return [{key: of_step.get(key, 0.0) for key in stages} if of_step else {} for of_step in shares]
+
+
+def _time_shares(record: Mapping[str, Any]) -> dict[str, float]:
     total = record.get(STEP_TIME)
     if not total:
         return {}
@@ -88,8 +98,8 @@ def merged(parts: Sequence[Mapping[str, Column]]) -> dict[str, Column]:
 
 def run_columns(run: Run, responses: Responses | None) -> dict[str, Column]:
     """All columns of a run: its metrics, and what is derived from its timers and rollouts."""
-    shares = columns([{"step": record["step"], **time_shares(record)} for record in run.records])
-    return {**columns(run.records), **shares, **(columns(response_columns(responses)) if responses else {})}
+    shares = [{"step": r["step"], **s} for r, s in zip(run.records, time_shares(run.records), strict=True)]
+    return {**columns(run.records), **columns(shares), **(columns(response_columns(responses)) if responses else {})}
 
 
 def grouped(runs: Sequence[tuple[str | None, Run, Responses | None]]) -> list[Group]:

@@ -64,11 +64,15 @@ class LiveRun:
                 return {"reload": True}
             assert self._structure is not None
             rows = self._records[int(count) :]
+            shares = time_shares(self._records)[int(count) :] if rows else []
             return {
                 "state": new,
                 "made": f"paec {paec_loss.__version__}, live: read at {time.strftime('%H:%M:%S')}",
                 "status": asdict(run.status),
-                "rows": [{k: rounded(v) for k, v in {**record, **time_shares(record)}.items()} for record in rows],
+                "rows": [
+                    {key: rounded(value) for key, value in {**record, **of_step}.items()}
+                    for record, of_step in zip(rows, shares, strict=True)
+                ],
                 "facts": [asdict(fact) for fact in facts_of(run)] if rows else [],
                 "charts": self._structure[2] if rows else [],
             }

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from recipe.paec.common import secrets
@@ -40,16 +42,19 @@ def serve(run: LiveRun, port: int) -> ThreadingHTTPServer:
                 self._answer(HTTPStatus.FORBIDDEN, "text/plain", f"ask for http://{HOST}\n")
                 return
             asked = urlsplit(self.path)
+            answer = HTTPStatus.NOT_FOUND, "text/plain", "there is only /\n"
             try:
                 if asked.path == "/":
-                    self._answer(HTTPStatus.OK, "text/html", run.page())
+                    answer = HTTPStatus.OK, "text/html", run.page()
                 elif asked.path == "/rows":
                     state = parse_qs(asked.query).get("after", [""])[0]
-                    self._answer(HTTPStatus.OK, "application/json", secrets.hide(json.dumps(run.update(state))))
-                else:
-                    self._answer(HTTPStatus.NOT_FOUND, "text/plain", "there is only /\n")
+                    answer = HTTPStatus.OK, "application/json", secrets.hide(json.dumps(run.update(state)))
             except UserError as error:
-                self._answer(HTTPStatus.INTERNAL_SERVER_ERROR, "text/plain", f"{error}\n")
+                answer = HTTPStatus.INTERNAL_SERVER_ERROR, "text/plain", f"{error}\n"
+            except OSError as error:
+                text = f"{error.filename}: {error.strerror}: the page waits until it can be read\n"
+                answer = HTTPStatus.INTERNAL_SERVER_ERROR, "text/plain", text
+            self._answer(*answer)
 
         def _answer(self, status: HTTPStatus, kind: str, text: str) -> None:
             content = text.encode()
@@ -63,7 +68,13 @@ def serve(run: LiveRun, port: int) -> ThreadingHTTPServer:
         def log_message(self, *_: object) -> None:
             """Nothing is printed for a request."""
 
+    class Server(ThreadingHTTPServer):
+        def handle_error(self, *about: Any) -> None:
+            """A browser that has left, as at every reload, is no error; anything else is printed."""
+            if not isinstance(sys.exception(), ConnectionError):
+                super().handle_error(*about)
+
     try:
-        return ThreadingHTTPServer((HOST, port), Handler)
+        return Server((HOST, port), Handler)
     except OSError as error:
         raise UserError(f"--port {port}: {error.strerror}: choose another port, or leave it out") from None

@@ -45,8 +45,12 @@ def test_summary_by_hand():
         "entropy_selected": 4.0,
         "entropy_unselected": 2.0,
         **{f"mask_mass_decile_{i}": 0.0 for i in range(10)},
-        "mask_mass_decile_3": 1 / 3,  # token 1 of 4 is at 0.375
-        "mask_mass_decile_8": 2 / 3,  # token 3 of 4 is at 0.875
+        "mask_mass_decile_2": 1 / 3 * 0.2,  # token 1 of 4 covers 0.25 to 0.5
+        "mask_mass_decile_3": 1 / 3 * 0.4,
+        "mask_mass_decile_4": 1 / 3 * 0.4,
+        "mask_mass_decile_7": 2 / 3 * 0.2,  # token 3 of 4 covers 0.75 to 1
+        "mask_mass_decile_8": 2 / 3 * 0.4,
+        "mask_mass_decile_9": 2 / 3 * 0.4,
     }
     assert summary == pytest.approx(expected, abs=1e-12)
 
@@ -67,6 +71,14 @@ def test_deciles_of_a_uniform_mask_are_equal_and_gaps_do_not_count():
     summary = position_summary(stats, response_mask, response_mask, PAECConfig())
     assert [summary[f"mask_mass_decile_{i}"] for i in range(10)] == pytest.approx([0.1] * 10, abs=1e-12)
     assert summary["mask_mass"] == summary["selected_fraction"] == 1.0
+
+
+@pytest.mark.parametrize("length", [1, 3, 7, 10, 21, 1999])
+def test_deciles_of_equal_weights_are_equal_at_every_length(length):
+    """Whole tokens would not fall into equal tenths: 21 of them give one tenth three."""
+    stats, _ = batch(rows=3, length=length)
+    summary = position_summary(stats, torch.full((3, length), 0.25), torch.ones(3, length), PAECConfig())
+    assert [summary[f"mask_mass_decile_{i}"] for i in range(10)] == pytest.approx([0.1] * 10, abs=1e-12)
 
 
 def test_summary_checks_shapes():

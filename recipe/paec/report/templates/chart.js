@@ -45,10 +45,13 @@ class Chart {
     });
     this.legend = element("ul", { class: "legend" });
     this.readout = element("p", { class: "readout" });
-    this.more = element("div", { class: "more" });
-    figure.append(this.legend, this.plot, this.more);
+    this.details = element("details", {}, element("summary", {}, "Table"));
+    this.details.addEventListener("toggle", () => this.table());
+    this.csv = element("button", { type: "button" }, "CSV");
+    this.csv.addEventListener("click", () => this.save());
     this.whole = element("button", { type: "button", hidden: "" }, "All steps");
     this.whole.addEventListener("click", () => Chart.zoom(this.spec.x, null));
+    figure.append(this.legend, this.plot, element("div", { class: "more" }, this.readout, this.whole, this.details, this.csv));
     this.plot.addEventListener("keydown", (event) => this.key(event));
     this.plot.addEventListener("blur", () => this.leave());
     this.show(spec);
@@ -81,9 +84,7 @@ class Chart {
     this.columns();
     if (this.uplot) this.build();
     else this.read(null);
-    const open = this.more.querySelector("details").open;
     this.table();
-    this.more.querySelector("details").open = open;
   }
 
   /** uPlot's columns: x, then for each line its values and, with a band, its bounds. */
@@ -104,13 +105,13 @@ class Chart {
       const colour = () => COLOURS.lines[line.colour];
       const shown = !this.isHidden(number);
       const alone = line.x.length === 1;
-      if (line.low) {
+      if (line.low && !line.points) {
         const from = series.length + 1;
         for (const bound of [line.high, line.low]) {
           drawn.push(spread(line.x, bound));
           series.push({ show: shown, stroke: () => "transparent", width: 0, points: { show: alone && stack }, line: number, bound: true });
         }
-        bands.push({ series: [from, from + 1], fill: () => faded(colour(), stack ? 0.72 : 0.16) });
+        bands.push({ series: [from, from + 1], fill: () => faded(colour(), stack ? FILLS[line.dashes] : 0.16) });
       }
       if (this.isSmooth(line)) {
         drawn.push(spread(line.x, line.y));
@@ -118,8 +119,8 @@ class Chart {
       }
       drawn.push(stack ? spread(line.x, line.high) : this.values[number]);
       series.push({
-        show: shown, stroke: stack ? () => COLOURS.paper : colour, width: stack ? 0.8 : 1.8, dash: DASHES[line.dashes],
-        points: { show: !stack && line.x.length <= 40 && this.sparse(line), size: 5, fill: colour, stroke: colour }, line: number,
+        show: shown, stroke: stack ? () => COLOURS.paper : colour, width: stack ? 0.8 : line.points ? 0 : 1.8, dash: stack ? [] : DASHES[line.dashes],
+        points: { show: !stack && (line.points || (line.x.length <= 40 && this.sparse(line))), size: 5, fill: colour, stroke: colour }, line: number,
       });
     });
     return { data: [xs, ...drawn], series, bands };
@@ -132,7 +133,7 @@ class Chart {
 
   /** Whether a line is drawn as a mean: one over training steps, with more values than a few windows. */
   isSmooth(line) {
-    return Chart.smoothing > 1 && this.spec.kind !== "stack" && this.spec.x === "training step" && line.x.length > 3 * Chart.smoothing;
+    return Chart.smoothing > 1 && !line.points && this.spec.kind !== "stack" && this.spec.x === "training step" && line.x.length > 3 * Chart.smoothing;
   }
 
   isHidden(number) {
@@ -140,6 +141,7 @@ class Chart {
   }
 
   build() {
+    const place = this.place; // what the reader reads stays
     this.uplot?.destroy();
     const { data, series, bands } = this.columns();
     const width = Math.max(this.plot.clientWidth || this.figure.clientWidth, 220);
@@ -149,7 +151,7 @@ class Chart {
     this.uplot = new uPlot({
       width, height: this.spec.wide ? Math.min(360, Math.max(260, width * 0.42)) : this.spec.small ? 190 : 250,
       legend: { show: false },
-      padding: [10, this.names.room + 14, 0, 0],
+      padding: [10, Math.max(this.names.room + 14, this.halfOfLastTick()), 0, 0],
       cursor: {
         y: false, sync: { key: this.spec.x }, drag: { x: true, y: false, setScale: false },
         move: (u, left, top) => (left < 0 ? [left, top] : [u.valToPos(u.data[0][u.posToIdx(left)], "x"), top]),
@@ -170,10 +172,19 @@ class Chart {
       hooks: {
         setCursor: [(u) => this.read(u.cursor.idx)],
         draw: [(u) => this.write(u)],
+        ready: [(u) => this.stay(u, place)],
         setSelect: [(u) => this.choose(u)],
       },
     }, data, this.plot);
     this.read(null);
+  }
+
+  /** Read at a place of the x axis again, if it is still there. */
+  stay(u, place) {
+    const index = this.xs.indexOf(place);
+    if (index < 0) return;
+    u.setCursor({ left: u.valToPos(place, "x"), top: u.over.clientHeight / 2 }, false, false);
+    this.read(index);
   }
 
   /** The reader has drawn over a part of the chart. */
@@ -195,6 +206,13 @@ class Chart {
     if (positive && (from < 0 || low < 0.35 * high)) from = 0;
     if (this.spec.unit === "%" && high <= 100 && to > 100) to = 100 + Math.min(air, 2);
     return [from, to];
+  }
+
+  /** Half the width of the greatest number that the x axis may have, which stands at its end. */
+  halfOfLastTick() {
+    const context = document.createElement("canvas").getContext("2d");
+    context.font = FONT;
+    return Math.ceil(context.measureText(this.domain().max.toLocaleString()).width / 2) + 2;
   }
 
   /** Whose names are written at the ends of the lines, and the room that they need. */
@@ -242,15 +260,18 @@ class Chart {
   /** The legend: a switch for each line, with its value. */
   list() {
     this.numbers = [];
+    const focus = [...this.legend.children].findIndex((entry) => entry.contains(document.activeElement));
     this.legend.replaceChildren(...this.lines.map((line, number) => {
       const value = element("span", { class: "number" });
       this.numbers.push(value);
       const button = element("button", { type: "button", "aria-pressed": String(!this.isHidden(number)), class: `c${line.colour}` },
-        swatch(line.dashes), element("span", {}, line.label), value);
+        this.spec.kind === "stack" ? swatch(0, FILLS[line.dashes]) : swatch(line.dashes), element("span", {}, line.label), value);
       button.addEventListener("click", () => this.toggle(number));
       return element("li", {}, button);
     }));
-    this.read(null);
+    this.legend.children[focus]?.firstChild.focus({ preventScroll: true });
+    const at = this.xs.indexOf(this.place);
+    this.read(at < 0 ? null : at);
   }
 
   toggle(number) {
@@ -270,15 +291,17 @@ class Chart {
   read(index = null) {
     if (!this.numbers) return;
     const steps = this.spec.x === "training step";
-    const last = (number) => (steps ? this.values[number].findLast((value) => typeof value === "number") : undefined);
     this.lines.forEach((line, number) => {
-      const value = index === null ? last(number) : this.values[number][index];
-      this.numbers[number].textContent = index === null && !steps ? "" : shown(value);
+      const values = this.values[number], at = index ?? values.findLastIndex((value) => typeof value === "number");
+      const earlier = index === null && at >= 0 && this.xs[at] !== this.xs[this.xs.length - 1] ? ` (step ${this.xs[at]})` : "";
+      this.numbers[number].textContent = index === null && !steps ? "" : shown(values[at]) + earlier;
     });
     const none = index === null;
-    const place = none ? (steps ? "last values" : "") : `${this.spec.x} ${shown(this.xs[index])}`;
+    const last = this.xs[this.xs.length - 1], end = last === STEPS[STEPS.length - 1] ? "" : ` (step ${last})`;
+    const place = none ? (steps ? `last values${end}` : "") : `${this.spec.x} ${shown(this.xs[index])}`;
     this.readout.textContent = this.lines.some((line) => this.isSmooth(line)) ? `${place}, means of ${Chart.smoothing} steps` : place;
     this.at = index;
+    this.place = none ? undefined : this.xs[index];
   }
 
   /** Read with the keyboard. */
@@ -315,38 +338,40 @@ class Chart {
     return [header, rows];
   }
 
-  /** The table and the CSV file, made when they are asked for. */
+  /** The table, made when it is asked for; its elements stay, so that the focus and the place in it do. */
   table() {
-    const details = element("details", {}, element("summary", {}, "Table"));
-    details.addEventListener("toggle", () => {
-      if (!details.open || details.children.length > 1) return;
-      const [header, rows] = this.rows();
-      const head = element("tr", {}, ...header.map((text) => element("th", { scope: "col" }, text)));
-      const body = rows.map((row) => element("tr", {}, element("th", { scope: "row" }, shown(row[0])),
-        ...row.slice(1).map((value) => element("td", {}, value === null ? "–" : String(Number(value.toPrecision(7)))))));
-      const caption = element("caption", {}, this.spec.unit ? `${this.spec.title}, ${this.spec.unit}` : this.spec.title);
-      details.append(element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": `Table: ${this.spec.title}` },
-        element("table", {}, caption, element("thead", {}, head), element("tbody", {}, ...body))));
-    });
-    const save = element("button", { type: "button", "aria-label": `Save ${this.spec.title} as CSV` }, "CSV");
-    save.addEventListener("click", () => {
-      const [header, rows] = this.rows();
-      const quoted = (cell) => (typeof cell === "string" ? `"${cell.replaceAll('"', '""')}"` : cell ?? "");
-      const text = [header, ...rows].map((row) => row.map(quoted).join(",")).join("\n") + "\n";
-      const address = URL.createObjectURL(new Blob([text], { type: "text/csv" }));
-      element("a", { href: address, download: `${this.spec.id}.csv` }).click();
-      URL.revokeObjectURL(address);
-    });
-    this.more.replaceChildren(this.readout, this.whole, details, save);
+    this.csv.setAttribute("aria-label", `Save ${this.spec.title} as CSV`);
+    if (!this.details.open) return;
+    if (!this.region) {
+      this.region = element("div", { class: "scroll", tabindex: "0", role: "region" }, element("table"));
+      this.details.append(this.region);
+    }
+    const [header, rows] = this.rows();
+    const head = element("tr", {}, ...header.map((text) => element("th", { scope: "col" }, text)));
+    const body = rows.map((row) => element("tr", {}, element("th", { scope: "row" }, shown(row[0])),
+      ...row.slice(1).map((value) => element("td", {}, value === null ? "–" : String(Number(value.toPrecision(7)))))));
+    const caption = element("caption", {}, this.spec.unit ? `${this.spec.title}, ${this.spec.unit}` : this.spec.title);
+    this.region.setAttribute("aria-label", `Table: ${this.spec.title}`);
+    this.region.firstChild.replaceChildren(caption, element("thead", {}, head), element("tbody", {}, ...body));
+  }
+
+  /** The numbers as a CSV file. */
+  save() {
+    const [header, rows] = this.rows();
+    const quoted = (cell) => (typeof cell === "string" ? `"${cell.replaceAll('"', '""')}"` : cell ?? "");
+    const text = [header, ...rows].map((row) => row.map(quoted).join(",")).join("\n") + "\n";
+    const address = URL.createObjectURL(new Blob([text], { type: "text/csv" }));
+    element("a", { href: address, download: `${this.spec.id}.csv` }).click();
+    URL.revokeObjectURL(address);
   }
 }
 
 /** A short sample of a line. */
-function swatch(dashes) {
+function swatch(dashes, opacity = 1) {
   const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
   for (const [key, value] of Object.entries({ width: 22, height: 6, "aria-hidden": "true" })) svg.setAttribute(key, value);
   const line = document.createElementNS("http://www.w3.org/2000/svg", "line");
-  const attributes = { x1: 0, x2: 22, y1: 3, y2: 3, class: "swatch", "stroke-dasharray": DASHES[dashes].map((n) => n * 0.8).join(" ") };
+  const attributes = { x1: 0, x2: 22, y1: 3, y2: 3, class: "swatch", "stroke-opacity": opacity, "stroke-dasharray": DASHES[dashes].map((n) => n * 0.8).join(" ") };
   for (const [key, value] of Object.entries(attributes)) line.setAttribute(key, value);
   svg.append(line);
   return svg;

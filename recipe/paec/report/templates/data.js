@@ -4,11 +4,12 @@ const DATA = JSON.parse(document.getElementById("data").textContent);
 // Every recorded training step.
 const STEPS = [...new Set(DATA.groups.flatMap((group) => group.axes.flat()))].sort((a, b) => a - b);
 const DASHES = [[], [8, 5], [2, 4]];
+const FILLS = [0.72, 0.36, 0.18]; // opacity of areas: where the colours are used up, they come again paler
 
 /** {label, x, y, low, high} of a line of a chart, in the unit of the chart. */
 function lineOf(entry, scale) {
   const times = (values) => values && values.map((value) => (value === null ? null : value * scale));
-  const about = { label: entry.label, group: entry.group, colour: entry.colour, dashes: entry.dashes };
+  const about = { label: entry.label, group: entry.group, colour: entry.colour, dashes: entry.dashes, points: entry.points };
   if (entry.xs) return { ...about, x: entry.xs, y: times(entry.ys), low: times(entry.lows), high: times(entry.highs) };
   const group = DATA.groups[entry.group];
   const [axis, y, low, high] = group.columns[entry.key];
@@ -43,7 +44,7 @@ function palette() {
     probe.style.color = `var(--${name})`;
     return getComputedStyle(probe).color;
   };
-  const indices = [0, 1, 2, 3, 4, 5];
+  const indices = [0, 1, 2, 3, 4, 5, 6, 7];
   const found = {
     lines: indices.map((i) => resolved(`c${i}`)),
     texts: indices.map((i) => resolved(`t${i}`)),

@@ -23,8 +23,40 @@
     }
   }
 
+  /** What the reader has chosen is kept with the page's place in the history while it loads again. */
+  function keep() {
+    history.replaceState({
+      theme: document.documentElement.dataset.theme, smoothing: document.getElementById("smoothing").value,
+      metric: document.getElementById("metric").value, windows: [...Chart.windows],
+      charts: Chart.all.map((chart) => [chart.spec.id, chart.details.open, [...chart.hidden].map((i) => chart.lines[i].label)]),
+    }, "");
+  }
+
+  function restore() {
+    const kept = history.state;
+    if (!kept) return;
+    history.replaceState(null, "");
+    const button = document.getElementById("theme");
+    while (document.documentElement.dataset.theme !== kept.theme) button.click();
+    for (const id of ["metric", "smoothing"]) {
+      const select = document.getElementById(id);
+      if (![...select.options].some((one) => one.value === kept[id])) continue;
+      select.value = kept[id];
+      select.dispatchEvent(new Event("change"));
+    }
+    for (const [x, part] of kept.windows) Chart.zoom(x, part);
+    for (const [id, open, hidden] of kept.charts) {
+      const chart = Chart.all.find((one) => one.spec.id === id);
+      if (!chart) continue;
+      chart.details.open = open;
+      chart.lines.forEach((line, i) => hidden.includes(line.label) && chart.hidden.add(i));
+      chart.refresh();
+    }
+  }
+
   function apply(answer) {
     if (answer.reload) {
+      keep();
       location.reload();
       return;
     }
@@ -43,16 +75,24 @@
   }
 
   async function poll() {
+    let answer, text;
     try {
-      const answer = await fetch(`rows?after=${encodeURIComponent(state)}`, { cache: "no-store" });
-      if (!answer.ok) throw new Error(String(answer.status));
-      apply(await answer.json());
+      answer = await fetch(`rows?after=${encodeURIComponent(state)}`, { cache: "no-store" });
+      text = await answer.text();
     } catch {
       note.textContent = "The server of this page has ended: start paec watch again.";
+    }
+    try {
+      if (text !== undefined && !answer.ok) note.textContent = text.trim();
+      else if (text !== undefined) apply(JSON.parse(text));
+    } catch (error) {
+      note.textContent = `The new steps could not be shown: load this page again (${error.message}).`;
+      return;
     }
     setTimeout(poll, DATA.live.seconds * 1000);
   }
 
   separate();
+  restore();
   setTimeout(poll, DATA.live.seconds * 1000);
 })();

@@ -73,7 +73,13 @@ function massOf(method, reading) {
 }
 
 const percent = (value) => (value === null ? "–" : `${(100 * value).toFixed(1)} %`);
-const number = (value) => (Number.isNaN(value) || value === undefined ? "–" : shown(Number(value.toPrecision(3))));
+
+/** A number with three significant digits; `shown` would give those from 1 on a fourth. */
+function number(value) {
+  if (Number.isNaN(value) || value === undefined) return "–";
+  const rounded = Number(value.toPrecision(3)), size = Math.abs(rounded);
+  return size > 1 && !Number.isInteger(rounded) ? rounded.toFixed(size < 10 ? 2 : 1).replace("-", "−") : shown(rounded);
+}
 
 // ---- responses --------------------------------------------------------------------------------------------------------
 
@@ -323,7 +329,7 @@ function overview() {
       const word = textOf(response, i);
       const own = words.get(word) ?? words.set(word, { times: 0, selected: 0, mass: 0 }).get(word);
       own.times += 1;
-      if (size > leastOf(STATE.method)) { own.selected += 1; own.mass += size; sums[Math.floor((10 * (2 * i + 1)) / (2 * length))] += size; all += size; }
+      if (size > leastOf(STATE.method)) { own.selected += 1; own.mass += size; spread(sums, i, length, size); all += size; }
     }
   }
   places(sums.map((sum) => (all ? sum / all : 0)));
@@ -333,6 +339,14 @@ function overview() {
   byId("often").replaceChildren(element("thead", {}, element("tr", {}, ...heads)), element("tbody", {}, ...rows.map(([word, own]) =>
     element("tr", {}, element("th", { scope: "row" }, JSON.stringify(word)), ...[String(own.selected), String(own.times), percent(own.selected / own.times), number(own.mass / own.selected)].map((text) => element("td", {}, text))))));
   byId("often").querySelector("th:last-child").textContent = neutral ? `mean distance from ${neutral} where selected` : `mean ${isMethod(STATE.method) ? "weight" : "size of the difference"} where selected`;
+}
+
+/** Add a token's mass to the tenths of its response that it covers, to each by its part of the token. */
+function spread(sums, i, length, size) {
+  const from = (10 * i) / length, to = (10 * (i + 1)) / length;
+  for (let tenth = Math.floor(from); tenth < Math.min(to, 10); tenth += 1) {
+    sums[tenth] += (size * (Math.min(to, tenth + 1) - Math.max(from, tenth))) / (to - from);
+  }
 }
 
 /** Bars: the share of the mass in each tenth of a response. */

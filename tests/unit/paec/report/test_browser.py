@@ -7,7 +7,7 @@ import re
 
 import pytest
 from pages import HOSTILE, IN_A_BROWSER
-from report_runs import SOURCE, record, write_run
+from report_runs import SOURCE, record, write_run, write_saving
 
 from recipe.paec.report.command import main
 from recipe.paec.report.page import rounded
@@ -47,6 +47,21 @@ def test_the_charts_hold_the_metrics(visit, file):
     assert page.evaluate("Chart.all.find((chart) => chart.spec.id === 'avg').uplot.data") == [[0, 4, 8], [25, 37.5, 50]]
 
 
+def test_a_stage_of_some_steps_has_no_area_in_the_others(visit, tmp_path):
+    folder = write_saving(tmp_path / "a")
+    assert main([str(folder)]) == 0
+    page = visit(folder / "report.html")
+    drawn(page)
+    chart = "Chart.all.find((chart) => chart.spec.id === 'stages')"
+    saving = page.evaluate(f"{chart}.lines.find((line) => line.label === 'save_checkpoint')")
+    heights = [high - low for low, high in zip(saving["low"], saving["high"], strict=True)]
+    assert heights == [0, 0, 12.5, 0, 0, 12.5, 0, 12.5]
+    fills = page.evaluate(f"{chart}.uplot.bands.map((band) => band.fill())")
+    assert len(fills) == len(set(fills)) == 4
+    grey = page.locator("#chart-stages").get_by_role("button", name="other").locator("line")
+    assert grey.evaluate("(line) => getComputedStyle(line).stroke") == "rgb(154, 160, 166)"
+
+
 def test_a_line_is_where_its_values_are(visit, file):
     """The picture, not only its data: the pixels at the place of a value have the colour of the line."""
     page = visit(file)
@@ -59,6 +74,52 @@ def test_a_line_is_where_its_values_are(visit, file):
         }}"""
     )
     assert found == pytest.approx([0, 114, 178, 255], abs=3)  # #0072b2
+
+
+def test_what_some_steps_have_is_points_with_their_step(visit, tmp_path):
+    folder = write_run(tmp_path / "a")
+    metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    for one in metrics[1:]:
+        one |= {"actor/entropy/right": 0.25} | ({"actor/entropy/wrong": 0.5} if one["step"] < 7 else {})
+        one |= {"actor/entropy/truncated": one["step"] / 8} if one["step"] in (2, 5) else {}
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(one) + "\n" for one in metrics))
+    assert main([str(folder)]) == 0
+    page = visit(folder / "report.html")
+    drawn(page)
+    pixels = page.evaluate(
+        """() => {
+          const u = Chart.all.find((chart) => chart.spec.id === "entropy-cut-off").uplot;
+          const { width, height } = u.ctx.canvas, { data } = u.ctx.getImageData(0, 0, width, height);
+          return [2, 3.5, 5].map((step) => {
+            const x = Math.round(u.valToPos(step, "x", true)), y = Math.round(u.valToPos(step / 8, "y", true));
+            return [...data.slice(4 * (width * y + x), 4 * (width * y + x) + 3)];
+          });
+        }"""
+    )
+    first, between, last = pixels
+    assert first == last == pytest.approx([0, 114, 178], abs=3) and between != first
+    assert page.locator("#chart-entropy-cut-off .number").all_inner_texts() == ["0.625"]
+    assert page.locator("#chart-entropy-cut-off .readout").inner_text() == "last values (step 5)"
+    assert page.locator("#chart-entropy-outcome .readout").inner_text() == "last values"
+    assert page.locator("#chart-entropy-outcome .number").all_inner_texts() == ["0.250", "0.500 (step 6)"]
+
+
+def test_the_last_step_is_written_whole(visit, tmp_path):
+    """The ink of the x axis' last number ends before the edge of the canvas."""
+    folder = write_run(tmp_path / "a", steps=1)
+    last = json.dumps(record(3000))
+    (folder / "metrics.jsonl").write_text((folder / "metrics.jsonl").read_text() + last + "\n")
+    assert main([str(folder)]) == 0
+    page = visit(folder / "report.html", width=390)
+    inked = page.evaluate(
+        f"""() => {{
+          const u = {ENTROPY}.uplot, {{ width, height }} = u.ctx.canvas, top = u.bbox.top + u.bbox.height + 2;
+          const {{ data }} = u.ctx.getImageData(width - 12, top, 12, height - top);
+          const rows = [...Array(data.length / 48).keys()];
+          return [...Array(12).keys()].map((x) => rows.some((y) => data[4 * (12 * y + x) + 3] > 0));
+        }}"""
+    )
+    assert any(inked) and not inked[-1]
 
 
 def test_reading_with_the_mouse(visit, file):

@@ -82,6 +82,30 @@ def test_shares_of_time_are_stacked(tmp_path):
     assert [label for label, _ in lines(chart)] == ["gen", "update_actor", "other"], "the largest first"
 
 
+def test_cut_off_responses_are_points(tmp_path):
+    """Only some steps have such responses: no line joins them, in a chart of one run or of several."""
+    folders = [write_run(tmp_path / "a"), write_run(tmp_path / "b", other=1)]
+    for folder in folders:
+        text = (folder / "metrics.jsonl").read_text()
+        own = '{"step": 3, "actor/entropy/truncated": 0.75, "actor/entropy/right": 0.5, '
+        (folder / "metrics.jsonl").write_text(text.replace('{"step": 3, ', own))
+    for chosen_folders in (folders[:1], folders):
+        charts = charts_of(groups_of(*chosen_folders))
+        assert [line.get("points") for line in charts["entropy-cut-off"]["series"]] == [True] * len(chosen_folders)
+        assert not any("points" in line for line in charts["entropy-outcome"]["series"])
+
+
+def test_every_stage_has_a_fill_of_its_own(tmp_path):
+    folder = write_run(tmp_path / "a")
+    stages = {f"timing_s/stage{i}": 1.0 - i / 100 for i in range(9)}
+    lines_of_file = [json.dumps({"step": step, "timing_s/step": 10.0, **stages}) for step in (1, 2)]
+    (folder / "metrics.jsonl").write_text("\n".join(lines_of_file) + "\n")
+    series = charts_of(groups_of(folder))["stages"]["series"]
+    assert [line["label"] for line in series] == ["other", *(f"stage{i}" for i in range(9))]
+    assert len({(line["colour"], line["dashes"]) for line in series}) == 10
+    assert series[0]["colour"] == 7, "what is left over is grey"
+
+
 def test_where_the_mask_lies(tmp_path):
     chart = charts_of(groups_of(write_run(tmp_path / "a")))["deciles"]
     assert [line["label"] for line in chart["series"]] == ["step 1", "step 3", "step 6", "step 8"]
@@ -109,7 +133,7 @@ def test_what_is_not_recorded_is_named(tmp_path):
         ("actor/paec/clipfrac_negative", "clip", "clipfrac_negative"),
         ("actor/paec/gradient_share", "share", "gradient_share"),
         ("actor/entropy/right", "entropy-outcome", "right"),
-        ("actor/entropy/truncated", "entropy-outcome", "cut off"),
+        ("actor/entropy/truncated", "entropy-cut-off", "cut off"),
         ("actor/entropy/reasoning_gym/countdown", "entropy-outcome", "reasoning_gym/countdown"),
         ("actor/siren/width", "method-siren-width", "width"),
         ("actor/siren/a/b", "method-siren-a/b", "a/b"),

@@ -5,7 +5,7 @@ import math
 
 import pytest
 from matplotlib.image import imread
-from report_runs import record, write_run
+from report_runs import record, write_run, write_saving
 
 from recipe.paec.report.charts import sections
 from recipe.paec.report.command import content_of
@@ -66,6 +66,23 @@ def test_seeds_are_a_band(tmp_path):
     (panel,) = picture(chart, [line]).axes
     assert list(panel.lines[0].get_ydata()) == line["y"] and len(panel.collections) == 1
     assert (panel.get_xlabel(), panel.get_ylabel(), panel.get_title(loc="left")) == ("training step", "%", "Accuracy")
+
+
+def test_stages_have_a_legend_and_distinct_fills(tmp_path):
+    """A stage that two steps have is nothing in the others, and is named although it is thin."""
+    groups = groups_of(write_saving(tmp_path / "a"))
+    (chart,) = [c for section in sections(groups) for c in section["charts"] if c["id"] == "stages"]
+    lines = [data_of(entry, groups, chart["scale"]) for entry in chart["series"]]
+    (panel,) = picture(chart, lines).axes
+    assert [text.get_text() for text in panel.get_legend().get_texts()] == [line["label"] for line in lines][::-1]
+    assert len({tuple(area.get_facecolor()[0]) for area in panel.collections}) == len(lines) == 4
+    (saving,) = [area for area in panel.collections if area.get_label() == "save_checkpoint"]
+    heights = {x: [] for x in range(1, 9)}
+    for x, y in saving.get_paths()[0].vertices:
+        heights[int(x)].append(y)
+    assert {x: max(ys) - min(ys) for x, ys in heights.items()} == pytest.approx(
+        {x: 12.5 if x in (3, 6, 8) else 0.0 for x in range(1, 9)}
+    )
 
 
 def test_the_same_data_give_the_same_files(tmp_path):

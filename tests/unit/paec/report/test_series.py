@@ -3,12 +3,12 @@
 import shutil
 
 import yaml
-from report_runs import write_run
+from report_runs import write_run, write_saving
 from terminals import ROOT
 
 from recipe.paec.report.responses import read_responses
 from recipe.paec.report.runs import read_run
-from recipe.paec.report.series import Column, columns, grouped, merged, time_shares
+from recipe.paec.report.series import Column, columns, grouped, merged, run_columns, time_shares
 from recipe.paec.report.settings import is_place
 
 
@@ -24,13 +24,20 @@ def test_columns_hold_the_steps_that_recorded_them():
 
 def test_time_shares():
     timed = {"timing_s/step": 10.0, "timing_s/gen": 6.0, "timing_s/adv": 1.0, "timing_s/testing": 50.0}
-    assert time_shares(timed) == {"report/time/gen": 0.6, "report/time/adv": 0.1, "report/time/other": 0.3}
-    assert time_shares({"timing_s/gen": 6.0}) == {} and time_shares({"timing_s/step": None}) == {}
+    shares = {"report/time/gen": 0.6, "report/time/adv": 0.1, "report/time/other": 0.3}
+    without = [{"timing_s/gen": 6.0}, {"timing_s/step": None}]
+    assert time_shares([timed, *without]) == [shares, {}, {}]
 
 
 def test_stages_that_overlap_are_shares_of_their_sum():
-    found = time_shares({"timing_s/step": 4.0, "timing_s/gen": 6.0, "timing_s/adv": 2.0})
-    assert found == {"report/time/gen": 0.75, "report/time/adv": 0.25, "report/time/other": 0.0}
+    found = time_shares([{"timing_s/step": 4.0, "timing_s/gen": 6.0, "timing_s/adv": 2.0}])
+    assert found == [{"report/time/gen": 0.75, "report/time/adv": 0.25, "report/time/other": 0.0}]
+
+
+def test_a_stage_of_some_steps_is_0_in_the_others(tmp_path):
+    run = read_run(write_saving(tmp_path / "a"))
+    found = run_columns(run, None)["report/time/save_checkpoint"]
+    assert found == Column((1, 2, 3, 4, 5, 6, 7, 8), (0.0, 0.0, 0.125, 0.0, 0.0, 0.125, 0.0, 0.125))
 
 
 def test_seeds_are_merged_where_all_have_recorded():

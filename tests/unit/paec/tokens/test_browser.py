@@ -107,6 +107,14 @@ def test_the_details_are_the_numbers(visit, file, content):
         assert float(shown[label].replace("\u2212", "-")) == pytest.approx(float(value), rel=6e-3, abs=1e-6), label
 
 
+def test_numbers_have_three_digits(visit, file):
+    expected = {
+        **{1.1309: "1.13", -1.1309: "\u22121.13", 1.5: "1.50", 9.996: "10", 12.34: "12.3", 123.4: "123", 2: "2"},
+        **{0.5: "0.500", 0.11309: "0.113", 0.0012349: "0.00123"},
+    }
+    assert visit(file).evaluate(f"{list(expected)}.map(number)") == list(expected.values())
+
+
 def test_reading_with_the_keyboard(visit, file, content):
     page = visit(file)
     page.get_by_role("listbox", name=re.compile("^Tokens of step 1, prompt 1, response 1, step 1")).focus()
@@ -204,7 +212,9 @@ def test_where_in_the_response(visit, file, content):
     for row, response in enumerate(content.responses[:4]):
         length = len(response.texts)
         for i in range(length):
-            tenths[10 * (2 * i + 1) // (2 * length)] += weights[row, i].item()
+            for tenth in range(10):
+                covered = min(10 * i + 10, (tenth + 1) * length) - max(10 * i, tenth * length)
+                tenths[tenth] += weights[row, i].item() * max(0, covered) / 10
     label = page.get_by_role("img").get_attribute("aria-label")
     shares = [float(text) for text in re.findall(r"([\d.]+) %", label)]
     assert shares == pytest.approx([100 * one / sum(tenths) for one in tenths], abs=0.15)

@@ -38,8 +38,9 @@ def opened(browser, tmp_path, monkeypatch):
     page.close()
     server.shutdown()
     server.server_close()
-    # Of a server that has ended; where it is only slow, the page just waits.
-    assert [line for line in heard if not re.search("net::ERR_(CONNECTION_|SOCKET_NOT_CONNECTED)", line)] == []
+    # Of a server that has ended, or says why it has no answer; where it is only slow, the page just waits.
+    known = "net::ERR_(CONNECTION_|SOCKET_NOT_CONNECTED)|status of 500"
+    assert [line for line in heard if not re.search(known, line)] == []
 
 
 def until(page, expression: str, value, seconds: float = 30.0) -> None:
@@ -83,13 +84,72 @@ def test_new_steps_are_drawn(opened):
     assert page.evaluate("window.kept"), "the page was not loaded again"
 
 
+def test_new_steps_leave_the_reader_where_they_are(opened):
+    """The focus on a table, in it, on CSV or on a name of a line, and the step that is read."""
+    page, folder, _ = opened
+    page.evaluate("Chart.all.forEach((chart) => chart.draw())")
+    page.locator("#chart-entropy summary").click()
+    page.wait_for_selector("#chart-entropy tbody tr")
+    places = {
+        **{"#chart-entropy summary": "Table", "#chart-entropy .scroll": "Token entropy, nats"},
+        "#chart-avg .more button:last-child": "CSV",
+    }
+    for step, (selector, text) in enumerate(places.items(), start=6):
+        page.locator(selector).focus()
+        append(folder, record(step))
+        until(page, f"{ENTROPY}.uplot.data[0].at(-1)", step)
+        assert page.evaluate("document.activeElement.textContent").startswith(text)
+        assert page.locator("#chart-entropy tbody tr").count() == step
+    page.locator("#chart-passk-0 .legend button").nth(1).focus()
+    append(folder, *(record(step) for step in (9, 10, 11, 12)))
+    labels = "Chart.all.find((chart) => chart.spec.id === 'passk-0').lines.map((line) => line.label)"
+    until(page, labels, ["step 0", "step 4", "step 8", "step 12"])
+    assert page.evaluate("document.activeElement.textContent").startswith("step 4")
+    page.locator("#chart-entropy .plot").focus()
+    page.keyboard.press("Home")
+    for _ in range(2):
+        page.keyboard.press("ArrowRight")
+    append(folder, record(13))
+    until(page, f"{ENTROPY}.uplot.data[0].at(-1)", 13)
+    assert page.locator("#chart-entropy .readout").inner_text() == "training step 3"
+    assert page.locator("#chart-entropy .number").first.inner_text() == "0.453"
+    page.keyboard.press("ArrowRight")
+    assert page.locator("#chart-entropy .readout").inner_text() == "training step 4"
+
+
 def test_a_new_metric_loads_the_page_again(opened):
+    """And leaves what the reader has chosen: theme, smoothing, hidden lines, zoom, metric, open tables."""
     page, folder, _ = opened
     page.evaluate("window.kept = true")
+    page.get_by_role("button", name="Dark theme").click()
+    page.get_by_label("Smoothing").select_option("10 steps")
+    page.locator("#chart-entropy .legend button", has_text="anchor").click()
+    page.get_by_label("Metric", exact=True).select_option("actor/grad_norm")
+    page.locator("#chart-explore summary").click()
+    page.evaluate("Chart.zoom('training step', [2, 4])")
     append(folder, record(6, **{"new/metric": 1.5}))
     page.locator("#metric option", has_text="new/metric").wait_for(state="attached")
     assert page.evaluate("window.kept ?? null") is None
     assert page.locator("#metric option", has_text="new/metric").count() == 1
+    until(page, "history.state", None)
+    page.evaluate("Chart.all.forEach((chart) => chart.draw())")
+    assert page.evaluate("[document.documentElement.dataset.theme, Chart.smoothing]") == ["dark", 10]
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(20, 23, 26)"
+    assert page.evaluate(f"{ENTROPY}.uplot.series.map((one) => one.show)") == [True, True, True, False, True]
+    assert page.evaluate(f"(({{ min, max }}) => [min, max])({ENTROPY}.uplot.scales.x)") == [2, 4]
+    assert page.locator("#chart-explore h3").inner_text() == "actor/grad_norm"
+    page.wait_for_selector("#chart-explore tbody tr")
+
+
+def test_an_answer_that_cannot_be_made_is_said(opened):
+    page, folder, _ = opened
+    (folder / "metrics.jsonl").rename(folder / "kept")
+    (folder / "metrics.jsonl").mkdir()
+    page.get_by_text(f"{folder / 'metrics.jsonl'}: Is a directory: the page waits until it can be read").wait_for()
+    (folder / "metrics.jsonl").rmdir()
+    (folder / "kept").rename(folder / "metrics.jsonl")
+    append(folder, record(6))
+    until(page, f"{ENTROPY}.uplot.data[0].at(-1)", 6)
 
 
 def test_a_server_that_has_ended_is_said(opened):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+import struct
 import threading
+import time
 
 import pytest
 from report_runs import write_run
@@ -67,6 +69,40 @@ def test_another_name_is_refused(ask, host):
 ])  # fmt: skip
 def test_nothing_else_is_answered(ask, path, method, status):
     assert ask(path, method)[0].status == status
+
+
+def answered() -> None:
+    """Wait for the threads of the requests."""
+    while any("process_request_thread" in thread.name for thread in threading.enumerate()):
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("request_line", [b"GET /rows HTTP/1.0\r\nHost: localhost:1\r\n\r\n", b"GET /"])
+def test_a_browser_that_leaves_is_no_error(ask, monkeypatch, capfd, request_line):
+    """As at every reload: it resets the connection before it has the answer, or while it asks."""
+    asked, left, update = threading.Event(), threading.Event(), LiveRun.update
+
+    def waits(*arguments):
+        asked.set()
+        assert left.wait(60)
+        return update(*arguments)
+
+    monkeypatch.setattr(LiveRun, "update", waits)
+    with socket.create_connection(("127.0.0.1", ask.server.server_port)) as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        connection.sendall(request_line)
+        assert asked.wait(60 if b"HTTP" in request_line else 0.5) == (b"HTTP" in request_line)
+    left.set()
+    answered()
+    assert capfd.readouterr().err == ""
+
+
+def test_any_other_error_is_printed(ask, monkeypatch, capfd):
+    monkeypatch.setattr(LiveRun, "update", lambda *_: 1 / 0)
+    with pytest.raises(http.client.RemoteDisconnected):
+        ask("/rows")
+    answered()
+    assert "ZeroDivisionError" in capfd.readouterr().err
 
 
 def test_secrets_are_hidden(ask, monkeypatch):

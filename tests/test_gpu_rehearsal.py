@@ -13,6 +13,7 @@ from recipe.paec.common.repository import REPOSITORY
 
 pytestmark = pytest.mark.cpu_stack
 
+
 @pytest.mark.parametrize("name", ["attention", "kernels", "ranks"])
 def test_rehearsed_on_a_cpu(name):
     """Skipped is only what says itself that it is not rehearsed."""

@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFa
 from data_prep import tiny_model
 from recipe.paec.common import prompts, versions
 from recipe.paec.common.console import GIB
+from recipe.paec.common.repository import CONFIGS
 from recipe.paec.config import attention, rules
 from recipe.paec.config.identity import trainer_mode
 from recipe.paec.doctor import environment, inputs, node_limits, node_memory
@@ -229,3 +230,20 @@ def test_gsm8k_from_its_published_rows(compose, tmp_path):
     assert main(["gsm8k", "--input", str(raw), "--output", str(tmp_path / "gsm8k"), "--allow-count-mismatch"]) == 0
     files = [f"data.{key}=[{tmp_path}/gsm8k/train.parquet]" for key in FILES]
     assert inputs.check_data(compose("experiment=qwen0.6b_gsm8k", *files), None) == []
+
+
+@pytest.mark.parametrize("cluster", sorted(path.stem for path in (CONFIGS / "cluster").glob("gpu_*.yaml")))
+def test_cudnn_is_not_the_first_choice_of_attention(compose, cluster):
+    """It would plan anew for every length of a sequence."""
+    config = compose("experiment=qwen1.5b", f"cluster={cluster}")
+    assert config.ray_kwargs.ray_init.runtime_env.env_vars["TORCH_CUDNN_SDPA_DEPRIORITIZED"] == "1"
+
+
+def test_where_adamw_runs_on_the_host_it_has_threads(compose):
+    """Ray sets one where nothing is set."""
+    on_host = {}
+    for path in (CONFIGS / "experiment").glob("*.yaml"):
+        config = compose(f"experiment={path.stem}")
+        if config.cluster.platform == "cuda" and config.actor_rollout_ref.actor.fsdp_config.offload_policy:
+            on_host[path.stem] = config.ray_kwargs.ray_init.runtime_env.env_vars.get("OMP_NUM_THREADS")
+    assert on_host == {"qwen32b_1x8": "8"}

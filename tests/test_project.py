@@ -206,3 +206,13 @@ def test_the_lock_has_what_is_asked_for():
         (version,) = here[canonicalize_name(line.name)].specifier
         assert version.operator == "==" and version.version in line.specifier, line
     assert not {"torchvision", "torchaudio"} & here.keys(), "they have no CPU build beside this torch"
+
+
+def test_the_gpu_stacks_setuptools_is_one_that_vllm_allows():
+    """For both Pythons: the requirement of vllm 0.24.0, whose wheel is not installed here."""
+    allowed = Requirement('setuptools<81.0.0,>=77.0.3; python_version > "3.11"')
+    frozen = dict(line.split("==") for line in text("launch/constraints-gpu.txt").splitlines() if "==" in line)
+    assert frozen["vllm"] == "0.24.0", "another vllm: take its requirement over"
+    asked = [python for python in ("3.11", "3.12") if allowed.marker.evaluate({"python_version": python})]
+    assert asked == ["3.12"]
+    assert frozen["setuptools"] in allowed.specifier

@@ -27,10 +27,11 @@ def group(tmp_path_factory, device):
 
 
 def test_the_doctors_collective(device, tmp_path):
-    from recipe.paec.doctor.collective import all_reduce
+    from recipe.paec.doctor.collective import SECONDS, all_reduce
 
     assert not dist.is_initialized()
-    all_reduce(0, 1, f"file://{tmp_path / 'store'}", "cuda:0" if device.type == "cuda" else "cpu")
+    place = "cuda:0" if device.type == "cuda" else "cpu"
+    all_reduce(0, 1, f"file://{tmp_path / 'store'}", place, SECONDS[device.type])
     assert not dist.is_initialized()
 
 

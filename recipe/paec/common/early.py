@@ -25,7 +25,15 @@ EARLY = "--early"
 
 def environment_of(cluster: Any) -> dict[str, str]:
     """Environment of a process that starts Ray, by the Hydra group `cluster`; without that of a private Ray."""
-    return {**os.environ, **cluster.env, **(one_openmp() if forks(cluster) else {})}
+    return inherited(cluster) | (one_openmp() if forks(cluster) else {})
+
+
+def inherited(cluster: Any) -> dict[str, str]:
+    """This process's environment, with that of the Hydra group `cluster`, as its platform can start with it."""
+    env = {**os.environ, **cluster.env}
+    if cluster.platform == "cuda":
+        env.pop("ROCR_VISIBLE_DEVICES", None)  # Slurm may set it along with CUDA's, and verl refuses both together
+    return env
 
 
 @dataclass(frozen=True)

@@ -115,6 +115,8 @@ FIXED = {
     f"{ACTOR}.use_prefix_grouper": "this trainer of verl does not read it",
     f"{ACTOR}.fsdp_config.dtype": f"FSDP does not read it; use {ACTOR}.fsdp_config.mixed_precision.param_dtype",
     f"{REF}.fsdp_config.dtype": f"FSDP does not read it; use {REF}.fsdp_config.mixed_precision.param_dtype",
+    "actor_rollout_ref.nccl_timeout": "verl does not read it, and PyTorch's 30 minutes hold; use run.stall_timeout for "
+    "the run",
     f"{MODEL}.lora_adapter_path": "adapters of a run start anew: merge yours into a model, and set model.path to it",
     f"{MODEL}.external_lib": "it loads the recipe into every worker",
     f"{ACTOR}.fsdp_config._target_": "it brings the methods into the actor",

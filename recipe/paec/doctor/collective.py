@@ -18,6 +18,7 @@ from datetime import timedelta
 
 from omegaconf import DictConfig, OmegaConf
 
+from recipe.paec.common.early import inherited
 from recipe.paec.common.errors import UserError
 from recipe.paec.common.process_tree import die_with_parent
 from recipe.paec.common.ray_access import queue_of_another_run, running_ray
@@ -40,7 +41,7 @@ class Collective:
     """The collective of a configuration, running in parallel with the caller until `result` is called."""
 
     def __init__(self, config: DictConfig):
-        self._env, self._errors = {**os.environ, **config.cluster.env}, tempfile.TemporaryFile("w+", errors="replace")
+        self._env, self._errors = inherited(config.cluster), tempfile.TemporaryFile("w+", errors="replace")
         if config.cluster.ray_address is not None:
             self._env |= running_ray()
         self._process = subprocess.Popen(
@@ -258,6 +259,8 @@ class Rank:
     """Ray actor: one rank, on one GPU of a node."""
 
     def __init__(self, config: str):
+        import torch.distributed  # noqa: F401  (here, since a cold disk takes long: `reduce` has a limit)
+
         self._config = OmegaConf.create(config)
 
     def home(self) -> str:

@@ -101,10 +101,12 @@ class Replica:
 
     def __init__(self, model: str, max_model_len: int, engine: dict[str, Any]):
         from vllm.engine.arg_utils import AsyncEngineArgs
+        from vllm.usage.usage_lib import UsageContext
         from vllm.v1.engine.async_llm import AsyncLLM
 
         arguments = AsyncEngineArgs(model=model, max_model_len=max_model_len, enable_log_requests=False, **engine)
-        self.engine = AsyncLLM.from_engine_args(arguments)
+        # For any other caller vLLM's default is 128 sequences at once, on every GPU.
+        self.engine = AsyncLLM.from_engine_args(arguments, usage_context=UsageContext.OPENAI_API_SERVER)
 
     async def ready(self) -> bool:
         """Return once the engine is running; fails if it could not start."""

@@ -35,7 +35,9 @@ def run(tmp_path, monkeypatch):
 
     def run(tick=lambda: None, around=None, seconds=0, **changed):
         env = {"OWN": "this", "SECONDS": str(seconds)}
-        cluster = OmegaConf.create({"ray_address": None, "fork_workers": False, "env": env, **changed})
+        cluster = OmegaConf.create(
+            {"platform": "cpu", "ray_address": None, "fork_workers": False, "env": env, **changed}
+        )
         ended = run_on_ray("a_process", tmp_path / "job.json", cluster, tmp_path, log, tick, around, grace=0.5)
         return ended, ended.output.split()
 

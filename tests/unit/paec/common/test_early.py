@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from processes import gone
 
 from recipe.paec.common.child import run_on_ray
-from recipe.paec.common.early import started_early
+from recipe.paec.common.early import environment_of, inherited, started_early
 
 PROCESS = """
 import os, sys
@@ -33,7 +33,7 @@ def cluster(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}")
 
     def cluster(own: str = "this", fork: bool = True):
-        return OmegaConf.create({"ray_address": None, "fork_workers": fork, "env": {"OWN": own}})
+        return OmegaConf.create({"platform": "cpu", "ray_address": None, "fork_workers": fork, "env": {"OWN": own}})
 
     return cluster
 
@@ -91,3 +91,15 @@ def test_one_that_has_died_is_started_anew(cluster, tmp_path):
 def test_where_nothing_is_forked_nothing_is_started_early(cluster):
     with started_early("a_process", cluster(fork=False)) as early:
         assert early is None and below() == set()
+
+
+def test_an_nvidia_node_has_no_variable_of_rocm(cluster, monkeypatch):
+    """Slurm sets both, also in an interactive shell; on another platform they are left alone."""
+    monkeypatch.setenv("ROCR_VISIBLE_DEVICES", "0,1")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    cuda = cluster(fork=False)
+    cuda.platform = "cuda"
+    for made in (environment_of, inherited):
+        assert made(cuda).keys() == os.environ.keys() - {"ROCR_VISIBLE_DEVICES"} | {"OWN"}
+        assert made(cuda)["CUDA_VISIBLE_DEVICES"] == "0,1"
+        assert made(cluster(fork=False))["ROCR_VISIBLE_DEVICES"] == "0,1"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 
 import pytest
 from omegaconf import DictConfig, OmegaConf
+from torch.distributed.constants import default_pg_timeout
 from train_check import check
 
 from recipe.paec.common.repository import CONFIGS
@@ -237,3 +239,11 @@ def test_good_overrides(overrides, monkeypatch, capsys):
 def test_a_repeated_key_gives_a_note(monkeypatch, capsys):
     code, out, _ = check(monkeypatch, capsys, "seed=1", "method=none", "seed=2", "+run.name=x", "++run.name=y")
     assert "note: seed is given 2 times: seed=2 is used" in out.splitlines()
+
+
+def test_verls_timeout_of_nccl_is_refused_with_the_one_that_holds():
+    (sentence,) = keys.check_overrides(["actor_rollout_ref.nccl_timeout=7200"])
+    assert sentence.endswith(
+        "cannot be changed: verl does not read it, and PyTorch's 30 minutes hold; use run.stall_timeout for the run"
+    )
+    assert default_pg_timeout == timedelta(minutes=30)

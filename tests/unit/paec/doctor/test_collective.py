@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -39,3 +42,25 @@ def test_collective_that_hangs(tiny_config):
     (check,) = running.result(limit=1)
     assert "the collective over all ranks did not finish within 1 s: set the interface" in check.errors[0]
     assert running._process.poll() is not None
+
+
+def test_the_collective_starts_without_rocms_variable(tiny_config, monkeypatch):
+    monkeypatch.setenv("ROCR_VISIBLE_DEVICES", "0")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    running = collective.Collective(tiny_config("cluster.platform=cuda"))
+    there = Path(f"/proc/{running._process.pid}/environ").read_bytes().split(b"\0")
+    running.end()
+    assert b"CUDA_VISIBLE_DEVICES=0" in there and b"ROCR_VISIBLE_DEVICES=0" not in there
+
+
+def test_a_rank_on_ray_has_imported_torch_before_its_limit_begins():
+    """An import from a slow disk is no fault of the network."""
+    program = """
+import sys
+from recipe.paec.doctor.collective import Rank
+before = "torch" in sys.modules
+Rank("{}")
+print(before, "torch.distributed" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "True"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from recipe.paec.evaluate.benchmarks import Problem
-from recipe.paec.evaluate.generation_process import Job, _requests, max_new_tokens
+from recipe.paec.evaluate.generation_process import Job, Replica, _requests, max_new_tokens
 
 
 def test_room_for_a_response():
@@ -40,3 +40,13 @@ def test_job_travels(tmp_path, aime):
     job = Job("m", None, "j", [], {"aime24": 2}, 0, {"top_p": 1.0}, 64, {}, 1, 1, {}, {"A": "1"})
     job.write(tmp_path / "job.json")
     assert Job.read(tmp_path / "job.json") == job
+
+
+def test_vllm_takes_its_servers_defaults(tiny_files, monkeypatch):
+    """Sequences at once and tokens per step of a server on the same GPU, as in training, where the job gives none."""
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+    seen = []
+    monkeypatch.setattr(AsyncLLM, "__init__", lambda self, vllm_config, usage_context, **_: seen.append(usage_context))
+    Replica(str(tiny_files / "model"), 64, {})
+    assert seen == ["OPENAI_API_SERVER"]

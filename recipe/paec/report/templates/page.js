@@ -1,7 +1,7 @@
 // Puts the charts into their places, and the parts of the page that answer to the reader.
 
 (function start() {
-  for (const spec of DATA.charts) new Chart(document.getElementById(`chart-${spec.id}`), spec);
+  for (const spec of DATA.charts) new (spec.kind === "plane" ? Plane : Chart)(document.getElementById(`chart-${spec.id}`), spec);
   groups();
   explore();
   examples();

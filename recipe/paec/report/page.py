@@ -73,8 +73,8 @@ class Content:
         planes = plane.section(self.groups, self.findings)
         found[0 if len(self.groups) > 1 else 1 : 0] = planes
         if self.scored:
-            colours = {run.name: i for i, group in enumerate(self.groups) for run in group.runs}
-            colours |= {group.name: i for i, group in enumerate(self.groups)}
+            colours = {run.name: group.place for group in self.groups for run in group.runs}
+            colours |= {group.name: group.place for group in self.groups}
             at = next((i + 1 for i, one in enumerate(found) if one["id"] == "validation"), 0)
             found.insert(at, benchmarks.section(self.scored, colours))
         return found
@@ -94,7 +94,8 @@ def payload(content: Content, charts: Sequence[dict[str, Any]]) -> dict[str, Any
     for group in content.groups:
         axes: dict[tuple[int, ...], int] = {}
         packed = {key: _packed(column, axes) for key, column in group.columns.items()}
-        found.append({"name": group.name, "axes": list(axes), "columns": packed, "seeds": len(group.runs)})
+        found.append({"name": group.name, "axes": list(axes), "columns": packed})
+        found[-1] |= {"seeds": len(group.runs), "place": group.place}
     for chart in charts:
         round_values(chart)
     examples = [

@@ -71,7 +71,7 @@ def section(groups: Sequence[Group], findings: Mapping[Place, Sequence[str]]) ->
         series = []
         for j, group in enumerate(groups):
             if path := path_of(group, (source, n)):
-                entry = series_of(j, f"avg@{n} and pass@{n} of {source}", group.name, j)
+                entry = series_of(j, f"avg@{n} and pass@{n} of {source}", group.name, group.place)
                 xs, ys = zip(*path.values(), strict=True)
                 series.append(entry | {"steps": list(path), "xs": [100 * x for x in xs], "ys": list(ys)})
         if sum(len(entry["steps"]) for entry in series) < 2:

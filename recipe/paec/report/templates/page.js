@@ -22,8 +22,8 @@ function groups() {
   if (!place) return;
   DATA.groups.forEach((group, number) => {
     const seeds = group.seeds > 1 ? ` (${group.seeds} seeds)` : "";
-    const button = element("button", { type: "button", "aria-pressed": "true", class: `c${number % 6}` },
-      swatch(Math.floor(number / 6) % 3), element("span", {}, group.name + seeds));
+    const button = element("button", { type: "button", "aria-pressed": "true", class: `c${group.place % 6}` },
+      swatch(Math.floor(group.place / 6) % 3), element("span", {}, group.name + seeds));
     button.addEventListener("click", () => {
       const show = button.getAttribute("aria-pressed") !== "true";
       button.setAttribute("aria-pressed", String(show));
@@ -59,7 +59,7 @@ function explore() {
   const spec = () => ({
     id: select.value.replaceAll(/[^\w@.-]+/g, "_"), title: select.value, unit: "", note: "", kind: "lines", x: "training step", scale: 1, wide: true,
     series: DATA.groups.flatMap((group, number) => (select.value in group.columns
-      ? [{ label: group.name, group: number, key: select.value, colour: number % 6, dashes: Math.floor(number / 6) % 3 }] : [])),
+      ? [{ label: group.name, group: number, key: select.value, colour: group.place % 6, dashes: Math.floor(group.place / 6) % 3 }] : [])),
   });
   const heading = figure.querySelector("h3");
   heading.textContent = select.value;

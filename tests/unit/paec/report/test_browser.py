@@ -248,7 +248,8 @@ PLANE = "Chart.all.find((chart) => chart.spec.id === 'plane')"
 def plane(tmp_path_factory):
     """The report of two runs: the second stopped earlier."""
     folder = tmp_path_factory.mktemp("plane")
-    runs = write_run(folder / "a"), write_run(folder / "b", seed=3, other=1, last=6)
+    grpo = {"method": "none"}
+    runs = write_run(folder / "a", identity=grpo), write_run(folder / "b", seed=3, other=1, last=6)
     assert main([*map(str, runs), "--output", str(folder / "both.html")]) == 0
     return folder / "both.html"
 

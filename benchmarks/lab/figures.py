@@ -15,17 +15,25 @@ from benchmarks.lab.knob_search import method_of
 from benchmarks.lab.records import BASELINE, PAEC, REFERENCE, Runs, quantities
 from benchmarks.lab.why import KINDS, mean
 from data_prep.files import atomic_write
+from recipe.paec.compare.palette import COLOURS
 from recipe.paec.scoring.estimators import Difference, powers_of_two
 
 MOST_CURVES = 6
 """Methods whose curves, with the range of their seeds, can be told apart in one figure."""
 COLORS = {"better": "C2", "no significant difference": "0.55", "worse": "C3", "one seed: no interval": "0.8"}
 """Of what `in_words` says."""
-CURVE_COLORS = {
-    **{BASELINE: "C0", "entropy_bonus": "C1", PAEC: "C2", "paec_text": "C3"},
-    **{"pass_at_k": "C4", "unlikeliness": "C5", "paec_no_mask": "C6", "pass_at_k+paec": "C7"},
-    **{"entropy_bonus.coefficient=0.01": "C8", "paec.entropy=normalized": "C9"},
-}
+PALETTE = (*COLOURS, "C4", "C5", "C7", "C8")
+"""Those of all pictures, and four more."""
+CURVE_COLORS = dict(
+    zip(
+        (
+            *(BASELINE, PAEC, "entropy_bonus", "paec_text", "pass_at_k", "unlikeliness", "paec_no_mask"),
+            *("pass_at_k+paec", "entropy_bonus.coefficient=0.01", "paec.entropy=normalized"),
+        ),
+        PALETTE,
+        strict=True,
+    )
+)
 """Of settings and methods in the figures of curves, the same in all of them; others take what is left."""
 LEAST_RANGE = 0.1
 """Of an axis of shares: a smaller one would make an effect of noise."""
@@ -153,7 +161,7 @@ def _styles(names: Iterable[str]) -> dict[str, dict[str, Any]]:
     for name in names:
         color = CURVE_COLORS.get(name) or CURVE_COLORS.get(method_of(name))
         colors[name] = None if color in colors.values() else color
-    every = [(f"C{place}", line) for line in LINES for place in range(10)]
+    every = [(color, line) for line in LINES for color in PALETTE]
     free = cycle(one for one in every if one[0] not in colors.values() or one[1] != LINES[0])
     given = {name: (color, LINES[0]) if color else next(free) for name, color in colors.items()}
     return {name: {"color": color, "linestyle": line} for name, (color, line) in given.items()}

@@ -29,6 +29,7 @@ from recipe.paec.compare.evaluations import (
     read_run,
 )
 from recipe.paec.compare.figures import INK, PANEL, line_style, name_ends, tidy
+from recipe.paec.compare.palette import places
 from recipe.paec.scoring.display import heading, in_papers_order
 from recipe.paec.scoring.estimators import LEVEL
 
@@ -104,15 +105,14 @@ def picture(curves: Sequence[Curve]) -> Figure:
     width, height = 0.6 + PANEL[0] * len(benchmarks) + margin, 0.9 + PANEL[1] * len(METRICS)
     figure = Figure(figsize=(width, height), layout="constrained")
     figure.get_layout_engine().set(rect=(0, 0, 1 - margin / width, 1))
+    style = places([curve.name for curve in curves])
     panels = figure.subplots(len(METRICS), len(benchmarks), sharex=True, squeeze=False)
     for row, (metric, label) in zip(panels, METRICS.items(), strict=True):
         for panel, benchmark in zip(row, with_progress(benchmarks, label=label), strict=True):
-            ends = [_line(panel, i, curve, benchmark, metric) for i, curve in enumerate(curves)]
+            ends = [_line(panel, i, curve, benchmark, metric) for i, curve in zip(style, curves, strict=True)]
             tidy(panel)
         row[0].set_ylabel(f"{label}, %", color=INK)
-        named = [
-            (curve.name, end, line_style(i)["color"]) for i, (curve, end) in enumerate(zip(curves, ends, strict=True))
-        ]
+        named = [(curve.name, end, line_style(i)["color"]) for i, curve, end in zip(style, curves, ends, strict=True)]
         name_ends(row[-1], named)
     for panel, benchmark in zip(panels[0], benchmarks, strict=True):
         n = run.scores["benchmarks"][benchmark]["samples"]

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-"""Okabe and Ito's, distinguishable with every kind of colour vision; after the sixth run, the next dash pattern."""
+from recipe.paec.compare.palette import COLOURS
 
 DASHES = ("-", (0, (4, 2)), (0, (1, 1.5)))
 
@@ -18,7 +17,7 @@ PANEL = (2.5, 1.9)
 
 
 def line_style(index: int) -> dict[str, object]:
-    """Colour and dashes of the index-th line of a picture."""
+    """Colour and dashes at a place of `palette.places`."""
     return {
         "color": COLOURS[index % len(COLOURS)],
         "linestyle": DASHES[index // len(COLOURS) % len(DASHES)],

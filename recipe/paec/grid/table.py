@@ -26,6 +26,7 @@ from data_prep.files import atomic_write
 from recipe.paec.common.console import say
 from recipe.paec.common.files import write_json
 from recipe.paec.compare.figures import INK, PANEL, line_style, tidy
+from recipe.paec.compare.palette import places
 from recipe.paec.grid.request import Grid
 from recipe.paec.grid.runs import GridRun
 from recipe.paec.run.summary import ENTROPY, tail_mean
@@ -219,12 +220,12 @@ def picture(runs: Sequence[GridRun]) -> Figure | None:
     if not any(panels.values()):
         return None
     figure = Figure(figsize=(2.8 * PANEL[0], 0.6 + 1.2 * PANEL[1] * len(panels)), layout="constrained")
-    shown = {}
+    shown, place = {}, dict(zip(labels, places(labels), strict=True))
     for panel, (title, lines) in zip(figure.subplots(len(panels), squeeze=False)[:, 0], panels.items(), strict=True):
         for label, seeds in lines.items():
             steps = sorted(set.intersection(*map(set, seeds)))
             values = [[curve[step] for curve in seeds] for step in steps]
-            style = line_style(labels.index(label))
+            style = line_style(place[label])
             (shown[label],) = panel.plot(steps, list(map(fmean, values)), linewidth=1.6, zorder=3, **style)
             if len(seeds) > 1:
                 low, high = list(map(min, values)), list(map(max, values))

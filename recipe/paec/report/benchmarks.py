@@ -10,6 +10,7 @@ from typing import Any
 
 from recipe.paec.common.errors import UserError
 from recipe.paec.compare.evaluations import CURVE_FILE, SCORES_FILE, Evaluation, read_json, read_run
+from recipe.paec.compare.palette import places
 from recipe.paec.report.catalogue import PERCENT, Spec
 from recipe.paec.report.charts import chart_of, series_of
 from recipe.paec.report.facts import Fact
@@ -80,9 +81,8 @@ def section(scored: Sequence[Scored], colours: Mapping[str, int]) -> dict[str, A
         scored: the evaluations.
         colours: of the runs and their groups on the page, by name: their evaluations have the same.
     """
-    colours = dict(colours)
-    for one in scored:
-        colours.setdefault(one.name, 1 + max(colours.values(), default=-1))
+    others = list(dict.fromkeys(one.name for one in scored if one.name not in colours))
+    colours = {**colours, **dict(zip(others, places(others, taken=colours.values()), strict=True))}
     charts = []
     for number, benchmark in enumerate(
         in_papers_order({name for one in scored for name in one.last.scores["benchmarks"]})

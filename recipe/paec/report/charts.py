@@ -89,7 +89,9 @@ def _drawn(spec: Spec, groups: Sequence[Group]) -> list[dict[str, Any]]:
             if spec.bare
             else f"{spec.title}: {label}"
         )
-        series = [series_of(j, key, g.name, j, points=line.points) for j, g in enumerate(groups) if key in g.columns]
+        series = [
+            series_of(j, key, g.name, g.place, points=line.points) for j, g in enumerate(groups) if key in g.columns
+        ]
         charts.append(
             chart_of(spec if i == 0 else replace(spec, note=""), f"{spec.id}-{i}" if i else spec.id, title, series)
         )
@@ -115,7 +117,7 @@ def _entropy_of_several(spec: Spec, groups: Sequence[Group], lines: list[tuple[L
             for line, key, label in lines:
                 if label in kinds and key in group.columns:
                     text = group.name if label == kinds[0] else f"{group.name}, {label}"
-                    series.append(series_of(j, key, text, j, max(line.dashes, j // COLOURS % 3)))
+                    series.append(series_of(j, key, text, group.place, max(line.dashes, group.place // COLOURS % 3)))
         if series:
             own = spec if name == spec.id else replace(spec, note="Below its floor, dotted, the method's penalty acts.")
             charts.append(chart_of(own, name, title, series))
@@ -155,7 +157,7 @@ def _snapshots(groups: Sequence[Group], number: int, columns: Iterable[Column]) 
     common = sorted(set.intersection(*(set(column.x) for column in columns)))
     if len(groups) == 1:
         return [(step, f"step {step}", i) for i, step in enumerate(chosen(common, 4))]
-    return [(step, f"{groups[number].name}, step {step}", number) for step in common[-1:]]
+    return [(step, f"{groups[number].name}, step {step}", groups[number].place) for step in common[-1:]]
 
 
 def pass_curves(groups: Sequence[Group]) -> list[dict[str, Any]]:
@@ -231,7 +233,7 @@ def method_charts(groups: Sequence[Group], taken: set[str]) -> list[dict[str, An
         if len(methods) > 1:
             title = f"{method}: {title}"
         series = [
-            series_of(j, key, group.name if len(groups) > 1 else name, j)
+            series_of(j, key, group.name if len(groups) > 1 else name, group.place)
             for j, group in enumerate(groups)
             if key in group.columns
         ]

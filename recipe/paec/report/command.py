@@ -16,6 +16,7 @@ from recipe.paec.common.errors import UserError
 from recipe.paec.compare.evaluations import distinct
 from recipe.paec.report.benchmarks import Scored, is_evaluation, of_run, read_scored, with_own_names
 from recipe.paec.report.page import Content, render
+from recipe.paec.report.plane import findings_of
 from recipe.paec.report.responses import read_responses
 from recipe.paec.report.runs import Run, is_run, read_run
 from recipe.paec.report.series import grouped
@@ -80,11 +81,13 @@ def content_of(runs: Sequence[tuple[str | None, Run]], scored: Sequence[Scored] 
     """What a report of these runs, with the names given to them, and of these evaluations shows."""
     read = [(name, run, read_responses(run.folder, run.last_step)) for name, run in runs]
     own = {run.folder: of_run(run) for _, run in runs}
+    groups = grouped(read)
     return Content(
-        groups=grouped(read),
+        groups=groups,
         responses={run.folder: responses for _, run, responses in read if responses is not None},
         scored=with_own_names([*(one for found, _ in own.values() for one in found), *scored]),
         remarks={folder: remarks for folder, (_, remarks) in own.items()},
+        findings=findings_of(groups),
     )
 
 

@@ -17,12 +17,14 @@ from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
 from data_prep.files import atomic_write
 from recipe.paec.compare.figures import COLOURS, DASHES, INK, name_ends, tidy
+from recipe.paec.report.charts import STEP
 from recipe.paec.report.page import Content
 from recipe.paec.report.series import Group
 
 MAIN = ("entropy", "hbar", "avg", "maj", "pass", "passk", "reward", "length", "diversity", "clip", "grad", "stages") + (
     "benchmark",
     "benchmarkk",
+    "plane",
 )
 """Charts that become figures, with the charts that they are split into for several runs."""
 DPI = 200
@@ -57,60 +59,73 @@ def data_of(entry: dict[str, Any], groups: Sequence[Group], scale: float) -> dic
     style = {key: entry[key] for key in ("label", "colour", "dashes")}
     if "xs" in entry:
         parts = {name: times(entry.get(f"{name}s")) for name in ("y", "low", "high")}
-        return {**style, "x": list(entry["xs"]), **parts}
+        return {**style, "x": list(entry["xs"]), **parts, "steps": entry.get("steps")}
     column = groups[entry["group"]].columns[entry["key"]]
     parts = {name: times(getattr(column, name)) for name in ("y", "low", "high")}
     return {**style, "x": list(column.x), **parts}
 
 
 def as_csv(chart: dict[str, Any], lines: Sequence[dict[str, Any]]) -> str:
-    """The numbers of a chart: a row for each place on the x axis, a column for each line and its bounds."""
+    """The numbers of a chart: a row for each place on the x axis, a column for each line and its bounds.
+
+    Of a plane a row for each validation, and two columns for each line.
+    """
+    if chart["kind"] == "plane":
+        name, places = STEP, [line["steps"] for line in lines]
+        parts = [(part, f", {axis}") for part, axis in zip("xy", chart["axes"], strict=True)]
+    else:
+        name, places = chart["x"], [line["x"] for line in lines]
+        parts = [("y", ""), ("low", ", least"), ("high", ", greatest")]
     columns = [
-        (line["label"] + suffix, dict(zip(line["x"], line[part], strict=True)))
-        for line in lines
-        for part, suffix in (("y", ""), ("low", ", least"), ("high", ", greatest"))
+        (line["label"] + suffix, dict(zip(of_line, line[part], strict=True)))
+        for line, of_line in zip(lines, places, strict=True)
+        for part, suffix in parts
         if line[part] is not None
     ]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([chart["x"], *(label for label, _ in columns)])
-    for x in sorted({x for line in lines for x in line["x"]}):
+    writer.writerow([name, *(label for label, _ in columns)])
+    for x in sorted({x for of_line in places for x in of_line}):
         cells = [values.get(x) for _, values in columns]
         writer.writerow([x, *("" if cell is None or cell != cell else repr(cell) for cell in cells)])
     return text.getvalue()
 
 
 def picture(chart: dict[str, Any], lines: Sequence[dict[str, Any]]) -> Figure:
-    """One chart, wide enough for one column of a paper, with the names of the lines at its right."""
+    """One chart, wide enough for one column of a paper, with the names of the lines at its right; a plane is square."""
     named = len(lines) > 1
     stack = chart["kind"] == "stack"
     margin = 0.25 + 0.075 * max(len(line["label"]) for line in lines) * named + 0.2 * stack  # inches
     width = 3.4 + margin
-    figure = Figure(figsize=(width, 2.4), layout="constrained")
+    plane = chart["kind"] == "plane"
+    figure = Figure(figsize=(width, 3.4 if plane else 2.4), layout="constrained")
     figure.get_layout_engine().set(rect=(0, 0, 1 - margin / width, 1))
     panel = figure.subplots()
-    ends = [] if stack else [_line(panel, line) for line in lines]
+    ends = [] if stack else [_line(panel, line, plane) for line in lines]
     if stack:
         _stack(panel, lines)
     tidy(panel, percent=chart["unit"].startswith("%"))
     if chart.get("log"):
         _powers(panel, sorted({x for line in lines for x in line["x"]}))
     panel.set_title(textwrap.fill(chart["title"], 48), fontsize=9, color=INK, loc="left")
-    panel.set_xlabel(chart["x"], fontsize=8, color=INK)
-    panel.set_ylabel(chart["unit"], fontsize=8, color=INK)
+    x, y = (f"{axis}, {chart['unit']}" for axis in chart["axes"]) if plane else (chart["x"], chart["unit"])
+    panel.set_xlabel(x, fontsize=8, color=INK)
+    panel.set_ylabel(y, fontsize=8, color=INK)
     if named and not stack:
         known = [(line["label"], end, COLOURS[line["colour"]]) for line, end in zip(lines, ends, strict=True)]
         name_ends(panel, [entry for entry in known if entry[1] is not None], weight="normal")
     return figure
 
 
-def _line(panel: Axes, line: dict[str, Any]) -> float | None:
-    """Draw a line with its band; returns the height of its end, None if it has no value."""
+def _line(panel: Axes, line: dict[str, Any], dotted: bool = False) -> float | None:
+    """Draw a line with its band, and a large dot at its end if asked; returns the height of its end, if it has one."""
     style = {"color": COLOURS[line["colour"]], "linestyle": DASHES[line["dashes"]]}
     marker = "o" if len(line["x"]) <= 12 else ""
     panel.plot(line["x"], line["y"], linewidth=1.2, marker=marker, markersize=2.5, zorder=3, **style)
     if line["low"] is not None:
         panel.fill_between(line["x"], line["low"], line["high"], color=style["color"], alpha=0.15, linewidth=0)
+    if dotted:
+        panel.plot(line["x"][-1:], line["y"][-1:], "o", markersize=6, color=style["color"], zorder=4, clip_on=False)
     return next((value for value in reversed(line["y"]) if value == value), None)
 
 

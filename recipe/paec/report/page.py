@@ -13,7 +13,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from recipe.paec.common import secrets
-from recipe.paec.report import benchmarks
+from recipe.paec.report import benchmarks, plane
 from recipe.paec.report.benchmarks import Scored
 from recipe.paec.report.charts import sections
 from recipe.paec.report.facts import facts_of, provenance
@@ -52,6 +52,8 @@ class Content:
     """Evaluations."""
     remarks: Mapping[Path, Sequence[str]] = field(default_factory=dict)
     """Run's folder -> what else could not be read."""
+    findings: Mapping[plane.Place, Sequence[str]] = field(default_factory=dict)
+    """Validation set -> what is said beside its plane of accuracy and pass@n."""
 
     @property
     def runs(self) -> list[Run]:
@@ -66,11 +68,13 @@ class Content:
         return text if len(text) <= 120 else f"{len(names)} runs"
 
     def sections(self) -> list[dict[str, Any]]:
-        """The sections with charts, those of the benchmarks after the validation."""
+        """The sections with charts: the planes of several runs first, the benchmarks after the validation."""
         found = sections(self.groups) if self.groups else []
+        planes = plane.section(self.groups, self.findings)
+        found[0 if len(self.groups) > 1 else 1 : 0] = planes
         if self.scored:
-            colours = {run.name: i for i, group in enumerate(self.groups) for run in group.runs}
-            colours |= {group.name: i for i, group in enumerate(self.groups)}
+            colours = {run.name: group.place for group in self.groups for run in group.runs}
+            colours |= {group.name: group.place for group in self.groups}
             at = next((i + 1 for i, one in enumerate(found) if one["id"] == "validation"), 0)
             found.insert(at, benchmarks.section(self.scored, colours))
         return found
@@ -79,7 +83,7 @@ class Content:
 def round_values(chart: dict[str, Any]) -> None:
     """Round the values that a chart has of its own."""
     for line in chart["series"]:
-        for part in ("ys", "lows", "highs"):
+        for part in ("xs", "ys", "lows", "highs"):
             if part in line:
                 line[part] = [rounded(value) for value in line[part]]
 
@@ -90,7 +94,8 @@ def payload(content: Content, charts: Sequence[dict[str, Any]]) -> dict[str, Any
     for group in content.groups:
         axes: dict[tuple[int, ...], int] = {}
         packed = {key: _packed(column, axes) for key, column in group.columns.items()}
-        found.append({"name": group.name, "axes": list(axes), "columns": packed, "seeds": len(group.runs)})
+        found.append({"name": group.name, "axes": list(axes), "columns": packed})
+        found[-1] |= {"seeds": len(group.runs), "place": group.place}
     for chart in charts:
         round_values(chart)
     examples = [
@@ -161,7 +166,7 @@ def render(content: Content, made: str, live: Live | None = None) -> str:
     charts = [chart for section in found for chart in section["charts"]]
     style = "\n".join([text_of(UPLOT / "uPlot.min.css"), text_of(TEMPLATES / "page.css")])
     library = text_of(UPLOT / "uPlot.iife.min.js")
-    names = ("text.js", "data.js", "chart.js", "page.js", *(("live.js",) if live else ()))
+    names = ("text.js", "data.js", "chart.js", "plane.js", "page.js", *(("live.js",) if live else ()))
     script = "\n".join(text_of(TEMPLATES / name) for name in names)
     data = payload(content, charts) | ({"live": {"state": live.state, "seconds": live.seconds}} if live else {})
     facts = [facts_of(run) for run in runs]

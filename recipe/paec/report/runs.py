@@ -53,6 +53,15 @@ class Run:
         return dig(self.config, path)
 
     @property
+    def method(self) -> str | None:
+        """The method's name as in `method=`, those of several joined by +; None if it was not recorded."""
+        name, target = self.setting("identity.method"), self.setting("method._target_")
+        if name is None and isinstance(target, str):  # of the laboratory
+            own = target.removeprefix("paec_loss.methods.")
+            name = target if own == target else own.partition(".")[0]
+        return name and "+".join([str(name), *(self.setting("also") or {})])
+
+    @property
     def last_step(self) -> int | None:
         """The last recorded step, None before the first."""
         return self.records[-1]["step"] if self.records else None

@@ -8,6 +8,7 @@ from statistics import fmean
 from typing import Any
 
 from recipe.paec.compare.evaluations import without_seed
+from recipe.paec.compare.palette import places
 from recipe.paec.report.responses import Responses, response_columns
 from recipe.paec.report.runs import Run
 from recipe.paec.report.settings import flat, is_place
@@ -38,6 +39,8 @@ class Group:
     name: str
     runs: tuple[Run, ...]
     columns: Mapping[str, Column]
+    place: int = 0
+    """Of its colour and dashes, see `places`."""
 
 
 def columns(records: Sequence[Mapping[str, Any]]) -> dict[str, Column]:
@@ -118,9 +121,11 @@ def grouped(runs: Sequence[tuple[str | None, Run, Responses | None]]) -> list[Gr
         else:
             groups.append([(name, run, responses)])
     labels = _distinct([members[0][0] or _label([run for _, run, _ in members]) for members in groups])
+    # In the charts of one run, colours tell quantities apart.
+    styles = places(labels, [members[0][1].method for members in groups]) if len(groups) > 1 else [0] * len(groups)
     return [
-        Group(label, tuple(run for _, run, _ in members), merged([run_columns(run, r) for _, run, r in members]))
-        for label, members in zip(labels, groups, strict=True)
+        Group(label, tuple(run for _, run, _ in members), merged([run_columns(run, r) for _, run, r in members]), place)
+        for label, members, place in zip(labels, groups, styles, strict=True)
     ]
 
 

@@ -402,7 +402,7 @@ def test_more_methods_than_colors_have_other_lines(tmp_path):
     own = ["none", "paec", "pass_at_k"]
     names = [*own, *(f"method{i}.knob={i}" for i in range(12))]
     styles = figures._styles(names)
-    assert [styles[name] for name in own] == [{"color": c, "linestyle": "-"} for c in ("C0", "C2", "C4")]
+    assert [styles[name] for name in own] == [{"color": c, "linestyle": "-"} for c in ("#0072B2", "#D55E00", "#E69F00")]
     looks = [(style["color"], style["linestyle"]) for style in styles.values()]
     assert len(set(looks)) == 15 and [line for _, line in looks].count("-") == 10
     assert len(figures._styles(map(str, range(31)))) == 31, "from then on they repeat"

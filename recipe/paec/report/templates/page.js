@@ -1,7 +1,7 @@
 // Puts the charts into their places, and the parts of the page that answer to the reader.
 
 (function start() {
-  for (const spec of DATA.charts) new Chart(document.getElementById(`chart-${spec.id}`), spec);
+  for (const spec of DATA.charts) new (spec.kind === "plane" ? Plane : Chart)(document.getElementById(`chart-${spec.id}`), spec);
   groups();
   explore();
   examples();
@@ -22,8 +22,8 @@ function groups() {
   if (!place) return;
   DATA.groups.forEach((group, number) => {
     const seeds = group.seeds > 1 ? ` (${group.seeds} seeds)` : "";
-    const button = element("button", { type: "button", "aria-pressed": "true", class: `c${number % 6}` },
-      swatch(Math.floor(number / 6) % 3), element("span", {}, group.name + seeds));
+    const button = element("button", { type: "button", "aria-pressed": "true", class: `c${group.place % 6}` },
+      swatch(Math.floor(group.place / 6) % 3), element("span", {}, group.name + seeds));
     button.addEventListener("click", () => {
       const show = button.getAttribute("aria-pressed") !== "true";
       button.setAttribute("aria-pressed", String(show));
@@ -59,7 +59,7 @@ function explore() {
   const spec = () => ({
     id: select.value.replaceAll(/[^\w@.-]+/g, "_"), title: select.value, unit: "", note: "", kind: "lines", x: "training step", scale: 1, wide: true,
     series: DATA.groups.flatMap((group, number) => (select.value in group.columns
-      ? [{ label: group.name, group: number, key: select.value, colour: number % 6, dashes: Math.floor(number / 6) % 3 }] : [])),
+      ? [{ label: group.name, group: number, key: select.value, colour: group.place % 6, dashes: Math.floor(group.place / 6) % 3 }] : [])),
   });
   const heading = figure.querySelector("h3");
   heading.textContent = select.value;

@@ -11,6 +11,7 @@ from comparison_cases import HIGH, LOW, evaluation, run
 
 from recipe.paec.compare.curves import picture, read_curves
 from recipe.paec.compare.evaluations import SCORES_FILE
+from recipe.paec.compare.palette import COLOURS
 from recipe.paec.scoring.estimators import bootstrap_interval
 
 
@@ -46,7 +47,9 @@ def test_curve_draws_the_scores(curves):
     band = figure.axes[0].collections[0].get_paths()[0].vertices[:, 1]
     interval = bootstrap_interval([c / 4 for c in LOW["aime24"]])
     assert (band.min(), band.max()) == pytest.approx((100 * interval.low, 100 * interval.high))
-    assert grpo.get_color() != paec.get_color()
+    assert (grpo.get_color(), paec.get_color()) == COLOURS[:2]
+    swapped = picture(read_curves([str(folder) for folder in [*curves[1:], curves[0]]]))
+    assert [line.get_color() for line in swapped.axes[0].lines] == [*COLOURS[1::-1]], "in every order the same"
     # The names are next to the last column, separated from each other even if the lines end together.
     for panel in figure.axes[1::2]:
         names = {text.get_text(): text.xy for text in panel.texts}

@@ -123,6 +123,8 @@ def test_the_picture_draws_means_and_the_range_over_seeds(tmp_path):
     (band,) = entropy.collections
     assert {tuple(point) for point in band.get_paths()[0].vertices.round(9)} >= {(2.0, 0.5), (2.0, 0.7), (1.0, 0.4)}
     assert accuracy.get_title("left") == "AMC23 avg@4, %"
+    swapped = picture(runs[::-1]).axes[1]
+    assert [line.get_color() for line in swapped.lines] == [line.get_color() for line in entropy.lines][::-1]
     assert [line.get_ydata()[0] for line in accuracy.lines] == pytest.approx([30.0, 35.0])
     text, files = write(tmp_path, runs, {}, ABOUT)
     assert [file.name for file in files] == ["table.md", "table.json", "curves.png"]

@@ -110,7 +110,7 @@ def test_those_of_a_run_are_found(tmp_path):
     assert remark.startswith(f"{folder / 'evaluation' / 'broken' / 'scores.json'}: not valid JSON")
     content = content_of([(None, read_run(folder))])
     assert [one.name for one in content.scored] == ["a, luffy", "a, other"]
-    assert [one["id"] for one in content.sections()][:3] == ["entropy", "validation", "benchmarks"]
+    assert [one["id"] for one in content.sections()][:4] == ["entropy", "plane", "validation", "benchmarks"]
 
 
 def test_a_report_of_evaluations_only(tmp_path):

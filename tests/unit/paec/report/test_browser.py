@@ -275,6 +275,7 @@ def test_several_runs_with_gaps(visit, tmp_path):
     (tmp_path / "b" / "metrics.jsonl").write_text("\n".join(text) + '\n{"step": 301, "act')
     assert main([str(first), *(str(tmp_path / n) for n in ("a-seed1", "b")), "--output", str(tmp_path / "o.html")]) == 0
     page = visit(tmp_path / "o.html")
+    drawn(page)
     steps, high, low, mean, other = page.evaluate(f"{ENTROPY}.uplot.data")
     assert steps == list(range(1, 401))
     assert (low[0], mean[0], high[0]) == (0.484375, 0.489375, 0.494375)
@@ -304,3 +305,84 @@ def test_an_empty_run(visit, tmp_path):
     page = visit(tmp_path / "report.html")
     assert page.locator("figure canvas").count() == 0
     assert "no step was recorded" in page.locator("header").inner_text()
+
+
+PLANE = "Chart.all.find((chart) => chart.spec.id === 'plane')"
+
+
+@pytest.fixture(scope="module")
+def plane(tmp_path_factory):
+    """The report of two runs: the second stopped earlier."""
+    folder = tmp_path_factory.mktemp("plane")
+    grpo = {"method": "none"}
+    runs = write_run(folder / "a", identity=grpo), write_run(folder / "b", seed=3, other=1, last=6)
+    assert main([*map(str, runs), "--output", str(folder / "both.html")]) == 0
+    return folder / "both.html"
+
+
+def test_the_plane_is_a_path_of_each_run(visit, plane):
+    """Its dots are where the validations are: pixels in the colour of the run, at the ends several wide."""
+    page = visit(plane)
+    assert page.locator("main section").first.get_attribute("id") == "plane"
+    found = page.evaluate(
+        f"""() => {{
+          const u = {PLANE}.uplot, {{ width, height }} = u.ctx.canvas;
+          const {{ data }} = u.ctx.getImageData(0, 0, width, height);
+          const at = (x, y, dx = 0) => {{
+            const place = Math.round(u.valToPos(y, "y", true)) * width + Math.round(u.valToPos(x, "x", true)) + dx;
+            return [...data.slice(4 * place, 4 * place + 4)];
+          }};
+          return [at(25, 45), at(50, 70, 4), at(40.5, 60.5, -4)];
+        }}"""
+    )
+    blue, orange = [0, 114, 178, 255], [213, 94, 0, 255]
+    assert found == [pytest.approx(colour, abs=3) for colour in (blue, blue, orange)]
+
+
+def test_reading_the_plane(visit, plane):
+    """Pointer and keyboard name a validation, for both axes at once."""
+    page = visit(plane)
+    chart = page.locator("#chart-plane")
+    assert chart.locator(".number").all_inner_texts() == ["50.0, 70.0", "40.5, 60.5"]
+    assert chart.locator(".readout").inner_text() == "avg@4, pass@4: last validations"
+    box = chart.locator(".u-over").bounding_box()
+    x, y = page.evaluate(f"[{PLANE}.uplot.valToPos(25, 'x'), {PLANE}.uplot.valToPos(45, 'y')]")
+    page.mouse.move(box["x"] + x + 3, box["y"] + y - 3)
+    assert chart.locator(".readout").inner_text() == "avg@4, pass@4: training step 0"
+    assert chart.locator(".number").all_inner_texts() == ["25.0, 45.0", "28.0, 48.0"]
+    page.get_by_role("group", name=re.compile("^pass@4 over avg@4 .%., a path over the validations: a, b")).focus()
+    page.keyboard.press("End")
+    assert page.locator("#spoken").inner_text() == "training step 8, avg@4 and pass@4: a 50.0, 70.0; b –"
+    page.keyboard.press("ArrowLeft")
+    assert chart.locator(".readout").inner_text() == "avg@4, pass@4: training step 4"
+    page.keyboard.press("Escape")
+    assert chart.locator(".readout").inner_text() == "avg@4, pass@4: last validations"
+
+
+def test_the_numbers_of_the_plane(visit, plane):
+    page = visit(plane)
+    page.locator("#chart-plane summary").click()
+    table = page.locator("#chart-plane table")
+    assert table.locator("thead th").all_inner_texts() == [
+        "training step",
+        *("a, avg@4", "a, pass@4", "b, avg@4", "b, pass@4"),
+    ]
+    assert table.locator("tbody tr").nth(2).locator("th, td").all_inner_texts() == ["8", "50", "70", "–", "–"]
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_plane_is_square(visit, plane, width):
+    page = visit(plane, width=width, theme="dark")
+    sizes = page.evaluate(f"[{PLANE}.uplot.over.clientWidth, {PLANE}.uplot.over.clientHeight]")
+    assert sizes[0] > 270 and sizes[1] == pytest.approx(sizes[0], rel=0.1)
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+
+
+def test_a_run_can_be_hidden_in_the_plane(visit, plane):
+    page = visit(plane)
+    page.locator("#groups button").first.click()
+    assert page.evaluate(f"[{PLANE}.points(0).length, {PLANE}.points(1).length]") == [0, 2]
+    assert (
+        page.locator("#chart-plane").get_by_role("button", name=re.compile("^a")).get_attribute("aria-pressed")
+        == "false"
+    )

@@ -58,10 +58,12 @@ def test_one_run(tmp_path):
 
 
 def test_several_runs_are_overlaid(tmp_path):
-    folders = [write_run(tmp_path / "a"), write_run(tmp_path / "b", method=None, other=1)]
+    grpo = {"method": "none"}
+    folders = [write_run(tmp_path / "a"), write_run(tmp_path / "b", method=None, identity=grpo)]
     charts = charts_of(groups_of(*folders))
     assert lines(charts["entropy"]) == [("a", "actor/entropy"), ("b", "actor/entropy")]
-    assert [line["colour"] for line in charts["entropy"]["series"]] == [0, 1]
+    drawn = [charts["entropy"], charts["hbar"], charts["avg"], charts["passk-0"], charts["method-paec-mask_mass"]]
+    assert [[line["colour"] for line in chart["series"]] for chart in drawn] == [[1, 0], [1, 1], [1, 0], [1, 0], [1]]
     assert lines(charts["hbar"]) == [("a", "actor/paec/selected_entropy"), ("a, floor", "actor/paec/floor")]
     assert {charts[f"pass{end}"]["title"] for end in ("", "-1", "-2")} == {"pass@1", "pass@2", "pass@4"}
     assert charts["stages"]["title"] == "Time by stage, a" and charts["stages-1"]["title"] == "Time by stage, b"

@@ -24,10 +24,23 @@ def groups_of(*folders):
 def test_every_figure_has_three_files(tmp_path):
     files = write_figures(content_of_all(write_run(tmp_path / "a")), tmp_path / "figures")
     assert {path.stem for path in files} == {
-        *("entropy", "avg", "maj", "pass", "passk-0", "reward", "length", "diversity", "clip", "grad", "stages")
+        *(
+            "plane",
+            "entropy",
+            "avg",
+            "maj",
+            "pass",
+            "passk-0",
+            "reward",
+            "length",
+            "diversity",
+            "clip",
+            "grad",
+            "stages",
+        )
     }
     assert {path.name for path in files} == {path.name for path in (tmp_path / "figures").iterdir()}
-    assert len(files) == 33 and imread(tmp_path / "figures" / "entropy.png").shape[1] > 600
+    assert len(files) == 36 and imread(tmp_path / "figures" / "entropy.png").shape[1] > 600
     assert "token entropy" in (tmp_path / "figures" / "entropy.svg").read_text(encoding="utf-8").lower()
 
 
@@ -91,3 +104,19 @@ def test_the_same_data_give_the_same_files(tmp_path):
         write_figures(content, tmp_path / place)
     for name in ("entropy.svg", "stages.svg", "passk-0.csv"):
         assert (tmp_path / "x" / name).read_bytes() == (tmp_path / "y" / name).read_bytes()
+
+
+def test_a_plane(tmp_path):
+    """A row for each validation, two columns for each run; drawn as a path with a dot at its end."""
+    content = content_of_all(write_run(tmp_path / "a"), write_run(tmp_path / "b", method=None, other=1, last=6))
+    write_figures(content, tmp_path / "figures")
+    text = (tmp_path / "figures" / "plane.csv").read_text(encoding="utf-8")
+    assert text.splitlines() == [
+        'training step,"a, avg@4","a, pass@4","b, avg@4","b, pass@4"',
+        *("0,25.0,45.0,25.0,45.0", "4,37.5,57.49999999999999,37.5,57.49999999999999", "8,50.0,70.0,,"),
+    ]
+    chart = content.sections()[0]["charts"][0]
+    (panel,) = picture(chart, [data_of(entry, content.groups, 100) for entry in chart["series"]]).axes
+    path, end, _, _ = panel.lines
+    assert [*path.get_xdata()] == [25, 37.5, 50] and [*end.get_xdata()] == [50]
+    assert (panel.get_xlabel(), panel.get_ylabel()) == ("avg@4, %", "pass@4, %")

@@ -17,6 +17,22 @@ def test_a_finished_run(tmp_path):
     assert run.records[4] == record(4)
 
 
+@pytest.mark.parametrize(
+    "config, method",
+    [
+        ("identity: {method: paec}\nmethod: {_target_: paec_loss.PAEC}", "paec"),
+        ("method: {_target_: paec_loss.methods.none.NoMethod}\nalso: {}", "none"),
+        ("method: {_target_: my_pkg.Mine}", "my_pkg.Mine"),
+        ("identity: {method: pass_at_k}\nalso: {paec: {rho: 0.8}}", "pass_at_k+paec"),
+        ("seed: 1", None),
+    ],
+)
+def test_the_method_of_a_run(tmp_path, config, method):
+    folder = write_run(tmp_path / "a")
+    (folder / "config.yaml").write_text(config)
+    assert read_run(folder).method == method
+
+
 def test_a_name_of_the_command_line_wins(tmp_path):
     assert read_run(write_run(tmp_path / "a"), "mine").name == "mine"
 

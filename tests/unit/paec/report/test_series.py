@@ -75,6 +75,16 @@ def test_seeds_of_the_laboratory_are_one_group(tmp_path):
     assert not is_place("output.width") and not is_place("names")
 
 
+def test_grpo_and_paec_have_the_same_places_beside_any_others(tmp_path):
+    """By their configurations, whatever their names are; a run by itself has the first."""
+    for name, method in (("x", "aepo"), ("y", "none"), ("z", "paec")):
+        write_run(tmp_path / name, identity={"method": method})
+    x, y, z = (read(tmp_path / name) for name in "xyz")
+    assert [group.place for group in grouped([y, z])] == [0, 1]
+    assert [group.place for group in grouped([x, y, z])] == [2, 0, 1]
+    assert [group.place for group in grouped([z, x])] == [1, 2] and grouped([z])[0].place == 0
+
+
 def test_the_same_seed_twice_is_not_a_group(tmp_path):
     for name in ("a", "b"):
         write_run(tmp_path / name)

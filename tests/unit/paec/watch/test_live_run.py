@@ -109,7 +109,8 @@ def test_charts_with_values_of_their_own_come_as_a_whole(folder):
     state = data_of(run.page())["live"]["state"]
     append(folder, record(6), record(7), record(8))
     charts = {chart["id"]: chart for chart in run.update(state)["charts"]}
-    assert set(charts) == {"passk-0", "deciles"}
+    assert set(charts) == {"passk-0", "deciles", "plane"}
+    assert charts["plane"]["series"][0]["steps"] == [0, 4, 8]
     assert [line["label"] for line in charts["passk-0"]["series"]] == ["step 0", "step 4", "step 8"]
     assert charts["passk-0"]["series"][2]["ys"] == [0.5, 0.65, 0.7]
 

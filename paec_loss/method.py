@@ -171,6 +171,11 @@ class Method(Generic[Context]):
         """Responses to a prompt with fewer of which the method does nothing, or leaves nothing to learn from."""
         return 1
 
+    @property
+    def binary_rewards(self) -> bool:
+        """Whether rewards are 1 for right responses, 0 for others: those that `rewards` makes, `advantages` needs."""
+        return False
+
     # ---- schedules ---------------------------------------------------------------------------------------------------
 
     @property

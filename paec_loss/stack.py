@@ -188,6 +188,13 @@ class MethodStack:
                     raise ValueError(
                         f"{changer} brings a clip range, and {owner} a policy loss without one: choose one of them"
                     )
+        for changer, rewarding in self._having("rewards"):
+            for reader, method in self._having("advantages"):
+                if method.binary_rewards and not rewarding.binary_rewards:
+                    raise ValueError(
+                        f"{reader} needs rewards of 1 for right and 0 for wrong responses, and {changer} makes others: "
+                        "leave one of them out"
+                    )
         earlier: list[str] = []
         for name, method in self._having("advantages"):
             if method.own_advantages and earlier:

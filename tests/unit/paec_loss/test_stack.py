@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from batches import CLIP, assert_any_split, detached, mini_batch_loss, random_batch, random_rollouts, update_of
+from batches import CLIP, assert_any_split, detached, grpo, mini_batch_loss, random_batch, random_rollouts, update_of
 
 from paec_loss import Method, MethodStack, Update
 from paec_loss.methods import METHODS
@@ -289,6 +289,42 @@ def test_advantages_of_its_own_come_first():
 def test_one_reward():
     with pytest.raises(ValueError, match="pear and empo each bring a reward"):
         MethodStack([PEAR(), EMPO()])
+
+
+def having(hook: str) -> list[str]:
+    """Names of the catalogue's methods that override a hook."""
+    return [name for name, kind in sorted(METHODS.items()) if kind().overrides(hook)]
+
+
+@pytest.mark.parametrize("rewarding", having("rewards"))
+def test_rewards_reach_the_advantages_of_every_method_beside_them(rewarding):
+    """Or the pair is refused: pass_at_k would count all rewards above 0, whatever they mean."""
+    rollouts = random_rollouts()
+    answers = torch.tensor([0, 0, 1, 0, 2, 1, 0, 1, 0])  # in group 4: 0, 1, 2, 1, 0
+    theta = {"theta": 0.5, **{f"target_{kind}": 2.0 for kind in ("easy", "medium", "hard")}}
+    signal = theta | {f"alpha_{kind}": 0.5 for kind in ("easy", "medium", "hard")}
+    rollouts = replace(rollouts, answer_ids=answers)
+
+    def made(*names: str) -> torch.Tensor:
+        stack = MethodStack([METHODS[name](**({"k": 1} if name == "pass_at_k" else {})) for name in names])
+        signals = {"ares": signal} if "ares" in names else {}
+        rewards = stack.rewards(rollouts, signals)
+        estimate = torch.where(rollouts.response_mask, grpo(rewards, rollouts.group_id)[:, None], 0.0)
+        return stack.advantages(replace(rollouts, rewards=rewards, advantages=estimate), signals)
+
+    refused = []
+    for name in having("advantages"):
+        try:
+            found = made(name, rewarding)
+        except ValueError as error:
+            assert str(error) == (
+                f"{name} needs rewards of 1 for right and 0 for wrong responses, and {rewarding} makes others: leave "
+                "one of them out"
+            )
+            refused.append(name)
+            continue
+        assert found.abs().max() > 0 and not torch.equal(found, made(name)), name
+    assert refused == ([] if rewarding in ("spurious", "ttrl") else ["pass_at_k"])
 
 
 @dataclass(frozen=True)

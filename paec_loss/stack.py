@@ -462,9 +462,16 @@ class MethodStack:
             update: the update as each method sees it (`updates`), or one for all of them.
 
         Raises:
-            ValueError: a method acts before the loss, and its signal or its `Tokens.response_value` is missing.
+            ValueError: a method acts before the loss, and its signal or its `Tokens.response_value` is missing; or one
+                update for all of them has a signal, and more than one has a tracker.
         """
         whole = replace(tokens, statistics=tokens.statistics.detach())
+        tracking = [name for name, _ in self._having("tracker")]
+        if isinstance(update, Update) and update.tracker_signal and len(tracking) > 1:
+            raise ValueError(
+                f"tracker_signal would be read by {' and '.join(tracking)}, which each have a tracker of their own: "
+                "give the loss stack.updates(update, signals)"
+            )
         updates = [update] * len(self.methods) if isinstance(update, Update) else update
         if self.has("response_value") and tokens.response_value is None:
             raise ValueError(

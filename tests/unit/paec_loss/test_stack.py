@@ -207,6 +207,19 @@ def test_every_method_has_its_own_signal():
         stack.updates(update, {"floor": 2.0})
 
 
+def test_one_signal_for_two_trackers():
+    """siren would take PAEC's floor as its own; one tracker, or no signal yet, is no such case."""
+    _, tokens = random_batch()
+    update = Update(3, 1, int(tokens.response_mask.sum()), CLIP, {"floor": 2.0})
+    stack = MethodStack([PAEC(), METHODS["siren"]()])
+    with pytest.raises(ValueError, match=r"^tracker_signal would be read by paec and siren, .* give the loss stack"):
+        stack.loss(tokens, update)
+    each = stack.updates(update, {"paec": {"floor": 2.0}, "siren": {"floor": 1.0}})
+    for accepted in (each, replace(update, tracker_signal={})):
+        assert torch.isfinite(stack.loss(tokens, accepted))
+    assert torch.isfinite(MethodStack([PAEC(), BONUS]).loss(tokens, update))
+
+
 def test_a_number_of_every_response_that_is_missing():
     _, tokens = random_batch()
     stack = MethodStack([METHODS["aer"]()])

@@ -149,6 +149,9 @@ class Method(Generic[Context]):
     own_advantages: ClassVar[bool] = False
     """Whether `advantages` starts from the rewards, which discards the changes of the methods before it."""
 
+    bounds_advantages: ClassVar[bool] = False
+    """Whether `advantages` must see all changes of the methods before it: none of them may have `token_advantages`."""
+
     def __init_subclass__(cls, **arguments: Any) -> None:
         super().__init_subclass__(**arguments)
         unknown = sorted(set(cls.needs) - set(NEEDS))

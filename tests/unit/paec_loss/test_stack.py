@@ -73,6 +73,40 @@ def test_advantages_pass_from_one_to_the_next():
     torch.testing.assert_close(found[inside], expected[inside], rtol=1e-12, atol=0)
 
 
+@pytest.mark.parametrize("owner", [METHODS["bapo"](), KL_COV, FORKING, METHODS["archer"]()])
+def test_the_loss_does_not_depend_on_the_place_of_its_owner(owner):
+    """It prepares on the advantages that it is a loss of, wherever it stands beside methods that change them."""
+    _, tokens = random_batch()
+    names = [name for name, kind in sorted(METHODS.items()) if kind().overrides("token_advantages")]
+    signals = {"repo_r": {"zeta": 0.5}, "stare": {"positive": 1.1, "negative": 0.9}}
+    compared = 0
+    for name in names:
+        other, found = METHODS[name](), []
+        for methods in ([owner, other], [other, owner]):
+            try:
+                stack = MethodStack(methods)
+            except ValueError as error:
+                assert re.search("policy loss|clip range", str(error))
+                break
+            updates = stack.updates(update_of(tokens, stack), {name: signals.get(name, {})})
+            found.append(stack.loss(tokens, updates).item())
+        if len(found) == 2:
+            assert found[0] == pytest.approx(found[1], rel=1e-12), name
+            compared += 1
+    assert compared > 1
+
+
+def test_bapo_is_balanced_at_the_advantages_of_its_loss():
+    """Advantages that entropy_advantage enlarges fivefold change the bounds, behind bapo as well."""
+    _, tokens = random_batch(4)
+    shaping, bapo = METHODS["entropy_advantage"](alpha=5.0), METHODS["bapo"]()
+    update = update_of(tokens, bapo)
+    stack = MethodStack([bapo, shaping])
+    bounds, _ = stack.prepare({"exact": detached(tokens)}, [update, update])
+    shaped = replace(detached(tokens), advantages=shaping.token_advantages(tokens, None, update))
+    assert bounds == bapo.prepare(shaped, update) != bapo.prepare(detached(tokens), update)
+
+
 @dataclass(frozen=True)
 class InPlace(Method):
     """Changes what it is given, and returns it."""

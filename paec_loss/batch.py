@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 MAX_LOG_RATIO = 20.0
 """Log-ratios are clamped to this on both sides before exp, as in verl's own surrogates."""
 
+OF_RESPONSES = ("response_id", "response_value", "group_id", "rewards", "answer_ids", "resampled", "place")
+"""Fields of `Tokens` and `Rollouts` with one number for each response, [B]; the other tensors are [B, R]."""
+
 NO_SIGNAL: Mapping[str, float] = {}
 """The default of `Update.tracker_signal`, known by its identity: nobody asked a tracker. Another {} is a signal."""
 
@@ -56,6 +59,22 @@ class _Padded:
 
     statistics: TokenStatistics
     response_mask: Tensor
+
+    def __post_init__(self) -> None:
+        """ValueError for a mask that is not bool, or a tensor of another shape; it waits for no device."""
+        mask = self.response_mask
+        if mask.dtype != torch.bool:
+            raise ValueError(f"response_mask has dtype {mask.dtype}: must be bool; write response_mask.bool()")
+        if mask.dim() != 2:
+            raise ValueError(f"response_mask has shape {list(mask.shape)}: must be [B, R], responses by tokens")
+        found = vars(self.statistics) if self.statistics else {}  # None where no hook reads any
+        given = {f"statistics.{name}": value for name, value in found.items()}
+        for name, value in (given | vars(self)).items():
+            text, wanted = ("[B]", mask.shape[:1]) if name in OF_RESPONSES else ("[B, R]", mask.shape)
+            if isinstance(value, torch.Tensor) and value.shape != wanted:
+                raise ValueError(
+                    f"{name} has shape {list(value.shape)}: must be {text}, here {list(wanted)} as in response_mask"
+                )
 
     @property
     def log_prob(self) -> Tensor:
@@ -180,6 +199,7 @@ class Rollouts(_Padded):
     """Tokens after which the rollout cuts a response off; None if there is no limit."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.place is None:
             place = torch.zeros_like(self.group_id, dtype=torch.int64)
             for group in self._members():

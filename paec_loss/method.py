@@ -153,6 +153,9 @@ class Method(Generic[Context]):
     own_advantages: ClassVar[bool] = False
     """Whether `advantages` starts from the rewards, which discards the changes of the methods before it."""
 
+    bounds_advantages: ClassVar[bool] = False
+    """Whether `advantages` must see all changes of the methods before it: none of them may have `token_advantages`."""
+
     def __init_subclass__(cls, **arguments: Any) -> None:
         super().__init_subclass__(**arguments)
         unknown = sorted(set(cls.needs) - set(NEEDS))
@@ -174,6 +177,11 @@ class Method(Generic[Context]):
     def least_responses(self) -> int:
         """Responses to a prompt with fewer of which the method does nothing, or leaves nothing to learn from."""
         return 1
+
+    @property
+    def binary_rewards(self) -> bool:
+        """Whether rewards are 1 for right responses, 0 for others: those that `rewards` makes, `advantages` needs."""
+        return False
 
     # ---- schedules ---------------------------------------------------------------------------------------------------
 

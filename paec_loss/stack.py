@@ -158,11 +158,13 @@ def _check_schedules(method: Method) -> None:
 
 
 class MethodStack:
-    """Methods in the order in which they act; the first is the run's, the others are additional (`also=`).
+    """Methods that act together; the first is the run's, the others are additional (`also=`).
 
     Advantages are passed from one to the next and loss terms are summed; at most one method may have each hook of
-    ALONE. Where a field follows a schedule, the hooks see the number of their step. Rewards and advantages are copied
-    for the hooks that return others, so one that changes its argument in place changes nothing else.
+    ALONE. Each hook acts in the order of the methods, `advantages` of all of them before `token_advantages`. The method
+    with the policy loss or the selection prepares last, on the final advantages, unless it changes them itself. Where a
+    field follows a schedule, the hooks see the number of their step. Rewards and advantages are copied for the hooks
+    that return others, so one that changes its argument in place changes nothing else.
 
     Raises:
         ValueError: a method twice, two methods with the same exclusive hook, or an invalid schedule; one sentence.
@@ -188,6 +190,13 @@ class MethodStack:
                     raise ValueError(
                         f"{changer} brings a clip range, and {owner} a policy loss without one: choose one of them"
                     )
+        for changer, rewarding in self._having("rewards"):
+            for reader, method in self._having("advantages"):
+                if method.binary_rewards and not rewarding.binary_rewards:
+                    raise ValueError(
+                        f"{reader} needs rewards of 1 for right and 0 for wrong responses, and {changer} makes others: "
+                        "leave one of them out"
+                    )
         earlier: list[str] = []
         for name, method in self._having("advantages"):
             if method.own_advantages and earlier:
@@ -196,6 +205,15 @@ class MethodStack:
                     f"{' and '.join(earlier)}: name it first, or leave it out"
                 )
             earlier.append(name)
+        in_update: list[str] = []
+        for name, method in zip(self.names, self.methods, strict=True):
+            if method.bounds_advantages and in_update:
+                raise ValueError(
+                    f"{name} acts on the advantages before the update, and {' and '.join(in_update)} in it: name "
+                    f"{name} first, or leave it out"
+                )
+            if method.overrides("token_advantages"):
+                in_update.append(name)
         for method in self.methods:
             _check_schedules(method)
         self.clip(_ANY)
@@ -404,21 +422,32 @@ class MethodStack:
                     f"{name} also acts before the loss: in each step call {', '.join(calls)}, and give the loss "
                     'stack.updates(update, signals) (docs/methods.md, "Without verl")'
                 )
-        contexts: list[Any] = []
-        for name, method, update in zip(self.names, self.at(updates[0].step), updates, strict=True):
-            context = None
+        contexts: list[Any] = [None] * len(self.methods)
+        now = self.at(updates[0].step)
+        for i in self._in_update():
+            name, method, update = self.names[i], now[i], updates[i]
             if method.overrides("prepare"):
-                context = _result(name, "prepare", method.prepare, batches[method.statistics_from], update)
-            contexts.append(context)
+                contexts[i] = _result(name, "prepare", method.prepare, batches[method.statistics_from], update)
             # The next method's statistics are computed on the advantages that it will see.
-            batches = {source: self._after(name, method, batch, context, update) for source, batch in batches.items()}
+            batches = {at: self._after(name, method, seen, contexts[i], update) for at, seen in batches.items()}
         return contexts
 
-    def _seen(self, tokens: Tokens, contexts: Sequence[Any], updates: Sequence[Update]) -> Iterator[Tokens]:
-        """The tokens as each method sees them, with the advantages of the methods before it."""
-        for name, method, context, update in zip(self.names, self.at(updates[0].step), contexts, updates, strict=True):
-            yield tokens
-            tokens = self._after(name, method, tokens, context, update)
+    def _in_update(self) -> list[int]:
+        """Places of the methods in the order in which they see advantages in an update.
+
+        What leaves them as they are and owns the surrogate comes last: its loss is of the final ones.
+        """
+        owning = [m.overrides("policy_loss") or m.overrides("selection") for m in self.methods]
+        last = [owns and not m.overrides("token_advantages") for owns, m in zip(owning, self.methods, strict=True)]
+        return sorted(range(len(last)), key=last.__getitem__)
+
+    def _seen(self, tokens: Tokens, contexts: Sequence[Any], updates: Sequence[Update]) -> list[Tokens]:
+        """The tokens as each method sees them, with the advantages of the methods before it (`_in_update`)."""
+        seen, now = [tokens] * len(self.methods), self.at(updates[0].step)
+        for i in self._in_update():
+            seen[i] = tokens
+            tokens = self._after(self.names[i], now[i], tokens, contexts[i], updates[i])
+        return seen
 
     def token_advantages(self, tokens: Tokens, contexts: Sequence[Any], updates: Sequence[Update]) -> Tensor:
         """[B, R] advantages for the surrogate, without gradient, each method's from those of the previous one."""
@@ -455,9 +484,16 @@ class MethodStack:
             update: the update as each method sees it (`updates`), or one for all of them.
 
         Raises:
-            ValueError: a method acts before the loss, and its signal or its `Tokens.response_value` is missing.
+            ValueError: a method acts before the loss, and its signal or its `Tokens.response_value` is missing; or one
+                update for all of them has a signal, and more than one has a tracker.
         """
         whole = replace(tokens, statistics=tokens.statistics.detach())
+        tracking = [name for name, _ in self._having("tracker")]
+        if isinstance(update, Update) and update.tracker_signal and len(tracking) > 1:
+            raise ValueError(
+                f"tracker_signal would be read by {' and '.join(tracking)}, which each have a tracker of their own: "
+                "give the loss stack.updates(update, signals)"
+            )
         updates = [update] * len(self.methods) if isinstance(update, Update) else update
         if self.has("response_value") and tokens.response_value is None:
             raise ValueError(

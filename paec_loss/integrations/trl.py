@@ -75,7 +75,7 @@ class PAECTrainer(GRPOTrainer):
 
     Args:
         model, reward_funcs, args, train_dataset, others: as for GRPOTrainer; `args`, a GRPOConfig, is not modified.
-        methods: the methods, in the order in which they act: see `stack_of`.
+        methods: the methods, as `stack_of` takes them; `MethodStack` says in which order they act.
         answer_func: required by methods that need answers (`empo`, `seed_grpo`, `spurious`, `ttrl`): called like a
             reward function, returns every response's answer, equal and hashable values for equal answers, or None for a
             response without one.

@@ -25,8 +25,8 @@ class CANON(Method):
     A group is split into its floor(G / 2) responses of lowest mean token entropy (metric=length: with the fewest
     tokens) and the rest; ties keep their order in the group. A group of one has no advantage. With mu = 1/2 and even G
     this is Dr.GRPO's R - mean R. In the comparison between the halves, the rewards of the unwanted half (low entropy,
-    or long) are multiplied by alpha. schedule=accuracy: mu is the mean reward of the step; schedule=cosine: 1 - mu
-    rises to 0.6 in 30 steps, then falls to 0 along a cosine in each cycle of 40.
+    or long) are multiplied by alpha. schedule=accuracy: mu is the mean reward of the step, for rewards 0 and 1;
+    schedule=cosine: 1 - mu rises to 0.6 in 30 steps, then falls to 0 along a cosine in each cycle of 40.
     """
 
     paper: ClassVar[str] = "CANON, arXiv 2509.23962, Eq. 5 (mu)"
@@ -47,6 +47,10 @@ class CANON(Method):
 
     least_responses = 2
 
+    @property
+    def binary_rewards(self) -> bool:
+        return self.schedule == "accuracy"
+
     def advantages(self, rollouts: Rollouts) -> Tensor:
         rewards, mu = rollouts.rewards.double(), self._mu(rollouts)
         by_length = self.metric == "length"
@@ -66,7 +70,13 @@ class CANON(Method):
     def _mu(self, rollouts: Rollouts) -> float:
         if self.schedule == "accuracy":
             real = rollouts.lengths > 0
-            return rollouts.rewards[real].double().mean().item() if real.any() else self.mu
+            accuracy = rollouts.rewards[real].double().mean().item() if real.any() else self.mu
+            if not 0 <= accuracy <= 1:
+                raise ValueError(
+                    f"method.schedule=accuracy: the mean reward of step {rollouts.step} is {accuracy:.6g}, which is no "
+                    "accuracy: grade with 0 and 1, or choose another schedule"
+                )
+            return accuracy
         return 1 - _cosine(rollouts.step) if self.schedule == "cosine" else self.mu
 
 

@@ -64,4 +64,5 @@ class DPPO(Method):
             rest, old_rest = ((-x.expm1()).clamp_min(LEAST) for x in (now, old))
             kl = old.exp() * (old - now) + old_rest * (old_rest / rest).log()
             rising, falling = torch.where(moved <= 0, 0.0, kl), torch.where(moved >= 0, 0.0, kl)
-        return torch.where(tokens.advantages > 0, rising <= self.high, falling <= self.low)
+        # NaN is not beyond a threshold: its loss is NaN, not 0.
+        return ~torch.where(tokens.advantages > 0, rising > self.high, falling > self.low)

@@ -36,6 +36,7 @@ class PassAtK(Method):
         "any value, here only right and wrong; the paper's second baseline, from k - 1 responses, is left out"
     )
     own_advantages: ClassVar[bool] = True
+    binary_rewards = True
 
     k: int = whole(4, "number of responses of which one must be right")
     estimator: str = choice(

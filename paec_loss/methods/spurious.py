@@ -41,6 +41,7 @@ class Spurious(Method):
     )
     needs = {"answer_ids"}
     own_rewards: ClassVar[bool] = True
+    binary_rewards = True
 
     kind: str = choice(("random", "format", "incorrect", "none"), "random", "what is rewarded")
     probability: float = between(0, 1, 0.5, "probability of the reward 1 with kind=random; 0 and 1 leave no advantage")

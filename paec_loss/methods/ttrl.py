@@ -35,6 +35,7 @@ class TTRL(Method):
     )
     needs = {"answer_ids"}
     own_rewards: ClassVar[bool] = True
+    binary_rewards = True
 
     min_votes: int = whole(2, "votes that an answer needs to count; a group without such an answer has no reward")
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 import torch
-from batches import hand_batch, rollouts_of
+from batches import hand_batch, random_batch, random_rollouts, rollouts_of
 
 from paec_loss.batch import joined
 
@@ -67,3 +68,35 @@ def test_the_ratio_of_a_token_to_itself_is_one_with_the_gradient_of_its_log_prob
     assert tokens.self_ratio.tolist() == [[1.0, 1.0]]
     (gradient,) = torch.autograd.grad((tokens.self_ratio * torch.tensor([[2.0, -3.0]])).sum(), tokens.log_prob)
     assert gradient.tolist() == [[2.0, -3.0]]
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.float32, torch.uint8])
+def test_a_mask_is_bool(dtype):
+    """Tensors of 0 and 1 as an index would take the first two responses instead of tokens."""
+    for seen in (random_batch()[1], random_rollouts()):
+        with pytest.raises(ValueError, match=f"^response_mask has dtype {dtype}: must be bool; write response_mask"):
+            replace(seen, response_mask=seen.response_mask.to(dtype))
+
+
+def test_every_field_has_its_shape():
+    """Advantages [B] of B responses of B tokens would be added along the wrong axis."""
+    tokens, rollouts = hand_batch([[-1.0, -2.0], [-3.0]], [[1.0, 1.0], [2.0]]), random_rollouts()
+    flat, wide, longer = torch.zeros(2), torch.zeros(2, 2), torch.zeros(2, 3)
+    for name in ("advantages", "old_log_prob", "ref_log_prob"):
+        for wrong in (flat, longer):
+            shape = list(wrong.shape)
+            with pytest.raises(ValueError) as raised:
+                replace(tokens, **{name: wrong})
+            assert str(raised.value) == f"{name} has shape {shape}: must be [B, R], here [2, 2] as in response_mask"
+    for name in ("response_id", "response_value"):
+        with pytest.raises(ValueError) as raised:
+            replace(tokens, **{name: wide})
+        assert str(raised.value) == f"{name} has shape [2, 2]: must be [B], here [2] as in response_mask"
+    for name in ("group_id", "rewards", "answer_ids", "resampled", "place", "tokens", "advantages"):
+        with pytest.raises(ValueError, match=rf"^{name} has shape \[3\]: must be \[B"):
+            replace(rollouts, **{name: torch.zeros(3)})
+    for seen in (tokens, rollouts):
+        with pytest.raises(ValueError, match=r"^statistics.log_prob has shape \[2\]: must be \[B, R\]"):
+            replace(seen, statistics=seen.statistics.map(lambda values: values[:2, 0]))
+    with pytest.raises(ValueError, match=r"^response_mask has shape \[2\]: must be \[B, R\], responses by tokens"):
+        replace(tokens, response_mask=torch.ones(2, dtype=torch.bool))

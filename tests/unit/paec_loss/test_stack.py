@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from batches import CLIP, assert_any_split, detached, mini_batch_loss, random_batch, random_rollouts, update_of
+from batches import CLIP, assert_any_split, detached, grpo, mini_batch_loss, random_batch, random_rollouts, update_of
 
 from paec_loss import Method, MethodStack, Update
 from paec_loss.methods import METHODS
@@ -71,6 +71,40 @@ def test_advantages_pass_from_one_to_the_next():
     found = stack.token_advantages(tokens, contexts, [update, update])
     inside = tokens.response_mask
     torch.testing.assert_close(found[inside], expected[inside], rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("owner", [METHODS["bapo"](), KL_COV, FORKING, METHODS["archer"]()])
+def test_the_loss_does_not_depend_on_the_place_of_its_owner(owner):
+    """It prepares on the advantages that it is a loss of, wherever it stands beside methods that change them."""
+    _, tokens = random_batch()
+    names = [name for name, kind in sorted(METHODS.items()) if kind().overrides("token_advantages")]
+    signals = {"repo_r": {"zeta": 0.5}, "stare": {"positive": 1.1, "negative": 0.9}}
+    compared = 0
+    for name in names:
+        other, found = METHODS[name](), []
+        for methods in ([owner, other], [other, owner]):
+            try:
+                stack = MethodStack(methods)
+            except ValueError as error:
+                assert re.search("policy loss|clip range", str(error))
+                break
+            updates = stack.updates(update_of(tokens, stack), {name: signals.get(name, {})})
+            found.append(stack.loss(tokens, updates).item())
+        if len(found) == 2:
+            assert found[0] == pytest.approx(found[1], rel=1e-12), name
+            compared += 1
+    assert compared > 1
+
+
+def test_bapo_is_balanced_at_the_advantages_of_its_loss():
+    """Advantages that entropy_advantage enlarges fivefold change the bounds, behind bapo as well."""
+    _, tokens = random_batch(4)
+    shaping, bapo = METHODS["entropy_advantage"](alpha=5.0), METHODS["bapo"]()
+    update = update_of(tokens, bapo)
+    stack = MethodStack([bapo, shaping])
+    bounds, _ = stack.prepare({"exact": detached(tokens)}, [update, update])
+    shaped = replace(detached(tokens), advantages=shaping.token_advantages(tokens, None, update))
+    assert bounds == bapo.prepare(shaped, update) != bapo.prepare(detached(tokens), update)
 
 
 @dataclass(frozen=True)
@@ -207,6 +241,19 @@ def test_every_method_has_its_own_signal():
         stack.updates(update, {"floor": 2.0})
 
 
+def test_one_signal_for_two_trackers():
+    """siren would take PAEC's floor as its own; one tracker, or no signal yet, is no such case."""
+    _, tokens = random_batch()
+    update = Update(3, 1, int(tokens.response_mask.sum()), CLIP, {"floor": 2.0})
+    stack = MethodStack([PAEC(), METHODS["siren"]()])
+    with pytest.raises(ValueError, match=r"^tracker_signal would be read by paec and siren, .* give the loss stack"):
+        stack.loss(tokens, update)
+    each = stack.updates(update, {"paec": {"floor": 2.0}, "siren": {"floor": 1.0}})
+    for accepted in (each, replace(update, tracker_signal={})):
+        assert torch.isfinite(stack.loss(tokens, accepted))
+    assert torch.isfinite(MethodStack([PAEC(), BONUS]).loss(tokens, update))
+
+
 def test_a_number_of_every_response_that_is_missing():
     _, tokens = random_batch()
     stack = MethodStack([METHODS["aer"]()])
@@ -289,6 +336,42 @@ def test_advantages_of_its_own_come_first():
 def test_one_reward():
     with pytest.raises(ValueError, match="pear and empo each bring a reward"):
         MethodStack([PEAR(), EMPO()])
+
+
+def having(hook: str) -> list[str]:
+    """Names of the catalogue's methods that override a hook."""
+    return [name for name, kind in sorted(METHODS.items()) if kind().overrides(hook)]
+
+
+@pytest.mark.parametrize("rewarding", having("rewards"))
+def test_rewards_reach_the_advantages_of_every_method_beside_them(rewarding):
+    """Or the pair is refused: pass_at_k would count all rewards above 0, whatever they mean."""
+    rollouts = random_rollouts()
+    answers = torch.tensor([0, 0, 1, 0, 2, 1, 0, 1, 0])  # in group 4: 0, 1, 2, 1, 0
+    theta = {"theta": 0.5, **{f"target_{kind}": 2.0 for kind in ("easy", "medium", "hard")}}
+    signal = theta | {f"alpha_{kind}": 0.5 for kind in ("easy", "medium", "hard")}
+    rollouts = replace(rollouts, answer_ids=answers)
+
+    def made(*names: str) -> torch.Tensor:
+        stack = MethodStack([METHODS[name](**({"k": 1} if name == "pass_at_k" else {})) for name in names])
+        signals = {"ares": signal} if "ares" in names else {}
+        rewards = stack.rewards(rollouts, signals)
+        estimate = torch.where(rollouts.response_mask, grpo(rewards, rollouts.group_id)[:, None], 0.0)
+        return stack.advantages(replace(rollouts, rewards=rewards, advantages=estimate), signals)
+
+    refused = []
+    for name in having("advantages"):
+        try:
+            found = made(name, rewarding)
+        except ValueError as error:
+            assert str(error) == (
+                f"{name} needs rewards of 1 for right and 0 for wrong responses, and {rewarding} makes others: leave "
+                "one of them out"
+            )
+            refused.append(name)
+            continue
+        assert found.abs().max() > 0 and not torch.equal(found, made(name)), name
+    assert refused == ([] if rewarding in ("spurious", "ttrl") else ["pass_at_k"])
 
 
 @dataclass(frozen=True)

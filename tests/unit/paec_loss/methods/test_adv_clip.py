@@ -6,6 +6,7 @@ import pytest
 import torch
 from batches import assert_by_group, random_rollouts, rollouts_of
 
+from paec_loss.methods import METHODS
 from paec_loss.methods.adv_clip import AdvClip
 from paec_loss.methods.w_reinforce import WReinforce
 from paec_loss.stack import MethodStack
@@ -34,6 +35,23 @@ def test_after_another_method():
         for order in ([WReinforce(), AdvClip(bound=2)], [AdvClip(bound=2), WReinforce()])
     ]
     assert found == pytest.approx([2.0, 0.2], rel=1e-12)
+
+
+@pytest.mark.parametrize("name", sorted(METHODS))
+def test_the_surrogate_has_no_larger_advantage(name):
+    """Behind any method; the pair is refused where that one acts in the update, and so after the bound."""
+    before = METHODS[name]()
+    if before.overrides("token_advantages"):
+        with pytest.raises(ValueError, match=f"^adv_clip acts on the advantages before the update, and {name} in it"):
+            MethodStack([before, AdvClip()])
+        MethodStack([AdvClip(), before])
+        return
+    if name == "adv_clip" or not before.overrides("advantages"):
+        return
+    if name == "pass_at_k":
+        before = METHODS[name](k=1)
+    found = MethodStack([before, AdvClip(bound=0.01)]).advantages(random_rollouts())
+    assert found.abs().max() == 0.01
 
 
 def test_every_group_by_itself():

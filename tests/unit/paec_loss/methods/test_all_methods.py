@@ -180,3 +180,19 @@ def test_its_tracker_resumes(name):
 def test_its_clip_range_is_one(name):
     clip = METHODS[name]().clip(CLIP)
     assert 0 <= clip.low <= 1 and clip.high >= 0 and clip.dual_clip >= 1
+
+
+@METHOD
+def test_a_loss_of_nan_logits_is_nan(name):
+    """At any single token, whatever its advantage: a loss that leaves it out would hide a policy that is broken."""
+    method = METHODS[name]()
+    signal = signal_of(method)
+    logits, tokens = random_batch()
+    for row, column in ((0, 2), (2, 6), (3, 0), (5, 3)):
+        for sign in (1, -1):
+            broken = logits.detach().clone()
+            broken[row, column] = math.nan
+            statistics = statistics_of(broken, torch.zeros(tokens.response_mask.shape, dtype=torch.int64))
+            advantages = sign * torch.where(tokens.response_mask, tokens.advantages.abs(), 1e6)
+            seen = replace(tokens, statistics=statistics, advantages=advantages)
+            assert mini_batch_loss(method, seen, **signal).isnan()

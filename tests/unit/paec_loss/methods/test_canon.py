@@ -8,6 +8,8 @@ import pytest
 import torch
 from batches import random_rollouts, rollouts_of
 
+from paec_loss import MethodStack
+from paec_loss.methods import METHODS
 from paec_loss.methods.canon import CANON
 
 # Mean entropies 4, 1, 3, 2: the low half is the responses 1 and 3 (rewards 0, 1), the high one 0 and 2 (1, 1).
@@ -101,6 +103,23 @@ def test_mu_is_the_steps_accuracy():
     )
     got = CANON(schedule="accuracy", mu=0.1).advantages(rollouts)
     torch.testing.assert_close(got, CANON(mu=4 / 6).advantages(rollouts), rtol=1e-12, atol=1e-15)
+
+
+def test_a_mean_reward_that_is_no_accuracy():
+    for reward in (-0.65, 1.5):
+        rollouts = rollouts_of([reward] * 4, [0] * 4, LOG_PROB, entropy=ENTROPY)
+        with pytest.raises(ValueError, match=f"^method.schedule=accuracy: the mean reward of step 3 is {reward}, w"):
+            CANON(schedule="accuracy").advantages(rollouts)
+        assert CANON().advantages(rollouts).abs().max() == 0
+
+
+def test_the_accuracy_is_of_right_responses():
+    """Beside rewards of other values than 0 and 1 it is refused; ttrl's are 0 and 1."""
+    for name in ("entropy_min", "empo", "unlikeliness"):
+        with pytest.raises(ValueError, match=f"^canon needs rewards of 1 for right .*, and {name} makes others: leave"):
+            MethodStack([CANON(schedule="accuracy"), METHODS[name]()])
+        MethodStack([CANON(), METHODS[name]()])
+    MethodStack([CANON(schedule="accuracy"), METHODS["ttrl"]()])
 
 
 @pytest.mark.parametrize(

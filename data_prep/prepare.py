@@ -278,7 +278,8 @@ def read(data_set: DataSet, source: Source) -> Reading:
                 reading.problems.append(problem)
                 reading.stripped += problem.stripped
     if not reading.rows:
-        raise InputError(f"{source.name}: has no rows; pass the complete published file")
+        remedy = "pass the complete published file" if data_set.hub_id else "give a file that has some"
+        raise InputError(f"{source.name}: has no rows; {remedy}")
     return reading
 
 

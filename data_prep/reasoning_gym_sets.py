@@ -7,6 +7,7 @@ question from different seeds. So any two files are disjoint across splits, for 
 
 from __future__ import annotations
 
+import difflib
 import itertools
 import json
 import random
@@ -70,7 +71,9 @@ def prepare(
     """
     for task in tasks:
         if task not in DATASETS:
-            raise InputError(f"{task}: is not a reasoning_gym task; see reasoning_gym.factory.DATASETS for the names")
+            close = difflib.get_close_matches(task, DATASETS, n=1)
+            hint = f"did you mean {close[0]}?" if close else "see reasoning_gym.factory.DATASETS for the names"
+            raise InputError(f"{task}: is not a reasoning_gym task; {hint}")
         if not sources.supports(PREFIX + task):
             raise InputError(f"{sources.why_not(PREFIX + task)}; leave the task out")
     sizes = shares(tasks, size)

@@ -56,6 +56,8 @@ def data_set_of(
         if columns and not has_column(columns, column.lower()):
             close = difflib.get_close_matches(column.lower(), columns, n=1)
             hint = f"; did you mean {close[0]}?" if close else ""
+            if len(columns) == 1 and any(mark in one for one in columns for mark in ";\t"):
+                hint = "; separate the columns by commas"
             raise InputError(f"{source.name}: has no column {column} ({option}), only {_listed(columns)}{hint}")
     if reserved := [column for column in extra if column.lower() in RESERVED]:
         raise InputError(

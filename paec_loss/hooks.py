@@ -9,6 +9,7 @@ import difflib
 import inspect
 import json
 import numbers
+import traceback
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -44,6 +45,8 @@ OF_TRACKER = {
     "state_dict": "a dict of JSON types: .item() or .tolist() makes them of a tensor",
 }
 """Those that return something -> what."""
+OF_NUMBERS = ("local_sums", "metrics", "observe", "signal")
+"""Those, and hooks, that return a dict of numbers."""
 HOOKS = ("prepare", *SHAPES, *OTHERS, "token_weights")
 """The methods of `paec_loss.Method` that a method overrides."""
 NEEDED = {
@@ -54,6 +57,8 @@ NEEDED = {
     "ref_log_prob": "reference",
 }
 """Field of Rollouts or Tokens that is None without a word in a method's `needs` -> that word."""
+SEEN = ("paec_loss.batch", "paec_loss.statistics")
+"""Modules of what hooks are given: Rollouts, Tokens, Update, Clip, TokenStatistics."""
 CLOSE = 0.75
 """Similarity (difflib) from which another name counts as a misspelt hook."""
 
@@ -104,7 +109,9 @@ def check_tracker(where: str, tracker: Any) -> None:
 
 
 def lacking(name: str, hook: str, seen: Any, error: Exception) -> HookError | None:
-    """The error for a hook that failed and reads a field that only a word in `needs` provides; None if it reads none.
+    """The error for a hook that failed on a field that only a word in `needs` provides, or that does not exist.
+
+    None for a hook that reads neither.
 
     Args:
         name: the method; only functions of its own package are looked at.
@@ -122,7 +129,23 @@ def lacking(name: str, hook: str, seen: Any, error: Exception) -> HookError | No
                 f"{name}.{hook} reads {field}, which is None here ({type(error).__name__}: {error}): write "
                 f'needs = {{"{NEEDED[field]}"}} in the class'
             )
-    return None
+    return _misspelt(name, hook, error)
+
+
+def _misspelt(name: str, hook: str, error: Exception) -> HookError | None:
+    """The error for a field that what a hook was given does not have."""
+    if not isinstance(error, AttributeError) or type(error.obj).__module__ not in SEEN:
+        return None
+    frame, line = [*traceback.walk_tb(error.__traceback__)][-1]
+    if frame.f_globals.get("__name__", "").partition(".")[0] != name.partition(".")[0]:
+        return None
+    fields = [field for field in dir(error.obj) if not field.startswith("_")]
+    close = difflib.get_close_matches(str(error.name), fields, n=1)
+    hint = f"did you mean {close[0]}?" if close else f"it has {', '.join(fields)}"
+    return HookError(
+        f"{name}.{hook} failed ({frame.f_code.co_filename}, line {line}): {type(error.obj).__name__} has no field "
+        f"{error.name}; {hint}"
+    )
 
 
 def check_result(where: str, hook: str, value: Any, shape: Sequence[int] = ()) -> Any:
@@ -146,6 +169,9 @@ def check_result(where: str, hook: str, value: Any, shape: Sequence[int] = ()) -
         remedy = OTHERS.get(hook) or OF_TRACKER[hook]
     found = "None" if value is None else f"a value of type {type(value).__name__}"
     found = f"a tensor of shape {list(value.shape)}" if isinstance(value, torch.Tensor) else found
+    if hook in OF_NUMBERS and isinstance(value, Mapping):
+        name, other = next((n, v) for n, v in value.items() if not isinstance(v, numbers.Real))
+        found = f"a {type(other).__name__} under {name!r}"
     raise HookError(f"{where} returned {found}: it must return {remedy}")
 
 

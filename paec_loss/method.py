@@ -125,8 +125,8 @@ class Method(Generic[Context]):
     from them.
 
     Raises:
-        TypeError: a subclass is defined with a word in `needs` that is not in NEEDS, with a former name, or with what
-            `paec_loss.hooks.check_hooks` refuses: a misspelt hook, or one with other parameters.
+        TypeError: a subclass is defined with a text as `needs`, with a word in it that is not in NEEDS, with a former
+            name, or with what `paec_loss.hooks.check_hooks` refuses: a misspelt hook, or one with other parameters.
     """
 
     paper: ClassVar[str] = ""
@@ -158,6 +158,8 @@ class Method(Generic[Context]):
 
     def __init_subclass__(cls, **arguments: Any) -> None:
         super().__init_subclass__(**arguments)
+        if isinstance(cls.needs, str):
+            raise TypeError(f'{cls.__name__}.needs={cls.needs!r}: is a text: write needs = {{"{cls.needs}"}}')
         unknown = sorted(set(cls.needs) - set(NEEDS))
         if unknown:
             raise TypeError(f"{cls.__name__}.needs={cls.needs!r}: {unknown[0]!r} must be one of {', '.join(NEEDS)}")

@@ -85,7 +85,7 @@ def _result(name: str, hook: str, function: Callable[..., Any], *arguments: Any)
     """What a hook of the method `name` returns for its arguments, the first of which is what it sees.
 
     Raises:
-        HookError: it failed on a field that it must ask for (`paec_loss.hooks.lacking`).
+        HookError: it failed on a field that it must ask for, or that does not exist (`paec_loss.hooks.lacking`).
     """
     try:
         return function(*arguments)

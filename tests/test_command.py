@@ -1,5 +1,6 @@
 """The `paec` command: one entry to all commands, and their help."""
 
+import signal
 import subprocess
 import sys
 from contextlib import nullcontext
@@ -48,6 +49,38 @@ def test_the_rest_of_the_line_is_the_commands(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["pytest"])
     assert main(["plan", "experiment=qwen7b", "gpu_memory=40"]) == 3
     assert seen == [["paec plan", "experiment=qwen7b", "gpu_memory=40"]]
+
+
+OWN = """
+from paec_loss import Method
+
+class Brief(Method):
+    def rewards(self, rollouts):
+        return rollouts.rewards
+"""
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "words"),
+    [
+        (["train", "--check", "method=own_brief.Brief"], 0, "class_path=own_brief.Brief is valid; --dry-run"),
+        (["grid", "--dry-run", "METHODS=own_brief.Brief", "SEEDS=1"], 0, "own_brief.Brief, seed 1: to do"),
+        (["lab", "method=own_brief.Brief", "mini_batch=5"], 2, "prompts=32: must be a multiple of mini_batch=5"),
+    ],
+)
+def test_a_class_in_the_current_folder(line, code, words, tmp_path, monkeypatch, capsys):
+    """The installed `paec` begins without the current folder in Python's path, as here."""
+    (tmp_path / "own_brief.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [place for place in sys.path if place])
+    monkeypatch.delitem(sys.modules, "own_brief", raising=False)
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        assert main(line) == code
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    said = capsys.readouterr()
+    assert words in said.out + said.err
 
 
 @pytest.mark.parametrize("start", [["-m", "recipe.paec", "train"], ["-m", "recipe.paec.train"]])

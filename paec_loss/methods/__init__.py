@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import inspect
 import pkgutil
@@ -39,18 +40,24 @@ def find(path: str) -> type[Method]:
     """The class of a method by its import path, `package.module.Class`.
 
     Raises:
-        ValueError: the module or class does not exist, or is not a Method.
+        ValueError: the module cannot be imported, or has no such class, or it is not a Method.
         TypeError: the class is not what its author thinks: a misspelt hook, or none, or fields without @dataclass.
     """
     module_name, _, class_name = path.rpartition(".")
+    if not module_name:
+        raise ValueError(f"method.class_path={path}: cannot be imported: give package.module.Class")
     try:
-        found = getattr(importlib.import_module(module_name), class_name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"method.class_path={path}: cannot be imported ({error}): give package.module.Class") from None
+        module = importlib.import_module(module_name)
     except TypeError as error:
         plain = "cannot inherit non-frozen dataclass from a frozen one" in str(error)
         text = "write @dataclass(frozen=True) above this class" if plain else str(error)
         raise TypeError(f"method.class_path={path}: {_place(error)}{text}") from None
+    except Exception as error:  # whatever the module's own code raises
+        raise ValueError(f"method.class_path={path}: cannot be imported {_why(error, module_name)}") from None
+    if (found := getattr(module, class_name, None)) is None:
+        close = difflib.get_close_matches(class_name, vars(module), n=1)
+        hint = f"did you mean {module_name}.{close[0]}?" if close else "give package.module.Class"
+        raise ValueError(f"method.class_path={path}: {module_name} has no {class_name}: {hint}")
     if not (isinstance(found, type) and issubclass(found, Method)):
         raise ValueError(f"method.class_path={path}: must be a subclass of paec_loss.Method")
     if found not in NAMES:
@@ -60,8 +67,21 @@ def find(path: str) -> type[Method]:
 
 def _place(error: Exception) -> str:
     """File and line where an import failed, for another class of the module may have; "" if none had begun."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.name == "<module>"]
-    return f"{frames[-1].filename}, line {frames[-1].lineno}: " if frames else ""
+    frames = traceback.extract_tb(error.__traceback__)
+    file = next((frame.filename for frame in reversed(frames) if frame.name == "<module>"), None)
+    lines = [frame.lineno for frame in frames if frame.filename == file]
+    return f"{file}, line {lines[-1]}: " if lines else ""
+
+
+def _why(error: Exception, module_name: str) -> str:
+    """`(what an import raised, and where): the remedy`."""
+    if isinstance(error, ModuleNotFoundError) and error.name and f"{module_name}.".startswith(f"{error.name}."):
+        return f"({error}): write package.module.Class, and add the folder that holds the package to PYTHONPATH"
+    if isinstance(error, SyntaxError):  # its text has the file's name alone
+        code = (error.text or "").strip()
+        return f"({error.filename}, line {error.lineno}: {error.msg}: {code!r}): correct the file"
+    remedy = "install what it imports, or correct the import" if isinstance(error, ImportError) else "correct the file"
+    return f"({_place(error)}{type(error).__name__}: {' '.join(str(error).split())}): {remedy}"
 
 
 def _check_own(kind: type[Method], path: str) -> None:

@@ -17,6 +17,7 @@ import importlib
 import inspect
 import math
 import re
+import traceback
 from collections.abc import Callable, Mapping
 from functools import cache
 from numbers import Real
@@ -59,10 +60,7 @@ def load(name: str) -> Callable[..., Any]:
     try:
         module = importlib.import_module(place)
     except BaseException as error:  # whatever the module's own code raises, sys.exit() included
-        raise ScorerError(
-            f"scorer {name}: {place} cannot be imported ({type(error).__name__}: {error}): correct the name, or add "
-            "the folder that holds the package to PYTHONPATH"
-        ) from None
+        raise ScorerError(f"scorer {name}: {place} cannot be imported {_why(error, place)}") from None
     if not hasattr(module, attribute):
         close = difflib.get_close_matches(attribute, vars(module), n=1)
         hint = f"; did you mean {place}:{close[0]}?" if close else ""
@@ -86,6 +84,21 @@ def load(name: str) -> Callable[..., Any]:
     except TypeError:
         raise ScorerError(f"scorer {name}: takes {signature}: it is called with three arguments, {SIGNATURE}") from None
     return function
+
+
+def _why(error: BaseException, module_name: str) -> str:
+    """`(what an import raised, and where): the remedy`."""
+    remedy, where = "correct the file", ""
+    if isinstance(error, ModuleNotFoundError) and error.name and f"{module_name}.".startswith(f"{error.name}."):
+        remedy = "correct the name, or add the folder that holds the package to PYTHONPATH"
+    elif isinstance(error, SyntaxError):  # its text has file and line
+        where = f": {(error.text or '').strip()!r}"
+    else:
+        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.name == "<module>"]
+        where = f", in {frames[-1].filename}, line {frames[-1].lineno}" if frames else ""
+        if isinstance(error, ImportError):
+            remedy = "install what it imports, or correct the import"
+    return f"({type(error).__name__}: {' '.join(str(error).split())}{where}): {remedy}"
 
 
 def called(function: Callable[..., Any], response: str, ground_truth: str, extra: Mapping[str, Any]) -> dict[str, Any]:

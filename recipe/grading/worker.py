@@ -29,10 +29,16 @@ from typing import Any
 
 from recipe.grading import answers, reasoning_gym, scorers, sources, strict
 from recipe.grading.extract import extract
-from recipe.grading.guard import Guard
+from recipe.grading.guard import TEXT_EVENT, Guard
 
 RECURSION_LIMIT = 3000
 """Enough for the grammar at about a hundred nested brackets; a deeper answer cannot be parsed."""
+CODE_EVENTS = ("compile", "exec", TEXT_EVENT)
+"""What the guard refuses because it turns text into code, as math_verify and sympy do."""
+AS_CODE = (
+    ": a scorer may not compile or run text as code (docs/scorers.md): for mathematics name the scorer math or "
+    "math_lenient, and import modules at the top of the file"
+)
 PR_SET_PDEATHSIG = 1
 
 
@@ -87,7 +93,9 @@ def answer(request: dict[str, Any], guard: Guard, memory_limit: int) -> dict[str
     finally:
         guard.armed = False
     if guard.refused:
-        return {"status": "error", "correct": False, "detail": f"refused: {guard.refused[0]}"}
+        event = guard.refused[0]
+        detail = f"refused: {event}{AS_CODE if request['kind'] == 'score' and event in CODE_EVENTS else ''}"
+        return {"status": "error", "correct": False, "detail": detail}
     # math_verify treats its own MemoryError as "not equal"; memory close to the limit reveals it.
     if request["kind"] in ("math", "reasoning_gym") and not reply["correct"] and _peak_memory() > memory_limit / 2:
         return {

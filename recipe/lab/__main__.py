@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 
@@ -27,7 +26,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Command line entry; returns the exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     choose_avx2()  # before anything imports torch
-    sys.path.append(os.getcwd())  # method=my_pkg.MyMethod; `python -m` has the folder there already
     if given and given[0] == "sweep":
         from recipe.lab import sweep
 

@@ -174,6 +174,11 @@ def settings_of(overrides: Sequence[str]) -> Settings:
 
 def _without_dashes(argument: str) -> str:
     key, _, value = argument.lstrip("-").partition("=")
+    if key.split(".")[0] not in (*TABLE.groups, *TABLE.top_level):
+        hint = (
+            "steps=1 tries a run" if key in ("check", "dry-run") else "its settings are KEY=VALUE, in configs/lab.yaml"
+        )
+        return f"{argument}: paec lab has no such option: {hint}"
     return f"{argument}: write {key}={value or 'VALUE'} without dashes"
 
 

@@ -48,6 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: paec {name}: no such command: {hint}The commands are {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
     sys.argv = [f"paec {name}", *rest]
+    # For method=my_pkg.MyMethod of the current folder (""), last, so that its files hide none that is installed. Other
+    # processes have it already: `python -m` starts them, and Ray gives it to its workers.
+    sys.path.append("")
     return import_module(COMMANDS[name][0]).main() or 0
 
 

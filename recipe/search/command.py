@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import signal
 import sys
 from collections.abc import Mapping, Sequence
@@ -95,7 +94,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     if asked_for_help(given, USAGE):
         return 0
-    sys.path.append(os.getcwd())  # methods: {my_pkg.MyMethod: ...}; `python -m` has the folder there already
     try:
         return run(given)
     except UserError as error:

@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from data_prep.cleaning import Contents, contents, matches
+from recipe.paec.common.errors import UserError
 
 MARK, LOCK = ".paec_folder.json", ".lock"
 
@@ -216,6 +217,12 @@ def mark_of(folder: Path) -> dict[str, Any] | None:
         if older is not None:
             return {"kind": kind.name, **older}
     return None
+
+
+def no_lab(folder: Path, what: str) -> None:
+    """UserError for a run of the laboratory where a command needs `what`, which only the pipeline's runs have."""
+    if (mark_of(folder) or {}).get("kind") == LAB.name:
+        raise UserError(f"{folder}: is a run of the laboratory, which writes no {what}: train it with paec train")
 
 
 def exported_files(folder: Path) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields
+from importlib.util import find_spec
 from typing import Any
 
 import hydra
@@ -23,7 +24,7 @@ from recipe.paec.common.errors import UserError
 from recipe.paec.common.repository import CONFIGS
 from recipe.paec.config import values
 from recipe.paec.config.composition import addable, compose, with_own_class
-from recipe.paec.config.keys import EVALUATION, GROUPS, TRAINING, check_overrides, given_twice
+from recipe.paec.config.keys import EVALUATION, GROUPS, TRAINING, check_overrides, given_twice, one_choice
 
 GROUPS_OF = {"evaluate": EVALUATION.groups, "lab": ("method", "also", "base")}
 """Configuration -> the groups that it has, where it is not those of training."""
@@ -43,6 +44,12 @@ def explain(error: Exception, overrides: Sequence[str], config_name: str) -> str
         return no_such_file(error)
     if (several := re.match(r"Multiple values for ([\w/@]+)\.", text)) is not None:
         return f"{several[1]} is chosen more than once: choose it once, without a plus: {several[1]}=..."
+    if (several := re.match(r"Ambiguous value for argument '([^=']+)=([^']*)'", text)) is not None:
+        key, names = several[1], several[2].split(",")
+        if key in (*GROUPS, *EVALUATION.groups) and key != "also":
+            return one_choice(f"{key}={several[2]}", key, names)
+        text = shlex.quote(f'{key}="{several[2]}"')
+        return f"{key}={several[2]}: has several values: write {key}=[{several[2]}] for a list, {text} for a text"
     unknown = re.search(r"Could not override '([^']+)'", text)
     if unknown is None:
         where = getattr(error, "full_key", None) or " ".join(o for o in overrides if "${" in o)
@@ -75,9 +82,16 @@ def no_such_file(error: MissingConfigException) -> str:
             f"also={name}: a class of your own goes to method=, one of the catalogue to also=: method={name} also=..."
         )
     options = list(error.options or ())
-    close = difflib.get_close_matches(name, options, n=1)
-    hint = f"did you mean {close[0]}? " if close else ""
+    if group == "method" and name.isidentifier() and name not in sys.stdlib_module_names and find_spec(name):
+        return f"method={name}: is a module: name its class, method={name}.CLASS"
+    close = difflib.get_close_matches(name, options)
+    best = [one for one in close if _similar(name, one) == _similar(name, close[0])]
+    hint = f"did you mean {' or '.join(sorted(best))}? " if best else ""
     return f"no {group} {name}: {hint}The options are {', '.join(options)}"
+
+
+def _similar(name: str, option: str) -> float:
+    return difflib.SequenceMatcher(None, option, name).ratio()  # as in difflib.get_close_matches
 
 
 def _no_such_field(key: str, overrides: Sequence[str]) -> str | None:

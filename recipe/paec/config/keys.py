@@ -237,6 +237,8 @@ def _check(override: Override, table: Table) -> Iterator[str]:
         names = value if isinstance(value, list) else [value]
         if not all(isinstance(name, str) for name in names):
             yield f"{line}: {key} must be chosen by name: {key}=<file of configs/{key}>"
+        elif isinstance(value, list) and key != "also":
+            yield one_choice(line, key, names)
     elif (renamed := _renamed_field(key)) and not override.is_add():
         yield f"{line}: this field is now called {renamed}"
     elif key.startswith("cluster.env.") and not sweep and not isinstance(value, str | int | float):
@@ -250,6 +252,12 @@ def _check(override: Override, table: Table) -> Iterator[str]:
                 yield f"{line}: {leaf} is set by the recipe: use {table.owned[owner]}"
             elif owner is not None and (table is not TRAINING or not _has_already(leaf, given)):
                 yield f"{line}: {leaf} cannot be changed: {table.fixed[owner]}"
+
+
+def one_choice(line: str, key: str, names: Sequence[str]) -> str:
+    """The error for several files of a group of which a run has one; Hydra would take the last."""
+    others = f" also=[{','.join(names[1:])}]" if key == "method" and len(names) > 1 else ""
+    return f"{line}: a run has one {key}: write {key}={names[0] if names else 'NAME'}{others}"
 
 
 def _holds_others(key: str, table: Table) -> bool:

@@ -52,7 +52,7 @@ def _made(node: dict[str, Any]) -> Method:
         if name not in own:
             if (new := RENAMED_FIELDS.get(name)) in own:
                 raise TypeError(f"method.{name}={value}: this field is now called method.{new}")
-            if (hint := _without_type(kind, name)) is not None:
+            if (hint := _of_init(kind, name) or _without_type(kind, name)) is not None:
                 raise TypeError(f"method.{name}={value}: {hint}")
             hint = closest(name, list(own), ": did you mean {}? Its") or "; its"
             listed = f"{hint} fields are {', '.join(own)}" if own else ", nor any other"
@@ -61,6 +61,18 @@ def _made(node: dict[str, Any]) -> Method:
         if name not in fields and f.default is f.default_factory is dataclasses.MISSING:
             raise TypeError(f"method.{name}: {kind.__name__} has no default for it: add method.{name}=...")
     return kind(**fields)
+
+
+def _of_init(kind: type[Method], name: str) -> str | None:
+    """What to say of a parameter of a class's own `__init__`, where the class has no such field; None if it is none."""
+    parameter = inspect.signature(kind).parameters.get(name)
+    if parameter is None or parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+        return None
+    default = "0.1" if parameter.default is parameter.empty else repr(parameter.default)
+    return (
+        f"{name} is a parameter of the __init__ of {kind.__name__}, and no field: write @dataclass(frozen=True) above "
+        f"the class and {name}: float = {default} in it, in place of the __init__"
+    )
 
 
 def _without_type(kind: type[Method], name: str) -> str | None:

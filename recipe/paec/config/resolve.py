@@ -37,8 +37,10 @@ register_methods()
 
 
 def defining(overrides: Iterable[str]) -> list[str]:
-    """The overrides that make it a different run, without their pluses."""
+    """The overrides that make it a different run, without their pluses; of a key that is given twice, the last."""
     bare = [o.lstrip("+~") for o in overrides]
+    last = {o.partition("=")[0]: o for o in bare if "={" not in o}  # a dict is merged with what the key has
+    bare = list(dict.fromkeys(o for o in bare if last.get(o.partition("=")[0], o) == o))
     return [o for o in bare if o.startswith(TRAINING) or not o.startswith(SAME_RUN_PREFIXES)]
 
 

@@ -12,7 +12,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from recipe.paec.common import folder_kinds
 from recipe.paec.common.console import asked_for_help, say
@@ -32,7 +32,7 @@ usage: paec curriculum experiment=NAME [key=value ...] [--dry-run]
 Scores the training prompts with the policy's own samples, to train from easy to hard (docs/curriculum.md).
   experiment=NAME   a file of configs/experiment; all arguments are those of paec train
   data.curriculum.samples=N   responses per prompt
-  --dry-run         checks everything and starts nothing
+  --dry-run         checks everything and starts nothing; --print-config prints the resolved configuration alone
 Writes X.semantic_entropy.parquet next to every training file X.parquet; training with the same arguments uses it.
 example: paec curriculum experiment=tiny_cpu curriculum=semantic_entropy
 """
@@ -49,6 +49,10 @@ def run(config: DictConfig) -> None:
         raise UserError(
             "data.apply_chat_template_kwargs: is not supported here: put the settings into model.chat_template"
         )
+    if config.run.print_config:
+        say(OmegaConf.to_yaml(config))
+        if not config.run.dry_run:
+            return
     files = [original_path(file) for file in scored_files.train_files(config)]
     plain = config.copy()  # the checks on the data before it has scores
     plain.data.curriculum, plain.data.train_files = None, [str(file) for file in files]

@@ -63,7 +63,7 @@ Generates responses, grades them, and writes scores with intervals and provenanc
   benchmarks=[...]  prepared data sets (paec data NAME), or .parquet files
   samples=FILE      scores existing responses
   output=FOLDER     where the results go; the same command resumes an interrupted evaluation
-  --dry-run         checks everything and starts nothing
+  --dry-run         checks everything and starts nothing; --print-config prints the resolved configuration alone
 example: paec evaluate model=outputs/tiny_cpu-paec benchmarks=[data/tiny/data/validation.parquet] protocol=tiny
 """
 
@@ -93,6 +93,8 @@ def run(config: DictConfig) -> None:
     config = resolved(config)
     if config.print_config:
         say(OmegaConf.to_yaml(config))
+        if not config.dry_run:
+            return
     problems = load_problems(find_benchmarks(config), config.reward.scorers)
     if config.samples is not None:
         score_samples(config, problems)

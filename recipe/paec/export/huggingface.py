@@ -205,6 +205,7 @@ def checkpoint_in(folder: Path) -> Path:
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: does not exist: give a folder checkpoints/global_step_N of a run, or a run")
+    folder_kinds.no_lab(folder, "checkpoint that can be exported")
     root = folder / "checkpoints" if (folder / "checkpoints").is_dir() else folder
     if not checkpoints.steps(root):
         if root != folder:

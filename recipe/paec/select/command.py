@@ -20,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from recipe.paec.common.console import asked_for_help, complain, complain_of_files, say
 from recipe.paec.common.errors import UserError
+from recipe.paec.common.folder_kinds import no_lab
 from recipe.paec.common.records import METRICS_FILE, read_metrics
 from recipe.paec.run import prompt_record
 from recipe.paec.scoring.display import markdown
@@ -47,6 +48,7 @@ def settings_of(run: Path) -> DictConfig:
         UserError: it is no run, or one whose accuracies do not say what the policy could do: with
             `algorithm.filter_groups.enable` a prompt counts only when it is neither all right nor all wrong.
     """
+    no_lab(run, "record of its prompts")
     try:
         config = OmegaConf.load(run / "config.yaml")
         files, enabled = config.data.train_files, OmegaConf.select(config, "algorithm.filter_groups.enable")

@@ -12,6 +12,7 @@ import torch
 
 from paec_loss import Rollouts, TokenStatistics
 from recipe.paec.common.errors import UserError
+from recipe.paec.common.folder_kinds import no_lab
 from recipe.paec.common.queue_keys import prompt_of, response_number
 from recipe.paec.run import token_record
 from recipe.paec.run.token_record import STATISTICS, RecordedResponse, TokenRecord
@@ -80,6 +81,7 @@ def records(run: Path, steps: Sequence[int], validation: bool = False) -> list[T
     there = token_record.steps(run, validation)
     if not run.is_dir():
         raise UserError(f"{run}: does not exist: give the directory of a run")
+    no_lab(run, "token records")
     if not there and validation:
         raise UserError(
             f"{run}: has no token record of a validation ({token_record.VALIDATION}/): it was started with "

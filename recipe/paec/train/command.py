@@ -2,7 +2,7 @@
 
     --check         only the configuration, in seconds: starts nothing, reads no file of model or data
     --dry-run       everything that can be checked; starts nothing
-    --print-config  the resolved configuration, with either or before the run
+    --print-config  the resolved configuration, alone or with either; starts nothing
 
 This process stays light: it checks everything that can be checked, prepares the run directory, starts the training
 process (`recipe.paec.driver.process`), shows its progress, ends it when it hangs, exports the model and sums up.
@@ -48,7 +48,7 @@ Trains a policy: checks everything first, resumes from the last checkpoint, expo
                     class; method.FIELD=VALUE sets a field
   --check           checks only the configuration, in seconds
   --dry-run         also checks model, data and this machine, and starts nothing
-  --print-config    prints the resolved configuration
+  --print-config    prints the resolved configuration, and starts nothing
   --cfg job         prints every key with its default; --hydra-help shows Hydra's own options
 example: paec train experiment=tiny_cpu method=clip_cov seed=1 run.name=first
 """
@@ -97,6 +97,9 @@ def run(config: DictConfig) -> None:
     alert_url = withhold(config)
     directory = Path(config.run.directory)
     errors = rules.check_config(config)
+    if config.run.print_config and not config.run.dry_run and not errors:
+        say(OmegaConf.to_yaml(config))
+        return
     if not errors and (problem := folders.error_of(directory, folder_kinds.RUN, folder_mark(config), config.run.fresh)):
         errors = [problem]
     if errors:

@@ -97,6 +97,7 @@ def test_shares():
         (["--task", "n_queens"], "no scorer for data_source 'reasoning_gym/n_queens': its scorer calls eval"),
         (["--task", "composite"], "'reasoning_gym/composite': its scorer depends"),
         (["--task", "no_such"], "no_such: is not a reasoning_gym task"),
+        (["--task", "countdwn"], "countdwn: is not a reasoning_gym task; did you mean countdown?"),
         (["--task", "chain_sum", "--task", "chain_sum:2"], "--task: a task is named twice"),
         (["--task", "rearc"], "'reasoning_gym/rearc': its scorer compares tuples"),
         (["--task", "codeio"], """codeio: its own answer '{"s": "}[}}}{(]"}' would be scored as wrong; leave it out"""),

@@ -316,6 +316,18 @@ def test_an_extra_column_may_not_hide_a_field(tmp_path, capsys):
     assert "--extra index: every row has a field of this name already" in capsys.readouterr().err
 
 
+def test_a_table_that_commas_do_not_separate(tmp_path, capsys):
+    for name, mark in (("quiz.csv", ";"), ("tabs.csv", "\t")):
+        (tmp_path / name).write_text(f"ask{mark}gold\nWhat?{mark}That\n")
+        assert run(tmp_path, tmp_path / name) == 2
+        assert capsys.readouterr().err.endswith("; separate the columns by commas\n")
+
+
+def test_a_table_without_rows(tmp_path, capsys):
+    assert run(tmp_path, put(tmp_path / "quiz.jsonl", [])) == 2
+    assert capsys.readouterr().err == f"error: {tmp_path}/quiz.jsonl: has no rows; give a file that has some\n"
+
+
 def test_a_missing_file_is_no_hub_id(tmp_path, capsys):
     assert run(tmp_path, tmp_path / "nowhere.jsonl") == 2
     assert "does not exist, and is not a hub id of the form owner/name" in capsys.readouterr().err

@@ -121,6 +121,10 @@ def returns(response, truth, extra):
 async def later(response, truth, extra):
     return 1.0
 
+def verifies(response, truth, extra):
+    import math_verify
+    return float(math_verify.verify(math_verify.parse("12.5"), math_verify.parse("25/2")))
+
 def of_verl(data_source, solution_str, ground_truth, extra_info=None):
     return float(solution_str == ground_truth)
 
@@ -152,6 +156,7 @@ def outside(tmp_path_factory):
     (folder / "my_pkg" / "mine.py").write_text(PACKAGE)
     (folder / "my_pkg" / "broken.py").write_text("import nothing_of_this_name\n")
     (folder / "my_pkg" / "wrong.py").write_text("def score(:\n")
+    (folder / "my_pkg" / "unnamed.py").write_text("omega\n")
     (folder / "my_pkg" / "ends.py").write_text("import os\nos._exit(3)\n")
     (folder / "my_pkg" / "exits.py").write_text("raise SystemExit(0)\n")
     with pytest.MonkeyPatch.context() as patch:
@@ -210,7 +215,7 @@ HOSTILE = {
     "raises": ("error", "KeyError: 'nothing here'"),
     "kills": ("error", "refused: os.kill"),
     "starts": ("error", "refused: subprocess.Popen"),
-    "runs": ("error", "refused: compile"),
+    "runs": ("error", "refused: compile: a scorer may not compile or run text as code (docs/scorers.md): for mathem"),
     "fork": ("error", "refused: os.fork"),
     "pipe": ("error", "the grader process gave no reply (not a reply)"),
     "flood": ("error", "the grader process gave no reply (more than "),
@@ -279,8 +284,12 @@ def test_an_exception_of_the_scorer_does_not_cost_a_process(returning):
     [
         ("nowhere.mine:score", "nowhere.mine cannot be imported (ModuleNotFoundError: No module named 'nowhere')"),
         ("my_pkg.broken:score", "my_pkg.broken cannot be imported (ModuleNotFoundError: No module named 'nothing_of"),
+        ("nowhere.mine:score", "): correct the name, or add the folder that holds the package to PYTHONPATH"),
+        ("my_pkg.broken:score", "broken.py, line 1): install what it imports, or correct the import"),
         ("my_pkg.wrong:score", "my_pkg.wrong cannot be imported (SyntaxError: "),
-        ("my_pkg.exits:score", "my_pkg.exits cannot be imported (SystemExit: 0)"),
+        ("my_pkg.wrong:score", "): correct the file"),
+        ("my_pkg.unnamed:score", "(NameError: name 'omega' is not defined, in "),
+        ("my_pkg.exits:score", "my_pkg.exits cannot be imported (SystemExit: 0, in "),
         ("my_pkg.ends:score", "its module cannot be imported (exit code 3)"),
         ("my_pkg.mine:word", "my_pkg.mine has no word; did you mean my_pkg.mine:words?"),
         ("my_pkg.mine:number", "is a int: name a function of (response, ground_truth, extra)"),
@@ -292,6 +301,7 @@ def test_an_exception_of_the_scorer_does_not_cost_a_process(returning):
         ),
         ("my_pkg.mine:shortened", "has the parameters of verl's compute_score; here a scorer is called as"),
         ("my_pkg.mine:later", "is asynchronous: name a plain function of (response, ground_truth, extra)"),
+        ("my_pkg.mine:verifies", "for mathematics name the scorer math or math_lenient, and import modules at the top"),
         ("my_pkg.mine:needs", "fails for an empty response and the ground truth 'x': KeyError: 'weight'"),
     ],
 )
@@ -302,7 +312,8 @@ def test_a_scorer_that_cannot_be_used_is_one_sentence(outside, name, words):
         assert "\n" not in problem
         assert pool.probe("my_pkg.mine:words", "x") is pool.probe("my_pkg.mine:wrapped", "x") is None
         without_a_row = pool.probe(name)
-        assert without_a_row == (None if name == "my_pkg.mine:needs" else problem), "which is called for a row alone"
+        called = name in ("my_pkg.mine:needs", "my_pkg.mine:verifies")
+        assert without_a_row == (None if called else problem), "which is called for a row alone"
 
 
 def test_a_relative_path_is_that_of_the_caller(outside, monkeypatch):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from dataclasses import fields as fields_of
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,7 @@ def own(tmp_path, monkeypatch) -> Path:
     examples = re.findall("```python\n(.*?)```", PAGE, flags=re.DOTALL)
     (tmp_path / "pkg_of_the_page.py").write_text("\n\n".join(examples))
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
     return tmp_path / "outputs" / "lab"
 
 
@@ -55,6 +57,21 @@ def test_the_examples_train(own):
     mean = kept["actor/pkg_of_the_page.Thermostat/mean"]
     assert 0 < mean < 2 and mean == pytest.approx(plain["actor/entropy"], rel=1e-5)
     assert kept["actor/loss"] - plain["actor/loss"] == pytest.approx(-0.05 * (2 - mean) * mean, rel=1e-3)
+
+
+def test_the_files_of_this_page_and_of_the_scorers_fit_in_one_folder(tmp_path, monkeypatch):
+    """Laid out as both pages say, every class and function that their commands name is found."""
+    scorers = (Path(__file__).parents[3] / "docs" / "scorers.md").read_text(encoding="utf-8")
+    first = {page: re.findall("```python\n(.*?)```", page, flags=re.DOTALL) for page in (PAGE, scorers)}
+    files = {"surprise.py": first[PAGE][0], "close.py": first[PAGE][1], "my_scorers/spelling.py": first[scorers][0]}
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    classes = set(re.findall(r"method=(\w+)\.(\w+)", PAGE))
+    functions = set(re.findall(r"\.spelling=([\w.]+):(score)\b", scorers))
+    assert len(classes) == 2 and len(functions) == 1
+    assert all(callable(getattr(import_module(module), name)) for module, name in classes | functions)
 
 
 def test_the_reward_of_a_group(own):

@@ -224,8 +224,14 @@ TOKENS = f"[B, R], here [{B}, {R}]: one for each token, as in tokens.advantages"
         ("response_value", 1.0, "a value of type float", f"[B], here [{ROWS}]: one number for each response"),
         ("sampling", 0.5, "a value of type float", "a Sampling or None"),
         ("tracker", {}, "a value of type dict", "an object with observe, signal, state_dict and load_state_dict, or"),
+        ("local_sums", {"close": torch.zeros(())}, "a Tensor under 'close'", "a dict of numbers: .item() makes one of"),
         ("local_sums", None, "None", "a dict of numbers: .item() makes one of a tensor"),
-        ("metrics", {"x": torch.zeros(())}, "a value of type dict", "a dict of numbers: .item() makes one of a tensor"),
+        (
+            "metrics",
+            {"y": 1, "x": torch.zeros(())},
+            "a Tensor under 'x'",
+            "a dict of numbers: .item() makes one of a tensor",
+        ),
     ],
 )
 def test_a_result_that_no_trainer_can_use(hook, value, found, wanted):
@@ -319,6 +325,43 @@ def test_a_field_that_the_method_does_not_ask_for(hook, field, word, kind):
     assert isinstance(caught.value.__cause__, TypeError | AttributeError)
 
 
+class Misspelt(Method):
+    def rewards(self, rollouts):
+        return rollouts.reward
+
+    def prepare(self, batch, update):
+        return update.stepp
+
+    def loss_term(self, tokens, context, update):
+        return self._mean(tokens)
+
+    def _mean(self, tokens):
+        return tokens.statistics.nucleus_entrpy
+
+
+@pytest.mark.parametrize(
+    "hook, lines, said",
+    [
+        ("rewards", 2, "Rollouts has no field reward; did you mean rewards?"),
+        ("prepare", 5, "Update has no field stepp; did you mean step?"),
+        ("loss_term", 11, "TokenStatistics has no field nucleus_entrpy; did you mean nucleus_entropy?"),
+    ],
+)
+def test_a_field_that_does_not_exist(hook, lines, said):
+    stack, (_, tokens) = MethodStack([Misspelt()]), random_batch()
+    updates = [update_of(tokens, METHODS["none"]())]
+    call = {
+        "rewards": lambda: stack.rewards(random_rollouts()),
+        "prepare": lambda: stack.prepare({"exact": tokens}, updates),
+        "loss_term": lambda: stack.loss_term(tokens, [None], updates),
+    }
+    with pytest.raises(HookError) as caught:
+        call[hook]()
+    line = inspect.getsourcelines(Misspelt)[1] + lines
+    assert str(caught.value) == f"{stack.names[0]}.{hook} failed ({__file__}, line {line}): {said}"
+    assert isinstance(caught.value.__cause__, AttributeError)
+
+
 def test_other_errors_of_a_hook_are_as_they_were():
     """Of one that reads what it has asked for, and of one that reads nothing of the kind."""
     stack = MethodStack([Reader()])
@@ -358,9 +401,9 @@ def test_a_tracker_with_other_parameters_is_an_error_before_the_run(functions, s
     "hook, value, found, wanted",
     [
         ("observe", None, "None", "a dict of numbers, {} for no metrics: .item()"),
-        ("observe", {"mean": torch.ones(())}, "a value of type dict", "a dict of numbers, {} for no metrics: .item()"),
+        ("observe", {"mean": torch.ones(())}, "a Tensor under 'mean'", "a dict of numbers, {} for no metrics: .item()"),
         ("signal", None, "None", "a dict of numbers, {} for no signal: .item()"),
-        ("signal", {"mean": None}, "a value of type dict", "a dict of numbers, {} for no signal: .item()"),
+        ("signal", {"mean": None}, "a NoneType under 'mean'", "a dict of numbers, {} for no signal: .item()"),
         ("state_dict", None, "None", "a dict of JSON types: .item() or .tolist()"),
         ("state_dict", {"mean": torch.ones(())}, "a value of type dict", "a dict of JSON types: .item() or .tolist()"),
     ],

@@ -114,6 +114,8 @@ def test_needs_are_words_of_one_list():
     sentence += ", rewards"
     with pytest.raises(TypeError, match=f"^{re.escape(sentence)}$"):
         defined(needs={"clusters"})
+    with pytest.raises(TypeError, match=r"""^Mine.needs='text': is a text: write needs = \{"text"\}$"""):
+        defined(needs="text")
 
 
 @pytest.mark.parametrize(

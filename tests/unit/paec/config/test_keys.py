@@ -148,6 +148,20 @@ BAD = [
     ("actor_rollout_ref.actor.clip_ratio=0.3", "clip_ratio_low"),
     ("actor_rollout_ref.rollout.n=1", "at least 2"),
     ("base=grop", "did you mean grpo?"),
+    ("method=peac", "no method peac: did you mean paec or pear?"),
+    ("method=omegaconf", "method=omegaconf: is a module: name its class, method=omegaconf.CLASS"),
+    *(
+        (f"{group}={value}", f"{group}={value}: a run has one {group}: write {group}={names[0]}{also}")
+        for group, names, also in (
+            ("method", ("clip_higher", "gspo"), " also=[gspo]"),
+            ("base", ("dapo", "dr_grpo"), ""),
+            ("mode", ("sync", "colocate_async"), ""),
+            ("experiment", ("tiny_cpu", "qwen7b"), ""),
+            ("cluster", ("cpu", "gpu_1x8"), ""),
+        )
+        for value in (f"[{','.join(names)}]", ",".join(names))
+    ),
+    ("run.name=a,b", "has several values: write run.name=[a,b] for a list, 'run.name=\"a,b\"' for a text"),
     ("method=siiren", "did you mean siren?"),
     ("experiment=qwen7", "did you mean qwen7b?"),
     ("mode=asinc", "did you mean"),

@@ -52,13 +52,27 @@ class Empty(Method):
 class Untyped(Fixed):
     alpha = 0.2
     beta = positive(2.0, "factor")
+
+class Init(Fixed):
+    def __init__(self, alpha=0.2):
+        object.__setattr__(self, "alpha", alpha)
 """
+
+
+BROKEN = {
+    "syntax": "import os\ndef rewards(self\n    pass\n",
+    "named": "from paec_loss import Method\n\nclass Early(Method):\n    alpha = omega\n",
+    "lacks": "import no_such_library.inner\n",
+}
+"""Name -> text of a module that cannot be imported."""
 
 
 @pytest.fixture()
 def mine(tmp_path, monkeypatch):
-    """A module `mine` outside this repository."""
+    """A module `mine` outside this repository, and those that cannot be imported."""
     (tmp_path / "mine.py").write_text(MINE)
+    for name, text in BROKEN.items():
+        (tmp_path / f"{name}.py").write_text(text)
     monkeypatch.syspath_prepend(tmp_path)
 
 
@@ -211,6 +225,18 @@ REFUSED = [
         ["method=custom", "method.class_path=no_such_package.Thing"],
         "method.class_path=no_such_package.Thing: cannot be import",
     ),
+    (
+        ["method=no_such_package.Thing"],
+        "(No module named 'no_such_package'): write package.module.Class, and add the folder that holds the package to "
+        "PYTHONPATH",
+    ),
+    (["method=mine.Dubled"], "method.class_path=mine.Dubled: mine has no Dubled: did you mean mine.Doubled?"),
+    (["method=syntax.Mine"], "syntax.py, line 2: '(' was never closed: 'def rewards(self'): correct the file"),
+    (["method=named.Early"], "named.py, line 4: NameError: name 'omega' is not defined): correct the file"),
+    (
+        ["method=lacks.Mine"],
+        "lacks.py, line 1: ModuleNotFoundError: No module named 'no_such_library'): install what it imports, or",
+    ),
     (["method=custom", "method.class_path=os.path.join"], "method.class_path=os.path.join: must be a subclass"),
     (
         ["method=custom", "method.class_path=mine.Doubled", "+method.factor=0"],
@@ -238,6 +264,11 @@ REFUSED = [
         "method.beta=3: beta of Untyped has no type, so it is no field: write beta: float = ... in the class",
     ),
     (["method=mine.Untyped", "method.advantages=3"], "method.advantages=3: Untyped has no field advantages, nor any"),
+    (
+        ["method=mine.Init", "method.alpha=3"],
+        "method.alpha=3: alpha is a parameter of the __init__ of Init, and no field: write @dataclass(frozen=True) "
+        "above the class and alpha: float = 0.2 in it, in place of the __init__",
+    ),
     (["method=custom", "method.class_path=mine.Needy"], "method.x: Needy has no default for it: add method.x=..."),
     (
         ["method=custom", "method.class_path=mine.Empty"],

@@ -24,6 +24,10 @@ def test_a_running_cluster_is_not_told_its_size(compose):
         (["method.rho=0.7", "actor_rollout_ref.actor.optim.lr=1e-4"], "-actor.optim.lr=1e-4,rho=0.7"),
         (["trainer.v1.sampler.max_off_policy_threshold=2"], "-trainer.v1.sampler.max_off_policy_threshold=2"),
         (["data.train_files=[/a/b.parquet]"], "-data.train_files=__a_b.parquet_"),
+        (["seed=1", "method.rho=0.7", "seed=2"], "-rho=0.7,seed=2"),
+        (["seed=2", "seed=2"], "-seed=2"),
+        (["+a.b=1", "a.b=2"], "-a.b=2"),
+        (["reward.scorers={a: x}", "reward.scorers={b: y}"], "-reward.scorers=_a__x_,reward.scorers=_b__y_"),
     ],
 )
 def test_run_suffix(overrides, suffix):

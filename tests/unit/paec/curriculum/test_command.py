@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from omegaconf import OmegaConf
 
 from recipe.paec.common.errors import UserError
 from recipe.paec.config import resolve
@@ -34,3 +35,9 @@ def test_the_command_refuses(overrides, words):
     with pytest.raises(UserError) as raised:
         command(*overrides)
     assert any(words in problem for problem in raised.value.errors)
+
+
+def test_the_configuration_alone_is_printed_and_nothing_starts(capsys):
+    command("curriculum=semantic_entropy", "run.prepare_command=null", "model.path=/nowhere", "run.print_config=true")
+    config = OmegaConf.create(capsys.readouterr().out)
+    assert (config.model.path, config.data.curriculum.samples) == ("/nowhere", 8)

@@ -8,6 +8,7 @@ import os
 
 import pytest
 from evaluation_cases import command, row, write_lines
+from omegaconf import OmegaConf
 
 from data_prep.contract import write_parquet
 from recipe.grading.pool import GraderPool
@@ -62,6 +63,14 @@ def test_errors_on_the_command_line(override, words):
     assert done.returncode == 2 and done.stderr.startswith("error: ")
     assert len(done.stderr.strip().splitlines()) == 1
     assert all(word in done.stderr for word in words), done.stderr
+
+
+def test_the_configuration_alone_is_printed_and_nothing_starts(tmp_path):
+    done = command("model=/nowhere", "benchmarks=[nothing]", "seed=7", f"output={tmp_path / 'out'}", "--print-config")
+    assert done.returncode == 0, done.stderr
+    printed = done.stdout[done.stdout.index("model:") :]
+    assert OmegaConf.create(printed).seed == 7 and OmegaConf.create(printed).model.path == "/nowhere"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_scores_of_a_sample_file_by_hand(tmp_path, aime):

@@ -184,3 +184,9 @@ def test_an_export_is_that_of_the_checkpoint_as_it_is_now(tmp_path):
     assert not recorded(run="run", step=2, checkpoint="0" * 64)
     assert recorded(run="run", step=2), "an export of an earlier version"
     assert not recorded(run="run", step=1) and not recorded(run="other", step=2)
+
+
+def test_a_run_of_the_laboratory(tmp_path):
+    (tmp_path / "config.yaml").write_text("task: countdown\nprompts: 2\nmini_batch: 2\n")
+    with pytest.raises(UserError, match="is a run of the laboratory, which writes no checkpoint that can be exported"):
+        huggingface.checkpoint_in(tmp_path)

@@ -110,3 +110,10 @@ def test_no_run(tmp_path, capsys):
 )
 def test_ranks(top, rank, expected):
     assert ranks_of(top, rank) == expected
+
+
+def test_a_run_of_the_laboratory(tmp_path, capsys):
+    (tmp_path / "config.yaml").write_text("task: countdown\nprompts: 2\nmini_batch: 2\n")
+    assert main([str(tmp_path), "--output", str(tmp_path / "out")]) == 2
+    said = f"{tmp_path}: is a run of the laboratory, which writes no record of its prompts: train it with paec train"
+    assert capsys.readouterr().err == f"error: {said}\n"

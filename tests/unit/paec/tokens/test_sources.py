@@ -104,3 +104,12 @@ def test_a_validation_has_no_advantages():
     assert rollouts.advantages is None and rollouts.rewards.tolist() == [1.0, 0.0]
     assert rollouts.lengths.tolist() == [23, 28]
     assert numbers.tolist() == [response_number(f"validation-countdown-{index}_0_0") for index in (3, 8)]
+
+
+def test_a_run_of_the_laboratory(tmp_path):
+    (tmp_path / "config.yaml").write_text("task: countdown\nprompts: 2\nmini_batch: 2\n")
+    with pytest.raises(UserError) as error:
+        records(tmp_path, ())
+    assert str(error.value) == (
+        f"{tmp_path}: is a run of the laboratory, which writes no token records: train it with paec train"
+    )

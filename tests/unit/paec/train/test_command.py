@@ -16,6 +16,7 @@ from train_check import check
 from recipe.paec.common.repository import REPOSITORY
 from recipe.paec.report import command as report_command
 from recipe.paec.train.command import files_of, report
+from recipe.paec.train.command import main as train_main
 
 
 @pytest.mark.cpu_stack
@@ -57,6 +58,17 @@ def test_the_check_prints_the_configuration_when_asked(monkeypatch, capsys):
     text, verdict = out.rstrip().rsplit("\n", 1)
     assert verdict.startswith("the configuration of tiny_cpu-paec is valid")
     assert OmegaConf.create(text).trainer.nnodes == 1 and "${" not in text
+
+
+def test_the_configuration_alone_is_printed_and_nothing_starts(monkeypatch, capsys, tmp_path):
+    missing = "data.val_files=[/nowhere/v.parquet]"  # a run would fail on it
+    monkeypatch.setattr(
+        sys, "argv", ["train", "--print-config", f"run.root={tmp_path / 'runs'}", "run.name=one", missing]
+    )
+    assert train_main() == 0
+    config = OmegaConf.create(capsys.readouterr().out)
+    assert (config.run.name, config.data.val_files) == ("one", ["/nowhere/v.parquet"])
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_check_leaves_nothing(monkeypatch, capsys, tmp_path):

@@ -8,15 +8,17 @@ class Plane extends Chart {
     this.figure.classList.add("square");
   }
 
-  /** uPlot's columns, by which it scales the axes: all points in the order of x, each in the column of its line. */
+  /** uPlot's columns, by which it scales the axes: all points in the order of x, each in the column of its line.
+   *  What is read (`xs`) are steps here. */
   columns() {
-    this.steps = [...new Set(this.spec.series.flatMap((entry) => entry.steps))].sort((a, b) => a - b);
+    this.xs = [...new Set(this.spec.series.flatMap((entry) => entry.steps))].sort((a, b) => a - b);
     const points = this.lines.flatMap((line, number) => line.x.map((x, i) => ({ x, y: line.y[i], number }))).sort((a, b) => a.x - b.x);
     const drawn = this.lines.map((line, number) => points.map((point) => (point.number === number ? point.y : undefined)));
     return [points.map((point) => point.x), ...drawn];
   }
 
   build() {
+    const place = this.place; // what the reader reads stays
     this.uplot?.destroy();
     const width = Math.max(this.plot.clientWidth || this.figure.clientWidth, 220);
     const axis = { font: FONT, labelFont: FONT, stroke: () => COLOURS.soft, ticks: { show: false }, labelGap: 0, grid: { stroke: () => COLOURS.line, width: 1 }, values: (u, splits) => splits.map((v) => tick(v)) };
@@ -34,7 +36,8 @@ class Plane extends Chart {
     }, this.columns(), this.plot);
     this.uplot.over.addEventListener("mousemove", (event) => this.point(event.offsetX, event.offsetY));
     this.uplot.over.addEventListener("mouseleave", () => this.leave());
-    this.read(null);
+    const at = this.xs.indexOf(place);
+    this.read(at < 0 ? null : at);
   }
 
   /** [step, x, y] of the validations of a line. */
@@ -70,7 +73,7 @@ class Plane extends Chart {
       dot(end, 7, COLOURS.paper);
       dot(end, 5.5, colour);
       ends.push({ line, x: end[0], y: end[1] });
-      for (const point of points.filter(([, , step]) => step === this.steps[this.at])) {
+      for (const point of points.filter(([, , step]) => step === this.xs[this.at])) {
         dot(point, 6.5, COLOURS.ink);
         dot(point, 4.5, colour);
       }
@@ -108,7 +111,7 @@ class Plane extends Chart {
     this.lines.forEach((line, number) => {
       for (const [step, x, y] of this.points(number)) {
         const distance = Math.hypot(u.valToPos(x, "x") - left, u.valToPos(y, "y") - top);
-        if (distance < nearest[0]) nearest = [distance, this.steps.indexOf(step)];
+        if (distance < nearest[0]) nearest = [distance, this.xs.indexOf(step)];
       }
     });
     this.read(nearest[1]);
@@ -119,20 +122,21 @@ class Plane extends Chart {
   read(index = null) {
     if (!this.numbers) return;
     this.at = index;
+    this.place = index === null ? undefined : this.xs[index];
     this.numbers.forEach((number, i) => { number.textContent = this.text(i, index); });
     const [x, y] = this.spec.axes;
-    this.readout.textContent = `${x}, ${y}: ${index === null ? "last validations" : `training step ${this.steps[index]}`}`;
+    this.readout.textContent = `${x}, ${y}: ${index === null ? "last validations" : `training step ${this.xs[index]}`}`;
   }
 
   /** A line's two values at a validation. */
   text(number, index) {
     const { x, y } = this.lines[number];
-    const i = index === null ? x.length - 1 : this.spec.series[number].steps.indexOf(this.steps[index]);
+    const i = index === null ? x.length - 1 : this.spec.series[number].steps.indexOf(this.xs[index]);
     return i < 0 ? "–" : `${x[i].toFixed(1)}, ${y[i].toFixed(1)}`;
   }
 
   key(event) {
-    const last = this.steps.length - 1;
+    const last = this.xs.length - 1;
     const at = this.at ?? (event.key === "ArrowRight" ? -1 : last + 1);
     const to = { ArrowLeft: Math.max(0, at - 1), ArrowRight: Math.min(last, at + 1), Home: 0, End: last }[event.key];
     if (event.key === "Escape") this.leave();
@@ -142,7 +146,7 @@ class Plane extends Chart {
     this.read(to);
     this.uplot.redraw(false);
     const values = this.lines.map((line, number) => (this.isHidden(number) ? "" : `${line.label} ${this.text(number, to)}`));
-    document.getElementById("spoken").textContent = `training step ${this.steps[to]}, ${this.spec.axes.join(" and ")}: ${values.filter(Boolean).join("; ")}`;
+    document.getElementById("spoken").textContent = `training step ${this.xs[to]}, ${this.spec.axes.join(" and ")}: ${values.filter(Boolean).join("; ")}`;
   }
 
   leave() {
@@ -152,7 +156,7 @@ class Plane extends Chart {
 
   rows() {
     const header = ["training step", ...this.lines.flatMap((line) => this.spec.axes.map((name) => `${line.label}, ${name}`))];
-    const rows = this.steps.map((step) => [step, ...this.lines.flatMap((line, number) => {
+    const rows = this.xs.map((step) => [step, ...this.lines.flatMap((line, number) => {
       const i = this.spec.series[number].steps.indexOf(step);
       return i < 0 ? [null, null] : [line.x[i], line.y[i]];
     })]);

@@ -241,7 +241,7 @@ def test_where_vllm_and_the_actor_disagree(visit, tmp_path):
     assert [painted(page, i)[1] for i in range(5)] == pytest.approx([0, 0, 0.25, 1, 0], abs=2e-3)
     assert painted(page, 2)[0] == pytest.approx(COLOURS["light", ""], abs=1.5)
     assert painted(page, 3)[0] == pytest.approx(COLOURS["light", "down"], abs=1.5)
-    assert tokens(page).nth(3).get_attribute("aria-label") == "down, difference -2"
+    assert tokens(page).nth(3).get_attribute("aria-label") == "down, difference \u22122"
     assert "weight" not in seen(3) and "threshold" not in seen(3)
     assert page.locator("#legend span").first.inner_text() == "nats, 0: they agree"
     assert page.locator("#responses small").inner_text() == "5 tokens, apart by 0.626 nats"

@@ -1,7 +1,8 @@
 """Small copies of finished laboratory runs, which open as a report: `python -m benchmarks.lab.keep RUN [RUN ...]`
 
-Writes benchmarks/results/runs/<name>/ with config.yaml and metrics.jsonl: numbers to five digits, no times, and
-outputs/lab/<name> as the folder. The two that are there, 150 steps of GRPO and of PAEC with seed 1, are of
+Writes benchmarks/results/runs/<name>/ with config.yaml, metrics.jsonl, numbers to five digits and no times, and
+problems.jsonl, from which the report has its intervals; outputs/lab/<name> as the folder. The two that are there, 150
+steps of GRPO and of PAEC with seed 1, are of
 `paec lab sweep benchmarks/lab/defaults.yaml`:
 
     paec report benchmarks/results/runs/none-seed1 benchmarks/results/runs/paec-seed1
@@ -19,7 +20,7 @@ import yaml
 
 from data_prep.files import atomic_write
 from recipe.lab.runs import CONFIG_FILE, steps_done
-from recipe.paec.common.records import METRICS_FILE, read_metrics
+from recipe.paec.common.records import METRICS_FILE, PROBLEMS_FILE, read_metrics
 from recipe.paec.common.repository import REPOSITORY
 
 KEPT = REPOSITORY / "benchmarks" / "results" / "runs"
@@ -44,11 +45,14 @@ def keep(run: Path, target: Path = KEPT) -> Path:
         {key: rounded(value) for key, value in line.items() if not key.startswith(("timing_", "perf/throughput"))}
         for line in read_metrics(run / METRICS_FILE)
     ]
+    problems = (run / PROBLEMS_FILE).read_text(encoding="utf-8")
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_write(folder / CONFIG_FILE) as partial:
         partial.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
     with atomic_write(folder / METRICS_FILE) as partial:
         partial.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    with atomic_write(folder / PROBLEMS_FILE) as partial:
+        partial.write_text(problems, encoding="utf-8")
     return folder
 
 

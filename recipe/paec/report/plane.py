@@ -115,7 +115,7 @@ def _difference(group: Group, baseline: Group, place: Place, step: int, gained: 
         over = tested_over(own, theirs)
         about = f"95 % intervals over {over.replace('problems', f'{problems} problems')}"
         if over != "problems" and (few := min(len(own.runs), len(theirs.runs))) < FEW_SEEDS:
-            about += f"; with {few} seeds they are too narrow"
+            about += f"; with {few} seeds they can be too narrow"
     except UserError as error:
         about = f"no intervals: {error.errors[0]}"
     kinds = zip((f"avg@{place[1]}", f"pass@{place[1]}"), parts, strict=True)

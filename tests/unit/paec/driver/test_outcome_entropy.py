@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 from tensordict import TensorDict
 from transfer_queue import KVBatchMeta
 
+from paec_loss import Rollouts
 from recipe.paec.driver import outcome_entropy
 from recipe.paec.driver.outcome_entropy import add_entropy
 
@@ -69,7 +70,14 @@ def test_statistics_that_a_method_has_had_fetched():
     inside = torch.tensor([[True, True, False]] * 4)
     entropy = torch.tensor([[0.5, 1.0, 9.0], [2.0, 2.0, 9.0], [3.0, 5.0, 9.0], [99.0, 99.0, 9.0]])
     statistics = replace(rollouts.statistics.map(lambda values: values[:4, :3]), entropy=entropy)
-    last = replace(rollouts, statistics=statistics, response_mask=inside)
+    last = Rollouts(
+        statistics,
+        inside,
+        group_id=torch.tensor([0, 0, 1, 1]),
+        step=4,
+        seed=0,
+        tokens=torch.zeros(4, 3, dtype=torch.int64),
+    )
     metrics = {"actor/entropy": 1.0}
     batch = KVBatchMeta(keys=BATCH.keys, tags=[{"response_len": 2}] * 3 + BATCH.tags[3:], partition_id="train")
     add_entropy(metrics, batch, INFOS, ["gsm8k"] * 4, [rollouts, last], CONFIG)

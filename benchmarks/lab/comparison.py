@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
@@ -81,6 +81,12 @@ def dominated(one: Runs, baseline: Runs) -> dict[str, int]:
             its_x, its_y = (value[baseline.seeds.index(seed), None, 1:] for value in theirs[name])
             found[name] += bool(((x >= its_x) & (y >= its_y)).any(0).all())
     return found
+
+
+def added(names: Iterable[str]) -> list[tuple[str, str]]:
+    """(`pass_at_k`, `pass_at_k+paec`) of every two methods together whose first is there alone as well."""
+    found = [*names]
+    return [(alone, both) for both in found if "+" in both and (alone := both.partition("+")[0]) in found]
 
 
 def corrected(p: Mapping[str, float | None]) -> dict[str, float | None]:

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from omegaconf import OmegaConf
 
-from benchmarks.lab.comparison import DRAWS, corrected, in_bold, mean_gap
+from benchmarks.lab.comparison import DRAWS, added, corrected, in_bold, mean_gap
 from benchmarks.lab.records import BASELINE, PAEC, PROBLEMS, by_name_and_seed, interval, machines_and_days, write
 from data_prep.arithmetic import choose_avx2
 from paec_loss import PAEC as PAECMethod
@@ -275,11 +275,9 @@ def _tables(table: Table, endings: Mapping[str, Ending], draws: int) -> list[str
     if PAEC in methods and len(methods) > 2:
         others = {name: one for name, one in methods.items() if name != BASELINE}
         lines += ["", *_minus(others, PAEC, "PAEC", draws)]
-    for both in methods:
-        alone, plus, _ = both.partition("+")
-        if plus and alone in methods:
-            pair = {alone: methods[alone], both: methods[both]}
-            lines += ["", *_minus(pair, alone, f"`{alone}` alone", draws)]
+    for alone, both in added(methods):
+        pair = {alone: methods[alone], both: methods[both]}
+        lines += ["", *_minus(pair, alone, f"`{alone}` alone", draws)]
     return lines
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from benchmarks.lab.comparison import DRAWS, corrected, differences, in_bold
+from benchmarks.lab.comparison import DRAWS, added, corrected, differences, in_bold
 from benchmarks.lab.figures import draw_other
 from benchmarks.lab.records import (
     BASELINE,
@@ -83,11 +83,9 @@ def tables(runs: dict[str, Runs], draws: int = DRAWS, hypervolumes: bool = False
     if PAEC in runs and len(runs) > 2:
         beside = {name: one for name, one in runs.items() if name != BASELINE}
         lines += ["", *_differences(beside, PAEC, "PAEC", draws)]
-    for both in runs:
-        alone, plus, _ = both.partition("+")
-        if plus and alone in runs:
-            pair = {alone: runs[alone], both: runs[both]}
-            lines += ["", *_differences(pair, alone, f"`{alone}` alone", draws)]
+    for alone, both in added(runs):
+        pair = {alone: runs[alone], both: runs[both]}
+        lines += ["", *_differences(pair, alone, f"`{alone}` alone", draws)]
     return lines
 
 

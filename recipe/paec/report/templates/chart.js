@@ -270,6 +270,11 @@ class Chart {
       return element("li", {}, button);
     }));
     this.legend.children[focus]?.firstChild.focus({ preventScroll: true });
+    this.again();
+  }
+
+  /** Read at the same place again, if it is still there. */
+  again() {
     const at = this.xs.indexOf(this.place);
     this.read(at < 0 ? null : at);
   }
@@ -313,11 +318,21 @@ class Chart {
     if (to === undefined) return;
     event.preventDefault();
     this.draw();
+    this.go(to);
+    document.getElementById("spoken").textContent = this.spoken(to);
+  }
+
+  /** Mark a place of the x axis, and read there. */
+  go(index) {
     const u = this.uplot;
-    u.setCursor({ left: u.valToPos(this.xs[to], "x"), top: u.over.clientHeight / 2 });
-    this.read(to);
-    const values = this.lines.map((line, n) => (this.isHidden(n) ? "" : `${line.label} ${shown(this.values[n][to])}`));
-    document.getElementById("spoken").textContent = `${this.spec.x} ${shown(this.xs[to])}: ${values.filter(Boolean).join(", ")}`;
+    u.setCursor({ left: u.valToPos(this.xs[index], "x"), top: u.over.clientHeight / 2 });
+    this.read(index);
+  }
+
+  /** What is said of a place. */
+  spoken(index) {
+    const values = this.lines.map((line, n) => (this.isHidden(n) ? "" : `${line.label} ${shown(this.values[n][index])}`));
+    return `${this.spec.x} ${shown(this.xs[index])}: ${values.filter(Boolean).join(", ")}`;
   }
 
   leave() {

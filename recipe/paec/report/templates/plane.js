@@ -18,7 +18,6 @@ class Plane extends Chart {
   }
 
   build() {
-    const place = this.place; // what the reader reads stays
     this.uplot?.destroy();
     const width = Math.max(this.plot.clientWidth || this.figure.clientWidth, 220);
     const axis = { font: FONT, labelFont: FONT, stroke: () => COLOURS.soft, ticks: { show: false }, labelGap: 0, grid: { stroke: () => COLOURS.line, width: 1 }, values: (u, splits) => splits.map((v) => tick(v)) };
@@ -36,8 +35,7 @@ class Plane extends Chart {
     }, this.columns(), this.plot);
     this.uplot.over.addEventListener("mousemove", (event) => this.point(event.offsetX, event.offsetY));
     this.uplot.over.addEventListener("mouseleave", () => this.leave());
-    const at = this.xs.indexOf(place);
-    this.read(at < 0 ? null : at);
+    this.again();
   }
 
   /** [step, x, y] of the validations of a line. */
@@ -135,18 +133,14 @@ class Plane extends Chart {
     return i < 0 ? "–" : `${x[i].toFixed(1)}, ${y[i].toFixed(1)}`;
   }
 
-  key(event) {
-    const last = this.xs.length - 1;
-    const at = this.at ?? (event.key === "ArrowRight" ? -1 : last + 1);
-    const to = { ArrowLeft: Math.max(0, at - 1), ArrowRight: Math.min(last, at + 1), Home: 0, End: last }[event.key];
-    if (event.key === "Escape") this.leave();
-    if (to === undefined) return;
-    event.preventDefault();
-    this.draw();
-    this.read(to);
+  go(index) {
+    this.read(index);
     this.uplot.redraw(false);
-    const values = this.lines.map((line, number) => (this.isHidden(number) ? "" : `${line.label} ${this.text(number, to)}`));
-    document.getElementById("spoken").textContent = `training step ${this.xs[to]}, ${this.spec.axes.join(" and ")}: ${values.filter(Boolean).join("; ")}`;
+  }
+
+  spoken(index) {
+    const values = this.lines.map((line, number) => (this.isHidden(number) ? "" : `${line.label} ${this.text(number, index)}`));
+    return `training step ${this.xs[index]}, ${this.spec.axes.join(" and ")}: ${values.filter(Boolean).join("; ")}`;
   }
 
   leave() {

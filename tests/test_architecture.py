@@ -80,7 +80,7 @@ def test_only_the_recipe_knows_verl():
 
 
 def test_the_laboratory_is_one_light_process():
-    """It trains without the pipeline; of `recipe.paec` it has only rooms that do not know verl."""
+    """It trains without the pipeline; of `recipe.paec` it has only folders that do not know verl."""
     below = {"common", "config", "scoring", "run"}
     for path in (ROOT / "recipe" / "lab").rglob("*.py"):
         assert not imports(path) & {"verl", "ray", "vllm", "transfer_queue"}, path
@@ -136,21 +136,21 @@ def test_every_module_is_in_a_room():
     assert {path.parent.name for path in folder.glob("*/*.py")} == set(ROOMS)
 
 
-def test_the_page_shows_the_rooms():
+def test_the_page_shows_the_folders():
     page = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| `(\w+)` \|.*\| ?([`\w ]*) \|$", page[page.index("## The rooms") :], flags=re.M)
+    rows = re.findall(r"^\| `(\w+)` \|.*\| ?([`\w ]*) \|$", page[page.index("## The folders") :], flags=re.M)
     assert {name: below.replace("`", "") for name, below in rows} == ROOMS
 
 
 @pytest.mark.parametrize("name", ROOMS)
-def test_a_room_imports_only_from_rooms_below(name):
+def test_a_folder_imports_only_from_folders_below(name):
     allowed = {name, "common", *ROOMS[name].split()}
     for path in (ROOT / "recipe" / "paec" / name).rglob("*.py"):
         for module in imported(path):
             assert room(module) in allowed, f"{path} imports {module}"
 
 
-def test_the_rooms_have_few_layers_and_no_circle():
+def test_the_folders_have_few_layers_and_no_circle():
     def height(name: str, above: tuple[str, ...] = ()) -> int:
         assert name not in above, f"circle: {above}"
         below = [] if name == "common" else ["common", *ROOMS[name].split()]

@@ -217,8 +217,8 @@ def section(folder: Path, draws: int = DRAWS) -> str:
         "make no difference.",
         "",
         "**Where is the entropy?** The grader reads the expression behind the last `;`, not the steps before it. A "
-        f"token above {HIGH:g} nats is no choice between a few numbers: it is as undecided as between more than seven "
-        "equally likely ones.",
+        f"token above {HIGH:g} nats is not a choice between a few numbers: it is as undecided as between more than "
+        "seven equally likely ones.",
         "",
         *where_the_entropy_is(found),
     ]
@@ -245,8 +245,9 @@ def _above(name: str, endings: Mapping[str, Ending]) -> str:
         f"{share:.0%} of `{name}`'s token entropy is at tokens above {HIGH:g} nats, which are "
         f"{paec.share('high', 'tokens'):.1%} of the tokens ({grpo.share('high_entropy', 'entropy'):.0%} with GRPO); "
         f"{paec.share('ungraded_high_entropy', 'high_entropy'):.0%} of that is where no grader reads. They have "
-        f"{paec.share('high_mask_entropy', 'mask_entropy'):.0%} of the entropy that the floor is about. With them "
-        f"counted as 0 the token entropy is {paec.entropy_below.mean():.3f}, GRPO's {grpo.entropy_below.mean():.3f}."
+        f"{paec.share('high_mask_entropy', 'mask_entropy'):.0%} of the entropy that counts towards the floor. With "
+        f"them counted as 0 the token entropy is {paec.entropy_below.mean():.3f}, GRPO's "
+        f"{grpo.entropy_below.mean():.3f}."
     )
 
 

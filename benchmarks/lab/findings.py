@@ -39,7 +39,7 @@ class Row:
     hypervolume: bool = True
     """Whether its reference point was chosen for this task."""
     again: bool = False
-    """Whether a row above has the same seeds, so that this one is no evidence of its own about the trainings."""
+    """Whether a row above has the same seeds, so that this one adds no evidence about the trainings."""
 
 
 PIPELINE = "pipeline"

@@ -33,7 +33,7 @@ def keep(run: Path, target: Path = KEPT) -> Path:
         ValueError: there is no run, or it has not finished.
     """
     if not (run / CONFIG_FILE).is_file():
-        raise ValueError(f"{run} is no run of the laboratory: give the folder of one")
+        raise ValueError(f"{run} is not a run of the laboratory: give the folder of one")
     config = yaml.safe_load((run / CONFIG_FILE).read_text(encoding="utf-8"))
     if steps_done(run) < config["steps"]:
         raise ValueError(f"{run} is at step {steps_done(run)} of {config['steps']}: finish it first")

@@ -26,7 +26,7 @@ HERE = Path(__file__).parent
 JOBS = HERE / "search.yaml"
 RECORDS = REPOSITORY / "benchmarks" / "results" / "lab" / "search"
 BEST = 10
-"""Methods beside PAEC's family whose runs go on with more seeds."""
+"""Methods beside PAEC's family that are run with more seeds."""
 HEADER = """# {what}
 # Written by python -m benchmarks.lab.knob_search; paec lab sweep benchmarks/lab/{file}
 all: [steps={steps}, held_out=true]

@@ -100,7 +100,7 @@ def problems_of(file: Path, prompts: Sequence[str]) -> dict[str, list[int]]:
         row = json.loads(line)
         prompt = row["input"].partition("\n")[2].rpartition("\nassistant")[0]
         if prompt not in answers:
-            raise UserError(f"{file}: {prompt!r} is no problem of {VALIDATION}: record runs of the quick start's data")
+            raise UserError(f"{file}: {prompt!r} is not a problem of {VALIDATION}: use runs of the quick start's data")
         answers[prompt].append(row["pred"].replace(" ", "") if row["acc"] else None)
     wrong = next((n for n in map(len, answers.values()) if n != SAMPLES), None)
     if wrong is not None:

@@ -216,7 +216,7 @@ def _encoded_of(value, like):
 
 @_plain
 def _exp2(x):
-    """2^x for -1023 <= x <= 0, with a relative error below 1e-15; 0 where the result is no normal number."""
+    """2^x for -1023 <= x <= 0, with a relative error below 1e-15; 0 where the result is not a normal number."""
     whole = np.int32(x - 0.5)
     f = x - np.float64(whole)
     # 2^f = 1 + f q(f) for |f| <= 1/2, q interpolated at the zeros of a Chebyshev polynomial.

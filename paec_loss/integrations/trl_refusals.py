@@ -75,8 +75,8 @@ def _refused_options(stack: MethodStack, args: Any) -> Iterator[str]:
         )
     if stack.has("selection") and args.loss_type != "dapo":
         yield (
-            f"loss_type={args.loss_type!r} is no mean over tokens, and {stack.owner('selection')} selects those of the "
-            "mean: set loss_type='dapo'"
+            f"loss_type={args.loss_type!r} is not a mean over tokens, and {stack.owner('selection')} selects those of "
+            "the mean: set loss_type='dapo'"
         )
     if args.steps_per_generation % args.gradient_accumulation_steps:
         yield (

@@ -34,7 +34,7 @@ REMEMBERED = 2**16
 AT_ONCE = 512
 """Responses of a validation that are sampled together."""
 HIGH = 2.0
-"""Nats. A token above it is no choice between a few: e^2 equally likely tokens are more than seven."""
+"""Nats. A token above it is not a choice between a few: e^2 equally likely tokens are more than seven."""
 
 
 @dataclass(frozen=True)

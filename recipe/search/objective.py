@@ -102,7 +102,7 @@ def metrics_of(samples: int, kinds: Sequence[str]) -> list[str]:
 
 
 def objective_of(written: Any) -> Objective:
-    """The objective that a file describes; UserError if it is none."""
+    """The objective that a file describes; UserError if it is invalid."""
     form = "{take: last, of: avg@32} or {take: hypervolume, of: [avg@32, pass@32], reference: [0.3, 0.6]}"
     if not isinstance(written, Mapping) or not {"take", "of"} <= written.keys() <= {"take", "of", "reference"}:
         raise UserError(f"objective: must be like {form}")

@@ -110,7 +110,7 @@ def base_policies(argument: str) -> dict[str, Policy]:
     """Benchmark -> policy of the evaluation that all are compared with; of several checkpoints, the first.
 
     Raises:
-        UserError: it is no evaluation.
+        UserError: it is not an evaluation.
     """
     name, folder = parse_run(argument, "an evaluation")
     if not is_evaluation(folder):

@@ -1,7 +1,7 @@
 """Reasoning utility: how far each step of a response lowers the entropy of the reference answer.
 
 A model reads the prompt and the first j steps of a response, and then the answer: h_j is the mean entropy of its
-distributions over the answer's tokens, nats. Steps that are of use lower it (arXiv 2508.20395).
+distributions over the answer's tokens, nats. Useful steps lower it (arXiv 2508.20395).
 """
 
 from __future__ import annotations

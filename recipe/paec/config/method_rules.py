@@ -34,7 +34,7 @@ def _check_mean(config: DictConfig, stack: MethodStack) -> list[str]:
     if mode == "token-mean" or not stack.has("selection"):
         return []
     return [
-        f"{ACTOR}.loss_agg_mode={mode} is no mean over tokens, and {stack.owner('selection')} selects those of the "
+        f"{ACTOR}.loss_agg_mode={mode} is not a mean over tokens, and {stack.owner('selection')} selects those of the "
         "mean: set it to token-mean"
     ]
 

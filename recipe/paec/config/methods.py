@@ -76,10 +76,10 @@ def _of_init(kind: type[Method], name: str) -> str | None:
 
 
 def _without_type(kind: type[Method], name: str) -> str | None:
-    """What to say of an attribute of a user's class that is no field, because it has no type; None if it is none."""
+    """What to say of a user's attribute without type annotation, which is not a field; None for anything else."""
     default = inspect.getattr_static(kind, name, None)
     if hasattr(Method, name) or default is None or callable(default) or isinstance(default, property):
         return None
     plain = type(default) in (bool, int, float, str)
     line = f"{name}: {type(default).__name__} = {default!r}" if plain else f"{name}: float = ..."
-    return f"{name} of {kind.__name__} has no type, so it is no field: write {line} in the class"
+    return f"{name} of {kind.__name__} has no type, so it is not a field: write {line} in the class"

@@ -78,7 +78,7 @@ def basics(config: DictConfig) -> list[Check]:
 
 
 def inputs(config: DictConfig, to_come: Path | None) -> list[Check]:
-    """Model, with its size, and data; what does not exist yet, but is below `to_come`, is no error."""
+    """Model, with its size, and data; what does not exist yet, but is below `to_come`, is not an error."""
     later = "created by the run (run.prepare_command)"
     path, count = config.model.path, shapes.parameter_count(config.model.path)
     found = f"{path}, {count / 1e6:.1f} M parameters" if count is not None else path

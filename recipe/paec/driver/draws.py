@@ -1,4 +1,4 @@
-"""The prompts that a run has drawn for each trainer step: their names, and which rows of the file came again."""
+"""The prompts that a run has drawn for each trainer step: their names, and which rows were drawn again."""
 
 from __future__ import annotations
 

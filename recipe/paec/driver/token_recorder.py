@@ -106,7 +106,7 @@ class TokenRecorder:
             self._seconds += time.monotonic() - started
 
     def write(self, executor: Executor, step: int, metrics: dict[str, Any]) -> list[Future]:
-        """Start to write what the step has, and start over; returns the write that is under way, if there is one."""
+        """Start writing the step's record, and reset; returns the write that is under way, if there is one."""
         if not self._parts:
             return []
         metrics[SECONDS] = self._seconds
@@ -116,7 +116,7 @@ class TokenRecorder:
 
 
 def _write(directory: Path, parts: Sequence[Part], about: Mapping[str, Any], tokenizer: Any) -> Path:
-    """The whole of a record, from what was fetched; the texts of its tokens take longest."""
+    """Builds and writes the record; decoding the token texts takes longest."""
     responses = [response for part in parts for response in recorded(*part, tokenizer)]
     return write(directory, TokenRecord(responses=tuple(responses), **about))
 

@@ -90,7 +90,7 @@ def _push(checkpoint: Path, options: argparse.Namespace) -> None:
 
 
 def _inspect(options: argparse.Namespace) -> None:
-    """Convert an evaluation, which none of the options about weights and uploads is about."""
+    """Convert an evaluation, to which the options for weights and uploads do not apply."""
     given = {"--dtype": options.dtype, "--replace": options.replace, "--push": options.push}
     if wrong := [flag for flag, value in given.items() if value]:
         raise UserError(f"{wrong[0]}: cannot be used with --inspect: leave one of them out")

@@ -144,7 +144,7 @@ def write_logs(folder: Path, target: Path) -> list[str]:
     """Write the evaluation in `folder` as logs into the new folder `target`; returns the names of the files.
 
     Raises:
-        UserError: inspect_ai is not installed, it is no evaluation, its samples have changed, or `target` is in use.
+        UserError: inspect_ai is not installed, it is not an evaluation, its samples changed, or `target` is in use.
     """
     if find_spec("inspect_ai") is None:
         raise UserError("--inspect: inspect_ai is not installed in this Python: docs/publish.md says how")

@@ -84,7 +84,7 @@ def settings_of(config: Mapping[str, Any]) -> Settings:
     else:
         try:
             defaults = defaults_of(experiment)
-        except Exception as error:  # Hydra's, OmegaConf's or ours: another version's experiment is no error here
+        except Exception as error:  # Hydra's, OmegaConf's or ours: another version's experiment is not an error here
             lines = str(error).splitlines() or [type(error).__name__]
             note = f"the defaults of experiment {experiment} are not known to this version: {lines[0]}"
     entries = []

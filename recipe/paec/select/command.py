@@ -45,7 +45,7 @@ def settings_of(run: Path) -> DictConfig:
     """The configuration of a run.
 
     Raises:
-        UserError: it is no run, or one whose accuracies do not say what the policy could do: with
+        UserError: it is not a run, or its accuracies do not measure the policy: with
             `algorithm.filter_groups.enable` a prompt counts only when it is neither all right nor all wrong.
     """
     no_lab(run, "record of its prompts")

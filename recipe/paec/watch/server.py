@@ -70,7 +70,7 @@ def serve(run: LiveRun, port: int) -> ThreadingHTTPServer:
 
     class Server(ThreadingHTTPServer):
         def handle_error(self, *about: Any) -> None:
-            """A browser that has left, as at every reload, is no error; anything else is printed."""
+            """A browser that has left, as at every reload, is not an error; anything else is printed."""
             if not isinstance(sys.exception(), ConnectionError):
                 super().handle_error(*about)
 

@@ -35,7 +35,7 @@ def test_a_copy_has_the_numbers_and_no_place_of_this_machine(small, tmp_path):
 
 def test_no_run_is_one_sentence(tmp_path, capsys):
     assert main([str(tmp_path / "none")]) == 1
-    assert "none is no run of the laboratory: give the folder of one" in capsys.readouterr().err
+    assert "none is not a run of the laboratory: give the folder of one" in capsys.readouterr().err
 
 
 def test_rounded():

@@ -74,7 +74,7 @@ def test_what_is_no_record(tmp_path, capsys, monkeypatch):
         pipeline.record_of(run_of(tmp_path / "fewer_problems"))
     other = run_of(tmp_path / "other")
     (other / "validation/0.jsonl").write_text('{"input": "user\\n1 2 > 3\\nassistant\\n", "acc": 1.0, "pred": "1+2"}\n')
-    with pytest.raises(UserError, match="'1 2 > 3' is no problem of"):
+    with pytest.raises(UserError, match="'1 2 > 3' is not a problem of"):
         pipeline.record_of(other)
     run = run_of(tmp_path / "no_validation")
     (run / "metrics.jsonl").write_text('{"step": 1, "actor/entropy": 0.3}\n{"step": 2, "actor/entropy": 0.3}\n')

@@ -455,7 +455,7 @@ def test_the_readme_says_what_the_longer_search_did():
     readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
     text = " ".join(readme.split())
     head = "| at the last step | accuracy | pass@32 | expressions | solutions | token entropy | "
-    assert f"{head}same, tokens above {HIGH:g} nats as 0 |" in text
+    assert f"{head}same, tokens above {HIGH:g} nats counted as 0 |" in text
     assert [*records.levels(found["none"])] == ["accuracy", "pass@32", "expressions", "token entropy"]
     for name, one in {endings.START: found["none"], **found}.items():
         *before, entropy = records.means(one, 0 if name == endings.START else -1)

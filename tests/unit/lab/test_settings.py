@@ -89,7 +89,7 @@ def test_an_import_path_is_a_method():
         (["method=ttrl", "base=dapo"], "leaves out prompts by the graded rewards, and ttrl makes its own: set it to"),
         (
             ["method=forking_tokens", "base=dr_grpo"],
-            "loss_agg_mode=seq-mean-token-sum-norm is no mean over tokens, and forking_tokens selects those of the",
+            "loss_agg_mode=seq-mean-token-sum-norm is not a mean over tokens, and forking_tokens selects those of the",
         ),
         (["method=pass_at_k", "responses=4"], "responses=4: pass_at_k compares the responses to one prompt: draw at"),
         (["also=[siren,siren]", "method=none"], "also=siren: siren is already active; name every method once"),

@@ -29,7 +29,7 @@ REFUSED = [
     ),
     (
         ["method=forking_tokens", "base=dr_grpo"],
-        "actor_rollout_ref.actor.loss_agg_mode=seq-mean-token-sum-norm is no mean over tokens, and forking_tokens "
+        "actor_rollout_ref.actor.loss_agg_mode=seq-mean-token-sum-norm is not a mean over tokens, and forking_tokens "
         "selects those of the mean: set it to token-mean",
     ),
 ]

@@ -257,11 +257,11 @@ REFUSED = [
     ),
     (
         ["method=mine.Untyped", "method.alpha=0.3"],
-        "method.alpha=0.3: alpha of Untyped has no type, so it is no field: write alpha: float = 0.2 in the class",
+        "method.alpha=0.3: alpha of Untyped has no type, so it is not a field: write alpha: float = 0.2 in the class",
     ),
     (
         ["method=mine.Untyped", "method.beta=3"],
-        "method.beta=3: beta of Untyped has no type, so it is no field: write beta: float = ... in the class",
+        "method.beta=3: beta of Untyped has no type, so it is not a field: write beta: float = ... in the class",
     ),
     (["method=mine.Untyped", "method.advantages=3"], "method.advantages=3: Untyped has no field advantages, nor any"),
     (

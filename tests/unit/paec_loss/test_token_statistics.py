@@ -644,7 +644,7 @@ def test_packed_rows_are_padded():
 
 @pytest.mark.parametrize("fused", [False, True])
 def test_compiled_code_calls_it_as_it_is(fused):
-    """Both functions are a graph break; what is around them may be compiled."""
+    """Both functions are a graph break: what is before and what is after them is compiled, and nothing inside."""
     hidden, labels = random_case((2, 3), 4, dtype=torch.float32)[0], torch.tensor([[0, 1, 2], [3, 4, 5]])
     weight = random_case((7,), 4, dtype=torch.float32)[0]
 
@@ -655,13 +655,19 @@ def test_compiled_code_calls_it_as_it_is(fused):
             stats = paec_loss.token_statistics(2 * hidden @ weight.T, labels, top_p=0.8)
         return (stats.log_prob + stats.entropy * stats.nucleus_entropy).sum()
 
-    results = []
-    for function in (loss, torch.compile(loss, backend="eager")):
+    results, graphs = [], []
+
+    def as_it_is(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    for function in (loss, torch.compile(loss, backend=as_it_is)):
         leaf = hidden.clone().requires_grad_()
         value = function(leaf)
         value.backward()
         results.append((value.item(), leaf.grad))
     assert results[0][0] == results[1][0] and torch.equal(results[0][1], results[1][1])
+    assert len(graphs) == 2
 
 
 def test_rows_and_columns_of_a_dtensor_are_both_split(tmp_path):

@@ -131,6 +131,14 @@ class Tokens(_Padded):
     response_value: Tensor | None = None
     """[B] one number per response, from the hook of that name; None if no method has it."""
 
+    def __post_init__(self) -> None:
+        """ValueError as for every batch, and for a constant with a gradient, which would cancel that of the policy."""
+        super().__post_init__()
+        for name in ("old_log_prob", "advantages", "ref_log_prob"):
+            value = vars(self)[name]
+            if isinstance(value, torch.Tensor) and value.requires_grad:
+                raise ValueError(f"{name} has a gradient: write {name}.detach()")
+
     @property
     def log_ratio(self) -> Tensor:
         """[B, R] log of the importance ratio, clamped to +-20."""

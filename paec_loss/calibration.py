@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from paec_loss import _torch as torch
-from paec_loss.position import mask_from_score, normalize_entropy, position_score, position_threshold
+from paec_loss.position import divide_by_normalizer, mask_and_threshold
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,7 +31,7 @@ def regularized_entropy(stats: TokenStatistics, config: PAEC) -> Tensor:
         return stats.entropy
     if config.entropy == "nucleus":
         return stats.nucleus_entropy
-    return normalize_entropy(stats.nucleus_entropy, stats, config)
+    return divide_by_normalizer(stats.nucleus_entropy, stats, config)
 
 
 @dataclass(frozen=True)
@@ -96,12 +96,9 @@ def measure(
         config: the mask, the entropy and, with quantile_scope=mini_batch, the scope.
         threshold: as for position_mask: needed if these tokens are only a part of a mini-batch that has one threshold.
     """
-    score = position_score(stats, config)
-    if threshold is None:
-        threshold = position_threshold(score, response_mask, config)
-    mask = mask_from_score(score, response_mask, config, threshold).to(stats.entropy.dtype)
+    mask, threshold = mask_and_threshold(stats, response_mask, config, threshold)
     shared = float(threshold) if config.quantile_scope == "mini_batch" else None
-    return Measurement.of(regularized_entropy(stats, config), mask, response_mask, shared)
+    return Measurement.of(regularized_entropy(stats, config), mask.to(stats.entropy.dtype), response_mask, shared)
 
 
 def penalty_coefficient(selected_entropy: float, floor: float | None, config: PAEC) -> float:
@@ -162,6 +159,12 @@ class EntropyAnchor:
         return math.fsum(self._observations) / len(self._observations) if self._observations else None
 
     @property
+    def level(self) -> float | None:
+        """rho_min * H_0, the floor if the anchor were complete; None before the first observation."""
+        value = self.value
+        return None if value is None else self._rho_min * value
+
+    @property
     def frozen(self) -> bool:
         """Whether all K steps have been observed."""
         return len(self._observations) == self._steps
@@ -191,13 +194,13 @@ class EntropyAnchor:
         """
         if step <= self._steps:
             return None
-        value = self.value
-        if value is None or not self.frozen:
+        if not self.frozen:
             raise ValueError(
                 f"anchor: step {step} needs the anchor of steps 1..{self._steps}, only {len(self._observations)} "
-                "observed; load the checkpoint of the run that this one resumes"
+                "observed; load the checkpoint of the run that this one resumes, or call observed(trackers, rollouts) "
+                "in every step"
             )
-        return self._rho_min * value
+        return self.level
 
     def state_dict(self) -> dict[str, Any]:
         """The state as JSON types."""

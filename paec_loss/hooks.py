@@ -1,6 +1,6 @@
 """The hooks of a method: names and parameters, checked where a class is defined, and what they return, in every call.
 
-Only types and shapes of results are checked, never values: a check waits for no device.
+Only types, shapes and dtypes of results are checked, never values: a check waits for no device.
 """
 
 from __future__ import annotations
@@ -86,7 +86,8 @@ def check_hooks(kind: type, base: type) -> None:
         elif not name.startswith("_") and not hasattr(base, name):
             for hook in difflib.get_close_matches(name.lower(), HOOKS, n=1, cutoff=CLOSE):
                 raise TypeError(
-                    f"{kind.__name__}.{name} is no hook: did you mean {hook}? If not, rename it, for example to _{name}"
+                    f"{kind.__name__}.{name} is not a hook: did you mean {hook}? If not, rename it, for example to "
+                    f"_{name}"
                 )
 
 
@@ -109,7 +110,8 @@ def check_tracker(where: str, tracker: Any) -> None:
 
 
 def lacking(name: str, hook: str, seen: Any, error: Exception) -> HookError | None:
-    """The error for a hook that failed on a field that only a word in `needs` provides, or that does not exist.
+    """The error for a hook that failed on a field that only a word in `needs` provides, that only a later hook has, or
+    that does not exist.
 
     None for a hook that reads neither.
 
@@ -119,12 +121,19 @@ def lacking(name: str, hook: str, seen: Any, error: Exception) -> HookError | No
         error: what it raised, with its traceback.
     """
     missing = [field for field in NEEDED if getattr(seen, field, "") is None]
+    if getattr(seen, "advantages", "") is None:
+        missing += ["advantages", "at_tokens"]
     trace = error.__traceback__
     while trace is not None and missing:
         frame, trace = trace.tb_frame, trace.tb_next
         if frame.f_globals.get("__name__", "").partition(".")[0] != name.partition(".")[0]:
             continue
         for field in (field for field in missing if field in frame.f_code.co_names):
+            if field not in NEEDED:
+                return HookError(
+                    f"{name}.{hook} uses {field}, but there are no advantages yet ({type(error).__name__}: {error}): "
+                    "do this in the hook advantages"
+                )
             return HookError(
                 f"{name}.{hook} reads {field}, which is None here ({type(error).__name__}: {error}): write "
                 f'needs = {{"{NEEDED[field]}"}} in the class'
@@ -155,12 +164,14 @@ def check_result(where: str, hook: str, value: Any, shape: Sequence[int] = ()) -
         where: the method and the hook, for the error.
 
     Raises:
-        HookError: another type or shape.
+        HookError: another type, shape or dtype.
     """
     if hook in SHAPES:
         text, remedy = SHAPES[hook]
         wanted = {"[B]": shape[:1], "[B, R]": shape}.get(text, ())
         if isinstance(value, torch.Tensor) and value.shape == tuple(wanted):
+            if not value.is_floating_point():
+                raise HookError(f"{where} returned a tensor of dtype {value.dtype}: must be floating; write .float()")
             return value
         remedy = f"{text}, here {list(wanted)}: {remedy}" if wanted else f"{text}: {remedy}"
     elif _fits(hook, value, tuple(shape)):

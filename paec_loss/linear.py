@@ -21,6 +21,7 @@ from paec_loss.statistics import (
     check_labels,
     load_backend,
     outputs_of,
+    uncompiled,
     upstream_of,
 )
 
@@ -30,6 +31,7 @@ PRODUCT_ROWS = 16384
 """Rows of the weight's gradient whose float32 summand exists at the same time, if the factors are narrower."""
 
 
+@uncompiled
 def linear_token_statistics(
     hidden: Tensor,
     weight: Tensor,
@@ -82,7 +84,7 @@ def linear_token_statistics(
         chunk_size,
         module,
     )
-    return TokenStatistics.of((output.reshape(labels.shape) for output in outputs), weight.shape[0])
+    return TokenStatistics.of([output.reshape(labels.shape) for output in outputs], weight.shape[0], float(top_p))
 
 
 class _LinearTokenStatistics(torch.autograd.Function):

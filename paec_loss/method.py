@@ -100,6 +100,13 @@ class Sampling:
     share: float
     temperature: float
 
+    def __post_init__(self) -> None:
+        """ValueError for a number that no sampler can use."""
+        if not 0 <= self.share <= 1:
+            raise ValueError(f"Sampling.share={self.share!r}: must be in [0, 1], the share of a step's prompts")
+        if not (math.isfinite(self.temperature) and self.temperature > 0):
+            raise ValueError(f"Sampling.temperature={self.temperature!r}: must be positive and finite")
+
 
 class Tracker(Protocol):
     """State of a method between steps. It lives on the driver, and is saved in every checkpoint."""

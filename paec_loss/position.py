@@ -23,10 +23,10 @@ def normalized_entropy(stats: TokenStatistics, config: PAEC) -> Tensor:
 
     [S] normalised; [D] by the log of the nucleus size, which puts Hhat in [0, 1] (`none`: nats; `log_vocab`).
     """
-    return normalize_entropy(stats.nucleus_entropy.detach().double(), stats, config)
+    return divide_by_normalizer(stats.nucleus_entropy.detach().double(), stats, config)
 
 
-def normalize_entropy(nucleus_entropy: Tensor, stats: TokenStatistics, config: PAEC) -> Tensor:
+def divide_by_normalizer(nucleus_entropy: Tensor, stats: TokenStatistics, config: PAEC) -> Tensor:
     """`nucleus_entropy` [...] in nats divided by the configured normalizer; dtype and gradient are kept."""
     if config.normalizer == "none":
         return nucleus_entropy
@@ -140,10 +140,17 @@ def position_mask(
     The composition of position_score, position_threshold and mask_from_score. With quantile_scope=mini_batch and fewer
     tokens than the mini-batch, pass the threshold of the full mini-batch; without one it is computed over these tokens.
     """
+    return mask_and_threshold(stats, response_mask, config, threshold)[0].to(stats.entropy.dtype)
+
+
+def mask_and_threshold(
+    stats: TokenStatistics, response_mask: Tensor, config: PAEC, threshold: Tensor | float | None = None
+) -> tuple[Tensor, Tensor | float]:
+    """`position_mask` in float64, and the threshold that it was taken at: the given one, or that of these tokens."""
     score = position_score(stats, config)
     if threshold is None:
         threshold = position_threshold(score, response_mask, config)
-    return mask_from_score(score, response_mask, config, threshold).to(stats.entropy.dtype)
+    return mask_from_score(score, response_mask, config, threshold), threshold
 
 
 def _check_shapes(score: Tensor, response_mask: Tensor) -> None:

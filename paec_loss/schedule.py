@@ -132,7 +132,7 @@ def _made(kind: str, first: float, last: float, steps: Any) -> Schedule:
         raise ValueError(f"STEPS in {FORMS[kind]} must be an integer >= 1, and is {steps!r}")
     for number in (first, last):
         if isinstance(number, bool) or not isinstance(number, int | float) or not abs(number) <= sys.float_info.max:
-            raise ValueError(f"{FORMS[kind]} needs finite numbers, and {number!r} is none")
+            raise ValueError(f"{FORMS[kind]}: {number!r} is not a finite number")
     return Schedule(kind, float(first), float(last), steps)
 
 

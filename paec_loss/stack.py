@@ -11,7 +11,7 @@ from paec_loss import _torch as torch
 from paec_loss.batch import NO_SIGNAL, Clip, Rollouts, Tokens, Update
 from paec_loss.hooks import check_result, check_tracker, lacking
 from paec_loss.method import Method, Sampling, Tracker
-from paec_loss.methods import NAMES
+from paec_loss.methods import NAMES, check_own
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -68,8 +68,8 @@ def observed(trackers: Mapping[str, Tracker], rollouts: Rollouts, prefix: str = 
     """Shows the responses to every tracker (`MethodStack.trackers`); their metrics as `<prefix><method>/<metric>`.
 
     Raises:
-        HookError: a tracker needs what the run does not provide, its metrics are none, or (looked at in step 1) its
-            state is not of JSON types.
+        HookError: a tracker needs what the run does not provide, its metrics are not a dict of numbers, or (looked at
+            in step 1) its state is not of JSON types.
     """
     found: dict[str, float] = {}
     for name, tracker in trackers.items():
@@ -164,19 +164,25 @@ class MethodStack:
     ALONE. Each hook acts in the order of the methods, `advantages` of all of them before `token_advantages`. The method
     with the policy loss or the selection prepares last, on the final advantages, unless it changes them itself. Where a
     field follows a schedule, the hooks see the number of their step. Rewards and advantages are copied for the hooks
-    that return others, so one that changes its argument in place changes nothing else.
+    on the driver, and advantages for `token_advantages`, so these may change them in place. Everything else is shared:
+    the statistics, the masks, the other tensors, and the advantages in the hooks of the loss may not be changed.
 
     Raises:
         ValueError: a method twice, two methods with the same exclusive hook, or an invalid schedule; one sentence.
-        TypeError: a tracker's method takes other arguments.
-        HookError: a clip range or a tracker that is none. The hooks raise it for every result that no trainer can use.
+        TypeError: something else than instances of methods, a class of one's own that would train something else
+            (`paec_loss.methods.check_own`), or a tracker's method that takes other arguments.
+        HookError: an invalid clip range or tracker. The hooks raise it for every result that no trainer can use.
     """
 
     def __init__(self, methods: Sequence[Method]) -> None:
+        if isinstance(methods, Method) or not methods or not all(isinstance(method, Method) for method in methods):
+            raise TypeError("methods must be Method instances, at least one: write MethodStack([METHODS['paec']()])")
         self.methods = tuple(methods)
         self.names = [name_of(method) for method in self.methods]
         self.scheduled = any(method.schedules for method in self.methods)
         self._current = (0, self.methods)
+        for name, method in zip(self.names, self.methods, strict=True):
+            check_own(type(method), name)
         for name in self.names:
             if self.names.count(name) > 1:
                 raise ValueError(f"also={name}: {name} is already active; name every method once")
@@ -239,6 +245,10 @@ class MethodStack:
         for name, method in zip(self.names, self.methods, strict=True):
             if method.overrides(hook):
                 yield name, method
+
+    def _only(self, hook: str, *columns: Iterable[Any], step: int = 1) -> tuple[Any, ...] | None:
+        """The one that has a hook of ALONE, as `_having` yields it; None if no method has it."""
+        return next(self._having(hook, *columns, step=step), None)
 
     def has(self, hook: str) -> bool:
         """Whether a method has this hook."""
@@ -306,6 +316,12 @@ class MethodStack:
                     f"{method.least_responses}"
                 )
 
+    @cached_property
+    def _nuclei(self) -> list[float]:
+        """Masses of the nuclei that the methods read."""
+        having = (m for m in self.methods if m.top_p < 1 or "top_p" in {field.name for field in fields(m)})
+        return sorted({method.top_p for method in having})
+
     @property
     def top_p(self) -> float:
         """Nucleus mass of the token statistics.
@@ -313,8 +329,7 @@ class MethodStack:
         Raises:
             ValueError: two methods need different nuclei.
         """
-        having = (m for m in self.methods if m.top_p < 1 or "top_p" in {field.name for field in fields(m)})
-        wanted = sorted({method.top_p for method in having})
+        wanted = self._nuclei
         if len(wanted) > 1:
             raise ValueError(
                 f"methods {', '.join(self.names)} need nuclei of different mass {wanted}: give them the same top_p"
@@ -353,15 +368,19 @@ class MethodStack:
 
     def sampling(self, signals: Signals, step: int = 1) -> Sampling | None:
         """Different sampling for some prompts of the next step, `step`; None: the same for all."""
-        for name, method in self._having("sampling", step=step):
-            return self.checked(name, "sampling", method.sampling(_signal_of(name, signals)))
-        return None
+        owner = self._only("sampling", step=step)
+        if owner is None:
+            return None
+        name, method = owner
+        return self.checked(name, "sampling", method.sampling(_signal_of(name, signals)))
 
     def rewards(self, rollouts: Rollouts, signals: Signals = NO_SIGNALS) -> Tensor:
         """[B] rewards for the advantage estimator; `signals` are the trackers' for this step, by method name."""
-        for name, method in self._having("rewards", step=rollouts.step):
-            return self._called(name, method, "rewards", _seen_by(name, rollouts, signals))
-        return rollouts.rewards
+        owner = self._only("rewards", step=rollouts.step)
+        if owner is None:
+            return rollouts.rewards
+        name, method = owner
+        return self._called(name, method, "rewards", _seen_by(name, rollouts, signals))
 
     def advantages(self, rollouts: Rollouts, signals: Signals = NO_SIGNALS) -> Tensor:
         """[B, R] advantages, each method's from those of the previous one; `signals` as for `rewards`."""
@@ -375,9 +394,11 @@ class MethodStack:
 
         `signals` as for `rewards`.
         """
-        for name, method in self._having("response_value", step=rollouts.step):
-            return self._called(name, method, "response_value", _seen_by(name, rollouts, signals)).float()
-        return None
+        owner = self._only("response_value", step=rollouts.step)
+        if owner is None:
+            return None
+        name, method = owner
+        return self._called(name, method, "response_value", _seen_by(name, rollouts, signals)).float()
 
     # ---- actor -------------------------------------------------------------------------------------------------------
 
@@ -400,8 +421,8 @@ class MethodStack:
         """
         if unknown := [key for key in signals if key not in self.names]:
             raise ValueError(
-                f"signals has {unknown[0]}, which is no method here: write signals = {{name: tracker.signal(step) for "
-                "name, tracker in trackers.items()}"
+                f"signals has {unknown[0]}, which is not a method of this stack: write signals = {{name: "
+                "tracker.signal(step) for name, tracker in trackers.items()}"
             )
         return [replace(update, tracker_signal=_signal_of(name, signals)) for name in self.names]
 
@@ -413,8 +434,16 @@ class MethodStack:
             updates: the update as each method sees it (`updates`).
 
         Raises:
-            ValueError: a method acts before the loss, and its update was made without a signal.
+            ValueError: a method acts before the loss, and its update was made without a signal; or the statistics are
+                known to have another nucleus than the methods'.
         """
+        for batch in batches.values():
+            top_p = getattr(batch.statistics, "top_p", None)
+            if self._nuclei and top_p is not None and top_p != self.top_p:
+                raise ValueError(
+                    f"the statistics have top_p={top_p}, and {' and '.join(self.names)} a nucleus of {self.top_p}: "
+                    "write token_statistics(..., top_p=stack.top_p)"
+                )
         for name, method, update in zip(self.names, self.methods, updates, strict=True):
             calls = [call for hook, call in BEFORE_THE_LOSS.items() if method.overrides(hook)]
             if calls and update.tracker_signal is NO_SIGNAL:
@@ -457,15 +486,19 @@ class MethodStack:
 
     def selection(self, tokens: Tokens, contexts: Sequence[Any], updates: Sequence[Update]) -> tuple[Tensor, int]:
         """[B, R] bool, tokens in the surrogate's mean, and how many there are in the full mini-batch."""
-        for name, method, context, update in self._having("selection", contexts, updates, step=updates[0].step):
-            return self._called(name, method, "selection", tokens, context, update)
-        return tokens.response_mask, updates[0].tokens
+        owner = self._only("selection", contexts, updates, step=updates[0].step)
+        if owner is None:
+            return tokens.response_mask, updates[0].tokens
+        name, method, context, update = owner
+        return self._called(name, method, "selection", tokens, context, update)
 
     def policy_loss(self, tokens: Tokens, contexts: Sequence[Any], updates: Sequence[Update]) -> Tensor:
         """[B, R] loss of every token, with gradient."""
-        for name, method, context, update in self._having("policy_loss", contexts, updates, step=updates[0].step):
-            return self._called(name, method, "policy_loss", tokens, context, update)
-        return self.at(updates[0].step)[0].policy_loss(tokens, contexts[0], updates[0])
+        owner = self._only("policy_loss", contexts, updates, step=updates[0].step)
+        if owner is None:
+            return self.at(updates[0].step)[0].policy_loss(tokens, contexts[0], updates[0])
+        name, method, context, update = owner
+        return self._called(name, method, "policy_loss", tokens, context, update)
 
     def loss_term(self, tokens: Tokens, contexts: Sequence[Any], updates: Sequence[Update]) -> Tensor:
         """The sum of all terms added to the policy loss, this micro-batch's share: a scalar with gradient."""
@@ -484,8 +517,9 @@ class MethodStack:
             update: the update as each method sees it (`updates`), or one for all of them.
 
         Raises:
-            ValueError: a method acts before the loss, and its signal or its `Tokens.response_value` is missing; or one
-                update for all of them has a signal, and more than one has a tracker.
+            ValueError: the tokens are only a part of the mini-batch (not looked at where that would wait for a device);
+                a method acts before the loss, and its signal or its `Tokens.response_value` is missing; or one update
+                for all of them has a signal, and more than one has a tracker.
         """
         whole = replace(tokens, statistics=tokens.statistics.detach())
         tracking = [name for name, _ in self._having("tracker")]
@@ -495,6 +529,13 @@ class MethodStack:
                 "give the loss stack.updates(update, signals)"
             )
         updates = [update] * len(self.methods) if isinstance(update, Update) else update
+        mask = tokens.response_mask
+        if (mask.device.type == "cpu" or self.has("prepare")) and (given := int(mask.sum())) != updates[0].tokens:
+            raise ValueError(
+                f"update.tokens is {updates[0].tokens}, and these responses have {given} tokens: stack.loss takes the "
+                "whole mini-batch; for a part of it call stack.prepare with all of it first, then the hooks "
+                '(docs/methods.md, "Micro-batches and ranks")'
+            )
         if self.has("response_value") and tokens.response_value is None:
             raise ValueError(
                 f"{self.owner('response_value')} needs a number of every response: write "

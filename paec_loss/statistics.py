@@ -12,6 +12,7 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields
+from typing import ParamSpec, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -23,6 +24,9 @@ from paec_loss.sharding import WHOLE, VocabularyShard
 
 logger = logging.getLogger(__name__)
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
 BACKENDS = {
     "reference": "paec_loss.backends.reference",
     "torch": "paec_loss.backends.torch_backend",
@@ -31,8 +35,15 @@ BACKENDS = {
 }
 
 
+class _Nucleus:
+    """The mass of the nucleus, in a slot: code that goes over the fields finds the tensors and vocab_size alone."""
+
+    __slots__ = ("_top_p",)
+    _top_p: float | None
+
+
 @dataclass
-class TokenStatistics:
+class TokenStatistics(_Nucleus):
     """Statistics of the next-token distribution, each tensor of one leading shape [...].
 
     Floating fields are float32 (float64 when the logits are). Entropies and log-probs are in nats. A row whose logits
@@ -64,18 +75,29 @@ class TokenStatistics:
     """V, the number of logits of a row."""
 
     @property
+    def top_p(self) -> float | None:
+        """Mass of the nucleus; None if it is not known: in a record made of its fields, or by `dataclasses.replace`."""
+        return getattr(self, "_top_p", None)
+
+    @property
     def sound(self) -> Tensor:
         """[...] bool, whether the row's logits were free of NaN and +inf (and not all -inf)."""
         return self.nucleus_size > 0
 
     def map(self, fn: Callable[[Tensor], Tensor]) -> "TokenStatistics":
         """A copy with `fn` applied to every tensor, for example a reshape or a gather of rows."""
-        return self.of((fn(getattr(self, name)) for name in _tensor_names()), self.vocab_size)
+        return self.of([fn(getattr(self, name)) for name in _tensor_names()], self.vocab_size, self.top_p)
 
     @classmethod
-    def of(cls, tensors: Iterable[Tensor], vocab_size: int) -> "TokenStatistics":
+    def of(cls, tensors: Iterable[Tensor], vocab_size: int, top_p: float | None = None) -> "TokenStatistics":
         """From the tensors in the order of the fields."""
-        return cls(**dict(zip(_tensor_names(), tensors, strict=True)), vocab_size=vocab_size)
+        made = cls(**dict(zip(_tensor_names(), tensors, strict=True)), vocab_size=vocab_size)
+        made._top_p = top_p
+        return made
+
+    def padded(self, mask: Tensor) -> "TokenStatistics":
+        """Statistics [T] of packed responses as [B, R], zeros at padding; `mask` [B, R] is True at their T tokens."""
+        return self.map(lambda values: values.new_zeros(mask.shape).masked_scatter(mask, values))
 
     def detach(self) -> "TokenStatistics":
         """A copy that shares the values and carries no gradient."""
@@ -87,6 +109,19 @@ def _tensor_names() -> list[str]:
     return [field.name for field in fields(TokenStatistics) if field.name != "vocab_size"]
 
 
+def uncompiled(function: Callable[P, R]) -> Callable[P, R]:
+    """`torch.compiler.disable`, which takes seconds to import, only where something is compiled."""
+
+    @functools.wraps(function)
+    def called(*args: P.args, **options: P.kwargs) -> R:
+        if torch.compiler.is_compiling():
+            return torch.compiler.disable(function)(*args, **options)
+        return function(*args, **options)
+
+    return called
+
+
+@uncompiled
 def token_statistics(
     logits: Tensor,
     labels: Tensor,
@@ -149,7 +184,7 @@ def token_statistics(
     outputs = _TokenStatisticsFunction.apply(
         logits, labels, inv_temperature, float(top_p), shard, load_backend(name), inplace_backward
     )
-    return TokenStatistics.of((output.reshape(shape) for output in outputs), vocab_size)
+    return TokenStatistics.of([output.reshape(shape) for output in outputs], vocab_size, float(top_p))
 
 
 class _TokenStatisticsFunction(torch.autograd.Function):
@@ -303,9 +338,12 @@ def _vocabulary_shard(logits: DTensor, group) -> tuple[Tensor, dist.ProcessGroup
     if group is not None:
         raise ValueError("group: DTensor logits have their own group; leave group out")
     if len(sharded) != 1 or not logits.placements[sharded[0]].is_shard(logits.dim() - 1):
+        columns = [dim for dim in sharded if logits.placements[dim].is_shard(logits.dim() - 1)]
+        group = f" and group=logits.device_mesh.get_group({columns[0]})" if columns else ""
         raise TypeError(
             f"logits are a DTensor with placements {logits.placements}: must be sharded on the last dimension over one "
-            "mesh dimension and replicated over the others; for rows that are split, pass logits.to_local()"
+            "mesh dimension and replicated over the others; for rows that are split, pass "
+            f"logits.to_local(){group}"
         )
     return logits.to_local(), logits.device_mesh.get_group(sharded[0])
 

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+import torch
 
 from paec_loss import PAECConfig
 from paec_loss.methods import METHODS
@@ -113,3 +114,14 @@ def test_public_symbols_are_documented(folder):
         for node in tree.body:
             if isinstance(node, ast.ClassDef | ast.FunctionDef) and not node.name.startswith("_"):
                 assert ast.get_docstring(node) or node.name in ("main", "hydra_main"), f"{path}: {node.name}"
+
+
+def test_the_sample_makes_good_tokens_more_likely():
+    """The code of docs/paec.md, run unchanged, and a step of gradient descent."""
+    (code,) = (block for block in re.findall(r"```python\n(.*?)```", PAEC_PAGE, flags=re.S) if "advantage" in block)
+    torch.manual_seed(0)
+    logits, labels = torch.randn(6, 9, requires_grad=True), torch.randint(9, (6,))
+    names = {"logits": logits, "labels": labels, "advantage": torch.tensor([1.0, -1.0] * 3)}
+    exec(code, names | {"hidden": torch.randn(6, 4), "lm_head": torch.nn.Linear(4, 9)})
+    before, after = (values.log_softmax(-1)[range(6), labels] for values in (logits, logits - 0.1 * logits.grad))
+    assert ((after - before) * names["advantage"] > 0).all()

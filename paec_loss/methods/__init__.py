@@ -60,8 +60,7 @@ def find(path: str) -> type[Method]:
         raise ValueError(f"method.class_path={path}: {module_name} has no {class_name}: {hint}")
     if not (isinstance(found, type) and issubclass(found, Method)):
         raise ValueError(f"method.class_path={path}: must be a subclass of paec_loss.Method")
-    if found not in NAMES:
-        _check_own(found, path)
+    check_own(found, f"method.class_path={path}")
     return found
 
 
@@ -84,19 +83,21 @@ def _why(error: Exception, module_name: str) -> str:
     return f"({_place(error)}{type(error).__name__}: {' '.join(str(error).split())}): {remedy}"
 
 
-def _check_own(kind: type[Method], path: str) -> None:
-    """TypeError for a user's class that would silently train with other fields, or as plain GRPO."""
+def check_own(kind: type[Method], where: str) -> None:
+    """TypeError, which begins with `where`, for a user's class that would train with other fields, or as plain GRPO."""
+    if kind in NAMES:
+        return
     for one in kind.__mro__:
         fields = [name for name, of in inspect.get_annotations(one).items() if "ClassVar" not in str(of)]
         if fields and issubclass(one, Method) and "__dataclass_fields__" not in vars(one):
             raise TypeError(
-                f"method.class_path={path}: {one.__name__} has fields ({', '.join(fields)}): write "
+                f"{where}: {one.__name__} has fields ({', '.join(fields)}): write "
                 "@dataclass(frozen=True) above the class"
             )
     acting = [hook for hook in HOOKS if hook != "token_weights"]
     overrides = any(getattr(kind, hook) is not getattr(Method, hook) for hook in acting)
     if not overrides and "curriculum" not in kind.needs:
         raise TypeError(
-            f"method.class_path={path}: overrides no hook, so it would train plain GRPO: override one of "
+            f"{where}: overrides no hook, so it would train plain GRPO: override one of "
             f"{', '.join(acting)} (docs/methods.md)"
         )

@@ -22,7 +22,7 @@ from paec_loss.calibration import (
 )
 from paec_loss.fields import below_one, between, choice, non_negative, positive, share, whole
 from paec_loss.method import BatchMethod
-from paec_loss.position import mask_from_score, position_mask, position_score, position_threshold
+from paec_loss.position import mask_and_threshold, position_mask, position_score, position_threshold
 from paec_loss.summary import position_summary
 
 if TYPE_CHECKING:
@@ -188,8 +188,7 @@ class PAECTracker:
 
     def observe(self, rollouts: Rollouts) -> dict[str, float]:
         config, statistics, inside = self.config, rollouts.statistics, rollouts.response_mask
-        score = position_score(statistics, config)
-        mask = mask_from_score(score, inside, config, position_threshold(score, inside, config))
+        mask, _ = mask_and_threshold(statistics, inside, config)
         hbar = Measurement.of(regularized_entropy(statistics, config), mask, inside).selected_entropy(config)
         if rollouts.step <= config.anchor_steps:
             self.anchor.observe(rollouts.step, hbar)
@@ -197,7 +196,7 @@ class PAECTracker:
         return position_summary(statistics, mask, inside, config) | {
             "selected_entropy": hbar,
             "anchor": self.anchor.value,
-            "floor": config.rho_min * self.anchor.value,
+            "floor": self.anchor.level,
             "penalty": penalty,
             "penalty_active": float(penalty > 0.0),
         }

@@ -47,15 +47,17 @@ class Watched(MethodStack):
 
 
 class Trained(MethodStack):
-    """Methods whose losses must have a gradient, unless they are 0; for a first step."""
+    """Methods whose losses must have a gradient, unless they are 0, and that select no padding; for a first step."""
 
     def checked(self, name: str, hook: str, value: Any, seen: Tokens | Rollouts | None = None) -> Any:
         """As in MethodStack.
 
         Raises:
-            HookError: a loss that no parameter would follow, or a term without effect.
+            HookError: a loss that no parameter would follow, a term without effect, or a selection of padding.
         """
         value = super().checked(name, hook, value, seen)
+        if hook == "selection" and seen is not None and (value[0] & ~seen.response_mask).any():
+            raise HookError(f"{name}.selection selects padding: return the mask & tokens.response_mask")
         if hook in ("loss_term", "policy_loss") and seen is not None and not value.requires_grad:
             inside = value[seen.response_mask] if value.dim() == 2 else value
             if inside.any():

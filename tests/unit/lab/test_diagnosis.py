@@ -113,6 +113,18 @@ def test_a_term_of_zero_needs_no_gradient(small, task):
     assert found["actor/loss"] == expected["actor/loss"] and found["actor/grad_norm"] == expected["actor/grad_norm"]
 
 
+def test_a_selection_of_padding(small, task):
+    """Its losses would count in the mean; looked at in the first step."""
+    everything = of("selection", lambda self, tokens, context, update: (torch.ones_like(tokens.response_mask), 99))
+    settings = replace(small("base=dapo", "method=none"), stack=MethodStack([everything]))
+    with pytest.raises(HookError) as caught:
+        grpo.step(grpo.started(settings), settings, task)
+    assert str(caught.value) == "gap.Bad.selection selects padding: return the mask & tokens.response_mask"
+    inside = of("selection", lambda self, tokens, context, update: (tokens.response_mask, update.tokens))
+    settings = replace(settings, stack=MethodStack([inside]))
+    assert grpo.step(grpo.started(settings), settings, task)["actor/grad_norm"] > 0
+
+
 def test_what_is_not_finite():
     values = torch.tensor([1.0, torch.inf, torch.nan])
     assert [not_finite(values[:n]) for n in (1, 2, 3)] == ["", "inf", "nan"]

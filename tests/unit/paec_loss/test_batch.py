@@ -100,3 +100,12 @@ def test_every_field_has_its_shape():
             replace(seen, statistics=seen.statistics.map(lambda values: values[:2, 0]))
     with pytest.raises(ValueError, match=r"^response_mask has shape \[2\]: must be \[B, R\], responses by tokens"):
         replace(tokens, response_mask=torch.ones(2, dtype=torch.bool))
+
+
+def test_what_must_have_no_gradient():
+    """An old log-prob with one makes the gradient of the ratio exactly 0."""
+    _, tokens = random_batch()
+    for name in ("old_log_prob", "advantages", "ref_log_prob"):
+        with pytest.raises(ValueError, match=rf"^{name} has a gradient: write {name}.detach\(\)$"):
+            replace(tokens, **{name: tokens.log_prob})
+        assert torch.equal(vars(replace(tokens, **{name: tokens.log_prob.detach()}))[name], tokens.log_prob)

@@ -388,3 +388,14 @@ def test_anchor_state_is_a_copy_and_is_checked():
         with pytest.raises(ValueError, match="must be at most 2, all finite"):
             anchor.load_state_dict({"anchor_steps": 2, "observations": observations})
     assert anchor.value == 0.5
+
+
+def test_the_level_of_an_anchor_is_its_floor():
+    anchor = EntropyAnchor(PAECConfig(anchor_steps=2, rho_min=0.5))
+    assert anchor.level is None
+    anchor.observe(1, 3.0)
+    assert anchor.level == 1.5 and anchor.floor(2) is None
+    with pytest.raises(ValueError, match=r"or call observed\(trackers, rollouts\) in every step$"):
+        anchor.floor(3)
+    anchor.observe(2, 1.0)
+    assert anchor.level == anchor.floor(3) == 1.0

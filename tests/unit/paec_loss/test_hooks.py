@@ -40,7 +40,7 @@ def test_the_names_are_those_of_the_base():
     ],
 )
 def test_a_misspelt_hook(name, hook):
-    sentence = f"Mine.{name} is no hook: did you mean {hook}? If not, rename it, for example to _{name}"
+    sentence = f"Mine.{name} is not a hook: did you mean {hook}? If not, rename it, for example to _{name}"
     with pytest.raises(TypeError, match=f"^{re.escape(sentence)}$"):
         defined(**{name: lambda self: None})
 
@@ -132,7 +132,7 @@ def test_a_class_that_would_train_something_else(tmp_path, monkeypatch, name, se
     "code, line, sentence",
     [
         ("@dataclass\nclass B(Method):\n    x: float = 1.0\n", 6, "write @dataclass(frozen=True) above this class"),
-        ("class B(Method):\n    def loss_terms(self): ...\n", 6, "B.loss_terms is no hook: did you mean loss_term?"),
+        ("class B(Method):\n    def loss_terms(self): ...\n", 6, "B.loss_terms is not a hook: did you mean loss_term?"),
         (
             "@dataclass(frozen=True)\nclass B(Method):\n    x = share(0.1, 'of all')\n",
             6,
@@ -239,6 +239,22 @@ def test_a_result_that_no_trainer_can_use(hook, value, found, wanted):
     assert sentence.startswith(f"gap.Mine.{hook} returned {found}: it must return {wanted}") and "\n" not in sentence
 
 
+@pytest.mark.parametrize(
+    "hook, value, dtype",
+    [
+        ("rewards", lambda rollouts: (rollouts.rewards > 0).long(), "torch.int64"),
+        ("advantages", lambda rollouts: rollouts.advantages > 0, "torch.bool"),
+        ("response_value", lambda rollouts: rollouts.lengths, "torch.int64"),
+        ("token_advantages", lambda tokens: tokens.response_mask, "torch.bool"),
+        ("policy_loss", lambda tokens: tokens.advantages.int(), "torch.int32"),
+        ("loss_term", lambda tokens: tokens.response_mask.sum(), "torch.int64"),
+    ],
+)
+def test_a_result_of_integers(hook, value, dtype):
+    said = f"gap.Mine.{hook} returned a tensor of dtype {dtype}: must be floating; write .float()"
+    assert returned(hook, value) == said
+
+
 def test_a_clip_range_is_checked_before_a_run():
     with pytest.raises(HookError, match=r"^gap.Mine.clip returned a value of type tuple: it must return a Clip$"):
         MethodStack([defined(clip=lambda self, clip: (0.2, 0.3))()])
@@ -323,6 +339,31 @@ def test_a_field_that_the_method_does_not_ask_for(hook, field, word, kind):
     assert said.startswith(f"{name}.{hook} reads {field}, which is None here ({kind}")
     assert said.endswith(f'): write needs = {{"{word}"}} in the class') and "\n" not in said
     assert isinstance(caught.value.__cause__, TypeError | AttributeError)
+
+
+class Early(Method):
+    """Wants advantages in the hook that makes the rewards of which they are made."""
+
+    def rewards(self, rollouts):
+        return self._made(rollouts)
+
+    def _made(self, rollouts):
+        return rollouts.rewards * rollouts.advantages.mean()
+
+
+class EarlyAtTokens(Early):
+    def _made(self, rollouts):
+        return rollouts.at_tokens(rollouts.rewards)
+
+
+@pytest.mark.parametrize("kind, field", [(Early, "advantages"), (EarlyAtTokens, "at_tokens")])
+def test_advantages_before_there_are_any(kind, field):
+    stack = MethodStack([kind()])
+    with pytest.raises(HookError) as caught:
+        stack.rewards(replace(random_rollouts(), advantages=None))
+    said = str(caught.value)
+    assert said.startswith(f"{stack.names[0]}.rewards uses {field}, but there are no advantages yet (AttributeError: ")
+    assert said.endswith("): do this in the hook advantages") and "\n" not in said
 
 
 class Misspelt(Method):

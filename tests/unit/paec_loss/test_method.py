@@ -14,7 +14,7 @@ import pytest
 import torch
 from batches import assert_any_split, mini_batch_loss, random_batch, random_rollouts, update_of
 
-from paec_loss import BatchMethod, Method, MethodStack, PAECConfig
+from paec_loss import BatchMethod, Method, MethodStack, PAECConfig, Sampling
 from paec_loss import method as page
 from paec_loss.methods import METHODS, find
 from paec_loss.methods import __main__ as catalogue
@@ -142,3 +142,18 @@ def test_another_default_keeps_meaning_and_range():
     assert Sharper(rho=0).rho == 0.0 and type(Sharper(rho=0).rho) is float
     with pytest.raises(ValueError, match=r"^method.rho=1: must be in \[0, 1\); it is the quantile of the score"):
         Sharper(rho=1)
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.5, float("nan")])
+def test_a_share_of_the_prompts(share):
+    assert Sampling(0, 0.5) != Sampling(1, 0.5)
+    with pytest.raises(
+        ValueError, match=rf"^Sampling.share={share}: must be in \[0, 1\], the share of a step's prompts$"
+    ):
+        Sampling(share, 1.0)
+
+
+@pytest.mark.parametrize("temperature", [0.0, -1.0, float("inf"), float("nan")])
+def test_a_temperature_of_sampling(temperature):
+    with pytest.raises(ValueError, match=f"^Sampling.temperature={temperature}: must be positive and finite$"):
+        Sampling(0.5, temperature)

@@ -73,8 +73,8 @@ def test_copies_are_equal():
         ("cosine:1:0:2.5", "STEPS in cosine:FROM:TO:STEPS must be an integer >= 1, and is 2.5"),
         ("linear:one:0:4", "FROM in linear:FROM:TO:STEPS must be a number, and is one"),
         ("linear:1::4", "TO in linear:FROM:TO:STEPS must be a number, and is empty"),
-        ("linear:nan:0:4", "linear:FROM:TO:STEPS needs finite numbers, and nan is none"),
-        ("constant:inf", "constant:VALUE needs finite numbers, and inf is none"),
+        ("linear:nan:0:4", "linear:FROM:TO:STEPS: nan is not a finite number"),
+        ("constant:inf", "constant:VALUE: inf is not a finite number"),
     ],
 )
 def test_texts_that_mean_nothing(text, sentence):
@@ -89,7 +89,7 @@ def test_functions_refuse_the_same():
         lambda: cosine(1, float("inf"), 3),
         lambda: constant(10**400),
     ):
-        with pytest.raises(ValueError, match="must be an integer >= 1|needs finite numbers"):
+        with pytest.raises(ValueError, match="must be an integer >= 1|is not a finite number"):
             made()
 
 

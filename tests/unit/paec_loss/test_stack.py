@@ -8,9 +8,21 @@ from pathlib import Path
 
 import pytest
 import torch
-from batches import CLIP, assert_any_split, detached, grpo, mini_batch_loss, random_batch, random_rollouts, update_of
+from batches import (
+    CLIP,
+    assert_any_split,
+    detached,
+    grpo,
+    mini_batch_loss,
+    random_batch,
+    random_rollouts,
+    rows,
+    update_of,
+)
+from data_parallel_worker import trained
+from ranks import torchrun
 
-from paec_loss import Method, MethodStack, Update
+from paec_loss import Method, MethodStack, Update, token_statistics
 from paec_loss.methods import METHODS
 from paec_loss.methods.aepo import AEPO
 from paec_loss.methods.canon import CANON
@@ -178,10 +190,10 @@ def test_the_loss_in_one_piece(methods):
     torch.testing.assert_close(loss, mini_batch_loss(methods, tokens, [[2, 4], [0], [5, 1, 3]]), rtol=1e-12, atol=0)
 
 
-def codes_of_the_page() -> list[str]:
-    """The two examples of docs/methods.md that call `stack.loss`."""
+def codes_of_the_page(call: str = "stack.loss(") -> list[str]:
+    """The examples of docs/methods.md with this call: two of `stack.loss`, and one of its parts."""
     page = (Path(__file__).parents[3] / "docs" / "methods.md").read_text(encoding="utf-8")
-    return [block for block in re.findall(r"```python\n(.*?)```", page, flags=re.S) if "stack.loss" in block]
+    return [block for block in re.findall(r"```python\n(.*?)```", page, flags=re.S) if call in block]
 
 
 def test_the_page_shows_it():
@@ -206,6 +218,106 @@ def test_the_page_shows_paec_over_two_steps():
     without = stack.loss(tokens, stack.updates(update, {}))  # lambda_ent = .001 alone
     assert (found["loss"] - without).item() == pytest.approx(-2 * (floor - hbar) * hbar, rel=1e-5)
     assert stack.loss(tokens, replace(update, tracker_signal={"floor": floor})) == found["loss"]
+
+
+@pytest.mark.parametrize("names", [["paec"], ["clip_cov", "entropy_bonus"], ["forking_tokens"]])
+def test_the_page_shows_micro_batches(names):
+    """Behind the second example, in the first update of another step: the gradient of `stack.loss` in one piece."""
+    (_, two_steps), (loop,) = codes_of_the_page(), codes_of_the_page("stack.loss_term(")
+    found: dict = {}
+    exec(two_steps, found)
+    logits, stack = found["logits"], MethodStack([METHODS[name]() for name in names])
+    found |= {"stack": stack, "signals": {"paec": {"floor": 3.0}} if names == ["paec"] else {}}
+    now = token_statistics(logits, found["labels"], top_p=stack.top_p)
+    found |= {"start": now.detach(), "policy": lambda rows: logits[rows]}
+    tokens = replace(found["tokens"], statistics=now, old_log_prob=now.log_prob.detach())
+    updates = stack.updates(found["update"], found["signals"])
+    (whole,) = torch.autograd.grad(stack.loss(tokens, updates), logits)
+    exec(loop, found)
+    assert whole.abs().max() > 0.01
+    torch.testing.assert_close(logits.grad, whole, rtol=1e-5, atol=1e-8)
+    if names == ["paec"]:
+        assert found["contexts"][0].coefficient > 0.05
+
+
+def test_the_page_over_data_parallel_ranks(tmp_path):
+    """Two ranks under DDP end with the weights of one process; the floor's gradient is part of them."""
+    (loop,) = codes_of_the_page("stack.loss_term(")
+    assert "torch.arange(8).split(2)" in loop and "loss.backward()" in loop
+    (tmp_path / "loop.py").write_text(loop, encoding="utf-8")
+    torchrun("data_parallel_worker.py", 2, tmp_path, timeout=500)
+    weights, coefficient = trained(loop)
+    assert coefficient < -0.1
+    for rank in (0, 1):
+        ours, same = torch.load(tmp_path / f"{rank}.pt")
+        torch.testing.assert_close(ours, weights, rtol=1e-5, atol=1e-6)
+        assert same == pytest.approx(coefficient, rel=1e-5)
+
+
+def test_a_part_of_the_mini_batch_is_refused():
+    """PAEC's Hbar would be that of the part, and the terms of all parts would be too large."""
+    _, tokens = random_batch()
+    count = int(tokens.response_mask.sum())
+    for names in (["paec"], ["none"]):
+        stack = MethodStack([METHODS[name]() for name in names])
+        update = Update(3, 1, count, CLIP, {"floor": 2.0})
+        assert torch.isfinite(stack.loss(tokens, update))
+        part = rows(tokens, torch.tensor([0, 2]))
+        with pytest.raises(ValueError) as caught:
+            stack.loss(part, update)
+        assert str(caught.value) == (
+            f"update.tokens is {count}, and these responses have 12 tokens: stack.loss takes the whole mini-batch; for "
+            "a part of it call stack.prepare with all of it first, then the hooks (docs/methods.md, "
+            '"Micro-batches and ranks")'
+        )
+
+
+def test_statistics_of_another_nucleus():
+    """They are refused where a method reads the nucleus, and taken where it is not known."""
+    logits, tokens = random_batch()
+    labels = torch.zeros(tokens.response_mask.shape, dtype=torch.long)
+    update = Update(3, 1, int(tokens.response_mask.sum()), CLIP, {"floor": 2.0})
+
+    def seen(top_p: float):
+        return replace(tokens, statistics=token_statistics(logits, labels, top_p=top_p))
+
+    stack = MethodStack([PAEC(), BONUS])
+    right, wrong = seen(0.8), seen(1.0)
+    assert torch.isfinite(stack.loss(right, update))
+    sentence = (
+        "the statistics have top_p=1.0, and paec and entropy_bonus a nucleus of 0.8: write token_statistics(..., "
+        "top_p=stack.top_p)"
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
+        stack.loss(wrong, update)
+    unknown = replace(wrong, statistics=replace(wrong.statistics))
+    assert unknown.statistics.top_p is None and torch.isfinite(stack.loss(unknown, update))
+    assert torch.equal(MethodStack([BONUS]).loss(right, update), MethodStack([BONUS]).loss(wrong, update))
+
+
+@pytest.mark.parametrize("given", [["paec"], [PAEC], PAEC(), [], "paec", [PAEC(), None]])
+def test_what_is_no_method(given):
+    sentence = "methods must be Method instances, at least one: write MethodStack([METHODS['paec']()])"
+    with pytest.raises(TypeError, match=f"^{re.escape(sentence)}$"):
+        MethodStack(given)
+
+
+class Undecorated(Method):
+    """Its field is a class attribute, so that another value could not be given."""
+
+    alpha: float = 0.1
+
+    def loss_term(self, tokens, context, update):
+        return self.alpha * tokens.total(tokens.entropy)
+
+
+def test_a_class_of_ones_own_is_checked():
+    name = f"{Undecorated.__module__}.Undecorated"
+    with pytest.raises(TypeError, match=rf"^{re.escape(name)}: Undecorated has fields \(alpha\): write @dataclass"):
+        MethodStack([Undecorated()])
+    hookless = type("Hookless", (Method,), {"__module__": "own"})
+    with pytest.raises(TypeError, match="^own.Hookless: overrides no hook, so it would train plain GRPO: override"):
+        MethodStack([hookless()])
 
 
 def test_a_method_that_acts_before_the_loss_needs_its_signal():
@@ -237,7 +349,7 @@ def test_every_method_has_its_own_signal():
     updates = stack.updates(update, {"repo_r": {"zeta": 0.5}, "paec": {"floor": 2.0}})
     assert [dict(one.tracker_signal) for one in updates] == [{"floor": 2.0}, {"zeta": 0.5}, {}]
     assert torch.isfinite(stack.loss(tokens, updates))
-    with pytest.raises(ValueError, match="signals has floor, which is no method here: write signals = {name: tracker"):
+    with pytest.raises(ValueError, match="signals has floor, which is not a method of this stack: write signals = {"):
         stack.updates(update, {"floor": 2.0})
 
 
@@ -314,7 +426,7 @@ def test_a_tracker_that_reads_rewards():
     """`needs` says so; the others' rewards are not read."""
     memory, reads = METHODS["epo"](), METHODS["ares"]()
     assert not MethodStack([memory]).reads_rewards and MethodStack([memory, METHODS["pear"]()]).reads_rewards
-    only_needs = type("OnlyNeeds", (Method,), {"needs": {"rewards"}})()
+    only_needs = type("OnlyNeeds", (Graded,), {"needs": {"rewards"}})()
     assert MethodStack([only_needs]).reads_rewards and "rewards" in MethodStack([memory, reads]).needs
 
 

@@ -9,6 +9,8 @@ import torch
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import DTensor, Replicate, Shard
 
 import paec_loss
 from paec_loss import TokenStatistics
@@ -351,7 +353,7 @@ def test_map_and_detach(token_statistics):
     assert not any(getattr(stats.detach(), name).requires_grad for name in FLOATS)
     flat = stats.map(lambda t: t.reshape(-1))
     assert flat.entropy.tolist() == stats.entropy.reshape(-1).tolist()
-    assert flat.vocab_size == 5
+    assert flat.vocab_size == 5 and flat.top_p == stats.detach().top_p == 0.8
     assert isinstance(flat, TokenStatistics)
 
 
@@ -620,3 +622,69 @@ def test_a_real_vocabulary(backend):
                 torch.testing.assert_close(getattr(got, name), getattr(want, name), rtol=1e-7, atol=0)
             assert got.nucleus_size.tolist() == want.nucleus_size.tolist()
             torch.testing.assert_close(slope, truth, rtol=rtol, atol=0)
+
+
+def test_packed_rows_are_padded():
+    """The statistics of packed tokens, and their gradient, as [B, R] with zeros at padding."""
+    logits, labels = random_case((3, 4), 11)
+    mask = torch.arange(4) < torch.tensor([4, 0, 2])[:, None]
+    wide = logits.clone().requires_grad_()
+    expected = paec_loss.token_statistics(wide, labels, top_p=0.8)
+    packed = logits[mask].requires_grad_()
+    found = paec_loss.token_statistics(packed, labels[mask], top_p=0.8).padded(mask)
+    assert (found.vocab_size, found.top_p) == (11, 0.8)
+    for name in (*FLOATS, "nucleus_size"):
+        values = getattr(found, name)
+        assert torch.equal(values[mask], getattr(expected, name)[mask]) and (values[~mask] == 0).all(), name
+    weight = torch.arange(1.0, 13.0).reshape(3, 4) * mask
+    sum((weight * getattr(found, name)).sum() for name in DIFFERENTIABLE).backward()
+    sum((weight * getattr(expected, name)).sum() for name in DIFFERENTIABLE).backward()
+    assert torch.equal(packed.grad, wide.grad[mask]) and packed.grad.abs().max() > 0
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_compiled_code_calls_it_as_it_is(fused):
+    """Both functions are a graph break: what is before and what is after them is compiled, and nothing inside."""
+    hidden, labels = random_case((2, 3), 4, dtype=torch.float32)[0], torch.tensor([[0, 1, 2], [3, 4, 5]])
+    weight = random_case((7,), 4, dtype=torch.float32)[0]
+
+    def loss(hidden):
+        if fused:
+            stats = paec_loss.linear_token_statistics(2 * hidden, weight, labels, top_p=0.8)
+        else:
+            stats = paec_loss.token_statistics(2 * hidden @ weight.T, labels, top_p=0.8)
+        return (stats.log_prob + stats.entropy * stats.nucleus_entropy).sum()
+
+    results, graphs = [], []
+
+    def as_it_is(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    for function in (loss, torch.compile(loss, backend=as_it_is)):
+        leaf = hidden.clone().requires_grad_()
+        value = function(leaf)
+        value.backward()
+        results.append((value.item(), leaf.grad))
+    assert results[0][0] == results[1][0] and torch.equal(results[0][1], results[1][1])
+    assert len(graphs) == 2
+
+
+def test_rows_and_columns_of_a_dtensor_are_both_split(tmp_path):
+    """The remedy that the error names works."""
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        mesh = init_device_mesh("cpu", (1, 1), mesh_dim_names=("dp", "tp"))
+        logits, labels = random_case((2, 3), 11)
+        split = DTensor.from_local(logits, mesh, [Shard(0), Shard(2)])
+        with pytest.raises(TypeError) as caught:
+            paec_loss.token_statistics(split, labels, top_p=0.8)
+        remedy = "pass logits.to_local() and group=logits.device_mesh.get_group(1)"
+        assert str(caught.value).endswith(f"for rows that are split, {remedy}")
+        with pytest.raises(TypeError, match=r"pass logits.to_local\(\)$"):
+            paec_loss.token_statistics(DTensor.from_local(logits, mesh, [Shard(0), Replicate()]), labels, top_p=0.8)
+        found = paec_loss.token_statistics(split.to_local(), labels, top_p=0.8, group=split.device_mesh.get_group(1))
+        expected = paec_loss.token_statistics(logits, labels, top_p=0.8, backend="torch")
+        torch.testing.assert_close(found.entropy, expected.entropy, rtol=1e-12, atol=0)
+    finally:
+        torch.distributed.destroy_process_group()

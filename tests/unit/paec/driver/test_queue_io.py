@@ -134,6 +134,9 @@ def test_texts_are_whole_where_tools_wrote(monkeypatch):
 class ReadsTexts(Method):
     needs = frozenset({"token_texts"})
 
+    def clip(self, clip):
+        return clip
+
 
 def test_places_and_classes_do_not_depend_on_the_order_of_the_batch(monkeypatch):
     """The graders compare with the first answer of a class, so they get the responses in the order of their numbers."""

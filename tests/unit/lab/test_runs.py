@@ -10,6 +10,7 @@ import torch
 
 from recipe.lab.__main__ import main
 from recipe.lab.runs import STATE_FILE, progress, run, steps_done
+from recipe.paec.common import folder_kinds, folders
 from recipe.paec.common.errors import UserError
 from recipe.paec.common.folder_kinds import MARK
 from recipe.paec.common.records import METRICS_FILE, read_metrics
@@ -148,6 +149,28 @@ def test_a_changed_file_of_an_own_method_is_noticed(small, own_method, tmp_path)
     run(small(*common, "steps=1", "fresh=true"))
     run(small(*common, "steps=2"))
     assert steps_done(folder) == 2
+
+
+@pytest.mark.parametrize("part", [0, 5, 100_000, 1_000_000])
+def test_a_damaged_checkpoint_is_one_sentence(whole, tmp_path, capsys, part):
+    """Empty, or cut off by a full disk; fresh=true starts over."""
+    folder = tmp_path / "run"
+    shutil.copytree(whole, folder)
+    (folder / STATE_FILE).write_bytes((whole / STATE_FILE).read_bytes()[:part])
+    assert main(["method=paec", f"output={folder}"]) == 2
+    assert capsys.readouterr().err == (
+        f"error: {folder}/state.pt is damaged: choose another name=... or output=..., or start over with fresh=true\n"
+    )
+    with pytest.raises(UserError, match="state.pt is damaged: delete the folder"):
+        steps_done(folder)
+    assert folders.error_of(folder, folder_kinds.LAB, {}, fresh=True) is None
+
+
+def test_a_folder_that_cannot_be_made(capsys):
+    assert main(["method=none", "output=/sys/no_run_here"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: /sys/no_run_here: ")
+    assert said.endswith(": free some space, or choose a writable folder with output=...\n")
 
 
 def test_the_report_reads_it(whole):

@@ -52,7 +52,7 @@ def is_finished(settings: Settings, remedy: str = REMEDY) -> bool:
     """Whether the run's folder holds this run, validated as it asks, with all of its steps.
 
     Raises:
-        UserError: it holds another run, one with other code, more steps or other validations, or a damaged one;
+        UserError: it holds another run, one with other code, task, more steps or other validations, or a damaged one;
             the sentence ends with `remedy`.
     """
     folder = settings.output
@@ -65,6 +65,9 @@ def is_finished(settings: Settings, remedy: str = REMEDY) -> bool:
             f"{file} has changed since the run in {folder} began (the whole file is compared, so give each method a "
             f"file of its own): {remedy}"
         )
+    trained_on = json.loads(content.get("task_files", "{}"))  # an earlier version recorded none
+    if trained_on and (difference := first_difference(trained_on, settings.task_files)):
+        raise UserError(f"{settings.task / difference[0]} has changed since the run in {folder} began: {remedy}")
     if content["step"] < settings.steps:
         return False
     there, here = OmegaConf.to_container(OmegaConf.load(folder / CONFIG_FILE)), settings.record
@@ -172,6 +175,7 @@ def save(folder: Path, state: grpo.State, settings: Settings) -> None:
         "trackers": json.dumps({name: tracker.state_dict() for name, tracker in state.trackers.items()}),
         "identity": json.dumps(_identity(settings)),
         "own_code": json.dumps(settings.own_code),
+        "task_files": json.dumps(settings.task_files),
     }
     stream = io.BytesIO()
     torch.save(content, stream)

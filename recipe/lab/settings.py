@@ -13,7 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 import data_prep
 from paec_loss import Clip, MethodStack
-from recipe.lab import own_code
+from recipe.lab import own_code, task_files
 from recipe.paec.common import folder_names
 from recipe.paec.common.errors import UserError
 from recipe.paec.config import method_rules, values
@@ -115,6 +115,8 @@ class Settings:
     """Whether a run in the folder is deleted first."""
     own_code: dict[str, str]
     """`own_code.hashes_of` the methods, as they were imported."""
+    task_files: dict[str, str]
+    """`task_files.hashes_of` the task."""
     record: dict[str, Any]
     """The resolved configuration."""
 
@@ -156,6 +158,7 @@ def settings_of(overrides: Sequence[str]) -> Settings:
     if errors := _combinations(config, stack):
         raise UserError(*errors)
     actor, rollout = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
+    task = _task(config.task)
     return Settings(
         stack=stack,
         clip=stack.run_clip(Clip(actor.clip_ratio_low, actor.clip_ratio_high, actor.clip_ratio_c)),
@@ -170,10 +173,11 @@ def settings_of(overrides: Sequence[str]) -> Settings:
         by_std=config.algorithm.norm_adv_by_std_in_grpo,
         mixed_only=config.algorithm.filter_groups.enable,
         test_temperature=rollout.val_kwargs.temperature,
-        task=_task(config.task),
+        task=task,
         output=Path(str(config.output)).expanduser(),
         fresh=config.fresh,
         own_code=own_code.hashes_of(stack),
+        task_files=task_files.hashes_of(task),
         record=OmegaConf.to_container(config, resolve=True),
     )
 

@@ -111,21 +111,27 @@ def _add_training(command: argparse.ArgumentParser) -> None:
 
 def _task(text: str) -> tuple[str, float]:
     name, separator, weight = text.partition(":")
-    value = float(weight) if separator else 1.0
+    try:
+        value = float(weight) if separator else 1.0
+    except ValueError:
+        value = 0.0
     if not (name and 0 < value < math.inf):
         raise argparse.ArgumentTypeError(f"{text!r}: must be NAME or NAME:WEIGHT with a weight > 0")
     return name, value
 
 
 def _positive(text: str) -> int:
-    if int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text}: must be >= 1")
-    return int(text)
+    return _whole(text, 1)
 
 
 def _seed(text: str) -> int:
-    if int(text) < 0:
-        raise argparse.ArgumentTypeError(f"{text}: must be >= 0")
+    return _whole(text, 0)
+
+
+def _whole(text: str, least: int) -> int:
+    # A ValueError would be shown with the name of the Python function.
+    if not (text.isdecimal() and text.isascii() and len(text) <= 20 and int(text) >= least):
+        raise argparse.ArgumentTypeError(f"{text}: must be an integer >= {least}")
     return int(text)
 
 

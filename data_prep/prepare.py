@@ -39,6 +39,9 @@ VERSION = 2
 LIBRARIES = ("datasets", "pandas", "pyarrow", "reasoning_gym")
 """Whose versions the manifest records."""
 
+OTHER_FILES = (".json", ".jsonl", ".csv", ".tsv", ".txt", ".arrow")
+"""Endings of files that are not written here: an output with one of them is no folder."""
+
 REPEATED_SHARE = 0.95
 """A file counts as repeated if at least this share of its distinct rows occurs more than once."""
 
@@ -199,14 +202,32 @@ def is_mathematics(data_source: str) -> bool:
     return sources.kind(data_source) in sources.MATH_RULES
 
 
-def output_path(output: Path, split: str, overwrite: bool) -> Path:
-    """The parquet file that `output` means.
+def file_of(output: Path, split: str) -> Path:
+    """The parquet file that `output` means: itself, or <split>.parquet in this folder.
 
     Raises:
-        InputError: it, its report or its manifest exists and `overwrite` is false, or was not written by this command;
+        InputError: it has the name of another kind of file.
+    """
+    if output.suffix == ".parquet":
+        return output
+    if output.suffix.lower() in (".parquet", *OTHER_FILES) and not output.is_dir():
+        raise InputError(f"{output}: the output is a .parquet file or a folder; write {output.stem}.parquet")
+    return output / f"{split}.parquet"
+
+
+def output_path(output: Path, split: str, overwrite: bool, ours: Callable[[Path], bool] | None = None) -> Path:
+    """The parquet file that `output` means, if it may be written.
+
+    Args:
+        output, split: of `file_of`.
+        overwrite: whether files that are `ours` may be replaced.
+        ours: whether this command wrote a file; None: whether `paec data` or `paec select` did (`is_ours`).
+
+    Raises:
+        InputError: as `file_of`; or it, its report or its manifest exists and `overwrite` is false, or is not `ours`;
             or no file can be created there.
     """
-    path = output if output.suffix == ".parquet" else output / f"{split}.parquet"
+    path = file_of(output, split)
     if path.is_dir():
         raise InputError(f"{path}: is a folder; choose another --output")
     parent = next(folder for folder in path.parents if folder.exists())
@@ -217,7 +238,7 @@ def output_path(output: Path, split: str, overwrite: bool) -> Path:
             continue
         if not overwrite:
             raise InputError(f"{file}: already exists; pass --overwrite to replace it, or choose another --output")
-        if not _is_ours(file):
+        if not (ours or is_ours)(file):
             raise InputError(
                 f"{file}: exists and was not written by this command; move it away, or choose another --output"
             )
@@ -233,7 +254,7 @@ def _files(path: Path) -> tuple[Path, Path, Path]:
     return path, _beside(path, "report"), _beside(path, "manifest")
 
 
-def _is_ours(file: Path) -> bool:
+def is_ours(file: Path) -> bool:
     """Whether a parquet file, report or manifest was written here, by its columns or fields."""
     if file.is_symlink():
         return False

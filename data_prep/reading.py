@@ -100,6 +100,8 @@ def open_source(
     if name is not None and Path(name).exists():
         if revision is not None:
             raise InputError(f"{name}: is a local input, which has no revision; leave out --revision")
+        if config is not None and hub_id is None:
+            raise InputError(f"{name}: is a local input, which has no configuration; leave out --config")
         return _local(Path(name), split, named=hub_id is not None)
     if name is not None and (not _HUB_ID.fullmatch(str(name)) or Path(name).suffix in _READERS):
         raise InputError(f"{name}: does not exist, and is not a hub id of the form owner/name; correct --input")

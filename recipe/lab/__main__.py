@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from data_prep.arithmetic import choose_avx2
 from recipe.paec.common import folder_kinds
-from recipe.paec.common.console import asked_for_help, complain
+from recipe.paec.common.console import asked_for_help, complain, complain_of_files
 from recipe.paec.common.errors import UserError
 
 USAGE = """
@@ -44,6 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return complain(error.errors)
     except HookError as error:
         return complain([str(error)])
+    except OSError as error:
+        return complain_of_files(error, "free some space, or choose a writable folder with output=...", "while writing")
     except KeyboardInterrupt:
         same = folder_kinds.LAB.same_command(folder_kinds.LAB.fresh in given)
         print(f"interrupted; {same} continues from the last checkpoint", file=sys.stderr, flush=True)

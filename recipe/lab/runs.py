@@ -52,19 +52,22 @@ def is_finished(settings: Settings, remedy: str = REMEDY) -> bool:
     """Whether the run's folder holds this run, validated as it asks, with all of its steps.
 
     Raises:
-        UserError: it holds another run, one with other code, more steps, or other validations; the sentence ends with
-            `remedy`.
+        UserError: it holds another run, one with other code, task, more steps or other validations, or a damaged one;
+            the sentence ends with `remedy`.
     """
     folder = settings.output
     if not (folder / STATE_FILE).is_file():
         return False
-    content = _load(folder)
+    content = _load(folder, remedy)
     _check_same(folder, json.loads(content["identity"]), _identity(settings), remedy)
     if file := own_code.changed(json.loads(content.get("own_code", "{}")), settings.own_code):
         raise UserError(
             f"{file} has changed since the run in {folder} began (the whole file is compared, so give each method a "
             f"file of its own): {remedy}"
         )
+    trained_on = json.loads(content.get("task_files", "{}"))  # an earlier version recorded none
+    if trained_on and (difference := first_difference(trained_on, settings.task_files)):
+        raise UserError(f"{settings.task / difference[0]} has changed since the run in {folder} began: {remedy}")
     if content["step"] < settings.steps:
         return False
     there, here = OmegaConf.to_container(OmegaConf.load(folder / CONFIG_FILE)), settings.record
@@ -172,10 +175,11 @@ def save(folder: Path, state: grpo.State, settings: Settings) -> None:
         "trackers": json.dumps({name: tracker.state_dict() for name, tracker in state.trackers.items()}),
         "identity": json.dumps(_identity(settings)),
         "own_code": json.dumps(settings.own_code),
+        "task_files": json.dumps(settings.task_files),
     }
     stream = io.BytesIO()
     torch.save(content, stream)
-    replace_file(folder / STATE_FILE, stream.getvalue())
+    replace_file(folder / STATE_FILE, stream.getvalue(), sync=True)
 
 
 def restore(state: grpo.State, content: dict[str, Any]) -> None:
@@ -190,8 +194,18 @@ def restore(state: grpo.State, content: dict[str, Any]) -> None:
     state.step, state.drawn = content["step"], content["drawn"]
 
 
-def _load(folder: Path) -> dict[str, Any]:
-    return torch.load(folder / STATE_FILE, weights_only=True)
+def _load(folder: Path, remedy: str = "delete the folder") -> dict[str, Any]:
+    """The checkpoint; UserError, which ends with `remedy`, if it is damaged."""
+    file = folder / STATE_FILE
+    try:
+        content = torch.load(file, weights_only=True)
+    except (OSError, MemoryError):
+        raise
+    except Exception:  # a damaged file fails in the unpickler in many ways
+        content = None
+    if not isinstance(content, dict) or not {"step", "identity"} <= content.keys():
+        raise UserError(f"{file} is damaged: {remedy}")
+    return content
 
 
 def _identity(settings: Settings) -> dict[str, str]:

@@ -13,7 +13,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 import data_prep
 from paec_loss import Clip, MethodStack
-from recipe.lab import own_code
+from recipe.lab import own_code, task_files
+from recipe.paec.common import folder_names
 from recipe.paec.common.errors import UserError
 from recipe.paec.config import method_rules, values
 from recipe.paec.config.command_line import GROUPS_OF, explain
@@ -43,11 +44,13 @@ RULES = {
     "save_every": values.COUNT,
     "threads": values.COUNT,
     "fresh": values.FLAG,
+    "algorithm.filter_groups.metric": values.Rule(lambda v: v == "acc", "must be acc, the score of the responses"),
     "actor_rollout_ref.rollout.val_kwargs.temperature": values.POSITIVE,
 }
 SHARED = (
     *("data.max_response_length", "algorithm.norm_adv_by_std_in_grpo", "algorithm.filter_groups.enable"),
     *(f"{values.ACTOR}.{key}" for key in ("clip_ratio_low", "clip_ratio_high", "clip_ratio_c", "loss_agg_mode")),
+    f"{values.ACTOR}.loss_scale_factor",
     *(f"{values.ACTOR}.optim.{key}" for key in ("weight_decay", "betas", "clip_grad")),
 )
 """Keys checked by the pipeline's rules."""
@@ -56,6 +59,7 @@ TABLE = Table(
     top_level=(*(key for key in RULES if "." not in key), *SECTIONS, "name", "output"),
     owned={
         "data.train_batch_size": "prompts",
+        f"{values.ACTOR}.clip_ratio": f"{values.ACTOR}.clip_ratio_low and {values.ACTOR}.clip_ratio_high",
         f"{values.ACTOR}.ppo_mini_batch_size": "mini_batch",
         f"{values.ACTOR}.optim.lr": "lr",
         f"{values.ROLLOUT}.n": "responses",
@@ -111,6 +115,8 @@ class Settings:
     """Whether a run in the folder is deleted first."""
     own_code: dict[str, str]
     """`own_code.hashes_of` the methods, as they were imported."""
+    task_files: dict[str, str]
+    """`task_files.hashes_of` the task."""
     record: dict[str, Any]
     """The resolved configuration."""
 
@@ -139,6 +145,8 @@ def settings_of(overrides: Sequence[str]) -> Settings:
         with open_dict(config):
             _complete(config, given)
         errors = values.check_values(config, RULES) + values.check_values(config, names=SHARED)
+        places = folder_names.name_error("name", config.name), folder_names.path_error("output", config.output)
+        errors += [problem for problem in places if problem]
         if errors:
             raise UserError(*errors)
         try:
@@ -150,6 +158,7 @@ def settings_of(overrides: Sequence[str]) -> Settings:
     if errors := _combinations(config, stack):
         raise UserError(*errors)
     actor, rollout = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
+    task = _task(config.task)
     return Settings(
         stack=stack,
         clip=stack.run_clip(Clip(actor.clip_ratio_low, actor.clip_ratio_high, actor.clip_ratio_c)),
@@ -164,10 +173,11 @@ def settings_of(overrides: Sequence[str]) -> Settings:
         by_std=config.algorithm.norm_adv_by_std_in_grpo,
         mixed_only=config.algorithm.filter_groups.enable,
         test_temperature=rollout.val_kwargs.temperature,
-        task=_task(config.task),
-        output=Path(config.output),
+        task=task,
+        output=Path(str(config.output)).expanduser(),
         fresh=config.fresh,
         own_code=own_code.hashes_of(stack),
+        task_files=task_files.hashes_of(task),
         record=OmegaConf.to_container(config, resolve=True),
     )
 
@@ -195,8 +205,10 @@ def _complete(config: DictConfig, given: list[str]) -> None:
     if chosen == "custom":
         chosen = str(config.method.class_path).rpartition(".")[2]
     parts = [o for o in given if o.partition("=")[0] not in SAME_RUN and not o.startswith("method.class_path=")]
-    config.name = config.name or chosen + run_suffix(parts)
-    config.output = str(config.output or ROOT / str(config.name))
+    if config.name is None:
+        config.name = chosen + run_suffix(parts)
+    if config.output is None:
+        config.output = str(ROOT / str(config.name))
     config.run.overrides = list(given)
 
 

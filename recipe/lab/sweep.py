@@ -18,34 +18,42 @@ import argparse
 import json
 import os
 import platform
-import subprocess
+import signal
 import sys
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from data_prep.arithmetic import choose_avx2
 from recipe.lab import own_code
+from recipe.lab.job_file import read
 from recipe.lab.runs import is_finished, trained_with
 from recipe.lab.settings import ROOT, Settings, settings_of
 from recipe.lab.table import table
-from recipe.paec.common.console import asked_for_help, complain, say
+from recipe.paec.common.child import StopSignals
+from recipe.paec.common.console import asked_for_help, complain, complain_of_files, say
 from recipe.paec.common.errors import UserError
 from recipe.paec.common.files import replace_file
+from recipe.paec.common.process_tree import ProcessTree
 from recipe.paec.common.records import METRICS_FILE, PROBLEMS_FILE, read_metrics
 from recipe.paec.common.repository import REPOSITORY
 from recipe.paec.config.keys import key_of
-from recipe.paec.config.values import closest
+from recipe.paec.config.values import closest, shown
 
 PUBLISHED = REPOSITORY / "benchmarks" / "lab"
 """The folder of this project's own files of jobs; their records, RECORDS, are in the repository."""
 RECORDS = REPOSITORY / "benchmarks" / "results" / "lab"
+COMMAND = [sys.executable, "-m", "recipe.lab"]
+"""The command that trains one run."""
+LOG, POLL = "lab.log", 0.2
+"""A run's output; seconds between two looks at the runs."""
 KEYS = ("all", "seeds", "jobs")
 """Of a file of jobs."""
 OURS = {
@@ -89,23 +97,6 @@ class Job:
     settings: Settings
 
 
-def read(file: Path) -> Any:
-    """The content of a file of jobs.
-
-    Raises:
-        UserError: there is no such file, or it cannot be read; with the line.
-    """
-    if not file.is_file():
-        raise UserError(f"{file}: does not exist: give a YAML file of jobs")
-    try:
-        return yaml.safe_load(file.read_text(encoding="utf-8"))
-    except yaml.MarkedYAMLError as error:
-        place = f"{file}, line {error.problem_mark.line + 1}" if error.problem_mark else f"{file}"
-        raise UserError(f"{place}: is not YAML ({error.problem}): check brackets, quotes and indentation") from None
-    except (yaml.YAMLError, UnicodeDecodeError):
-        raise UserError(f"{file}: has characters that YAML cannot have: save it as text in UTF-8") from None
-
-
 def jobs_of(content: Any, runs: Path) -> list[Job]:
     """The runs of a file's content, all of them checked.
 
@@ -126,7 +117,7 @@ def jobs_of(content: Any, runs: Path) -> list[Job]:
     if twice := [seed for place, seed in enumerate(seeds) if str(seed) in map(str, seeds[:place])]:
         raise UserError(f"seeds: {twice[0]} is given twice: name every seed once")
     for name, own in content["jobs"].items():
-        if problem := _refused(f"jobs.{name}", common, own):
+        if problem := _refused(name, common, own):
             errors.append(problem)
             continue
         own_keys = {key_of(o) for o in own or []}
@@ -135,7 +126,7 @@ def jobs_of(content: Any, runs: Path) -> list[Job]:
             label = f"{name}-seed{seed}"
             overrides = (*of_job, f"seed={seed}", f'name="{label}"', f'output="{runs / label}"')
             try:
-                found.append(Job(label, str(name), overrides, settings_of(overrides)))
+                found.append(Job(label, name, overrides, settings_of(overrides)))
             except UserError as error:
                 errors += [f"jobs.{name}: {problem}" for problem in error.errors]
     if errors:
@@ -143,8 +134,11 @@ def jobs_of(content: Any, runs: Path) -> list[Job]:
     return found
 
 
-def _refused(job: str, common: list[Any], own: Any) -> str | None:
+def _refused(name: Any, common: list[Any], own: Any) -> str | None:
     """What is wrong with a job before its settings are: its name, or its overrides; None if nothing is."""
+    if not isinstance(name, str):  # no, off, 1, 0.5
+        return f"jobs: YAML reads the name of a job as {shown(name)}, not as text: put the name in quotes"
+    job = f"jobs.{name}"
     if "/" in job:
         return f"{job}: the name is that of a folder and of a file: leave the / out"
     if own is not None and not isinstance(own, list):
@@ -240,45 +234,76 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 5)
 
 
-def finish(job: Job, records: Path) -> str | None:
-    """Run a job to its end in a process of its own and record it; returns why it failed, None if it did not.
+def train_all(jobs: Sequence[Job], records: Path, processes: int) -> tuple[list[str], int]:
+    """Train jobs, `processes` at a time, and record those that finish; a finished run is recorded as it is.
 
-    A finished run is recorded as it is, if it is the job's.
+    Returns:
+        Why jobs failed; and 0, or 128 plus the signal that stopped it, and then all runs.
     """
-    file = file_of(job, records)
+    waiting, failures, code = deque(jobs), list[str](), 0
+    running: list[tuple[Job, ProcessTree]] = []
+
+    def stop(number: int, _: object) -> None:
+        nonlocal code
+        code = code or 128 + number
+
+    with StopSignals(stop):
+        try:
+            while (waiting or running) and not code:
+                while waiting and len(running) < processes and not code:
+                    job = waiting.popleft()
+                    with _noted(job, records, failures):
+                        if (tree := _started(job)) is None:
+                            _record(job, records)
+                        else:
+                            running.append((job, tree))
+                for job, tree in [one for one in running if one[1].process.poll() is not None]:
+                    running.remove((job, tree))
+                    tree.end()
+                    with _noted(job, records, failures):
+                        if tree.process.returncode:
+                            log = job.settings.output / LOG
+                            raise UserError(f"exit code {tree.process.returncode}; {log} says why")
+                        _record(job, records)
+                if running:
+                    time.sleep(POLL)
+        finally:
+            for _, tree in running:
+                tree.end()
+    return failures, code
+
+
+@contextmanager
+def _noted(job: Job, records: Path, failures: list[str]) -> Iterator[None]:
+    """Adds to `failures` why a job fails in the block, and lets the others continue."""
     try:
-        _train(job)
-        records.mkdir(parents=True, exist_ok=True)
-        replace_file(file, json.dumps(record_of(job)) + "\n", sync=True)
+        yield
     except UserError as error:
-        return f"{job.name}: {error}"
-    except OSError as error:  # which must not end the other jobs
-        what = f"{error.filename2 or error.filename or file}: {error.strerror or error}"
-        return f"{job.name}: {what}: free some space, or choose writable --runs and --records"
-    say(f"{job.name}: {job.settings.steps} steps, {file}")
-    return None
+        failures.append(f"{job.name}: {error}")
+    except OSError as error:
+        what = f"{error.filename2 or error.filename or file_of(job, records)}: {error.strerror or error}"
+        failures.append(f"{job.name}: {what}: free some space, or choose writable --runs and --records")
 
 
-def _train(job: Job) -> None:
-    """Run a job to its end, unless it is finished.
-
-    Raises:
-        UserError: its folder holds another run, or it has failed.
-    """
+def _started(job: Job) -> ProcessTree | None:
+    """The process that trains a job; None if its run is finished. UserError if its folder holds another run."""
     if is_finished(job.settings, "delete the folder, or choose another --runs"):
-        return
-    folder = job.settings.output
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "lab.log", "a", encoding="utf-8") as log:
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "-m", "recipe.lab", *job.overrides]
-        code = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, env=environment).returncode
-    if code:
-        raise UserError(f"exit code {code}; {folder / 'lab.log'} says why")
+        return None
+    job.settings.output.mkdir(parents=True, exist_ok=True)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return ProcessTree([*COMMAND, *job.overrides], job.settings.output / LOG, environment)
+
+
+def _record(job: Job, records: Path) -> None:
+    """Write the record of a finished run."""
+    file = file_of(job, records)
+    records.mkdir(parents=True, exist_ok=True)
+    replace_file(file, json.dumps(record_of(job)) + "\n", sync=True)
+    say(f"{job.name}: {job.settings.steps} steps, {file}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line entry; returns the exit code, 1 if a run failed."""
+    """Command line entry; returns the exit code: 1 if a run failed, 2 for wrong input, 130 or 143 stopped."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     if asked_for_help(given, USAGE):
         return 0
@@ -296,11 +321,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         jobs = jobs_of(read(options.jobs), options.runs)
         pending = pending_of(jobs, options.records)
         say(f"{len(jobs)} runs, {len(jobs) - len(pending)} of them recorded already")
-        with ThreadPoolExecutor(options.processes) as threads:
-            failures = [f for f in threads.map(lambda job: finish(job, options.records), pending) if f]
+        failures, code = train_all(pending, options.records, options.processes)
         missing = pending_of(jobs, options.records)
     except UserError as error:
         return complain(error.errors)
+    except OSError as error:
+        return complain_of_files(error, "free some space, or choose writable --runs and --records", "while writing")
+    except KeyboardInterrupt:
+        code, failures = 128 + signal.SIGINT, []
+    if code:
+        complain([*failures, f"stopped by {signal.Signals(code - 128).name}: the same command continues"])
+        return code
     records: dict[str, list[Path | None]] = {}
     for job in jobs:
         records.setdefault(job.job, []).append(None if job in missing else file_of(job, options.records))

@@ -25,6 +25,7 @@ from omegaconf import OmegaConf
 
 from recipe.paec.common.errors import UserError
 from recipe.paec.config.keys import key_of
+from recipe.paec.config.values import SEED
 from recipe.search.objective import Objective, objective_of
 from recipe.search.space import Knob, Range, Space, knob_of
 
@@ -194,10 +195,11 @@ def _overrides(written: Any) -> tuple[str, ...]:
 def _seeds(written: Any) -> tuple[int, ...]:
     if not isinstance(written, list) or not written:
         raise UserError("seeds: must be a list of at least one seed, such as [11]")
-    seeds = [_whole("seeds", seed, 0) for seed in written]
-    if len(set(seeds)) < len(seeds):
-        raise UserError(f"seeds: {max(seeds, key=seeds.count)} occurs twice: delete one of them")
-    return tuple(seeds)
+    if wrong := [seed for seed in written if not SEED.accepts(seed)]:
+        raise UserError(f"seeds={wrong[0]}: {SEED.says}")
+    if len(set(written)) < len(written):
+        raise UserError(f"seeds: {max(written, key=written.count)} occurs twice: delete one of them")
+    return tuple(written)
 
 
 def _whole(name: str, value: Any, at_least: int) -> int:

@@ -13,6 +13,8 @@ LONGEST_NAME = 200
 """Longest folder name in bytes; file systems allow 255, and logs and tables are named after runs."""
 RESERVED = ("curriculum", "evaluation", "multirun", "slurm")
 """Folders next to the runs that are not runs."""
+_PLACES = {"run.name": "run.root sets its parent folder", "name": "output sets another place"}
+"""Key of a name -> how to choose where the folder is."""
 
 
 def name_error(key: str, name: Any) -> str | None:
@@ -24,7 +26,8 @@ def name_error(key: str, name: Any) -> str | None:
         return f"{key}={text!r} is empty (an unset shell variable?): give the name of one folder, or leave {key} out"
     problem = None
     if "/" in text or "\\" in text:
-        problem = "must be the name of one folder, without a separator (run.root sets its parent folder)"
+        place = _PLACES.get(key)
+        problem = "must be the name of one folder, without a separator" + (f" ({place})" if place else "")
     elif text in (".", "..") or text[0] in ".-~":
         problem = "must not begin with a dot, a dash or ~"
     elif text != text.strip():

@@ -52,6 +52,8 @@ def run(arguments: Sequence[str]) -> int:
         return print_task(arguments)
     flags = {flag for flag in ("--table-only", "--dry-run") if flag in arguments}
     grid = parse([a for a in arguments if a not in flags], os.environ)
+    for note in grid.given_twice():
+        say(f"note: {note}")
     runs = prepare(grid)
     folder = runs[0].directory.parent / grid.name
     if "--dry-run" in flags:

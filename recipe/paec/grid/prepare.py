@@ -34,7 +34,7 @@ def prepare(grid: Grid) -> list[GridRun]:
     say(f"checking {len(grid.entries)} methods")
     errors: dict[str, list[str]] = {}
     configs: dict[str, DictConfig] = {}
-    for entry in grid.entries:  # a seed is a number and cannot be wrong
+    for entry in grid.entries:  # the seeds have been checked (`request.parse`)
         try:
             configs[entry.label] = config = grid.configuration(entry, grid.seeds[0])
             found = rules.check_config(config)

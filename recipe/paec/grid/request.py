@@ -13,7 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 from recipe.paec.common import folder_names
 from recipe.paec.common.errors import UserError
 from recipe.paec.common.secrets import check_arguments
-from recipe.paec.config import keys
+from recipe.paec.config import keys, values
 from recipe.paec.config.command_line import explain
 from recipe.paec.config.resolve import composed, resolved, run_suffix
 
@@ -77,6 +77,11 @@ class Grid:
         name = f"run.name='{self.run_name(entry, seed)}'"
         return [f"method={entry.method}", *entry.overrides, f"seed={seed}", *self.overrides, name]
 
+    def given_twice(self) -> list[str]:
+        """A note for every key that occurs more than once, for all runs or for one row."""
+        own = [f"{entry.label}: {note}" for entry in self.entries for note in keys.given_twice(entry.overrides)]
+        return keys.given_twice(self.overrides) + own
+
     def configuration(self, entry: Entry, seed: int) -> DictConfig:
         """The resolved configuration of one run; UserError for keys and values that do not exist."""
         return compose([f"experiment={self.experiment}", *self.arguments(entry, seed)])
@@ -101,7 +106,12 @@ def parse_entry(word: str) -> Entry:
 
 def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> Grid:
     """The grid of a command line without flags; UserError for errors that can be found without a configuration."""
-    given = dict(a.split("=", 1) for a in arguments if a.partition("=")[0] in KNOBS)
+    words_given = [a.split("=", 1) for a in arguments if a.partition("=")[0] in KNOBS]
+    given = dict(words_given)
+    if len(given) < len(words_given):
+        knobs = [knob for knob, _ in words_given]
+        twice = max(knobs, key=knobs.count)
+        raise UserError(f"{twice} is given {knobs.count(twice)} times: give it once")
     overrides = [a for a in arguments if a.partition("=")[0] not in KNOBS]
     words = {knob: given.get(knob, environment.get(knob, default)) for knob, default in KNOBS.items()}
     for argument in overrides:
@@ -128,8 +138,8 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> Grid:
                 )
     seeds = words["SEEDS"].split()
     for seed in seeds:
-        if not re.fullmatch(r"\d+", seed, re.ASCII):
-            raise UserError(f"SEEDS: {seed} is not an integer")
+        if not (re.fullmatch(r"\d{1,20}", seed, re.ASCII) and values.SEED.accepts(int(seed))):
+            raise UserError(f"SEEDS: {seed}: {values.SEED.says}")
     if not seeds:
         raise UserError('SEEDS is empty: give at least one seed, as in SEEDS="0 1 2"')
     for what, found in (("METHODS", [e.label for e in entries]), ("SEEDS", [str(int(seed)) for seed in seeds])):

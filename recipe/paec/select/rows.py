@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import pyarrow.parquet as pq
 
 from data_prep import prepare
 from data_prep.files import sha256
@@ -36,6 +39,16 @@ def repeated(
     ]
 
 
+def is_selection(file: Path) -> bool:
+    """Whether this command, not `paec data`, wrote a training file, its report or its manifest."""
+    if not prepare.is_ours(file):
+        return False
+    if file.suffix == ".parquet":
+        return pq.read_schema(file).field("extra_info").type.get_field_index(SCORE) >= 0
+    found = json.loads(file.read_text(encoding="utf-8"))
+    return REPORT in found or found.get("set") == SCORE
+
+
 def write(
     output: Path,
     rows: Mapping[str, Sequence[Mapping[str, Any]]],
@@ -56,18 +69,24 @@ def write(
         ranks: which of them are chosen.
         size: rows of the file.
         about: `source` of the manifest: the run.
-        overwrite: whether files that this command or `paec data` wrote may be replaced.
+        overwrite: whether files that this command wrote may be replaced.
 
     Returns:
         The file, and the entries of the chosen prompts.
 
     Raises:
-        UserError: fewer rows than chosen prompts, or a file that may not be replaced.
+        UserError: fewer rows than chosen prompts, or a file that may not be replaced, as those of `rows`.
     """
     if size < len(ranks):
         raise UserError(f"--rows {size}: is less than the {len(ranks)} chosen prompts: raise it, or choose fewer")
     try:
-        path = prepare.output_path(output, "train", overwrite)
+        path = prepare.file_of(output, "train")
+        if path.exists() and any(path.samefile(Path(file).expanduser()) for file in rows):
+            raise UserError(
+                f"--output {output}: {path} is a training file of the run itself (data.train_files): choose another "
+                "--output"
+            )
+        path = prepare.output_path(output, "train", overwrite, is_selection)
     except InputError as error:
         raise UserError(str(error)) from None
     entries = [entry(prompt, rank) for rank, prompt in enumerate(ranking, 1)] + [entry(prompt, None) for prompt in few]

@@ -204,6 +204,16 @@ def test_an_output_that_cannot_be_is_refused_before_the_input_is_read(tmp_path, 
         assert capsys.readouterr().err == f"error: {tmp_path}/{message.format(tmp_path)}\n"
 
 
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.json", "rows.csv", "rows.PARQUET"])
+def test_an_output_with_the_name_of_another_file_is_no_folder(tmp_path, capsys, name):
+    assert run(tmp_path, "aime25", problems(30), output=name) == 2
+    assert capsys.readouterr().err == (
+        f"error: {tmp_path}/{name}: the output is a .parquet file or a folder; write rows.parquet\n"
+    )
+    assert not (tmp_path / name).exists()
+    assert run(tmp_path, "aime25", problems(30), output="set.v2") == 0 and (tmp_path / "set.v2/test.parquet").is_file()
+
+
 FAULTS = [
     "{half",
     {"answer": "1"},

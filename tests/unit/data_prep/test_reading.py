@@ -282,6 +282,10 @@ def test_inputs_that_are_not_there(tmp_path):
     put(tmp_path / "a.jsonl", 1)
     with pytest.raises(InputError, match="a local input, which has no revision; leave out --revision"):
         open_source(tmp_path / "a.jsonl", "train", "owner/name", revision="main")
+    with pytest.raises(InputError, match="a local input, which has no configuration; leave out --config"):
+        open_source(tmp_path / "a.jsonl", "train", config="nonsense")
+    named = open_source(tmp_path / "a.jsonl", "train", "owner/name", config="main")
+    assert len([*named.rows()]) == 1, "the configuration of a named set is that of its hub id"
 
 
 def test_hub_loader_on_a_folder_that_it_can_reach(tmp_path, monkeypatch):

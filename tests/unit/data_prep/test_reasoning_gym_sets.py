@@ -109,6 +109,27 @@ def test_refusals(tmp_path, capsys, flags, message):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (["--size", "1e3"], "argument --size: 1e3: must be an integer >= 1"),
+        (["--size", "0"], "argument --size: 0: must be an integer >= 1"),
+        (["--seed", "1.0"], "argument --seed: 1.0: must be an integer >= 0"),
+        (["--seed=-1"], "argument --seed: -1: must be an integer >= 0"),
+        (["--task", "countdown:x"], "argument --task: 'countdown:x': must be NAME or NAME:WEIGHT with a weight > 0"),
+        (
+            ["--task", "countdown:nan"],
+            "argument --task: 'countdown:nan': must be NAME or NAME:WEIGHT with a weight > 0",
+        ),
+    ],
+)
+def test_a_value_of_an_option_is_refused_with_a_sentence(tmp_path, capsys, flags, message):
+    with pytest.raises(SystemExit) as ended:
+        run(tmp_path / "out", "--task", "chain_sum", "--size", "8", *flags)
+    said = capsys.readouterr().err
+    assert ended.value.code == 2 and f"error: {message}\n" in said and "invalid _" not in said
+
+
 def test_a_task_that_has_too_few_questions(tmp_path, capsys):
     assert run(tmp_path / "out", "--task", "prime_factorization", "--size", "1000") == 2
     assert re.search(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from hashlib import sha256
 
 import pytest
 import torch
 
 from recipe.lab.__main__ import main
-from recipe.lab.runs import STATE_FILE, progress, run, steps_done
+from recipe.lab.runs import STATE_FILE, is_finished, progress, run, steps_done
+from recipe.paec.common import folder_kinds, folders
 from recipe.paec.common.errors import UserError
 from recipe.paec.common.folder_kinds import MARK
 from recipe.paec.common.records import METRICS_FILE, read_metrics
@@ -148,6 +150,56 @@ def test_a_changed_file_of_an_own_method_is_noticed(small, own_method, tmp_path)
     run(small(*common, "steps=1", "fresh=true"))
     run(small(*common, "steps=2"))
     assert steps_done(folder) == 2
+
+
+@pytest.mark.parametrize("file", ["model/model.safetensors", "data/validation.parquet", "data/warm_start.jsonl"])
+def test_a_task_that_has_changed_is_noticed(small, whole, tmp_path, file):
+    """A model that was replaced in place: the finished run is not that of this command any more."""
+    task, folder = tmp_path / "task", tmp_path / "run"
+    shutil.copytree(small().task, task)
+    common = (*METHOD, "test_every=2", "test_samples=2", f"task={task}", f"output={folder}")
+    settings = small(*common, "steps=4")
+    shutil.copytree(whole, folder)
+    content = torch.load(folder / STATE_FILE, weights_only=True)
+    assert json.loads(content["task_files"])[file] == sha256((task / file).read_bytes()).hexdigest()
+    content["identity"] = json.dumps({**json.loads(content["identity"]), "task": json.dumps(str(task))})
+    torch.save(content, folder / STATE_FILE)
+    assert is_finished(settings)
+    (task / "model" / "README.md").write_text("changed")
+    assert is_finished(small(*common, "steps=4")) and not is_finished(small(*common, "steps=5"))
+    (task / file).write_bytes((task / file).read_bytes() + b" ")
+    for steps in ("steps=4", "steps=5"):
+        with pytest.raises(UserError) as caught:
+            run(small(*common, steps))
+        assert str(caught.value) == (
+            f"{task / file} has changed since the run in {folder} began: choose another name=... or output=..., or "
+            "start over with fresh=true"
+        )
+    del content["task_files"]  # of an earlier version
+    torch.save(content, folder / STATE_FILE)
+    assert is_finished(small(*common, "steps=4"))
+
+
+@pytest.mark.parametrize("part", [0, 5, 100_000, 1_000_000])
+def test_a_damaged_checkpoint_is_one_sentence(whole, tmp_path, capsys, part):
+    """Empty, or cut off by a full disk; fresh=true starts over."""
+    folder = tmp_path / "run"
+    shutil.copytree(whole, folder)
+    (folder / STATE_FILE).write_bytes((whole / STATE_FILE).read_bytes()[:part])
+    assert main(["method=paec", f"output={folder}"]) == 2
+    assert capsys.readouterr().err == (
+        f"error: {folder}/state.pt is damaged: choose another name=... or output=..., or start over with fresh=true\n"
+    )
+    with pytest.raises(UserError, match="state.pt is damaged: delete the folder"):
+        steps_done(folder)
+    assert folders.error_of(folder, folder_kinds.LAB, {}, fresh=True) is None
+
+
+def test_a_folder_that_cannot_be_made(capsys):
+    assert main(["method=none", "output=/sys/no_run_here"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: /sys/no_run_here: ")
+    assert said.endswith(": free some space, or choose a writable folder with output=...\n")
 
 
 def test_the_report_reads_it(whole):

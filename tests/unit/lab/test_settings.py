@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,17 @@ def value(config, key: str):
     return list(config) if hasattr(config, "append") else config
 
 
-LR = "actor_rollout_ref.actor.optim.lr"
+def leaves(node, above: str = ""):
+    """Dotted key -> value, for what is not a section."""
+    if isinstance(node, dict):
+        for key, value in node.items():
+            yield from leaves(value, f"{above}.{key}" if above else key)
+    else:
+        yield above, node
+
+
+ACTOR = "actor_rollout_ref.actor"
+LR = f"{ACTOR}.optim.lr"
 
 
 @pytest.mark.parametrize("base", ["grpo", "dr_grpo", "dapo"])
@@ -30,7 +41,6 @@ def test_the_bases_and_defaults_are_those_of_training(compose, base):
     ours = settings_of([f"base={base}", "method=none"])
     for key in (
         *SHARED,
-        "actor_rollout_ref.actor.loss_scale_factor",
         "actor_rollout_ref.rollout.temperature",
         "seed",
         LR,
@@ -106,6 +116,20 @@ def test_an_import_path_is_a_method():
         (["--quiet=1"], "--quiet=1: paec lab has no such option: its settings are KEY=VALUE, in configs/lab.yaml"),
         (["--steps", "3"], "--steps: write steps=VALUE without dashes"),
         (["fresh=2"], "fresh=2: must be true or false"),
+        (
+            [f"{ACTOR}.clip_ratio=0.3"],
+            f"{ACTOR}.clip_ratio=0.3: {ACTOR}.clip_ratio is set by the recipe: use {ACTOR}.clip_ratio_low and",
+        ),
+        (
+            ["base=dapo", "algorithm.filter_groups.metric=strict"],
+            "algorithm.filter_groups.metric=strict: must be acc, the score of the responses",
+        ),
+        (["name=../../x"], "name='../../x' must be the name of one folder, without a separator (output sets another"),
+        (["name="], "name='' is empty (an unset shell variable?)"),
+        (["name=false"], "name=False must be the name of one folder"),
+        (["output="], "output='' is empty (an unset shell variable?)"),
+        (["output=[a]"], "output=['a'] must be the path of a folder"),
+        (["output=/etc/passwd/x"], "output=/etc/passwd/x: /etc/passwd is a file: give the path of a folder"),
         (["method=paec", "steps=3", "method=none"], "method=paec method=none: method is given 2 times: give it once"),
         (["method=my.A", "method=my.B"], "method=my.A method=my.B: method is given 2 times: give it once"),
         (["lr=1", "lr=1", "lr=2"], "lr=1 lr=1 lr=2: lr is given 3 times: give it once"),
@@ -120,6 +144,49 @@ def test_errors_are_one_sentence_with_the_remedy(overrides, sentence):
         settings_of(overrides)
     assert sentence in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("value", ["-32", "0", "true", "abc"])
+def test_a_divisor_that_would_turn_the_gradient_around(value):
+    with pytest.raises(UserError) as caught:
+        settings_of(["method=none", "base=dr_grpo", f"{ACTOR}.loss_scale_factor={value}"])
+    assert str(caught.value) == f"{ACTOR}.loss_scale_factor={value}: must be a number > 0, or null"
+
+
+def test_a_name_that_is_a_number_is_the_folder():
+    assert settings_of(["method=none", "name=0"]).output == Path("outputs/lab/0")
+
+
+def test_every_key_is_read_or_refused():
+    """Twice its number, the other flag, another choice: the run is another one, or a sentence names the key to use."""
+    others = {
+        f"{ACTOR}.loss_agg_mode": "seq-mean-token-mean",
+        f"{ACTOR}.optim.betas": "[0.8,0.9]",
+        "algorithm.filter_groups.metric": "nonsense",
+        "task": "countdown_four",
+        "name": "mine",
+        "output": "mine",
+        "run.name": "mine",
+        "run.directory": "mine",
+        "run.overrides": "[]",
+    }
+    before, refused = settings_of(["base=dr_grpo"]), []
+    for key, value in leaves(before.record):
+        if key.startswith("method."):
+            continue
+        other = others.get(key) or (not value if isinstance(value, bool) else 2 * value if value else 3)
+        try:
+            after = settings_of(["base=dr_grpo", f"{key}={str(other).lower() if isinstance(other, bool) else other}"])
+        except UserError as error:
+            assert len(error.errors) == 1
+            assert "is set by the recipe: use " in str(error) or "must be acc" in str(error), error
+            refused.append(key)
+            continue
+        by_name = ("stack", "record") if key in ("name", "output") else ("stack", "record", "output")
+        read = [field.name for field in fields(before) if field.name not in by_name]
+        assert any(getattr(before, name) != getattr(after, name) for name in read), key
+    assert {f"{ACTOR}.clip_ratio", "algorithm.filter_groups.metric", f"{ACTOR}.optim.lr"} < set(refused)
+    assert not {f"{ACTOR}.clip_ratio_low", f"{ACTOR}.loss_scale_factor", "lr", "output"} & set(refused)
 
 
 @pytest.mark.parametrize("name", ["generation_config.json", "tokenizer.json"])

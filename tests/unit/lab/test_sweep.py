@@ -5,22 +5,28 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import threading
+import time
 from datetime import date
 from hashlib import sha256
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
 from data_prep.arithmetic import CHOSEN
 from recipe.lab import sweep
+from recipe.lab.runs import STATE_FILE
 from recipe.lab.sweep import jobs_of, main, record_of, recorded
 from recipe.paec.common.errors import UserError
 from recipe.paec.common.records import METRICS_FILE, PROBLEMS_FILE
 from recipe.paec.common.repository import REPOSITORY
 
+STAND_IN = "import os, time; open({folder!r} + '/' + str(os.getpid()), 'w').close(); time.sleep(600)"
 FILE = {"all": ["steps=4", "test_every=2"], "seeds": [1, 2], "jobs": {"grpo": ["method=none"], "paec": []}}
 
 
@@ -52,6 +58,9 @@ def test_an_override_of_a_job_takes_the_place_of_that_in_all(tmp_path):
         ),
         ({"jobs": {"a": ["++name=foo"]}}, "jobs.a: name: a run is named after its job and its seed: rename the job"),
         ({"jobs": {"a": ["output=x"]}}, "jobs.a: output: the runs go to one folder: give it as --runs"),
+        ({"jobs": {False: []}}, "jobs: YAML reads the name of a job as false, not as text: put the name in quotes"),
+        ({"jobs": {0.5: []}}, "jobs: YAML reads the name of a job as 0.5, not as text: put the name in quotes"),
+        ({"jobs": {".a": []}}, "jobs..a: name='.a-seed1' must not begin with a dot"),
         ({"jobs": {"a/b": []}}, "jobs.a/b: the name is that of a folder and of a file: leave the / out"),
         ({"jobs": {"a": ["lr=1e-4", "lr=1e-3"]}}, "jobs.a: lr=1e-4 lr=1e-3: lr is given 2 times: give it once"),
         ({"jobs": {"a": ["method=sirn"]}}, "jobs.a: no method sirn: did you mean siren?"),
@@ -151,7 +160,7 @@ def test_a_run_is_recorded_as_itself_only(tmp_path, capsys):
 def test_a_record_that_cannot_be_written_fails_its_job_only(tmp_path, monkeypatch, capsys):
     """In a folder where a file is in its way; the other job is trained and recorded."""
     trained = []
-    monkeypatch.setattr(sweep, "_train", lambda job: trained.append(job.name))
+    monkeypatch.setattr(sweep, "_started", lambda job: trained.append(job.name))
     monkeypatch.setattr(sweep, "record_of", lambda job: {"command": ["", "", "", *job.overrides[:-2]], "steps": 150})
     monkeypatch.setattr(sweep, "table", lambda records: "")
     (tmp_path / "records" / "grpo-seed1.json").mkdir(parents=True)
@@ -184,7 +193,7 @@ def test_the_records_go_beside_the_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("mine.yaml").write_text("jobs:\n  grpo: [method=none]\n")
     places = []
-    monkeypatch.setattr(sweep, "finish", lambda job, records: places.append(records))
+    monkeypatch.setattr(sweep, "train_all", lambda jobs, records, processes: (places.append(records) or [], 0))
     for arguments in (["mine.yaml"], ["mine.yaml", "--runs", "here/"], ["mine.yaml", "--records", "there"]):
         assert main(arguments) == 0
     assert places == [Path("outputs/lab/mine-records"), Path("here-records"), Path("there")]
@@ -223,6 +232,56 @@ def test_a_file_that_is_not_yaml_is_named_with_the_line(tmp_path, capsys):
     file.write_bytes(b"jobs: \xff")
     assert main([str(file)]) == 2
     assert capsys.readouterr().err == f"error: {file}: has characters that YAML cannot have: save it as text in UTF-8\n"
+
+
+@pytest.mark.parametrize("name, read", [("no", "false"), ("off", "false"), ("on", "true"), ("010", "8")])
+def test_a_name_that_yaml_does_not_read_as_text(tmp_path, capsys, name, read):
+    file = tmp_path / "jobs.yaml"
+    file.write_text(f"jobs:\n  {name}: [method=none]\n")
+    assert main([str(file)]) == 2
+    said = f"error: jobs: YAML reads the name of a job as {read}, not as text: put the name in quotes\n"
+    assert capsys.readouterr().err == said
+    file.write_text(f'jobs:\n  "{name}": [method=none]\n')
+    (job,) = jobs_of(sweep.read(file), tmp_path)
+    assert job.name == f"{name}-seed1"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_trainings(tmp_path, capsys, monkeypatch, number):
+    """Both that are running; the third is not begun, and nothing is recorded."""
+    began = tmp_path / "began"
+    began.mkdir()
+    monkeypatch.setattr(sweep, "COMMAND", [sys.executable, "-c", STAND_IN.format(folder=str(began))])
+    before = set(psutil.Process().children(recursive=True))
+    (tmp_path / "jobs.yaml").write_text("jobs: {a: [], b: [], c: []}")
+
+    def stop() -> None:
+        while len(list(began.iterdir())) < 2:
+            time.sleep(0.05)
+        os.kill(os.getpid(), number)
+
+    thread = threading.Thread(target=stop)
+    thread.start()
+    places = ["--runs", str(tmp_path / "runs"), "--records", str(tmp_path / "records"), "--processes", "2"]
+    assert main([str(tmp_path / "jobs.yaml"), *places]) == 128 + number
+    thread.join()
+    assert capsys.readouterr().err == f"error: stopped by {number.name}: the same command continues\n"
+    assert set(psutil.Process().children(recursive=True)) <= before, "nothing is left"
+    assert sorted(folder.name for folder in (tmp_path / "runs").iterdir()) == ["a-seed1", "b-seed1"]
+    assert not (tmp_path / "records").exists()
+
+
+def test_a_damaged_checkpoint_fails_its_job_only(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(sweep, "COMMAND", [sys.executable, "-c", "import sys; sys.exit(3)"])
+    folder = tmp_path / "runs" / "a-seed1"
+    folder.mkdir(parents=True)
+    (folder / STATE_FILE).write_bytes(b"")
+    (tmp_path / "jobs.yaml").write_text("jobs: {a: [], b: []}")
+    assert main([str(tmp_path / "jobs.yaml"), "--runs", str(tmp_path / "runs"), "--records", str(tmp_path / "r")]) == 1
+    assert capsys.readouterr().err == (
+        f"error: a-seed1: {folder}/state.pt is damaged: delete the folder, or choose another --runs\n"
+        f"error: b-seed1: exit code 3; {tmp_path}/runs/b-seed1/lab.log says why\n"
+    )
 
 
 def test_a_missing_file_and_a_failed_run(tmp_path, capsys):

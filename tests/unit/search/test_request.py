@@ -33,6 +33,8 @@ def test_a_complete_file():
         ({"seeds": []}, "seeds: must be a list of at least one seed"),
         ({"seeds": [1, 1]}, "seeds: 1 occurs twice: delete one of them"),
         ({"seeds": [-1]}, "seeds=-1: must be an integer >= 0"),
+        ({"seeds": [0, 99999999999]}, "seeds=99999999999: must be an integer >= 0 and <= 4294901760"),
+        ({"seeds": [True]}, "seeds=True: must be an integer >= 0"),
         ({"sampler": "cma"}, "sampler=cma: must be one of grid, random, tpe"),
         ({"sampler": {"seed": 1}}, "sampler: must be like {name: tpe, seed: 0}"),
         ({"sampler": {"name": "tpe", "seeds": 1}}, "sampler.seeds: a sampler has only name, seed and startup"),

@@ -64,7 +64,10 @@ def test_names_do_not_depend_on_where_it_runs(capsys):
         (["METHODS=a/b"], "METHODS: 'a/b' becomes part of a folder name"),
         (["METHODS=none paec none"], "METHODS: none occurs twice: leave one out, or give it its own LABEL="),
         (["METHODS=none", "SEEDS=1 2 01"], "SEEDS: 1 occurs twice"),
-        (["METHODS=none", "SEEDS=1 -2"], "SEEDS: -2 is not an integer"),
+        (["METHODS=none", "SEEDS=1 -2"], "SEEDS: -2: must be an integer >= 0 and <= 4294901760"),
+        (["METHODS=none", "SEEDS=0 99999999999"], "SEEDS: 99999999999: must be an integer >= 0 and <= 4294901760"),
+        (["METHODS=none", f"SEEDS=0 {'9' * 5000}"], "SEEDS: 9999"),
+        (["METHODS=none", "SEEDS=1", "METHODS=clip_cov"], "METHODS is given 2 times: give it once"),
         (["METHODS=none", "SEEDS= "], 'SEEDS is empty: give at least one seed, as in SEEDS="0 1 2"'),
         (["METHODS=none", "GRID=../x"], "GRID=../x: must be a folder name with only"),
         (["METHODS=none", "--dry"], "--dry: must be an override key=value, METHODS="),
@@ -82,3 +85,12 @@ def test_refused_at_once(arguments, message, monkeypatch):
     with pytest.raises(UserError) as error:
         grid_command.run(arguments)
     assert str(error.value).startswith(message)
+
+
+def test_a_key_that_is_given_twice_has_the_note_of_a_training():
+    steps = ["trainer.total_training_steps=2", "trainer.total_training_steps=3"]
+    found = request.parse(["METHODS=none low=paec:method.rho=0.5:method.rho=0.7", *steps], {})
+    assert found.given_twice() == [
+        "trainer.total_training_steps is given 2 times: trainer.total_training_steps=3 is used",
+        "low: method.rho is given 2 times: method.rho=0.7 is used",
+    ]

@@ -63,6 +63,34 @@ def test_what_it_wrote_may_be_replaced(run_of, tmp_path, capsys):
     assert "was not written by this command" in capsys.readouterr().err
 
 
+def test_the_training_file_of_the_run_is_never_replaced(run_of, tmp_path, capsys):
+    """Under any name, and although `paec data` wrote it."""
+    run, data = str(run_of(HISTORY)), tmp_path / "data"
+    before = (data / "train.parquet").read_bytes()
+    (tmp_path / "link").symlink_to(data)
+    for output in (data, data / "train.parquet", tmp_path / "link"):
+        for more in ([], ["--overwrite"]):
+            assert main([run, "--output", str(output), *more]) == 2
+            assert "is a training file of the run itself (data.train_files): choose" in capsys.readouterr().err
+    assert (data / "train.parquet").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["train.parquet", "train.report.json", "train.manifest.json"])
+def test_what_paec_data_wrote_is_not_replaced(run_of, tmp_path, capsys, name):
+    run, output = str(run_of(HISTORY)), tmp_path / "out"
+    output.mkdir()
+    if name == "train.parquet":
+        (output / name).write_bytes((tmp_path / "data" / "train.parquet").read_bytes())
+    else:
+        report, manifest = {"malformed": [], "left_out": [], "repetition": None}, {"set": "gsm8k", "split": "train"}
+        content = report if "report" in name else {**manifest, "source": {}, "output": {}}
+        (output / name).write_text(json.dumps(content))
+    before = (output / name).read_bytes()
+    assert main([run, "--output", str(output), "--overwrite"]) == 2
+    assert f"{output / name}: exists and was not written by this command; move it away" in capsys.readouterr().err
+    assert (output / name).read_bytes() == before
+
+
 def test_steps_of_an_earlier_version_are_missing(run_of, tmp_path, capsys):
     run = run_of(HISTORY)
     (run / "metrics.jsonl").write_text("".join(f'{{"step": {step}}}\n' for step in range(7)))

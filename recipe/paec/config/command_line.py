@@ -25,6 +25,7 @@ from recipe.paec.common.repository import CONFIGS
 from recipe.paec.config import values
 from recipe.paec.config.composition import addable, compose, with_own_class
 from recipe.paec.config.keys import EVALUATION, GROUPS, TRAINING, check_overrides, given_twice, one_choice
+from recipe.paec.config.quoting import quoted
 
 GROUPS_OF = {"evaluate": EVALUATION.groups, "lab": ("method", "also", "base")}
 """Configuration -> the groups that it has, where it is not those of training."""
@@ -35,10 +36,9 @@ def explain(error: Exception, overrides: Sequence[str], config_name: str) -> str
     text = " ".join(str(error).split())
     if isinstance(error, OverrideParseException):
         key, _, value = error.override.partition("=")
-        quoted = value.strip("'\"").replace("\\", "\\\\").replace('"', '\\"')
         if not value:
             return f"{error.override}: is not an override: write key=value"
-        remedy = shlex.quote(f'{key}="{quoted}"')
+        remedy = shlex.quote(f"{key}={quoted(value)}")
         return f"{error.override}: Hydra cannot read this value: put quotes around special characters: {remedy}"
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         return no_such_file(error)

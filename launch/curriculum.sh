@@ -4,6 +4,7 @@
 #   bash launch/curriculum.sh experiment=qwen7b
 #
 # Arguments are the training's, Hydra's overrides: data=..., model.path=..., data.curriculum.samples=16, --dry-run ...
+# Relative paths are relative to the clone, whatever the current folder is.
 #
 #   VENV  the virtual environment  (default .venv)
 set -euo pipefail

@@ -6,6 +6,7 @@
 #   bash launch/evaluate.sh samples=theirs.jsonl 'benchmarks=[aime24]'                             other people's responses
 #
 # Overrides are Hydra's (configs/evaluate.yaml): seed=1, protocol.max_tokens=3072, cluster.tensor_parallel=2, --dry-run ...
+# Relative paths are relative to the clone, whatever the current folder is.
 #
 #   VENV  the virtual environment  (default .venv)
 set -euo pipefail

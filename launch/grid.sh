@@ -4,6 +4,7 @@
 #   bash launch/grid.sh METHODS="none paec siren" SEEDS="0 1 2" [--table-only | --dry-run] [override ...]
 #
 # The same command again skips finished runs and resumes interrupted ones. Overrides are Hydra's, for all runs.
+# Relative paths are relative to the clone, whatever the current folder is.
 #
 #   METHODS     methods (docs/methods.md), or [LABEL=]METHOD[:OVERRIDE]...: low=paec:method.rho_min=0.5
 #   SEEDS       seeds of complete runs                                          (default "0 1 2")

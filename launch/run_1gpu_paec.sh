@@ -4,6 +4,7 @@
 #   bash launch/run_1gpu_paec.sh [--dry-run] [override ...]
 #
 # Overrides are Hydra's: method=none, model=qwen2.5_0.5b_instruct, trainer.total_training_steps=20 ...
+# Relative paths are relative to the clone, whatever the current folder is.
 #
 #   EXPERIMENT  qwen0.6b_gsm8k for 24 GB, qwen0.6b_gsm8k_80gb for 80 GB   (default qwen0.6b_gsm8k)
 #   MODEL       folder or hub id of the model       (default Qwen/Qwen3-0.6B, which must be downloaded already)

@@ -4,6 +4,7 @@
 #   bash launch/run_qwen1.5b_paec.sh [--dry-run] [override ...]
 #
 # Overrides are Hydra's: method=none, method=siren, method.rho=0.7, trainer.total_training_steps=100 ...
+# Relative paths are relative to the clone, whatever the current folder is.
 #
 #   MODEL       folder or hub id of the model      (default Qwen/Qwen2.5-Math-1.5B, which must be downloaded already)
 #   TRAIN_FILE  training rows, verl's row contract  (default data/dapo_math_17k/train.parquet)

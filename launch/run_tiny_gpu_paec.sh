@@ -4,6 +4,7 @@
 #   bash launch/run_tiny_gpu_paec.sh [--dry-run] [override ...]
 #
 # Overrides are Hydra's: method=none, cluster.enforce_eager=false, trainer.total_training_steps=5 ...
+# Relative paths are relative to the clone, whatever the current folder is.
 #
 #   PAEC_TINY_DIR    where data and warm-started model are kept                 (default data/tiny)
 #   PAEC_TINY_ARGS   more arguments for data_prep.tiny, such as "--steps 600"  (default none)

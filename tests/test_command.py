@@ -51,6 +51,15 @@ def test_the_rest_of_the_line_is_the_commands(monkeypatch):
     assert seen == [["paec plan", "experiment=qwen7b", "gpu_memory=40"]]
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_ctrl_c_is_one_word(name, monkeypatch, capsys):
+    """Where a command does not say more itself."""
+    monkeypatch.setattr(import_module(COMMANDS[name][0]), "main", lambda: signal.raise_signal(signal.SIGINT))
+    monkeypatch.setattr(sys, "argv", ["pytest"])
+    assert main([name]) == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
 OWN = """
 from paec_loss import Method
 

@@ -6,6 +6,7 @@
 #   QUICK=1 bash launch/experiments/collapse.sh      GRPO and PAEC, 2 seeds, 100 steps: 4 to 15 minutes on 2 cores
 #
 # The same command continues: finished runs are kept, interrupted ones resumed.
+# Relative paths are relative to the clone, whatever the current folder is.
 #
 #   OUTPUT     folder of runs, records, tables and report   (default outputs/collapse, or outputs/collapse-quick)
 #   PROCESSES  runs at a time                               (default 2)

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
+from recipe.paec.common.entry import ended
+
 COMMANDS = {
     "train": ("recipe.paec.train.command", "train a policy, from configuration to summary"),
     "evaluate": ("recipe.paec.evaluate.command", "score models, checkpoints or runs on benchmarks"),
@@ -37,6 +39,11 @@ def usage() -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line entry; returns the exit code of the command, 2 if there is no such command."""
+    return ended(lambda: command(arguments))
+
+
+def command(arguments: Sequence[str] | None) -> int:
+    """Call the command that is named first; returns its exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     if not given or given[0] in ("--help", "-h", "help"):
         print(usage())

@@ -3,6 +3,7 @@
 import sys
 
 from recipe.paec.analyse.command import main
+from recipe.paec.common.entry import ended
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(ended(main))

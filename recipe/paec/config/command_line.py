@@ -7,9 +7,11 @@ import re
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import fields
 from importlib.util import find_spec
+from io import StringIO
 from typing import Any
 
 import hydra
@@ -25,6 +27,7 @@ from recipe.paec.common.repository import CONFIGS
 from recipe.paec.config import values
 from recipe.paec.config.composition import addable, compose, with_own_class
 from recipe.paec.config.keys import EVALUATION, GROUPS, TRAINING, check_overrides, given_twice, one_choice
+from recipe.paec.config.quoting import quoted
 
 GROUPS_OF = {"evaluate": EVALUATION.groups, "lab": ("method", "also", "base")}
 """Configuration -> the groups that it has, where it is not those of training."""
@@ -35,10 +38,9 @@ def explain(error: Exception, overrides: Sequence[str], config_name: str) -> str
     text = " ".join(str(error).split())
     if isinstance(error, OverrideParseException):
         key, _, value = error.override.partition("=")
-        quoted = value.strip("'\"").replace("\\", "\\\\").replace('"', '\\"')
         if not value:
             return f"{error.override}: is not an override: write key=value"
-        remedy = shlex.quote(f'{key}="{quoted}"')
+        remedy = shlex.quote(f"{key}={quoted(value)}")
         return f"{error.override}: Hydra cannot read this value: put quotes around special characters: {remedy}"
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         return no_such_file(error)
@@ -126,6 +128,8 @@ HYDRA_FLAGS = (
     *("--config-dir", "--config-name", "--config-path", "--shell-completion", "--experimental-rerun"),
     *("-h", "-c", "-p", "-r", "-m", "-sc", "-cp", "-cn", "-cd", "-i"),
 )
+SHOWING = ("--cfg", "-c", "--info", "-i", "--hydra-help")
+"""Those with which Hydra only prints."""
 
 
 def with_flags(arguments: Sequence[str], section: str = "") -> list[str]:
@@ -176,13 +180,25 @@ def hydra_command(config_name: str, run: Callable[[DictConfig], None], arguments
             guarded(composed)
         else:  # Hydra's own options (--cfg, --multirun, ...) and settings
             sys.argv[1:] = map(addable, with_own_class(arguments))
-            hydra.main(config_path=str(CONFIGS), config_name=config_name, version_base="1.3")(guarded)()
+            with _at_once() if {a.partition("=")[0] for a in arguments} & {*SHOWING} else nullcontext():
+                hydra.main(config_path=str(CONFIGS), config_name=config_name, version_base="1.3")(guarded)()
     except (ConfigCompositionException, HydraException, OmegaConfBaseException) as error:
         return complain([explain(error, overrides, config_name)])
     except KeyboardInterrupt:
         print(f"interrupted; {interrupted}", file=sys.stderr, flush=True)
         return 130
     return 0
+
+
+@contextmanager
+def _at_once() -> Iterator[None]:
+    """Print at the end what the block prints: Hydra reports a reader that has gone away as an error of the job."""
+    with StringIO() as text:
+        try:
+            with redirect_stdout(text):
+                yield
+        finally:
+            print(text.getvalue(), end="", flush=True)
 
 
 def _terminated(*_: object) -> None:

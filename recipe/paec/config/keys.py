@@ -127,6 +127,9 @@ FIXED = {
 }
 """Keys that cannot be changed -> why; giving one its value is no change. A key covers everything below it."""
 
+LIKE_FLAGS = ("yes", "no", "on", "off", "y", "n", "Yes", "No", "On", "Off", "true", "false")
+"""Texts that are all true in Python."""
+
 
 @dataclass(frozen=True)
 class Table:
@@ -187,8 +190,8 @@ def key_of(override: str) -> str:
 
 def check_overrides(overrides: Sequence[str], table: Table = TRAINING) -> list[str]:
     """One sentence for every override that would have no effect; Hydra itself reports those it cannot read."""
-    parsed = _parsed(overrides)
-    return [problem for override in parsed for problem in _check(override, table)] + _methods_twice(parsed)
+    read = parsed(overrides)
+    return [problem for override in read for problem in _check(override, table)] + _methods_twice(read)
 
 
 def given_twice(overrides: Sequence[str]) -> list[str]:
@@ -199,12 +202,13 @@ def given_twice(overrides: Sequence[str]) -> list[str]:
 def repeated(overrides: Sequence[str]) -> dict[str, list[str]]:
     """Key or group -> its overrides, for each that occurs more than once."""
     found: dict[str, list[str]] = {}
-    for override in _parsed(overrides):
+    for override in parsed(overrides):
         found.setdefault(override.get_key_element().lstrip("+~"), []).append(override.input_line)
     return {key: lines for key, lines in found.items() if len(lines) > 1}
 
 
-def _parsed(overrides: Sequence[str]) -> list[Override]:
+def parsed(overrides: Sequence[str]) -> list[Override]:
+    """The overrides that Hydra can read."""
     parser, found = OverridesParser.create(), []
     for line in overrides:
         try:
@@ -246,12 +250,14 @@ def _check(override: Override, table: Table) -> Iterator[str]:
     elif _holds_others(key, table) and not sweep and not isinstance(value, Mapping):
         yield f"{line}: {key} is a section: set its keys one by one, {key}.<key>=<value>"
     else:
-        for leaf, given in _leaves(key, value):
+        for leaf, given in leaves(key, value):
             owner = table.owner(leaf)
             if owner in table.owned:
                 yield f"{line}: {leaf} is set by the recipe: use {table.owned[owner]}"
             elif owner is not None and (table is not TRAINING or not _has_already(leaf, given)):
                 yield f"{line}: {leaf} cannot be changed: {table.fixed[owner]}"
+            elif table is TRAINING and given in LIKE_FLAGS and isinstance(_default(leaf), bool):
+                yield f"{line}: {leaf} must be true or false"
 
 
 def one_choice(line: str, key: str, names: Sequence[str]) -> str:
@@ -272,21 +278,27 @@ def _renamed_field(key: str) -> str | None:
     return f"{section}.{RENAMED_FIELDS[field]}" if is_field and field in RENAMED_FIELDS else None
 
 
-def _leaves(key: str, value: Any) -> Iterator[tuple[str, Any]]:
+def leaves(key: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """Each key that an override sets, with its value; several for a dict."""
     if isinstance(value, Mapping) and value:
         for name, inner in value.items():
-            yield from _leaves(f"{key}.{name}", inner)
+            yield from leaves(f"{key}.{name}", inner)
     else:
         yield key, value
 
 
 def _has_already(key: str, value: Any) -> bool:
     """Whether a training has this value without an override; not for null: mode=separate_async sets a key."""
-    try:
-        found = OmegaConf.select(_defaults(), key)
-    except OmegaConfBaseException:  # there is no such key, or its value is only known in a run
-        return False
+    found = _default(key)
     return value is not None and type(found) is type(value) and found == value
+
+
+def _default(key: str) -> Any:
+    """The value of a key in a training without overrides; None if there is no such key, or only a run knows it."""
+    try:
+        return OmegaConf.select(_defaults(), key)
+    except OmegaConfBaseException:
+        return None
 
 
 @cache
@@ -296,10 +308,10 @@ def _defaults() -> DictConfig:
     return defaults("train")
 
 
-def _methods_twice(parsed: Sequence[Override]) -> list[str]:
+def _methods_twice(read: Sequence[Override]) -> list[str]:
     """An error for a method that `also=` names again; composed twice, it would silently count once."""
     chosen = {
-        o.key_or_group: o.value() for o in parsed if o.key_or_group in ("method", "also") and not o.is_sweep_override()
+        o.key_or_group: o.value() for o in read if o.key_or_group in ("method", "also") and not o.is_sweep_override()
     }
     also = chosen.get("also", [])
     names = [chosen.get("method"), *([also] if isinstance(also, str) else also if isinstance(also, list) else [])]

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from paec_loss import MethodStack
 from recipe.grading.sources import check_name
 from recipe.paec.common import secrets
-from recipe.paec.config import attention, keys, method_rules, scored_files, verl_rules
+from recipe.paec.config import attention, keys, method_rules, scored_files, typed, unread, verl_rules
 from recipe.paec.config.identity import trainer_mode
 from recipe.paec.config.methods import stack_of
 from recipe.paec.config.resolve import no_statistics
 from recipe.paec.config.schema import OWN_SURROGATE, SECTIONS, TRAINER_MODES
-from recipe.paec.config.values import ACTOR, GROUPED, ONE_CLIP_RATIO, ROLLOUT, check_values, shown
+from recipe.paec.config.values import ACTOR, GROUPED, ROLLOUT, check_values, shown
 
 FILTERS = ("reward", "score", "acc", "format", "strict", "unparsable", "grader_timeout", "grader_error", "repetition")
 """Numbers that DAPO's filter can compare: verl's reward, and those of `recipe.paec.rollout.rewards`."""
@@ -25,13 +24,7 @@ def check_config(config: DictConfig) -> list[str]:
     values = check_values(config)
     told = {problem.split("=")[0] for problem in values}
     for name, schema in SECTIONS.items():
-        section = OmegaConf.to_container(config[name], resolve=True)
-        try:
-            OmegaConf.merge(OmegaConf.structured(schema), section)
-        except OmegaConfBaseException as error:
-            key = f"{name}.{error.full_key}" if error.full_key else name
-            if key not in told:
-                errors.append(f"{key}: {error.msg.splitlines()[0]}")
+        errors += typed.check_types(config, schema, name, told)
     try:
         stack = stack_of(config)
     except (ValueError, TypeError) as error:
@@ -53,7 +46,7 @@ def check_config(config: DictConfig) -> list[str]:
             "actor_rollout_ref.actor.loss_agg_mode=seq-mean-token-sum-norm divides by the longest response of each "
             "micro-batch unless actor_rollout_ref.actor.loss_scale_factor is set: base=dr_grpo sets both"
         )
-    errors += verl_rules.check_config(config, stack) + scored_files.check_config(config)
+    errors += unread.check_config(config) + verl_rules.check_config(config, stack) + scored_files.check_config(config)
     return errors + _check_lengths(config)
 
 
@@ -256,12 +249,8 @@ def _check_mode(config: DictConfig) -> list[str]:
 
 
 def _check_loss(config: DictConfig, stack: MethodStack) -> list[str]:
-    """Estimator, clip range and number of responses against each other."""
-    actor, estimator, n = (
-        config.actor_rollout_ref.actor,
-        config.algorithm.adv_estimator,
-        config.actor_rollout_ref.rollout.n,
-    )
+    """Estimator and number of responses against each other."""
+    estimator, n = config.algorithm.adv_estimator, config.actor_rollout_ref.rollout.n
     errors = []
     if estimator in GROUPED and n < 2:
         errors.append(
@@ -270,13 +259,6 @@ def _check_loss(config: DictConfig, stack: MethodStack) -> list[str]:
         )
     else:
         errors += stack.too_few(f"{ROLLOUT}.n", n)
-    mode = actor.policy_loss.loss_mode
-    given = [o for o in config.run.overrides if o.lstrip("+").startswith("actor_rollout_ref.actor.clip_ratio=")]
-    if given and mode not in ONE_CLIP_RATIO:
-        errors.append(
-            f"{given[0]} has no effect with policy_loss.loss_mode={mode}: set "
-            "actor_rollout_ref.actor.clip_ratio_low and actor_rollout_ref.actor.clip_ratio_high"
-        )
     return errors
 
 

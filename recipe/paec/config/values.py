@@ -6,7 +6,7 @@ import difflib
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -27,6 +27,8 @@ class Rule:
     """End of the error message: "must be ..."."""
     options: tuple[str, ...] = ()
     """Options of a choice, for "did you mean"."""
+    remedy: Callable[[str, Any, str], str] | None = None
+    """What the message adds: (key, value, as the command line gives it) -> text."""
 
 
 def _is_whole(value: Any) -> bool:
@@ -41,7 +43,7 @@ def _or(allowed: Sequence[Any], rule: Rule, words: str) -> Rule:
     """`rule`, or one of `allowed`, which `words` explains."""
     # 0 == False: the type counts too.
     others = {(type(value), value) for value in allowed}
-    return Rule(lambda v: _hashable(v) in others or rule.accepts(v), f"{rule.says}, or {words}", rule.options)
+    return replace(rule, accepts=lambda v: _hashable(v) in others or rule.accepts(v), says=f"{rule.says}, or {words}")
 
 
 def _hashable(value: Any) -> Any:
@@ -59,6 +61,12 @@ def _number(accepts: Callable[[float], bool], says: str) -> Rule:
 
 def _choice(*options: str) -> Rule:
     return Rule(lambda v: isinstance(v, str) and v in options, f"must be one of {', '.join(options)}", options)
+
+
+def quoted(key: str, value: Any, given: str) -> str:
+    """How to write a text that is read as a number, or as true or false."""
+    read = "true or false" if isinstance(value, bool) else "a number"
+    return f""", and this is {read}: write '{key}="{given}"'""" if isinstance(value, int | float) else ""
 
 
 def _are_files(value: Any) -> bool:
@@ -107,8 +115,10 @@ NOT_NEGATIVE = _number(lambda v: v >= 0, "must be a number >= 0")
 SHARE = _number(lambda v: 0 < v <= 1, "must be a number in (0, 1]")
 SHARE_OR_NULL = _or([None], SHARE, "null")
 FRACTION = _number(lambda v: 0 <= v <= 1, "must be a number in [0, 1]")
+WHOLE = Rule(_is_whole, "must be an integer")
+NUMBER = Rule(_is_number, "must be a finite number")
 FLAG = Rule(lambda v: isinstance(v, bool), "must be true or false")
-TEXT = Rule(lambda v: isinstance(v, str) and v.strip() != "", "must be non-empty text")
+TEXT = Rule(lambda v: isinstance(v, str) and v.strip() != "", "must be non-empty text", remedy=quoted)
 URL = Rule(_is_url, "must be a URL that begins with http:// or https:// and has no user name")
 SCORERS = Rule(_are_scorers, "must be a table: reward.scorers.DATA_SOURCE=package.module:function")
 FILES = Rule(_are_files, "must be a file, or a non-empty list of files: '[a.parquet,b.parquet]'")
@@ -210,7 +220,7 @@ RULES: dict[str, Rule] = {
     f"{ACTOR}.policy_loss.loss_mode": _or(
         ["method", "bypass_mode"], _choice(*LOSS_MODES), "method or bypass_mode, which the recipe sets"
     ),
-    f"{ACTOR}.entropy_coeff": _number(lambda v: True, "must be a finite number"),
+    f"{ACTOR}.entropy_coeff": NUMBER,
     f"{ACTOR}.use_kl_loss": FLAG,
     f"{ACTOR}.kl_loss_coef": NOT_NEGATIVE,
     f"{ACTOR}.use_torch_compile": FLAG,
@@ -279,15 +289,18 @@ def check_values(
     """One sentence for every key of `rules` (or only those of `names`) that has another value."""
     chosen = rules if names is None else names
     found = ((key, OmegaConf.select(config, key, default=MISSING), rules[key]) for key in chosen)
-    return [_sentence(key, value, rule) for key, value, rule in found if value is MISSING or not rule.accepts(value)]
+    wrong = [(key, value, rule) for key, value, rule in found if value is MISSING or not rule.accepts(value)]
+    given = dict(line.lstrip("+").partition("=")[::2] for line in OmegaConf.select(config, "run.overrides") or [])
+    return [_sentence(key, value, rule, given.get(key, shown(value))) for key, value, rule in wrong]
 
 
-def _sentence(key: str, value: Any, rule: Rule) -> str:
+def _sentence(key: str, value: Any, rule: Rule, given: str) -> str:
     if value is MISSING:
         return f"{key} is missing: do not delete it (~), give it a value"
     if key == "algorithm.adv_estimator" and value in UNSUPPORTED:
         return f"{key}={value}: {UNSUPPORTED[value]}, which this recipe does not provide: {rule.says}"
-    return f"{key}={shown(value)}: {rule.says}{closest(value, rule.options)}"
+    remedy = rule.remedy(key, value, given) if rule.remedy else closest(value, rule.options)
+    return f"{key}={shown(value)}: {rule.says}{remedy}"
 
 
 def shown(value: Any) -> str:

@@ -139,10 +139,15 @@ def _check_media(config: DictConfig, key: str, file: str, frame) -> list[str]:
 
 def _check_count(config: DictConfig, rows: int) -> list[str]:
     """Fewer training rows than a step takes: there would be no step."""
-    batch = config.data.train_batch_size
+    batch, most = config.data.train_batch_size, config.data.train_max_samples
+    mini = "actor_rollout_ref.actor.ppo_mini_batch_size"
+    if 0 < most < min(rows, batch):
+        return [
+            f"data.train_max_samples={most}: fewer than data.train_batch_size={batch}: raise it, or lower "
+            f"data.train_batch_size to at most {most}, of which {mini} must be a divisor"
+        ]
     if rows >= batch:
         return []
-    mini = "actor_rollout_ref.actor.ppo_mini_batch_size"
     return [
         f"data.train_files: {rows} row{'s' * (rows != 1)}, fewer than data.train_batch_size={batch}: add rows, or "
         f"lower data.train_batch_size to at most {rows}, of which {mini} must be a divisor"

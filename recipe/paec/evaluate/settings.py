@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from recipe.paec.common import folder_names, prompts, secrets
 from recipe.paec.common.errors import UserError
 from recipe.paec.config import rules, values
 from recipe.paec.config.schema import EvaluationConfig
+from recipe.paec.config.typed import check_types
 from recipe.paec.evaluate.benchmarks import Problem
 from recipe.paec.evaluate.targets import Target
 
@@ -43,10 +43,10 @@ def resolved(config: DictConfig) -> DictConfig:
     errors = secrets.check_config(config)
     own = {key: config[key] for key in EvaluationConfig.__dataclass_fields__}
     own["reward"] = {"scorers": config.reward.scorers}  # the clusters add what only a training reads
-    try:
-        typed = OmegaConf.merge(OmegaConf.structured(EvaluationConfig), OmegaConf.to_container(OmegaConf.create(own)))
-    except OmegaConfBaseException as error:
-        raise UserError(f"{error.full_key}: {error.msg.splitlines()[0]}") from None
+    given = OmegaConf.create(own)
+    if wrong := check_types(given, EvaluationConfig):
+        raise UserError(*errors, *wrong)
+    typed = OmegaConf.merge(OmegaConf.structured(EvaluationConfig), OmegaConf.to_container(given))
     errors += values.check_values(typed, RULES) or rules.check_scorer_names(typed)
     errors += [f"protocol.samples_of.{k}={v}: must be >= 1" for k, v in typed.protocol.samples_of.items() if v < 1]
     if typed.samples is None and (typed.model.path is None or not typed.benchmarks):

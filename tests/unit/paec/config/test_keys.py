@@ -120,8 +120,11 @@ def test_what_is_to_be_used_instead_exists(key, compose):
 
 
 def test_what_a_default_gives_may_be_overridden(compose):
-    for override in ("actor_rollout_ref.rollout.max_model_len=100", "actor_rollout_ref.actor.loss_scale_factor=7"):
-        assert rules.check_config(compose(override)) == []
+    for overrides in (
+        ["actor_rollout_ref.rollout.max_model_len=100"],
+        ["base=dr_grpo", "actor_rollout_ref.actor.loss_scale_factor=7"],
+    ):
+        assert rules.check_config(compose(*overrides)) == []
 
 
 KIT = (
@@ -190,7 +193,10 @@ BAD = [
     ("-z", "-z: unknown option"),
     ("=3", "write key=value"),
     ("run.directory=null", "non-empty text"),
-    ("run.root=5", "non-empty text"),
+    ("run.root=5", "non-empty text, and this is a number: write 'run.root=\"5\"'"),
+    ("run.name=1e3", "run.name=1000.0: must be non-empty text, and this is a number: write 'run.name=\"1e3\"'"),
+    ("run.name=true", "and this is true or false: write 'run.name=\"true\"'"),
+    ("data.train_files=[~/x.parquet]", """special characters: 'data.train_files=["~/x.parquet"]'"""),
     ("model.path=null", "non-empty text"),
     ("model.path=", "non-empty text"),
     ("model={path: /x, nope: 1}", "nope"),

@@ -148,6 +148,15 @@ def test_too_few_rows(tiny_config):
     )
 
 
+def test_too_few_of_the_rows_are_used(tiny_config):
+    """data.train_max_samples rows are read, however many the files have."""
+    assert inputs.check_data(tiny_config("data.train_max_samples=16"), None) == []
+    assert inputs.check_data(tiny_config("data.train_max_samples=3"), None) == [
+        "data.train_max_samples=3: fewer than data.train_batch_size=16: raise it, or lower data.train_batch_size to at "
+        "most 3, of which actor_rollout_ref.actor.ppo_mini_batch_size must be a divisor"
+    ]
+
+
 @pytest.mark.parametrize("name", ["avg@8", "strict_avg", "pass@2", "metric/length"])
 def test_a_metric_of_the_validation_can_decide_what_is_best(tiny_config, name):
     config = tiny_config(

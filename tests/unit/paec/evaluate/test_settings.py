@@ -7,6 +7,8 @@ from omegaconf import OmegaConf
 
 from recipe.paec.common.errors import UserError
 from recipe.paec.common.repository import CONFIGS
+from recipe.paec.config import typed
+from recipe.paec.config.schema import EvaluationConfig
 from recipe.paec.evaluate import settings
 
 PROTOCOLS = {
@@ -88,3 +90,45 @@ def test_greedy_means_one_sample(evaluation):
 def test_config_dump_has_no_leftovers(evaluation):
     text = OmegaConf.to_yaml(evaluation("model=m", "benchmarks=[a]"))
     assert "${" not in text and "actor_rollout_ref" not in text
+
+
+@pytest.mark.parametrize(
+    "override, sentence",
+    [
+        ("steps=10", "steps=10: must be a list of integers, or null: write steps=[10]"),
+        ("steps=[10.7]", "steps=[10.7]: must be a list of integers, or null"),
+        ("seed=1.9", "seed=1.9: must be an integer"),
+        ("fresh=no", "fresh=no: must be true or false"),
+        ("engine.enforce_eager=off", "engine.enforce_eager=off: must be true or false"),
+    ],
+)
+def test_values_of_an_evaluation(evaluation, override, sentence):
+    with pytest.raises(UserError) as raised:
+        evaluation("model=m", "benchmarks=[b]", override)
+    assert raised.value.errors == [sentence]
+
+
+def test_numbers_of_samples_are_integers(evaluation):
+    with pytest.raises(UserError, match=r"^protocol.samples_of=\{.*'a': 1.5\}: must be a table of integers$"):
+        evaluation("model=m", "benchmarks=[b]", "protocol.samples_of.a=1.5")
+
+
+def test_what_an_evaluation_takes(evaluation):
+    config = evaluation(
+        "model=m", "benchmarks=[b]", "steps=[10,20]", "stall_timeout=5", "cluster.env.OMP_NUM_THREADS=2"
+    )
+    assert (list(config.steps), config.stall_timeout, config.cluster.env.OMP_NUM_THREADS) == ([10, 20], 5.0, "2")
+
+
+def test_no_message_names_a_type_of_the_library(evaluation):
+    plain, said = OmegaConf.to_container(evaluation("model=m", "benchmarks=[b]")), []
+    for value in ("word", 1.5, True, None, [None], {"a": None}):
+        for key in typed.rules_of(EvaluationConfig):
+            config = OmegaConf.create(plain)
+            OmegaConf.update(config, key, value, merge=False)
+            try:
+                settings.resolved(config)
+            except UserError as error:
+                said += error.errors
+    assert len(said) > 100
+    assert not [line for line in said if "Node" in line or "Config" in line]

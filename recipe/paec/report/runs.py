@@ -18,7 +18,7 @@ from recipe.paec.common.errors import UserError
 from recipe.paec.common.records import METRICS_FILE
 from recipe.paec.run import checkpoints
 from recipe.paec.run.log import FAILURE_FILE, HEARTBEAT_FILE
-from recipe.paec.run.summary import CUT_OFF
+from recipe.paec.run.metric_names import CUT_OFF
 from recipe.paec.run.warning_signs import FINITE
 
 CONFIG_FILE, VERSIONS_FILE = "config.yaml", "versions.json"

@@ -201,7 +201,7 @@ def train_and_sum_up(config: DictConfig, config_file: Path, alerts: Alerts, earl
 def summarize(config: DictConfig, directory: Path) -> None:
     """Print the summary of a finished run."""
     records = read_metrics(directory / METRICS_FILE)
-    lines = closing_lines(records, files_of(directory), grpo_of(config)) + absent(config)
+    lines = closing_lines(records, files_of(directory), config, grpo_of(config)) + absent(config)
     say("\n".join(lines))
 
 

@@ -26,7 +26,8 @@ from recipe.paec.common.repository import REPOSITORY
 from recipe.paec.compare.figures import FAINT, INK, line_style, tidy
 from recipe.paec.run import reference_run
 from recipe.paec.run.drawing import smoothed
-from recipe.paec.run.summary import ENTROPY, accuracy, anchored
+from recipe.paec.run.metric_names import ENTROPY
+from recipe.paec.run.summary import accuracy, anchored
 
 RESULTS = reference_run.FOLDER
 PICTURE = REPOSITORY / "docs" / "first_run.svg"

@@ -55,6 +55,10 @@ TESTED_ELSEWHERE = {
 }
 """Module without a test file of its own name -> the file below tests/ where it is tested, and why there."""
 
+NO_MODULES = {"run", "method", "rollout", "data", "extra_info", "options", "process", "torch"}
+"""What docstrings name before a dot that is no module here: keys of the configuration, variables, other packages."""
+SUFFIXES = {"csv", "json", "jsonl", "log", "parquet", "png", "py", "svg", "yaml"}
+
 
 def imports(path: Path) -> set[str]:
     """Imported modules, as their package and as its first two parts: recipe and recipe.paec."""
@@ -200,6 +204,42 @@ def test_files_that_tests_name_exist():
     }
     assert len(named) > 20
     assert [f"{test}: {path}" for test, path in sorted(named) if not (ROOT / path).exists()] == []
+
+
+def test_names_that_docstrings_give_exist():
+    """`module.name`: a module of that name here has such a name in it, and a function is in no module that is gone."""
+    trees = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): ast.parse(path.read_text())
+        for folder in ("recipe", "paec_loss", "data_prep", "benchmarks")
+        for path in (ROOT / folder).rglob("*.py")
+    }
+    inside: dict[str, set[str]] = {}
+    functions = set()
+    for module, tree in trees.items():
+        nodes = list(ast.walk(tree))
+        found = {node.id for node in nodes if isinstance(node, ast.Name)}
+        found |= {
+            alias.asname or alias.name for node in nodes if isinstance(node, ast.ImportFrom) for alias in node.names
+        }
+        found |= {node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+        functions |= {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+        inside.setdefault(module, set()).update(found)
+        package, _, name = module.rpartition(".")
+        inside.setdefault(package, set()).add(name)
+    stale = []
+    for module, tree in trees.items():
+        texts = [node.value.value for node in ast.walk(tree) if isinstance(node, ast.Expr) and is_text(node.value)]
+        for dotted in re.findall(r"`([a-z]\w*(?:\.\w+)+)", "\n".join(texts)):
+            head, _, name = dotted.rpartition(".")
+            owners = [of_module for known, of_module in inside.items() if f".{known}".endswith(f".{head}")]
+            gone = not any(name in of_module for of_module in owners) if owners else name in functions
+            if gone and head.rpartition(".")[2].islower() and head not in NO_MODULES and name not in SUFFIXES:
+                stale.append(f"{module}: {dotted}")
+    assert stale == []
+
+
+def is_text(node: ast.expr) -> bool:
+    return isinstance(node, ast.Constant) and isinstance(node.value, str)
 
 
 def test_packages_are_empty():

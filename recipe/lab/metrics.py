@@ -11,8 +11,8 @@ from torch import Tensor
 from paec_loss import Rollouts, Tokens, Update
 from recipe.lab.batch import Batch
 from recipe.lab.settings import Settings
+from recipe.paec.run.metric_names import CUT_OFF
 from recipe.paec.run.outcome_entropy import by_outcome
-from recipe.paec.run.summary import CUT_OFF
 
 
 def clipped_shares(tokens: Tokens, update: Update) -> dict[str, float]:

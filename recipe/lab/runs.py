@@ -21,7 +21,7 @@ from recipe.paec.common.errors import UserError
 from recipe.paec.common.files import replace_file
 from recipe.paec.common.records import METRICS_FILE, PROBLEMS_FILE, first_difference
 from recipe.paec.run.log import MetricsFile, truncate_metrics
-from recipe.paec.run.summary import CUT_OFF
+from recipe.paec.run.metric_names import CUT_OFF
 
 STATE_FILE, CONFIG_FILE = "state.pt", "config.yaml"
 REMEDY = f"{folder_kinds.LAB.elsewhere}, or start over with {folder_kinds.LAB.fresh}"

@@ -32,3 +32,23 @@ def check_policy(page: str) -> None:
     assert allowed["script-src"] == hashes(r"<script>(.*?)</script>")
     assert allowed["style-src"] == hashes(r"<style>(.*?)</style>")
     assert not re.search(r"\son\w+=|\sstyle=|javascript:", re.sub(r"<script.*?</script>", "", page, flags=re.S))
+
+
+PAPER = {"light": "rgb(253, 253, 251)", "dark": "rgb(20, 23, 26)"}
+"""Theme -> background of a page."""
+OTHER_THEME = {"light": "dark", "dark": "light"}
+BACKGROUND = "getComputedStyle(document.body).backgroundColor"
+
+
+def check_theme(page, system: str, *scripts: str) -> None:
+    """A page has the system's theme until the reader chooses the other one, which is then chosen.
+
+    Args:
+        page: in a browser whose system has the theme `system`.
+        scripts: expressions whose value is the background, beside the page's own.
+    """
+    for theme in (system, OTHER_THEME[system]):
+        if theme != system:
+            page.get_by_role("button", name="Dark theme").click()
+        assert [page.evaluate(script) for script in (BACKGROUND, *scripts)] == [PAPER[theme]] * (1 + len(scripts))
+        assert page.locator("#theme").get_attribute("aria-pressed") == str(theme == "dark").lower()

@@ -218,31 +218,29 @@ class PAECEngine(FSDPEngineWithLMHead):
 
     def _gathered(self, tokens: Tokens) -> Tokens:
         """The tokens of all data-parallel ranks, in the order of the ranks, padded to the longest response."""
-        group, device = self.get_data_parallel_group(), get_device_id()
-        ranks = dist.get_world_size(group)
+        device = get_device_id()
         length = torch.tensor(tokens.response_mask.shape[1], device=device)
-        dist.all_reduce(length, op=dist.ReduceOp.MAX, group=group)
+        dist.all_reduce(length, op=dist.ReduceOp.MAX, group=self.get_data_parallel_group())
         names = [f.name for f in fields(TokenStatistics) if f.name != "vocab_size"]
         others = ["old_log_prob", "advantages", "response_mask"]
         others += ["ref_log_prob"] if tokens.ref_log_prob is not None else []
         columns = [getattr(tokens.statistics, name) for name in names] + [getattr(tokens, name) for name in others]
         kind = tokens.log_prob.dtype  # a nucleus size is an integer below 2^24: exact in float32
         local = torch.stack([column.to(device=device, dtype=kind) for column in columns], dim=-1)
-        local = torch.nn.functional.pad(local, (0, 0, 0, int(length) - local.shape[1])).contiguous()
-        numbers, values = (
-            x if x is None else x.to(device).contiguous() for x in (tokens.response_id, tokens.response_value)
-        )
-        if ranks > 1:
-            local, numbers, values = (
-                x if x is None else self._concatenated(x, ranks, group) for x in (local, numbers, values)
-            )
-        found = dict(zip([*names, *others], local.unbind(-1), strict=True))
+        local = torch.nn.functional.pad(local, (0, 0, 0, int(length) - local.shape[1]))
+        numbers, values = self._of_all_ranks(tokens.response_id), self._of_all_ranks(tokens.response_value)
+        found = dict(zip([*names, *others], self._of_all_ranks(local).unbind(-1), strict=True))
         found["nucleus_size"], found["response_mask"] = found["nucleus_size"].long(), found["response_mask"] != 0
         statistics = TokenStatistics(**{name: found.pop(name) for name in names}, vocab_size=self._vocab_size)
         return Tokens(statistics=statistics, response_id=numbers, response_value=values, **found)
 
-    @staticmethod
-    def _concatenated(local: torch.Tensor, ranks: int, group) -> torch.Tensor:
+    def _of_all_ranks(self, local: torch.Tensor | None) -> torch.Tensor | None:
+        """The rows of all data-parallel ranks, of one shape on each; None where there are none."""
+        if local is None:
+            return None
+        group, local = self.get_data_parallel_group(), local.to(get_device_id()).contiguous()
+        if (ranks := dist.get_world_size(group)) == 1:
+            return local
         shards = [torch.empty_like(local) for _ in range(ranks)]
         dist.all_gather(shards, local, group=group)
         return torch.cat(shards)

@@ -14,7 +14,7 @@ import numpy as np
 from recipe.paec.analyse.intervals import SEED, constant, divided, interval, number, shown
 from recipe.paec.analyse.sources import Source
 from recipe.paec.analyse.token_groups import Tokens, covariances, read_tokens
-from recipe.paec.run.summary import ENTROPY
+from recipe.paec.run.metric_names import ENTROPY
 from recipe.paec.scoring.display import markdown
 from recipe.paec.scoring.estimators import RESAMPLES
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from recipe.paec.run.summary import ENTROPY
+from recipe.paec.run.metric_names import ENTROPY
 
 RECORDED = "recorded"
 """Name of the validation in files of `benchmarks.first_run`, which have `entropy` and `accuracy` only."""

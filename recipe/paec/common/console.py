@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import errno
 import sys
 from collections.abc import Sequence
@@ -36,6 +37,12 @@ def asked_for_help(arguments: Sequence[str], usage: str) -> bool:
         return False
     say(usage.strip())
     return True
+
+
+def parsed(parser: argparse.ArgumentParser, usage: str, arguments: Sequence[str] | None) -> argparse.Namespace | None:
+    """The options of a command line, by default this process's; None if it asks for help, and `usage` is printed."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    return None if asked_for_help(given, usage) else parser.parse_args(given)
 
 
 def complain(errors: list[str]) -> int:

@@ -85,7 +85,7 @@ _GRID = (*whole("table.md", "table.json", "curves.png"), "*-seed#.log", "slurm-#
 # ---- folders from before marks existed -------------------------------------------------------------------------------
 
 
-def read_json(file: Path) -> Any:
+def read_json_or_none(file: Path) -> Any:
     """The content of a JSON file, None if it cannot be read."""
     try:
         return json.loads(file.read_text(encoding="utf-8"))
@@ -122,7 +122,7 @@ def _older_by(name: str, *fields: set[str]) -> Callable[[Path], dict[str, Any] |
     """Recognize a folder by a JSON file with exactly one of these sets of fields."""
 
     def find(folder: Path) -> dict[str, Any] | None:
-        found = read_json(folder / name)
+        found = read_json_or_none(folder / name)
         return {} if isinstance(found, dict) and found.keys() in fields else None
 
     return find
@@ -209,7 +209,7 @@ KINDS = {kind.name: kind for kind in (RUN, EVALUATION, CURRICULUM, GRID, LAB)}
 
 def mark_of(folder: Path) -> dict[str, Any] | None:
     """`{"kind": ..., ...}`: a folder's mark, or the one it would have; None if the folder is not the recipe's."""
-    found = read_json(folder / MARK)
+    found = read_json_or_none(folder / MARK)
     if isinstance(found, dict) and found.get("kind") in KINDS:
         return found
     for kind in KINDS.values():
@@ -236,7 +236,7 @@ def checkpoint_files(folder: Path) -> tuple[str, ...]:
 
 
 def _listed(record: Path) -> list[str]:
-    found = read_json(record)
+    found = read_json_or_none(record)
     names = found.get("files") if isinstance(found, dict) else None
     return [name for name in names or () if isinstance(name, str) and not set("*#") & set(name)]
 

@@ -18,7 +18,18 @@ from data_prep.cleaning import matches, remove
 from recipe.paec.common.console import NO_LOCKS
 from recipe.paec.common.errors import UserError
 from recipe.paec.common.files import write_json
-from recipe.paec.common.folder_kinds import KINDS, LOCK, MARK, RUN, Kind, files_of, inside, mark_of, read_json, whole
+from recipe.paec.common.folder_kinds import (
+    KINDS,
+    LOCK,
+    MARK,
+    RUN,
+    Kind,
+    files_of,
+    inside,
+    mark_of,
+    read_json_or_none,
+    whole,
+)
 from recipe.paec.common.folder_names import protected
 from recipe.paec.common.secrets import HIDDEN, scrub
 
@@ -140,7 +151,7 @@ def take(folder: Path, kind: Kind, about: Mapping[str, Any], fresh: bool, say: C
     if problem := error_of(folder, kind, about, fresh):
         raise UserError(problem)
     mark = {"kind": kind.name, **about}
-    if read_json(folder / MARK) != mark:
+    if read_json_or_none(folder / MARK) != mark:
         write_json(folder / MARK, mark)
     if fresh and (sentence := to_be_cleared(folder, kind)):
         say(f"{kind.fresh}: {sentence}")

@@ -25,7 +25,7 @@ from recipe.paec.compare.evaluations import (
     choose,
     distinct,
     grouped,
-    read_json,
+    read_curve_file,
     read_run,
 )
 from recipe.paec.compare.figures import INK, PANEL, line_style, name_ends, tidy
@@ -55,15 +55,8 @@ def read_curves(arguments: Sequence[str]) -> list[Curve]:
     """
     named = []
     for name, folder in distinct(arguments):
-        path = folder / CURVE_FILE
-        content = read_json(path, "evaluate all checkpoints of the run")
-        try:
-            run, steps = content["run"], {int(entry["step"]): folder / entry["scores"] for entry in content["steps"]}
-        except (KeyError, TypeError, ValueError) as error:
-            raise UserError(f"{path}: not a curve ({error!r}): evaluate all checkpoints of the run again") from None
-        if not steps:
-            raise UserError(f"{path}, field steps: is empty: evaluate the checkpoints of the run")
-        named.append((name, run, (path, {step: read_run(steps[step]) for step in sorted(steps)})))
+        run, files = read_curve_file(folder)
+        named.append((name, run, (folder / CURVE_FILE, {step: read_run(file) for step, file in files.items()})))
     curves = []
     for name, seeds in grouped(named).items():
         (first, runs), *others = seeds
@@ -82,7 +75,7 @@ def draw(arguments: Sequence[str], target: Path, benchmarks: Sequence[str] | Non
     """Draw the curves of a command line to `target` (.png or .svg), completely or not at all.
 
     Returns:
-        Remarks, see `compare.check`; UserError as there, in `read_curves`, and for another suffix.
+        Remarks, see `comparability.check`; UserError as there, in `read_curves`, and for another suffix.
     """
     form = target.suffix.lower().removeprefix(".")
     if form not in ("png", "svg"):

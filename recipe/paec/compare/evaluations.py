@@ -82,6 +82,19 @@ def read_run(path: Path) -> Evaluation:
     return Evaluation(path, scores)
 
 
+def read_curve_file(folder: Path) -> tuple[str, dict[int, Path]]:
+    """A folder's curve.json: the name of the run, and step -> its scores.json, in order; UserError if it is none."""
+    path = folder / CURVE_FILE
+    content = read_json(path, "evaluate all checkpoints of the run")
+    try:
+        run, files = content["run"], {int(entry["step"]): folder / entry["scores"] for entry in content["steps"]}
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path}: not a curve ({error!r}): evaluate all checkpoints of the run again") from None
+    if not files:
+        raise UserError(f"{path}, field steps: is empty: evaluate the checkpoints of the run")
+    return run, dict(sorted(files.items()))
+
+
 SEED_PART = r"(?:\w+\.)*seed=?(\d+)"
 """The part of a run's name that contains its seed, without the `-`, `_` or `,` before it."""
 

@@ -67,40 +67,62 @@ def resolved(config: DictConfig) -> DictConfig:
     """
     overrides = list(HydraConfig.get().overrides.task)
     with open_dict(config):
-        if not any(o.lstrip("+").startswith(("run.name=", "run.directory=")) for o in overrides):
-            config.run.name = config.run.name + run_suffix(overrides)
-        config.run.overrides = overrides
+        _name_run(config, overrides)
         config.identity = {}
         OmegaConf.resolve(config)
-        places = config.run.root, config.run.name, config.run.directory
-        errors = []
-        if all(isinstance(place, str) for place in places):
-            errors = folder_names.run_errors(*places)
-        errors = errors or values.check_values(config, names=values.PATHS)
-        if errors:
-            raise UserError(*errors)
+        _check_places(config)
         apply_methods(config)
         if not any(o.lstrip("+").startswith("run.record_tokens=") for o in overrides) and no_statistics(config):
             config.run.record_tokens = 0
         attention.resolve(config)
         if config.cluster.ray_address is not None:
-            # The resources of a running cluster were set when it was started, and Ray refuses to set them again. So was
-            # its interface, whose name may differ between nodes; loopback is for our own Ray on one host.
-            config.ray_kwargs.ray_init.update(num_cpus=None, num_gpus=None)
-            for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
-                if config.cluster.env.get(name) == "lo":
-                    del config.cluster.env[name]
+            _leave_to_running_ray(config)
         for key in ("directory", "root"):
             config.run[key] = str(Path(config.run[key]).expanduser().absolute())
         for key in ("default_local_dir", "rollout_data_dir", "validation_data_dir"):
             if config.trainer[key] is not None:
                 config.trainer[key] = str(Path(config.trainer[key]).expanduser().absolute())
         scored_files.use_scored_files(config)
-        mark = hashlib.sha256(config.run.directory.encode()).hexdigest()[:12]
-        # Ray only takes text, and an override such as cluster.env.OMP_NUM_THREADS=2 is a number.
-        config.cluster.env = {**{key: str(value) for key, value in config.cluster.env.items()}, RUN_VARIABLE: mark}
-        config.ray_kwargs.ray_init.runtime_env.env_vars = config.cluster.env
+        _mark_environment(config)
     return resolved_paths(config)
+
+
+def _name_run(config: DictConfig, overrides: list[str]) -> None:
+    """Record the command line, and add what makes this run a different one to its name, unless that was given."""
+    if not any(o.lstrip("+").startswith(("run.name=", "run.directory=")) for o in overrides):
+        config.run.name = config.run.name + run_suffix(overrides)
+    config.run.overrides = overrides
+
+
+def _check_places(config: DictConfig) -> None:
+    """UserError unless the run has a folder of its own, and every path is one."""
+    places = config.run.root, config.run.name, config.run.directory
+    errors = []
+    if all(isinstance(place, str) for place in places):
+        errors = folder_names.run_errors(*places)
+    errors = errors or values.check_values(config, names=values.PATHS)
+    if errors:
+        raise UserError(*errors)
+
+
+def _leave_to_running_ray(config: DictConfig) -> None:
+    """Drop what was set when a running cluster was started.
+
+    Ray refuses to set its resources again. The name of its interface may differ between nodes; loopback is for our own
+    Ray on one host.
+    """
+    config.ray_kwargs.ray_init.update(num_cpus=None, num_gpus=None)
+    for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
+        if config.cluster.env.get(name) == "lo":
+            del config.cluster.env[name]
+
+
+def _mark_environment(config: DictConfig) -> None:
+    """The environment of the run's processes, as the text that Ray takes, with the mark by which they are found."""
+    mark = hashlib.sha256(config.run.directory.encode()).hexdigest()[:12]
+    # An override such as cluster.env.OMP_NUM_THREADS=2 is a number.
+    config.cluster.env = {**{key: str(value) for key, value in config.cluster.env.items()}, RUN_VARIABLE: mark}
+    config.ray_kwargs.ray_init.runtime_env.env_vars = config.cluster.env
 
 
 def folder_mark(config: DictConfig) -> dict[str, str]:

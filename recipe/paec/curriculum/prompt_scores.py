@@ -40,7 +40,7 @@ PROVENANCE = SCORE.encode()
 
 
 def sampling_of(config: DictConfig) -> DictConfig:
-    """The training's sampling settings, as `evaluate.generate` takes them."""
+    """The training's sampling settings, as `evaluate.generation.generate` takes them."""
     data, rollout = config.data, config.actor_rollout_ref.rollout
     return OmegaConf.create(
         {

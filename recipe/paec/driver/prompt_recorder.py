@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import transfer_queue as tq
 from transfer_queue import KVBatchMeta
 
 from recipe.paec.common.queue_keys import parts_of
+from recipe.paec.driver import queue_io
 from recipe.paec.run import prompt_record
 from recipe.paec.run.prompt_record import Key
 
@@ -30,7 +30,7 @@ class PromptRecorder:
 
         Padding does not count, and a response of several outputs counts once.
         """
-        data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=FIELDS)
+        data = queue_io.get(batch, FIELDS)
         infos = [extra["reward_extra_info"] for extra in data["extra_fields"]]
         self.sources = [str(source) for source in data["data_source"]]
         columns = (batch.keys, batch.tags, self.sources, data["index"], infos)

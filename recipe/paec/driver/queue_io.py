@@ -70,7 +70,7 @@ def read_rollouts(
     wanted = [*QUEUED_FIELDS]
     wanted += ["extra_fields", "data_source"] if "answer_ids" in stack.needs else []
     wanted += [ROLLOUT_TEMPERATURE] if stack.has("sampling") else []
-    data = _get(batch, wanted)
+    data = get(batch, wanted)
     statistics = queued_statistics(data, vocab_size)
     inside = padded_mask(data["response_mask"], statistics.entropy.shape[1])
     tokens = data["responses"].to_padded_tensor(0)
@@ -116,7 +116,7 @@ def _graders(scorers: tuple[tuple[str, str], ...]) -> GraderPool:
 
 def read_rewards(batch: KVBatchMeta) -> tuple[torch.Tensor, torch.Tensor]:
     """Graded rewards [B], and the nested [B, j] per-token scores that they come from."""
-    scores = _get(batch, ["rm_scores"])["rm_scores"]
+    scores = get(batch, ["rm_scores"])["rm_scores"]
     return scores.to_padded_tensor(0.0).sum(-1), scores
 
 
@@ -135,13 +135,13 @@ def put_rewards(batch: KVBatchMeta, rewards: torch.Tensor, scores: torch.Tensor)
 
 def read_advantages(batch: KVBatchMeta, length: int) -> torch.Tensor:
     """[B, length] advantages of the estimator."""
-    advantages = _get(batch, ["advantages"])["advantages"].to_padded_tensor(0.0)
+    advantages = get(batch, ["advantages"])["advantages"].to_padded_tensor(0.0)
     return torch.nn.functional.pad(advantages, (0, length - advantages.shape[1]))
 
 
 def put_advantages(batch: KVBatchMeta, advantages: torch.Tensor) -> None:
     """Put [B, R] advantages into the queue."""
-    like = _get(batch, ["response_mask"])["response_mask"]
+    like = get(batch, ["response_mask"])["response_mask"]
     _put(batch, {"advantages": response_to_nested(advantages.float(), like)})
 
 
@@ -172,7 +172,8 @@ def put_outcome(
         _put(batch, {RESPONSE_VALUE: values})
 
 
-def _get(batch: KVBatchMeta, names: list[str]) -> TensorDict:
+def get(batch: KVBatchMeta, names: list[str]) -> TensorDict:
+    """The fields `names` of the responses of `batch`, in its order."""
     return tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=names)
 
 

@@ -18,7 +18,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from recipe.paec.common.console import say
 from recipe.paec.common.errors import UserError
 from recipe.paec.common.files import write_json
-from recipe.paec.common.folder_kinds import TRACKERS_FILE, read_json
+from recipe.paec.common.folder_kinds import TRACKERS_FILE, read_json_or_none
 
 GROUPS = (
     (r"actor/(?!perf/)(\w+)/(.+)", r"\1/\2"),
@@ -168,13 +168,13 @@ def _run_id(directory: Path, step: int | None) -> str:
 
 def _recorded(directory: Path, tracker: str, step: int | None) -> str | None:
     """The id that a run which is resumed has at a tracker; None for a run that begins, or without a record."""
-    found = (read_json(directory / TRACKERS_FILE) or {}).get(tracker)
+    found = (read_json_or_none(directory / TRACKERS_FILE) or {}).get(tracker)
     return found if step is not None and isinstance(found, str) else None
 
 
 def _record(directory: Path, tracker: str, made: str) -> str:
     """Record the run's id at a tracker; returns it."""
-    write_json(directory / TRACKERS_FILE, {**(read_json(directory / TRACKERS_FILE) or {}), tracker: made})
+    write_json(directory / TRACKERS_FILE, {**(read_json_or_none(directory / TRACKERS_FILE) or {}), tracker: made})
     return made
 
 

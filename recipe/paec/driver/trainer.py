@@ -21,12 +21,12 @@ from paec_loss.batch import joined
 from paec_loss.stack import observed
 from recipe.paec.actor.loss import method_loss
 from recipe.paec.config.schema import TRAINER_MODES
-from recipe.paec.driver import curriculum_sampler, outcome_entropy, queue_io, tracking, validation
+from recipe.paec.driver import curriculum_sampler, entropy_metrics, queue_io, tracking, validation
 from recipe.paec.driver.actor_watch import ActorWatch, RolloutFailed
 from recipe.paec.driver.draws import Draws
 from recipe.paec.driver.prompt_recorder import PromptRecorder
-from recipe.paec.driver.recording_trainer import RecordingTrainer
 from recipe.paec.driver.token_recorder import TokenRecorder
+from recipe.paec.driver.validation_mixin import RecordsValidations
 from recipe.paec.rollout import agent_loop
 from recipe.paec.run import checkpoints
 from recipe.paec.run.log import STOP_FILE, Heartbeat, MetricsFile
@@ -43,7 +43,7 @@ def _rollout_failure(what: str, step: int) -> str:
     )
 
 
-class PAECTrainer(RecordingTrainer):
+class PAECTrainer(RecordsValidations):
     """Adds to each step what the methods do on the driver: sampling, rewards, advantages, and their state.
 
     A mixin for one of verl's trainers, whose mode is `mode`. A step has one log-prob pass, or in separate_async one
@@ -199,7 +199,7 @@ class PAECTrainer(RecordingTrainer):
                 batch, self.stack, self.tokenizer, self.vocab_size, self.global_steps, self.config
             )
             self.rollouts.append(read)
-        outcome_entropy.add_entropy(metrics, batch, infos, self.prompt_recorder.sources, self.rollouts, self.config)
+        entropy_metrics.add_entropy(metrics, batch, infos, self.prompt_recorder.sources, self.rollouts, self.config)
         self.recorder.take_statistics(batch, self.vocab_size, self.rollouts[-1] if self.rollouts else None)
         if self.trackers and self.parameter_sync_step == 1:
             metrics.update(self._observe())

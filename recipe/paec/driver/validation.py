@@ -12,7 +12,8 @@ from recipe.grading.sources import OWN_NONE
 from recipe.paec.common.errors import UserError
 from recipe.paec.common.queue_keys import prompt_of
 from recipe.paec.rollout.rewards import METRIC
-from recipe.paec.run.summary import CUT_OFF, accuracy
+from recipe.paec.run.metric_names import CUT_OFF
+from recipe.paec.run.summary import accuracy
 from recipe.paec.scoring.scores import validation_metrics
 from recipe.paec.scoring.verdicts import SampleVerdict
 

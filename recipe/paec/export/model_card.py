@@ -73,7 +73,7 @@ def _reproduction(overrides: Iterable[str], base: str) -> list[str]:
 
 
 def _run_name(name: str, overrides: Iterable[str], base: str) -> str:
-    """A run's name without the folders that overrides put into it (`runs.run_suffix`)."""
+    """A run's name without the folders that overrides put into it (`config.resolve.run_suffix`)."""
     for override in overrides:
         local, portable = (
             re.sub(r"[^A-Za-z0-9=.,_-]", "_", o.partition("=")[2]) for o in (override, _portable(override, base))

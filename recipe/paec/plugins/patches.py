@@ -124,7 +124,7 @@ def _largest(number: int, group: Any) -> int:
     return int(found.item())
 
 
-def selected_rows() -> None:
+def patch_selected_rows() -> None:
     """verl selects rows of a batch by taking every jagged field apart and joining the rows, 128 small tensors each."""
 
     def make(original: Callable) -> Callable:

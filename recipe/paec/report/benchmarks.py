@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from recipe.paec.common.errors import UserError
-from recipe.paec.compare.evaluations import CURVE_FILE, SCORES_FILE, Evaluation, read_json, read_run
+from recipe.paec.compare.evaluations import CURVE_FILE, SCORES_FILE, Evaluation, read_curve_file, read_run
 from recipe.paec.compare.palette import places
 from recipe.paec.report.catalogue import PERCENT, Spec
 from recipe.paec.report.charts import chart_of, series_of
@@ -46,15 +46,8 @@ def read_scored(folder: Path, name: str | None = None) -> Scored:
         only = read_run(folder / SCORES_FILE)
         made = only.scores["provenance"]
         return Scored(name or made["run"] or folder.resolve().name, folder, ((made["step"], only),))
-    path = folder / CURVE_FILE
-    content = read_json(path, "evaluate all checkpoints of the run")
-    try:
-        run, places = content["run"], {int(entry["step"]): folder / entry["scores"] for entry in content["steps"]}
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path}: not a curve ({error!r}): evaluate all checkpoints of the run again") from None
-    if not places:
-        raise UserError(f"{path}, field steps: is empty: evaluate the checkpoints of the run")
-    return Scored(name or run, folder, tuple((step, read_run(places[step])) for step in sorted(places)))
+    run, files = read_curve_file(folder)
+    return Scored(name or run, folder, tuple((step, read_run(file)) for step, file in files.items()))
 
 
 def of_run(run: Run) -> tuple[list[Scored], list[str]]:

@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from recipe.paec.report.responses import PREFIX as RESPONSES
+from recipe.paec.run.metric_names import NATS
 
-NATS, TOKENS, SECONDS, PERCENT, CHARACTERS, GIB = "nats", "tokens", "s", "%", "characters", "GiB"
+TOKENS, SECONDS, PERCENT, CHARACTERS, GIB = "tokens", "s", "%", "characters", "GiB"
+OF_HBAR = "of Hbar"
+"""In place of a unit: that of Hbar, which depends on the run (`hbar_unit`)."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +76,7 @@ ENTROPY = Section(
                 Line(METHOD + "anchor", "anchor", dashes=1, minor=True),
                 Line(METHOD + "floor", "floor", dashes=2, minor=True),
             ),
-            "Mean entropy of the policy's next-token distribution over the response tokens of a step. H\u0304 is "
-            "what the method watches; below the floor its penalty acts.",
+            "Mean entropy of the policy's next-token distribution over the response tokens of a step.",
             wide=True,
         ),
         Spec(
@@ -295,8 +297,8 @@ METHOD_UNITS = {
     "single_token_nucleus_fraction_selected": ("Nucleus of a single token, selected tokens", PERCENT, 100),
     "nucleus_size_mean": ("Size of the nucleus, mean", TOKENS, 1),
     "nucleus_size_p90": ("Size of the nucleus, 90th percentile", TOKENS, 1),
-    "update_selected_entropy": ("H\u0304 in the updates", NATS, 1),
-    "update_staleness": ("H\u0304 before the update minus in it", NATS, 1),
+    "update_selected_entropy": ("H\u0304 in the updates", OF_HBAR, 1),
+    "update_staleness": ("H\u0304 before the update minus in it", OF_HBAR, 1),
     "update_coefficient": ("Coefficient of the entropy term", "", 1),
     "update_penalty": ("Penalty in the updates", "loss", 1),
     "update_mask_mass": ("Mass of the mask in the updates", PERCENT, 100),

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from recipe.paec.report.catalogue import METHOD, METHOD_UNITS, PERCENT, SECTIONS, Line, Section, Spec
+from recipe.paec.report.catalogue import METHOD, METHOD_UNITS, OF_HBAR, PERCENT, SECTIONS, Line, Section, Spec
 from recipe.paec.report.series import OTHER, TIME, Column, Group
+from recipe.paec.run.metric_names import ENTROPY, NATS, hbar_unit
 from recipe.paec.scoring.display import in_papers_order
 
 STEP = "training step"
@@ -18,6 +19,10 @@ AREAS = COLOURS + 1
 """Colours of areas, one more than of lines; after them comes the grey of what is left over."""
 DECILE = re.compile(METHOD + r"mask_mass_decile_(\d)")
 AVERAGE = re.compile(r"val/(.+)/avg@\d+")
+HBAR_TITLE = "H\u0304, entropy at the selected positions"
+HBAR_NOTE = "H\u0304 is what the method watches; below the floor its penalty acts."
+BELOW_NOTE = "Below its floor, dotted, the method's penalty acts."
+NORMALISED_NOTE = "Normalised entropy, 0 to 1, has no unit."
 PASS = re.compile(r"val/(.+)/pass@(\d+)")
 
 
@@ -72,23 +77,14 @@ def _drawn(spec: Spec, groups: Sequence[Group]) -> list[dict[str, Any]]:
     lines = [entry for i, entry in enumerate(lines) if not (entry[0].minor and _repeats(groups, lines[:i], entry[1]))]
     if not lines:
         return []
-    if len(groups) == 1:
-        series = [series_of(0, key, label, i, line.dashes, line.points) for i, (line, key, label) in enumerate(lines)]
-        return [chart_of(spec, spec.id, spec.title, series)]
     if spec.id == "entropy":
-        return _entropy_of_several(spec, groups, lines)
+        return _entropy_of_one(spec, groups[0], lines) if len(groups) == 1 else _entropy_of_several(spec, groups, lines)
+    if len(groups) == 1:
+        return [chart_of(spec, spec.id, spec.title, _series_of_one(lines))]
     kept = [entry for entry in lines if not entry[0].minor]
     charts = []
     for i, (line, key, label) in enumerate(kept):
-        title = (
-            spec.title
-            if len(kept) == 1
-            else label[0].upper() + label[1:]
-            if spec.bare and "@" not in label
-            else label
-            if spec.bare
-            else f"{spec.title}: {label}"
-        )
+        title = spec.title if len(kept) == 1 else _title_of_line(spec, label)
         series = [
             series_of(j, key, g.name, g.place, points=line.points) for j, g in enumerate(groups) if key in g.columns
         ]
@@ -98,6 +94,20 @@ def _drawn(spec: Spec, groups: Sequence[Group]) -> list[dict[str, Any]]:
     return charts
 
 
+def _title_of_line(spec: Spec, label: str) -> str:
+    """Title of the chart of one line of several."""
+    if not spec.bare:
+        return f"{spec.title}: {label}"
+    if "@" in label:  # a metric's name, pass@8
+        return label
+    return label[0].upper() + label[1:]
+
+
+def _series_of_one(lines: Sequence[tuple[Line, str, str]]) -> list[dict[str, Any]]:
+    """The lines of one run, each in a colour of its own."""
+    return [series_of(0, key, label, i, line.dashes, line.points) for i, (line, key, label) in enumerate(lines)]
+
+
 def _repeats(groups: Sequence[Group], earlier: list[tuple[Line, str, str]], key: str) -> bool:
     """Whether a metric is the same as one before it in the chart, in every run: then it says nothing."""
     mine = [group.columns.get(key) for group in groups]
@@ -105,22 +115,47 @@ def _repeats(groups: Sequence[Group], earlier: list[tuple[Line, str, str]], key:
     return known and any(mine == [group.columns.get(other) for group in groups] for _, other, _ in earlier)
 
 
-def _entropy_of_several(spec: Spec, groups: Sequence[Group], lines: list[tuple[Line, str, str]]) -> list[Any]:
-    """Of several runs: one chart of token entropy, and one of H-bar with the floors."""
+def _unit_of(group: Group, key: str) -> str:
+    """Unit of H-bar, its anchor and its floor in a group."""
+    return hbar_unit(group.runs[0].config, key)
+
+
+def _entropy_of_one(spec: Spec, group: Group, lines: list[tuple[Line, str, str]]) -> list[Any]:
+    """Of one run: token entropy with H-bar, anchor and floor; these in a chart of their own where they have no unit."""
+    apart = [entry for entry in lines if entry[1] != ENTROPY and _unit_of(group, entry[1]) != NATS]
+    beside = [entry for entry in lines if entry not in apart]
     charts = []
-    for name, title, kinds in (
-        ("entropy", "Token entropy, all tokens", ("all tokens",)),
-        ("hbar", "H\u0304, entropy at the selected positions", ("H\u0304, selected positions", "floor")),
-    ):
-        series = []
-        for j, group in enumerate(groups):
-            for line, key, label in lines:
-                if label in kinds and key in group.columns:
-                    text = group.name if label == kinds[0] else f"{group.name}, {label}"
-                    series.append(series_of(j, key, text, group.place, max(line.dashes, group.place // COLOURS % 3)))
-        if series:
-            own = spec if name == spec.id else replace(spec, note="Below its floor, dotted, the method's penalty acts.")
-            charts.append(chart_of(own, name, title, series))
+    if beside:
+        own = replace(spec, note=f"{spec.note} {HBAR_NOTE}") if len(beside) > 1 else spec
+        charts.append(chart_of(own, spec.id, spec.title, _series_of_one(beside)))
+    if apart:
+        own = replace(spec, unit="", note=f"{NORMALISED_NOTE} {HBAR_NOTE}")
+        charts.append(chart_of(own, "hbar", HBAR_TITLE, _series_of_one(apart)))
+    return charts
+
+
+def _entropy_of_several(
+    spec: Spec, groups: Sequence[Group], lines: list[tuple[Line, str, str]]
+) -> list[dict[str, Any]]:
+    """Of several runs: one chart of token entropy, and one of H-bar with the floors, for each unit that these have."""
+    entropy: list[dict[str, Any]] = []
+    by_unit: dict[str, list[dict[str, Any]]] = {NATS: [], "": []}
+    for j, group in enumerate(groups):
+        for line, key, label in lines:
+            if key not in group.columns or label == "anchor":
+                continue
+            dashes = max(line.dashes, group.place // COLOURS % 3)
+            if key == ENTROPY:
+                entropy.append(series_of(j, key, group.name, group.place, dashes))
+            else:
+                text = f"{group.name}, floor" if label == "floor" else group.name
+                by_unit[_unit_of(group, key)].append(series_of(j, key, text, group.place, dashes))
+    charts = [chart_of(spec, spec.id, "Token entropy, all tokens", entropy)] if entropy else []
+    known = [unit for unit, series in by_unit.items() if series]
+    for i, unit in enumerate(known):
+        note = BELOW_NOTE if unit else f"{NORMALISED_NOTE} {BELOW_NOTE}"
+        own = replace(spec, unit=unit, note=note)
+        charts.append(chart_of(own, f"hbar-{i}" if i else "hbar", HBAR_TITLE, by_unit[unit]))
     return charts
 
 
@@ -232,13 +267,15 @@ def method_charts(groups: Sequence[Group], taken: set[str]) -> list[dict[str, An
         title, unit, scale = METHOD_UNITS.get(name, (name, "", 1))
         if len(methods) > 1:
             title = f"{method}: {title}"
-        series = [
-            series_of(j, key, group.name if len(groups) > 1 else name, group.place)
-            for j, group in enumerate(groups)
-            if key in group.columns
-        ]
-        spec = Spec(f"method-{method}-{name}", title, unit, (), scale=scale)
-        charts.append(chart_of(spec, spec.id, title, series) | {"small": True})
+        by_unit: dict[str, list[dict[str, Any]]] = {}
+        for j, group in enumerate(groups):
+            if key in group.columns:
+                own = _unit_of(group, key) if unit == OF_HBAR else unit
+                label = group.name if len(groups) > 1 else name
+                by_unit.setdefault(own, []).append(series_of(j, key, label, group.place))
+        for i, (own, series) in enumerate(by_unit.items()):
+            spec = Spec(f"method-{method}-{name}" + (f"-{i}" if i else ""), title, own, (), scale=scale)
+            charts.append(chart_of(spec, spec.id, title, series) | {"small": True})
     return charts
 
 

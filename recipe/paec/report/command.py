@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 import paec_loss
 from data_prep.files import atomic_write
 from recipe.paec.common import folder_kinds
-from recipe.paec.common.console import asked_for_help, complain, complain_of_files, say
+from recipe.paec.common.console import complain, complain_of_files, parsed, say
 from recipe.paec.common.errors import UserError
 from recipe.paec.compare.evaluations import distinct
 from recipe.paec.report.benchmarks import Scored, is_evaluation, of_run, read_scored, with_own_names
@@ -64,7 +63,7 @@ def expanded(arguments: Sequence[str]) -> tuple[list[tuple[str | None, Path]], l
 
 
 def _runs_of_grid(folder: Path) -> list[tuple[str | None, Path]]:
-    content = folder_kinds.read_json(folder / "table.json")
+    content = folder_kinds.read_json_or_none(folder / "table.json")
     try:
         listed = [(str(run["label"]), Path(run["directory"])) for run in content["runs"]]
     except (TypeError, KeyError):
@@ -120,10 +119,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line entry; returns the exit code."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    if asked_for_help(given, USAGE):
+    options = parsed(_parser(), USAGE, arguments)
+    if options is None:
         return 0
-    options = _parser().parse_args(given)
     try:
         found, scored = expanded(options.runs)
         if options.output is None and (len(found) != 1 or scored):

@@ -8,7 +8,8 @@ from statistics import median
 from typing import Any
 
 from recipe.paec.report.runs import Run
-from recipe.paec.run.summary import CUT_OFF, ENTROPY, accuracy, anchored, last_tenth, tail_mean
+from recipe.paec.run.metric_names import CUT_OFF, ENTROPY, NATS, hbar_unit
+from recipe.paec.run.summary import accuracy, anchored, last_tenth, tail_mean
 
 NOT_FINITE = "not finite"
 """Value of what was NaN or infinite at the end."""
@@ -79,7 +80,7 @@ def _at_the_end(records: Sequence[Mapping[str, Any]], key: str, unit: str) -> tu
     """The last value of a metric that all `records` have, and its step; "not finite", and since which step."""
     step = records[-1]["step"]
     if records[-1][key] is not None:
-        return f"{records[-1][key]:.4f}{unit}", f"step {step}"
+        return f"{records[-1][key]:.4f} {unit}".rstrip(), f"step {step}"
     for record in reversed(records):
         if record[key] is not None:
             break
@@ -92,7 +93,7 @@ def _entropies(run: Run, trained: Sequence[Mapping[str, Any]]) -> list[Fact]:
     entropies = [record for record in trained if ENTROPY in record]
     if entropies:
         first, last = entropies[0], entropies[-1]
-        value, at = _at_the_end(entropies, ENTROPY, " nats")
+        value, at = _at_the_end(entropies, ENTROPY, NATS)
         before = f"; {first[ENTROPY]:.4f} at step {first['step']}" if first[ENTROPY] is not None else ""
         found.append(Fact("token entropy", value, at + before))
     method = anchored(trained[-1]) if trained else None
@@ -101,9 +102,7 @@ def _entropies(run: Run, trained: Sequence[Mapping[str, Any]]) -> list[Fact]:
         parts = [
             f"{name} {last[method + name]:.4f}" for name in ("anchor", "floor") if last.get(method + name) is not None
         ]
-        name = method.split("/")[1]
-        kind = run.setting(f"also.{name}.entropy") or run.setting("method.entropy")
-        unit = "" if kind == "normalized" else " nats"  # a normalised entropy has no unit
+        unit = hbar_unit(run.config, method)
         value, at = _at_the_end([record for record in trained if key in record], key, unit)
         found.append(Fact("H\u0304, selected positions", value, ", ".join([at, *parts])))
         active = known(trained, method + "penalty_active")

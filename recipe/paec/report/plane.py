@@ -17,7 +17,8 @@ from recipe.paec.report.charts import AVERAGE, chart_of, series_of
 from recipe.paec.report.runs import Run
 from recipe.paec.report.series import Group
 from recipe.paec.report.validations import counts_of
-from recipe.paec.run.summary import ENTROPY, last_tenth
+from recipe.paec.run.metric_names import ENTROPY
+from recipe.paec.run.summary import last_tenth
 from recipe.paec.scoring.display import in_papers_order
 from recipe.paec.scoring.estimators import Difference
 

@@ -18,7 +18,7 @@ from recipe.paec.common.errors import UserError
 from recipe.paec.common.records import METRICS_FILE
 from recipe.paec.run import checkpoints
 from recipe.paec.run.log import FAILURE_FILE, HEARTBEAT_FILE
-from recipe.paec.run.summary import CUT_OFF
+from recipe.paec.run.metric_names import CUT_OFF
 from recipe.paec.run.warning_signs import FINITE
 
 CONFIG_FILE, VERSIONS_FILE = "config.yaml", "versions.json"
@@ -223,11 +223,11 @@ def status_of(
     step = records[-1]["step"] if records else None
     total = dig(config, "trainer.total_training_steps")
     place = "before the first step" if step is None else f"at step {step}" + (f" of {total}" if total else "")
-    failure = folder_kinds.read_json(folder / FAILURE_FILE)
+    failure = folder_kinds.read_json_or_none(folder / FAILURE_FILE)
     if isinstance(total, int) and step is not None and step >= total and _saved(folder, total, config):
         return Status("finished", f"finished: {step} of {total} steps")
     if ended is None and folders.in_use(folder):
-        beat = folder_kinds.read_json(folder / HEARTBEAT_FILE)
+        beat = folder_kinds.read_json_or_none(folder / HEARTBEAT_FILE)
         stage = f", in stage {beat['stage']!r}" if isinstance(beat, dict) and isinstance(beat.get("stage"), str) else ""
         return Status("running", f"running {place}{stage}")
     if ended:
@@ -250,7 +250,7 @@ def _saved(folder: Path, total: int, config: Mapping[str, Any]) -> bool:
 
 
 def _last_sign(folder: Path) -> str:
-    beat = folder_kinds.read_json(folder / HEARTBEAT_FILE)
+    beat = folder_kinds.read_json_or_none(folder / HEARTBEAT_FILE)
     if not isinstance(beat, dict) or not isinstance(beat.get("time"), int | float):
         return ""
     when = time.strftime("%Y-%m-%d %H:%M", time.localtime(beat["time"]))

@@ -30,6 +30,9 @@ def drawn(curves: Sequence[Curve], unit: str, width: int = WIDTH, height: int = 
 
     Every column shows the mean of the values that fall into it. Where curves meet, the later one in `curves` is seen.
     Empty if there are fewer than two steps with a value.
+
+    Args:
+        unit: in brackets behind the legend; "" for none.
     """
     known = {curve.mark: _known(curve) for curve in curves}
     steps = sorted({step for points in known.values() for step, _ in points})
@@ -49,7 +52,7 @@ def drawn(curves: Sequence[Curve], unit: str, width: int = WIDTH, height: int = 
     legend = ", ".join(f"{curve.mark} {curve.label}" for curve in curves if known[curve.mark])
     axis = f"{first}" + f"step {last}".rjust(max(columns - len(str(first)), len(f" step {last}")))
     return [
-        f"{legend} ({unit})",
+        f"{legend} ({unit})" if unit else legend,
         *(f"{at.get(i, ''):>{size}} |{''.join(row).rstrip()}" for i, row in enumerate(rows)),
         f"{'':>{size}} +{'-' * columns}",
         f"{'':>{size}}  {axis}",

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor, tensor
 
-from recipe.paec.run.summary import ENTROPY
+from recipe.paec.run.metric_names import ENTROPY
 
 
 def by_outcome(

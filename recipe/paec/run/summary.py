@@ -9,15 +9,7 @@ from statistics import fmean
 from typing import Any
 
 from recipe.paec.run.drawing import HEIGHT, WIDTH, Curve, drawn, smoothed
-
-ENTROPY = "actor/entropy"
-HBAR = "/selected_entropy"
-STEP_TIME = "timing_s/step"
-CUT_OFF = "reward/cut_off"
-"""Share of a step's responses that are as long as `data.max_response_length`.
-
-verl's `response_length/clip_ratio` counts those that are as long as the longest response of the step.
-"""
+from recipe.paec.run.metric_names import ENTROPY, HBAR, NATS, STEP_TIME, hbar_unit
 
 
 def is_training_step(record: Mapping[str, Any]) -> bool:
@@ -73,12 +65,12 @@ def step_line(record: dict[str, Any], total_steps: int) -> str:
     return "  ".join(parts)
 
 
-def entropy_curves(records: Sequence[dict[str, Any]], grpo: Sequence[dict[str, Any]] = ()) -> list[Curve]:
+def entropy_curves(records: Sequence[Mapping[str, Any]], grpo: Sequence[dict[str, Any]] = ()) -> list[Curve]:
     """Token entropy of a run's training steps, with the method's Hbar and floor and the entropy of a recorded GRPO run.
 
     Args:
         records: of the run.
-        grpo: lines of `recorded.grpo_of`; those after the run's last step are left out.
+        grpo: lines of `reference_run.grpo_of`; those after the run's last step are left out.
     """
     trained = [record for record in records if ENTROPY in record]
     method = next((found for record in trained if (found := anchored(record))), None)
@@ -94,17 +86,28 @@ def entropy_curves(records: Sequence[dict[str, Any]], grpo: Sequence[dict[str, A
     return curves
 
 
-def drawings(curves: Sequence[Curve], columns: int = WIDTH, rows: int = HEIGHT) -> list[str]:
+def drawings(
+    records: Sequence[Mapping[str, Any]],
+    config: Mapping[str, Any],
+    grpo: Sequence[dict[str, Any]] = (),
+    columns: int = WIDTH,
+    rows: int = HEIGHT,
+) -> list[str]:
     """The lines that draw `entropy_curves`: token entropy by itself, and Hbar with its floor, which is far above it.
 
     Moving averages over a fifteenth of the steps: from step to step they go up and down by as much as runs differ.
     """
+    curves = entropy_curves(records, grpo)
     window = max((len(curve.steps) for curve in curves), default=0) // 15
     window += 1 - window % 2  # odd
-    unit = "nats" if window == 1 else f"nats, means of {window} steps"
+    means = f"means of {window} steps" if window > 1 else ""
     smooth = [replace(curve, values=smoothed(curve.values, window)) for curve in curves]
-    pairs = [[curve for curve in smooth if curve.mark in marks] for marks in (".*", "-o")]
-    return [line for pair in pairs for line in drawn(pair, unit, columns, rows)]
+    method = next((found for record in records if (found := anchored(record))), None)
+    lines = []
+    for marks, unit in ((".*", NATS), ("-o", hbar_unit(config, method) if method else "")):
+        pair = [curve for curve in smooth if curve.mark in marks]
+        lines += drawn(pair, ", ".join(filter(None, (unit, means))), columns, rows)
+    return lines
 
 
 def beside_grpo(records: Sequence[dict[str, Any]], grpo: Sequence[dict[str, Any]]) -> list[str]:
@@ -130,14 +133,18 @@ def _beside(record: dict[str, Any], key: str) -> float | None:
 
 
 def closing_lines(
-    records: list[dict[str, Any]], files: dict[str, str], grpo: Sequence[dict[str, Any]] = ()
+    records: list[dict[str, Any]],
+    files: dict[str, str],
+    config: Mapping[str, Any],
+    grpo: Sequence[dict[str, Any]] = (),
 ) -> list[str]:
     """The summary of a finished run: accuracy before and after, entropies, anchor, floor, where the files are.
 
     Args:
         records: of the run.
         files: label -> path.
-        grpo: a recorded GRPO run of the same seed (`recorded.grpo_of`), which it is then shown beside.
+        config: of the run, resolved.
+        grpo: a recorded GRPO run of the same seed (`reference_run.grpo_of`), which it is then shown beside.
     """
     lines = []
     validated = [(record["step"], accuracy(record)) for record in records if accuracy(record)]
@@ -148,7 +155,7 @@ def closing_lines(
             lines.append(f"  accuracy {key.removeprefix('val/')}: {before} -> {last[key]:.3f} (step {last_step})")
     lines += _entropy_lines([record for record in records if ENTROPY in record])
     lines += beside_grpo(records, grpo)
-    lines += [f"    {line}".rstrip() for line in drawings(entropy_curves(records, grpo))]
+    lines += [f"    {line}".rstrip() for line in drawings(records, config, grpo)]
     return lines + [f"  {label}: {path}" for label, path in files.items()]
 
 

@@ -17,7 +17,8 @@ from itertools import accumulate
 from statistics import fmean, median
 from typing import Any
 
-from recipe.paec.run.summary import CUT_OFF, ENTROPY, anchored, is_training_step
+from recipe.paec.run.metric_names import CUT_OFF, ENTROPY
+from recipe.paec.run.summary import anchored, is_training_step
 
 Records = Sequence[Mapping[str, Any]]
 

@@ -54,7 +54,7 @@ example: paec train experiment=tiny_cpu method=clip_cov seed=1 run.name=first
 """
 
 
-def export(checkpoint: checkpoints.Checkpoint, directory: Path) -> None:
+def export_model(checkpoint: checkpoints.Checkpoint, directory: Path) -> None:
     """Write the checkpoint to `huggingface/`, unless that is done."""
     target = directory / "huggingface"
     if holds(target, checkpoint.folder, checkpoint.step):
@@ -63,7 +63,7 @@ def export(checkpoint: checkpoints.Checkpoint, directory: Path) -> None:
     export_in_process(checkpoint.folder, target, directory / "export.log")
 
 
-def report(directory: Path, ended: str = "") -> None:
+def write_report(directory: Path, ended: str = "") -> None:
     """Write the run's report; a run does not fail because of it.
 
     Args:
@@ -78,7 +78,7 @@ def report(directory: Path, ended: str = "") -> None:
         say(f"no report was written ({type(error).__name__}: {error}); paec report {directory} tries again")
 
 
-def check(config: DictConfig) -> None:
+def check_only(config: DictConfig) -> None:
     """Check only the configuration (`--check`), without torch, verl or any file; UserError for its errors."""
     config = resolved(config)
     withhold(config)
@@ -122,51 +122,64 @@ def run_checked(config: DictConfig, alert_url: str | None, early: Early | None) 
     if config.run.print_config:
         say(OmegaConf.to_yaml(config))
     if config.run.dry_run:
-        if config.run.fresh and (sentence := folders.to_be_cleared(directory, folder_kinds.RUN)):
-            say(f"run.fresh=true {sentence}")
-        checkpoint, damaged = (None, []) if config.run.fresh or config.identity.model is None else find_resume(config)
-        for error in damaged:
-            say(f"{error}; it will not be used")
-        dry_run(config, errors or check_with_verl(config), checkpoint)
+        _dry_run(config, errors)
         return
     if errors:
         raise UserError(*errors)
-
     with folders.held(directory, folder_kinds.RUN, say):
         folders.take(directory, folder_kinds.RUN, folder_mark(config), config.run.fresh, say)
-        total = config.trainer.total_training_steps
         checkpoint, damaged = find_resume(config)
         for error in damaged:
             say(f"{error}; it is not used, and was moved to {checkpoints.set_aside(error.folder)}")
-        if checkpoint is not None and checkpoint.step >= total:
-            say(f"{config.run.name} is finished: its checkpoint is at step {checkpoint.step} of {total}.")
-            say(
-                f"To train longer, raise trainer.total_training_steps; to start over, add run.fresh=true ({directory})."
-            )
-            if config.run.export:
-                export(checkpoint, directory)  # the run may have been killed before it
-            report(directory)
-            summarize(config, directory)
+        if checkpoint is not None and checkpoint.step >= config.trainer.total_training_steps:
+            _finish_again(config, checkpoint)
             return
-        root = Path(config.trainer.default_local_dir)
-        for removed in checkpoints.remove_incomplete(root):
-            say(f"removed {removed}: its save was interrupted")
-        if checkpoint is not None:
-            say(f"resuming {config.run.name} after step {checkpoint.step} of {total}")
-            with open_dict(config):
-                config.trainer.resume_mode = "resume_path"
-                config.trainer.resume_from_path = str(checkpoint.folder)
-                config.trainer.val_before_train = False
-        else:
-            say(f"starting {config.run.name}: {total} steps")
-        last_step = checkpoint.step if checkpoint else -1
-        for name in (METRICS_FILE, PROMPTS_FILE):
-            truncate_metrics(directory / name, last_step)
-        token_record.cut(directory, last_step)
+        _continue_from(config, checkpoint)
         config_file = write_provenance(config, directory)
         say(f"run directory {directory}; the workers' output goes to train.log there")
         with Alerts(alert_url, str(config.run.name)) as alerts:
             train_and_sum_up(config, config_file, alerts, early)
+
+
+def _dry_run(config: DictConfig, errors: list[str]) -> None:
+    """Say what a run would begin with, and which `errors` it would have; starts and changes nothing."""
+    directory = Path(config.run.directory)
+    if config.run.fresh and (sentence := folders.to_be_cleared(directory, folder_kinds.RUN)):
+        say(f"run.fresh=true {sentence}")
+    checkpoint, damaged = (None, []) if config.run.fresh or config.identity.model is None else find_resume(config)
+    for error in damaged:
+        say(f"{error}; it will not be used")
+    dry_run(config, errors or check_with_verl(config), checkpoint)
+
+
+def _finish_again(config: DictConfig, checkpoint: checkpoints.Checkpoint) -> None:
+    """Export, report and summarize a run that has trained all its steps: it may have been killed before that."""
+    directory, total = Path(config.run.directory), config.trainer.total_training_steps
+    say(f"{config.run.name} is finished: its checkpoint is at step {checkpoint.step} of {total}.")
+    say(f"To train longer, raise trainer.total_training_steps; to start over, add run.fresh=true ({directory}).")
+    if config.run.export:
+        export_model(checkpoint, directory)
+    write_report(directory)
+    summarize(config, directory)
+
+
+def _continue_from(config: DictConfig, checkpoint: checkpoints.Checkpoint | None) -> None:
+    """Set verl's keys of resuming, and remove what an earlier start recorded after the checkpoint; None: all of it."""
+    directory, total = Path(config.run.directory), config.trainer.total_training_steps
+    for removed in checkpoints.remove_incomplete(Path(config.trainer.default_local_dir)):
+        say(f"removed {removed}: its save was interrupted")
+    if checkpoint is not None:
+        say(f"resuming {config.run.name} after step {checkpoint.step} of {total}")
+        with open_dict(config):
+            config.trainer.resume_mode = "resume_path"
+            config.trainer.resume_from_path = str(checkpoint.folder)
+            config.trainer.val_before_train = False
+    else:
+        say(f"starting {config.run.name}: {total} steps")
+    last_step = checkpoint.step if checkpoint else -1
+    for name in (METRICS_FILE, PROMPTS_FILE):
+        truncate_metrics(directory / name, last_step)
+    token_record.cut(directory, last_step)
 
 
 def train_and_sum_up(config: DictConfig, config_file: Path, alerts: Alerts, early: Early | None) -> None:
@@ -177,22 +190,22 @@ def train_and_sum_up(config: DictConfig, config_file: Path, alerts: Alerts, earl
     try:
         peak, stopped = train(config, config_file, alerts, early)
     except UserError as error:
-        report(directory, ended=error.errors[0])
+        write_report(directory, ended=error.errors[0])
         raise
     say(f"training took {time.monotonic() - started:.0f} s, peak memory of all processes {peak / 2**30:.1f} GiB")
     last, _ = checkpoints.latest(root) if stopped is not None or config.run.export else (None, [])
     if stopped is not None:
         where = f"after step {last.step} of {total}" if last else "without a checkpoint (trainer.save_freq)"
         say(f"stopped {where}, as requested; {folder_kinds.RUN.same_command(config.run.fresh)} resumes")
-        report(directory)
+        write_report(directory)
         alerts.post("end", f"stopped {where}, as requested")
         sys.exit(stopped)
     if config.run.export:
         if last is None:
             say("no checkpoint was saved (trainer.save_freq), so there is nothing to export")
         else:
-            export(last, directory)
-    report(directory)
+            export_model(last, directory)
+    write_report(directory)
     say(f"summary of {config.run.name}")
     summarize(config, directory)
     alerts.post("end", f"finished: {total} of {total} steps")
@@ -201,7 +214,7 @@ def train_and_sum_up(config: DictConfig, config_file: Path, alerts: Alerts, earl
 def summarize(config: DictConfig, directory: Path) -> None:
     """Print the summary of a finished run."""
     records = read_metrics(directory / METRICS_FILE)
-    lines = closing_lines(records, files_of(directory), grpo_of(config)) + absent(config)
+    lines = closing_lines(records, files_of(directory), config, grpo_of(config)) + absent(config)
     say("\n".join(lines))
 
 
@@ -228,6 +241,6 @@ def main() -> int:
     arguments = with_flags([a for a in given if a != "--check"], "run.")
     if {"--check", "--dry-run"} <= {*given}:
         return complain(["--check and --dry-run: give only one; --dry-run also checks the configuration"])
-    command = check if "--check" in given else run
+    command = check_only if "--check" in given else run
     same = folder_kinds.RUN.same_command(folder_kinds.RUN.fresh in arguments)
     return hydra_command("train", command, arguments, f"{same} resumes from the last checkpoint")

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import IO, Any, Protocol
 
+from omegaconf import DictConfig
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
@@ -19,16 +20,8 @@ from rich.table import Table
 from rich.text import Text
 
 from recipe.paec.common.console import say
-from recipe.paec.run.summary import (
-    CUT_OFF,
-    ENTROPY,
-    accuracy,
-    anchored,
-    drawings,
-    entropy_curves,
-    is_training_step,
-    step_line,
-)
+from recipe.paec.run.metric_names import CUT_OFF, ENTROPY
+from recipe.paec.run.summary import accuracy, anchored, drawings, is_training_step, step_line
 
 INTERVAL = 1.0
 """Seconds between two drawings of the display, unless something new has come."""
@@ -58,17 +51,16 @@ class Shown(Protocol):
         """Called several times a second, with all warnings that hold."""
 
 
-def shown_in(stream: IO[str], name: str, total: int, records: Sequence[Mapping[str, Any]]) -> Shown:
+def shown_in(stream: IO[str], config: DictConfig, records: Sequence[Mapping[str, Any]]) -> Shown:
     """The display if `stream` is a terminal that can be drawn on, else plain lines.
 
     Args:
-        name: of the run.
-        total: its steps.
+        config: of the run, resolved.
         records: those of earlier starts.
     """
     if stream.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "unknown", ""):
-        return TerminalDisplay(stream, name, total, records)
-    return PlainLines(total, records)
+        return TerminalDisplay(stream, config, records)
+    return PlainLines(config.trainer.total_training_steps, records)
 
 
 class PlainLines:
@@ -105,8 +97,9 @@ class PlainLines:
 class TerminalDisplay:
     """A few lines at the bottom of a terminal, drawn anew in place; what is printed meanwhile appears above them."""
 
-    def __init__(self, stream: IO[str], name: str, total: int, records: Sequence[Mapping[str, Any]]):
-        self._name, self._total, self._records = name, total, list(records)
+    def __init__(self, stream: IO[str], config: DictConfig, records: Sequence[Mapping[str, Any]]):
+        self._config, self._records = config, list(records)
+        self._total: int = config.trainer.total_training_steps
         self._stage, self._step, self._since = "starting", 0, time.monotonic()
         self._drawn = 0.0
         self._body: tuple[int, tuple[str, ...], RenderableType] | None = None
@@ -141,9 +134,9 @@ class TerminalDisplay:
             return
         self._drawn = now
         if self._body is None or self._body[:2] != (len(self._records), tuple(warnings)):
-            self._body = len(self._records), tuple(warnings), body(self._records, warnings)
+            self._body = len(self._records), tuple(warnings), body(self._records, warnings, self._config)
         stage = f"{self._stage} of step {self._step}, {now - self._since:.0f} s"
-        top = head(self._name, self._total, self._records, stage)
+        top = head(self._config.run.name, self._total, self._records, stage)
         self._live.update(Group(top, self._body[2]), refresh=True)
 
 
@@ -161,13 +154,13 @@ def head(name: str, total: int, records: Sequence[Mapping[str, Any]], stage: str
     return line
 
 
-def body(records: Sequence[Mapping[str, Any]], warnings: Sequence[str]) -> RenderableType:
+def body(records: Sequence[Mapping[str, Any]], warnings: Sequence[str], config: Mapping[str, Any]) -> RenderableType:
     """What changes with a step: its numbers, the entropies drawn over the steps, the warnings that hold."""
     rows = [
         Text("  ").join(Text.assemble((f"{label} ", "dim"), value) for label, value in row)
         for row in numbers_of(records)
     ]
-    curves = drawings(entropy_curves(records), CURVE_WIDTH, CURVE_HEIGHT)
+    curves = drawings(records, config, columns=CURVE_WIDTH, rows=CURVE_HEIGHT)
     drawn = [Text(line, no_wrap=True) for line in curves]
     return Group(*rows, *drawn, *(Text(f"warning: {sentence}", style="yellow") for sentence in warnings))
 

@@ -86,7 +86,7 @@ class Progress:
         earlier = self._new_records()
         for record in earlier:
             self._signs.add(record)
-        self.shown = shown_in(sys.stdout, config.run.name, config.trainer.total_training_steps, earlier)
+        self.shown = shown_in(sys.stdout, config, earlier)
         self._stage: tuple[str, int] = ("starting", 0)
         self._stage_content = ""
         self._started, self._sign = time.monotonic(), LastSign()

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from recipe.paec.common.console import asked_for_help, complain, say
+from recipe.paec.common.console import complain, parsed, say
 from recipe.paec.common.errors import UserError
 from recipe.paec.report.runs import is_run
 from recipe.paec.watch.live_run import LiveRun
@@ -38,10 +37,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line entry; returns the exit code."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    if asked_for_help(given, USAGE):
+    options = parsed(_parser(), USAGE, arguments)
+    if options is None:
         return 0
-    options = _parser().parse_args(given)
     try:
         if not is_run(options.run):
             raise UserError(f"{options.run} has no metrics.jsonl: give the directory of a run, outputs/<name>")

@@ -129,3 +129,14 @@ def test_the_same_model_is_no_second_seed(folders, field, what):
         content["provenance"][field] = None
         (path / "scores.json").write_text(json.dumps(content))
     assert len(evaluations.read_methods(list(map(str, paths)))) == 1, "it is not known"
+
+
+def test_a_curve_is_in_the_order_of_its_steps(tmp_path):
+    entries = [{"step": step, "scores": f"step{step}/scores.json"} for step in ("20", 10)]
+    (tmp_path / "curve.json").write_text(json.dumps({"run": "first", "steps": entries}))
+    run, files = evaluations.read_curve_file(tmp_path)
+    assert run == "first"
+    assert [*files.items()] == [(step, tmp_path / f"step{step}" / "scores.json") for step in (10, 20)]
+    (tmp_path / "curve.json").write_text('{"run": "first", "steps": []}')
+    with pytest.raises(UserError, match="curve.json, field steps: is empty: evaluate the checkpoints of the run"):
+        evaluations.read_curve_file(tmp_path)

@@ -42,3 +42,5 @@ def test_other_replacements_have_no_limit():
     draws = Draws(filtered=False)
     for count in (None, *[4] * 9):
         draws.ask(4, count, epoch=4)
+        draws.names(4, count or 3)
+    assert draws.names(4, 1) == ["000004-000039"], "after 3 of the batch and 36 in its place"

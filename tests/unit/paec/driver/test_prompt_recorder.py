@@ -6,7 +6,7 @@ import pytest
 from tensordict import NonTensorStack, TensorDict
 from transfer_queue import KVBatchMeta
 
-from recipe.paec.driver import prompt_recorder
+from recipe.paec.driver import queue_io
 from recipe.paec.driver.prompt_recorder import PromptRecorder
 from recipe.paec.run import prompt_record
 
@@ -21,7 +21,7 @@ def queue(monkeypatch):
         columns = {name: NonTensorStack(*(rows[key][name] for key in keys)) for name in select_fields}
         return TensorDict(columns, batch_size=len(keys))
 
-    monkeypatch.setattr(prompt_recorder.tq, "kv_batch_get", get)
+    monkeypatch.setattr(queue_io.tq, "kv_batch_get", get)
     return rows
 
 

@@ -52,7 +52,7 @@ def test_what_the_methods_make_of_the_outcome(monkeypatch):
         ),
         "response_mask": torch.nested.as_nested_tensor([m[m].long() for m in inside], layout=torch.jagged),
     }
-    monkeypatch.setattr(queue_io, "_get", lambda batch, names: TensorDict({n: queue[n] for n in names}, len(inside)))
+    monkeypatch.setattr(queue_io, "get", lambda batch, names: TensorDict({n: queue[n] for n in names}, len(inside)))
     monkeypatch.setattr(queue_io, "_put", lambda batch, columns: put.update(columns))
     graded = rollouts.rewards
     changed = rollouts.__class__(**{**vars(rollouts), "rewards": 1 - graded, "advantages": None})
@@ -103,7 +103,7 @@ def test_graded_rewards_are_read_for_trackers_that_need_them(monkeypatch, name, 
         asked.extend(names)
         return TensorDict(queue, 2)
 
-    monkeypatch.setattr(queue_io, "_get", get)
+    monkeypatch.setattr(queue_io, "get", get)
     monkeypatch.setattr(queue_io, "queued_statistics", lambda data, vocab_size: statistics)
     monkeypatch.setattr(queue_io, "token_pieces", lambda ids, tokenizer: [[str(i) for i in row] for row in ids])
     batch = KVBatchMeta(keys=["000001-000000_0_0", "000001-000001_0_0"], tags=[{}] * 2, partition_id="train")
@@ -121,7 +121,7 @@ def test_texts_are_whole_where_tools_wrote(monkeypatch):
     mask = torch.nested.as_nested_tensor([torch.tensor([1, 0, 0, 1]), torch.tensor([1, 1])], layout=torch.jagged)
     zeros = torch.zeros(2, 4)
     statistics = TokenStatistics(zeros, zeros, zeros, zeros.long(), zeros, zeros, zeros, vocab_size=9)
-    monkeypatch.setattr(queue_io, "_get", lambda batch, names: {"responses": responses, "response_mask": mask})
+    monkeypatch.setattr(queue_io, "get", lambda batch, names: {"responses": responses, "response_mask": mask})
     monkeypatch.setattr(queue_io, "queued_statistics", lambda data, vocab_size: statistics)
     monkeypatch.setattr(queue_io, "token_pieces", lambda ids, tokenizer: [[str(i) for i in row] for row in ids])
     batch = KVBatchMeta(keys=["000001-000000_0_0", "000001-000001_0_0"], tags=[{}] * 2, partition_id="train")
@@ -159,7 +159,7 @@ def test_places_and_classes_do_not_depend_on_the_order_of_the_batch(monkeypatch)
         extra = [{"reward_extra_info": {"pred": answers[key]}} for key in batch.keys]
         return {"responses": one, "response_mask": one, "extra_fields": extra, "data_source": ["math"] * 6}
 
-    monkeypatch.setattr(queue_io, "_get", get)
+    monkeypatch.setattr(queue_io, "get", get)
     stack = MethodStack([METHODS["ttrl"]()])
     for order in (range(6), (3, 4, 2, 0, 5, 1)):
         keys = [list(answers)[row] for row in order]

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+from letters import Letters
 from omegaconf import OmegaConf
 from tensordict import TensorDict
 from transfer_queue import KVBatchMeta
@@ -18,16 +19,6 @@ from recipe.paec.run import token_record
 
 RESPONSES = {"000005-000000_0_0": 4, "000005-000000_1_0": 2, "000005-000001_0_0": 3, "000005-000001_1_0": 1}
 PROMPT = 2
-
-
-class Letters:
-    """A tokenizer: token 0 is a, 1 is b, ..."""
-
-    def encode(self, text, add_special_tokens):
-        return [ord(letter) - ord("a") for letter in text]
-
-    def decode(self, ids, skip_special_tokens=False):
-        return "".join(chr(ord("a") + int(i)) for i in ids)
 
 
 class Queue:

@@ -166,12 +166,12 @@ def test_a_wrong_best_metric_ends_the_run_after_its_checkpoint(tmp_path):
 
 @pytest.mark.parametrize("kind, value", [("adaptive", 0.25), ("fixed", 0.001)])
 def test_the_adaptive_kl_coefficient_goes_on_after_a_resume(tmp_path, monkeypatch, kind, value):
-    from recipe.paec.driver.trainer import RecordingTrainer
+    from recipe.paec.driver.trainer import RecordsValidations
 
     trainer = committing_trainer(tmp_path, use_kl_in_reward=True, kl_ctrl={"type": kind})
     trainer.kl_ctrl_in_reward = SimpleNamespace(value=np.float64(0.25))
     trainer._step_recorded({"step": 6})
-    monkeypatch.setattr(RecordingTrainer, "_load_checkpoint", lambda self: None)
+    monkeypatch.setattr(RecordsValidations, "_load_checkpoint", lambda self: None)
     trainer.kl_ctrl_in_reward = SimpleNamespace(value=0.001)
     trainer._load_checkpoint()
     assert trainer.kl_ctrl_in_reward.value == value

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+from letters import Letters
 from omegaconf import OmegaConf
 from tensordict import TensorDict
 from transfer_queue import KVBatchMeta
@@ -17,16 +18,6 @@ from recipe.paec.driver.validation_recorder import FIELDS, PARTITION, Validation
 from recipe.paec.run import token_record
 
 STATISTICS = [*VERL_NAMES, *NUCLEUS_FIELDS]
-
-
-class Letters:
-    """A tokenizer: token 0 is a, 1 is b, ..."""
-
-    def encode(self, text, add_special_tokens):
-        return [ord(letter) - ord("a") for letter in text]
-
-    def decode(self, ids, skip_special_tokens=False):
-        return "".join(chr(ord("a") + int(i)) for i in ids)
 
 
 class Queue:

@@ -80,7 +80,7 @@ def test_no_local_path_is_in_the_card(work, compose, tmp_path):
 
 
 def test_a_runs_name_is_shown_without_folders():
-    """`runs.run_suffix` puts overrides into it."""
+    """`config.resolve.run_suffix` puts overrides into it."""
     overrides = ["model.path='/home/alice smith/m'", "method.rho=0.6"]
     name = "tiny_cpu-paec" + run_suffix(overrides)
     assert name == "tiny_cpu-paec-rho=0.6,model.path=__home_alice_smith_m_"

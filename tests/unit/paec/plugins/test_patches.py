@@ -80,7 +80,7 @@ def batch_of(lengths: list[int]) -> TensorDict:
 def test_selected_rows_are_verls(monkeypatch, lengths, indices):
     verls = tu.index_select_tensor_dict(batch_of(lengths), indices)
     monkeypatch.setattr(tu, "index_select_tensor_dict", tu.index_select_tensor_dict)
-    patches.selected_rows()
+    patches.patch_selected_rows()
     found = tu.index_select_tensor_dict(batch_of(lengths), indices)
     assert set(found.keys()) == set(verls.keys()) and found.batch_size == verls.batch_size
     for name in ("input_ids", "wide"):
@@ -102,7 +102,7 @@ def test_selected_rows_are_verls(monkeypatch, lengths, indices):
 
 def test_no_batch_has_no_rows(monkeypatch):
     monkeypatch.setattr(tu, "index_select_tensor_dict", tu.index_select_tensor_dict)
-    patches.selected_rows()
+    patches.patch_selected_rows()
     assert tu.index_select_tensor_dict(None, [0, 1]) is None
 
 

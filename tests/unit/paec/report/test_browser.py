@@ -6,7 +6,7 @@ import json
 import re
 
 import pytest
-from pages import HOSTILE, IN_A_BROWSER
+from pages import BACKGROUND, HOSTILE, IN_A_BROWSER, OTHER_THEME, PAPER, check_theme
 from report_runs import SOURCE, record, write_run, write_saving
 
 from recipe.paec.report.command import main
@@ -172,28 +172,19 @@ def test_everything_can_be_reached_with_tab(visit, file):
 @pytest.mark.parametrize("system", ["light", "dark"])
 def test_the_theme_is_the_systems_until_it_is_chosen(visit, file, system):
     page = visit(file, theme=system)
-    paper = {"light": "rgb(253, 253, 251)", "dark": "rgb(20, 23, 26)"}
-    other = {"light": "dark", "dark": "light"}[system]
-
-    def seen():
-        style = page.evaluate("getComputedStyle(document.body).backgroundColor")
-        return style, page.evaluate("COLOURS.paper"), page.locator("#theme").get_attribute("aria-pressed")
-
-    assert seen() == (paper[system], paper[system], str(system == "dark").lower())
-    page.get_by_role("button", name="Dark theme").click()
-    assert seen() == (paper[other], paper[other], str(other == "dark").lower())
-    page.emulate_media(color_scheme=other)
+    check_theme(page, system, "COLOURS.paper")
+    page.emulate_media(color_scheme=OTHER_THEME[system])
     page.emulate_media(color_scheme=system)
-    assert seen()[0] == paper[other], "the reader's choice stays"
+    assert page.evaluate(BACKGROUND) == PAPER[OTHER_THEME[system]], "the reader's choice stays"
 
 
 def test_paper_is_light(visit, file):
     page = visit(file, theme="dark")
     theme = "[COLOURS.paper, Chart.all.every((chart) => chart.uplot)]"
     page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
-    assert page.evaluate(theme) == ["rgb(253, 253, 251)", True], "and every chart is drawn"
+    assert page.evaluate(theme) == [PAPER["light"], True], "and every chart is drawn"
     page.evaluate("window.dispatchEvent(new Event('afterprint'))")
-    assert page.evaluate(theme)[0] == "rgb(20, 23, 26)"
+    assert page.evaluate(theme)[0] == PAPER["dark"]
 
 
 @pytest.mark.parametrize("width", [320, 768])

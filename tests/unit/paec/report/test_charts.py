@@ -69,6 +69,41 @@ def test_several_runs_are_overlaid(tmp_path):
     assert charts["stages"]["title"] == "Time by stage, a" and charts["stages-1"]["title"] == "Time by stage, b"
 
 
+def with_update_metrics(folder):
+    """What PAEC records of its updates, added to every step of a run."""
+    text = (folder / "metrics.jsonl").read_text()
+    own = '"actor/paec/update_selected_entropy": 0.5, "actor/paec/update_staleness": 0.25, "critic/score/mean"'
+    (folder / "metrics.jsonl").write_text(text.replace('"critic/score/mean"', own))
+    return folder
+
+
+HBAR = ("selected_entropy", "anchor", "floor", "update_selected_entropy", "update_staleness")
+
+
+def units_of(charts):
+    """(unit, number of the run) of every line of Hbar, its anchor and its floor."""
+    found = {(c["unit"], line["group"], line["key"]) for c in charts.values() for line in c["series"]}
+    return {(unit, group) for unit, group, key in found if key.removeprefix("actor/paec/") in HBAR}
+
+
+def test_a_normalised_entropy_has_no_unit(tmp_path):
+    """So it shares no axis with token entropy, nor with the Hbar of a run in nats."""
+    normalised = with_update_metrics(write_run(tmp_path / "a", also={"paec": {"entropy": "normalized"}}))
+    charts = charts_of(groups_of(normalised))
+    assert lines(charts["entropy"]) == [("all tokens", "actor/entropy")] and charts["entropy"]["unit"] == "nats"
+    assert [label for label, _ in lines(charts["hbar"])] == ["H\u0304, selected positions", "anchor", "floor"]
+    assert charts["hbar"]["note"].startswith("Normalised entropy, 0 to 1, has no unit.")
+    assert units_of(charts) == {("", 0)}
+    full = with_update_metrics(write_run(tmp_path / "b", seed=1))
+    charts = charts_of(groups_of(full, normalised))
+    assert units_of(charts) == {("nats", 0), ("", 1)}
+    assert [(charts[name]["unit"], lines(charts[name])[0][0]) for name in ("hbar", "hbar-1")] == [
+        ("nats", "b"),
+        ("", "a"),
+    ]
+    assert charts["method-paec-update_staleness-1"]["title"] == charts["method-paec-update_staleness"]["title"]
+
+
 def test_pass_at_k_over_k(tmp_path):
     (groups,) = (groups_of(write_run(tmp_path / "a")),)
     chart = charts_of(groups)["passk-0"]

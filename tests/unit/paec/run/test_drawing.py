@@ -28,6 +28,7 @@ def test_many_steps_share_a_column():
     """100 steps in ten columns: each shows the mean of ten, so the drawing reaches from 5.5 to 95.5."""
     steps = list(range(1, 101))
     lines = drawn([Curve("*", "x", steps, [float(step) for step in steps])], "", width=10, height=10)
+    assert lines[0] == "* x"
     assert lines[1] == "95.5000 |         *" and lines[10] == " 5.5000 |*"
     assert lines[12] == "         1 step 100"
     assert all(line.count("*") == 1 for line in lines[1:11])

@@ -23,7 +23,7 @@ def test_lines_for_people():
     }
     last = {**middle, "step": 2, "actor/entropy": 0.45, "val/task/avg@8": 0.5}
     assert step_line(middle, 2).startswith("step    1/2  entropy 0.5000  Hbar 0.4000  anchor 0.3000  floor 0.2400")
-    text = "\n".join(closing_lines([first, middle, last], {"metrics": "there"}))
+    text = "\n".join(closing_lines([first, middle, last], {"metrics": "there"}, {}))
     assert "task/avg@8: 0.250 (step 0) -> 0.500 (step 2)" in text
     assert "0.5000 (step 1) -> 0.4500" in text and "was active in 2 of 2 steps" in text and "metrics: there" in text
 
@@ -33,20 +33,20 @@ def test_a_metric_that_was_not_finite_ends_no_run():
     good = {"actor/entropy": 0.5, "actor/paec/selected_entropy": 0.4, "actor/paec/anchor": 0.3, "actor/paec/floor": 0.2}
     null = dict.fromkeys(good)
     one, two = {"step": 1, **good}, {"step": 2, **good}
-    assert closing_lines([one, {"step": 2, **null}], {}) == [
+    assert closing_lines([one, {"step": 2, **null}], {}, {}) == [
         "  token entropy (nats): 0.5000 (step 1) -> not finite",
         "  Hbar, entropy at selected positions: 0.4000 -> not finite",
         "  anchor not finite, floor not finite; the penalty was active in 0 of 2 steps",
     ]
-    text = closing_lines([{"step": 1, **null}, two], {})
+    text = closing_lines([{"step": 1, **null}, two], {}, {})
     assert text[0] == "  token entropy (nats): not finite (step 1) -> 0.5000"
     assert text[1:3] == [
         "  Hbar, entropy at selected positions: not finite -> 0.4000",
         "  anchor 0.3000, floor 0.2000; the penalty was active in 0 of 2 steps",
     ]
-    (text,) = closing_lines([{"step": 1, "actor/entropy": None}], {})
+    (text,) = closing_lines([{"step": 1, "actor/entropy": None}], {}, {})
     assert text == "  token entropy (nats): not finite (step 1) -> not finite"
-    text = closing_lines([{"step": 1, "actor/entropy": 0.5}, two], {})
+    text = closing_lines([{"step": 1, "actor/entropy": 0.5}, two], {}, {})
     assert text[1] == "  Hbar, entropy at selected positions: not measured -> 0.4000"
 
 
@@ -65,7 +65,7 @@ def test_the_entropies_are_drawn_against_the_floor():
     assert (floor.label, floor.values) == ("floor", [0.5] * 5)
     assert (entropy.label, entropy.values) == ("token entropy", [0.5, 0.484375, 0.46875, 0.453125, 0.4375])
     assert (hbar.label, hbar.values[0], hbar.values[-1]) == ("Hbar", 0.625, 0.5)
-    text = closing_lines(records(5), {"metrics": "there"})
+    text = closing_lines(records(5), {"metrics": "there"}, {})
     at = text.index("    * token entropy (nats)")
     assert text[at + 1] == "    0.5000 |*" and text[at + 10] == "    0.4375 |    *"
     at = text.index("    - floor, o Hbar (nats)")
@@ -75,9 +75,16 @@ def test_the_entropies_are_drawn_against_the_floor():
     assert "".join(text).isascii()
 
 
+def test_a_normalised_entropy_has_no_unit():
+    config = {"method": {"entropy": "normalized"}}
+    lines = [line for line in drawings(records(45), config) if line[:2] in ("* ", "- ")]
+    assert lines == ["* token entropy (nats, means of 3 steps)", "- floor, o Hbar (means of 3 steps)"]
+    assert "    - floor, o Hbar" in closing_lines(records(5), {}, config)
+
+
 def test_long_runs_are_drawn_as_moving_averages():
-    entropies = [curve for curve in entropy_curves(records(45)) if curve.mark == "*"]
-    lines = drawings(entropies)
+    entropies = [{key: value for key, value in r.items() if "/paec/" not in key} for r in records(45)]
+    lines = drawings(entropies, {})
     assert lines[0] == "* token entropy (nats, means of 3 steps)"
     # 45 steps of 1/64 from 0.5 down: the first and the last are means of two.
     assert lines[1].startswith(f"{0.5 - 1 / 128:>7.4f} |*") and lines[10].startswith(f"{0.5 - 87 / 128:.4f} |")
@@ -87,19 +94,19 @@ def test_without_a_method_there_is_one_curve():
     plain = [{key: value for key, value in r.items() if "/paec/" not in key} for r in records(3)]
     assert [curve.label for curve in entropy_curves(plain)] == ["token entropy"]
     assert [curve.steps for curve in entropy_curves([])] == [[]]
-    assert not any("|" in line for line in closing_lines(plain[:2], {})), "one step is no curve"
+    assert not any("|" in line for line in closing_lines(plain[:2], {}, {})), "one step is no curve"
 
 
 def test_beside_a_recorded_run():
     grpo = [{"step": 0, "accuracy": 0.25}, *({"step": s, "entropy": 0.5 - s / 16} for s in (1, 2, 3, 9))]
     grpo[2]["accuracy"] = 0.5
-    text = closing_lines(records(5), {}, grpo)
+    text = closing_lines(records(5), {}, {}, grpo)
     assert "  token entropy at step 3: 0.4688 here, 0.3125 with GRPO (recorded)" in text
     assert "  accuracy at step 2: 0.281 here, 0.500 with GRPO (recorded)" in text
     longer = [{"step": s, "entropy": 0.25 if s < 10 else s / 16} for s in range(1, 13)]
-    text = closing_lines(records(11), {}, longer)
+    text = closing_lines(records(11), {}, {}, longer)
     assert "  token entropy in steps 10 to 11: 0.3516 here, 0.6562 with GRPO (recorded)" in text, "a tenth of 11 steps"
     (recorded, *_) = entropy_curves(records(5), grpo)
     assert (recorded.label, recorded.steps) == ("GRPO's token entropy, recorded", [1, 2, 3])
-    assert "    . GRPO's token entropy, recorded, * token entropy (nats)" in closing_lines(records(5), {}, grpo)
-    assert not any("GRPO" in line for line in closing_lines(records(5), {}))
+    assert "    . GRPO's token entropy, recorded, * token entropy (nats)" in closing_lines(records(5), {}, {}, grpo)
+    assert not any("GRPO" in line for line in closing_lines(records(5), {}, {}))

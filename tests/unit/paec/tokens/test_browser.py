@@ -7,7 +7,7 @@ import re
 import time
 
 import pytest
-from pages import HOSTILE, IN_A_BROWSER
+from pages import HOSTILE, IN_A_BROWSER, check_theme
 from token_records import record_of, reported, response_of, write_recorded_run
 
 from recipe.paec.tokens.command import content_of, main
@@ -285,16 +285,7 @@ def test_a_hostile_response_is_text(visit, file):
 @pytest.mark.parametrize("system", ["light", "dark"])
 def test_the_theme_is_the_systems_until_it_is_chosen(visit, file, system):
     page = visit(file, theme=system)
-    paper = {"light": "rgb(253, 253, 251)", "dark": "rgb(20, 23, 26)"}
-    other = {"light": "dark", "dark": "light"}[system]
-
-    def seen():
-        style = page.evaluate("getComputedStyle(document.body).backgroundColor")
-        return style, page.locator("#theme").get_attribute("aria-pressed")
-
-    assert seen() == (paper[system], str(system == "dark").lower())
-    page.get_by_role("button", name="Dark theme").click()
-    assert seen() == (paper[other], str(other == "dark").lower())
+    check_theme(page, system)
 
 
 def test_everything_has_a_name(visit, file):

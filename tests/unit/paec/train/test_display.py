@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import pytest
+from omegaconf import DictConfig, OmegaConf
 from report_runs import record
 from rich.console import Console
 from terminals import ROOT, in_terminal
@@ -26,6 +27,11 @@ def text_of(renderable, width: int = 110) -> list[str]:
 RECORDS = [
     record(step, **{"perf/total_num_tokens": 3000, "perf/time_per_step": 1.5} if step else {}) for step in range(5)
 ]
+
+
+def config_of(total: int) -> DictConfig:
+    """The part of a run's configuration that its display reads."""
+    return OmegaConf.create({"run": {"name": "x"}, "trainer": {"total_training_steps": total}})
 
 
 def test_the_first_line():
@@ -52,15 +58,17 @@ def test_a_device_has_memory_of_its_own():
 
 
 def test_the_curve_and_the_warnings():
-    lines = text_of(body(RECORDS, ["step 4: Hbar is low: do something"]))
+    lines = text_of(body(RECORDS, ["step 4: Hbar is low: do something"], {}))
     assert lines[0] == "reward 0.250  length 24.0  truncated 6.2%  tokens/s 2000"
     assert lines[3] == "* token entropy (nats)"
     assert lines[4] == "0.4844 |*" and lines[8] == "0.4375 |   *"
     assert lines[11] == "- floor, o Hbar (nats)", "far above token entropy, so drawn by itself"
     assert lines[12] == "0.5844 |o" and lines[16] == "0.4800 |----"
     assert lines[-1] == "warning: step 4: Hbar is low: do something"
-    assert all(len(line) <= 40 for line in text_of(body(RECORDS, []), width=40))
-    assert text_of(body([], [])) == []
+    assert all(len(line) <= 40 for line in text_of(body(RECORDS, [], {}), width=40))
+    assert text_of(body([], [], {})) == []
+    normalised = text_of(body(RECORDS, [], {"method": {"entropy": "normalized"}}))
+    assert normalised[3] == "* token entropy (nats)" and normalised[11] == "- floor, o Hbar"
 
 
 def test_the_time_that_is_left():
@@ -100,7 +108,7 @@ class Stream(io.StringIO):
 def test_where_it_is_drawn(monkeypatch, terminal, term, kind):
     monkeypatch.setenv("TERM", term)
     monkeypatch.setenv("FORCE_COLOR", "1")  # which rich would obey
-    assert isinstance(shown_in(Stream(terminal), "x", 8, []), kind)
+    assert isinstance(shown_in(Stream(terminal), config_of(8), []), kind)
 
 
 def test_plain_lines(capsys):
@@ -118,7 +126,7 @@ def test_plain_lines(capsys):
 
 def test_plain_lines_know_the_steps_of_earlier_starts(capsys):
     earlier = [RECORDS[1], {**RECORDS[2], "timing_s/step": 150.0, "timing_s/testing": 30.0}]
-    shown = shown_in(Stream(False), "x", 6, earlier)
+    shown = shown_in(Stream(False), config_of(6), earlier)
     shown.record({**RECORDS[3], "timing_s/step": 60.0})
     shown.record({**RECORDS[3], "step": 6, "timing_s/step": 60.0})
     third, last = capsys.readouterr().out.splitlines()
@@ -215,7 +223,7 @@ def test_it_is_drawn_once_a_second(monkeypatch):
     """Ticks come twice a second and more; only something new is drawn at once."""
     drawn, now = [], [100.0]
     monkeypatch.setattr(display.time, "monotonic", lambda: now[0])
-    shown = TerminalDisplay(Stream(True), "x", 8, RECORDS[:2])
+    shown = TerminalDisplay(Stream(True), config_of(8), RECORDS[:2])
     monkeypatch.setattr(shown._live, "update", lambda renderable, refresh: drawn.append(now[0]))
     for _ in range(8):
         shown.refresh([])

@@ -12,8 +12,8 @@ from recipe.paec.driver.validation_recorder import SECONDS, ValidationRecorder
 from recipe.paec.run.log import Heartbeat
 
 
-class RecordingTrainer(PPOTrainer):
-    """Records the validations of one of verl's trainers; a mixin below `PAECTrainer`, which sets the attributes."""
+class RecordsValidations(PPOTrainer):
+    """A mixin for one of verl's trainers that records its validations; `PAECTrainer` above it sets the attributes."""
 
     heartbeat: Heartbeat
     stack: MethodStack

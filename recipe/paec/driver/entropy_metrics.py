@@ -6,15 +6,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-import transfer_queue as tq
 from omegaconf import DictConfig
 from transfer_queue import KVBatchMeta
 
 from paec_loss import Rollouts
 from recipe.paec.actor.batches import padded_mask
+from recipe.paec.driver import queue_io
 from recipe.paec.driver.validation import at_the_limit
+from recipe.paec.run.metric_names import ENTROPY
 from recipe.paec.run.outcome_entropy import by_outcome
-from recipe.paec.run.summary import ENTROPY
 
 FIELDS = ["entropy", "response_mask"]
 """Fields of a response that are fetched where no method has had its statistics fetched."""
@@ -42,7 +42,7 @@ def add_entropy(
     if rollouts:
         entropy, inside = rollouts[-1].entropy, rollouts[-1].response_mask
     else:
-        data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=FIELDS)
+        data = queue_io.get(batch, FIELDS)
         entropy = data["entropy"].to_padded_tensor(0.0)
         inside = padded_mask(data["response_mask"], entropy.shape[1])
     kept = [row for row, tag in enumerate(batch.tags) if not tag.get("is_padding", False)]

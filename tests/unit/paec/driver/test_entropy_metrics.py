@@ -12,8 +12,8 @@ from tensordict import TensorDict
 from transfer_queue import KVBatchMeta
 
 from paec_loss import Rollouts
-from recipe.paec.driver import outcome_entropy
-from recipe.paec.driver.outcome_entropy import add_entropy
+from recipe.paec.driver import queue_io
+from recipe.paec.driver.entropy_metrics import add_entropy
 
 CONFIG = OmegaConf.create({"data": {"max_response_length": 3}})
 BATCH = KVBatchMeta(
@@ -41,7 +41,7 @@ def queue(monkeypatch):
         }
         return TensorDict(nested, batch_size=len(keys))
 
-    monkeypatch.setattr(outcome_entropy.tq, "kv_batch_get", get)
+    monkeypatch.setattr(queue_io.tq, "kv_batch_get", get)
 
 
 def test_rows_of_the_queue(queue):

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from data_prep.arithmetic import choose_avx2
 from recipe.paec.common import folder_kinds
 from recipe.paec.common.console import asked_for_help, complain, complain_of_files
+from recipe.paec.common.entry import ended
 from recipe.paec.common.errors import UserError
 
 USAGE = """
@@ -54,4 +55,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(ended(main))

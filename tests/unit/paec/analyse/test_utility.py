@@ -113,7 +113,7 @@ def test_an_evaluation(tmp_path):
     assert np.isclose(both["wrong"]["after"]["value"], found["right"]["after"]["value"])
 
 
-def test_what_is_missing_is_said(tmp_path):
+def test_what_is_missing_is_reported(tmp_path):
     path, remarks = graded(tmp_path / "evaluation", ["a", "c"]), []
     source, settings = read_source(str(path)), Settings("tiny")
     assert of_source(source, remarks, settings, scorer) == []

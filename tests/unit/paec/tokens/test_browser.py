@@ -255,7 +255,7 @@ def test_where_vllm_and_the_actor_disagree(visit, tmp_path):
     assert page.locator(".at").evaluate("(one) => one.id") == "t0-2"
 
 
-def test_what_is_missing_is_said(visit, file):
+def test_what_is_missing_is_reported(visit, file):
     page = visit(file)
     page.get_by_label("Policy").select_option(label="model")
     assert page.locator("#count").inner_text() == "8 of 8"

@@ -62,7 +62,7 @@ def test_the_weights_are_the_masks():
     assert len(data["methods"][0]["thresholds"]) == 8 and data["methods"][1]["thresholds"] == [None] * 8
 
 
-def test_what_is_missing_is_said():
+def test_what_is_missing_is_reported():
     data = payload(content_of(record_of(top_p=1.0)))
     paec, forking = data["methods"]
     assert paec["weights"] is None and paec["reasons"] == ["needs a nucleus of mass 0.8, here is none"]

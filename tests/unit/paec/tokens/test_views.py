@@ -58,7 +58,7 @@ def test_a_method_of_the_actor_sees_what_it_sees_in_training(case):
     assert dropped.sum() == 6 and torch.equal(view.weights.values == 0, dropped)
 
 
-def test_what_is_missing_is_said(case):
+def test_what_is_missing_is_reported(case):
     source, page = case
     assert view_of(named("paec", top_p=0.9), source, page).reason == "needs a nucleus of mass 0.9, here is one of 0.8"
     assert view_of(named("seed_grpo"), source, page).reason == "needs which answers are equivalent"

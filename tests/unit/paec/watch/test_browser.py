@@ -141,7 +141,7 @@ def test_a_new_metric_loads_the_page_again(opened):
     page.wait_for_selector("#chart-explore tbody tr")
 
 
-def test_an_answer_that_cannot_be_made_is_said(opened):
+def test_an_answer_that_cannot_be_made_is_reported(opened):
     page, folder, _ = opened
     (folder / "metrics.jsonl").rename(folder / "kept")
     (folder / "metrics.jsonl").mkdir()
@@ -152,7 +152,7 @@ def test_an_answer_that_cannot_be_made_is_said(opened):
     until(page, f"{ENTROPY}.uplot.data[0].at(-1)", 6)
 
 
-def test_a_server_that_has_ended_is_said(opened):
+def test_a_server_that_has_ended_is_reported(opened):
     page, folder, server = opened
     server.shutdown()
     server.server_close()

@@ -92,13 +92,13 @@ def test_a_state_that_no_run_has_written_is_refused(state):
     assert tracker.state_dict() == {"extra": 0.0}
 
 
-def test_any_split():
+def test_the_gradient_does_not_depend_on_the_split():
     assert_any_split(AdaptiveClip(clip_low=0.1), extra=0.05)
 
 
 @pytest.mark.parametrize(
     "field, value", [("clip_low", 1.0), ("change", -0.1), ("max_extra", -1), ("target", float("nan"))]
 )
-def test_refused(field, value):
+def test_bad_field_values_are_refused(field, value):
     with pytest.raises(ValueError, match=f"method.{field}="):
         AdaptiveClip(**{field: value})

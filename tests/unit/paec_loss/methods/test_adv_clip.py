@@ -12,7 +12,7 @@ from paec_loss.methods.w_reinforce import WReinforce
 from paec_loss.stack import MethodStack
 
 
-def test_by_hand():
+def test_equals_values_computed_by_hand():
     rollouts = rollouts_of([0.0] * 3, [0] * 3, [[-1.0], [-1.0, -1.0], [-1.0]], advantages=[-2.2, 0.4, 3.0])
     assert AdvClip().advantages(rollouts).tolist() == [[-1.0, 0.0], [0.4, 0.4], [1.0, 0.0]]
     assert AdvClip(bound=2.5).advantages(rollouts)[:, 0].tolist() == [-2.2, 0.4, 2.5]
@@ -59,6 +59,6 @@ def test_every_group_by_itself():
 
 
 @pytest.mark.parametrize("value", [0, -1, float("inf")])
-def test_refused(value):
+def test_bad_field_values_are_refused(value):
     with pytest.raises(ValueError, match="method.bound="):
         AdvClip(bound=value)

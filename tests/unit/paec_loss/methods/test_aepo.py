@@ -92,6 +92,6 @@ def test_a_state_that_no_run_wrote(state):
     "field, value",
     [("target", 0), ("share", 0), ("share", 1.1), ("temperature_low", 1.3), ("temperature_high", 0), ("alpha", -1)],
 )
-def test_refused(field, value):
+def test_bad_field_values_are_refused(field, value):
     with pytest.raises(ValueError, match=f"method.{field}="):
         AEPO(**{field: value})

@@ -96,7 +96,7 @@ def test_against_the_formula():
     assert_same_gradient(mini_batch_loss(AER(), tokens, alpha=0.3), expected, logits)
 
 
-def test_limits():
+def test_limiting_cases():
     """No term with tau = 0, and none for a prompt whose accuracy is rho or more."""
     _, tokens = random_batch()
     tracker = AER(tau=0.0).tracker()
@@ -140,7 +140,7 @@ def test_a_state_that_no_run_has_written_is_refused(state):
     assert tracker.state_dict() == {"alpha": 0.0, "first_entropy": None}
 
 
-def test_any_split():
+def test_the_gradient_does_not_depend_on_the_split():
     assert_any_split(AER(), alpha=0.7)
     assert_any_split([METHODS["entropy_advantage"](), AER()], alpha=0.7)
 
@@ -154,6 +154,6 @@ def test_one_number_of_a_response_in_a_run():
 
 
 @pytest.mark.parametrize("field, value", [("tau", -0.1), ("rho", 0), ("rho", 1.5), ("eta", float("nan"))])
-def test_refused(field, value):
+def test_bad_field_values_are_refused(field, value):
     with pytest.raises(ValueError, match=f"method.{field}="):
         AER(**{field: value})

@@ -66,7 +66,7 @@ def test_against_the_formula(weight):
 
 
 @pytest.mark.parametrize("statistics_from", ["exact", "step"])
-def test_any_split(statistics_from):
+def test_the_gradient_does_not_depend_on_the_split(statistics_from):
     assert_any_split(AgenticAEPO(statistics_from=statistics_from))
 
 
@@ -85,6 +85,6 @@ def test_equal_entropies_and_a_single_token_change_nothing(entropy):
 
 
 @pytest.mark.parametrize("value", [float("inf"), "0.2", True])
-def test_refused(value):
+def test_bad_field_values_are_refused(value):
     with pytest.raises(ValueError, match="method.weight="):
         AgenticAEPO(weight=value)

@@ -69,7 +69,7 @@ def test_its_fields_have_a_meaning_and_a_range(name):
 
 
 @METHOD
-def test_any_split(name):
+def test_the_gradient_does_not_depend_on_the_split(name):
     method = METHODS[name]()
     assert_any_split(method, **signal_of(method))
 

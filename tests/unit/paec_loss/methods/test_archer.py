@@ -97,13 +97,13 @@ def test_its_weights_are_those_of_the_kl():
 
 
 @pytest.mark.parametrize("method", [Archer(), Archer(quantile=0.4, clip_certain=0.01, kl_certain=0.5)])
-def test_any_split(method):
+def test_the_gradient_does_not_depend_on_the_split(method):
     assert_any_split(method)
 
 
 @pytest.mark.parametrize(
     "field, value", [("quantile", 1.1), ("clip_uncertain", -0.1), ("clip_certain", 2), ("kl_certain", float("nan"))]
 )
-def test_refused(field, value):
+def test_bad_field_values_are_refused(field, value):
     with pytest.raises(ValueError, match=f"method.{field}="):
         Archer(**{field: value})

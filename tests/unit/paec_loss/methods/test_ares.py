@@ -357,6 +357,6 @@ def test_state_refused(state):
         *(("triggers", "wait"), ("triggers", [""])),
     ],
 )
-def test_refused(field, value):
+def test_bad_field_values_are_refused(field, value):
     with pytest.raises(ValueError, match=f"method.{field}="):
         ARES(**{field: value})

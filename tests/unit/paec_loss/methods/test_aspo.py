@@ -22,7 +22,7 @@ from batches import (
 from paec_loss.methods.aspo import ASPO
 
 
-def test_by_hand():
+def test_equals_values_computed_by_hand():
     plain = ASPO(clip_uncertain=0.2, clip_certain=0.2)
     assert_six_digits(gradient_weights(plain, toy_batch()), [1.105171, 0, 1, 0, 1, 0, 1.030455])
     # Tokens 2 and 6 are uncertain: their range is wide enough here.
@@ -87,13 +87,13 @@ def test_on_policy_it_is_the_policy_gradient():
 
 
 @pytest.mark.parametrize("method", [ASPO(), ASPO(max_weight=1.0, quantile=0.3, clip_certain=0.01)])
-def test_any_split(method):
+def test_the_gradient_does_not_depend_on_the_split(method):
     assert_any_split(method)
 
 
 @pytest.mark.parametrize(
     "field, value", [("max_weight", 0), ("quantile", -1), ("clip_uncertain", 1.1), ("clip_certain", float("nan"))]
 )
-def test_refused(field, value):
+def test_bad_field_values_are_refused(field, value):
     with pytest.raises(ValueError, match=f"method.{field}="):
         ASPO(**{field: value})

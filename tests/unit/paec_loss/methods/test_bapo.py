@@ -111,7 +111,7 @@ def test_on_policy_it_is_the_policy_gradient():
 
 
 @pytest.mark.parametrize("method", [BAPO(), BAPO(balance=50), BAPO(statistics_from="step")])
-def test_any_split(method):
+def test_the_gradient_does_not_depend_on_the_split(method):
     assert_any_split(method)
 
 
@@ -119,6 +119,6 @@ def test_any_split(method):
     "field, value",
     [("low", 0), ("max_low", 0.5), ("high", 0.9), ("max_high", 1.1), ("step", 0), ("balance", float("nan"))],
 )
-def test_refused(field, value):
+def test_bad_field_values_are_refused(field, value):
     with pytest.raises(ValueError, match=f"method.{field}="):
         BAPO(**{field: value})

@@ -26,7 +26,7 @@ REWARDS = [1.0, 0.0, 1.0, 1.0]
         (0.5, [0.25, -0.75, 0.25, 0.25]),  # R - 3/4: Dr.GRPO
     ],
 )
-def test_by_hand(mu, expected):
+def test_equals_values_computed_by_hand(mu, expected):
     rollouts = rollouts_of(REWARDS, [0] * 4, LOG_PROB, entropy=ENTROPY)
     got = CANON(mu=mu).advantages(rollouts)
     torch.testing.assert_close(got[:, 0], torch.tensor(expected, dtype=torch.float64), rtol=0, atol=0)
@@ -149,7 +149,7 @@ def test_groups_that_say_nothing():
 
 
 @pytest.mark.parametrize("value", [-0.1, 1.1, None])
-def test_refused(value):
+def test_bad_field_values_are_refused(value):
     with pytest.raises(ValueError, match="method.mu="):
         CANON(mu=value)
 

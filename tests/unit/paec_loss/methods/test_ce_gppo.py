@@ -36,7 +36,7 @@ GPPO = CEGPPO(beta_low=1, beta_high=1, clip_high=0.28)
         (CEGPPO(beta_low=0, beta_high=0, clip_high=0.28), [0.904837, 0, 1, 0, 1, 0, 1.030455]),
     ],
 )
-def test_by_hand(method, expected):
+def test_equals_values_computed_by_hand(method, expected):
     assert_six_digits(gradient_weights(method, toy_batch()), expected)
 
 
@@ -103,13 +103,13 @@ def test_the_range_is_its_own_and_the_dual_clip_the_runs():
 
 
 @pytest.mark.parametrize("method", [CEGPPO(), GPPO, CEGPPO(clip_low=0.01, clip_high=0.01)])
-def test_any_split(method):
+def test_the_gradient_does_not_depend_on_the_split(method):
     assert_any_split(method)
 
 
 @pytest.mark.parametrize(
     "field, value", [("beta_low", -0.1), ("beta_high", float("inf")), ("clip_low", 1.1), ("clip_high", -1)]
 )
-def test_refused(field, value):
+def test_bad_field_values_are_refused(field, value):
     with pytest.raises(ValueError, match=f"method.{field}="):
         CEGPPO(**{field: value})

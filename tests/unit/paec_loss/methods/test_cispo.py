@@ -26,7 +26,7 @@ from paec_loss.methods.cispo import CISPO
 NARROW = CISPO(clip_low=0.2, clip_high=0.28)
 
 
-def test_by_hand():
+def test_equals_values_computed_by_hand():
     tokens = toy_batch()
     assert_six_digits(gradient_weights(NARROW, tokens), [0.904837, 1.28, 1, 1.28, 1, 0.8, 1.030455])
     losses = NARROW.policy_loss(tokens, None, update_of(tokens, NARROW))[tokens.response_mask]
@@ -57,7 +57,7 @@ def test_against_the_formula(low, high):
 
 
 @pytest.mark.parametrize("low, high", [(0.1, 0.3), (1.0, 4.0)])
-def test_verls_own(low, high):
+def test_equals_verls_implementation(low, high):
     method = CISPO(clip_low=low, clip_high=high)
     assert_verls_own(method, "cispo", clip_ratio_low=low, clip_ratio_high=high)
     assert_verls_own(method, "cispo", "seq-mean-token-mean", clip_ratio_low=low, clip_ratio_high=high)
@@ -81,11 +81,11 @@ def test_the_range_is_its_own():
 
 
 @pytest.mark.parametrize("method", [CISPO(), NARROW])
-def test_any_split(method):
+def test_the_gradient_does_not_depend_on_the_split(method):
     assert_any_split(method)
 
 
 @pytest.mark.parametrize("field, value", [("clip_low", 1.1), ("clip_low", float("nan")), ("clip_high", -0.1)])
-def test_refused(field, value):
+def test_bad_field_values_are_refused(field, value):
     with pytest.raises(ValueError, match=f"method.{field}="):
         CISPO(**{field: value})

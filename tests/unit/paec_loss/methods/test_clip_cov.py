@@ -45,7 +45,7 @@ def test_the_number_is_that_of_the_mini_batch():
 @pytest.mark.parametrize(
     "method", [ClipCov(ratio=0.2, lower=0.1), ClipCov(ratio=0.2, lower=0.1, statistics_from="step")]
 )
-def test_any_split(method):
+def test_the_gradient_does_not_depend_on_the_split(method):
     assert_any_split(method)
 
 
@@ -62,7 +62,7 @@ def test_without_candidates_it_is_the_clipped_surrogate():
 
 
 @pytest.mark.parametrize("ratio", [1.0, 0.9])
-def test_verls_own(ratio):
+def test_equals_verls_implementation(ratio):
     """One micro-batch and all candidates dropped, so that the random choice is none: verl's loss and gradient."""
     from verl.trainer.ppo.core_algos import compute_policy_loss_clip_cov
     from verl.workers.config import FSDPActorConfig, PolicyLossConfig
@@ -95,6 +95,6 @@ def test_the_splits_cover_the_batch():
 
 
 @pytest.mark.parametrize("field, value", [("ratio", 0), ("ratio", 1.5), ("lower", 5.0), ("upper", float("nan"))])
-def test_refused(field, value):
+def test_bad_field_values_are_refused(field, value):
     with pytest.raises(ValueError, match=f"method.{field}="):
         ClipCov(**{field: value})

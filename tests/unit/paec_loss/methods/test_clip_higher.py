@@ -13,7 +13,7 @@ from paec_loss.methods.clip_higher import ClipHigher
 from paec_loss.methods.none import NoMethod
 
 
-def test_by_hand():
+def test_equals_values_computed_by_hand():
     """Ratios 0.7, 1.25, 1.4 at [0.8, 1.28]: A = 1 is clipped at 1.28, A = -1 at 0.8."""
     log_ratio = [math.log(r) for r in (0.7, 1.25, 1.4)]
     tokens = hand_batch([log_ratio] * 2, [[1.0] * 3, [-1.0] * 3], old_log_prob=[[0.0] * 3] * 2)
@@ -26,7 +26,7 @@ def test_by_hand():
     assert math.isclose(loss.item(), (-0.7 - 1.25 - 1.28 + 0.8 + 1.25 + 1.4) / 6, rel_tol=1e-12)
 
 
-def test_verls_own():
+def test_equals_verls_implementation():
     from verl.trainer.ppo.core_algos import compute_policy_loss_vanilla
     from verl.workers.config import FSDPActorConfig
 
@@ -50,11 +50,11 @@ def test_with_the_actors_range_it_is_the_clipped_surrogate():
     assert own == mini_batch_loss(NoMethod(), tokens) != mini_batch_loss(ClipHigher(clip_high=1.0), tokens)
 
 
-def test_any_split():
+def test_the_gradient_does_not_depend_on_the_split():
     assert_any_split(ClipHigher())
 
 
 @pytest.mark.parametrize("field, value", [("clip_low", 1.1), ("clip_low", float("nan")), ("clip_high", -0.1)])
-def test_refused(field, value):
+def test_bad_field_values_are_refused(field, value):
     with pytest.raises(ValueError, match=f"method.{field}="):
         ClipHigher(**{field: value})

@@ -117,7 +117,7 @@ def test_against_the_formula(divergence, low, high, most):
 
 @pytest.mark.parametrize("divergence", ["tv", "kl"])
 @pytest.mark.parametrize("low, high, most", [(0.02, 0.03, 20.0), (0.2, 0.2, 1.1)])
-def test_verls_own(divergence, low, high, most):
+def test_equals_verls_implementation(divergence, low, high, most):
     method = DPPO(divergence=divergence, low=low, high=high, max_ratio=most)
     fields = {"clip_ratio_low": low, "clip_ratio_high": high, "clip_ratio_c": most}
     assert_verls_own(method, f"dppo_{divergence}", **fields)
@@ -133,13 +133,13 @@ def test_on_policy_it_is_the_policy_gradient():
 
 
 @pytest.mark.parametrize("method", [DPPO(), DPPO(low=0.01, high=0.01), DPPO(divergence="kl", low=0.01, high=0.01)])
-def test_any_split(method):
+def test_the_gradient_does_not_depend_on_the_split(method):
     assert_any_split(method)
 
 
 @pytest.mark.parametrize(
     "field, value", [("divergence", "js"), ("low", -0.1), ("high", float("nan")), ("max_ratio", 0)]
 )
-def test_refused(field, value):
+def test_bad_field_values_are_refused(field, value):
     with pytest.raises(ValueError, match=f"method.{field}="):
         DPPO(**{field: value})

@@ -12,7 +12,7 @@ from batches import random_rollouts, rollouts_of
 from paec_loss.methods.empg import EMPG
 
 
-def test_by_hand():
+def test_equals_values_computed_by_hand():
     """Steps of entropy 1, 3 (first response) and 2: scaled 0, 1 and 1/2."""
     pieces = [["a", "b\n\n", "c"], ["d"]]
     rollouts = rollouts_of(
@@ -89,7 +89,7 @@ def test_against_the_definition(seed):
     torch.testing.assert_close(method.advantages(rollouts), expected, rtol=1e-10, atol=1e-13)
 
 
-def test_limits():
+def test_limiting_cases():
     """Neither scale nor bonus: the advantages, centred over the steps. Equal entropies: the same with any k."""
     rollouts = random_rollouts()
     plain = EMPG(k=0.0, zeta=0.0, borders=[]).advantages(rollouts)
@@ -120,6 +120,6 @@ def test_one_step_and_no_step():
 
 
 @pytest.mark.parametrize("field, value", [("k", -1), ("k_next", "1"), ("zeta", -0.1), ("borders", "\n\n")])
-def test_refused(field, value):
+def test_bad_field_values_are_refused(field, value):
     with pytest.raises(ValueError, match=f"method.{field}="):
         EMPG(**{field: value})

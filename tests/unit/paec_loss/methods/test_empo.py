@@ -7,7 +7,7 @@ from batches import random_rollouts, rollouts_of
 from paec_loss.methods.empo import EMPO
 
 
-def test_by_hand():
+def test_equals_values_computed_by_hand():
     """Group 0 answers x, x, y, x; group 1 answers x, z: equal numbers of different groups are not the same answer."""
     rollouts = rollouts_of([0.0] * 6, [0, 0, 0, 1, 0, 1], [[-1.0]] * 6, answer_ids=[7, 7, 2, 7, 7, 9])
     assert EMPO().rewards(rollouts).tolist() == [0.75, 0.75, 0.25, 0.5, 0.75, 0.5]
@@ -25,7 +25,7 @@ def test_against_the_definition():
     assert len(set(expected)) > 3
 
 
-def test_limits():
+def test_limiting_cases():
     """All agree: 1, whatever was graded; all differ: 1/G; a group of one: 1; padding has none and counts for none."""
     log_prob = [[-1.0], [-1.0], [-1.0], [-1.0, -2.0], [-1.0], []]
     rollouts = rollouts_of([0.0, 1.0, 1.0, 1.0, 0.0, 1.0], [0, 0, 1, 1, 2, 0], log_prob, answer_ids=[1, 1, 2, 3, 0, 1])

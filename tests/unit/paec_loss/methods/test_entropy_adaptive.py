@@ -66,7 +66,7 @@ def test_while_it_does_not_act_it_is_the_clipped_surrogate():
     assert mini_batch_loss(method, tokens, **method.tracker().signal(1)) == mini_batch_loss(NoMethod(), tokens)
 
 
-def test_any_split():
+def test_the_gradient_does_not_depend_on_the_split():
     assert_any_split(EntropyAdaptive(), coefficient=0.7)
 
 
@@ -102,6 +102,6 @@ def test_a_state_that_no_run_has_written_is_refused(state):
 
 
 @pytest.mark.parametrize("field, value", [("target", -1), ("delta", float("nan")), ("max_coefficient", -0.1)])
-def test_refused(field, value):
+def test_bad_field_values_are_refused(field, value):
     with pytest.raises(ValueError, match=f"method.{field}="):
         EntropyAdaptive(**{field: value})

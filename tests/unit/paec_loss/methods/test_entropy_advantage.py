@@ -31,7 +31,7 @@ def shaped(method: EntropyAdvantage, tokens=HAND) -> torch.Tensor:
         (EntropyAdvantage(alpha=0.0), [1.0, 1.0, 1.0, -1.0, -1.0, 0.0]),
     ],
 )
-def test_by_hand(method, expected):
+def test_equals_values_computed_by_hand(method, expected):
     values = shaped(method)
     assert not values.requires_grad
     torch.testing.assert_close(
@@ -66,11 +66,11 @@ def test_equal_rewards_stay_without_effect():
     assert torch.autograd.grad(loss, logits)[0].abs().max() == 0
 
 
-def test_any_split():
+def test_the_gradient_does_not_depend_on_the_split():
     assert_any_split(EntropyAdvantage())
 
 
 @pytest.mark.parametrize("field, value", [("alpha", -0.1), ("alpha", float("nan")), ("kappa", 0)])
-def test_refused(field, value):
+def test_bad_field_values_are_refused(field, value):
     with pytest.raises(ValueError, match=f"method.{field}="):
         EntropyAdvantage(**{field: value})

@@ -11,7 +11,7 @@ from paec_loss.methods.none import NoMethod
 
 
 @pytest.mark.parametrize("coefficient", [0.5, -0.5])
-def test_by_hand(coefficient):
+def test_equals_values_computed_by_hand(coefficient):
     """Hbar = (0.3 + 0.6 + 1.2) / 3 = 0.7."""
     tokens = hand_batch([[-1.0, -2.0], [-5.0]], [[0.0, 0.0], [0.0]], entropy=[[0.3, 0.6], [1.2]])
     loss = mini_batch_loss(EntropyBonus(coefficient=coefficient), tokens)
@@ -38,11 +38,11 @@ def test_without_coefficient_it_is_the_clipped_surrogate():
     assert mini_batch_loss(EntropyBonus(coefficient=0.0), tokens) == mini_batch_loss(NoMethod(), tokens)
 
 
-def test_any_split():
+def test_the_gradient_does_not_depend_on_the_split():
     assert_any_split(EntropyBonus(coefficient=1.0))
 
 
 @pytest.mark.parametrize("value", [float("inf"), float("nan"), "0.1", None, True])
-def test_refused(value):
+def test_bad_field_values_are_refused(value):
     with pytest.raises(ValueError, match="method.coefficient="):
         EntropyBonus(coefficient=value)

@@ -23,7 +23,7 @@ LOG_PROB = [[-0.1, -2.0, -0.5, -1.0], [-0.3, -1.5, -0.05], []]
         ("mean_log_prob", [-0.9, -1.85 / 3]),
     ],
 )
-def test_by_hand(reward, expected):
+def test_equals_values_computed_by_hand(reward, expected):
     rollouts = rollouts_of([1.0, 0.0, 1.0], [0, 0, 0], LOG_PROB, entropy=ENTROPY)
     got = EntropyMin(reward=reward).rewards(rollouts)
     torch.testing.assert_close(got, torch.tensor([*expected, 0.0], dtype=torch.float64), rtol=1e-12, atol=0)
@@ -52,6 +52,6 @@ def test_every_group_by_itself():
     assert_by_group(EntropyMin())
 
 
-def test_refused():
+def test_bad_field_values_are_refused():
     with pytest.raises(ValueError, match="method.reward='total'"):
         EntropyMin(reward="total")

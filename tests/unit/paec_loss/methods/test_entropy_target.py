@@ -11,7 +11,7 @@ from paec_loss.methods.none import NoMethod
 
 
 @pytest.mark.parametrize("target, expected, slope", [(0.2, 0.6, 2 / 3), (0.5, 0.0, 0.0), (0.9, 0.8, -2 / 3)])
-def test_by_hand(target, expected, slope):
+def test_equals_values_computed_by_hand(target, expected, slope):
     """Hbar = 0.5: coefficient 2 times the distance, and its gradient at every token."""
     tokens = hand_batch([[-1.0, -2.0], [-5.0]], [[0.0, 0.0], [0.0]], entropy=[[0.25, 0.75], [0.5]])
     loss = mini_batch_loss(EntropyTarget(coefficient=2.0, target=target), tokens)
@@ -39,11 +39,11 @@ def test_without_coefficient_it_is_the_clipped_surrogate():
 
 
 @pytest.mark.parametrize("target", [0.1, 5.0])
-def test_any_split(target):
+def test_the_gradient_does_not_depend_on_the_split(target):
     assert_any_split(EntropyTarget(coefficient=1.0, target=target))
 
 
 @pytest.mark.parametrize("field, value", [("coefficient", -0.1), ("target", -1), ("target", float("nan"))])
-def test_refused(field, value):
+def test_bad_field_values_are_refused(field, value):
     with pytest.raises(ValueError, match=f"method.{field}="):
         EntropyTarget(**{field: value})

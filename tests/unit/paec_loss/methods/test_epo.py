@@ -31,7 +31,7 @@ def reference(method: EPO, tokens, past: float | None) -> torch.Tensor:
     "past, hinge, slope",
     [(2.0, 0.0, -1.0), (4.0, 1.2, -1 - BETA), (1.0, 0.8, BETA - 1)],  # corridors [1.6, 2.4], [3.2, 4.8], [0.8, 1.2]
 )
-def test_by_hand(past, hinge, slope):
+def test_equals_values_computed_by_hand(past, hinge, slope):
     """Entropies 1, 3 and 2: Hbar = 2."""
     tokens = hand_batch([[-1.0, -1.0], [-1.0]], [[0.0, 0.0], [0.0]], entropy=[[1.0, 3.0], [2.0]])
     loss = term(EPO(), tokens, past_entropy=past)
@@ -53,7 +53,7 @@ def test_against_autograd_of_the_formula(past):
 
 @pytest.mark.parametrize("past", [0.3, 20.0])
 @pytest.mark.parametrize("statistics_from", ["exact", "step"])
-def test_any_split(past, statistics_from):
+def test_the_gradient_does_not_depend_on_the_split(past, statistics_from):
     assert_any_split(EPO(coefficient=0.5, statistics_from=statistics_from), past_entropy=past)
 
 
@@ -116,6 +116,6 @@ def test_state_refused(state):
 
 
 @pytest.mark.parametrize("fields", [{"coefficient": -1}, {"decay": 0}, {"kappa_low": 1.5}, {"kappa_high": 0.5}])
-def test_refused(fields):
+def test_bad_field_values_are_refused(fields):
     with pytest.raises(ValueError, match="method.(coefficient|decay|kappa_low)="):
         EPO(**fields)

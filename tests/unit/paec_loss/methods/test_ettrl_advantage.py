@@ -9,7 +9,7 @@ from batches import random_rollouts, rollouts_of
 from paec_loss.methods.ettrl_advantage import ETTRLAdvantage
 
 
-def test_by_hand():
+def test_equals_values_computed_by_hand():
     """Mean entropies 1 and 3, so 2 over the group: factors 3/2 and 1/2."""
     log_prob, entropy = [[-1.0, -1.0], [-1.0], [-1.0]], [[0.5, 1.5], [3.0], [9.0]]
     rollouts = rollouts_of([1.0, 0.0, 1.0], [0, 0, 1], log_prob, entropy=entropy, advantages=[2.0, -2.0, 1.0])
@@ -38,7 +38,7 @@ def test_against_the_definition():
     assert (got != rollouts.advantages).any()
 
 
-def test_limits():
+def test_limiting_cases():
     alike = rollouts_of([1.0, 0.0, 0.0], [0, 0, 0], [[-1.0], [-1.0, -1.0], []], entropy=[[1.5], [1.0, 2.0], []])
     certain = rollouts_of([1.0, 0.0], [0, 0], [[-1.0], [-1.0]], entropy=[[0.0], [0.0]])
     for rollouts in (alike, certain):

@@ -99,11 +99,11 @@ def test_all_tokens_are_the_clipped_surrogate():
 
 
 @pytest.mark.parametrize("method", [ForkingTokens(), ForkingTokens(rho=0.6, statistics_from="step")])
-def test_any_split(method):
+def test_the_gradient_does_not_depend_on_the_split(method):
     assert_any_split(method)
 
 
 @pytest.mark.parametrize("value", [0, 1.1, -0.2, float("nan"), "0.2"])
-def test_refused(value):
+def test_bad_field_values_are_refused(value):
     with pytest.raises(ValueError, match="method.rho="):
         ForkingTokens(rho=value)

@@ -26,7 +26,7 @@ def losses(method: GMPO, tokens) -> torch.Tensor:
     return method.policy_loss(tokens, None, update_of(tokens, method))
 
 
-def test_by_hand():
+def test_equals_values_computed_by_hand():
     """Every token of a response has its value; at 0.2 the log-ratios 0.4 and 0.3 (A > 0) and -0.4 (A < 0) are cut."""
     tokens = toy_batch()
     inside = tokens.response_mask
@@ -67,7 +67,7 @@ def test_against_the_formula(low, high):
 
 
 @pytest.mark.parametrize("low, high", [(0.4, 0.4), (0.1, 0.3)])
-def test_verls_own(low, high):
+def test_equals_verls_implementation(low, high):
     method = GMPO(low=low, high=high)
     assert_verls_own(method, "geo_mean", "seq-mean-token-mean", clip_ratio_low=low, clip_ratio_high=high)
 
@@ -80,12 +80,12 @@ def test_on_policy_it_is_the_policy_gradient():
 
 
 @pytest.mark.parametrize("method", [GMPO(), GMPO(low=0.05, high=0.05)])
-def test_any_split(method):
+def test_the_gradient_does_not_depend_on_the_split(method):
     """A response is never split; Ulysses ranks have complete responses (tests/unit/paec/actor/test_engine.py)."""
     assert_any_split(method)
 
 
 @pytest.mark.parametrize("field, value", [("low", -0.1), ("high", float("nan"))])
-def test_refused(field, value):
+def test_bad_field_values_are_refused(field, value):
     with pytest.raises(ValueError, match=f"method.{field}="):
         GMPO(**{field: value})

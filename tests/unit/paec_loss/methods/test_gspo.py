@@ -27,7 +27,7 @@ from paec_loss.methods.gspo import GSPO
 FIRST, SECOND = 1.161834, 0.883969  # exp(0.6 / 4), exp(-0.37 / 3)
 
 
-def test_by_hand():
+def test_equals_values_computed_by_hand():
     """All tokens of a response have the same weight; the whole response is clipped."""
     tokens = toy_batch()
     wide = GSPO(clip_low=0.5, clip_high=0.5)
@@ -64,7 +64,7 @@ def test_against_the_formula(low, high, mode):
 
 @pytest.mark.parametrize("agg", ["token-mean", "seq-mean-token-mean"])
 @pytest.mark.parametrize("low, high", [(3e-4, 4e-4), (0.1, 0.2)])
-def test_verls_own(low, high, agg):
+def test_equals_verls_implementation(low, high, agg):
     method = GSPO(clip_low=low, clip_high=high)
     assert_verls_own(method, "gspo", agg, clip_ratio_low=low, clip_ratio_high=high)
 
@@ -90,12 +90,12 @@ def test_the_range_is_its_own():
 
 
 @pytest.mark.parametrize("method", [GSPO(), GSPO(clip_low=0.2, clip_high=0.2)])
-def test_any_split(method):
+def test_the_gradient_does_not_depend_on_the_split(method):
     """A response is never split; Ulysses ranks have complete responses (tests/unit/paec/actor/test_engine.py)."""
     assert_any_split(method)
 
 
 @pytest.mark.parametrize("field, value", [("clip_low", 1.1), ("clip_high", float("nan")), ("clip_high", -0.1)])
-def test_refused(field, value):
+def test_bad_field_values_are_refused(field, value):
     with pytest.raises(ValueError, match=f"method.{field}="):
         GSPO(**{field: value})

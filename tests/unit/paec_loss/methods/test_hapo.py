@@ -82,7 +82,7 @@ def test_against_the_formula(fields):
 
 
 @pytest.mark.parametrize("statistics_from", ["exact", "step"])
-def test_any_split(statistics_from):
+def test_the_gradient_does_not_depend_on_the_split(statistics_from):
     assert_any_split(HAPO(statistics_from=statistics_from))
 
 
@@ -127,6 +127,6 @@ def test_a_certain_token_is_the_floor():
 
 
 @pytest.mark.parametrize("field, value", [("alpha", 1.1), ("beta", -0.1), ("pivot", 2), ("alpha", float("nan"))])
-def test_refused(field, value):
+def test_bad_field_values_are_refused(field, value):
     with pytest.raises(ValueError, match=f"method.{field}="):
         HAPO(**{field: value})

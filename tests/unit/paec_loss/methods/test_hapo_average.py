@@ -13,7 +13,7 @@ from paec_loss.methods.hapo_average import HAPOAverage
 from paec_loss.stack import MethodStack
 
 
-def test_by_hand():
+def test_equals_values_computed_by_hand():
     """Rewards 1 and 0 with 2 and 6 tokens: mean 1/4, deviation sqrt(3)/4."""
     rollouts = rollouts_of([1.0, 0.0], [0, 0], [[-1.0] * 2, [-1.0] * 6])
     got = HAPOAverage().advantages(rollouts)
@@ -49,7 +49,7 @@ def test_a_group_with_a_large_advantage_keeps_the_estimators():
     assert got[0].item() == pytest.approx(24**0.5, rel=1e-5)
 
 
-def test_limits():
+def test_limiting_cases():
     """Equal rewards have no advantage; one response keeps the estimator's; equal lengths are GRPO's, population."""
     rollouts = rollouts_of([1.0, 1.0, 1.0], [0, 0, 1], [[-1.0], [-1.0] * 3, [-1.0]], advantages=[0.5, 0.5, 0.5])
     assert HAPOAverage().advantages(rollouts)[:, 0].tolist() == [0.0, 0.0, 0.5]
@@ -70,6 +70,6 @@ def test_every_group_by_itself():
 
 
 @pytest.mark.parametrize("value", [0, -5.0, None])
-def test_refused(value):
+def test_bad_field_values_are_refused(value):
     with pytest.raises(ValueError, match="method.limit="):
         HAPOAverage(limit=value)

@@ -18,7 +18,7 @@ from paec_loss.methods.hardness import Hardness
         ([0.0, 0.0, 0.0, 0.0], [0.0] * 4),
     ],
 )
-def test_by_hand(rewards, expected):
+def test_equals_values_computed_by_hand(rewards, expected):
     got = Hardness().advantages(rollouts_of(rewards, [0] * 4, [[-1.0]] * 4))[:, 0]
     torch.testing.assert_close(got, torch.tensor(expected, dtype=torch.float64), rtol=1e-12, atol=1e-15)
 
@@ -48,6 +48,6 @@ def test_every_group_by_itself():
 
 
 @pytest.mark.parametrize("value", [-0.1, float("nan"), "x"])
-def test_refused(value):
+def test_bad_field_values_are_refused(value):
     with pytest.raises(ValueError, match="method.weight="):
         Hardness(weight=value)

@@ -72,7 +72,7 @@ def test_against_the_definition():
     assert found > 20
 
 
-def test_limits():
+def test_limiting_cases():
     rollouts = random_rollouts()
     for unchanged in (HICRA(alpha=0.0), HICRA(phrases=["nowhere"])):
         torch.testing.assert_close(unchanged.advantages(rollouts), rollouts.advantages, rtol=0, atol=0)
@@ -86,6 +86,6 @@ def test_the_default_list():
 
 
 @pytest.mark.parametrize("field, value", [("alpha", 1.5), ("alpha", -0.1), ("phrases", "hold on"), ("phrases", [""])])
-def test_refused(field, value):
+def test_bad_field_values_are_refused(field, value):
     with pytest.raises(ValueError, match=f"method.{field}="):
         HICRA(**{field: value})

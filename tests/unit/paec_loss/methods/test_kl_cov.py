@@ -59,7 +59,7 @@ def test_the_number_does_not_hang_on_a_rounding_of_the_later_pass():
 
 
 @pytest.mark.parametrize("method", [KLCov(ratio=0.2), KLCov(ratio=0.2, statistics_from="step")])
-def test_any_split(method):
+def test_the_gradient_does_not_depend_on_the_split(method):
     assert_any_split(method)
 
 
@@ -83,7 +83,7 @@ def test_on_policy_it_is_the_policy_gradient():
 
 
 @pytest.mark.parametrize("ratio, beta", [(0.2, 1.0), (0.9, 0.3), (1e-9, 1.0)])
-def test_verls_own(ratio, beta):
+def test_equals_verls_implementation(ratio, beta):
     from verl.trainer.ppo.core_algos import compute_policy_loss_kl_cov
     from verl.workers.config import FSDPActorConfig, PolicyLossConfig
 
@@ -101,6 +101,6 @@ def test_verls_own(ratio, beta):
 
 
 @pytest.mark.parametrize("field, value", [("ratio", 0), ("ratio", 1.5), ("beta", -1), ("beta", float("nan"))])
-def test_refused(field, value):
+def test_bad_field_values_are_refused(field, value):
     with pytest.raises(ValueError, match=f"method.{field}="):
         KLCov(**{field: value})

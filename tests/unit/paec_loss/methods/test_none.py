@@ -13,7 +13,7 @@ from paec_loss.method import clipped_surrogate
 from paec_loss.methods.none import NoMethod
 
 
-def test_by_hand():
+def test_equals_values_computed_by_hand():
     """Ratios 2, 1/2 and 4 with a clip to [0.8, 1.2] and at most 3 |A| where A < 0."""
     log_ratio = [math.log(2), math.log(0.5), math.log(4)]
     up, down = [1.0, 1.0, 1.0], [-1.0, -1.0, -1.0]
@@ -30,7 +30,7 @@ def test_a_log_ratio_is_clamped():
     assert isclose(losses[0, 0].item(), math.exp(MAX_LOG_RATIO)) and isclose(losses[1, 0].item(), -math.exp(-20.0))
 
 
-def test_verls_own():
+def test_equals_verls_implementation():
     from verl.trainer.ppo.core_algos import compute_policy_loss_vanilla
     from verl.workers.config import FSDPActorConfig
 
@@ -48,7 +48,7 @@ def test_verls_own():
     torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-14)
 
 
-def test_any_split():
+def test_the_gradient_does_not_depend_on_the_split():
     assert_any_split(NoMethod())
 
 

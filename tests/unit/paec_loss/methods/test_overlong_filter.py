@@ -12,7 +12,7 @@ from paec_loss.methods.overlong_filter import OverlongFilter
 from paec_loss.stack import MethodStack
 
 
-def test_by_hand():
+def test_equals_values_computed_by_hand():
     """Of 4, 3, 1 and no tokens, the first was cut at 4; its reward stays in the baseline: -1 and 2 / 3 remain."""
     rows = [[-1.0] * 4, [-1.0] * 3, [-1.0], []]
     rollouts = rollouts_of([1.0] * 4, [0] * 4, rows, advantages=[2.0, -1.0, 2 / 3, 5.0], max_response_length=4)

@@ -11,7 +11,7 @@ from batches import assert_by_group, random_rollouts, rollouts_of
 from paec_loss.methods.overlong_penalty import OverlongPenalty
 
 
-def test_by_hand():
+def test_equals_values_computed_by_hand():
     """L_max 10, b 4: 6 tokens and fewer cost nothing, 7 a quarter, 9 three quarters, 10 all."""
     rows = [[-1.0] * n for n in (10, 9, 7, 6, 1)]
     rollouts = rollouts_of([1.0, 1.0, 0.0, 1.0, 0.0], [0] * 5, rows, max_response_length=10)
@@ -59,6 +59,6 @@ def test_every_group_by_itself():
 
 
 @pytest.mark.parametrize("field, value", [("buffer", 0), ("buffer", 1.5), ("weight", -1)])
-def test_refused(field, value):
+def test_bad_field_values_are_refused(field, value):
     with pytest.raises(ValueError, match=f"method.{field}="):
         OverlongPenalty(**{field: value})

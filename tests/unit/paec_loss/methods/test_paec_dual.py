@@ -58,7 +58,7 @@ def test_it_is_paecs_term_with_another_coefficient():
     assert torch.equal(found[2], found[3]) and not torch.equal(found[0], found[3])
 
 
-def test_any_split():
+def test_the_gradient_does_not_depend_on_the_split():
     assert_any_split(PAECDual(), multiplier=0.5)
     assert_any_split(PAECDual(quantile_scope="mini_batch", average="mass"), multiplier=0.5)
 
@@ -86,6 +86,6 @@ def test_memory():
         ({"penalty": "two_sided"}, "method.penalty=two_sided: must be floor"),
     ],
 )
-def test_refused(fields, sentence):
+def test_bad_field_values_are_refused(fields, sentence):
     with pytest.raises(ValueError, match=sentence):
         PAECDual(**fields)

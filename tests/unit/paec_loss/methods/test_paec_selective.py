@@ -16,7 +16,7 @@ ALL = {"mask": "none", "rho": 0.0, "lambda_low": 1.0}
 @pytest.mark.parametrize(
     "responses, expected", [("wrong", [0.0, 1.0, 0.0]), ("right", [1.0, 0.0, 0.0]), ("mixed", [1.0, 1.0, 0.0])]
 )
-def test_by_hand(responses, expected):
+def test_equals_values_computed_by_hand(responses, expected):
     """Hbar is 2 over all 6 tokens, floor 3: the slope 2 (3 - 2) / 6 at every token of the responses that count."""
     tokens = hand_batch(
         [[-1.0, -1.0]] * 3, [[1.0, 1.0], [-1.0, -1.0], [0.0, 0.0]], entropy=[[1.0, 3.0], [2.0, 2.0], [0.0, 4.0]]
@@ -54,11 +54,11 @@ def test_its_weights_are_zero_where_it_does_not_act():
     assert not weights[~negative].any() and weights[negative].any()
 
 
-def test_any_split():
+def test_the_gradient_does_not_depend_on_the_split():
     for responses in ("wrong", "right", "mixed"):
         assert_any_split(PAECSelective(responses=responses), floor=4.0)
 
 
-def test_refused():
+def test_bad_field_values_are_refused():
     with pytest.raises(ValueError, match="method.responses='wrongs': must be one of wrong, mixed, right; did you mean"):
         PAECSelective(responses="wrongs")

@@ -29,7 +29,7 @@ def of_eight(right: int, **fields) -> torch.Tensor:
         (3, 8, 0.0, 0.0),  # k = G
     ],
 )
-def test_by_hand(right, k, of_right, of_wrong):
+def test_equals_values_computed_by_hand(right, k, of_right, of_wrong):
     assert_six_digits(of_eight(right, k=k), [of_right] * right + [of_wrong] * (8 - right))
 
 
@@ -104,6 +104,6 @@ def test_too_few_responses():
 
 
 @pytest.mark.parametrize("field, value", [("k", 0), ("k", 1.5), ("estimator", "best")])
-def test_refused(field, value):
+def test_bad_field_values_are_refused(field, value):
     with pytest.raises(ValueError, match=f"method.{field}="):
         PassAtK(**{field: value})

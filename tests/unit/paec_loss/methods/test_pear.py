@@ -18,7 +18,7 @@ def reward(method: PEAR, pieces: list[str], graded: float = 1.0, entropy=ENTROPY
     return method.rewards(rollouts).item()
 
 
-def test_by_hand():
+def test_equals_values_computed_by_hand():
     pieces = ["a", "b", "</think>", "c", "d"]
     assert reward(PEAR(), pieces) == pytest.approx(0.8, rel=1e-12)
     assert reward(PEAR(alpha=0.5), pieces) == pytest.approx(0.7, rel=1e-12)
@@ -88,6 +88,6 @@ def test_empty_responses_and_types():
 
 
 @pytest.mark.parametrize("field, value", [("alpha", float("inf")), ("markers", [""]), ("markers", "</think>")])
-def test_refused(field, value):
+def test_bad_field_values_are_refused(field, value):
     with pytest.raises(ValueError, match=f"method.{field}="):
         PEAR(**{field: value})

@@ -11,7 +11,7 @@ from batches import random_rollouts, rollouts_of
 from paec_loss.methods.position_advantage import PositionAdvantage
 
 
-def test_by_hand():
+def test_equals_values_computed_by_hand():
     """T = 2: positions 1/2 and 1, bonuses alpha/2 and alpha sigmoid(2) for steepness 4."""
     rollouts = rollouts_of([1.0, 0.0], [0, 0], [[-1.0, -1.0], [-1.0]], advantages=[1.0, -2.0])
     end = 0.3 / (1 + math.exp(-2.0))
@@ -36,7 +36,7 @@ def test_against_the_definition():
         assert (got[i, length:] == 0).all()
 
 
-def test_limits():
+def test_limiting_cases():
     rollouts = random_rollouts()  # of step 3
     for unchanged in (PositionAdvantage(alpha=0.0), PositionAdvantage(start_step=4)):
         torch.testing.assert_close(unchanged.advantages(rollouts), rollouts.advantages, rtol=0, atol=0)
@@ -49,6 +49,6 @@ def test_limits():
 @pytest.mark.parametrize(
     "field, value", [("alpha", -1), ("cap", 0), ("cap", 1.5), ("start_step", 0), ("steepness", -1)]
 )
-def test_refused(field, value):
+def test_bad_field_values_are_refused(field, value):
     with pytest.raises(ValueError, match=f"method.{field}="):
         PositionAdvantage(**{field: value})

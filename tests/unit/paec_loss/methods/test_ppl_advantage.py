@@ -9,7 +9,7 @@ from batches import random_rollouts, rollouts_of
 from paec_loss.methods.ppl_advantage import PPLAdvantage
 
 
-def test_by_hand():
+def test_equals_values_computed_by_hand():
     """Log-perplexities 1 and 3: mean 2, population deviation 1, so z = -1 and 1."""
     rollouts = rollouts_of([1.0, 0.0], [0, 0], [[-0.5, -1.5], [-3.0]], advantages=[2.0, -2.0])
     expected = torch.tensor([[2 * 1.1, 2 * 1.1], [-2 * 0.9, 0]], dtype=torch.float64)
@@ -52,7 +52,7 @@ def test_against_the_definition():
     assert (got != rollouts.advantages).any()
 
 
-def test_limits():
+def test_limiting_cases():
     rollouts = random_rollouts()
     for unchanged in (PPLAdvantage(alpha=0.0), PPLAdvantage(width=0.0)):
         torch.testing.assert_close(unchanged.advantages(rollouts), rollouts.advantages, rtol=0, atol=0)
@@ -61,6 +61,6 @@ def test_limits():
 
 
 @pytest.mark.parametrize("field, value", [("alpha", -0.1), ("width", 1.5), ("width", -0.1), ("alpha", "x")])
-def test_refused(field, value):
+def test_bad_field_values_are_refused(field, value):
     with pytest.raises(ValueError, match=f"method.{field}="):
         PPLAdvantage(**{field: value})

@@ -28,7 +28,7 @@ def of_eight(right: int, quantile: float = 0.4) -> torch.Tensor:
         (0, 0.0, 0.0),
     ],
 )
-def test_by_hand(right, of_right, of_wrong):
+def test_equals_values_computed_by_hand(right, of_right, of_wrong):
     assert_six_digits(of_eight(right), [of_right] * right + [of_wrong] * (8 - right))
 
 
@@ -64,7 +64,7 @@ def test_every_group_by_itself():
     assert_by_group(QAE())
 
 
-def test_limits():
+def test_limiting_cases():
     """One response, equal rewards and padding have no advantage; every token has its response's."""
     rollouts = rollouts_of([1.0, 1.0, 1.0, 0.0, 1.0], [0, 1, 1, 2, 2], [[-1.0], [-1.0], [], [-1.0, -1.0], [-1.0]])
     got = QAE().advantages(rollouts)
@@ -74,6 +74,6 @@ def test_limits():
 
 
 @pytest.mark.parametrize("value", [0, 1.1, -0.4, None])
-def test_refused(value):
+def test_bad_field_values_are_refused(value):
     with pytest.raises(ValueError, match="method.quantile="):
         QAE(quantile=value)

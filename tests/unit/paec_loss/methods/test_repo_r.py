@@ -106,7 +106,7 @@ def test_a_state_that_no_run_has_written_is_refused(state):
     assert tracker.state_dict() == {"zeta": 0.01}
 
 
-def test_any_split():
+def test_the_gradient_does_not_depend_on_the_split():
     assert_any_split(REPOR(), zeta=0.3)
 
 
@@ -120,6 +120,6 @@ def test_any_split():
         ({"controller": "adaptive", "zeta": 0.0}, "method.zeta=0.0: with controller=adaptive its size must be in"),
     ],
 )
-def test_refused(fields, words):
+def test_bad_field_values_are_refused(fields, words):
     with pytest.raises(ValueError, match=words):
         REPOR(**fields)

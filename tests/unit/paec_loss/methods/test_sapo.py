@@ -23,7 +23,7 @@ from verl_losses import assert_verls_own
 from paec_loss.methods.sapo import SAPO
 
 
-def test_by_hand():
+def test_equals_values_computed_by_hand():
     tokens = toy_batch()
     gates = [1.904909, 2.482145, 2, 2.346333, 1.904762, 1.578335, 1.935214]
     losses = SAPO().policy_loss(tokens, None, update_of(tokens, SAPO()))
@@ -51,7 +51,7 @@ def test_against_the_formula(taus):
 
 
 @pytest.mark.parametrize("positive, negative", [(1.0, 1.05), (2.0, 4.0)])
-def test_verls_own(positive, negative):
+def test_equals_verls_implementation(positive, negative):
     method = SAPO(tau_positive=positive, tau_negative=negative)
     assert_verls_own(method, "sapo", "seq-mean-token-mean", tau_pos=positive, tau_neg=negative)
 
@@ -72,11 +72,11 @@ def test_on_policy_it_is_the_policy_gradient():
 
 
 @pytest.mark.parametrize("method", [SAPO(), SAPO(tau_positive=5.0, tau_negative=0.1)])
-def test_any_split(method):
+def test_the_gradient_does_not_depend_on_the_split(method):
     assert_any_split(method)
 
 
 @pytest.mark.parametrize("field, value", [("tau_positive", 0), ("tau_negative", -1), ("tau_negative", float("nan"))])
-def test_refused(field, value):
+def test_bad_field_values_are_refused(field, value):
     with pytest.raises(ValueError, match=f"method.{field}="):
         SAPO(**{field: value})

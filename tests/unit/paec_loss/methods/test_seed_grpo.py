@@ -11,7 +11,7 @@ from batches import assert_six_digits, random_rollouts, rollouts_of
 from paec_loss.methods.seed_grpo import SEEDGRPO
 
 
-def test_by_hand():
+def test_equals_values_computed_by_hand():
     """Four answers in classes of 2, 1, 1: SE = 1.5 ln 2, which is 3/4 of ln 4; R - mean = 1/2."""
     rollouts = rollouts_of([1.0, 1.0, 0.0, 0.0], [0] * 4, [[-1.0]] * 4, answer_ids=[5, 5, 0, 1])
     got = SEEDGRPO(alpha=2.0).advantages(rollouts)[:, 0]
@@ -79,7 +79,7 @@ def test_a_linear_factor_stays_positive():
     assert SEEDGRPO(alpha=1.5, factor="focal").alpha == 1.5
 
 
-def test_limits():
+def test_limiting_cases():
     rewards = [1.0, 0.0, 0.0, 1.0]
     rollouts = rollouts_of(rewards, [0, 0, 0, 1], [[-1.0], [-2.0], [], [-1.0]], answer_ids=[0, 1, 2, 3])
     assert SEEDGRPO(alpha=0.0).advantages(rollouts)[:, 0].tolist() == [0.5, -0.5, 0, 0]  # Dr.GRPO
@@ -90,6 +90,6 @@ def test_limits():
 
 
 @pytest.mark.parametrize("field, value", [("alpha", -1), ("weights", "count"), ("factor", "square")])
-def test_refused(field, value):
+def test_bad_field_values_are_refused(field, value):
     with pytest.raises(ValueError, match=f"method.{field}="):
         SEEDGRPO(**{field: value})

@@ -33,7 +33,7 @@ def batch(log_prob=LOG_PROB, advantages=ADVANTAGES, entropy=ENTROPY):
     return hand_batch(log_prob, advantages, entropy=entropy, ref_log_prob=reference)
 
 
-def test_by_hand():
+def test_equals_values_computed_by_hand():
     """At least one token of highest covariance; c = 1 twice is a tie, and both count."""
     assert weights(SENT(), batch()) == pytest.approx([0.2, 0.05, 0.0, 0.05, 0.2], rel=1e-12)
     slightly = [[-0.9, -3.0, -0.1], [-1.0, -3.0]]
@@ -83,7 +83,7 @@ def test_against_the_formula(ratio, low_entropy):
 
 
 @pytest.mark.parametrize("statistics_from", ["exact", "step"])
-def test_any_split(statistics_from):
+def test_the_gradient_does_not_depend_on_the_split(statistics_from):
     assert_any_split(SENT(ratio=0.2, statistics_from=statistics_from))
 
 
@@ -117,6 +117,6 @@ def test_it_says_what_it_needs():
 @pytest.mark.parametrize(
     "field, value", [("ratio", 0), ("low_entropy", 1.5), ("coefficient", -1), ("high", float("nan"))]
 )
-def test_refused(field, value):
+def test_bad_field_values_are_refused(field, value):
     with pytest.raises(ValueError, match=f"method.{field}="):
         SENT(**{field: value})

@@ -74,7 +74,7 @@ def test_the_anchor_is_the_first_steps():
         assert tracker.signal(step) == ({} if step == 1 else {"floor": 5.0})
 
 
-def test_by_hand():
+def test_equals_values_computed_by_hand():
     """Selected: 5 of the first response; one token is not above its own quantile. Slope 2 c (5 - 4) = 0.01."""
     tokens = hand_batch([[-1.0] * 5, [-1.0]], [[0.0] * 5, [0.0]], entropy=[[1.0, 2.0, 3.0, 4.0, 5.0], [6.0]])
     tokens = replace(tokens, statistics=replace(tokens.statistics, nucleus_entropy=tokens.statistics.entropy * 1))
@@ -92,11 +92,11 @@ def test_at_step_one_it_is_the_clipped_surrogate():
     assert torch.equal(ours, theirs) and theirs.abs().max() > 0
 
 
-def test_any_split():
+def test_the_gradient_does_not_depend_on_the_split():
     assert_any_split(SIREN(lambda_low=1.0), floor=0.1)
 
 
 @pytest.mark.parametrize("field, value", [("lambda_low", -1), ("rho", 1.0), ("top_p", 0), ("mask", "softish")])
-def test_refused(field, value):
+def test_bad_field_values_are_refused(field, value):
     with pytest.raises(ValueError, match=f"method.{field}="):
         SIREN(**{field: value})

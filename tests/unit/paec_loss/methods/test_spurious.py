@@ -88,6 +88,6 @@ def test_every_group_by_itself(kind):
 
 
 @pytest.mark.parametrize("field, value", [("kind", "majority"), ("probability", 1.1), ("probability", None)])
-def test_refused(field, value):
+def test_bad_field_values_are_refused(field, value):
     with pytest.raises(ValueError, match=f"method.{field}="):
         Spurious(**{field: value})

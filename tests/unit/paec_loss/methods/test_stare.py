@@ -154,7 +154,7 @@ def test_a_state_that_no_run_has_written_is_refused(state):
 
 
 @pytest.mark.parametrize("method", [STARE(top=0.3), STARE(top=0.3, statistics_from="step")])
-def test_any_split(method):
+def test_the_gradient_does_not_depend_on_the_split(method):
     assert_any_split(method, **BOTH)
 
 
@@ -162,6 +162,6 @@ def test_any_split(method):
     "field, value",
     [("top", 0), ("weight_positive", 0.9), ("weight_negative", 1.1), ("target", -1), ("variant", "o2")],
 )
-def test_refused(field, value):
+def test_bad_field_values_are_refused(field, value):
     with pytest.raises(ValueError, match=f"method.{field}="):
         STARE(**{field: value})

@@ -119,7 +119,7 @@ def test_an_infinite_dual_clip_is_none():
 
 
 @pytest.mark.parametrize("method", [STEER(), STEER(variant="linear"), STEER(statistics_from="step")])
-def test_any_split(method):
+def test_the_gradient_does_not_depend_on_the_split(method):
     assert_any_split(method)
 
 
@@ -127,6 +127,6 @@ def test_any_split(method):
     "field, value",
     [("variant", "exponent"), ("lambda_min", 0), ("lambda_min", 1.5), ("lambda_max", 0.5), ("dual_clip", 0.5)],
 )
-def test_refused(field, value):
+def test_bad_field_values_are_refused(field, value):
     with pytest.raises(ValueError, match=f"method.{field}="):
         STEER(**{field: value})

@@ -27,7 +27,7 @@ def term(method: TEARL, tokens) -> torch.Tensor:
     return method.loss_term(tokens, method.prepare(detached(tokens), update), update)
 
 
-def test_by_hand():
+def test_equals_values_computed_by_hand():
     """Means of A and log p .142857 and -.745714; the second token of the second response is at the bound."""
     tokens = toy_batch()
     assert TEARL().prepare(tokens, update_of(tokens, TEARL())) == Means(
@@ -65,7 +65,7 @@ def test_against_the_formula(fields):
     assert_same_gradient(mini_batch_loss(method, tokens), expected, logits)
 
 
-def test_limits():
+def test_limiting_cases():
     _, tokens = random_batch()
     assert mini_batch_loss(TEARL(coefficient=0.0), tokens) == mini_batch_loss(NoMethod(), tokens)
     # Equal covariances: every token of a response has scale / length; with responses of one length a plain bonus.
@@ -76,11 +76,11 @@ def test_limits():
 
 
 @pytest.mark.parametrize("method", [TEARL(coefficient=0.1), TEARL(statistics_from="step", max_weight=0.7)])
-def test_any_split(method):
+def test_the_gradient_does_not_depend_on_the_split(method):
     assert_any_split(method)
 
 
 @pytest.mark.parametrize("field, value", [("coefficient", float("inf")), ("scale", 0), ("max_weight", -1)])
-def test_refused(field, value):
+def test_bad_field_values_are_refused(field, value):
     with pytest.raises(ValueError, match=f"method.{field}="):
         TEARL(**{field: value})

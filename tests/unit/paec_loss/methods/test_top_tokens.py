@@ -28,7 +28,7 @@ def test_a_share_of_the_tokens_is_not_one_short(name):
     assert method.prepare(detached(tokens), update_of(tokens, method)).chosen.sum() == 29
 
 
-def test_by_hand():
+def test_equals_values_computed_by_hand():
     tokens = hand_batch(LOG_PROB, [[0.0] * len(row) for row in LOG_PROB])
     values = tokens.log_prob.detach()
     assert top(values, tokens, 2).among(tokens).tolist() == [[True, False, False], [True, False, False]]

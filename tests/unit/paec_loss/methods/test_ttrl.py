@@ -27,7 +27,7 @@ def rewards(answers: list[int], **fields) -> list[float]:
         ([3, 3, 3], [1, 1, 1]),
     ],
 )
-def test_by_hand(answers, expected):
+def test_equals_values_computed_by_hand(answers, expected):
     assert rewards(answers) == expected
 
 
@@ -59,6 +59,6 @@ def test_every_group_by_itself():
 
 
 @pytest.mark.parametrize("value", [0, 2.5, None])
-def test_refused(value):
+def test_bad_field_values_are_refused(value):
     with pytest.raises(ValueError, match="method.min_votes="):
         TTRL(min_votes=value)

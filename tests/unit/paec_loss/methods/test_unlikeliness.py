@@ -11,7 +11,7 @@ from paec_loss.methods.unlikeliness import Unlikeliness
 SUMS = [[-4.0, -6.0], [-40.0], [-5.0] * 4, [-29.0, -1.0]]  # -10, -40, -20, -30
 
 
-def test_by_hand():
+def test_equals_values_computed_by_hand():
     rollouts = rollouts_of([1.0, 1.0, 0.0, 1.0], [0] * 4, SUMS)
     assert Unlikeliness().rewards(rollouts).tolist() == [0.8125, 1.0, 0.0, 0.9375]
     assert Unlikeliness(beta=1.0).rewards(rollouts).tolist() == [0.25, 1.0, 0.0, 0.75]
@@ -52,6 +52,6 @@ def test_every_group_by_itself():
 
 
 @pytest.mark.parametrize("value", [-0.1, 1.1, None])
-def test_refused(value):
+def test_bad_field_values_are_refused(value):
     with pytest.raises(ValueError, match="method.beta="):
         Unlikeliness(beta=value)

@@ -13,7 +13,7 @@ REWARDS, PROMPT = [1.0, 0.0, 1.0, 0.0, 1.0, 1.0, 1.0, 0.0], [0, 0, 0, 0, 1, 1, 2
 LOG_PROB = [[-1.0, -1.0], [-1.0], [-1.0, -1.0, -1.0], [-1.0], [-1.0], [-1.0, -1.0], [-1.0], []]
 
 
-def test_by_hand():
+def test_equals_values_computed_by_hand():
     rollouts = rollouts_of([0.0] * 8, PROMPT, LOG_PROB, advantages=[2.0, -1.0, 0.5, -3.0, 0.0, 0.0, 4.0, 1.0])
     found = WReinforce().advantages(rollouts)
     expected = [[0.2, 0.2, 0], [-1.0, 0, 0], [0.05] * 3, [-3.0, 0, 0], [0] * 3, [0] * 3, [0.4, 0, 0], [0] * 3]
@@ -37,6 +37,6 @@ def test_with_weight_one_nothing_changes():
 
 
 @pytest.mark.parametrize("value", [-0.1, float("inf"), float("nan"), True])
-def test_refused(value):
+def test_bad_field_values_are_refused(value):
     with pytest.raises(ValueError, match="method.positive_weight="):
         WReinforce(positive_weight=value)

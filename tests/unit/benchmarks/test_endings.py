@@ -108,8 +108,8 @@ def test_the_section_by_hand(tmp_path):
     assert "| `pass_at_k+paec` | " in alone and "+1.50 [" in alone and "+1.00 [" in alone
     assert (
         "* Four numbers, 1,000 steps: 25% of `paec`'s token entropy is at tokens above 2 nats, which are 1.0% of the "
-        "tokens (0% with GRPO); 80% of that is where no grader reads. They have 50% of the entropy that the floor is "
-        "about. With them counted as 0 the token entropy is 0.300, GRPO's 0.200." in text
+        "tokens (0% with GRPO); 80% of that is where no grader reads. They have 50% of the entropy that counts "
+        "towards the floor. With them counted as 0 the token entropy is 0.300, GRPO's 0.200." in text
     )
     (first, *_) = endings.in_short(tmp_path, draws=5)
     assert "+1.50 [" in first and "expressions are +1.00 [" in first and "(four numbers, 1,000 steps)" in first

@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 from transfer_queue import KVBatchMeta
 
 from paec_loss import Method, MethodStack
+from paec_loss.methods.none import NoMethod
 from recipe.paec.common.errors import UserError
 from recipe.paec.run import checkpoints
 
@@ -65,7 +66,7 @@ def test_what_was_cut_off_is_known_without_a_log_prob_pass(monkeypatch):
     trainer.heartbeat = SimpleNamespace(beat=lambda stage, step: None)
     trainer.recorder = SimpleNamespace(ask=lambda batch: None, take_statistics=lambda batch, vocabulary, read: None)
     trainer.prompt_recorder = SimpleNamespace(take=lambda batch: [info] * 4, sources=["math"] * 4)
-    trainer.stack, trainer.trackers, trainer.rollouts = MethodStack([Method()]), {}, []
+    trainer.stack, trainer.trackers, trainer.rollouts = MethodStack([NoMethod()]), {}, []
     trainer.global_steps, trainer.vocab_size = 1, 26
     shares = []
     for limit in (32, 23):
@@ -96,7 +97,7 @@ def drawing_trainer(monkeypatch, tmp_path, rows: int, filtered: bool = True):
     monkeypatch.setattr(PPOTrainerSync, "_next_train_batch", next_batch)
     trainer = object.__new__(PAECTrainerSync)
     trainer.global_steps, trainer.draws, trainer.train_dataset = 4, Draws(filtered), range(rows)
-    trainer.heartbeat, trainer.stack = Heartbeat(tmp_path), MethodStack([Method()])
+    trainer.heartbeat, trainer.stack = Heartbeat(tmp_path), MethodStack([NoMethod()])
     return trainer
 
 

@@ -181,6 +181,7 @@ def on_ray(config: DictConfig) -> list[Check]:
     from ray.util.placement_group import placement_group
     from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+    from recipe.paec.doctor.node_folders import files_here
     from recipe.paec.doctor.node_limits import COLOCATED, has_room, queue_cpus
 
     cluster = config.cluster
@@ -233,10 +234,10 @@ def on_ray(config: DictConfig) -> list[Check]:
         for index in range(per_node)
     ]
     homes = ray.get([member.home.remote() for member in members])
-    checks = []
+    checks, files = [], files_here(config)
     for home in dict.fromkeys(homes):
         own = [member for member, its_home in zip(members, homes, strict=True) if its_home == home]
-        looked = ray.get([own[0].look.remote(), *(member.look_at_gpu.remote() for member in own)])
+        looked = ray.get([own[0].look.remote(files), *(member.look_at_gpu.remote() for member in own)])
         checks.append(_joined(nodes[home]["NodeName"], [_check(content) for content in sum(looked, [])]))
     store = ray.get(members[0].store.remote())
     device = "cuda:0" if cluster.platform == "cuda" else "cpu"  # Ray shows every actor only its own GPU
@@ -269,12 +270,12 @@ class Rank:
 
         return ray.get_runtime_context().get_node_id()
 
-    def look(self) -> list[dict]:
-        """The checks of the node."""
+    def look(self, files: list[str]) -> list[dict]:
+        """The checks of the node, which must have the model and data `files` that the driver's node has."""
         from recipe.paec.doctor.node import node_checks
         from recipe.paec.doctor.node_folders import same_files
 
-        return [asdict(check) for check in (*node_checks(self._config), same_files(self._config))]
+        return [asdict(check) for check in (*node_checks(self._config), same_files(self._config, files))]
 
     def look_at_gpu(self) -> list[dict]:
         """The check of this actor's own GPU."""

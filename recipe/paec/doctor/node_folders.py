@@ -9,6 +9,7 @@ import shutil
 import socket
 import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -148,14 +149,22 @@ def write_access(config: DictConfig) -> Check:
     return Check("write access", ", ".join(map(str, places)), tuple(errors))
 
 
-def same_files(config: DictConfig) -> Check:
-    """Model and data, on another node than the one where they were checked."""
+def files_here(config: DictConfig) -> list[str]:
+    """Of the run's model and data files, those on this node."""
     files = [file for of_key in data_files(config).values() for file in of_key]
-    missing = [file for file in files if not Path(file).expanduser().is_file()]
-    if model_folder(config.model.path) is None:
-        missing.insert(0, config.model.path)
+    found = [file for file in files if Path(file).expanduser().is_file()]
+    return found if model_folder(config.model.path) is None else [config.model.path, *found]
+
+
+def same_files(config: DictConfig, expected: Sequence[str]) -> Check:
+    """Model and data on another node than the one where they were checked, which has the `expected` ones.
+
+    What that node lacks too is created by the run, or is an error of its own check.
+    """
+    here = files_here(config)
     errors = tuple(
         f"{name} is not on node {socket.gethostname()}: model and data must be at the same paths on all nodes"
-        for name in missing
+        for name in expected
+        if name not in here
     )
-    return Check("files", "model and data exist", errors)
+    return Check("files", "model and data exist" if expected else "model and data do not exist yet", errors)

@@ -9,6 +9,7 @@ import sys
 import time
 
 from recipe.paec.doctor import node_folders
+from recipe.paec.doctor.report import Check
 
 
 def test_small_shared_memory(tiny_config, small_disk, monkeypatch):
@@ -79,7 +80,18 @@ def test_the_files_of_another_node(tiny_config, tiny_files, tmp_path):
     shutil.copy(tiny_files / "data" / "train.parquet", file)
     config = tiny_config(f"data.train_files={file}")
     assert config.data.train_files == str(file)
-    assert node_folders.same_files(config).errors == ()
+    there = node_folders.files_here(config)
+    assert there == [config.model.path, str(file), *config.data.val_files]
+    assert node_folders.same_files(config, there).errors == ()
     file.unlink()
-    (problem,) = node_folders.same_files(config).errors
+    (problem,) = node_folders.same_files(config, there).errors
     assert problem.startswith(f"{file} is not on node ")
+
+
+def test_files_that_the_run_creates_are_on_no_node_yet(tiny_config, tmp_path):
+    """A run whose preparation makes model and data starts on a Ray cluster too."""
+    config = tiny_config(f"model.path={tmp_path}/model", f"data.train_files={tmp_path}/train.parquet")
+    config.data.val_files = [f"{tmp_path}/validation.parquet"]
+    expected = node_folders.files_here(config)
+    assert expected == []
+    assert node_folders.same_files(config, expected) == Check("files", "model and data do not exist yet")

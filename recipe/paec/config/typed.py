@@ -13,13 +13,13 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from omegaconf import DictConfig, ListConfig
 
-from recipe.paec.config.values import FLAG, NUMBER, WHOLE, Rule, check_values, closest, quoted
+from recipe.paec.config.values import FLAG, NUMBER, WHOLE, Rule, as_text, check_values, closest
 
 KINDS = {
     bool: FLAG,
     int: WHOLE,
     float: NUMBER,
-    str: Rule(lambda v: isinstance(v, str), "must be text", remedy=quoted),
+    str: Rule(lambda v: isinstance(v, str), "must be text", remedy=as_text),
 }
 """Type of a field -> its allowed values."""
 SEVERAL = {int: "integers", str: "texts"}

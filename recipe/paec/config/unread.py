@@ -31,43 +31,30 @@ class Condition:
     """Values of the keys that ask for nothing, and may be given all the same."""
 
 
+MICRO_BATCHES = (
+    (f"{ACTOR}.use_dynamic_bsz", f"{ACTOR}.ppo_micro_batch_size_per_gpu", f"{ACTOR}.ppo_max_token_len_per_gpu"),
+    *(
+        (
+            f"{section}.log_prob_use_dynamic_bsz",
+            f"{section}.log_prob_micro_batch_size_per_gpu",
+            f"{section}.log_prob_max_token_len_per_gpu",
+        )
+        for section in (ROLLOUT, REF)
+    ),
+)
+"""Of each pass: whether micro-batches are made by tokens, their responses if not, and their tokens if so."""
+
+
+def _micro_batches(dynamic: str, responses: str, tokens: str) -> tuple[Condition, Condition]:
+    """Only one of the two sizes of a micro-batch is read."""
+    return (
+        Condition((responses,), dynamic, lambda by_tokens: not by_tokens, f"set {tokens}, the tokens of a micro-batch"),
+        Condition((tokens,), dynamic, bool, f"set {responses}, the responses of a micro-batch"),
+    )
+
+
 CONDITIONS = (
-    Condition(
-        (f"{ACTOR}.ppo_micro_batch_size_per_gpu",),
-        f"{ACTOR}.use_dynamic_bsz",
-        lambda dynamic: not dynamic,
-        f"set {ACTOR}.ppo_max_token_len_per_gpu, the tokens of a micro-batch",
-    ),
-    Condition(
-        (f"{ROLLOUT}.log_prob_micro_batch_size_per_gpu",),
-        f"{ROLLOUT}.log_prob_use_dynamic_bsz",
-        lambda dynamic: not dynamic,
-        f"set {ROLLOUT}.log_prob_max_token_len_per_gpu, the tokens of a micro-batch",
-    ),
-    Condition(
-        (f"{REF}.log_prob_micro_batch_size_per_gpu",),
-        f"{REF}.log_prob_use_dynamic_bsz",
-        lambda dynamic: not dynamic,
-        f"set {REF}.log_prob_max_token_len_per_gpu, the tokens of a micro-batch",
-    ),
-    Condition(
-        (f"{ACTOR}.ppo_max_token_len_per_gpu",),
-        f"{ACTOR}.use_dynamic_bsz",
-        bool,
-        f"set {ACTOR}.ppo_micro_batch_size_per_gpu, the responses of a micro-batch",
-    ),
-    Condition(
-        (f"{ROLLOUT}.log_prob_max_token_len_per_gpu",),
-        f"{ROLLOUT}.log_prob_use_dynamic_bsz",
-        bool,
-        f"set {ROLLOUT}.log_prob_micro_batch_size_per_gpu, the responses of a micro-batch",
-    ),
-    Condition(
-        (f"{REF}.log_prob_max_token_len_per_gpu",),
-        f"{REF}.log_prob_use_dynamic_bsz",
-        bool,
-        f"set {REF}.log_prob_micro_batch_size_per_gpu, the responses of a micro-batch",
-    ),
+    *(condition for sizes in MICRO_BATCHES for condition in _micro_batches(*sizes)),
     Condition(
         (f"{ACTOR}.kl_loss_coef", f"{ACTOR}.kl_loss_type"),
         f"{ACTOR}.use_kl_loss",

@@ -63,7 +63,7 @@ def _choice(*options: str) -> Rule:
     return Rule(lambda v: isinstance(v, str) and v in options, f"must be one of {', '.join(options)}", options)
 
 
-def quoted(key: str, value: Any, given: str) -> str:
+def as_text(key: str, value: Any, given: str) -> str:
     """How to write a text that is read as a number, or as true or false."""
     read = "true or false" if isinstance(value, bool) else "a number"
     return f""", and this is {read}: write '{key}="{given}"'""" if isinstance(value, int | float) else ""
@@ -118,7 +118,7 @@ FRACTION = _number(lambda v: 0 <= v <= 1, "must be a number in [0, 1]")
 WHOLE = Rule(_is_whole, "must be an integer")
 NUMBER = Rule(_is_number, "must be a finite number")
 FLAG = Rule(lambda v: isinstance(v, bool), "must be true or false")
-TEXT = Rule(lambda v: isinstance(v, str) and v.strip() != "", "must be non-empty text", remedy=quoted)
+TEXT = Rule(lambda v: isinstance(v, str) and v.strip() != "", "must be non-empty text", remedy=as_text)
 URL = Rule(_is_url, "must be a URL that begins with http:// or https:// and has no user name")
 SCORERS = Rule(_are_scorers, "must be a table: reward.scorers.DATA_SOURCE=package.module:function")
 FILES = Rule(_are_files, "must be a file, or a non-empty list of files: '[a.parquet,b.parquet]'")

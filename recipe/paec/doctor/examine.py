@@ -16,10 +16,11 @@ from recipe.paec.common.console import GIB, gib
 from recipe.paec.common.errors import UserError
 from recipe.paec.common.repository import OF_CHECKOUT
 from recipe.paec.config import verl_rules
+from recipe.paec.config.data_files import data_files
 from recipe.paec.config.resolve import folder_mark
 from recipe.paec.doctor import environment, node, node_folders, node_limits, node_memory
 from recipe.paec.doctor.collective import Collective
-from recipe.paec.doctor.inputs import data_errors, data_files, is_below, model_errors
+from recipe.paec.doctor.inputs import data_errors, is_below, model_errors
 from recipe.paec.doctor.node_folders import existing
 from recipe.paec.doctor.report import Check, Report
 from recipe.paec.plan import formulas, shapes

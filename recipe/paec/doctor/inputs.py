@@ -23,6 +23,7 @@ from recipe.paec.common.model_files import (
     module_errors,
     read_config,
 )
+from recipe.paec.config.data_files import data_files
 from recipe.paec.config.rules import check_context, sequence_length
 from recipe.paec.config.scored_files import COMMAND, SCORE, scored_path, scores_in, too_few, train_files
 
@@ -67,12 +68,6 @@ def check_model(config: DictConfig, to_come: Path | None = None) -> list[str]:
 def is_below(path: str, folder: Path | None) -> bool:
     """Whether a path is in a folder, if there is one."""
     return folder is not None and folder.absolute() in Path(path).expanduser().absolute().parents
-
-
-def data_files(config: DictConfig) -> dict[str, list[str]]:
-    """The data files of `data.train_files` and `data.val_files`, by the last part of their key."""
-    keys = ("train_files", "val_files")
-    return {key: [config.data[key]] if isinstance(config.data[key], str) else list(config.data[key]) for key in keys}
 
 
 def check_data(config: DictConfig, tokenizer: Any | None, to_come: Path | None = None) -> list[str]:

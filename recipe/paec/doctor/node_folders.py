@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 
 from recipe.paec.common.console import GIB, gib
 from recipe.paec.common.model_files import model_folder
-from recipe.paec.doctor.inputs import data_files
+from recipe.paec.config.data_files import data_files
 from recipe.paec.doctor.node_memory import free_memory
 from recipe.paec.doctor.report import Check
 

@@ -108,12 +108,13 @@ def main(config_file: str, check_only: bool) -> int:
         validate(config)
         if check_only:
             return 0
-        from recipe.paec.driver import data_files, tracking
+        from recipe.paec.config.data_files import use_absolute_files
+        from recipe.paec.driver import tracking
         from recipe.paec.driver.task_runner import TaskRunnerHere
         from verl.trainer.main_ppo import run_ppo  # isort: skip
 
         tracking.prepare(config)
-        data_files.use_absolute_files(config)
+        use_absolute_files(config)
         run_ppo(config, task_runner_class=TaskRunnerHere)
     except Exception as error:
         traceback.print_exc()

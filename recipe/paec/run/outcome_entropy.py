@@ -14,8 +14,8 @@ def by_outcome(
 ) -> dict[str, float]:
     """`actor/entropy/right`, `/wrong`, `/truncated` and, with several data sources, `/<source>`: token means, nats.
 
-    Absent where a step has no such response. A source is named as in `val/<source>/...`; one
-    named right, wrong or truncated gets no metric of its own.
+    Absent where a step has no such response. A source is named as in `val/<source>/...`; one named
+    right, wrong or truncated gets no metric of its own.
 
     Args:
         entropy, inside: [B, R] of each token, and whether the loss sees it.

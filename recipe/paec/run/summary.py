@@ -65,6 +65,11 @@ def step_line(record: dict[str, Any], total_steps: int) -> str:
     return "  ".join(parts)
 
 
+def _anchored_method(records: Sequence[Mapping[str, Any]]) -> str | None:
+    """`anchored` of the first of these records that has it."""
+    return next((found for record in records if (found := anchored(record))), None)
+
+
 def entropy_curves(records: Sequence[Mapping[str, Any]], grpo: Sequence[dict[str, Any]] = ()) -> list[Curve]:
     """Token entropy of a run's training steps, with the method's Hbar and floor and the entropy of a recorded GRPO run.
 
@@ -73,7 +78,7 @@ def entropy_curves(records: Sequence[Mapping[str, Any]], grpo: Sequence[dict[str
         grpo: lines of `reference_run.grpo_of`; those after the run's last step are left out.
     """
     trained = [record for record in records if ENTROPY in record]
-    method = next((found for record in trained if (found := anchored(record))), None)
+    method = _anchored_method(trained)
     steps = [record["step"] for record in trained]
     keys = [("*", "token entropy", ENTROPY)]
     if method is not None:
@@ -102,7 +107,7 @@ def drawings(
     window += 1 - window % 2  # odd
     means = f"means of {window} steps" if window > 1 else ""
     smooth = [replace(curve, values=smoothed(curve.values, window)) for curve in curves]
-    method = next((found for record in records if (found := anchored(record))), None)
+    method = _anchored_method(records)
     lines = []
     for marks, unit in ((".*", NATS), ("-o", hbar_unit(config, method) if method else "")):
         pair = [curve for curve in smooth if curve.mark in marks]

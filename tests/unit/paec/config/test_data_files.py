@@ -7,7 +7,7 @@ import shutil
 import pytest
 from omegaconf import OmegaConf
 
-from recipe.paec.driver.data_files import use_absolute_files
+from recipe.paec.config.data_files import use_absolute_files
 
 
 def used(train, validation) -> tuple[list[str], list[str]]:

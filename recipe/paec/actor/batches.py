@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 from tensordict import TensorDict
-from verl.workers.utils.padding import no_padding_2_padding
 
 from paec_loss import Tokens, TokenStatistics
+from recipe.paec.actor.responses import no_padding_2_padding
 
 VERL_NAMES = {"log_prob": "log_probs", "entropy": "entropy"}
 """TokenStatistics field -> its name in verl's `model_output` and queue."""

@@ -13,10 +13,10 @@ from tensordict import TensorDict
 from verl.trainer.ppo.core_algos import agg_loss, register_policy_loss
 from verl.workers.config import ActorConfig
 from verl.workers.utils.losses import ppo_loss
-from verl.workers.utils.padding import response_to_nested
 
 from paec_loss import MethodStack, Tokens, Update
 from recipe.paec.actor.batches import micro_batch_tokens
+from recipe.paec.actor.responses import response_to_nested
 from recipe.paec.config.schema import OWN_SURROGATE
 
 _surrogate: ContextVar[Callable] = ContextVar("surrogate")

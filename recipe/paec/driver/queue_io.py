@@ -12,13 +12,13 @@ import transfer_queue as tq
 from omegaconf import DictConfig
 from tensordict import TensorDict
 from transfer_queue import KVBatchMeta
-from verl.workers.utils.padding import response_to_nested
 
 from paec_loss import MethodStack, Rollouts
 from paec_loss.stack import NO_SIGNALS, Signals
 from paec_loss.token_texts import token_pieces
 from recipe.grading.pool import GraderPool
 from recipe.paec.actor.batches import QUEUED_FIELDS, RESPONSE_NUMBER, RESPONSE_VALUE, padded_mask, queued_statistics
+from recipe.paec.actor.responses import response_to_nested
 from recipe.paec.common.queue_keys import parts_of, prompt_of, response_number
 from recipe.paec.rollout.agent_loop import ROLLOUT_TEMPERATURE
 

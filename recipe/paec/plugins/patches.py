@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.metadata
+import sys
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -132,7 +133,7 @@ def patch_selected_rows() -> None:
         def index_select_tensor_dict(batch, indices):
             import torch
 
-            from recipe.paec.plugins import jagged
+            from recipe.paec.actor import jagged
 
             fields = {} if batch is None else {key: value for key, value in batch.items() if jagged.is_jagged(value)}
             if not fields:
@@ -160,6 +161,22 @@ def plain_numbers() -> None:
         return karmarkar_karp
 
     replace_name(importlib.import_module("verl.utils.seqlen_balancing"), "karmarkar_karp", make)
+
+
+def whole_responses() -> None:
+    """verl converts between rows and responses in a loop over the rows (`recipe.paec.actor.responses`)."""
+    from recipe.paec.actor import responses
+
+    ours = responses.no_padding_2_padding, responses.response_from_nested, responses.response_to_nested
+    source = importlib.import_module("verl.workers.utils.padding")
+    losses = importlib.import_module("verl.workers.utils.losses")
+    trainer = sys.modules.get(
+        "verl.trainer.ppo.v1.trainer_base"
+    )  # only the driver's; takes the source's if it is later
+    for function in ours:
+        for module in (source, losses, trainer):
+            if module is source or hasattr(module, function.__name__):
+                replace_name(module, function.__name__, lambda _, function=function: function)
 
 
 def without_value_head() -> None:

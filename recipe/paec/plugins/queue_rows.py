@@ -17,8 +17,8 @@ from transfer_queue.storage.managers.simple_storage_manager import AsyncSimpleSt
 from transfer_queue.storage.simple_storage import StorageUnitData
 from transfer_queue.utils import serial_utils
 
+from recipe.paec.actor.jagged import is_jagged
 from recipe.paec.plugins import patches
-from recipe.paec.plugins.jagged import is_jagged
 
 LARGEST_ROW = 2**17
 """Bytes of the mean row up to which rows are joined. Copying longer ones costs about what their frames cost."""

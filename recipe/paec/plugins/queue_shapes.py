@@ -10,7 +10,8 @@ from typing import Any
 from transfer_queue import metadata
 from transfer_queue.storage.managers import simple_storage_manager
 
-from recipe.paec.plugins import jagged, patches
+from recipe.paec.actor import jagged
+from recipe.paec.plugins import patches
 
 SHAPES = "per_sample_shapes"
 """What a field's schema calls the shapes of a jagged field's rows."""

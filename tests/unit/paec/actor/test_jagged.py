@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from recipe.paec.plugins import jagged
+from recipe.paec.actor import jagged
 
 
 def nested(offsets: list[int]) -> torch.Tensor:

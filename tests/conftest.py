@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import functools
-import os
-import pickle
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import hypothesis
-import omegaconf.base
 import pytest
+import quick_composition
 import torch
-from hydra._internal.sources_registry import SourcesRegistry
-from hydra.core.plugins import Plugins
-from hydra.plugins.config_source import ConfigResult, ConfigSource
 
 from recipe.paec.common import versions
 from recipe.paec.config import resolve
@@ -44,26 +38,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def configuration_files_are_parsed_once() -> Iterator[None]:
-    """Keep unchanged files and equal interpolations: parsing is most of a composition, and 850 tests compose."""
-    parsed: dict[tuple, bytes] = {}
-    Plugins.instance()  # registers the sources
-    of_files = SourcesRegistry.instance().resolve("file")
-    parse = of_files.load_config
-
-    def load_config(source: ConfigSource, config_path: str) -> ConfigResult:
-        file = Path(source.path, config_path).with_suffix(".yaml")
-        if not file.is_file():
-            return parse(source, config_path)
-        status = os.stat(file)
-        key = source.provider, source.path, config_path, status.st_mtime_ns, status.st_size, status.st_ino
-        if key not in parsed:
-            parsed[key] = pickle.dumps(parse(source, config_path))
-        return pickle.loads(parsed[key])
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(of_files, "load_config", load_config)
-        patch.setattr(omegaconf.base, "parse", functools.cache(omegaconf.base.parse))
+def equal_choices_are_composed_once() -> Iterator[None]:
+    with quick_composition.composing_once():
         yield
 
 

@@ -31,7 +31,7 @@ def ask(tmp_path):
         connection.close()
         return answer, text
 
-    asked.server = server
+    asked.server, asked.others = server, set(threading.enumerate())
     yield asked
     server.shutdown()
     server.server_close()
@@ -71,9 +71,9 @@ def test_nothing_else_is_answered(ask, path, method, status):
     assert ask(path, method)[0].status == status
 
 
-def answered() -> None:
-    """Wait for the threads of the requests."""
-    while any("process_request_thread" in thread.name for thread in threading.enumerate()):
+def answered(others: set[threading.Thread]) -> None:
+    """Wait for the threads of the requests; `others` are those of other tests' servers, which may outlive them."""
+    while any("process_request_thread" in thread.name for thread in set(threading.enumerate()) - others):
         time.sleep(0.02)
 
 
@@ -93,7 +93,7 @@ def test_a_browser_that_leaves_is_no_error(ask, monkeypatch, capfd, request_line
         connection.sendall(request_line)
         assert asked.wait(60 if b"HTTP" in request_line else 0.5) == (b"HTTP" in request_line)
     left.set()
-    answered()
+    answered(ask.others)
     assert capfd.readouterr().err == ""
 
 
@@ -101,7 +101,7 @@ def test_any_other_error_is_printed(ask, monkeypatch, capfd):
     monkeypatch.setattr(LiveRun, "update", lambda *_: 1 / 0)
     with pytest.raises(http.client.RemoteDisconnected):
         ask("/rows")
-    answered()
+    answered(ask.others)
     assert "ZeroDivisionError" in capfd.readouterr().err
 
 

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
 
 import psutil
@@ -146,12 +147,14 @@ def test_sigterm_ends_the_runs(tmp_path, stand_in):
     before = set(psutil.Process().children(recursive=True))
 
     def stop() -> None:
+        while not set(psutil.Process().children(recursive=True)) - before:
+            time.sleep(0.05)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    timer = threading.Timer(3, stop)
-    timer.start()
+    thread = threading.Thread(target=stop, daemon=True)
+    thread.start()
     ended = made(tmp_path, seeds=[1]).run(SETTINGS[1:], lambda setting: None)
-    timer.join()
+    thread.join()
     assert ended.code == 128 + signal.SIGTERM and ended.failures == {}
     assert set(psutil.Process().children(recursive=True)) <= before, "nothing is left"
 

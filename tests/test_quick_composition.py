@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from hydra.core.hydra_config import HydraConfig
@@ -52,7 +53,7 @@ def hydras_own() -> list[dict]:
     """Composed in another process, which knows nothing of these tests, each command line by itself."""
     program = f"""
 import json, sys
-sys.path.insert(0, {str(__import__("pathlib").Path(__file__).parent)!r})
+sys.path.insert(0, {str(Path(__file__).parent)!r})
 from test_quick_composition import COMMAND_LINES, REFUSED, outcome
 print(json.dumps([outcome(line) for line in COMMAND_LINES + REFUSED]))
 """

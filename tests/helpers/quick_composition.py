@@ -91,6 +91,7 @@ def merging(merge: Callable) -> Callable:
 
 @contextmanager
 def composing_once() -> Iterator[None]:
+    """Within it, Hydra composes this way in this process."""
     Plugins.instance()  # registers the sources
     of_files = SourcesRegistry.instance().resolve("file")
     loader = config_loader_impl.ConfigLoaderImpl

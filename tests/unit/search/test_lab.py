@@ -7,7 +7,6 @@ import os
 import signal
 import sys
 import threading
-import time
 from pathlib import Path
 
 import psutil
@@ -146,15 +145,21 @@ def test_sigterm_ends_the_runs(tmp_path, stand_in):
     stand_in(600)
     before = set(psutil.Process().children(recursive=True))
 
+    over = threading.Event()
+
     def stop() -> None:
         while not set(psutil.Process().children(recursive=True)) - before:
-            time.sleep(0.05)
+            if over.wait(0.05):  # it began nothing: a signal would end the tests
+                return
         os.kill(os.getpid(), signal.SIGTERM)
 
-    thread = threading.Thread(target=stop, daemon=True)
+    thread = threading.Thread(target=stop)
     thread.start()
-    ended = made(tmp_path, seeds=[1]).run(SETTINGS[1:], lambda setting: None)
-    thread.join()
+    try:
+        ended = made(tmp_path, seeds=[1]).run(SETTINGS[1:], lambda setting: None)
+    finally:
+        over.set()
+        thread.join()
     assert ended.code == 128 + signal.SIGTERM and ended.failures == {}
     assert set(psutil.Process().children(recursive=True)) <= before, "nothing is left"
 

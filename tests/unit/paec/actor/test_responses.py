@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from jagged_rows import jagged
 from tensordict import TensorDict
 from verl.utils import tensordict_utils as tu
 from verl.workers.utils import padding
@@ -19,14 +20,10 @@ PROMPTS = [3, 1, 5, 2]
 RESPONSES = [[4, 1, 7, 7], [1, 1, 1, 1], [2, 0, 3, 0]]
 
 
-def jagged(lengths: list[int], dtype=torch.float32) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(0)
-    rows = [torch.randn(n, generator=generator).to(dtype) for n in lengths]
-    return torch.nested.as_nested_tensor(rows, layout=torch.jagged)
-
-
 def batch_of(lengths: list[int], **settings) -> TensorDict:
-    data = TensorDict({"prompts": jagged(PROMPTS), "responses": jagged(lengths)}, batch_size=len(lengths))
+    data = TensorDict(
+        {"prompts": jagged(lengths=PROMPTS), "responses": jagged(lengths=lengths)}, batch_size=len(lengths)
+    )
     tu.assign_non_tensor(data, **settings)
     return data
 
@@ -67,7 +64,7 @@ def test_padding_keeps_the_dtype(verls, dtype):
     lengths = RESPONSES[0]
     values = outputs(lengths).nan_to_num(0.0, 0.0).mul(3).to(dtype)
     nested = torch.nested.nested_tensor_from_jagged(
-        values, jagged([p + r for p, r in zip(PROMPTS, lengths, strict=True)]).offsets()
+        values, jagged(lengths=[p + r for p, r in zip(PROMPTS, lengths, strict=True)]).offsets()
     )
     ours = responses.no_padding_2_padding(nested, batch_of(lengths))
     theirs = verls["no_padding_2_padding"](nested, batch_of(lengths))
@@ -89,7 +86,7 @@ def test_padded_prompts_go_to_verls_own():
 
 @pytest.mark.parametrize(("prompts", "rows"), [([3, 0, 5, 2], 29), (PROMPTS, 29)])
 def test_batches_that_do_not_fit_are_refused(prompts, rows):
-    data = TensorDict({"prompts": jagged(prompts), "responses": jagged(RESPONSES[0])}, batch_size=4)
+    data = TensorDict({"prompts": jagged(lengths=prompts), "responses": jagged(lengths=RESPONSES[0])}, batch_size=4)
     total = sum(prompts) + sum(RESPONSES[0])
     with pytest.raises(ValueError, match=f"{min(prompts)} tokens .* have {total} together, .* has 29 rows"):
         responses.no_padding_2_padding(torch.zeros(rows), data)
@@ -97,9 +94,9 @@ def test_batches_that_do_not_fit_are_refused(prompts, rows):
 
 @pytest.mark.parametrize("lengths", RESPONSES)
 def test_nested_responses_are_verls(verls, lengths):
-    whole = jagged([p + r for p, r in zip(PROMPTS, lengths, strict=True)])
-    ours = responses.response_from_nested(whole, jagged(lengths))
-    theirs = verls["response_from_nested"](whole, jagged(lengths))
+    whole = jagged(lengths=[p + r for p, r in zip(PROMPTS, lengths, strict=True)])
+    ours = responses.response_from_nested(whole, jagged(lengths=lengths))
+    theirs = verls["response_from_nested"](whole, jagged(lengths=lengths))
     assert_same_nested(ours, theirs)
 
 
@@ -108,8 +105,8 @@ def test_nested_responses_are_verls(verls, lengths):
 def test_responses_without_padding_are_verls(verls, lengths, wider):
     padded = torch.randn(4, max(lengths) + wider, generator=torch.Generator().manual_seed(1)).requires_grad_()
     again = padded.detach().clone().requires_grad_()
-    ours = responses.response_to_nested(padded, jagged(lengths))
-    theirs = verls["response_to_nested"](again, jagged(lengths))
+    ours = responses.response_to_nested(padded, jagged(lengths=lengths))
+    theirs = verls["response_to_nested"](again, jagged(lengths=lengths))
     assert_same_nested(ours, theirs)
     ours.values().square().sum().backward()
     theirs.values().square().sum().backward()
@@ -125,7 +122,6 @@ def assert_same_nested(ours: torch.Tensor, theirs: torch.Tensor) -> None:
 @pytest.mark.cpu_stack
 def test_verl_uses_them_wherever_it_imported_its_own():
     program = """
-import sys
 from verl.trainer.ppo.v1 import trainer_base
 from verl.workers.utils import losses, padding
 from recipe.paec.actor import responses
